@@ -1,0 +1,1 @@
+"""The pipeline, one package a service; services meet only in topics, the repository and gRPC."""

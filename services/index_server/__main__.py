@@ -1,0 +1,65 @@
+"""Starts the index server: ``python -m services.index_server``."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+
+import grpc
+
+from services.index_server.settings import IndexServerSettings
+from services.index_server.tier import TierFollower
+from shashin.index.endpoint import IndexEndpoint
+from shashin.index.hidden_follower import follow_hidden
+from shashin.index.repository import ModelRepository
+from shashin.index.served_shards import ServedShards
+from shashin.index.visibility import HiddenMap
+from shashin.objectstore.open import open_object_store
+from shashin.rpc.server import grpc_server
+from shashin.service.runtime import Runtime, run_service
+from shashin.v1 import index_pb2_grpc
+
+
+async def serve(runtime: Runtime[IndexServerSettings]) -> None:
+    """Run the index server until SIGTERM."""
+    settings, health, stopping = runtime.settings, runtime.health, runtime.stopping
+    repository = ModelRepository(open_object_store(settings.repository))
+    settings.work_folder.mkdir(parents=True, exist_ok=True)
+    served = ServedShards(HiddenMap())
+    follower = TierFollower(settings, served, repository, health, stopping)
+    async with AsyncExitStack() as stack:
+        searchers = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="search"))
+        endpoint = IndexEndpoint(
+            served,
+            model_id=settings.model_id,
+            dimensions=lambda: settings.dimensions,
+            tier=settings.tier,
+            executor=searchers,
+        )
+
+        def add(server: grpc.aio.Server) -> None:
+            index_pb2_grpc.add_IndexServiceServicer_to_server(endpoint, server)
+
+        port = await stack.enter_async_context(
+            grpc_server(
+                add,
+                host=settings.grpc_host,
+                port=settings.grpc_port,
+                drain_seconds=settings.drain_seconds,
+            )
+        )
+        runtime.log.info("serving", grpc_port=port, tier=settings.tier)
+        await runtime.run_until_stopped(
+            follow_hidden(
+                served,
+                bootstrap=settings.kafka,
+                client_id=f"index-server-{settings.tier}",
+                health=health,
+                stopping=stopping,
+            ),
+            follower.follow(),
+        )
+
+
+if __name__ == "__main__":
+    run_service("index-server", IndexServerSettings, serve)

@@ -1,0 +1,152 @@
+"""Following a tier's pointer: fetch, check and map what is new, then swap in one step.
+
+A search keeps the shards that it began with, so a swap fails none. Where a new shard cannot be
+served, nothing is taken away: the old shards go on beside the good new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.index_server import metrics
+from services.index_server.settings import IndexServerSettings
+from shashin.errors import RepositoryError, ShashinError
+from shashin.index.pointer import PointedShard, Pointer
+from shashin.index.repository import ModelRepository
+from shashin.index.served_shards import ServedShards
+from shashin.index.shard import SealedShard
+from shashin.service.health import Health
+from shashin.service.logging import get_logger
+from shashin.service.runtime import sleep_unless
+
+POINTER = "pointer"
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What to serve next, decided from what the pointer names and what could be loaded."""
+
+    serve: tuple[SealedShard, ...]
+    drop: tuple[SealedShard, ...]
+
+
+def plan_swap(
+    serving: tuple[SealedShard, ...], loaded: dict[str, SealedShard], pointer: Pointer
+) -> Swap:
+    """Return the shards to serve: all of the pointer's that could be loaded.
+
+    While one of them could not, the shards served so far stay as well.
+    """
+    named = {shard.shard_id for shard in pointer.shards}
+    missing = named - loaded.keys()
+    staying = [shard for shard in serving if shard.shard_id not in named] if missing else []
+    serve = [loaded[shard_id] for shard_id in sorted(named & loaded.keys())]
+    keep = {shard.shard_id for shard in (*serve, *staying)}
+    return Swap(
+        serve=(*serve, *staying),
+        drop=tuple(shard for shard in serving if shard.shard_id not in keep),
+    )
+
+
+class TierFollower:
+    """Keeps the served shards in step with the pointer."""
+
+    def __init__(
+        self,
+        settings: IndexServerSettings,
+        served: ServedShards,
+        repository: ModelRepository,
+        health: Health,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._settings = settings
+        self._served = served
+        self._repository = repository
+        self._health = health
+        self._stopping = stopping
+        self._cache = settings.work_folder
+        self._serving: tuple[SealedShard, ...] = ()
+        self._bad: dict[str, str] = {}
+        """Shards that cannot be served, with the reason; tried again at every turn."""
+
+    async def follow(self) -> None:
+        """Follow the pointer until stopped; ready once it has been read and acted on."""
+        beat = self._health.heartbeat("follower of the pointer")
+        self._health.require(POINTER, waiting_for="the tier's pointer")
+        done: int | None = None
+        while not self._stopping.is_set():
+            beat.beat()
+            try:
+                pointer, generation = await self._repository.read_pointer(
+                    self._settings.model_id, self._settings.tier
+                )
+                metrics.BAD_POINTER.set(0)
+                if pointer is None:
+                    # Nothing is sealed yet: serving nothing is right.
+                    self._health.set_ready(POINTER)
+                elif generation != done or self._bad:
+                    await self._swap_to(pointer)
+                    done = generation
+                    self._health.set_ready(POINTER)
+            except RepositoryError as error:
+                metrics.BAD_POINTER.set(1)
+                log.error("unreadable pointer: serving as before", error=error.message)  # noqa: TRY400
+            except ShashinError as error:
+                log.warning("repository does not answer: serving as before", error=error.message)
+            await sleep_unless(self._stopping, self._settings.poll_seconds)
+
+    async def _swap_to(self, pointer: Pointer) -> None:
+        loaded = {shard.shard_id: shard for shard in self._serving}
+        bad: dict[str, str] = {}
+        for pointed in pointer.shards:
+            if pointed.shard_id in loaded:
+                continue
+            try:
+                loaded[pointed.shard_id] = await self._load(pointed)
+            except ShashinError as error:
+                bad[pointed.shard_id] = error.message
+                if self._bad.get(pointed.shard_id) != error.message:
+                    log.error(
+                        "a shard cannot be served",
+                        shard=pointed.shard_id,
+                        error=error.message,
+                    )
+        self._bad = bad
+        metrics.BAD_SHARDS.set(len(bad))
+        swap = plan_swap(self._serving, loaded, pointer)
+        if swap.serve == self._serving:
+            return
+        self._serving = swap.serve
+        self._served.serve(swap.serve)
+        metrics.SWAPS.inc()
+        log.info("swapped", serving=len(swap.serve), dropped=[s.shard_id for s in swap.drop])
+        for shard in swap.drop:
+            # A mapped file may be unlinked: searches under way keep their mapping.
+            await asyncio.to_thread(shutil.rmtree, self._cache / shard.shard_id, ignore_errors=True)
+
+    async def _load(self, pointed: PointedShard) -> SealedShard:
+        stored = await self._repository.read_shard(pointed.manifest_key)
+        if stored.manifest.shard_id != pointed.shard_id:
+            raise RepositoryError(
+                f"the pointer names shard {pointed.shard_id}, but {pointed.manifest_key} is the "
+                f"manifest of {stored.manifest.shard_id}"
+            )
+        if stored.manifest.dimensions != self._settings.dimensions:
+            raise RepositoryError(
+                f"shard {pointed.shard_id} has {stored.manifest.dimensions} dimensions; "
+                f"SHASHIN_DIMENSIONS is {self._settings.dimensions}"
+            )
+        folder: Path = await self._repository.fetch(stored, self._cache)
+        shard = await asyncio.to_thread(SealedShard, stored.manifest, folder)
+        self._served.join(shard)
+        try:
+            await asyncio.to_thread(self._served.mask, shard)
+        except BaseException:
+            self._served.leave(shard)
+            raise
+        return shard

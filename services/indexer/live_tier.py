@@ -1,0 +1,291 @@
+"""The live tier: follows the log into open shards, cuts them, and lets sealed ones go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from services.indexer import metrics
+from services.indexer.handlers import parse_batch
+from services.indexer.partition import Add, Cut, PartitionState
+from services.indexer.recovery import Start, starts
+from services.indexer.release import IndexServers, due_for_release
+from services.indexer.sealing import Sealer
+from services.indexer.settings import IndexerSettings, parse_partitions
+from shashin.errors import UserError
+from shashin.index.coverage import OffsetRange, Position
+from shashin.index.manifest import HOURLY
+from shashin.index.repository import ModelRepository, StoredShard
+from shashin.index.served_shards import ServedShards
+from shashin.index.shard import OpenShard, SealedShard, Shard
+from shashin.index.vector_index import HnswParameters
+from shashin.kafka.consume import DEAD_LETTERS, InRecord
+from shashin.kafka.log_reader import LogReader
+from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.retry import until_done
+from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.service.health import Health
+from shashin.service.logging import get_logger
+from shashin.service.runtime import sleep_unless
+
+CAUGHT_UP = "live tier"
+
+log = get_logger(__name__)
+
+
+class LiveTier:
+    """Owns the partitions' open shards and the sealed shards that nobody else holds yet."""
+
+    def __init__(
+        self,
+        settings: IndexerSettings,
+        served: ServedShards,
+        repository: ModelRepository,
+        reader: LogReader,
+        producer: Producer,
+        sealer: Sealer,
+        health: Health,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._settings = settings
+        self._served = served
+        self._repository = repository
+        self._reader = reader
+        self._producer = producer
+        self._sealer = sealer
+        self._health = health
+        self._stopping = stopping
+        self._rules = settings.cut_rules()
+        self._partitions: dict[int, PartitionState] = {}
+        self._held: list[Shard] = []
+        """Ended and sealed shards, oldest first, that are served until they are released."""
+        self._committed: set[str] = set()
+        # USearch strands nodes under concurrent adds: one thread adds, for all partitions.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="index-writer")
+
+    def positions(self, shards: Sequence[Shard]) -> Mapping[int, Position]:
+        """Return what has to be covered, as of the shards of one snapshot."""
+        ends = {
+            r.partition: r.to_offset
+            for shard in shards
+            if isinstance(shard, OpenShard)
+            for r in shard.ranges
+        }
+        return {
+            partition: Position(state.horizon_offset, ends[partition])
+            for partition, state in self._partitions.items()
+            if partition in ends
+        }
+
+    def _serve(self) -> None:
+        opened = [state.open for state in self._partitions.values()]
+        self._served.serve([*self._held, *opened])
+        metrics.HELD_SHARDS.set(len(self._held))
+
+    # --- start ----------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Find out from the manifests where each partition goes on, and take up what nobody serves."""
+        self._held, self._committed = [], set()
+        wanted = parse_partitions(self._settings.partitions)
+        existing = await self._reader.partitions()
+        partitions = existing if wanted is None else wanted
+        if missing := set(partitions) - set(existing):
+            raise UserError(
+                f"SHASHIN_PARTITIONS names partitions {sorted(missing)}, but {VECTORS_EMBEDDED} "
+                f"has {len(existing)}: name partitions from 0 to {len(existing) - 1}"
+            )
+        stored, errors = await self._repository.shards(self._settings.model_id, HOURLY)
+        for error in errors:
+            log.error("unreadable manifest: its range is read from the log", error=error.message)
+        ranges = [r for shard in stored for r in shard.manifest.source_ranges]
+        found = starts(ranges, await self._reader.begin_offsets(partitions))
+        self._begin(found)
+        pointer, _ = await self._repository.read_pointer(self._settings.model_id, HOURLY)
+        pointed = {shard.shard_id for shard in pointer.shards} if pointer else set()
+        for shard in stored:
+            if shard.manifest.shard_id not in pointed and _is_before_open(shard, found):
+                await self._take_up(shard)
+        self._serve()
+
+    def _begin(self, found: Mapping[int, Start]) -> None:
+        for partition, start in found.items():
+            if start.lost is not None:
+                log.error("the log no longer holds offsets that no shard has", lost=str(start.lost))
+            self._partitions[partition] = PartitionState(
+                partition,
+                horizon_offset=start.horizon_offset,
+                from_offset=start.from_offset,
+                rules=self._rules,
+                dimensions=self._settings.dimensions,
+                parameters=HnswParameters(),
+                hidden=self._served.hidden,
+            )
+        self._reader.start_at({p: s.from_offset for p, s in found.items()})
+        log.info("going on", offsets={p: s.from_offset for p, s in found.items()})
+
+    async def _take_up(self, stored: StoredShard) -> None:
+        cache = self._settings.work_folder / "held"
+        folder = await self._repository.fetch(stored, cache)
+        shard = await asyncio.to_thread(SealedShard, stored.manifest, folder)
+        self._served.join(shard)
+        await asyncio.to_thread(self._served.mask, shard)
+        self._held.append(shard)
+        self._committed.add(shard.shard_id)
+
+    # --- the log --------------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Read and apply the log until stopped."""
+        beat = self._health.heartbeat("reader of " + VECTORS_EMBEDDED)
+        self._health.require(CAUGHT_UP, waiting_for="the end of " + VECTORS_EMBEDDED)
+        behind = await until_done(
+            "ask for the end of the log",
+            lambda: self._reader.end_offsets(list(self._partitions)),
+            stopping=self._stopping,
+            beat=beat,
+        )
+        total = sum(end - self._partitions[p].open.position for p, end in behind.items())
+        next_idle_check, next_progress = 0.0, time.monotonic() + 2.0
+        while not self._stopping.is_set():
+            beat.beat()
+            batches = await until_done(
+                "read " + VECTORS_EMBEDDED,
+                lambda: self._reader.read(timeout_seconds=0.25, max_records=512),
+                stopping=self._stopping,
+                beat=beat,
+            )
+            for partition, records in batches.items():
+                await self._apply(self._partitions[partition], records)
+            behind = {p: e for p, e in behind.items() if self._partitions[p].open.position < e}
+            now = time.monotonic()
+            if not behind:
+                self._health.set_ready(CAUGHT_UP)
+            elif now >= next_progress:
+                left = sum(e - self._partitions[p].open.position for p, e in behind.items())
+                log.info("replaying the log", done=total - left, total=total)
+                self._health.set_unready(CAUGHT_UP, f"replaying: {left} of {total} records left")
+                next_progress = now + 2.0
+            if now >= next_idle_check and not batches:
+                await self._cut_idle()
+                next_idle_check = now + min(1.0, self._rules.bucket_seconds / 10)
+
+    async def _apply(self, state: PartitionState, records: Sequence[InRecord]) -> None:
+        batch = parse_batch(
+            records, model_id=self._settings.model_id, dimensions=self._settings.dimensions
+        )
+        if batch.dead_letters:
+            for letter in batch.dead_letters:
+                DEAD_LETTERS.labels(VECTORS_EMBEDDED, letter.scope, letter.error.reason).inc()
+                log.warning("dead letter", record=str(letter.record), error=letter.error.message)
+            await self._write_out([letter.as_record() for letter in batch.dead_letters])
+        for step in state.steps(batch.records):
+            match step:
+                case Add(records=added):
+                    await asyncio.get_running_loop().run_in_executor(self._writer, state.add, added)
+                    self._observe(added[-1].timestamp_ms, len(added), state)
+                    metrics.ROWS.inc(sum(len(record.rows) for record in added))
+                    await self._write_out(
+                        [
+                            batch.superseding[record.offset]
+                            for record in added
+                            if record.offset in batch.superseding
+                        ]
+                    )
+                case Cut() as cut:
+                    self._cut(state, cut)
+
+    def _observe(self, appended_ms: int, records: int, state: PartitionState) -> None:
+        metrics.RECORDS.inc(records)
+        metrics.SEARCHABLE_SECONDS.observe(max(0.0, time.time() - appended_ms / 1000))
+        metrics.LIVE_OFFSET.labels(state.partition).set(state.open.position)
+
+    async def _write_out(self, records: Sequence[OutRecord]) -> None:
+        if records:
+            await until_done(
+                "write records",
+                lambda: self._producer.send_all(records),
+                stopping=self._stopping,
+                beat=None,
+            )
+
+    async def _cut_idle(self) -> None:
+        asked_at_ms = int(time.time() * 1000)
+        candidates = [
+            state
+            for state in self._partitions.values()
+            if state.idle_cut(state.open.position, asked_at_ms) is not None
+        ]
+        if not candidates:
+            return
+        ends = await until_done(
+            "ask for high watermarks",
+            lambda: self._reader.end_offsets([state.partition for state in candidates]),
+            stopping=self._stopping,
+            beat=None,
+        )
+        for state in candidates:
+            cut = state.idle_cut(ends[state.partition], asked_at_ms)
+            if cut is not None:
+                self._cut(state, cut)
+
+    def _cut(self, state: PartitionState, cut: Cut) -> None:
+        ended = state.cut(cut.at_offset)
+        self._held.append(ended)
+        self._serve()
+        self._sealer.seal(ended, cut.reason)
+
+    # --- sealed shards --------------------------------------------------------------------------
+
+    async def seal(self) -> None:
+        """Seal ended ranges until stopped."""
+        await self._sealer.run(self._sealed, self._health.heartbeat("sealer"))
+
+    def _sealed(self, shard: OpenShard) -> None:
+        self._committed.add(shard.shard_id)
+
+    async def release(self, servers: IndexServers) -> None:
+        """Let go of sealed shards that index servers hold, until stopped."""
+        beat = self._health.heartbeat("release of sealed shards")
+        seen_since: dict[str, float] = {}
+        while not await sleep_unless(self._stopping, 0.5):
+            beat.beat()
+            candidates = [s for s in self._held if s.shard_id in self._committed]
+            if not candidates:
+                continue
+            due, seen_since = due_for_release(
+                candidates,
+                await servers.held_ranges(),
+                seen_since,
+                time.monotonic(),
+                self._settings.release_after_seconds,
+            )
+            if due:
+                self._held = [s for s in self._held if s not in due]
+                self._committed -= {s.shard_id for s in due}
+                self._serve()
+                await self._reader.commit(self._sealed_up_to())
+                log.info("released", shards=[s.shard_id for s in due])
+
+    def _sealed_up_to(self) -> dict[int, int]:
+        """Return where the next start would go on, for lag dashboards."""
+        firsts: dict[int, int] = {p: s.open.from_offset for p, s in self._partitions.items()}
+        for shard in self._held:
+            if shard.shard_id not in self._committed:
+                for held in shard.ranges:
+                    firsts[held.partition] = min(firsts[held.partition], held.from_offset)
+        return firsts
+
+    def close(self) -> None:
+        """End the writer thread."""
+        self._writer.shutdown()
+
+
+def _is_before_open(stored: StoredShard, found: Mapping[int, Start]) -> bool:
+    """Whether every range of the shard lies before the open range of its partition, which is ours."""
+    ranges: Sequence[OffsetRange] = stored.manifest.source_ranges
+    return all(
+        r.partition in found and r.to_offset <= found[r.partition].from_offset for r in ranges
+    )

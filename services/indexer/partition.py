@@ -1,0 +1,132 @@
+"""One partition of the live tier: records in, rows in the open shard, ranges cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from shashin.index.coverage import Position
+from shashin.index.cut import CutReason, CutRules, OpenRange, cut_before, cut_when_idle
+from shashin.index.shard import NewRow, OpenShard
+from shashin.index.vector_index import HnswParameters
+from shashin.index.visibility import HiddenMap
+
+
+@dataclass(frozen=True)
+class ParsedRecord:
+    """A record of the log with the rows that it adds; none for a record that is left alone."""
+
+    offset: int
+    timestamp_ms: int
+    """LogAppendTime."""
+    rows: Sequence[NewRow] = ()
+
+
+@dataclass(frozen=True)
+class Add:
+    """Add these records to the open shard."""
+
+    records: Sequence[ParsedRecord]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """End the open range here and open the next one."""
+
+    at_offset: int
+    reason: CutReason
+
+
+class PartitionState:
+    """The open shard of one partition and the rules that cut it; all of it is decided by the log."""
+
+    def __init__(
+        self,
+        partition: int,
+        *,
+        horizon_offset: int,
+        from_offset: int,
+        rules: CutRules,
+        dimensions: int,
+        parameters: HnswParameters,
+        hidden: HiddenMap,
+    ) -> None:
+        self.partition = partition
+        self.horizon_offset = horizon_offset
+        self._rules = rules
+        self._dimensions = dimensions
+        self._parameters = parameters
+        self._hidden = hidden
+        self.open = self._new_shard(from_offset)
+
+    def _new_shard(self, from_offset: int) -> OpenShard:
+        return OpenShard(
+            self.partition, from_offset, self._dimensions, self._parameters, self._hidden
+        )
+
+    def position(self) -> Position:
+        """Return what of the partition has to be covered."""
+        return Position(self.horizon_offset, self.open.position)
+
+    def steps(self, records: Sequence[ParsedRecord]) -> Iterator[Add | Cut]:
+        """Yield what to do with the next records of the log, in order.
+
+        Each step has to be carried out before the next one is asked for: a cut depends on the
+        rows that are in the shard by then, without repeats.
+        """
+        pending: list[ParsedRecord] = []
+        for record in records:
+            if pending and self._ends_before(record, pending):
+                yield Add(pending)
+                pending = []
+            if not pending:
+                open_range = OpenRange(self.open.bucket_start, self.open.rows)
+                new = self._new_rows(record)
+                reason = cut_before(open_range, record.timestamp_ms, new, self._rules)
+                if reason is not None:
+                    yield Cut(record.offset, reason)
+            pending.append(record)
+        if pending:
+            yield Add(pending)
+
+    def _ends_before(self, record: ParsedRecord, pending: Sequence[ParsedRecord]) -> bool:
+        """Whether the range might end before the record: then the pending ones are added first."""
+        bucket = self.open.bucket_start
+        if bucket is None:
+            bucket = self._rules.bucket_start(pending[0].timestamp_ms)
+        rows = self.open.rows + sum(len(p.rows) for p in pending)
+        open_range = OpenRange(bucket, rows)
+        return (
+            cut_before(open_range, record.timestamp_ms, len(record.rows), self._rules) is not None
+        )
+
+    def _new_rows(self, record: ParsedRecord) -> int:
+        return self.open.count_new([new.row for new in record.rows])
+
+    def add(self, records: Sequence[ParsedRecord]) -> None:
+        """Add records to the open shard; runs in the one writer thread."""
+        self.open.add(
+            [new for record in records for new in record.rows],
+            position=records[-1].offset + 1,
+            bucket_start=self._rules.bucket_start(records[0].timestamp_ms),
+        )
+
+    def cut(self, at_offset: int) -> OpenShard:
+        """End the open range and open the next one; returns the shard to be sealed."""
+        ended = self.open
+        if ended.position > at_offset:
+            raise AssertionError(f"{ended.shard_id} reaches past its cut at {at_offset}")
+        ended.end_at(at_offset)
+        self.open = self._new_shard(at_offset)
+        return ended
+
+    def idle_cut(self, high_watermark: int, asked_at_ms: int) -> Cut | None:
+        """Return the cut of an idle partition, or None."""
+        reason = cut_when_idle(
+            OpenRange(self.open.bucket_start, self.open.rows),
+            self.open.position,
+            high_watermark,
+            asked_at_ms,
+            self._rules,
+        )
+        return Cut(high_watermark, reason) if reason is not None else None

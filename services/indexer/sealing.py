@@ -1,0 +1,152 @@
+"""Sealing: from an ended range to a committed shard, and the news of it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import asdict
+from pathlib import Path
+
+from services.indexer import metrics
+from shashin.index.cut import CutReason
+from shashin.index.manifest import (
+    HOURLY,
+    INDEX_FILE,
+    MANIFEST_FILE,
+    ROWS_FILE,
+    Manifest,
+    shard_folder,
+    shard_id,
+)
+from shashin.index.repository import ModelRepository, file_entry
+from shashin.index.shard import OpenShard
+from shashin.index.vector_index import METRIC, STORED_TYPE
+from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.retry import until_done
+from shashin.kafka.topics import INDEXES_SEALED
+from shashin.service.health import Heartbeat
+from shashin.service.logging import get_logger
+from shashin.v1 import events_pb2
+
+log = get_logger(__name__)
+
+
+class Sealer:
+    """Writes, commits and announces ended ranges, one after the other."""
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        producer: Producer,
+        *,
+        model_id: str,
+        bucket_seconds: int,
+        work_folder: Path,
+        executor: Executor,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._repository = repository
+        self._producer = producer
+        self._model_id = model_id
+        self._bucket_seconds = bucket_seconds
+        self._work_folder = work_folder
+        self._executor = executor
+        self._stopping = stopping
+        self._queue: asyncio.Queue[tuple[OpenShard, CutReason, float]] = asyncio.Queue()
+
+    def seal(self, shard: OpenShard, reason: CutReason) -> None:
+        """Queue an ended range."""
+        self._queue.put_nowait((shard, reason, time.monotonic()))
+
+    async def run(self, sealed: Callable[[OpenShard], None], beat: Heartbeat) -> None:
+        """Seal what is queued until stopped; tells ``sealed`` of each committed shard.
+
+        What is queued at the end is left: the next start reads it from the log again.
+        """
+        while not self._stopping.is_set():
+            beat.beat()
+            try:
+                shard, reason, since = await asyncio.wait_for(self._queue.get(), 0.5)
+            except TimeoutError:
+                continue
+            first = await self._seal(shard, reason, beat)
+            seconds = time.monotonic() - since
+            metrics.SEAL_SECONDS.observe(seconds)
+            metrics.SHARDS_SEALED.labels(reason.value).inc()
+            if not first:
+                metrics.SEALED_BY_ANOTHER.inc()
+            log.info(
+                "sealed",
+                range=str(shard.ranges[0]),
+                rows=shard.rows,
+                cut=reason.value,
+                first=first,
+                seconds=round(seconds, 3),
+            )
+            sealed(shard)
+
+    async def _seal(self, shard: OpenShard, reason: CutReason, beat: Heartbeat) -> bool:
+        source = shard.ranges[0]
+        identity = shard_id(self._model_id, HOURLY, source)
+        folder = self._work_folder / identity
+        loop = asyncio.get_running_loop()
+        manifest = await loop.run_in_executor(
+            self._executor, self._write, shard, identity, reason, folder
+        )
+        first = await until_done(
+            f"commit shard {identity}",
+            lambda: self._repository.commit_shard(manifest, folder),
+            stopping=self._stopping,
+            beat=beat,
+        )
+        prefix = shard_folder(self._model_id, HOURLY, manifest.bucket_start, identity)
+        news = OutRecord(
+            INDEXES_SEALED,
+            identity.encode(),
+            events_pb2.SealedShard(
+                shard_id=identity,
+                tier=HOURLY,
+                model_id=self._model_id,
+                manifest_key=f"{prefix}/{MANIFEST_FILE}",
+            ).SerializeToString(),
+        )
+        await until_done(
+            f"announce shard {identity}",
+            lambda: self._producer.send_all([news]),
+            stopping=self._stopping,
+            beat=beat,
+        )
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return first
+
+    def _write(self, shard: OpenShard, identity: str, reason: CutReason, folder: Path) -> Manifest:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        shard.write(folder)
+        recall = shard.recall_at_10()
+        if recall is not None:
+            metrics.RECALL.set(recall)
+        if shard.bucket_start is None:
+            raise AssertionError(f"{identity} was cut without a record")
+        return Manifest(
+            shard_id=identity,
+            tier=HOURLY,
+            bucket_start=shard.bucket_start,
+            bucket_seconds=self._bucket_seconds,
+            model_id=self._model_id,
+            dimensions=shard.dimensions,
+            metric=METRIC,
+            stored_type=STORED_TYPE,
+            index_kind="usearch-hnsw",
+            index_parameters=asdict(shard.parameters),
+            rows=shard.rows,
+            listings=shard.listings,
+            files=(file_entry(folder / INDEX_FILE), file_entry(folder / ROWS_FILE)),
+            source_ranges=shard.ranges,
+            cut_reason=reason.value,
+            recall_at_10=recall,
+            created_at=time.time(),
+        )

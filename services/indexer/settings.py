@@ -1,0 +1,81 @@
+"""Settings of the indexer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from shashin.index.cut import CutRules
+from shashin.service.settings import ServiceSettings
+
+
+class IndexerSettings(ServiceSettings):
+    """What the indexer can be told."""
+
+    grpc_host: str = Field("127.0.0.1", description="Address that IndexService listens on.")
+    grpc_port: int = Field(
+        0, ge=0, le=65535, description="Port of IndexService; 0 takes a free one."
+    )
+    model_id: str = Field(
+        "demo-v1", description="Model whose vectors are indexed; records of others are left alone."
+    )
+    dimensions: int = Field(128, ge=1, le=8192, description="Length of that model's vectors.")
+    repository: str = Field(
+        description="Model repository that shards are sealed into: file:///ABSOLUTE/FOLDER."
+    )
+    work_folder: Path = Field(
+        description="Folder for shards while they are written; its content may be lost."
+    )
+    discovery: Path = Field(description="File that names the ready endpoints.")
+    bucket_seconds: int = Field(
+        3600, ge=1, le=7 * 86400, description="Length of a bucket of the hourly tier, in seconds."
+    )
+    grace_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds after a bucket's end at which an idle partition is cut; has to exceed "
+        "the difference between the clocks of broker and indexer.",
+    )
+    row_limit: int = Field(
+        500_000, ge=1, description="Rows at which a shard is sealed early: bounds memory."
+    )
+    partitions: str = Field(
+        "all", description="Partitions that this replica indexes: all, or a list such as 0-3,7."
+    )
+    release_after_seconds: float = Field(
+        3.0,
+        ge=0,
+        description="Seconds that sealed rows stay here after an index server holds them; has to "
+        "exceed the deadline of a search.",
+    )
+
+    @field_validator("partitions")
+    @classmethod
+    def _partitions_parse(cls, value: str) -> str:
+        parse_partitions(value)
+        return value
+
+    def cut_rules(self) -> CutRules:
+        """Return the rules by which buckets are cut."""
+        return CutRules(self.bucket_seconds, self.grace_seconds, self.row_limit)
+
+
+def parse_partitions(text: str) -> list[int] | None:
+    """Return the partitions of a list such as ``0-3,7``, sorted; None for ``all``.
+
+    Raises:
+        ValueError: when the text is neither.
+    """
+    if text == "all":
+        return None
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            found.update(range(int(first), int(last if dash else first) + 1))
+        except ValueError:
+            raise ValueError(f"{part!r} is not a partition or a range such as 0-3") from None
+    if not found:
+        raise ValueError("no partition is named")
+    return sorted(found)

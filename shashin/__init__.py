@@ -1,0 +1,1 @@
+"""What Shashin's services share, and the ``shashin`` command."""

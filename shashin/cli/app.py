@@ -1,0 +1,60 @@
+"""The command ``shashin``: its groups, and how an error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from shashin.cli import coverage, demo, indexes, kafka, model, publish, search, up
+from shashin.cli.console import complain
+from shashin.errors import ShashinError, UserError
+
+USER_ERROR, FAILURE = 2, 1
+"""Exit codes: the command was given something wrong; something went wrong."""
+
+
+class ErrorsInOneLine(TyperGroup):
+    """A group of commands whose errors are one red line on stderr, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; exits with 2 for a user's mistake and 1 for any other known error."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            complain(error.message)
+            raise typer.Exit(USER_ERROR) from None
+        except ShashinError as error:
+            complain(error.message)
+            raise typer.Exit(FAILURE) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE or error.filename is None:
+                raise
+            complain(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}")
+            raise typer.Exit(FAILURE) from None
+
+
+app = typer.Typer(
+    name="shashin",
+    cls=ErrorsInOneLine,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Search a marketplace by photo: searchable within a second of the event, gone as fast.",
+    epilog="Start with:  shashin demo   or   shashin up",
+)
+
+up.register(app)
+publish.register(app)
+search.register(app)
+coverage.register(app)
+demo.register(app)
+app.add_typer(indexes.app, name="indexes")
+app.add_typer(kafka.app, name="kafka")
+app.add_typer(model.app, name="model")
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="shashin")

@@ -1,0 +1,157 @@
+"""What a person sees: results on stdout, progress and errors on stderr, bars only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+_LOG_WIDTH = 118
+"""Columns of a table where no terminal says how wide it is."""
+
+_QUIET_SECONDS = 2.0
+"""Longest silence of work under way, where lines stand for bars."""
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _LOG_WIDTH)
+
+
+def say(text: str = "", *, style: str = "") -> None:
+    """Print a line of a command's result."""
+    _console(stderr=False).print(text, style=style, markup=False, soft_wrap=True)
+
+
+def tell(text: str, *, style: str = "") -> None:
+    """Print a line about the work itself, on stderr."""
+    _console(stderr=True).print(text, style=style, markup=False, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """Print an error as one red line on stderr."""
+    tell(f"error: {message}", style="red")
+
+
+def say_json(document: Any) -> None:
+    """Print a JSON document for a script to read."""
+    sys.stdout.write(json.dumps(document, indent=2, sort_keys=False) + "\n")
+
+
+def say_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+    """Print a table; a column whose name begins with ``>`` is set to the right."""
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    for name in columns:
+        right = name.startswith(">")
+        table.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_escaped(cell) for cell in row))
+    _console(stderr=False).print(table)
+
+
+def _escaped(cell: object) -> str:
+    return str(cell).replace("[", r"\[")
+
+
+class Stages:
+    """The stages of work under way, each with how much of it is done.
+
+    On a terminal each stage is a bar; elsewhere a line every two seconds says where all stand.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._done: dict[str, tuple[float, float | None]] = {}
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._finished = threading.Event()
+        self._lines: threading.Thread | None = None
+        self._last_line = ""
+
+    def __enter__(self) -> Stages:
+        console = _console(stderr=True)
+        if console.is_terminal:
+            self._bars = Progress(
+                SpinnerColumn(finished_text="[green]✓"),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=40),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=console,
+            )
+            self._bars.start()
+        else:
+            self._lines = threading.Thread(target=self._print_lines, daemon=True)
+            self._lines.start()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+        self._finished.set()
+        if self._lines is not None:
+            self._lines.join()
+            self._print_line(only_news=True)
+
+    def set(self, stage: str, done: float, total: float | None = None) -> None:
+        """Say how much of a stage is done; the first call adds the stage."""
+        if total is None and stage in self._done:
+            total = self._done[stage][1]
+        self._done[stage] = (done, total)
+        if self._bars is None:
+            return
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def _print_lines(self) -> None:
+        while not self._finished.wait(_QUIET_SECONDS):
+            self._print_line(only_news=False)
+
+    def _print_line(self, *, only_news: bool) -> None:
+        line = stages_line(self._done)
+        if line and not (only_news and line == self._last_line):
+            tell(f"{time.monotonic() - self._started:5.0f} s  {line}")
+        self._last_line = line
+
+
+def stages_line(done: Mapping[str, tuple[float, float | None]]) -> str:
+    """Return where all stages stand, in one line."""
+    parts = []
+    for stage, (now, total) in list(done.items()):
+        of = "" if total is None else f"/{total:,.0f}"
+        parts.append(f"{stage} {now:,.0f}{of}")
+    return "   ".join(parts)
+
+
+def megabytes(size: float) -> str:
+    """Return bytes as MB with one decimal."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def seconds(value: float | None) -> str:
+    """Return a time as a person reads it: milliseconds below one second; a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"

@@ -1,0 +1,127 @@
+"""``shashin coverage`` and ``shashin locate``: what a search can find now, and where."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from shashin.cli.console import say, say_json, say_table
+from shashin.cli.options import DEFAULT_STATE, JsonOption, RouterOption, StateOption, run
+from shashin.cli.router_client import RouterClient
+from shashin.cli.search import coverage_document, coverage_line
+from shashin.cli.system import System
+from shashin.v1 import search_pb2
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Example:  shashin coverage || echo something is missing")(coverage)
+    app.command(epilog="Example:  shashin locate listing-000012 listing-000013")(locate)
+
+
+def coverage(
+    router: RouterOption = None,
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show whether the shards that are served tile the log; exits with 1 when they do not."""
+    address = router or System(state).router_address()
+    status = run(_status(address))
+    if as_json:
+        say_json(status_document(status))
+    else:
+        print_status(status)
+    if not status.coverage.complete:
+        raise typer.Exit(1)
+
+
+async def _status(address: str) -> search_pb2.StatusResponse:
+    async with RouterClient(address) as router:
+        return await router.status()
+
+
+def print_status(status: search_pb2.StatusResponse) -> None:
+    """Print the endpoints that the router asks, and the coverage."""
+    say_table(
+        ["endpoint", "tier", "address", "ready", ">shards", ">rows", ">hidden", "error"],
+        [
+            (
+                endpoint.name,
+                endpoint.tier,
+                endpoint.address,
+                "yes" if endpoint.ready else "no",
+                endpoint.shards,
+                f"{endpoint.rows:,}",
+                f"{endpoint.hidden_rows:,}",
+                endpoint.error,
+            )
+            for endpoint in status.endpoints
+        ],
+    )
+    say(coverage_line(status.coverage), style="green" if status.coverage.complete else "red")
+
+
+def status_document(status: search_pb2.StatusResponse) -> dict[str, Any]:
+    """Return the router's status as JSON shows it."""
+    return {
+        "model_id": status.model_id,
+        "coverage": coverage_document(status.coverage),
+        "endpoints": [
+            {
+                "name": endpoint.name,
+                "tier": endpoint.tier,
+                "address": endpoint.address,
+                "ready": endpoint.ready,
+                "error": endpoint.error,
+                "shards": endpoint.shards,
+                "rows": endpoint.rows,
+                "hidden_rows": endpoint.hidden_rows,
+            }
+            for endpoint in status.endpoints
+        ],
+    }
+
+
+def locate(
+    listing_ids: Annotated[list[str], typer.Argument(help="Listings to look for.")],
+    router: RouterOption = None,
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which listings a search can find now; exits with 1 when one cannot be found."""
+    address = router or System(state).router_address()
+    found = run(_locate(address, listing_ids))
+    if as_json:
+        say_json(
+            [
+                {
+                    "listing_id": listing_id,
+                    "searchable": listing_id in found,
+                    "version": found[listing_id].version if listing_id in found else None,
+                    "photo_numbers": list(found[listing_id].photo_numbers)
+                    if listing_id in found
+                    else [],
+                    "tiers": list(found[listing_id].tiers) if listing_id in found else [],
+                }
+                for listing_id in listing_ids
+            ]
+        )
+    else:
+        say_table(
+            ["listing", ">version", ">photos", "tiers"],
+            [_row(listing_id, found.get(listing_id)) for listing_id in listing_ids],
+        )
+    if len(found) < len(set(listing_ids)):
+        raise typer.Exit(1)
+
+
+def _row(listing_id: str, location: search_pb2.Location | None) -> tuple[object, ...]:
+    if location is None:
+        return listing_id, "-", "-", "not searchable"
+    return listing_id, location.version, len(location.photo_numbers), ", ".join(location.tiers)
+
+
+async def _locate(address: str, listing_ids: list[str]) -> dict[str, search_pb2.Location]:
+    async with RouterClient(address) as router:
+        return await router.locate(listing_ids)

@@ -1,0 +1,143 @@
+"""``shashin up``, ``down`` and ``status``: every process of the state folder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from shashin.cli.console import Stages, megabytes, say, say_json, say_table
+from shashin.cli.coverage import status_document
+from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, StateOption, run
+from shashin.cli.router_client import RouterClient
+from shashin.cli.search import coverage_line
+from shashin.cli.system import ProcessLine, System, UpOptions
+from shashin.errors import ShashinError
+from shashin.v1 import search_pb2
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Example:  shashin up --bucket-seconds 60")(up)
+    app.command(epilog="Example:  shashin down")(down)
+    app.command(epilog="Example:  shashin status --json")(status)
+
+
+def up(
+    *,
+    kafka: KafkaOption = None,
+    bucket_seconds: Annotated[
+        int, typer.Option(help="Length of a bucket: how often shards are sealed.", min=1)
+    ] = 3600,
+    partitions: Annotated[
+        int, typer.Option(help="Partitions of each topic, when it is created.", min=1, max=256)
+    ] = 4,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Start Kafka and every service, and wait until all are ready; safe to repeat."""
+    system = System(state)
+    options = UpOptions(kafka=kafka, bucket_seconds=bucket_seconds, partitions=partitions)
+    with Stages() as stages:
+        started = run(system.start(options, stages))
+    say("everything runs" if started else "everything was running already", style="green")
+    say_table(
+        ["", "address"],
+        [
+            ("router (gRPC)", system.router_address()),
+            ("embedder (gRPC)", system.embedder_address()),
+            ("kafka", system.kafka_address()),
+            ("shards", system.repository),
+            ("logs", system.logs),
+        ],
+    )
+    at = "" if state == DEFAULT_STATE else f" --state {state}"
+    say("go on with:")
+    say(f"  shashin publish FOLDER{at}     your photos become listings")
+    say(f"  shashin search PHOTO --open{at}")
+    say(f"  shashin status{at}")
+    say(f"  shashin down{at}")
+
+
+def down(state: StateOption = DEFAULT_STATE) -> None:
+    """Stop every process; listings, shards and Kafka's log stay in the state folder."""
+    stopped = run(System(state).stop())
+    say("everything is stopped" if stopped else "nothing was running")
+
+
+def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
+    """Show every process, what the router searches, and coverage; exits with 1 when not all is well."""
+    system = System(state)
+    processes = system.processes()
+    searched: search_pb2.StatusResponse | None = None
+    trouble = ""
+    if processes:
+        try:
+            searched = run(_ask_router(system))
+        except ShashinError as error:
+            trouble = error.message
+    well = bool(processes) and all(process.well for process in processes) and not trouble
+    if as_json:
+        say_json(
+            {
+                "running": bool(processes),
+                "well": well,
+                "processes": [_process_document(process) for process in processes],
+                "router": None if searched is None else status_document(searched),
+            }
+        )
+    elif not processes:
+        say(f"nothing runs in {system.folder}: `shashin up` starts everything")
+    else:
+        _print_status(processes, searched, trouble)
+    if not well:
+        raise typer.Exit(1)
+
+
+async def _ask_router(system: System) -> search_pb2.StatusResponse:
+    async with RouterClient(system.router_address()) as router:
+        return await router.status()
+
+
+def _print_status(
+    processes: list[ProcessLine], searched: search_pb2.StatusResponse | None, trouble: str
+) -> None:
+    say_table(
+        ["process", "status", ">pid", ">restarts", ">memory", "address"],
+        [
+            (
+                process.name,
+                f"{process.status}: {process.detail}" if process.detail else process.status,
+                process.pid or "-",
+                process.restarts,
+                megabytes(process.rss_bytes) if process.rss_bytes else "-",
+                process.address,
+            )
+            for process in processes
+        ],
+    )
+    say(f"memory together: {megabytes(sum(process.rss_bytes for process in processes))}")
+    if searched is not None:
+        say_table(
+            ["tier", "endpoint", ">shards", ">rows", ">hidden rows"],
+            [
+                (e.tier, e.name, e.shards, f"{e.rows:,}", f"{e.hidden_rows:,}")
+                for e in searched.endpoints
+                if e.ready
+            ],
+        )
+        good = searched.coverage.complete
+        say(coverage_line(searched.coverage), style="green" if good else "red")
+    if trouble:
+        say(trouble, style="red")
+
+
+def _process_document(process: ProcessLine) -> dict[str, Any]:
+    return {
+        "name": process.name,
+        "status": process.status,
+        "detail": process.detail,
+        "pid": process.pid,
+        "restarts": process.restarts,
+        "rss_bytes": process.rss_bytes,
+        "address": process.address,
+    }

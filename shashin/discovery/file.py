@@ -1,0 +1,49 @@
+"""Discovery from a JSON file that a supervisor or a person writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from shashin.discovery.protocol import Endpoint
+from shashin.service.logging import get_logger
+
+log = get_logger(__name__)
+
+
+class FileDiscovery:
+    """Reads ``{"endpoints": [{"name", "role", "tier", "address"}]}`` anew whenever it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._known: list[Endpoint] = []
+
+    async def endpoints(self) -> list[Endpoint]:
+        """Return what the file says; a file that is missing names none, a broken one changes nothing."""
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            self._stamp, self._known = None, []
+            return []
+        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if stamp != self._stamp:
+            try:
+                document = json.loads(self._path.read_text(encoding="utf-8"))
+                self._known = sorted(
+                    Endpoint(
+                        name=entry["name"],
+                        role=entry["role"],
+                        address=entry["address"],
+                        tier=entry.get("tier") or "",
+                    )
+                    for entry in document["endpoints"]
+                )
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning(
+                    "discovery file is broken: keeping the last good endpoints",
+                    path=str(self._path),
+                    error=str(error),
+                )
+            self._stamp = stamp
+        return self._known

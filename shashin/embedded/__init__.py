@@ -1,0 +1,1 @@
+"""The whole system on one machine: the embedded Kafka, and a supervisor for every process."""

@@ -1,0 +1,69 @@
+"""A process's log: bounded by size, and its last lines for a person."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_TAIL_BYTES = 16 * 1024
+
+
+class BoundedLog:
+    """A file that is renamed to ``<name>.1`` when it is full, so that two files are the most."""
+
+    def __init__(self, path: Path, *, max_bytes: int = 8 * 1024 * 1024) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._max_bytes = max_bytes
+        self._file = path.open("ab", buffering=0)
+        self._size = os.fstat(self._file.fileno()).st_size
+
+    def write(self, data: bytes) -> None:
+        """Append; a full disk loses the lines, and never stops the process that wrote them."""
+        with suppress(OSError):
+            if self._size and self._size + len(data) > self._max_bytes:
+                self._file.close()
+                self.path.replace(self.path.with_name(self.path.name + ".1"))
+                self._file = self.path.open("ab", buffering=0)
+                self._size = 0
+            self._size += self._file.write(data) or 0
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes; 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def last_lines(path: Path, count: int = 15, *, since: int = 0) -> list[str]:
+    """Return a log's last lines that are not blank; none when there is no log.
+
+    ``since`` is the size in bytes that the log had before the lines of interest; a log that is
+    smaller now has been rotated, and counts from its beginning.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            first = since if since <= size else 0
+            start = file.seek(max(first, size - _TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = text.splitlines()
+    if start > first:
+        lines = lines[1:]  # the first is cut
+    return [line for line in lines if line.strip()][-count:]
+
+
+def quoted(lines: Iterable[str]) -> str:
+    """Return lines of a log as they end an error's message."""
+    text = "\n".join(f"  | {line}" for line in lines)
+    return f"\n{text}" if text else " (its log is empty)"

@@ -1,0 +1,82 @@
+"""Where a bucket is cut: functions of the log alone, so every replica cuts at the same offset.
+
+A shard's range starts where the last one of its partition ended. Its bucket is the one that the
+LogAppendTime of its first record falls in. The range ends at the first of:
+
+- the first record whose LogAppendTime is at or past the bucket's end (``TIME``);
+- the record whose rows would exceed the row limit (``ROWS``);
+- the high watermark, once the bucket's end plus a grace has passed and the partition is idle
+  (``IDLE``). A record that comes later is past the bucket's end, so ``TIME`` cuts a replica that
+  reads later at the same offset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class CutReason(StrEnum):
+    """Why a range ended."""
+
+    TIME = "time"
+    ROWS = "rows"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True)
+class CutRules:
+    """The rules that all indexers of an installation share."""
+
+    bucket_seconds: int = 3600
+    grace_seconds: float = 60.0
+    """How far the clocks of a broker and an indexer may be apart."""
+    row_limit: int = 500_000
+
+    def bucket_start(self, timestamp_ms: int) -> int:
+        """Return the start of the bucket that a LogAppendTime falls in, in Unix seconds."""
+        return timestamp_ms // 1000 // self.bucket_seconds * self.bucket_seconds
+
+    def bucket_end_ms(self, bucket_start: int) -> int:
+        """Return the end of a bucket, in Unix milliseconds."""
+        return (bucket_start + self.bucket_seconds) * 1000
+
+
+@dataclass(frozen=True)
+class OpenRange:
+    """The range that is being filled: what the rules need to know of it."""
+
+    bucket_start: int | None
+    """Unix seconds; None while the range has no record."""
+    rows: int
+
+
+def cut_before(
+    open_range: OpenRange, timestamp_ms: int, new_rows: int, rules: CutRules
+) -> CutReason | None:
+    """Return why the range ends before a record, or None when the record belongs to it.
+
+    ``new_rows`` is how many rows the record would add. A record with more rows than the limit
+    gets a range of its own.
+    """
+    if open_range.bucket_start is None:
+        return None
+    if timestamp_ms >= rules.bucket_end_ms(open_range.bucket_start):
+        return CutReason.TIME
+    if open_range.rows and open_range.rows + new_rows > rules.row_limit:
+        return CutReason.ROWS
+    return None
+
+
+def cut_when_idle(
+    open_range: OpenRange, position: int, high_watermark: int, asked_at_ms: int, rules: CutRules
+) -> CutReason | None:
+    """Return why the range ends at the high watermark, or None when it stays open.
+
+    ``asked_at_ms`` is a time before the high watermark was asked for, in Unix milliseconds: only
+    when the grace had passed by then, no record of the bucket can still be on its way.
+    """
+    if open_range.bucket_start is None or position != high_watermark:
+        return None
+    deadline_ms = rules.bucket_end_ms(open_range.bucket_start) + rules.grace_seconds * 1000
+    return CutReason.IDLE if asked_at_ms > deadline_ms else None

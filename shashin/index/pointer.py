@@ -1,0 +1,57 @@
+"""Pointers: which shards a tier should serve now, as ``serving/<model>/<tier>.json`` says it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from shashin.errors import CorruptShard, UnknownFormat
+
+FORMAT = "shashin.pointer/1"
+
+
+@dataclass(frozen=True, order=True)
+class PointedShard:
+    """One shard that the tier should serve."""
+
+    shard_id: str
+    manifest_key: str
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The shards of one model's tier, sorted by id."""
+
+    model_id: str
+    tier: str
+    shards: tuple[PointedShard, ...]
+
+    def to_json(self) -> bytes:
+        """Return the pointer as it is stored."""
+        return (json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, *, key: str) -> Pointer:
+        """Read a pointer; ``key`` names it in errors.
+
+        Raises:
+            UnknownFormat: when its format version is not one that this reader knows.
+            CorruptShard: when it is not a pointer at all.
+        """
+        try:
+            document = json.loads(data)
+            found = document["format"]
+            if found != FORMAT:
+                raise UnknownFormat(f"{key} has format {found!r}; this version reads {FORMAT!r}")
+            return cls(
+                model_id=document["model_id"],
+                tier=document["tier"],
+                shards=tuple(sorted(PointedShard(**entry) for entry in document["shards"])),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptShard(f"{key} is not a pointer: {error!r}") from error
+
+
+def pointer_key(model_id: str, tier: str) -> str:
+    """Return the key of a tier's pointer."""
+    return f"serving/{model_id}/{tier}.json"

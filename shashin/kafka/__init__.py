@@ -1,0 +1,1 @@
+"""Kafka: the topics, and the only loops that read and write them."""

@@ -1,0 +1,189 @@
+"""The one loop of every consumer group: at least once, nothing skipped, nothing lost.
+
+A turn polls a batch, has the stage turn each record into output records or an error, writes the
+outputs and the dead letters, waits for the broker's acknowledgement, and only then commits the
+offset after the last record of each partition. A crash anywhere repeats the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from prometheus_client import Counter, Histogram
+
+from shashin.errors import KafkaUnavailable
+from shashin.kafka.retry import until_done
+from shashin.service.health import Health
+from shashin.service.logging import get_logger
+from shashin.service.runtime import sleep_unless
+
+if TYPE_CHECKING:
+    from shashin.kafka.dead_letters import DeadLetter
+    from shashin.kafka.producer import OutRecord, Producer
+
+RECORDS = Counter("shashin_consumed_records", "Records taken from a topic.", ["topic"])
+DEAD_LETTERS = Counter(
+    "shashin_dead_letters", "Records or photos given up, by reason.", ["topic", "scope", "reason"]
+)
+BATCH_SECONDS = Histogram(
+    "shashin_consume_batch_seconds", "Time from a poll to its commit, in seconds.", ["topic"]
+)
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class InRecord:
+    """A record as it was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass
+class Outcome:
+    """What became of one record: what it leads to, and what of it is given up."""
+
+    outputs: list[OutRecord] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+
+class Stage(Protocol):
+    """What one service does with records; it retries and gives up by itself, and never raises for a bad one."""
+
+    async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
+        """Return one outcome a record, in their order."""
+        ...
+
+    def partitions_lost(self, partitions: Sequence[int]) -> None:
+        """Forget what was remembered of these partitions: somebody else has them now."""
+        ...
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc, unused-ignore]
+    def __init__(self, stage: Stage, health: Health) -> None:
+        self._stage = stage
+        self._health = health
+
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        self._stage.partitions_lost([tp.partition for tp in revoked])
+
+    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
+        self._health.set_ready("consumer group")
+
+
+async def consume(
+    stage: Stage,
+    *,
+    bootstrap: str,
+    topic: str,
+    group: str,
+    producer: Producer,
+    health: Health,
+    stopping: asyncio.Event,
+    max_records: int,
+    fetch_bytes: int = 8 * 1024 * 1024,
+) -> None:
+    """Run the loop until ``stopping`` is set.
+
+    ``max_records`` bounds a batch and ``fetch_bytes`` what is read ahead of it for each
+    partition: together they bound the loop's memory.
+    """
+    beat = health.heartbeat(f"consumer of {topic}")
+    health.require("consumer group", waiting_for="partitions of " + topic)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        client_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=fetch_bytes,
+        fetch_max_wait_ms=500,
+        session_timeout_ms=15_000,
+        heartbeat_interval_ms=3_000,
+        max_poll_interval_ms=600_000,
+    )
+    consumer.subscribe([topic], listener=_Rebalance(stage, health))
+
+    async def start() -> None:
+        try:
+            await consumer.start()
+        except KafkaError as error:
+            raise KafkaUnavailable(f"kafka at {bootstrap} does not answer: {error}") from error
+
+    try:
+        await until_done(f"connect to {bootstrap}", start, stopping=stopping, beat=beat)
+        while not stopping.is_set():
+            beat.beat()
+            try:
+                polled = await consumer.getmany(timeout_ms=500, max_records=max_records)
+            except KafkaError as error:
+                log.warning("poll failed: waiting", topic=topic, error=repr(error))
+                await sleep_unless(stopping, 1.0)
+                continue
+            records = [
+                InRecord(
+                    r.topic, r.partition, r.offset, r.timestamp, r.key, r.value or b"", r.headers
+                )
+                for partition in polled.values()
+                for r in partition
+            ]
+            if not records:
+                continue
+            RECORDS.labels(topic).inc(len(records))
+            with BATCH_SECONDS.labels(topic).time():
+                await _finish_batch(stage, records, producer, stopping)
+                await _commit(consumer, records)
+    finally:
+        await consumer.stop()
+
+
+async def _finish_batch(
+    stage: Stage, records: Sequence[InRecord], producer: Producer, stopping: asyncio.Event
+) -> None:
+    outcomes = await stage.process(records)
+    outputs = [output for outcome in outcomes for output in outcome.outputs]
+    given_up = [letter for outcome in outcomes for letter in outcome.dead_letters]
+    for letter in given_up:
+        DEAD_LETTERS.labels(letter.record.topic, letter.scope, letter.error.reason).inc()
+        log.warning(
+            "dead letter",
+            record=str(letter.record),
+            scope=letter.scope,
+            reason=letter.error.reason,
+            error=letter.error.message,
+        )
+    outputs += [letter.as_record() for letter in given_up]
+    await until_done(
+        "write outputs", lambda: producer.send_all(outputs), stopping=stopping, beat=None
+    )
+
+
+async def _commit(consumer: AIOKafkaConsumer, records: Sequence[InRecord]) -> None:
+    offsets: dict[TopicPartition, int] = {}
+    for record in records:
+        partition = TopicPartition(record.topic, record.partition)
+        offsets[partition] = max(offsets.get(partition, 0), record.offset + 1)
+    try:
+        await consumer.commit(offsets)
+    except (CommitFailedError, IllegalStateError):
+        # The group was rebalanced meanwhile: the new owner repeats these records.
+        log.info("commit refused after a rebalance", partitions=[tp.partition for tp in offsets])
+    except KafkaError as error:
+        # The next commit covers this one; a crash before it repeats these records.
+        log.warning("commit failed", error=repr(error))

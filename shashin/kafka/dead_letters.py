@@ -1,0 +1,50 @@
+"""Dead letters: a record that cannot be processed, as it came, with the reason in its headers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from shashin.errors import ShashinError
+from shashin.kafka.consume import InRecord
+from shashin.kafka.producer import OutRecord
+from shashin.kafka.topics import DEAD_LETTER_SUFFIX
+
+Scope = Literal["record", "photo"]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """Why a record, or one photo of it, is given up."""
+
+    record: InRecord
+    error: ShashinError
+    step: str
+    """The service and step that gave up, for example ``downloader.fetch``."""
+    tries: int = 1
+    scope: Scope = "record"
+    """record: nothing of it goes on; photo: one photo is lost, the rest of the listing goes on."""
+    photo_number: int | None = None
+
+    def as_record(self) -> OutRecord:
+        """Return the record for ``<topic>.dlq``: the value as it came, the cause in headers."""
+        headers = {
+            "shashin-error": self.error.reason,
+            "shashin-message": self.error.message,
+            "shashin-step": self.step,
+            "shashin-tries": str(self.tries),
+            "shashin-scope": self.scope,
+            "shashin-topic": self.record.topic,
+            "shashin-partition": str(self.record.partition),
+            "shashin-offset": str(self.record.offset),
+            "shashin-at": str(int(time.time() * 1000)),
+        }
+        if self.photo_number is not None:
+            headers["shashin-photo-number"] = str(self.photo_number)
+        return OutRecord(
+            topic=self.record.topic + DEAD_LETTER_SUFFIX,
+            key=self.record.key,
+            value=self.record.value,
+            headers=[(name, value.encode()) for name, value in headers.items()],
+        )

@@ -1,0 +1,136 @@
+"""Reading partitions from offsets of one's own choosing: positions come from elsewhere than a group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from shashin.errors import KafkaUnavailable
+from shashin.kafka.consume import InRecord
+
+
+class LogReader:
+    """Reads all or some partitions of one topic; the caller keeps the positions.
+
+    ``group`` only names the offsets that ``commit`` writes for lag dashboards; they are never
+    read back.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        *,
+        client_id: str,
+        group: str | None = None,
+        fetch_bytes: int = 4 * 1024 * 1024,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            client_id=client_id,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            max_partition_fetch_bytes=fetch_bytes,
+            fetch_max_wait_ms=500,
+            metadata_max_age_ms=10_000,
+        )
+
+    async def __aenter__(self) -> LogReader:
+        try:
+            await self._consumer.start()
+        except KafkaError as error:
+            await self._consumer.stop()
+            raise KafkaUnavailable(
+                f"kafka at {self._bootstrap} does not answer: {error}"
+            ) from error
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._consumer.stop()
+
+    async def partitions(self) -> list[int]:
+        """Return the topic's partitions, sorted.
+
+        Raises:
+            KafkaUnavailable: when the topic does not exist (yet) or the broker does not answer.
+        """
+        try:
+            found = (await self._consumer._client.fetch_all_metadata()).partitions_for_topic(  # noqa: SLF001
+                self._topic
+            )
+        except KafkaError as error:
+            raise KafkaUnavailable(f"partitions of {self._topic} are unknown: {error}") from error
+        if not found:
+            raise KafkaUnavailable(f"topic {self._topic} does not exist at {self._bootstrap}")
+        return sorted(found)
+
+    def known_partitions(self) -> list[int]:
+        """Return the topic's partitions as of the last refresh of metadata; asks nobody."""
+        return sorted(self._consumer.partitions_for_topic(self._topic) or ())
+
+    async def position(self, partition: int) -> int:
+        """Return the offset that is read next."""
+        return int(await self._consumer.position(TopicPartition(self._topic, partition)))
+
+    async def begin_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Return the first offset that each partition still holds."""
+        return await self._offsets(self._consumer.beginning_offsets, partitions)
+
+    async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Return each partition's high watermark: the offset of its next record."""
+        return await self._offsets(self._consumer.end_offsets, partitions)
+
+    async def _offsets(self, ask: object, partitions: Sequence[int]) -> dict[int, int]:
+        tps = [TopicPartition(self._topic, p) for p in partitions]
+        try:
+            found = await ask(tps)  # type: ignore[operator]
+        except KafkaError as error:
+            raise KafkaUnavailable(f"offsets of {self._topic} are unknown: {error!r}") from error
+        return {tp.partition: offset for tp, offset in found.items()}
+
+    def start_at(self, positions: Mapping[int, int]) -> None:
+        """Read these partitions, each from its offset."""
+        self._consumer.assign([TopicPartition(self._topic, p) for p in positions])
+        for partition, offset in positions.items():
+            self._consumer.seek(TopicPartition(self._topic, partition), offset)
+
+    async def read(self, *, timeout_seconds: float, max_records: int) -> dict[int, list[InRecord]]:
+        """Return the next records of each partition, in order; empty after the timeout.
+
+        Raises:
+            KafkaUnavailable: when the broker does not answer, or an offset is gone from the log.
+        """
+        try:
+            polled = await self._consumer.getmany(
+                timeout_ms=int(timeout_seconds * 1000), max_records=max_records
+            )
+        except OffsetOutOfRangeError as error:
+            raise KafkaUnavailable(
+                f"{self._topic} no longer holds the offsets to read ({error}): its retention is "
+                "shorter than the time between two reads"
+            ) from error
+        except KafkaError as error:
+            raise KafkaUnavailable(f"reading {self._topic} failed: {error!r}") from error
+        return {
+            tp.partition: [
+                InRecord(
+                    r.topic, r.partition, r.offset, r.timestamp, r.key, r.value or b"", r.headers
+                )
+                for r in records
+            ]
+            for tp, records in polled.items()
+        }
+
+    async def commit(self, positions: Mapping[int, int]) -> None:
+        """Tell the group's dashboards where reading stands; failing is no harm."""
+        try:
+            await self._consumer.commit(
+                {TopicPartition(self._topic, p): offset for p, offset in positions.items()}
+            )
+        except KafkaError:
+            return

@@ -1,0 +1,105 @@
+"""The topics: their names, what they keep, and how they are created."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from shashin.errors import KafkaUnavailable, UserError
+
+MAX_RECORD_BYTES = 8 * 1024 * 1024
+"""Largest record: 20 thumbnails of a listing, inline."""
+
+LISTINGS_EVENTS = "listings.events"
+IMAGES_DOWNLOADED = "images.downloaded"
+VECTORS_EMBEDDED = "vectors.embedded"
+LISTINGS_HIDDEN = "listings.hidden"
+INDEXES_SEALED = "indexes.sealed"
+DEAD_LETTER_SUFFIX = ".dlq"
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic and the configuration that its meaning depends on."""
+
+    name: str
+    per_listing: bool = True
+    """Keyed by listing id, with the same number of partitions as the other such topics."""
+    config: dict[str, str] = field(default_factory=dict)
+
+
+TOPICS: tuple[Topic, ...] = (
+    Topic(LISTINGS_EVENTS, config={"retention.ms": str(30 * _DAY_MS)}),
+    Topic(
+        IMAGES_DOWNLOADED,
+        config={
+            "max.message.bytes": str(MAX_RECORD_BYTES),
+            "retention.ms": str(2 * _DAY_MS),
+            "retention.bytes": str(2 * 1024**3),
+        },
+    ),
+    Topic(
+        VECTORS_EMBEDDED,
+        config={
+            # Buckets are cut by the broker's clock, so that every reader sees the same times.
+            "message.timestamp.type": "LogAppendTime",
+            "retention.ms": str(400 * _DAY_MS),
+        },
+    ),
+    Topic(
+        LISTINGS_HIDDEN, config={"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
+    ),
+    Topic(INDEXES_SEALED, per_listing=False, config={"retention.ms": str(30 * _DAY_MS)}),
+    *(
+        Topic(
+            name + DEAD_LETTER_SUFFIX,
+            per_listing=False,
+            config={"max.message.bytes": str(MAX_RECORD_BYTES), "retention.ms": str(90 * _DAY_MS)},
+        )
+        for name in (LISTINGS_EVENTS, IMAGES_DOWNLOADED, VECTORS_EMBEDDED)
+    ),
+)
+
+
+async def ensure_topics(bootstrap: str, *, partitions: int, replication: int = 1) -> None:
+    """Create the topics that do not exist; leave the others as they are.
+
+    Raises:
+        KafkaUnavailable: when the broker does not answer.
+        UserError: when a per-listing topic has another number of partitions than the rest.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        await admin.start()
+        existing = set(await admin.list_topics())
+        missing = [
+            NewTopic(
+                topic.name,
+                num_partitions=partitions if topic.per_listing else 1,
+                replication_factor=replication,
+                topic_configs=topic.config,
+            )
+            for topic in TOPICS
+            if topic.name not in existing
+        ]
+        if missing:
+            response = await admin.create_topics(missing)
+            for name, code, *_ in response.topic_errors:
+                error = for_code(code)
+                if code and error is not TopicAlreadyExistsError:
+                    raise KafkaUnavailable(f"topic {name} cannot be created: {error.__name__}")
+        described = await admin.describe_topics([t.name for t in TOPICS if t.per_listing])
+    except KafkaError as error:
+        raise KafkaUnavailable(f"kafka at {bootstrap} does not answer: {error}") from error
+    finally:
+        await admin.close()
+    counts = {entry["topic"]: len(entry["partitions"]) for entry in described}
+    if len(set(counts.values())) > 1:
+        raise UserError(
+            f"per-listing topics have different numbers of partitions ({counts}): a listing must "
+            "keep its partition all the way, so give them all the same number"
+        )

@@ -1,0 +1,1 @@
+"""The object store: one Protocol, one adapter a kind of store."""

@@ -1,0 +1,1 @@
+"""gRPC: how every server starts and every channel is opened."""

@@ -1,0 +1,101 @@
+"""How every gRPC server of Shashin starts, reports its health, turns errors into statuses, drains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from prometheus_client import Counter, Histogram
+
+from shashin.errors import ShashinError, UserError
+from shashin.service.logging import get_logger
+
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+"""Largest request or answer: a batch of photos, or a thousand hits of many queries."""
+
+LATENCY = Histogram(
+    "shashin_rpc_seconds",
+    "Time from a request's arrival to its answer, in seconds.",
+    ["method"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5),
+)
+ANSWERS = Counter("shashin_rpc_answers", "Answers by gRPC status.", ["method", "status"])
+
+log = get_logger(__name__)
+
+
+class _Statuses(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
+    """Times each call and answers a ShashinError with its own status and message."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        method = handler_call_details.method.rsplit("/", 1)[-1]
+        inner = handler.unary_unary
+
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started = time.perf_counter()
+            status = "OK"
+            try:
+                return await inner(request, context)
+            except ShashinError as error:
+                status = error.grpc_status
+                await context.abort(grpc.StatusCode[status], f"{error.reason}: {error.message}")
+            except grpc.aio.AbortError:
+                status = "ABORTED_BY_HANDLER"
+                raise
+            except Exception:
+                status = "INTERNAL"
+                log.exception("a call failed unexpectedly", method=method)
+                raise
+            finally:
+                LATENCY.labels(method).observe(time.perf_counter() - started)
+                ANSWERS.labels(method, status).inc()
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer, handler.request_deserializer, handler.response_serializer
+        )
+
+
+@asynccontextmanager
+async def grpc_server(
+    add: Callable[[grpc.aio.Server], None], *, host: str, port: int, drain_seconds: float
+) -> AsyncIterator[int]:
+    """Serve while the context is open; yields the port taken.
+
+    At the end new calls are refused, and calls under way get ``drain_seconds`` to finish.
+
+    Raises:
+        UserError: when the port is in use.
+    """
+    server = grpc.aio.server(
+        interceptors=[_Statuses()],
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    add(server)
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
+    try:
+        taken = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise UserError(
+            f"cannot listen on {host}:{port} for gRPC: set SHASHIN_GRPC_PORT to a free port"
+        ) from error
+    await server.start()
+    try:
+        yield taken
+    finally:
+        await server.stop(drain_seconds)

@@ -1,0 +1,58 @@
+"""Settings: one class a service, read from environment variables that begin with ``SHASHIN_``."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shashin.errors import SettingsError
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="SHASHIN_", extra="ignore", frozen=True)
+
+    kafka: str = Field(
+        "127.0.0.1:9092", description="Kafka's bootstrap servers, HOST:PORT, comma-separated."
+    )
+    http_host: str = Field(
+        "127.0.0.1", description="Address that /metrics, /livez and /readyz listen on."
+    )
+    http_port: int = Field(
+        0, ge=0, le=65535, description="Port of /metrics, /livez and /readyz; 0 takes a free one."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line that is written."
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="json for machines, console for people."
+    )
+    stall_seconds: float = Field(
+        60.0, gt=0, description="Seconds without progress of a loop after which /livez fails."
+    )
+    drain_seconds: float = Field(
+        10.0, ge=0, description="Seconds that work under way may take after SIGTERM."
+    )
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def load_settings(settings_class: type[SettingsT]) -> SettingsT:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: naming every wrong or missing variable, its value and what was expected.
+    """
+    try:
+        return settings_class()
+    except ValidationError as error:
+        prefix = settings_class.model_config.get("env_prefix", "")
+        problems = []
+        for problem in error.errors():
+            name = prefix + "_".join(str(part) for part in problem["loc"])
+            problems.append(f"{name.upper()}={problem['input']!r}: {problem['msg'].lower()}")
+        raise SettingsError("wrong settings: " + "; ".join(problems)) from None

@@ -1,0 +1,1 @@
+"""Generated from proto/shashin/v1; `make proto` writes it anew."""

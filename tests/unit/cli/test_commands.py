@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from typer.testing import CliRunner, Result
+
+from shashin.cli.app import app
+from shashin.index.manifest import HOURLY
+from shashin.v1 import search_pb2
+from tests.unit.cli.fake_router import FakeRouter, fake_router
+
+GROUPS = ["", "indexes", "kafka", "model"]
+COMMANDS = [
+    "up",
+    "down",
+    "status",
+    "publish",
+    "sell",
+    "remove",
+    "search",
+    "coverage",
+    "locate",
+    "demo",
+    "indexes ls",
+    "indexes inspect",
+    "indexes verify",
+    "kafka up",
+    "kafka down",
+    "model train",
+    "model eval",
+]
+
+
+@pytest.fixture
+def router() -> Iterator[FakeRouter]:
+    with fake_router() as running:
+        yield running
+
+
+def shashin(*args: str, state: Path | None = None) -> Result:
+    env = {"SHASHIN_STATE": str(state)} if state is not None else {}
+    return CliRunner().invoke(app, list(args), env=env)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_an_example(command: str) -> None:
+    result = shashin(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert f"Example:  shashin {command}" in result.stdout
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_without_a_command_shows_its_help(group: str) -> None:
+    assert "Commands" in shashin(*group.split()).output
+
+
+def test_hits_are_a_table(router: FakeRouter, tmp_path: Path) -> None:
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(b"bytes of a photo")
+    router.hits = [search_pb2.Hit(listing_id="listing-7", score=0.75, tier=HOURLY)]
+    result = shashin("search", str(photo), "--router", router.address, "--category", "shoes")
+    assert result.exit_code == 0
+    assert "listing-7" in result.stdout
+    assert router.requests[0].photo == b"bytes of a photo"
+    assert list(router.requests[0].filter.categories) == ["shoes"]
+    assert not router.requests[0].filter.HasField("max_price_minor")
+
+
+def test_hits_are_json_for_a_script(router: FakeRouter) -> None:
+    router.hits = [search_pb2.Hit(listing_id="listing-7", score=0.75)]
+    result = shashin("search", "--listing", "x", "-k", "3", "--router", router.address, "--json")
+    assert json.loads(result.stdout)["hits"][0]["listing_id"] == "listing-7"
+    assert (router.requests[0].listing_id, router.requests[0].k) == ("x", 3)
+
+
+def test_what_the_router_refuses_is_one_line_and_exit_code_2(router: FakeRouter) -> None:
+    router.refusal = (grpc.StatusCode.NOT_FOUND, "ListingNotFound: listing x is not searchable")
+    result = shashin("search", "--listing", "x", "--router", router.address)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == "error: listing x is not searchable\n"
+
+
+def test_a_router_that_does_not_answer_is_one_line_and_exit_code_1() -> None:
+    result = shashin("search", "--listing", "x", "--router", "127.0.0.1:1")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the router at 127.0.0.1:1 cannot answer")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["search", "nowhere.jpg"],
+        ["search"],
+        ["publish", "nowhere"],
+        ["sell", "a"],
+        ["locate", "a"],
+        ["coverage"],
+        ["indexes", "inspect", "none"],
+        ["demo", "--sold", "0.9", "--updated", "0.5"],
+    ],
+)
+def test_a_users_mistake_shows_one_line_and_no_traceback(args: list[str], tmp_path: Path) -> None:
+    result = shashin(*args, state=tmp_path)
+    assert result.exit_code in {1, 2}
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_incomplete_coverage_is_exit_code_1(router: FakeRouter) -> None:
+    assert shashin("coverage", "--router", router.address).exit_code == 0
+    router.coverage = search_pb2.Coverage(unknown_partitions=[2])
+    result = shashin("coverage", "--router", router.address, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["coverage"]["unknown_partitions"] == [2]
+
+
+def test_locate_says_which_listings_cannot_be_found(router: FakeRouter) -> None:
+    router.locations = {
+        "a": search_pb2.Location(
+            listing_id="a", version=5, photo_numbers=[0, 1], tiers=["live", "hourly"]
+        )
+    }
+    assert shashin("locate", "a", "--router", router.address).exit_code == 0
+    result = shashin("locate", "a", "b", "--router", router.address, "--json")
+    assert result.exit_code == 1
+    assert [entry["searchable"] for entry in json.loads(result.stdout)] == [True, False]
+
+
+def test_without_shards_nothing_is_listed_and_all_is_whole(tmp_path: Path) -> None:
+    result = shashin("indexes", "ls", state=tmp_path)
+    assert (result.exit_code, result.stdout) == (0, "no shard is sealed yet\n")
+    assert shashin("indexes", "verify", state=tmp_path).exit_code == 0
+
+
+def test_down_and_status_without_anything_running(tmp_path: Path) -> None:
+    assert "nothing was running" in shashin("down", state=tmp_path).stdout
+    result = shashin("status", state=tmp_path)
+    assert result.exit_code == 1
+    assert "`shashin up` starts everything" in result.stdout
+    assert json.loads(shashin("status", "--json", state=tmp_path).stdout)["running"] is False

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from shashin.cli.app import app
+from shashin.index.coverage import OffsetRange
+from shashin.index.manifest import HOURLY, INDEX_FILE, ROWS_FILE, Manifest, shard_id
+from shashin.index.pointer import PointedShard, Pointer
+from shashin.index.repository import ModelRepository, file_entry
+from shashin.index.rows import Row, RowAttributes
+from shashin.index.shard import NewRow, OpenShard
+from shashin.index.vector_index import HnswParameters
+from shashin.index.visibility import HiddenMap
+from shashin.objectstore.file import FileObjectStore
+
+DIMENSIONS = 8
+
+
+def seal(repository: ModelRepository, start: int, end: int, scratch: Path) -> str:
+    """Build and commit a real shard of one row an offset; returns its id."""
+    shard = OpenShard(0, start, DIMENSIONS, HnswParameters(), HiddenMap())
+    vectors = np.random.default_rng(start).normal(size=(end - start, DIMENSIONS))
+    attributes = RowAttributes("shoes", "ACME", 100, "JPY", 0)
+    rows = [
+        NewRow(Row(f"listing-{start + n}", 1, 0, attributes), v.astype(np.float32))
+        for n, v in enumerate(vectors)
+    ]
+    shard.add(rows, position=end, bucket_start=1000)
+    source = OffsetRange(0, start, end)
+    identity = shard_id("demo-v1", HOURLY, source)
+    folder = scratch / identity
+    folder.mkdir(parents=True)
+    shard.write(folder)
+    manifest = Manifest(
+        shard_id=identity,
+        tier=HOURLY,
+        bucket_start=1000,
+        bucket_seconds=20,
+        model_id="demo-v1",
+        dimensions=DIMENSIONS,
+        metric="ip",
+        stored_type="bf16",
+        index_kind="usearch-hnsw",
+        index_parameters={"connectivity": 16, "expansion_add": 128, "expansion_search": 64},
+        rows=shard.rows,
+        listings=shard.listings,
+        files=(file_entry(folder / INDEX_FILE), file_entry(folder / ROWS_FILE)),
+        source_ranges=(source,),
+        cut_reason="time",
+        recall_at_10=shard.recall_at_10(),
+        created_at=time.time(),
+    )
+    asyncio.run(repository.commit_shard(manifest, folder))
+    return identity
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """The state's repository with two shards, of which the pointer names the first."""
+    root = tmp_path / "repository"
+    models = ModelRepository(FileObjectStore(root))
+    first = seal(models, 0, 10, tmp_path / "scratch")
+    seal(models, 10, 30, tmp_path / "scratch")
+    key = f"indexes/demo-v1/hourly/1000/{first}/manifest.json"
+    pointer = Pointer("demo-v1", HOURLY, (PointedShard(first, key),))
+    asyncio.run(models.move_pointer(pointer, if_generation_match=0))
+    return root
+
+
+def indexes(command: str, root: Path, *args: str) -> tuple[int, str]:
+    result = CliRunner().invoke(
+        app, ["indexes", command, *args, "--repository", root.as_uri()], catch_exceptions=False
+    )
+    return result.exit_code, result.stdout
+
+
+def test_shards_are_listed_with_what_is_served(repository: Path) -> None:
+    code, printed = indexes("ls", repository, "--json")
+    assert code == 0
+    assert [(s["rows"], s["served"]) for s in json.loads(printed)] == [(10, True), (20, False)]
+    code, printed = indexes("ls", repository)
+    assert "2 shards, 30 rows" in printed
+
+
+def test_a_shard_is_found_by_a_part_of_its_id(repository: Path) -> None:
+    code, printed = indexes("inspect", repository, "000000000010-")
+    assert code == 0
+    assert "20 of 20 listings" in printed
+    code, _ = indexes("inspect", repository, "p0000")
+    assert code == 2
+
+
+def test_a_whole_repository_verifies(repository: Path) -> None:
+    assert indexes("verify", repository) == (0, "2 shards verified: all whole\n")
+
+
+@pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])
+def test_one_changed_byte_is_found(repository: Path, name: str) -> None:
+    path = next(repository.rglob(name))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    code, printed = indexes("verify", repository, "--json")
+    assert code == 1
+    assert name in json.loads(printed)["problems"][0]
+
+
+def test_a_missing_file_a_broken_manifest_and_a_gap_are_found(repository: Path) -> None:
+    next(repository.rglob(INDEX_FILE)).unlink()
+    code, printed = indexes("verify", repository)
+    assert code == 1
+    assert "is missing" in printed
+    for path in repository.rglob("manifest.json"):
+        path.write_text("{")
+    code, printed = indexes("verify", repository)
+    assert code == 1
+    assert "is not a manifest" in printed
+    assert "which is not there" in printed
+
+
+def test_shards_that_overlap_and_a_gap_are_found(repository: Path, tmp_path: Path) -> None:
+    models = ModelRepository(FileObjectStore(repository))
+    seal(models, 25, 40, tmp_path / "scratch")
+    seal(models, 50, 60, tmp_path / "scratch")
+    code, printed = indexes("verify", repository)
+    assert code == 1
+    assert "claim the same offsets" in printed
+    assert "no shard holds offsets 0:[40, 50)" in printed

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shashin.cli.search import answer_document, coverage_line, print_answer, read_query
+from shashin.errors import UserError
+from shashin.v1 import events_pb2, index_pb2, search_pb2
+
+
+def test_exactly_one_query_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="0 queries were given"):
+        read_query(None, None, None)
+    with pytest.raises(UserError, match="2 queries were given"):
+        read_query(tmp_path / "a.jpg", "listing", None)
+
+
+def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.jpg cannot be read: no such file"):
+        read_query(tmp_path / "a.jpg", None, None)
+
+
+def test_a_vector_is_read_from_npy_and_from_json(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.arange(4.0)[None, :])
+    (tmp_path / "v.json").write_text("[0, 1, 2, 3]")
+    for name in ("v.npy", "v.json"):
+        vector = read_query(None, None, tmp_path / name).vector
+        assert vector is not None
+        assert vector.dtype == np.float32
+        assert vector.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("text", ["{}", '["a"]', "[[1, 2], [3, 4]]", "nonsense", "3"])
+def test_a_file_that_is_no_vector_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "v.json").write_text(text)
+    with pytest.raises(UserError, match=r"v\.json"):
+        read_query(None, None, tmp_path / "v.json")
+
+
+def test_missing_ranges_are_named() -> None:
+    missing = [index_pb2.OffsetRange(partition=p, from_offset=3, to_offset=9) for p in range(6)]
+    line = coverage_line(search_pb2.Coverage(missing=missing, unknown_partitions=[7]))
+    assert line.startswith("coverage NOT complete: missing partition 0 offsets 3 to 8,")
+    assert "and 2 more ranges; partitions 7 unknown" in line
+    assert "complete: every event" in coverage_line(search_pb2.Coverage(complete=True))
+
+
+def an_answer() -> search_pb2.SearchResponse:
+    return search_pb2.SearchResponse(
+        hits=[
+            search_pb2.Hit(
+                listing_id="[red]chair",
+                version=2,
+                photo_number=1,
+                score=0.5,
+                tier="hourly",
+                attributes=events_pb2.Attributes(price_minor=1200, currency="JPY"),
+            )
+        ],
+        coverage=search_pb2.Coverage(complete=True),
+        failed_endpoints=[search_pb2.FailedEndpoint(name="hourly-0", address="h:1", error="gone")],
+        model_id="demo-v1",
+        timings=search_pb2.Timings(total=0.25),
+        endpoints=2,
+    )
+
+
+def test_the_table_says_what_was_found_and_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_answer(an_answer())
+    printed = capsys.readouterr().out
+    assert "[red]chair" in printed
+    assert "1,200 JPY" in printed
+    assert "250 ms over 2 endpoints" in printed
+    assert "hourly-0 at h:1 failed: gone" in printed
+
+
+def test_no_hit_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    print_answer(search_pb2.SearchResponse())
+    assert "no listing was found" in capsys.readouterr().out
+
+
+def test_json_holds_the_same() -> None:
+    document = json.loads(json.dumps(answer_document(an_answer())))
+    assert document["hits"][0]["listing_id"] == "[red]chair"
+    assert document["hits"][0]["photo_number"] == 1
+    assert document["coverage"] == {"complete": True, "missing": [], "unknown_partitions": []}
+    assert document["timings"]["total"] == 0.25
