@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from shashin.cli.console import Stages
+from shashin.embedded import control
+from shashin.embedded.kafka import EmbeddedKafka
+from shashin.embedded.plan import EMBEDDER, ROUTER, Wanted, plan_processes
+from shashin.embedded.ports import free_port, is_free
+from shashin.embedded.processes import KAFKA, ProcessRow, process_table, read_plan
+from shashin.errors import UserError
+
+DEFAULT_MODEL = "demo-v1"
 
 
 @dataclass(frozen=True)
@@ -17,29 +25,20 @@ class UpOptions:
     bucket_seconds: int = 3600
     grace_seconds: float = 60.0
     partitions: int = 4
-
-
-@dataclass(frozen=True)
-class ProcessLine:
-    """One process as ``shashin status`` shows it."""
-
-    name: str
-    status: str
-    well: bool
-    detail: str
-    pid: int | None
-    restarts: int
-    rss_bytes: int
-    address: str
+    model: str = DEFAULT_MODEL
 
 
 class System:
     """Everything that lives in one state folder."""
 
-    model_id = "demo-v1"
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
+
+    @property
+    def model_id(self) -> str:
+        """The model whose vectors this system holds."""
+        plan = read_plan(self.folder)
+        return str(plan.asked["model_id"]) if plan is not None else DEFAULT_MODEL
 
     @property
     def photos(self) -> Path:
@@ -57,28 +56,136 @@ class System:
         return self.folder / "logs"
 
     def kafka_address(self) -> str:
-        raise NotImplementedError
+        """Return the bootstrap servers.
+
+        Raises:
+            UserError: when nothing was started here.
+        """
+        plan = read_plan(self.folder)
+        own = plan.asked.get("kafka") if plan is not None else None
+        return str(own) if own else EmbeddedKafka(self.folder).bootstrap
 
     def router_address(self) -> str:
-        raise NotImplementedError
+        """Return the router's gRPC address, HOST:PORT.
+
+        Raises:
+            UserError: when nothing was started here.
+        """
+        return self._grpc_address(ROUTER)
 
     def embedder_address(self) -> str:
-        raise NotImplementedError
+        """Return the embedder's gRPC address, HOST:PORT.
+
+        Raises:
+            UserError: when nothing was started here.
+        """
+        return self._grpc_address(EMBEDDER)
+
+    def _grpc_address(self, name: str) -> str:
+        plan = read_plan(self.folder)
+        for spec in plan.processes if plan is not None else ():
+            if spec.name == name:
+                return spec.addresses["grpc"]
+        raise UserError(f"nothing was started in {self.folder}: `shashin up` starts everything")
 
     def pids(self) -> Mapping[str, int]:
-        raise NotImplementedError
+        """Return the pid of every process that runs."""
+        return {row.name: row.pid for row in self.processes() if row.pid is not None}
 
-    def processes(self) -> list[ProcessLine]:
-        raise NotImplementedError
+    def processes(self) -> list[ProcessRow]:
+        """Return every process as it stands; empty when nothing runs."""
+        return process_table(self.folder)
 
     async def start(self, options: UpOptions, stages: Stages) -> bool:
-        raise NotImplementedError
+        """Start what does not run yet and wait until all is ready; returns False if all ran.
+
+        Raises:
+            UserError: when it runs already with other wishes, or a port or folder cannot be used.
+            ProcessFailed: when a process dies or is not ready in time.
+            KafkaUnavailable: when the user's own Kafka does not answer.
+        """
+        from shashin.kafka.topics import ensure_topics
+
+        model_id, dimensions = _describe_model(options.model)
+        asked = {**asdict(options), "model_id": model_id}
+        if control.supervisor_runs(self.folder):
+            control.require_same_wishes(self.folder, asked)
+        kafka_started = False
+        kafka = options.kafka
+        if kafka is None:
+            kafka_started = await self._start_embedded(stages)
+            kafka = EmbeddedKafka(self.folder).bootstrap
+        try:
+            await ensure_topics(kafka, partitions=options.partitions)
+            wanted = Wanted(
+                kafka=kafka,
+                model=options.model,
+                model_id=model_id,
+                dimensions=dimensions,
+                bucket_seconds=options.bucket_seconds,
+                grace_seconds=options.grace_seconds,
+            )
+            return await control.up(
+                self.folder,
+                plan_processes(self.folder, wanted, choose_port=_Ports()),
+                embedded_kafka=options.kafka is None,
+                asked=asked,
+                on_rows=lambda rows: _show_rows(rows, stages),
+            )
+        except BaseException:
+            if kafka_started:
+                await EmbeddedKafka(self.folder).stop()
+            raise
 
     async def stop(self) -> bool:
-        raise NotImplementedError
+        """Stop everything, the embedded Kafka last; returns False when nothing ran."""
+        ran = await control.down(self.folder)
+        return await EmbeddedKafka(self.folder).stop() or ran
 
     async def start_kafka(self, stages: Stages) -> str:
-        raise NotImplementedError
+        """Start the embedded Kafka alone; returns its address."""
+        await self._start_embedded(stages)
+        return EmbeddedKafka(self.folder).bootstrap
 
     async def stop_kafka(self) -> bool:
-        raise NotImplementedError
+        """Stop the embedded Kafka alone; returns False when it did not run.
+
+        Raises:
+            UserError: when services run that need it.
+        """
+        if control.supervisor_runs(self.folder):
+            raise UserError(
+                f"the services of {self.folder} run and need kafka: `shashin down` stops everything"
+            )
+        return await EmbeddedKafka(self.folder).stop()
+
+    async def _start_embedded(self, stages: Stages) -> bool:
+        return await EmbeddedKafka(self.folder).start(stages.set)
+
+
+class _Ports:
+    """Gives the port that would be nice where it is free, else another; none twice."""
+
+    def __init__(self) -> None:
+        self._given: set[int] = set()
+
+    def __call__(self, nice: int) -> int:
+        port = nice
+        while port in self._given or not is_free(port):
+            port = free_port()
+        self._given.add(port)
+        return port
+
+
+def _describe_model(model: str) -> tuple[str, int]:
+    """Return the model's id and its vectors' length."""
+    from shashin.model.loading import describe_model
+
+    described = describe_model(model)
+    return described.model_id, described.dimensions
+
+
+def _show_rows(rows: Sequence[ProcessRow], stages: Stages) -> None:
+    services = [row for row in rows if row.name != KAFKA]
+    ready = sum(row.well for row in services)
+    stages.set("processes ready", ready, len(services) or None)

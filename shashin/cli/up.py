@@ -11,7 +11,8 @@ from shashin.cli.coverage import status_document
 from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, StateOption, run
 from shashin.cli.router_client import RouterClient
 from shashin.cli.search import coverage_line
-from shashin.cli.system import ProcessLine, System, UpOptions
+from shashin.cli.system import DEFAULT_MODEL, System, UpOptions
+from shashin.embedded.processes import ProcessRow
 from shashin.errors import ShashinError
 from shashin.v1 import search_pb2
 
@@ -32,11 +33,19 @@ def up(
     partitions: Annotated[
         int, typer.Option(help="Partitions of each topic, when it is created.", min=1, max=256)
     ] = 4,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="What embeds photos: demo-v1, torchvision:NAME (fetches weights), or a checkpoint."
+        ),
+    ] = DEFAULT_MODEL,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Start Kafka and every service, and wait until all are ready; safe to repeat."""
     system = System(state)
-    options = UpOptions(kafka=kafka, bucket_seconds=bucket_seconds, partitions=partitions)
+    options = UpOptions(
+        kafka=kafka, bucket_seconds=bucket_seconds, partitions=partitions, model=model
+    )
     with Stages() as stages:
         started = run(system.start(options, stages))
     say("everything runs" if started else "everything was running already", style="green")
@@ -99,7 +108,7 @@ async def _ask_router(system: System) -> search_pb2.StatusResponse:
 
 
 def _print_status(
-    processes: list[ProcessLine], searched: search_pb2.StatusResponse | None, trouble: str
+    processes: list[ProcessRow], searched: search_pb2.StatusResponse | None, trouble: str
 ) -> None:
     say_table(
         ["process", "status", ">pid", ">restarts", ">memory", "address"],
@@ -110,7 +119,7 @@ def _print_status(
                 process.pid or "-",
                 process.restarts,
                 megabytes(process.rss_bytes) if process.rss_bytes else "-",
-                process.address,
+                process.addresses.get("grpc") or process.addresses.get("kafka", ""),
             )
             for process in processes
         ],
@@ -131,7 +140,7 @@ def _print_status(
         say(trouble, style="red")
 
 
-def _process_document(process: ProcessLine) -> dict[str, Any]:
+def _process_document(process: ProcessRow) -> dict[str, Any]:
     return {
         "name": process.name,
         "status": process.status,
@@ -139,5 +148,6 @@ def _process_document(process: ProcessLine) -> dict[str, Any]:
         "pid": process.pid,
         "restarts": process.restarts,
         "rss_bytes": process.rss_bytes,
-        "address": process.address,
+        "peak_rss_bytes": process.peak_rss_bytes,
+        "addresses": process.addresses,
     }

@@ -34,10 +34,12 @@ _NEVER_READY = {"failed", "crash-looping"}
 OnRows = Callable[[Sequence[ProcessRow]], None]
 """Called with every process as it stands, again and again until all are ready."""
 
+
 def supervisor_runs(state_folder: Path) -> bool:
     """Say whether a supervisor watches this state folder now."""
     identity = supervisor_identity(state_folder.absolute())
     return identity is not None and identity.is_running()
+
 
 def require_same_wishes(state_folder: Path, asked: Mapping[str, Any]) -> None:
     """Refuse wishes that differ from those of what runs already.
@@ -58,6 +60,7 @@ def require_same_wishes(state_folder: Path, asked: Mapping[str, Any]) -> None:
             "stop it first"
         )
 
+
 async def up(
     state_folder: Path,
     specs: Sequence[ProcessSpec],
@@ -77,7 +80,7 @@ async def up(
         UserError: when it runs already with other wishes than ``asked``.
         ProcessFailed: when a process dies or is not ready in time; with the last lines of its log.
     """
-    state = state_folder.absolute()
+    state = state_folder.absolute()  # noqa: ASYNC240 - asks no disk
     if supervisor_runs(state):
         require_same_wishes(state, asked or {})
         await _until_ready(state, on_rows, ready_seconds, None)
@@ -94,20 +97,23 @@ async def up(
     _KEPT.append(process)
     return process.poll() is None
 
+
 async def down(state_folder: Path, *, stop_seconds: float = 120.0) -> bool:
     """Stop the supervisor and all that it runs; returns False when nothing ran.
 
     Kafka goes on: ``EmbeddedKafka.stop`` ends it.
     """
-    state = state_folder.absolute()
+    state = state_folder.absolute()  # noqa: ASYNC240 - asks no disk
     identity = supervisor_identity(state)
     ran = identity is not None and identity.is_running()
     if identity is not None and ran:
         await identity.end(grace=stop_seconds)
     return bool(await end_leftovers(state)) or ran
 
+
 _KEPT: list[subprocess.Popen[bytes]] = []
 """Supervisors that are meant to outlive this process: nobody waits for them."""
+
 
 def _launch(state: Path) -> subprocess.Popen[bytes]:
     log = log_path(state, SUPERVISOR)
@@ -121,6 +127,7 @@ def _launch(state: Path) -> subprocess.Popen[bytes]:
             cwd=Path(__file__).parents[2],
             start_new_session=True,
         )
+
 
 async def _until_ready(
     state: Path,
@@ -149,12 +156,14 @@ async def _until_ready(
             )
         await asyncio.sleep(_POLL_SECONDS)
 
+
 def _writes_the_table(process: subprocess.Popen[bytes], state: Path) -> bool:
     """Say whether the table is this supervisor's, or another's that was quicker to start."""
     identity = supervisor_identity(state)
     if identity is None:
         return False
     return identity.pid == process.pid or process.poll() == ALREADY_RUNNING
+
 
 def _require_supervisor(state: Path, process: subprocess.Popen[bytes] | None) -> None:
     if process is None:
@@ -164,4 +173,3 @@ def _require_supervisor(state: Path, process: subprocess.Popen[bytes] | None) ->
         return
     log = log_path(state, SUPERVISOR)
     raise ProcessFailed(f"the supervisor died; the last lines of {log}:{quoted(last_lines(log))}")
-

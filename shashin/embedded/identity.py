@@ -44,9 +44,7 @@ class ProcessIdentity:
     def from_document(cls, document: Any) -> ProcessIdentity | None:
         """Read what ``document()`` wrote; None when it is something else."""
         try:
-            return cls(
-                int(document["pid"]), float(document["create_time"]), str(document["birth"])
-            )
+            return cls(int(document["pid"]), float(document["create_time"]), str(document["birth"]))
         except (KeyError, TypeError, ValueError):
             return None
 

@@ -215,9 +215,7 @@ class EmbeddedKafka:
             ),
             encoding="ascii",
         )
-        (self.folder / "log4j2.properties").write_text(
-            log4j_properties(self.log), encoding="ascii"
-        )
+        (self.folder / "log4j2.properties").write_text(log4j_properties(self.log), encoding="ascii")
         return config
 
     def _java(self, class_path: str, main: str, *arguments: str) -> list[str]:

@@ -34,7 +34,7 @@ def _session_of(supervisor: ProcessIdentity) -> set[ProcessIdentity]:
 
     A session's number is not given to another process while one of its members lives.
     """
-    found = set()
+    found: set[ProcessIdentity] = set()
     if psutil.pid_exists(supervisor.pid):
         return found
     for pid in psutil.pids():

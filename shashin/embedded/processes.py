@@ -221,10 +221,9 @@ def process_table(state_folder: Path) -> list[ProcessRow]:
     document = read_json(processes_path(state_folder))
     entries: list[dict[str, Any]] = []
     if isinstance(document, dict):
-        if any(_identity_running(entry) for entry in document.get("processes", [])) or (
-            _identity_running(document.get(SUPERVISOR))
-        ):
-            entries = [*document.get("processes", []), _supervisor_entry(document)]
+        recorded = document.get("processes", [])
+        if any(map(_identity_running, [*recorded, document.get(SUPERVISOR)])):
+            entries = [*recorded, _supervisor_entry(document)]
     rows = [_row(entry) for entry in entries]
     if (kafka := _kafka_row(state_folder, document)) is not None:
         rows.insert(0, kafka)
@@ -270,7 +269,9 @@ def _kafka_row(state_folder: Path, document: Any) -> ProcessRow | None:
     if identity is None:
         return None
     running = identity.is_running()
-    supervised = _identity_running(document.get(SUPERVISOR)) if isinstance(document, dict) else False
+    supervised = (
+        _identity_running(document.get(SUPERVISOR)) if isinstance(document, dict) else False
+    )
     if not running and not supervised:
         return None
     return _row(

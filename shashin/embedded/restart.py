@@ -30,7 +30,8 @@ class RestartHistory:
         from its upper half, so that processes that died together do not come back together.
         """
         self.in_a_row = 1 if ready_for >= HEALTHY_SECONDS else self.in_a_row + 1
-        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self.in_a_row - 1, 16))
+        doubled = FIRST_PAUSE_SECONDS * (1 << min(self.in_a_row - 1, 16))
+        longest = min(LONGEST_PAUSE_SECONDS, doubled)
         return longest * self.random.uniform(0.5, 1.0)
 
     @property

@@ -1,0 +1,68 @@
+"""Writes the locks from pyproject.toml: exact versions with hashes, and no registry's address.
+
+One lock a service for its container image; ``dev`` for a checkout, split in two, since PyPI's torch
+for Linux carries CUDA and a smaller build of it lies elsewhere under other hashes.
+
+Run as ``make lock``; ``make lock ARGS=--upgrade`` takes newer versions.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SERVICES = (
+    "downloader",
+    "embedder",
+    "indexer",
+    "index-server",
+    "image-builder",
+    "router",
+    "controller",
+)
+TORCH = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)==")
+"""Packages that only PyPI's build of torch is made of."""
+
+
+def compile_lock(extra: str, output: Path, upgrade: list[str]) -> None:
+    """Resolve the project with one extra into a lock."""
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal"),
+            *("--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate"),
+            *("--no-emit-index-url", "--extra", extra, *upgrade),
+            *("pyproject.toml", "-o", str(output)),
+        ],
+        check=True,
+        cwd=HERE.parent,
+    )
+
+
+def entries(lock: str) -> list[str]:
+    """Return each requirement of a lock with its hashes."""
+    return re.findall(r"^\S.*?(?=^\S|\Z)", lock, flags=re.MULTILINE | re.DOTALL)
+
+
+def main() -> None:
+    """Write every lock."""
+    upgrade = sys.argv[1:]
+    for service in SERVICES:
+        print(f"locking {service}", flush=True)
+        compile_lock(service, HERE / f"{service}.txt", upgrade)
+    print("locking a checkout", flush=True)
+    whole = HERE / "whole.tmp"
+    parts = [HERE / "dev.txt", HERE / "torch.txt"]
+    if all(part.exists() for part in parts):
+        whole.write_text("".join(part.read_text() for part in parts))
+    compile_lock("dev", whole, upgrade)
+    found = entries(whole.read_text())
+    whole.unlink()
+    parts[0].write_text("".join(e for e in found if not TORCH.match(e)))
+    parts[1].write_text("".join(e for e in found if TORCH.match(e)))
+
+
+if __name__ == "__main__":
+    main()
