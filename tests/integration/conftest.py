@@ -1,0 +1,70 @@
+"""The real Kafka of the integration tests, one a test worker, and services as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from shashin.embedded.kafka import EmbeddedKafka
+from shashin.kafka.producer import Producer
+from tests.integration.fresh_topics import fresh_topics
+from tests.integration.running_service import RunningService
+
+PARTITIONS = 2
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers: those of SHASHIN_TEST_KAFKA (then run one worker), or an own Kafka."""
+    if external := os.environ.get("SHASHIN_TEST_KAFKA"):
+        yield external
+        return
+    embedded = EmbeddedKafka(tmp_path_factory.mktemp("kafka"), port=_any_port())
+    asyncio.run(embedded.start())
+    try:
+        yield embedded.bootstrap
+    finally:
+        asyncio.run(embedded.stop())
+
+
+def _any_port() -> int:
+    from shashin.embedded.ports import free_port
+
+    return free_port()
+
+
+@pytest.fixture
+async def kafka(broker: str) -> str:
+    """Bootstrap servers with every topic new and empty."""
+    await fresh_topics(broker, partitions=PARTITIONS)
+    return broker
+
+
+@pytest.fixture
+async def producer(kafka: str) -> AsyncIterator[Producer]:
+    async with Producer(kafka, client_id="test") as started:
+        yield started
+
+
+StartService = Callable[..., "asyncio.Future[RunningService]"]
+
+
+@pytest.fixture
+async def start_service(kafka: str, tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
+    """Start ``python -m services.NAME`` with settings and wait until it is ready."""
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str, *, ready: bool = True, **settings: object) -> RunningService:
+            service = RunningService(name, kafka, settings, log=tmp_path / "logs")
+            stack.push_async_callback(service.close)
+            await service.start()
+            if ready:
+                await service.until_ready()
+            return service
+
+        yield start

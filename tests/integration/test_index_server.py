@@ -1,0 +1,128 @@
+"""Sealed shards on their way into the hourly tier: image builder, index server, release."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from shashin.kafka.producer import Producer
+from tests.integration.embedded_listings import (
+    DIMENSIONS,
+    MODEL,
+    IndexClient,
+    embedded,
+    hidden,
+    vector_of,
+)
+from tests.integration.running_service import RunningService
+from tests.waiting import until
+
+StartService = Callable[..., Awaitable[RunningService]]
+
+
+async def start_tiers(
+    start_service: StartService, tmp_path: Path
+) -> tuple[RunningService, RunningService]:
+    """Start an indexer with short buckets, the image builder and an hourly index server."""
+    shared = {"model_id": MODEL, "repository": (tmp_path / "repository").as_uri()}
+    vectors = {**shared, "dimensions": DIMENSIONS}
+    discovery = tmp_path / "discovery.json"
+    indexer = await start_service(
+        "indexer",
+        **vectors,
+        work_folder=tmp_path / "indexer",
+        discovery=discovery,
+        bucket_seconds=2,
+        grace_seconds=0.5,
+        release_after_seconds=0.5,
+    )
+    await start_service("image_builder", **shared)
+    server = await start_service("index_server", **vectors, work_folder=tmp_path / "server")
+    document = {
+        "endpoints": [
+            {"name": "indexer", "role": "indexer", "tier": "live", "address": indexer.grpc},
+            {"name": "hourly", "role": "index-server", "tier": "hourly", "address": server.grpc},
+        ]
+    }
+    discovery.write_text(json.dumps(document))
+    return indexer, server
+
+
+async def test_sealed_rows_move_to_the_index_server_and_at_no_moment_are_missing(
+    start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    indexer, server = await start_tiers(start_service, tmp_path)
+    listings = [f"listing-{i}" for i in range(12)]
+    await producer.send_all([embedded(listing, photos=2) for listing in listings])
+    async with IndexClient(indexer.grpc) as live, IndexClient(server.grpc) as hourly:
+        for listing in listings:
+            await until(lambda listing=listing: live.finds(listing), f"{listing} is found live")
+
+        async def moved() -> bool:
+            for listing in listings:
+                # The live tier is asked first: what it has just released, the other one holds.
+                found = await live.finds(listing) or await hourly.finds(listing)
+                assert found, f"{listing} is missing"
+            return (await hourly.describe()).rows == 24 and (await live.describe()).rows == 0
+
+        await until(moved, "the index server holds all rows and the live tier none")
+
+
+async def test_hidden_rows_of_a_sealed_shard_are_not_found_also_after_a_restart(
+    start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    _, server = await start_tiers(start_service, tmp_path)
+    await producer.send_all([embedded("lamp"), embedded("chair"), embedded("mug")])
+    async with IndexClient(server.grpc) as hourly:
+
+        async def served() -> bool:
+            return (await hourly.describe()).rows == 3
+
+        await until(served, "the shards are served")
+        await producer.send_all([hidden("lamp", 2)])
+
+        async def gone() -> bool:
+            found = await hourly.nearest(vector_of("lamp"), k=3)
+            assert len(found) >= 2, "hiding a row makes no answer short"
+            return {listing for listing, _, _ in found} == {"chair", "mug"}
+
+        await until(gone, "the lamp is hidden")
+    await server.kill()
+    await server.start()
+    await server.until_ready()
+    async with IndexClient(server.grpc) as hourly:
+        # Ready means that the hidden listings were read: from the first answer on it is gone.
+        found = {listing for listing, _, _ in await hourly.nearest(vector_of("lamp"), k=3)}
+        assert found == {"chair", "mug"}
+
+
+async def test_searches_go_on_while_shards_are_swapped_in(
+    start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    _, server = await start_tiers(start_service, tmp_path)
+    await producer.send_all([embedded("first")])
+    async with IndexClient(server.grpc) as hourly:
+        await until(lambda: _holds(hourly, 1), "the first shard is served")
+        asked = 0
+        done = asyncio.Event()
+
+        async def keep_asking() -> None:
+            nonlocal asked
+            while not done.is_set():
+                assert await hourly.finds("first")
+                asked += 1
+
+        asking = [asyncio.ensure_future(keep_asking()) for _ in range(4)]
+        for wave in range(3):
+            await producer.send_all([embedded(f"wave-{wave}-{i}") for i in range(50)])
+            rows = 1 + 50 * (wave + 1)
+            await until(lambda rows=rows: _holds(hourly, rows), f"{rows} rows are served")
+        done.set()
+        await asyncio.gather(*asking)
+    assert asked > 0
+
+
+async def _holds(client: IndexClient, rows: int) -> bool:
+    return (await client.describe()).rows == rows

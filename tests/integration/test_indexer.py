@@ -1,0 +1,183 @@
+"""The indexer as a process, over the real log: live tier, sealing, recovery."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from shashin.index.manifest import HOURLY
+from shashin.index.repository import ModelRepository, StoredShard
+from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.objectstore.open import open_object_store
+from tests.integration.embedded_listings import (
+    DIMENSIONS,
+    MODEL,
+    IndexClient,
+    embedded,
+    hidden,
+    vector_of,
+)
+from tests.integration.running_service import RunningService
+from tests.waiting import until
+
+StartService = Callable[..., Awaitable[RunningService]]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> ModelRepository:
+    return ModelRepository(open_object_store((tmp_path / "repository").as_uri()))
+
+
+def indexer_settings(tmp_path: Path, **changes: object) -> dict[str, object]:
+    return {
+        "model_id": MODEL,
+        "dimensions": DIMENSIONS,
+        "repository": (tmp_path / "repository").as_uri(),
+        "work_folder": tmp_path / "work",
+        "discovery": tmp_path / "discovery.json",
+        "bucket_seconds": 3600,
+        "grace_seconds": 1,
+        **changes,
+    }
+
+
+async def shards_of(repository: ModelRepository) -> list[StoredShard]:
+    stored, unreadable = await repository.shards(MODEL, HOURLY)
+    assert not unreadable
+    return stored
+
+
+async def test_a_vector_in_the_log_is_found_in_the_live_tier(
+    start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    indexer = await start_service("indexer", **indexer_settings(tmp_path))
+    await producer.send_all([embedded(f"listing-{i}", photos=3) for i in range(20)])
+    async with IndexClient(indexer.grpc) as client:
+        for i in range(20):
+            await until(lambda i=i: client.finds(f"listing-{i}", photo=2), f"listing {i} is found")
+        described = await client.describe()
+    assert described.rows == 60
+    assert sum(p.live_offset for p in described.positions) == 20
+
+
+async def test_a_sold_listing_is_hidden_and_a_relisted_one_is_found_again(
+    start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    indexer = await start_service("indexer", **indexer_settings(tmp_path))
+    await producer.send_all([embedded("lamp"), embedded("chair")])
+    async with IndexClient(indexer.grpc) as client:
+        await until(lambda: client.finds("lamp"), "the lamp is found")
+        await producer.send_all([hidden("lamp", 2)])
+
+        async def gone() -> bool:
+            return await client.nearest(vector_of("lamp"), k=5) == [("chair", 1, 0)]
+
+        await until(gone, "the lamp is hidden")
+        await producer.send_all([embedded("lamp", 3)])
+        await until(lambda: client.finds("lamp", 3), "the relisted lamp is found")
+
+
+async def test_an_update_hides_the_old_version_once_the_new_one_is_searchable(
+    start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    indexer = await start_service("indexer", **indexer_settings(tmp_path))
+    await producer.send_all([embedded("lamp", 1)])
+    async with IndexClient(indexer.grpc) as client:
+        await until(lambda: client.finds("lamp", 1), "version 1 is found")
+        await producer.send_all([embedded("lamp", 2)])
+
+        async def replaced() -> bool:
+            found = await client.nearest(vector_of("lamp", 1), k=5)
+            assert found, "at no moment is the listing missing"
+            return found == [("lamp", 2, 0)]
+
+        await until(replaced, "only version 2 is found")
+
+
+async def test_broken_records_are_dead_lettered_and_stop_nothing(
+    start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    indexer = await start_service("indexer", **indexer_settings(tmp_path))
+    short = embedded("short")
+    broken = OutRecord(VECTORS_EMBEDDED, b"broken", b"\xff\xff\xff", partition=0)
+    wrong = OutRecord(
+        VECTORS_EMBEDDED,
+        short.key,
+        short.value.replace(vector_of("short").astype("<f2").tobytes(), b""),
+        partition=0,
+    )
+    await producer.send_all(
+        [broken, wrong, embedded("other-model", model="another"), embedded("lamp")]
+    )
+    async with IndexClient(indexer.grpc) as client:
+        await until(lambda: client.finds("lamp"), "the lamp is found")
+    await until(
+        lambda: _metric_is(indexer, "shashin_dead_letters_total", 2), "both are dead letters"
+    )
+
+
+async def _metric_is(service: RunningService, name: str, value: float) -> bool:
+    return await service.metric(name) == value
+
+
+async def test_an_idle_bucket_is_sealed_and_survives_a_crash(
+    start_service: StartService, producer: Producer, repository: ModelRepository, tmp_path: Path
+) -> None:
+    settings = indexer_settings(tmp_path, bucket_seconds=2)
+    indexer = await start_service("indexer", **settings)
+    await producer.send_all([embedded(f"listing-{i}", photos=2) for i in range(10)])
+
+    async def sealed() -> bool:
+        shards = await shards_of(repository)
+        return sum(shard.manifest.rows for shard in shards) == 20
+
+    await until(sealed, "all rows are sealed")
+    before = {s.manifest.shard_id: s.manifest for s in await shards_of(repository)}
+    await indexer.kill()
+    await indexer.start()
+    await indexer.until_ready()
+    async with IndexClient(indexer.grpc) as client:
+        for i in range(10):
+            await until(lambda i=i: client.finds(f"listing-{i}", photo=1), f"listing {i} is found")
+    after = {s.manifest.shard_id: s.manifest for s in await shards_of(repository)}
+    assert before.items() <= after.items()
+
+
+async def test_two_replicas_seal_the_same_shards(
+    start_service: StartService, producer: Producer, repository: ModelRepository, tmp_path: Path
+) -> None:
+    settings = indexer_settings(tmp_path, bucket_seconds=2, row_limit=30)
+    first = await start_service("indexer", **{**settings, "work_folder": tmp_path / "one"})
+    second = await start_service("indexer", **{**settings, "work_folder": tmp_path / "two"})
+    for batch in range(4):
+        await producer.send_all([embedded(f"listing-{batch}-{i}", photos=3) for i in range(20)])
+
+    async def sealed() -> bool:
+        shards = await shards_of(repository)
+        return sum(shard.manifest.rows for shard in shards) == 240
+
+    await until(sealed, "all rows are sealed")
+    for replica in (first, second):
+        async with IndexClient(replica.grpc) as client:
+            assert await client.finds("listing-3-19", photo=2)
+    shards = await shards_of(repository)
+    ranges = sorted(r for shard in shards for r in shard.manifest.source_ranges)
+    for one, other in zip(ranges, ranges[1:], strict=False):
+        assert one.partition != other.partition or one.to_offset == other.from_offset
+
+    async def all_sealed_twice() -> bool:
+        sealed = [
+            await replica.metric("shashin_indexer_sealed_shards_total")
+            for replica in (first, second)
+        ]
+        return min(sealed) >= len(shards)
+
+    await until(all_sealed_twice, "each replica sealed every shard")
+    by_another = [
+        await replica.metric("shashin_indexer_sealed_by_another_total")
+        for replica in (first, second)
+    ]
+    assert sum(by_another) >= len(shards)
