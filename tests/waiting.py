@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-T = TypeVar("T")
+from collections.abc import Callable
+from typing import Any
 
 
-async def until(
-    probe: Callable[[], T | Awaitable[T]], what: str, *, limit_seconds: float = 60.0
-) -> T:
-    """Ask again and again until the answer is true; returns it."""
+async def until(probe: Callable[[], Any], what: str, *, limit_seconds: float = 60.0) -> Any:
+    """Ask again and again until the answer, awaited where it can be, is true; returns it."""
     deadline = time.monotonic() + limit_seconds
     while True:
         answer = probe()
-        found: T = await answer if inspect.isawaitable(answer) else answer
+        found = await answer if inspect.isawaitable(answer) else answer
         if found:
             return found
         if time.monotonic() > deadline:

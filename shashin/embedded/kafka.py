@@ -21,7 +21,7 @@ from shashin.embedded.identity import ProcessIdentity
 from shashin.embedded.jars import ensure_jars
 from shashin.embedded.kafka_config import java_options, log4j_properties, server_properties
 from shashin.embedded.log_file import last_lines, quoted, size_of
-from shashin.embedded.ports import HOST, free_port, preferred_or_free, require_free
+from shashin.embedded.ports import HOST, free_port, is_free, preferred_or_free, require_free
 from shashin.embedded.state_file import read_json, write_json
 from shashin.errors import KafkaUnavailable, ProcessFailed, ShashinError, UserError
 
@@ -30,6 +30,7 @@ _LEAST_FREE_BYTES = 256 * 1024**2
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 30.0
 _FORMAT_SECONDS = 120.0
+_PORT_SECONDS = 5.0
 _JAVA_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
 
 Progress = Callable[[str, float, float | None], None]
@@ -105,7 +106,7 @@ class EmbeddedKafka:
                 self._require_same_port()
                 await self._wait_until_ready(tell, log_before=size_of(self.log))
                 return False
-            port = self._choose_port()
+            port = await self._choose_port()
             jars = await asyncio.to_thread(
                 ensure_jars,
                 cache=self._cache,
@@ -160,7 +161,14 @@ class EmbeddedKafka:
                 f"{self._wanted_port}: stop it first, or leave the port out"
             )
 
-    def _choose_port(self) -> int:
+    async def _choose_port(self) -> int:
+        had = self._record().get("port")
+        if had is not None and self._wanted_port in {None, had}:
+            # The threads of a killed Kafka hold its port for a moment after its process is dead,
+            # and everybody knows it by that port.
+            deadline = time.monotonic() + _PORT_SECONDS
+            while not is_free(had) and time.monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_SECONDS)
         if self._wanted_port is None:
             return preferred_or_free(self.port)
         require_free(

@@ -44,7 +44,7 @@ class RunningService:
     async def start(self) -> None:
         """Start the process; a second start follows an end."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220
                 [sys.executable, "-m", f"services.{self.name}"],
                 stdout=log,
                 stderr=log,

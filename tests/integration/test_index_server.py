@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from shashin.kafka.producer import Producer
@@ -58,7 +59,7 @@ async def test_sealed_rows_move_to_the_index_server_and_at_no_moment_are_missing
     await producer.send_all([embedded(listing, photos=2) for listing in listings])
     async with IndexClient(indexer.grpc) as live, IndexClient(server.grpc) as hourly:
         for listing in listings:
-            await until(lambda listing=listing: live.finds(listing), f"{listing} is found live")
+            await until(partial(live.finds, listing), f"{listing} is found live")
 
         async def moved() -> bool:
             for listing in listings:
@@ -118,7 +119,7 @@ async def test_searches_go_on_while_shards_are_swapped_in(
         for wave in range(3):
             await producer.send_all([embedded(f"wave-{wave}-{i}") for i in range(50)])
             rows = 1 + 50 * (wave + 1)
-            await until(lambda rows=rows: _holds(hourly, rows), f"{rows} rows are served")
+            await until(partial(_holds, hourly, rows), f"{rows} rows are served")
         done.set()
         await asyncio.gather(*asking)
     assert asked > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,7 @@ async def test_a_vector_in_the_log_is_found_in_the_live_tier(
     await producer.send_all([embedded(f"listing-{i}", photos=3) for i in range(20)])
     async with IndexClient(indexer.grpc) as client:
         for i in range(20):
-            await until(lambda i=i: client.finds(f"listing-{i}", photo=2), f"listing {i} is found")
+            await until(partial(client.finds, f"listing-{i}", photo=2), f"listing {i} is found")
         described = await client.describe()
     assert described.rows == 60
     assert sum(p.live_offset for p in described.positions) == 20
@@ -141,7 +143,7 @@ async def test_an_idle_bucket_is_sealed_and_survives_a_crash(
     await indexer.until_ready()
     async with IndexClient(indexer.grpc) as client:
         for i in range(10):
-            await until(lambda i=i: client.finds(f"listing-{i}", photo=1), f"listing {i} is found")
+            await until(partial(client.finds, f"listing-{i}", photo=1), f"listing {i} is found")
     after = {s.manifest.shard_id: s.manifest for s in await shards_of(repository)}
     assert before.items() <= after.items()
 
@@ -165,7 +167,7 @@ async def test_two_replicas_seal_the_same_shards(
             assert await client.finds("listing-3-19", photo=2)
     shards = await shards_of(repository)
     ranges = sorted(r for shard in shards for r in shard.manifest.source_ranges)
-    for one, other in zip(ranges, ranges[1:], strict=False):
+    for one, other in pairwise(ranges):
         assert one.partition != other.partition or one.to_offset == other.from_offset
 
     async def all_sealed_twice() -> bool:

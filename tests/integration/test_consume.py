@@ -1,0 +1,187 @@
+"""The consumer loop over a real broker: at least once, nothing skipped, everything acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from shashin.errors import InvalidEvent, KafkaUnavailable
+from shashin.kafka.consume import InRecord, Outcome, consume
+from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.log_reader import LogReader
+from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, ensure_topics
+from shashin.service.health import Health
+from tests.waiting import until
+
+DEAD = f"{LISTINGS_EVENTS}.dlq"
+
+
+class Copying:
+    """Copies each record; gives up those that say so; can be told to crash once."""
+
+    def __init__(self, *, crash_on: bytes | None = None) -> None:
+        self.seen: list[bytes] = []
+        self._crash_on = crash_on
+
+    async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
+        outcomes = []
+        for record in records:
+            self.seen.append(record.value)
+            if record.value == self._crash_on:
+                raise RuntimeError("crashed")
+            if record.value.startswith(b"bad"):
+                letter = DeadLetter(record, InvalidEvent("it is bad"), "test.copy")
+                outcomes.append(Outcome(dead_letters=[letter]))
+            else:
+                output = OutRecord(
+                    IMAGES_DOWNLOADED, record.key, record.value, partition=record.partition
+                )
+                outcomes.append(Outcome(outputs=[output]))
+        return outcomes
+
+    def partitions_lost(self, partitions: Sequence[int]) -> None:
+        del partitions
+
+
+@asynccontextmanager
+async def consuming(
+    kafka: str, stage: Copying, health: Health | None = None
+) -> AsyncIterator[None]:
+    """Run the loop while the context is open; a crash of it comes out at the end."""
+    stopping = asyncio.Event()
+    async with Producer(kafka, client_id="test") as producer:
+        loop = asyncio.ensure_future(
+            consume(
+                stage,
+                bootstrap=kafka,
+                topic=LISTINGS_EVENTS,
+                group="test-copy",
+                producer=producer,
+                health=health or Health(),
+                stopping=stopping,
+                max_records=10,
+            )
+        )
+        try:
+            yield
+        finally:
+            stopping.set()
+            await loop
+
+
+async def values_of(kafka: str, topic: str) -> list[bytes]:
+    return [record.value for record in await records_of(kafka, topic)]
+
+
+async def records_of(kafka: str, topic: str) -> list[InRecord]:
+    """Return all records of a topic."""
+    async with LogReader(kafka, topic, client_id="test-look") as reader:
+        partitions = await reader.partitions()
+        ends = await reader.end_offsets(partitions)
+        begins = await reader.begin_offsets(partitions)
+        left = {p for p in partitions if ends[p] > begins[p]}
+        if not left:
+            return []
+        reader.start_at({p: begins[p] for p in left})
+        found: list[InRecord] = []
+        while left:
+            read = await reader.read(timeout_seconds=0.5, max_records=1000)
+            found += [record for records in read.values() for record in records]
+            left = {p for p in left if await reader.position(p) < ends[p]}
+        return found
+
+
+def events(count: int, first: int = 0) -> list[OutRecord]:
+    return [
+        OutRecord(LISTINGS_EVENTS, f"key-{i}".encode(), f"value-{i}".encode())
+        for i in range(first, first + count)
+    ]
+
+
+async def test_every_record_is_copied_and_a_bad_one_is_a_dead_letter_with_its_cause(
+    kafka: str, producer: Producer
+) -> None:
+    bad = OutRecord(LISTINGS_EVENTS, b"key", b"bad one", headers=[("app", b"x")])
+    await producer.send_all([*events(25), bad, *events(25, first=25)])
+    async with consuming(kafka, Copying()):
+        await until(lambda: _count(kafka, IMAGES_DOWNLOADED, 50), "50 records are copied")
+        await until(lambda: _count(kafka, DEAD, 1), "one is a dead letter")
+    assert sorted(await values_of(kafka, IMAGES_DOWNLOADED)) == sorted(
+        record.value for record in events(50)
+    )
+    (letter,) = await records_of(kafka, DEAD)
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value) == (b"key", b"bad one")
+    assert headers["shashin-error"] == b"InvalidEvent"
+    assert headers["shashin-message"] == b"it is bad"
+    assert headers["shashin-step"] == b"test.copy"
+    assert headers["shashin-topic"] == LISTINGS_EVENTS.encode()
+
+
+async def test_what_was_committed_is_not_read_again(kafka: str, producer: Producer) -> None:
+    await producer.send_all(events(20))
+    async with consuming(kafka, Copying()):
+        await until(lambda: _count(kafka, IMAGES_DOWNLOADED, 20), "all are copied")
+    again = Copying()
+    await producer.send_all(events(1, first=20))
+    async with consuming(kafka, again):
+        await until(lambda: again.seen, "the new one is read")
+    assert again.seen == [b"value-20"]
+
+
+async def test_a_crash_before_the_commit_repeats_the_batch_and_loses_nothing(
+    kafka: str, producer: Producer
+) -> None:
+    await producer.send_all(events(30))
+    crashing = Copying(crash_on=b"value-17")
+    with pytest.raises(RuntimeError, match="crashed"):
+        async with consuming(kafka, crashing):
+            await until(lambda: b"value-17" in crashing.seen, "it crashes")
+    async with consuming(kafka, Copying()):
+        await until(lambda: _has_all(kafka, 30), "all are copied in the end")
+
+
+async def test_the_heart_beats_while_there_is_nothing_to_do(kafka: str, producer: Producer) -> None:
+    now = [0.0]
+    health = Health(stall_seconds=10, clock=lambda: now[0])
+    stage = Copying()
+    await producer.send_all(events(1))
+    async with consuming(kafka, stage, health):
+        await until(lambda: stage.seen, "the loop runs")
+        assert not health.readiness_problems()
+        now[0] = 100.0
+        assert health.liveness_problems()
+        await until(lambda: not health.liveness_problems(), "an idle loop beats again")
+
+
+async def test_topics_with_unequal_partitions_are_refused(kafka: str) -> None:
+    from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+
+    from shashin.errors import UserError
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.create_partitions({LISTINGS_EVENTS: NewPartitions(total_count=5)})
+    finally:
+        await admin.close()
+    with pytest.raises(UserError, match="different numbers of partitions"):
+        await ensure_topics(kafka, partitions=2)
+
+
+async def test_a_broker_that_is_not_there_is_named() -> None:
+    with pytest.raises(KafkaUnavailable, match=r"127\.0\.0\.1:1 does not answer"):
+        async with Producer("127.0.0.1:1", client_id="test"):
+            pass
+
+
+async def _count(kafka: str, topic: str, count: int) -> bool:
+    return len(await records_of(kafka, topic)) == count
+
+
+async def _has_all(kafka: str, count: int) -> bool:
+    return set(await values_of(kafka, IMAGES_DOWNLOADED)) == {e.value for e in events(count)}
