@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from shashin.errors import ObjectNotFound, ObjectStoreUnavailable, PreconditionFailed, UserError
+from shashin.errors import ObjectNotFound, ObjectStoreUnavailable, PreconditionFailed
+from shashin.objectstore.keys import check_key
 from shashin.objectstore.protocol import ObjectInfo
 
 T = TypeVar("T")
@@ -73,10 +74,7 @@ class FileObjectStore:
             raise ObjectStoreUnavailable(f"object {key} in {self._root}: {why}") from error
 
     def _path(self, key: str) -> Path:
-        parts = PurePosixPath(key).parts
-        if not parts or key.startswith("/") or ".." in parts or parts[0].startswith("."):
-            raise UserError(f"object key {key!r} is not a relative path without dots")
-        return self._root.joinpath(*parts)
+        return self._root.joinpath(*check_key(key))
 
     def _read(self, key: str) -> tuple[bytes, int]:
         with self._path(key).open("rb") as file:

@@ -11,7 +11,7 @@ from shashin.objectstore.protocol import ObjectStore
 
 
 def open_object_store(uri: str) -> ObjectStore:
-    """Return the store that ``uri`` names: ``file:///ABSOLUTE/FOLDER``.
+    """Return the store that ``uri`` names: ``file:///ABSOLUTE/FOLDER`` or ``gs://BUCKET/FOLDER``.
 
     Raises:
         UserError: when the URI's scheme is not known, or its path is not absolute.
@@ -19,4 +19,11 @@ def open_object_store(uri: str) -> ObjectStore:
     parts = urlsplit(uri)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return FileObjectStore(Path(unquote(parts.path)))
-    raise UserError(f"object store {uri!r} is not known: use file:///ABSOLUTE/FOLDER")
+    if parts.scheme == "gs" and parts.netloc:
+        # Imported here, so that one machine's system runs without the cloud's library.
+        from shashin.objectstore.gcs import GcsObjectStore
+
+        return GcsObjectStore(parts.netloc, unquote(parts.path))
+    raise UserError(
+        f"object store {uri!r} is not known: use file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER"
+    )
