@@ -1,0 +1,64 @@
+"""A figure: what was measured in each run, and the goal that its median is held against."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the least value that at least ``share`` of the values do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+@dataclass
+class Figure:
+    """One measured quantity over several runs."""
+
+    name: str
+    unit: str
+    goal: float | None = None
+    """What the median has to reach; None for a figure that is only reported."""
+    at_least: bool = False
+    """Whether the goal is a lower bound."""
+    runs: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The median of the runs."""
+        return statistics.median(self.runs)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the median reaches the goal; None without one."""
+        if self.goal is None:
+            return None
+        return self.median >= self.goal if self.at_least else self.median <= self.goal
+
+    def document(self) -> dict[str, Any]:
+        """Return this as JSON shows it."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "median": round(self.median, 4),
+            "least": round(min(self.runs), 4),
+            "greatest": round(max(self.runs), 4),
+            "runs": [round(run, 4) for run in self.runs],
+            "goal": self.goal,
+            "goal_is": "at least" if self.at_least else "at most",
+            "reached": self.reached,
+        }
+
+    def row(self) -> tuple[str, ...]:
+        """Return this as a line of the table."""
+        goal = (
+            ""
+            if self.goal is None
+            else f"{'≥' if self.at_least else '≤'} {self.goal:g} {self.unit}"
+        )
+        verdict = {None: "", True: "yes", False: "NO"}[self.reached]
+        spread = f"{min(self.runs):.3g} to {max(self.runs):.3g}"
+        return (self.name, f"{self.median:.3g} {self.unit}", spread, goal, verdict)

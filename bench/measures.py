@@ -1,0 +1,120 @@
+"""What is measured: each takes the workload and returns its quantities by name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import numpy as np
+
+from bench.figures import percentile
+from bench.workload import PHOTOS_EACH, Workload
+from shashin.index.messages import attributes_message
+from shashin.index.rows import NO_TIME, RowAttributes
+from shashin.kafka.producer import OutRecord
+from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.rpc.channel import open_channel
+from shashin.v1 import events_pb2, index_pb2, index_pb2_grpc
+
+DIMENSIONS = 128
+MODEL = "demo-v1"
+_VECTORS = 300
+_BURST_LISTINGS = 700
+_STREAM_SECONDS = 30.0
+_STEADY_PHOTOS_PER_SECOND = 20.0
+_QUERY_EVERY_SECONDS = 0.15
+
+
+async def idle_memory(workload: Workload) -> dict[str, float]:
+    """Return the resident memory of all processes together, in GB."""
+    rows = workload.system.processes()
+    return {"memory, idle": sum(row.rss_bytes for row in rows) / 1e9}
+
+
+async def freshness(workload: Workload) -> dict[str, float]:
+    """Return the time from an event to the first search that finds it, at 20 photos a second."""
+    streamer = await workload.streamer(_STREAM_SECONDS, _STEADY_PHOTOS_PER_SECOND)
+    await streamer.run()
+    if streamer.freshness.missed:
+        raise RuntimeError(streamer.freshness.missed[0])
+    found = streamer.freshness.found
+    return {"freshness p50": percentile(found, 0.5), "freshness p99": percentile(found, 0.99)}
+
+
+async def vector_to_live(workload: Workload) -> dict[str, float]:
+    """Return the time from the append of a vector to the first live search that finds it, in ms."""
+    rows = workload.system.processes()
+    address = next(row.addresses["grpc"] for row in rows if row.name == "indexer")
+    dice = np.random.default_rng(time.time_ns())
+    times = []
+    async with open_channel(address) as channel:
+        search = index_pb2_grpc.IndexServiceStub(channel).Search
+        for number in range(_VECTORS):
+            vector = dice.normal(size=DIMENSIONS).astype(np.float32)
+            vector /= np.linalg.norm(vector)
+            listing_id = f"vector-{time.time_ns()}-{number}"
+            request = index_pb2.IndexSearchRequest(
+                model_id=MODEL,
+                queries=vector.astype("<f4").tobytes(),
+                dimensions=DIMENSIONS,
+                k=1,
+            )
+            await workload.producer.send_all([_record(listing_id, vector)])
+            appended = time.perf_counter()
+            while listing_id not in (await search(request)).hits.listing_ids:  # noqa: ASYNC110
+                await asyncio.sleep(0.0005)
+            times.append((time.perf_counter() - appended) * 1000)
+            await asyncio.sleep(0.01)
+    return {
+        "vector appended to found live p50": percentile(times, 0.5),
+        "vector appended to found live p99": percentile(times, 0.99),
+    }
+
+
+def _record(listing_id: str, vector: np.ndarray[tuple[int], np.dtype[np.float32]]) -> OutRecord:
+    message = events_pb2.EmbeddedListing(
+        listing_id=listing_id,
+        version=1,
+        kind=events_pb2.LISTING_KIND_LISTED,
+        model_id=MODEL,
+        dimensions=DIMENSIONS,
+        attributes=attributes_message(RowAttributes("bench", "", 0, "", NO_TIME)),
+        vectors=[events_pb2.PhotoVector(vector=vector.astype("<f2").tobytes())],
+    )
+    return OutRecord(VECTORS_EMBEDDED, listing_id.encode(), message.SerializeToString())
+
+
+async def throughput(workload: Workload) -> dict[str, float]:
+    """Return how many photos a second the pipeline takes when all are there at once."""
+    listings = workload.fresh_listings(_BURST_LISTINGS)
+    before = await workload.searchable()
+    started = time.monotonic()
+    await workload.send_all(listings)
+    await workload.until_searchable(before + len(listings))
+    return {
+        "pipeline throughput": len(listings) * PHOTOS_EACH / (time.monotonic() - started),
+    }
+
+
+async def photo_queries(workload: Workload) -> dict[str, float]:
+    """Return the time of a search by photo through the router while 20 photos a second arrive."""
+    streamer = await workload.streamer(_STREAM_SECONDS, _STEADY_PHOTOS_PER_SECOND)
+    photos = [
+        await asyncio.to_thread(listing.query.read_bytes)
+        for listing in workload.listings
+        if listing.query is not None
+    ]
+    times: list[float] = []
+    streaming = asyncio.ensure_future(streamer.run())
+    number = 0
+    while not streaming.done():
+        started = time.perf_counter()
+        await workload.router.search(photo=photos[number % len(photos)], k=10)
+        times.append((time.perf_counter() - started) * 1000)
+        number += 1
+        await asyncio.sleep(_QUERY_EVERY_SECONDS)
+    await streaming
+    return {
+        "search by photo under ingest p50": percentile(times, 0.5),
+        "search by photo under ingest p99": percentile(times, 0.99),
+    }

@@ -1,0 +1,105 @@
+"""The system under measurement and the listings that it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from shashin.cli.console import Stages
+from shashin.cli.demo_catalogue import DemoListing, render_listings
+from shashin.cli.demo_plan import plan_stream
+from shashin.cli.demo_stream import Streamer, probed_listings
+from shashin.cli.events import LISTED, listing_event, record_of
+from shashin.cli.router_client import RouterClient, covered_records, embed
+from shashin.cli.system import System, UpOptions
+from shashin.kafka.producer import Producer
+from shashin.v1 import events_pb2
+
+PHOTOS_EACH = 3
+SEED = 11
+
+
+@dataclass
+class Workload:
+    """A running system, rendered photos, and fresh listing ids for each run."""
+
+    system: System
+    listings: list[DemoListing]
+    producer: Producer
+    router: RouterClient
+    numbers: itertools.count[int]
+
+    def fresh_listings(self, count: int) -> list[DemoListing]:
+        """Return listings with new ids that share the rendered photos."""
+        return [
+            replace(self.listings[i % len(self.listings)], listing_id=f"bench-{next(self.numbers)}")
+            for i in range(count)
+        ]
+
+    def events(self, listings: Sequence[DemoListing]) -> list[events_pb2.ListingEvent]:
+        """Return the events that list them."""
+        return [
+            listing_event(
+                listing.listing_id,
+                1,
+                LISTED,
+                photo_uris=listing.photo_uris,
+                attributes=listing.attributes,
+            )
+            for listing in listings
+        ]
+
+    async def send_all(self, listings: Sequence[DemoListing]) -> None:
+        """Publish listings at once."""
+        await self.producer.send_all(record_of(event) for event in self.events(listings))
+
+    async def until_searchable(self, records: int) -> None:
+        """Wait until the router's endpoints hold so many records."""
+        while covered_records(await self.router.status()) < records:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    async def searchable(self) -> int:
+        """Return how many records the router's endpoints hold."""
+        return covered_records(await self.router.status())
+
+    async def streamer(self, seconds: float, photos_per_second: float) -> Streamer:
+        """Return a steady stream of new listings, half of which are watched for.
+
+        Watching means searching with the cover's vector, which is embedded beforehand.
+        """
+        count = max(1, round(seconds * photos_per_second / PHOTOS_EACH))
+        listings = self.fresh_listings(count)
+        plan = plan_stream(
+            [PHOTOS_EACH] * count,
+            photos_per_second=photos_per_second,
+            sold_share=0.0,
+            updated_share=0.0,
+            seed=SEED,
+        )
+        address = self.system.embedder_address()
+        covers = {}
+        for number in sorted(probed_listings(plan, count, count // 2 or 1)):
+            photo = listings[number].photos[0].read_bytes()
+            covers[number] = (await embed(address, [photo]))[0]
+        return Streamer(listings, plan, self.producer, self.router, covers)
+
+
+async def start(system: System, *, listings: int) -> tuple[list[DemoListing], float]:
+    """Start the system and render the listings; returns them and the seconds that a start takes."""
+    with Stages() as stages:
+        started = time.monotonic()
+        await system.start(UpOptions(), stages)
+        seconds = time.monotonic() - started
+        total = listings * (PHOTOS_EACH + 1)
+        rendered = await render_listings(
+            system.photos,
+            count=listings,
+            photos_each=PHOTOS_EACH,
+            queried=range(listings),
+            seed=SEED,
+            progress=lambda done: stages.set("photos rendered", done, total),
+        )
+    return rendered, seconds
