@@ -1,0 +1,1 @@
+"""The downloader: checks listing events, fetches their photos, and says what is sold."""

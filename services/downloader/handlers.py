@@ -1,0 +1,142 @@
+"""What becomes of each record of ``listings.events``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from services.downloader import metrics
+from services.downloader.fetching import FetchedPhoto, PhotoFetcher
+from services.downloader.validation import WITH_PHOTOS, checked_event
+from services.downloader.versions import NewestVersions
+from shashin.errors import NoUsablePhoto, RecordError
+from shashin.kafka.consume import InRecord, Outcome
+from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.producer import OutRecord
+from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_HIDDEN, MAX_RECORD_BYTES
+from shashin.v1 import events_pb2
+
+VALIDATE, FETCH = "downloader.validate", "downloader.fetch"
+
+_REASONS = {
+    events_pb2.LISTING_KIND_SOLD: events_pb2.HIDDEN_REASON_SOLD,
+    events_pb2.LISTING_KIND_REMOVED: events_pb2.HIDDEN_REASON_REMOVED,
+}
+_RESERVED_BYTES = 64 * 1024
+"""Of a record, for everything that is not a thumbnail."""
+
+
+class DownloadStage:
+    """Turns listing events into listings with thumbnails, or into hidden listings."""
+
+    def __init__(self, fetcher: PhotoFetcher, versions: NewestVersions) -> None:
+        self._fetcher = fetcher
+        self._versions = versions
+
+    async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
+        """Return one outcome a record; the photos of all are fetched at the same time."""
+        # Versions are checked in the order of the log, before anything is awaited.
+        events = [self._checked(record) for record in records]
+        return await asyncio.gather(
+            *(self._outcome(event, record) for event, record in zip(events, records, strict=True))
+        )
+
+    def partitions_lost(self, partitions: Sequence[int]) -> None:
+        """Forget the versions seen there."""
+        self._versions.forget(partitions)
+
+    def _checked(self, record: InRecord) -> events_pb2.ListingEvent | RecordError:
+        try:
+            event = checked_event(record)
+            self._versions.check(record.partition, event.listing_id, event.version, str(record))
+        except RecordError as error:
+            return error
+        return event
+
+    async def _outcome(
+        self, event: events_pb2.ListingEvent | RecordError, record: InRecord
+    ) -> Outcome:
+        if isinstance(event, RecordError):
+            return Outcome(dead_letters=[DeadLetter(record, event, VALIDATE)])
+        if event.kind not in WITH_PHOTOS:
+            metrics.HIDDEN.labels(events_pb2.ListingKind.Name(event.kind)).inc()
+            return Outcome(outputs=[hidden_record(event, record)])
+        photos = await asyncio.gather(*map(self._fetcher.fetch, event.photo_uris))
+        return outcome_of(event, photos, record)
+
+
+def hidden_record(event: events_pb2.ListingEvent, record: InRecord) -> OutRecord:
+    """Return the record that hides a sold or removed listing up to this version."""
+    hidden = events_pb2.HiddenListing(
+        listing_id=event.listing_id,
+        below_version=event.version + 1,
+        reason=_REASONS[event.kind],
+        occurred_at=event.occurred_at,
+    )
+    return OutRecord(
+        LISTINGS_HIDDEN,
+        event.listing_id.encode(),
+        hidden.SerializeToString(),
+        partition=record.partition,
+    )
+
+
+def outcome_of(
+    event: events_pb2.ListingEvent, photos: Sequence[FetchedPhoto], record: InRecord
+) -> Outcome:
+    """Return the listing with its thumbnails, and a dead letter for each photo without one.
+
+    Where no photo can be used, the whole record is one dead letter: an older version of the
+    listing, if there is one, stays as it is.
+    """
+    failed = [(number, photo) for number, photo in enumerate(photos) if photo.error is not None]
+    where = f"{record}, listing {event.listing_id}"
+    if len(failed) == len(photos):
+        reasons = "; ".join(f"photo {n}: {p.error.reason}: {p.error}" for n, p in failed if p.error)
+        error = NoUsablePhoto(f"{where}: none of its {len(photos)} photos can be used: {reasons}")
+        tries = max(photo.tries for photo in photos)
+        return Outcome(dead_letters=[DeadLetter(record, error, FETCH, tries)])
+    value = downloaded_listing(event, photos).SerializeToString()
+    if len(value) > MAX_RECORD_BYTES - _RESERVED_BYTES:
+        size_error = RecordError(
+            f"{where}: its thumbnails make {len(value)} bytes; {MAX_RECORD_BYTES} fit a record"
+        )
+        return Outcome(dead_letters=[DeadLetter(record, size_error, FETCH)])
+    return Outcome(
+        outputs=[
+            OutRecord(
+                IMAGES_DOWNLOADED, event.listing_id.encode(), value, partition=record.partition
+            )
+        ],
+        dead_letters=[
+            DeadLetter(record, photo.error, FETCH, photo.tries, "photo", number)
+            for number, photo in failed
+            if photo.error is not None
+        ],
+    )
+
+
+def downloaded_listing(
+    event: events_pb2.ListingEvent, photos: Sequence[FetchedPhoto]
+) -> events_pb2.DownloadedListing:
+    """Return the listing with what became of each photo."""
+    return events_pb2.DownloadedListing(
+        listing_id=event.listing_id,
+        version=event.version,
+        kind=event.kind,
+        occurred_at=event.occurred_at,
+        attributes=event.attributes,
+        photos=[_photo_message(number, photo) for number, photo in enumerate(photos)],
+    )
+
+
+def _photo_message(number: int, photo: FetchedPhoto) -> events_pb2.DownloadedPhoto:
+    message = events_pb2.DownloadedPhoto(
+        photo_number=number, uri=photo.uri, content_sha256=photo.content_sha256
+    )
+    if photo.error is None:
+        message.thumbnail = photo.thumbnail
+    else:
+        message.failure.reason = photo.error.reason
+        message.failure.message = photo.error.message
+    return message

@@ -1,0 +1,6 @@
+"""Photos as people upload them: decoded as a person would expect, or refused by name."""
+
+from shashin.photos.decode import FORMATS, MAX_PIXELS, decode_photo
+from shashin.photos.thumbnail import SHORT_SIDE, thumbnail
+
+__all__ = ["FORMATS", "MAX_PIXELS", "SHORT_SIDE", "decode_photo", "thumbnail"]
