@@ -167,6 +167,14 @@ class ModelError(ShashinError):
     """The embedding model cannot be loaded or used."""
 
 
+class EmbedderOverloaded(ModelError):
+    """More photos wait for the model than may: a retry can help."""
+
+    retryable = True
+    grpc_status = "RESOURCE_EXHAUSTED"
+    http_status = 429
+
+
 class UnknownModel(UserError):
     """No model has this name; the message lists what exists."""
 

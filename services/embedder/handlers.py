@@ -1,0 +1,169 @@
+"""What becomes of each record of ``images.downloaded``, and of each query."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+from PIL import Image
+
+from services.embedder.batching import BatchedModel, Kind, Vectors
+from shashin.errors import InvalidQuery, NoUsablePhoto, PhotoError, PhotoTooLarge, UnparsableRecord
+from shashin.kafka.consume import InRecord, Outcome
+from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.producer import OutRecord
+from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.photos import SHORT_SIDE, decode_photo
+from shashin.v1 import embed_pb2, embed_pb2_grpc, events_pb2
+
+PARSE, DECODE = "embedder.parse", "embedder.decode"
+MAX_QUERY_PHOTOS = 32
+MAX_QUERY_BYTES = 16 * 1024 * 1024
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class EmbedStage:
+    """Turns listings with thumbnails into listings with vectors."""
+
+    def __init__(self, model: BatchedModel, executor: Executor) -> None:
+        self._model = model
+        self._executor = executor
+
+    async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
+        """Return one outcome a record; the photos of all share calls of the model."""
+        return await asyncio.gather(*map(self._outcome, records))
+
+    def partitions_lost(self, partitions: Sequence[int]) -> None:
+        """Forget nothing: nothing is remembered from record to record."""
+
+    async def _outcome(self, record: InRecord) -> Outcome:
+        listing = events_pb2.DownloadedListing()
+        try:
+            listing.ParseFromString(record.value)
+        except (DecodeError, UnicodeDecodeError) as error:
+            return _given_up(record, UnparsableRecord(f"{record} is no DownloadedListing: {error}"))
+        if not listing.listing_id:
+            return _given_up(record, UnparsableRecord(f"{record} has no listing id"))
+        # Photos that the downloader failed on are dead letters of its topic already.
+        usable = [photo for photo in listing.photos if photo.WhichOneof("outcome") == "thumbnail"]
+        loop = asyncio.get_running_loop()
+        decoded = await asyncio.gather(
+            *(
+                loop.run_in_executor(self._executor, _decoded, photo.thumbnail, None)
+                for photo in usable
+            )
+        )
+        images = [image for image in decoded if isinstance(image, Image.Image)]
+        failed = [
+            (photo, error)
+            for photo, error in zip(usable, decoded, strict=True)
+            if isinstance(error, PhotoError)
+        ]
+        if not images:
+            reasons = "; ".join(f"photo {p.photo_number}: {e.reason}: {e}" for p, e in failed)
+            where = f"{record}, listing {listing.listing_id}"
+            return _given_up(
+                record,
+                NoUsablePhoto(f"{where}: no thumbnail can be used: {reasons or 'it has none'}"),
+                DECODE,
+            )
+        vectors = await self._model.embed(images, Kind.LISTING)
+        kept = [
+            p for p, image in zip(usable, decoded, strict=True) if isinstance(image, Image.Image)
+        ]
+        return Outcome(
+            outputs=[self._embedded(listing, kept, vectors, record)],
+            dead_letters=[
+                DeadLetter(record, error, DECODE, scope="photo", photo_number=photo.photo_number)
+                for photo, error in failed
+            ],
+        )
+
+    def _embedded(
+        self,
+        listing: events_pb2.DownloadedListing,
+        photos: Sequence[events_pb2.DownloadedPhoto],
+        vectors: Vectors,
+        record: InRecord,
+    ) -> OutRecord:
+        stored = vectors.astype("<f2")
+        message = events_pb2.EmbeddedListing(
+            listing_id=listing.listing_id,
+            version=listing.version,
+            kind=listing.kind,
+            occurred_at=listing.occurred_at,
+            attributes=listing.attributes,
+            model_id=self._model.model_id,
+            dimensions=self._model.dimensions,
+            vectors=[
+                events_pb2.PhotoVector(
+                    photo_number=photo.photo_number,
+                    vector=vector.tobytes(),
+                    content_sha256=photo.content_sha256,
+                )
+                for photo, vector in zip(photos, stored, strict=True)
+            ],
+        )
+        return OutRecord(
+            VECTORS_EMBEDDED,
+            listing.listing_id.encode(),
+            message.SerializeToString(),
+            partition=record.partition,
+        )
+
+
+def _given_up(
+    record: InRecord, error: UnparsableRecord | NoUsablePhoto, step: str = PARSE
+) -> Outcome:
+    return Outcome(dead_letters=[DeadLetter(record, error, step)])
+
+
+def _decoded(data: bytes, enough: int | None) -> Image.Image | PhotoError:
+    try:
+        return decode_photo(data, enough=enough)
+    except PhotoError as error:
+        return error
+
+
+class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
+    """Answers queries."""
+
+    def __init__(self, model: BatchedModel, executor: Executor) -> None:
+        self._model = model
+        self._executor = executor
+
+    async def Embed(  # noqa: N802
+        self, request: embed_pb2.EmbedRequest, context: Context
+    ) -> embed_pb2.EmbedResponse:
+        """Return the vectors of a few photos."""
+        del context
+        started = time.perf_counter()
+        if not 1 <= len(request.photos) <= MAX_QUERY_PHOTOS:
+            raise InvalidQuery(
+                f"photos has {len(request.photos)} entries; expected 1 to {MAX_QUERY_PHOTOS}"
+            )
+        loop = asyncio.get_running_loop()
+        images = []
+        for number, data in enumerate(request.photos):
+            if len(data) > MAX_QUERY_BYTES:
+                raise PhotoTooLarge(
+                    f"photo {number} has {len(data)} bytes; at most {MAX_QUERY_BYTES} are read"
+                )
+            image = await loop.run_in_executor(self._executor, _decoded, data, 2 * SHORT_SIDE)
+            if isinstance(image, PhotoError):
+                raise image
+            images.append(image)
+        vectors = await self._model.embed(images, Kind.QUERY)
+        return embed_pb2.EmbedResponse(
+            model_id=self._model.model_id,
+            dimensions=self._model.dimensions,
+            vectors=np.ascontiguousarray(vectors, dtype="<f4").tobytes(),
+            seconds=time.perf_counter() - started,
+        )
