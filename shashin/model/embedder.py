@@ -1,0 +1,72 @@
+"""Photos to vectors, whatever the model is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shashin.model.checkpoint import Checkpoint
+from shashin.model.network import normalised
+
+Prepare = Callable[[Image.Image], Tensor]
+"""From an RGB image of any size to what the network takes, without the batch's dimension."""
+
+
+class PhotoEmbedder:
+    """One loaded model; call it from one thread at a time."""
+
+    def __init__(
+        self, model_id: str, dimensions: int, network: nn.Module, prepare: Prepare
+    ) -> None:
+        self.model_id = model_id
+        self.dimensions = dimensions
+        self._network = network.eval().to(memory_format=torch.channels_last)
+        self._prepare = prepare
+
+    def embed(self, photos: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+        """Return unit vectors, (len(photos), dimensions); photos are RGB of any size."""
+        if not photos:
+            return np.zeros((0, self.dimensions), np.float32)
+        with torch.inference_mode():
+            batch = torch.stack([self._prepare(photo) for photo in photos])
+            if batch.dtype == torch.uint8:
+                batch = normalised(batch)
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            vectors = functional.normalize(self._network(batch).flatten(1), dim=1)
+            return np.asarray(vectors.numpy(), dtype=np.float32)
+
+
+def embedder_of(checkpoint: Checkpoint) -> PhotoEmbedder:
+    """Return the embedder of a checkpoint."""
+
+    def prepare(photo: Image.Image) -> Tensor:
+        return torch.from_numpy(square(photo, checkpoint.side)).permute(2, 0, 1)
+
+    network = checkpoint.network.eval().fuse()
+    return PhotoEmbedder(checkpoint.model_id, checkpoint.dimensions, network, prepare)
+
+
+def square(photo: Image.Image, side: int) -> npt.NDArray[np.uint8]:
+    """Return a photo as (side, side, 3): scaled to fit, what is left filled with its edge colour."""
+    width, height = photo.size
+    scale = side / max(width, height)
+    fitted = photo.resize(
+        (max(1, round(width * scale)), max(1, round(height * scale))),
+        Image.Resampling.BILINEAR,
+        reducing_gap=2.0,
+    )
+    pixels = np.asarray(fitted)
+    if pixels.shape[:2] == (side, side):
+        return pixels.copy()
+    top, left = (side - fitted.height) // 2, (side - fitted.width) // 2
+    bottom, right = side - fitted.height - top, side - fitted.width - left
+    padded: npt.NDArray[np.uint8] = np.pad(
+        pixels, ((top, bottom), (left, right), (0, 0)), mode="edge"
+    )
+    return padded

@@ -1,0 +1,137 @@
+"""How well a model finds products that it was never trained on, beside a colour histogram."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from shashin.catalogue import EVALUATION_NUMBERS
+from shashin.model.embedder import PhotoEmbedder
+from shashin.model.rendered_photos import Photos, Progress, rendered_photos
+
+CATALOGUE_SEED = 2026
+_SIDE = 224
+_BATCH = 32
+_BINS = 8
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Shares of queries that find their product.
+
+    By photos: one of the k nearest photos is of the product. By listings: the product is among the
+    k nearest products, each counted once at its nearest photo.
+    """
+
+    photos_at_1: float
+    photos_at_10: float
+    listings_at_10: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found."""
+
+    model_id: str
+    products: int
+    gallery_photos: int
+    queries: int
+    model: Recall
+    histogram: Recall
+    """Of the baseline: an 8 x 8 x 8 colour histogram, compared by intersection."""
+
+    def document(self) -> dict[str, Any]:
+        """Return this as JSON shows it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Which photos are searched."""
+
+    products: int = 3334
+    photos: int = 3
+    """Of each product in the gallery; the next one is the unseen query."""
+    queries: int = 1000
+
+
+def evaluate(
+    embedder: PhotoEmbedder,
+    work: Path,
+    progress: Callable[[str, int, int], None],
+    config: EvaluationConfig | None = None,
+) -> Evaluation:
+    """Search unseen photos among photos of products that no training saw."""
+    config = config or EvaluationConfig()
+    photos = rendered_photos(
+        work / f"evaluation-{config.products}-{config.photos}-{_SIDE}.npy",
+        seed=CATALOGUE_SEED,
+        numbers=EVALUATION_NUMBERS[: config.products],
+        photos_each=config.photos + 1,
+        side=_SIDE,
+        progress=lambda done, total: progress("products rendered", done, total),
+    )
+    queried = np.linspace(0, config.products - 1, min(config.queries, config.products)).astype(int)
+    flat = photos[:, : config.photos].reshape(-1, _SIDE, _SIDE, 3)
+    owners = np.repeat(np.arange(config.products), config.photos)
+    queries = photos[queried, config.photos]
+    described = _histograms(flat), _histograms(queries)
+    gallery = _embed(embedder, flat, lambda n, of: progress("photos embedded", n, of))
+    asked = _embed(embedder, queries, lambda n, of: progress("queries embedded", n, of))
+    return Evaluation(
+        model_id=embedder.model_id,
+        products=config.products,
+        gallery_photos=len(flat),
+        queries=len(queried),
+        model=recall(asked @ gallery.T, owners, queried),
+        histogram=recall(_intersections(described[1], described[0]), owners, queried),
+    )
+
+
+def recall(
+    likeness: Vectors, owners: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]
+) -> Recall:
+    """Return the recall of queries by their likeness (queries, photos) to photos of ``owners``."""
+    order = np.argsort(-likeness, axis=1, kind="stable")
+    ranked = owners[order]
+    right = ranked == wanted[:, None]
+    by_listing = [
+        wanted[i] in list(dict.fromkeys(row[:400].tolist()))[:10] for i, row in enumerate(ranked)
+    ]
+    return Recall(
+        photos_at_1=float(right[:, 0].mean()),
+        photos_at_10=float(right[:, :10].any(axis=1).mean()),
+        listings_at_10=float(np.mean(by_listing)),
+    )
+
+
+def _embed(embedder: PhotoEmbedder, photos: Photos, progress: Progress) -> Vectors:
+    parts = []
+    for start in range(0, len(photos), _BATCH):
+        batch = [Image.fromarray(pixels) for pixels in photos[start : start + _BATCH]]
+        parts.append(embedder.embed(batch))
+        progress(min(start + _BATCH, len(photos)), len(photos))
+    return np.concatenate(parts)
+
+
+def _histograms(photos: Photos) -> Vectors:
+    """Return each photo's share of pixels by colour, (n, 512)."""
+    found = np.empty((len(photos), _BINS**3), np.float32)
+    for row, pixels in enumerate(photos):
+        bins = (pixels >> 5).astype(np.int64)
+        index = (bins[..., 0] * _BINS + bins[..., 1]) * _BINS + bins[..., 2]
+        found[row] = np.bincount(index.ravel(), minlength=_BINS**3) / index.size
+    return found
+
+
+def _intersections(queries: Vectors, gallery: Vectors) -> Vectors:
+    rows: Sequence[Vectors] = [np.minimum(query, gallery).sum(axis=1) for query in queries]
+    return np.stack(rows)

@@ -1,0 +1,121 @@
+"""From a model's name to the model.
+
+``demo-v1`` is the project's own, ``torchvision:NAME`` a backbone of torchvision with its weights,
+anything else the path of a checkpoint. A new kind of model is one more function here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shashin.errors import ModelError, UnknownModel
+
+if TYPE_CHECKING:
+    from shashin.model.embedder import PhotoEmbedder
+
+DEMO = "demo-v1"
+DEMO_DIMENSIONS = 128
+TORCHVISION = "torchvision:"
+
+_PLACES = (
+    Path(__file__).parents[2] / "models",  # a checkout
+    Path(__file__).parent / "models",  # an installed wheel
+)
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What the rest of the system has to know of a model."""
+
+    model_id: str
+    dimensions: int
+
+
+def demo_checkpoint() -> Path:
+    """Return where the default model's checkpoint lies.
+
+    Raises:
+        ModelError: when the installation lacks it.
+    """
+    for place in _PLACES:
+        path = place / DEMO / "checkpoint.pt"
+        if path.exists():
+            return path
+    raise ModelError(f"the checkpoint of {DEMO} is missing from this installation")
+
+
+def describe_model(model: str) -> ModelDescription:
+    """Return what a model is called and how long its vectors are.
+
+    Raises:
+        UnknownModel: when nothing is called so.
+        ModelError: when it cannot be loaded.
+    """
+    if model == DEMO:
+        return ModelDescription(DEMO, DEMO_DIMENSIONS)  # known without importing torch
+    loaded = load_embedder(model)
+    return ModelDescription(loaded.model_id, loaded.dimensions)
+
+
+def load_embedder(model: str, *, threads: int = 1) -> PhotoEmbedder:
+    """Load a model; ``threads`` is how many one call of it uses, for the whole process.
+
+    Raises:
+        UnknownModel: when nothing is called so.
+        ModelError: when it cannot be loaded.
+    """
+    import torch
+
+    from shashin.model.checkpoint import read_checkpoint
+    from shashin.model.embedder import embedder_of
+
+    torch.set_num_threads(threads)
+    if model.startswith(TORCHVISION):
+        return _torchvision_embedder(model.removeprefix(TORCHVISION))
+    if model == DEMO:
+        return embedder_of(read_checkpoint(demo_checkpoint()))
+    if Path(model).is_file():
+        return embedder_of(read_checkpoint(Path(model)))
+    raise UnknownModel(
+        f"no model is called {model!r}: expected {DEMO}, {TORCHVISION}NAME (such as "
+        f"{TORCHVISION}resnet50), or the path of a checkpoint"
+    )
+
+
+def _torchvision_embedder(name: str) -> PhotoEmbedder:
+    import torch
+    from torch import nn
+    from torchvision import models
+
+    from shashin.model.embedder import PhotoEmbedder
+
+    if name not in models.list_models(module=models):
+        known = ", ".join(n for n in ("resnet50", "efficientnet_b0", "convnext_tiny", "vit_b_16"))
+        raise UnknownModel(f"torchvision has no classifier {name!r}; it has {known} and more")
+    try:
+        weights = models.get_model_weights(name).DEFAULT
+        network = models.get_model(name, weights=weights)
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"the weights of {TORCHVISION}{name} cannot be fetched ({error}): they need a network "
+            "once, and are kept in torch's cache after that"
+        ) from error
+    # What a backbone says before it decides on a class is what tells photos apart.
+    for head in ("fc", "classifier", "heads", "head"):
+        if hasattr(network, head):
+            setattr(network, head, nn.Identity())
+            break
+    else:
+        raise ModelError(f"{TORCHVISION}{name} has no head that could be taken off")
+    transform = weights.transforms()
+    with torch.inference_mode():
+        blank = transform(torch.zeros(3, 64, 64, dtype=torch.uint8))[None]
+        dimensions = int(network.eval()(blank).flatten(1).shape[1])
+
+    def prepare(photo: object) -> torch.Tensor:
+        prepared: torch.Tensor = transform(photo)
+        return prepared
+
+    return PhotoEmbedder(f"torchvision-{name}", dimensions, network, prepare)
