@@ -2,16 +2,118 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from shashin.cli.console import Stages, say, say_json, say_table
+from shashin.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from shashin.model.evaluation import Evaluation, Recall
 
 app = typer.Typer(no_args_is_help=True, help="Train and evaluate embedding models.")
 
+_WORK = Path(".shashin/model")
 
-@app.command(epilog="Example:  shashin model train")
-def train() -> None:
-    """Train."""
+WorkOption = Annotated[
+    Path,
+    typer.Option(
+        "--work", help="Folder that keeps rendered photos for the next run.", file_okay=False
+    ),
+]
 
 
-@app.command(name="eval", epilog="Example:  shashin model eval")
-def evaluate() -> None:
-    """Evaluate."""
+@app.command(epilog="Example:  shashin model train --output my-model.pt --epochs 4")
+def train(
+    *,
+    output: Annotated[Path, typer.Option(help="Checkpoint to write.", dir_okay=False)] = Path(
+        "model.pt"
+    ),
+    model_id: Annotated[
+        str, typer.Option(help="Name of the model's vector space: another model, another name.")
+    ] = "my-model",
+    products: Annotated[int, typer.Option(help="Products to learn from.", min=2)] = 8000,
+    photos: Annotated[int, typer.Option(help="Photos of each product.", min=2)] = 4,
+    epochs: Annotated[int, typer.Option(help="Times that all photos are seen.", min=1)] = 12,
+    seed: Annotated[int, typer.Option(help="Decides the weights to begin with and the order.")] = 0,
+    work: WorkOption = _WORK,
+) -> None:
+    """Train a model on rendered products; about 20 minutes on two cores."""
+    from shashin.model.checkpoint import save_checkpoint
+    from shashin.model.training import TrainingConfig, TrainingProgress
+    from shashin.model.training import train as run_training
+
+    config = TrainingConfig(
+        model_id=model_id,
+        products=products,
+        photos=photos,
+        epochs=epochs,
+        seed=seed,
+        batch_products=min(TrainingConfig.batch_products, products),
+    )
+    started = time.monotonic()
+    loss: float | None = None
+    with Stages() as stages:
+
+        def show(progress: TrainingProgress) -> None:
+            nonlocal loss
+            loss = progress.loss
+            stages.set(progress.stage, progress.done, progress.total)
+
+        checkpoint = run_training(config, work, show)
+    save_checkpoint(checkpoint, output)
+    shown = "" if loss is None else f", loss {loss:.3f}"
+    say(
+        f"{output}: {output.stat().st_size / 1e6:.1f} MB, trained in "
+        f"{time.monotonic() - started:.0f} s{shown}",
+        style="green",
+    )
+    say(f"judge it with:  shashin model eval {output}")
+    say(f"use it with:    shashin up --model {output}")
+
+
+@app.command(name="eval", epilog="Example:  shashin model eval demo-v1 --json")
+def evaluate(
+    *,
+    model: Annotated[
+        str, typer.Argument(help="demo-v1, torchvision:NAME, or a checkpoint.")
+    ] = "demo-v1",
+    queries: Annotated[int, typer.Option(help="Unseen photos to search with.", min=1)] = 1000,
+    products: Annotated[
+        int, typer.Option(help="Products to search among, with 3 photos each.", min=2)
+    ] = 3334,
+    work: WorkOption = _WORK,
+    as_json: JsonOption = False,
+) -> None:
+    """Search unseen photos among products that no training saw; beside a colour histogram."""
+    from shashin.model.evaluation import EvaluationConfig
+    from shashin.model.evaluation import evaluate as run_evaluation
+    from shashin.model.loading import load_embedder
+
+    embedder = load_embedder(model, threads=2)
+    config = EvaluationConfig(products=products, queries=queries)
+    with Stages() as stages:
+        found = run_evaluation(embedder, work, stages.set, config)
+    if as_json:
+        say_json(found.document())
+    else:
+        _print(found)
+
+
+def _print(found: Evaluation) -> None:
+    say(
+        f"{found.queries:,} unseen photos among {found.gallery_photos:,} photos of "
+        f"{found.products:,} products that no training saw"
+    )
+
+    def row(name: str, recall: Recall) -> tuple[str, ...]:
+        shares = (recall.photos_at_1, recall.photos_at_10, recall.listings_at_10)
+        return (name, *(f"{share:.3f}" for share in shares))
+
+    say_table(
+        ["", ">recall@1", ">recall@10", ">recall@10, each product once"],
+        [row(found.model_id, found.model), row("colour histogram", found.histogram)],
+    )

@@ -12,8 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shashin.errors import PhotoEmpty, PhotoTooLarge, PhotoUndecodable
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What is read. Pillow knows more, but each one is a way in for a hostile file."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is read, and of MPO, which cameras write, the first JPEG. Pillow knows more, but each one is
+a way in for a hostile file."""
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_500

@@ -1,0 +1,267 @@
+"""What becomes of listing events whose photos are good, bad, missing or out of reach."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from services.downloader.fetching import PhotoFetcher
+from services.downloader.handlers import DownloadStage
+from services.downloader.source import FileSource, PhotoSource, Sources
+from services.downloader.versions import NewestVersions
+from shashin.errors import (
+    PhotoEmpty,
+    PhotoError,
+    PhotoForbidden,
+    PhotoMissing,
+    PhotoTooLarge,
+    PhotoUnavailable,
+)
+from shashin.kafka.consume import InRecord, Outcome
+from shashin.v1 import events_pb2
+
+MAX_BYTES = 200_000
+
+
+def jpeg(colour: str = "red", size: tuple[int, int] = (400, 300)) -> bytes:
+    made = io.BytesIO()
+    Image.new("RGB", size, colour).save(made, "JPEG")
+    return made.getvalue()
+
+
+def record(
+    listing_id: str = "lamp",
+    version: int = 1,
+    *,
+    photos: list[str] | None = None,
+    kind: int = events_pb2.LISTING_KIND_LISTED,
+    offset: int = 0,
+) -> InRecord:
+    event = events_pb2.ListingEvent(
+        listing_id=listing_id,
+        version=version,
+        kind=kind,  # type: ignore[arg-type]
+        photo_uris=photos or [],
+        attributes=events_pb2.Attributes(category="lamps"),
+    )
+    event.occurred_at.seconds = 1234
+    return InRecord("listings.events", 3, offset, 0, listing_id.encode(), event.SerializeToString())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    root.mkdir()
+    (root / "good.jpg").write_bytes(jpeg())
+    (root / "with space ü.jpg").write_bytes(jpeg("blue"))
+    (root / "empty.jpg").touch()
+    (root / "text.jpg").write_bytes(b"no photo")
+    (root / "large.jpg").write_bytes(b"x" * (MAX_BYTES + 1))
+    (root / "folder.jpg").mkdir()
+    (tmp_path / "secret.jpg").write_bytes(jpeg())
+    (root / "link-out.jpg").symlink_to(tmp_path / "secret.jpg")
+    (root / "link-in.jpg").symlink_to(root / "good.jpg")
+    return root
+
+
+def stage_of(source: PhotoSource, executor: ThreadPoolExecutor, *, tries: int = 3) -> DownloadStage:
+    fetcher = PhotoFetcher(
+        source, concurrency=4, tries=tries, executor=executor, stopping=asyncio.Event()
+    )
+    return DownloadStage(fetcher, NewestVersions(1000))
+
+
+@pytest.fixture
+async def stage(folder: Path) -> AsyncIterator[DownloadStage]:
+    with ThreadPoolExecutor(1) as executor:
+        yield stage_of(Sources({"file": FileSource([folder], max_bytes=MAX_BYTES)}), executor)
+
+
+def downloaded(outcome: Outcome) -> events_pb2.DownloadedListing:
+    (output,) = outcome.outputs
+    assert output.topic == "images.downloaded"
+    return events_pb2.DownloadedListing.FromString(output.value)
+
+
+async def test_a_listing_goes_on_with_thumbnails_on_its_own_partition(
+    stage: DownloadStage, folder: Path
+) -> None:
+    uris = [(folder / name).as_uri() for name in ("good.jpg", "with space ü.jpg", "link-in.jpg")]
+    (outcome,) = await stage.process([record(photos=uris)])
+    listing = downloaded(outcome)
+    assert (listing.listing_id, listing.version, listing.occurred_at.seconds) == ("lamp", 1, 1234)
+    assert listing.attributes.category == "lamps"
+    assert [photo.photo_number for photo in listing.photos] == [0, 1, 2]
+    assert [photo.uri for photo in listing.photos] == uris
+    assert all(len(photo.content_sha256) == 32 for photo in listing.photos)
+    with Image.open(io.BytesIO(listing.photos[0].thumbnail)) as image:
+        assert image.size == (341, 256)
+    assert (outcome.outputs[0].partition, outcome.outputs[0].key) == (3, b"lamp")
+    assert not outcome.dead_letters
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.jpg", "PhotoMissing"),
+        ("folder.jpg", "PhotoMissing"),
+        ("empty.jpg", "PhotoEmpty"),
+        ("text.jpg", "PhotoUndecodable"),
+        ("large.jpg", "PhotoTooLarge"),
+        ("link-out.jpg", "PhotoForbidden"),
+        ("../secret.jpg", "PhotoForbidden"),
+        ("%2e%2e/secret.jpg", "PhotoForbidden"),
+        ("good.jpg/deeper.jpg", "PhotoMissing"),
+        ("a\0b.jpg", "PhotoMissing"),
+    ],
+)
+async def test_a_bad_photo_is_a_dead_letter_and_the_others_go_on(
+    stage: DownloadStage, folder: Path, name: str, reason: str
+) -> None:
+    bad, good = f"{folder.as_uri()}/{name}", (folder / "good.jpg").as_uri()
+    (outcome,) = await stage.process([record(photos=[good, bad, good])])
+    listing = downloaded(outcome)
+    assert [p.WhichOneof("outcome") for p in listing.photos] == [
+        "thumbnail",
+        "failure",
+        "thumbnail",
+    ]
+    assert listing.photos[1].failure.reason == reason
+    (letter,) = outcome.dead_letters
+    assert (letter.scope, letter.photo_number, letter.error.reason) == ("photo", 1, reason)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://bucket/a.jpg", "http://example.com/a.jpg", "a.jpg", "", "file://other/a.jpg", "[://"],
+)
+async def test_other_places_are_refused_by_name(
+    stage: DownloadStage, folder: Path, uri: str
+) -> None:
+    (outcome,) = await stage.process([record(photos=[(folder / "good.jpg").as_uri(), uri])])
+    assert downloaded(outcome).photos[1].failure.reason == "PhotoForbidden"
+
+
+async def test_a_listing_without_any_usable_photo_is_one_dead_letter_that_names_each(
+    stage: DownloadStage, folder: Path
+) -> None:
+    uris = [f"{folder.as_uri()}/{name}" for name in ("empty.jpg", "missing.jpg")]
+    (outcome,) = await stage.process([record(photos=uris)])
+    assert not outcome.outputs
+    (letter,) = outcome.dead_letters
+    assert (letter.scope, letter.error.reason) == ("record", "NoUsablePhoto")
+    assert "photo 0: PhotoEmpty" in letter.error.message
+    assert "photo 1: PhotoMissing" in letter.error.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (events_pb2.LISTING_KIND_SOLD, events_pb2.HIDDEN_REASON_SOLD),
+        (events_pb2.LISTING_KIND_REMOVED, events_pb2.HIDDEN_REASON_REMOVED),
+    ],
+)
+async def test_a_sale_hides_the_listing_up_to_its_version(
+    stage: DownloadStage, kind: int, reason: int
+) -> None:
+    (outcome,) = await stage.process([record(version=7, kind=kind)])
+    (output,) = outcome.outputs
+    hidden = events_pb2.HiddenListing.FromString(output.value)
+    assert (output.topic, output.key, output.partition) == ("listings.hidden", b"lamp", 3)
+    assert (hidden.listing_id, hidden.below_version, hidden.reason) == ("lamp", 8, reason)
+
+
+async def test_outcomes_stand_in_the_order_of_the_records_and_bad_ones_stop_nothing(
+    stage: DownloadStage, folder: Path
+) -> None:
+    good = [(folder / "good.jpg").as_uri()]
+    records = [
+        record("a", photos=good),
+        InRecord("listings.events", 3, 1, 0, b"x", b"\xff\xff"),
+        record("b", 2, photos=good),
+        record("b", 1, photos=good),
+        record("b", 3, kind=events_pb2.LISTING_KIND_SOLD),
+    ]
+    outcomes = await stage.process(records)
+    shown = [
+        (
+            [output.topic for output in outcome.outputs],
+            [letter.error.reason for letter in outcome.dead_letters],
+        )
+        for outcome in outcomes
+    ]
+    assert shown == [
+        (["images.downloaded"], []),
+        ([], ["UnparsableRecord"]),
+        (["images.downloaded"], []),
+        ([], ["StaleVersion"]),
+        (["listings.hidden"], []),
+    ]
+
+
+class Flaky:
+    """Fails a number of times before each photo."""
+
+    def __init__(self, failures: int, error: PhotoError) -> None:
+        self._failures = failures
+        self._error = error
+        self.asked = 0
+
+    async def fetch(self, uri: str) -> bytes:
+        del uri
+        self.asked += 1
+        if self.asked <= self._failures:
+            raise self._error
+        return jpeg()
+
+
+async def test_a_source_that_comes_back_costs_no_photo() -> None:
+    source = Flaky(2, PhotoUnavailable("gone for now"))
+    with ThreadPoolExecutor(1) as executor:
+        (outcome,) = await stage_of(source, executor).process([record(photos=["x://a"])])
+    assert downloaded(outcome).photos[0].thumbnail
+    assert source.asked == 3
+
+
+async def test_a_source_that_stays_away_is_given_up_with_its_tries() -> None:
+    source = Flaky(99, PhotoUnavailable("gone for good"))
+    with ThreadPoolExecutor(1) as executor:
+        (outcome,) = await stage_of(source, executor).process([record(photos=["x://a"])])
+    (letter,) = outcome.dead_letters
+    assert letter.tries == 3
+    assert "PhotoUnavailable: gone for good" in letter.error.message
+
+
+@pytest.mark.parametrize("error", [PhotoMissing, PhotoForbidden, PhotoEmpty, PhotoTooLarge])
+async def test_what_no_retry_can_help_is_not_tried_again(error: type[PhotoError]) -> None:
+    source = Flaky(99, error("never"))
+    with ThreadPoolExecutor(1) as executor:
+        await stage_of(source, executor).process([record(photos=["x://a"])])
+    assert source.asked == 1
+
+
+async def test_no_more_originals_are_in_memory_than_allowed() -> None:
+    class Counting:
+        now = most = 0
+
+        async def fetch(self, uri: str) -> bytes:
+            del uri
+            self.now += 1
+            self.most = max(self.most, self.now)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.now -= 1
+            return jpeg()
+
+    source = Counting()
+    with ThreadPoolExecutor(1) as executor:
+        await stage_of(source, executor).process(
+            [record(f"listing-{i}", photos=[f"x://{i}/{n}" for n in range(5)]) for i in range(4)]
+        )
+    assert source.most == 4

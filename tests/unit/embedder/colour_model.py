@@ -1,0 +1,33 @@
+"""A model whose vectors are easy to foretell: a photo's mean colour."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+
+class ColourModel:
+    """Embeds a photo as its mean colour; can be held up, and fails on black photos."""
+
+    model_id = "colours"
+    dimensions = 3
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def embed(self, photos: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+        """Return (n, 3) unit vectors."""
+        self.calls.append(len(photos))
+        assert self.may_go_on.wait(30)
+        means = np.stack([np.asarray(p, np.float32).mean(axis=(0, 1)) for p in photos])
+        lengths = np.linalg.norm(means, axis=1, keepdims=True)
+        if (lengths == 0).any():
+            raise ZeroDivisionError("a black photo")
+        vectors: npt.NDArray[np.float32] = (means / lengths).astype(np.float32)
+        return vectors

@@ -1,0 +1,134 @@
+"""One model for queries and listings: who waits for whom, and whose answer is whose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from services.embedder.batching import BatchedModel, Kind
+from shashin.errors import EmbedderOverloaded
+from tests.unit.embedder.colour_model import ColourModel
+from tests.waiting import until
+
+
+def photos(*reds: int) -> list[Image.Image]:
+    return [Image.new("RGB", (4, 4), (red, 100, 0)) for red in reds]
+
+
+@asynccontextmanager
+async def batched(
+    model: ColourModel, *, batch_photos: int = 4, waiting: int = 100
+) -> AsyncIterator[BatchedModel]:
+    stopping = asyncio.Event()
+    with ThreadPoolExecutor(1) as executor:
+        batching = BatchedModel(model, executor, batch_photos=batch_photos, waiting_queries=waiting)
+        running = asyncio.ensure_future(batching.run(stopping))
+        try:
+            yield batching
+        finally:
+            model.may_go_on.set()
+            stopping.set()
+            await running
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    jobs=st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 255), min_size=0, max_size=9), st.sampled_from(list(Kind))
+        ),
+        max_size=12,
+    ),
+    batch=st.integers(1, 7),
+)
+async def test_everybody_gets_the_vectors_of_their_own_photos(
+    jobs: list[tuple[list[int], Kind]], batch: int
+) -> None:
+    model = ColourModel()
+    async with batched(model, batch_photos=batch, waiting=1000) as batching:
+        answers = await asyncio.gather(
+            *(batching.embed(photos(*reds), kind) for reds, kind in jobs)
+        )
+    for (reds, _), answer in zip(jobs, answers, strict=True):
+        assert answer.shape == (len(reds), 3)
+        for red, vector in zip(reds, answer, strict=True):
+            assert vector[0] / vector[1] == pytest.approx(red / 100, rel=1e-3)
+    assert all(count <= batch for count in model.calls)
+
+
+async def test_queries_overtake_listings_and_share_a_call() -> None:
+    model = ColourModel()
+    model.may_go_on.clear()
+    async with batched(model) as batching:
+        order: list[str] = []
+
+        async def ask(name: str, kind: Kind, count: int) -> None:
+            await batching.embed(photos(*range(1, count + 1)), kind)
+            order.append(name)
+
+        listing = asyncio.ensure_future(ask("listing", Kind.LISTING, 12))
+        await until(lambda: model.calls == [4], "the listing's first part is under way")
+        queries = [asyncio.ensure_future(ask("query", Kind.QUERY, 1)) for _ in range(3)]
+        await until(lambda: batching.waiting(Kind.QUERY) == 3, "the queries wait")
+        model.may_go_on.set()
+        await asyncio.gather(listing, *queries)
+    assert order == ["query"] * 3 + ["listing"]
+    assert model.calls == [4, 3, 4, 4]
+
+
+async def test_an_error_reaches_those_whose_photos_were_in_the_call_and_nobody_else() -> None:
+    model = ColourModel()
+    async with batched(model, batch_photos=1) as batching:
+        bad = asyncio.ensure_future(batching.embed([Image.new("RGB", (4, 4))], Kind.QUERY))
+        good = asyncio.ensure_future(batching.embed(photos(7), Kind.QUERY))
+        with pytest.raises(ZeroDivisionError, match="black"):
+            await bad
+        assert (await good).shape == (1, 3)
+
+
+async def test_a_long_queue_of_queries_is_refused_and_listings_wait_all_the_same() -> None:
+    model = ColourModel()
+    model.may_go_on.clear()
+    async with batched(model, waiting=5) as batching:
+        first = asyncio.ensure_future(batching.embed(photos(1), Kind.QUERY))
+        await until(lambda: model.calls, "a call is under way")
+        waiting = asyncio.ensure_future(batching.embed(photos(*range(1, 6)), Kind.QUERY))
+        await until(lambda: batching.waiting(Kind.QUERY) == 5, "five wait")
+        with pytest.raises(EmbedderOverloaded, match=r"5 photos wait .* of at most 5"):
+            await batching.embed(photos(1), Kind.QUERY)
+        listing = asyncio.ensure_future(batching.embed(photos(*range(1, 30)), Kind.LISTING))
+        model.may_go_on.set()
+        await asyncio.gather(first, waiting, listing)
+
+
+async def test_who_has_left_costs_no_call() -> None:
+    model = ColourModel()
+    model.may_go_on.clear()
+    async with batched(model) as batching:
+        first = asyncio.ensure_future(batching.embed(photos(1), Kind.QUERY))
+        await until(lambda: model.calls, "a call is under way")
+        left = asyncio.ensure_future(batching.embed(photos(2), Kind.QUERY))
+        await until(lambda: batching.waiting(Kind.QUERY) == 1, "one waits")
+        left.cancel()
+        await asyncio.wait([left])
+        model.may_go_on.set()
+        await first
+    assert model.calls == [1]
+
+
+async def test_what_waits_at_the_end_is_still_answered() -> None:
+    model = ColourModel()
+    model.may_go_on.clear()
+    async with batched(model) as batching:
+        asked = [asyncio.ensure_future(batching.embed(photos(i + 1), Kind.QUERY)) for i in range(9)]
+        await until(lambda: model.calls, "a call is under way")
+    answers = np.concatenate([await answer for answer in asked])
+    assert answers.shape == (9, 3)

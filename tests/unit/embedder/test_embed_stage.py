@@ -1,0 +1,171 @@
+"""Thumbnails in, vectors out: for listings through the stage, for queries over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from services.embedder.batching import BatchedModel
+from services.embedder.handlers import EmbedServicer, EmbedStage
+from services.embedder.settings import EmbedderSettings
+from shashin.errors import SettingsError
+from shashin.kafka.consume import InRecord
+from shashin.rpc.channel import open_channel
+from shashin.rpc.server import grpc_server
+from shashin.service.settings import load_settings
+from shashin.v1 import embed_pb2, embed_pb2_grpc, events_pb2
+from tests.unit.embedder.colour_model import ColourModel
+
+
+def jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (60, 40)) -> bytes:
+    made = io.BytesIO()
+    Image.new("RGB", size, colour).save(made, "JPEG", quality=95)
+    return made.getvalue()
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[BatchedModel]:
+    stopping = asyncio.Event()
+    with ThreadPoolExecutor(1) as executor:
+        batching = BatchedModel(ColourModel(), executor, batch_photos=4, waiting_queries=100)
+        running = asyncio.ensure_future(batching.run(stopping))
+        yield batching
+        stopping.set()
+        await running
+
+
+@pytest.fixture
+async def stage(model: BatchedModel) -> AsyncIterator[EmbedStage]:
+    with ThreadPoolExecutor(1) as executor:
+        yield EmbedStage(model, executor)
+
+
+def record(*thumbnails: bytes | None, listing_id: str = "lamp") -> InRecord:
+    """Return a listing; None stands for a photo that the downloader failed on."""
+    listing = events_pb2.DownloadedListing(
+        listing_id=listing_id,
+        version=4,
+        kind=events_pb2.LISTING_KIND_UPDATED,
+        attributes=events_pb2.Attributes(brand="Kite"),
+    )
+    listing.occurred_at.seconds = 99
+    for number, data in enumerate(thumbnails):
+        photo = listing.photos.add(photo_number=number, content_sha256=bytes([number]) * 32)
+        if data is None:
+            photo.failure.reason = "PhotoMissing"
+        else:
+            photo.thumbnail = data
+    return InRecord("images.downloaded", 2, 5, 0, b"lamp", listing.SerializeToString())
+
+
+async def test_a_listing_becomes_vectors_on_its_own_partition(stage: EmbedStage) -> None:
+    (outcome,) = await stage.process([record(jpeg((200, 0, 0)), jpeg((0, 200, 0)))])
+    (output,) = outcome.outputs
+    assert (output.topic, output.partition, output.key) == ("vectors.embedded", 2, b"lamp")
+    listing = events_pb2.EmbeddedListing.FromString(output.value)
+    assert (listing.listing_id, listing.version, listing.occurred_at.seconds) == ("lamp", 4, 99)
+    assert listing.kind == events_pb2.LISTING_KIND_UPDATED
+    assert (listing.model_id, listing.dimensions) == ("colours", 3)
+    assert listing.attributes.brand == "Kite"
+    vectors = [np.frombuffer(v.vector, "<f2").astype(float) for v in listing.vectors]
+    assert vectors[0] == pytest.approx([1, 0, 0], abs=0.02)
+    assert vectors[1] == pytest.approx([0, 1, 0], abs=0.02)
+    assert [v.content_sha256 for v in listing.vectors] == [b"\0" * 32, b"\1" * 32]
+
+
+async def test_photos_that_failed_before_are_left_out_without_another_dead_letter(
+    stage: EmbedStage,
+) -> None:
+    (outcome,) = await stage.process([record(None, jpeg((200, 0, 0)))])
+    listing = events_pb2.EmbeddedListing.FromString(outcome.outputs[0].value)
+    assert [v.photo_number for v in listing.vectors] == [1]
+    assert not outcome.dead_letters
+
+
+async def test_a_thumbnail_that_does_not_decode_is_a_dead_letter_and_the_others_go_on(
+    stage: EmbedStage,
+) -> None:
+    (outcome,) = await stage.process([record(b"broken", jpeg((200, 0, 0)))])
+    assert len(outcome.outputs) == 1
+    (letter,) = outcome.dead_letters
+    assert (letter.scope, letter.photo_number) == ("photo", 0)
+    assert letter.error.reason == "PhotoUndecodable"
+
+
+@pytest.mark.parametrize("thumbnails", [(), (None,), (b"broken",)])
+async def test_a_listing_without_a_usable_thumbnail_is_a_dead_letter(
+    stage: EmbedStage, thumbnails: tuple[bytes | None, ...]
+) -> None:
+    (outcome,) = await stage.process([record(*thumbnails)])
+    assert not outcome.outputs
+    assert outcome.dead_letters[0].error.reason == "NoUsablePhoto"
+
+
+async def test_records_that_do_not_parse_stop_nothing(stage: EmbedStage) -> None:
+    broken = InRecord("images.downloaded", 0, 0, 0, b"x", b"\xff\xff")
+    nameless = record(jpeg((1, 2, 3)), listing_id="")
+    outcomes = await stage.process([broken, nameless, record(jpeg((200, 0, 0)))])
+    reasons = [[letter.error.reason for letter in o.dead_letters] for o in outcomes]
+    assert reasons == [["UnparsableRecord"], ["UnparsableRecord"], []]
+    assert len(outcomes[2].outputs) == 1
+
+
+@pytest.fixture
+async def embed(model: BatchedModel) -> AsyncIterator[embed_pb2_grpc.EmbedServiceAsyncStub]:
+    with ThreadPoolExecutor(1) as executor:
+        servicer = EmbedServicer(model, executor)
+
+        def add(server: grpc.aio.Server) -> None:
+            embed_pb2_grpc.add_EmbedServiceServicer_to_server(servicer, server)
+
+        async with (
+            grpc_server(add, host="127.0.0.1", port=0, drain_seconds=0) as port,
+            open_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            yield embed_pb2_grpc.EmbedServiceStub(channel)
+
+
+async def test_query_photos_come_back_as_unit_vectors_with_the_model(
+    embed: embed_pb2_grpc.EmbedServiceAsyncStub,
+) -> None:
+    answer = await embed.Embed(
+        embed_pb2.EmbedRequest(photos=[jpeg((0, 0, 200)), jpeg((200, 0, 0))])
+    )
+    vectors = np.frombuffer(answer.vectors, "<f4").reshape(-1, answer.dimensions)
+    assert answer.model_id == "colours"
+    assert vectors == pytest.approx(np.array([[0, 0, 1], [1, 0, 0]]), abs=0.02)
+    assert answer.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("photos", "says"),
+    [
+        ([], "InvalidQuery: photos has 0 entries"),
+        ([b"x"] * 33, "InvalidQuery: photos has 33 entries"),
+        ([b""], "PhotoEmpty"),
+        ([b"text"], "PhotoUndecodable"),
+        ([b"x" * (16 * 1024 * 1024 + 1)], "PhotoTooLarge"),
+    ],
+)
+async def test_bad_queries_are_refused_by_name(
+    embed: embed_pb2_grpc.EmbedServiceAsyncStub, photos: list[bytes], says: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=says) as refused:
+        await embed.Embed(embed_pb2.EmbedRequest(photos=photos))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("roles", ["", "cook", "worker,cook"])
+def test_unknown_roles_are_named_with_their_variable(
+    roles: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHASHIN_ROLES", roles)
+    with pytest.raises(SettingsError, match=r"SHASHIN_ROLES=.*expected worker, server"):
+        load_settings(EmbedderSettings)

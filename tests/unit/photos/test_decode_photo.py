@@ -1,0 +1,202 @@
+"""Photos as people upload them: decoded as a person would expect, or refused by name."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from shashin.errors import PhotoEmpty, PhotoError, PhotoTooLarge, PhotoUndecodable
+from shashin.photos import SHORT_SIDE, decode_photo, thumbnail
+
+RED, BLUE, WHITE = (220, 30, 30), (30, 30, 220), (255, 255, 255)
+
+
+def two_halves(mode: str = "RGB", size: tuple[int, int] = (120, 80)) -> Image.Image:
+    """Return a picture that is red on the left and blue on the right."""
+    image = Image.new("RGB", size, RED)
+    image.paste(BLUE, (size[0] // 2, 0, size[0], size[1]))
+    return image.convert(mode)
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    made = io.BytesIO()
+    image.save(made, kind, **options)
+    return made.getvalue()
+
+
+def is_near(pixel: object, colour: tuple[int, int, int], off: int = 40) -> bool:
+    assert isinstance(pixel, tuple)
+    return all(abs(a - b) <= off for a, b in zip(pixel, colour, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_every_listed_format_is_read(kind: str) -> None:
+    image = decode_photo(saved(two_halves(), kind))
+    assert image.mode == "RGB"
+    assert is_near(image.getpixel((10, 40)), RED)
+    assert is_near(image.getpixel((110, 40)), BLUE)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG")],
+)
+def test_colours_of_other_modes_come_out_as_they_look(mode: str, kind: str) -> None:
+    image = decode_photo(saved(two_halves(mode), kind))
+    assert is_near(image.getpixel((10, 40)), RED, 60)
+    assert is_near(image.getpixel((110, 40)), BLUE, 60)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1"])
+def test_grey_photos_become_rgb(mode: str) -> None:
+    image = decode_photo(saved(two_halves(mode), "PNG"))
+    assert image.mode == "RGB"
+    assert image.size == (120, 80)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_lies_on_white(mode: str) -> None:
+    clear = Image.new("RGBA", (50, 50), (0, 0, 0, 0)).convert(mode)
+    assert decode_photo(saved(clear, "PNG")).getpixel((25, 25)) == WHITE
+
+
+def test_a_palette_with_a_transparent_colour_lies_on_white() -> None:
+    image = Image.new("P", (20, 20), 0)
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    data = saved(image, "PNG", transparency=0)
+    assert decode_photo(data).getpixel((10, 10)) == WHITE
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(1, -1).repeat(8, axis=0)
+    image = decode_photo(saved(Image.fromarray(ramp), "PNG"))
+    middle = image.getpixel((128, 4))
+    assert is_near(middle, (128, 128, 128), 3)
+    assert is_near(image.getpixel((255, 4)), WHITE, 1)
+
+
+def test_a_photo_that_lies_on_its_side_is_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    image = decode_photo(saved(two_halves(size=(120, 80)), "JPEG", exif=exif))
+    assert image.size == (80, 120)
+    assert is_near(image.getpixel((40, 10)), RED)
+    assert is_near(image.getpixel((40, 110)), BLUE)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
+    frames = [Image.new("RGB", (40, 40), colour) for colour in (RED, BLUE)]
+    data = saved(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert is_near(decode_photo(data).getpixel((20, 20)), RED)
+
+
+def test_no_bytes_are_refused_as_empty() -> None:
+    with pytest.raises(PhotoEmpty, match="no bytes"):
+        decode_photo(b"")
+
+
+@pytest.mark.parametrize("data", [b"hello, I am text", b"\x00" * 100, b"%PDF-1.7 and more"])
+def test_what_is_no_image_is_refused_with_the_known_formats(data: bytes) -> None:
+    with pytest.raises(PhotoUndecodable, match=r"no image of a known format: .*JPEG.*PNG"):
+        decode_photo(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_photo_that_is_cut_short_is_refused(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)
+    data = saved(Image.fromarray(noise), kind)
+    with pytest.raises(PhotoUndecodable):
+        decode_photo(data[: len(data) // 2])
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    """Return a PNG whose header names a size, with next to no data."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\x00" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(10_000, 5_001), (40_000, 40_000), (500_000_000, 1), (2**31 - 1, 2**31 - 1)],
+)
+def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int) -> None:
+    with pytest.raises(PhotoTooLarge, match="at most 50 megapixels"):
+        decode_photo(bomb_png(width, height))
+
+
+def test_fifty_megapixels_are_still_read() -> None:
+    image = decode_photo(saved(Image.new("1", (10_000, 5_000)), "PNG"))
+    assert image.size == (10_000, 5_000)
+
+
+def test_a_format_that_pillow_knows_and_we_do_not_list_is_refused() -> None:
+    with pytest.raises(PhotoUndecodable, match="no image of a known format"):
+        decode_photo(saved(two_halves(), "PPM"))
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_photo_or_a_photo_error(data: bytes) -> None:
+    with suppress(PhotoError):
+        assert decode_photo(data).mode == "RGB"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]),
+    changes=st.lists(
+        st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8
+    ),
+)
+def test_a_damaged_photo_is_a_photo_or_a_photo_error(
+    kind: str, changes: list[tuple[int, int]]
+) -> None:
+    data = bytearray(saved(two_halves(size=(32, 24)), kind))
+    for at, value in changes:
+        data[at % len(data)] = value
+    with suppress(PhotoError):
+        assert thumbnail(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1200, 800), (384, 256)),
+        ((800, 1200), (256, 384)),
+        ((100, 60), (100, 60)),
+        ((256, 256), (256, 256)),
+        ((4000, 200), (800, 200)),
+    ],
+)
+def test_a_thumbnail_has_a_short_side_of_256_at_most_and_is_never_enlarged(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    with Image.open(io.BytesIO(thumbnail(saved(two_halves(size=size), "JPEG")))) as made:
+        assert (made.format, made.mode) == ("JPEG", "RGB")
+        assert made.size == expected
+        assert min(made.size) <= SHORT_SIDE
+
+
+def test_a_thumbnail_of_a_thumbnail_keeps_its_size() -> None:
+    once = thumbnail(saved(two_halves(size=(1000, 700)), "PNG"))
+    with Image.open(io.BytesIO(once)) as first, Image.open(io.BytesIO(thumbnail(once))) as second:
+        assert first.size == second.size

@@ -1,0 +1,199 @@
+"""Merging against brute force over all rows of all endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.router.merge import EndpointHits, MergedHit, merge, unsettled
+
+TIERS = ("live", "hourly", "daily")
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    endpoint: int
+    listing_id: str
+    version: int
+    photo_number: int
+    scores: tuple[float, ...]
+    """One a query."""
+
+
+def answer_of(rows: Sequence[StoredRow], endpoint: int, queries: int, asked: int) -> EndpointHits:
+    """Answer as an endpoint does: nearest listings, of each the newest version that was found."""
+    counts, columns = [], []
+    for query in range(queries):
+        best: dict[str, tuple[StoredRow, float]] = {}
+        own = [row for row in rows if row.endpoint == endpoint]
+        for row in sorted(own, key=lambda row: -row.scores[query]):
+            known = best.get(row.listing_id)
+            if known is None and len(best) == asked:
+                break
+            if known is None or known[0].version < row.version:
+                best[row.listing_id] = (row, row.scores[query])
+        found = sorted(best.values(), key=lambda hit: -hit[1])
+        counts.append(len(found))
+        columns += found
+    return EndpointHits(
+        tier=TIERS[endpoint],
+        asked=asked,
+        counts=counts,
+        listing_ids=[row.listing_id for row, _ in columns],
+        versions=[row.version for row, _ in columns],
+        photo_numbers=[row.photo_number for row, _ in columns],
+        scores=[score for _, score in columns],
+    )
+
+
+def settle(rows: Sequence[StoredRow], queries: int, k: int, leave_out: str = "") -> list[MergedHit]:
+    """Ask the endpoints for no more than k at first, and deeper until nothing is held back."""
+    answers = [answer_of(rows, endpoint, queries, k) for endpoint in range(len(TIERS))]
+    count = k
+    while True:
+        merged = merge(answers, k, leave_out=leave_out)
+        deeper = unsettled(answers, merged, k, most=1000)
+        if not deeper:
+            return merged
+        count *= 2
+        for endpoint in deeper:
+            answers[endpoint] = answer_of(rows, endpoint, queries, count)
+
+
+def best_rows(rows: Sequence[StoredRow]) -> dict[str, tuple[int, float]]:
+    """Return each listing's newest version and the best score of its rows."""
+    best: dict[str, tuple[int, float]] = {}
+    for row in rows:
+        hit = (row.version, max(row.scores))
+        best[row.listing_id] = max(hit, best.get(row.listing_id, hit))
+    return best
+
+
+@st.composite
+def stored_rows(draw: st.DrawFn, versions: int) -> tuple[list[StoredRow], int]:
+    """Return rows whose scores all differ, and the number of queries."""
+    queries = draw(st.integers(1, 3))
+    size = draw(st.integers(0, 40))
+    order = draw(st.permutations(range(size * queries)))
+    rows = {}
+    for number in range(size):
+        row = StoredRow(
+            endpoint=draw(st.integers(0, len(TIERS) - 1)),
+            listing_id=f"listing-{draw(st.integers(0, 9))}",
+            version=draw(st.integers(1, versions)),
+            photo_number=draw(st.integers(0, 3)),
+            scores=tuple(order[number * queries + q] / 256 for q in range(queries)),
+        )
+        rows[row.endpoint, row.listing_id, row.version, row.photo_number] = row
+    return list(rows.values()), queries
+
+
+@given(stored_rows(versions=1), st.integers(1, 8))
+def test_with_one_visible_version_the_answer_is_that_of_brute_force(
+    stored: tuple[list[StoredRow], int], k: int
+) -> None:
+    rows, queries = stored
+    expected = sorted(
+        ((-score, listing) for listing, (_, score) in best_rows(rows).items()),
+    )[:k]
+    assert [(-hit.score, hit.listing_id) for hit in settle(rows, queries, k)] == expected
+
+
+@given(stored_rows(versions=3), st.integers(1, 8))
+def test_versions_that_shadow_each_other_make_the_answer_neither_short_nor_wrong(
+    stored: tuple[list[StoredRow], int], k: int
+) -> None:
+    rows, queries = stored
+    hits = settle(rows, queries, k)
+    newest = best_rows(rows)
+    assert len({hit.listing_id for hit in hits}) == len(hits) == min(k, len(newest))
+    assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.listing_id))
+    least = hits[-1].score if len(hits) == k else -1.0
+    shown = {hit.listing_id: (hit.version, hit.score) for hit in hits}
+    for listing, (version, score) in newest.items():
+        if score > least:
+            assert shown[listing] == (version, score), "a better hit was held back"
+    for hit in hits:
+        assert hit.score == max(
+            max(row.scores)
+            for row in rows
+            if (row.listing_id, row.version) == (hit.listing_id, hit.version)
+        )
+
+
+@given(stored_rows(versions=1), st.integers(1, 8), st.integers(0, 9))
+def test_a_listing_left_out_leaves_no_gap(
+    stored: tuple[list[StoredRow], int], k: int, number: int
+) -> None:
+    rows, queries = stored
+    left_out = f"listing-{number}"
+    others = [row for row in rows if row.listing_id != left_out]
+    hits = settle(rows, queries, k, leave_out=left_out)
+    assert [(hit.listing_id, hit.score) for hit in hits] == [
+        (hit.listing_id, hit.score) for hit in settle(others, queries, k)
+    ]
+
+
+@given(stored_rows(versions=3), st.integers(1, 8))
+def test_the_order_in_which_endpoints_answer_does_not_matter(
+    stored: tuple[list[StoredRow], int], k: int
+) -> None:
+    rows, queries = stored
+    answers = [answer_of(rows, endpoint, queries, k) for endpoint in range(len(TIERS))]
+    turned = answers[1:] + answers[:1]
+
+    def shown(hits: list[MergedHit]) -> list[tuple[object, ...]]:
+        return [(h.listing_id, h.version, h.photo_number, h.score, h.tier) for h in hits]
+
+    assert shown(merge(answers, k)) == shown(merge(turned, k))
+
+
+def hits_of(tier: str, *rows: tuple[str, int, int, float], asked: int = 10) -> EndpointHits:
+    ids, versions, photos, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return EndpointHits(tier, asked, [len(rows)], ids, versions, photos, scores)
+
+
+def test_an_older_version_is_not_shown_though_it_is_nearer() -> None:
+    sealed = hits_of("hourly", ("lamp", 1, 0, 0.99), ("mug", 1, 0, 0.5))
+    live = hits_of("live", ("lamp", 2, 3, 0.4))
+    merged = merge([sealed, live], 10)
+    assert [(hit.listing_id, hit.version, hit.photo_number) for hit in merged] == [
+        ("mug", 1, 0),
+        ("lamp", 2, 3),
+    ]
+    assert [hit.tier for hit in merged] == ["hourly", "live"]
+
+
+def test_a_row_in_two_tiers_is_one_hit_of_the_freshest_tier() -> None:
+    answers = [hits_of("hourly", ("lamp", 1, 0, 0.75)), hits_of("live", ("lamp", 1, 0, 0.75))]
+    for order in (answers, answers[::-1]):
+        assert [hit.tier for hit in merge(order, 10)] == ["live"]
+
+
+def test_a_row_that_scores_better_in_one_tier_names_that_tier() -> None:
+    answers = [hits_of("hourly", ("lamp", 1, 1, 0.76)), hits_of("live", ("lamp", 1, 0, 0.75))]
+    assert [(hit.tier, hit.photo_number) for hit in merge(answers, 10)] == [("hourly", 1)]
+
+
+def test_equal_scores_are_ordered_by_listing_id() -> None:
+    answers = [
+        hits_of("live", ("b", 1, 0, 0.5), ("c", 1, 0, 0.5)),
+        hits_of("daily", ("a", 1, 0, 0.5)),
+    ]
+    assert [hit.listing_id for hit in merge(answers, 2)] == ["a", "b"]
+
+
+def test_an_endpoint_that_had_fewer_hits_than_asked_for_is_settled() -> None:
+    answer = hits_of("live", ("lamp", 1, 0, 0.1), asked=2)
+    assert unsettled([answer], merge([answer], 5), 5, most=1000) == []
+
+
+def test_an_endpoint_that_may_hold_back_a_nearer_listing_is_not_settled() -> None:
+    sealed = hits_of("hourly", ("lamp", 1, 0, 0.9), ("mug", 1, 0, 0.8), asked=2)
+    live = hits_of("live", ("lamp", 2, 0, 0.1), ("mug", 2, 0, 0.1), ("hat", 1, 0, 0.2), asked=4)
+    merged = merge([sealed, live], 2)
+    assert unsettled([sealed, live], merged, 2, most=1000) == [0]
+    assert unsettled([sealed, live], merged, 2, most=2) == [], "it gives no more than that"
