@@ -1,0 +1,77 @@
+"""Starts the router: ``python -m services.router``."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import grpc
+
+from services.router.embedding import Embedding
+from services.router.endpoints import EndpointWatch
+from services.router.fan_out import Fleet
+from services.router.handlers import SearchHandlers
+from services.router.locate import Locator
+from services.router.positions import KnownPositions
+from services.router.search import Searcher
+from services.router.settings import RouterSettings
+from shashin.discovery.file import FileDiscovery
+from shashin.rpc.server import grpc_server
+from shashin.service.runtime import Runtime, run_service
+from shashin.v1 import search_pb2_grpc
+
+
+async def serve(runtime: Runtime[RouterSettings]) -> None:
+    """Run the router until SIGTERM."""
+    settings = runtime.settings
+    model_id, dimensions = settings.model_id, settings.dimensions
+    positions = KnownPositions()
+    async with AsyncExitStack() as stack:
+        fleet = Fleet()
+        stack.push_async_callback(fleet.close)
+        watch = EndpointWatch(
+            FileDiscovery(settings.discovery),
+            fleet,
+            positions,
+            runtime.health,
+            runtime.stopping,
+            model_id=model_id,
+            dimensions=dimensions,
+            discovery_seconds=settings.discovery_seconds,
+            describe_seconds=settings.describe_seconds,
+        )
+        handlers = SearchHandlers(
+            Searcher(
+                fleet,
+                positions,
+                Embedding(fleet, model_id, dimensions),
+                model_id=model_id,
+                dimensions=dimensions,
+                deadline_ms=settings.deadline_ms,
+            ),
+            Locator(
+                fleet,
+                model_id=model_id,
+                dimensions=dimensions,
+                deadline_ms=settings.deadline_ms,
+            ),
+            watch,
+            model_id=model_id,
+        )
+
+        def add(server: grpc.aio.Server) -> None:
+            search_pb2_grpc.add_SearchServiceServicer_to_server(handlers, server)
+
+        port = await stack.enter_async_context(
+            grpc_server(
+                add,
+                host=settings.grpc_host,
+                port=settings.grpc_port,
+                drain_seconds=settings.drain_seconds,
+            )
+        )
+        runtime.log.info("serving", grpc_port=port, model_id=model_id)
+        await runtime.run_until_stopped(watch.follow_discovery(), watch.describe())
+
+
+if __name__ == "__main__":
+    run_service("router", RouterSettings, serve)

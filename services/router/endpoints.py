@@ -1,0 +1,188 @@
+"""Watching the endpoints: discovery is followed, and each endpoint is asked what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.router import metrics
+from services.router.fan_out import Fleet, Peer, ask_all
+from services.router.positions import AnswerCoverage, KnownPositions, answer_coverage, joined
+from services.router.reports import positions_in, ranges_in
+from shashin.discovery.protocol import Discovery, Endpoint
+from shashin.errors import ShashinError
+from shashin.index.coverage import OffsetRange, Position, merge_ranges
+from shashin.service.health import Health
+from shashin.service.logging import get_logger
+from shashin.service.runtime import sleep_unless
+from shashin.v1 import index_pb2
+
+CONDITION = "index endpoints"
+
+_LEAST_DESCRIBE_TIMEOUT = 1.0
+"""Seconds that an endpoint may take to describe itself, however short the interval is."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class EndpointState:
+    """What is known of one index endpoint."""
+
+    endpoint: Endpoint
+    tier: str
+    error: str = "not described yet"
+    """Empty when it is ready."""
+    shards: int = 0
+    rows: int = 0
+    hidden_rows: int = 0
+    covered: tuple[OffsetRange, ...] = ()
+    positions: tuple[tuple[int, Position], ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it described itself and holds the active model."""
+        return not self.error
+
+
+class EndpointWatch:
+    """Keeps the fleet in step with discovery, and knows what each endpoint holds."""
+
+    def __init__(
+        self,
+        discovery: Discovery,
+        fleet: Fleet,
+        positions: KnownPositions,
+        health: Health,
+        stopping: asyncio.Event,
+        *,
+        model_id: str,
+        dimensions: int,
+        discovery_seconds: float,
+        describe_seconds: float,
+    ) -> None:
+        self._discovery = discovery
+        self._fleet = fleet
+        self._positions = positions
+        self._health = health
+        self._stopping = stopping
+        self._model_id = model_id
+        self._dimensions = dimensions
+        self._discovery_seconds = discovery_seconds
+        self._describe_seconds = describe_seconds
+        self._states: dict[Endpoint, EndpointState] = {}
+        self._known_before: Mapping[int, Position] = {}
+        self._changed = asyncio.Event()
+        health.require(CONDITION, waiting_for="an index endpoint that describes itself")
+
+    def states(self) -> list[EndpointState]:
+        """Return one state for each index endpoint in discovery, by name."""
+        return [
+            self._states.get(endpoint, EndpointState(endpoint, endpoint.tier))
+            for endpoint in self._fleet.index_endpoints()
+        ]
+
+    def coverage(self) -> AnswerCoverage:
+        """Return what the ready endpoints hold of the log."""
+        ready = [state for state in self.states() if state.ready]
+        return answer_coverage(
+            (r for state in ready for r in state.covered),
+            joined(p for state in ready for p in state.positions),
+            self._known_before,
+        )
+
+    async def follow_discovery(self) -> None:
+        """Follow discovery until stopped."""
+        beat = self._health.heartbeat("follower of discovery")
+        while not self._stopping.is_set():
+            beat.beat()
+            try:
+                if self._fleet.sync(await self._discovery.endpoints()):
+                    self._changed.set()
+            except ShashinError as error:
+                log.warning("discovery does not answer: endpoints stay", error=error.message)
+            await sleep_unless(self._stopping, self._discovery_seconds)
+        self._changed.set()
+
+    async def describe(self) -> None:
+        """Ask every endpoint what it holds, again and again, at once when endpoints change."""
+        beat = self._health.heartbeat("describer of endpoints")
+        while not self._stopping.is_set():
+            beat.beat()
+            self._changed.clear()
+            await self.describe_once()
+            await sleep_unless(self._changed, self._describe_seconds)
+
+    async def describe_once(self) -> None:
+        """Ask every endpoint once, and act on the answers."""
+        known_before = self._positions.snapshot()
+        timeout = max(self._describe_seconds, _LEAST_DESCRIBE_TIMEOUT)
+        with self._fleet.hold_index_peers() as peers:
+            asked = await ask_all(
+                peers,
+                lambda peer: peer.index.Describe(index_pb2.DescribeRequest(), timeout=timeout),
+                method="Describe",
+                model_id=self._model_id,
+                check=self._fault,
+            )
+            tiers = {peer.endpoint: peer.tier for peer in peers}
+        states = {peer.endpoint: _state(peer, answer) for peer, answer in asked.answers}
+        for failure in asked.failures:
+            endpoint = failure.endpoint
+            states[endpoint] = EndpointState(endpoint, tiers[endpoint], error=failure.error)
+        self._log_changes(states)
+        self._states, self._known_before = states, known_before
+        self._positions.learn(joined(p for s in states.values() for p in s.positions))
+        self._publish()
+
+    def _fault(self, answer: index_pb2.DescribeResponse) -> str | None:
+        if answer.dimensions == self._dimensions:
+            return None
+        return (
+            f"it holds vectors of {answer.dimensions} dimensions; SHASHIN_DIMENSIONS of the router "
+            f"is {self._dimensions}"
+        )
+
+    def _log_changes(self, states: Mapping[Endpoint, EndpointState]) -> None:
+        for endpoint, state in states.items():
+            before = self._states.get(endpoint)
+            if before is None or before.ready != state.ready:
+                log.info(
+                    "endpoint is ready" if state.ready else "endpoint is not ready",
+                    endpoint=endpoint.name,
+                    tier=state.tier,
+                    error=state.error or None,
+                )
+
+    def _publish(self) -> None:
+        states, coverage = self.states(), self.coverage()
+        metrics.COVERAGE_COMPLETE.set(coverage.complete)
+        metrics.MISSING_OFFSETS.set(coverage.missing_offsets)
+        metrics.UNKNOWN_PARTITIONS.set(len(coverage.unknown_partitions))
+        counts = Counter((state.tier, state.ready) for state in states)
+        metrics.ENDPOINTS.clear()
+        for tier in sorted({state.tier for state in states}):
+            metrics.ENDPOINTS.labels(tier, "ready").set(counts[tier, True])
+            metrics.ENDPOINTS.labels(tier, "unready").set(counts[tier, False])
+        if any(state.ready for state in states):
+            self._health.set_ready(CONDITION)
+        elif states:
+            errors = "; ".join(f"{state.endpoint.name}: {state.error}" for state in states)
+            self._health.set_unready(CONDITION, f"none of {len(states)} is ready: {errors}")
+        else:
+            self._health.set_unready(CONDITION, "discovery names none")
+
+
+def _state(peer: Peer, answer: index_pb2.DescribeResponse) -> EndpointState:
+    return EndpointState(
+        endpoint=peer.endpoint,
+        tier=peer.tier or answer.tier,
+        error="",
+        shards=len(answer.shards),
+        rows=answer.rows,
+        hidden_rows=answer.hidden_rows,
+        covered=tuple(merge_ranges(r for shard in answer.shards for r in ranges_in(shard.ranges))),
+        positions=tuple(positions_in(answer.positions)),
+    )

@@ -1,0 +1,139 @@
+"""SearchService: protobuf in, the router's own types through, protobuf out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+
+from services.router.endpoints import EndpointWatch
+from services.router.fan_out import Failure
+from services.router.locate import Locator
+from services.router.positions import AnswerCoverage
+from services.router.queries import Query
+from services.router.search import SearchAnswer, Searcher
+from shashin.index.messages import range_messages
+from shashin.v1 import search_pb2, search_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
+    """Answers the app; errors become statuses in the server's interceptor."""
+
+    def __init__(
+        self, searcher: Searcher, locator: Locator, watch: EndpointWatch, *, model_id: str
+    ) -> None:
+        self._searcher = searcher
+        self._locator = locator
+        self._watch = watch
+        self._model_id = model_id
+
+    async def Search(  # noqa: N802
+        self, request: search_pb2.SearchRequest, context: Context
+    ) -> search_pb2.SearchResponse:
+        """Search by a photo, a vector or a listing."""
+        answer = await self._searcher.search(query_of(request), context.time_remaining())
+        return answer_message(answer, self._model_id)
+
+    async def Locate(  # noqa: N802
+        self, request: search_pb2.LocateRequest, context: Context
+    ) -> search_pb2.LocateResponse:
+        """Say which listings can be found, and where."""
+        located = await self._locator.locate(request.listing_ids, context.time_remaining())
+        return search_pb2.LocateResponse(
+            locations=[
+                search_pb2.Location(
+                    listing_id=listing.listing_id,
+                    version=listing.version,
+                    photo_numbers=listing.photo_numbers,
+                    tiers=listing.tiers_in_order,
+                )
+                for listing in located.listings
+            ],
+            failed_endpoints=failure_messages(located.failures),
+        )
+
+    async def Status(  # noqa: N802
+        self, request: search_pb2.StatusRequest, context: Context
+    ) -> search_pb2.StatusResponse:
+        """Say what each endpoint held when it was last asked, and the coverage of all."""
+        del request, context
+        return search_pb2.StatusResponse(
+            model_id=self._model_id,
+            endpoints=[
+                search_pb2.EndpointStatus(
+                    name=state.endpoint.name,
+                    address=state.endpoint.address,
+                    tier=state.tier,
+                    ready=state.ready,
+                    error=state.error,
+                    shards=state.shards,
+                    rows=state.rows,
+                    hidden_rows=state.hidden_rows,
+                    covered=range_messages(state.covered),
+                )
+                for state in self._watch.states()
+            ],
+            coverage=coverage_message(self._watch.coverage()),
+        )
+
+
+def query_of(request: search_pb2.SearchRequest) -> Query:
+    """Return the query of a request."""
+    kind = request.WhichOneof("query")
+    return Query(
+        photo=request.photo if kind == "photo" else None,
+        vector=request.vector if kind == "vector" else None,
+        listing_id=request.listing_id if kind == "listing_id" else None,
+        k=request.k,
+        row_filter=request.filter,
+        deadline_ms=request.deadline_ms,
+    )
+
+
+def answer_message(answer: SearchAnswer, model_id: str) -> search_pb2.SearchResponse:
+    """Return the message of an answer."""
+    return search_pb2.SearchResponse(
+        hits=[
+            search_pb2.Hit(
+                listing_id=hit.found.listing_id,
+                version=hit.found.version,
+                photo_number=hit.found.photo_number,
+                score=hit.found.score,
+                attributes=hit.attributes,
+                tier=hit.found.tier,
+            )
+            for hit in answer.hits
+        ],
+        coverage=coverage_message(answer.coverage),
+        failed_endpoints=failure_messages(answer.failures),
+        model_id=model_id,
+        timings=search_pb2.Timings(
+            embed=answer.timings.embed,
+            fan_out=answer.timings.fan_out,
+            merge=answer.timings.merge,
+            total=answer.timings.total,
+        ),
+        endpoints=answer.endpoints,
+    )
+
+
+def coverage_message(coverage: AnswerCoverage) -> search_pb2.Coverage:
+    """Return the message of coverage."""
+    return search_pb2.Coverage(
+        complete=coverage.complete,
+        missing=range_messages(coverage.missing),
+        unknown_partitions=coverage.unknown_partitions,
+    )
+
+
+def failure_messages(failures: Iterable[Failure]) -> list[search_pb2.FailedEndpoint]:
+    """Return the messages of endpoints that failed."""
+    return [
+        search_pb2.FailedEndpoint(
+            name=failure.endpoint.name, address=failure.endpoint.address, error=failure.error
+        )
+        for failure in failures
+    ]

@@ -1,0 +1,55 @@
+"""Locate: which listings a search can find now, and in which tiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.router.deadline import Deadline
+from services.router.fan_out import Failure, Fleet, nobody_answered
+from services.router.lookup import FoundListing, checked_ids, look_up
+
+
+@dataclass(frozen=True)
+class Located:
+    """The listings that were found, in the order asked for, and the endpoints that failed."""
+
+    listings: list[FoundListing]
+    failures: list[Failure]
+
+
+class Locator:
+    """Looks listings up on the endpoints of one model."""
+
+    def __init__(self, fleet: Fleet, *, model_id: str, dimensions: int, deadline_ms: int) -> None:
+        self._fleet = fleet
+        self._model_id = model_id
+        self._dimensions = dimensions
+        self._deadline_seconds = deadline_ms / 1000
+
+    async def locate(self, listing_ids: Sequence[str], caller_seconds: float | None) -> Located:
+        """Return where listings are; ``caller_seconds`` None takes the router's own deadline.
+
+        Raises:
+            InvalidQuery: when there are no ids, too many, or one cannot be an id.
+            NoEndpoint: when no endpoint answers.
+            DeadlineExceeded: when none answers in time.
+        """
+        ids = checked_ids(listing_ids)
+        # A thousand listings over many shards may take longer than a search: the caller decides.
+        deadline = Deadline.within(
+            self._deadline_seconds if caller_seconds is None else caller_seconds
+        )
+        with self._fleet.hold_index_peers() as peers:
+            if not peers:
+                raise nobody_answered((), deadline.seconds)
+            found, failures = await look_up(
+                peers,
+                ids,
+                model_id=self._model_id,
+                dimensions=self._dimensions,
+                with_vectors=False,
+                deadline=deadline,
+            )
+        listings = [found[listing_id] for listing_id in ids if listing_id in found]
+        return Located(listings, failures)

@@ -1,0 +1,144 @@
+"""Looking listings up on every endpoint: their newest visible version, and where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from services.router.deadline import Deadline
+from services.router.fan_out import WRONG_MODEL, Failure, Peer, Round, ask_all, nobody_answered
+from services.router.queries import GREATEST_LISTINGS, check_listing_id, unit_length
+from shashin.errors import InvalidQuery, ListingNotFound, NoEndpoint
+from shashin.v1 import index_pb2
+
+GREATEST_QUERIES = 64
+"""Query vectors that one IndexService.Search takes."""
+
+_TIERS = ("live", "hourly", "daily", "monthly")
+
+
+@dataclass
+class FoundListing:
+    """The newest visible version of a listing."""
+
+    listing_id: str
+    version: int
+    vectors: dict[int, bytes] = field(default_factory=dict)
+    """Photo number to vector, little-endian float32; empty bytes when vectors were not asked for."""
+    tiers: set[str] = field(default_factory=set)
+
+    @property
+    def photo_numbers(self) -> list[int]:
+        """The searchable photos, sorted."""
+        return sorted(self.vectors)
+
+    @property
+    def tiers_in_order(self) -> list[str]:
+        """The tiers that hold it, the freshest first."""
+        known = [tier for tier in _TIERS if tier in self.tiers]
+        return known + sorted(self.tiers.difference(_TIERS))
+
+
+def newest_versions(
+    rows: Iterable[tuple[str, index_pb2.LookupRow]],
+) -> dict[str, FoundListing]:
+    """Return each listing's newest version; ``rows`` are rows with the tier that holds them."""
+    found: dict[str, FoundListing] = {}
+    for tier, row in rows:
+        listing = found.get(row.listing_id)
+        if listing is None or listing.version < row.version:
+            listing = found[row.listing_id] = FoundListing(row.listing_id, row.version)
+        if listing.version == row.version:
+            listing.vectors.setdefault(row.photo_number, row.vector)
+            listing.tiers.add(tier)
+    return found
+
+
+def checked_ids(listing_ids: Sequence[str]) -> list[str]:
+    """Return the ids, each once, in the order given.
+
+    Raises:
+        InvalidQuery: when there are none or too many, or one cannot be an id.
+    """
+    if not 1 <= len(listing_ids) <= GREATEST_LISTINGS:
+        raise InvalidQuery(
+            f"listing_ids has {len(listing_ids)} ids; expected 1 to {GREATEST_LISTINGS}: ask in "
+            "several calls"
+        )
+    for number, listing_id in enumerate(listing_ids):
+        check_listing_id(f"listing_ids[{number}]", listing_id)
+    return list(dict.fromkeys(listing_ids))
+
+
+async def look_up(
+    peers: Sequence[Peer],
+    listing_ids: Sequence[str],
+    *,
+    model_id: str,
+    dimensions: int,
+    with_vectors: bool,
+    deadline: Deadline,
+) -> tuple[dict[str, FoundListing], list[Failure]]:
+    """Return the listings that were found, and the endpoints that failed.
+
+    Raises:
+        NoEndpoint: when no endpoint answers.
+        DeadlineExceeded: when none answers in time.
+    """
+    request = index_pb2.LookupRequest(
+        model_id=model_id, listing_ids=listing_ids, with_vectors=with_vectors
+    )
+
+    def fault(answer: index_pb2.LookupResponse) -> str | None:
+        if with_vectors and any(len(row.vector) != 4 * dimensions for row in answer.rows):
+            return (
+                f"it answered with vectors that have not {dimensions} dimensions, "
+                f"{4 * dimensions} bytes"
+            )
+        return None
+
+    asked: Round[index_pb2.LookupResponse] = await ask_all(
+        peers,
+        lambda peer: peer.index.Lookup(request, timeout=deadline.left()),
+        method="Lookup",
+        model_id=model_id,
+        check=fault,
+    )
+    if not asked.answers:
+        raise nobody_answered(asked.failures, deadline.seconds)
+    found = newest_versions(
+        (peer.tier, row) for peer, answer in asked.answers for row in answer.rows
+    )
+    return found, asked.failures
+
+
+def queries_of(
+    listing_id: str, found: FoundListing | None, failures: Sequence[Failure]
+) -> npt.NDArray[np.float32]:
+    """Return a listing's vectors as queries, (m, dimensions) float32 of unit length, m up to 64.
+
+    Raises:
+        ListingNotFound: when it is not searchable.
+        NoEndpoint: when it was not found, but an endpoint that may hold it failed.
+    """
+    vectors = []
+    if found is not None:
+        for photo_number in found.photo_numbers[:GREATEST_QUERIES]:
+            vector = np.frombuffer(found.vectors[photo_number], dtype="<f4").astype(np.float64)
+            if np.isfinite(vector).all() and vector.any():
+                vectors.append(vector)
+    if vectors:
+        return unit_length(np.stack(vectors))
+    lost = [failure for failure in failures if failure.status != WRONG_MODEL]
+    if lost:
+        raise NoEndpoint(
+            f"listing {listing_id!r} is on none of the endpoints that answered, but these did not: "
+            f"{'; '.join(map(str, lost))}"
+        )
+    raise ListingNotFound(
+        f"listing {listing_id!r} is not searchable: it is unknown, hidden, or its photos are not "
+        "indexed yet"
+    )

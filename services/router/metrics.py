@@ -1,0 +1,41 @@
+"""Metrics of the router."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+SEARCH_SECONDS = Histogram(
+    "shashin_router_search_seconds",
+    "Time of a search by stage: embed (a photo), lookup (a listing's vectors), fan_out, merge, "
+    "total; in seconds.",
+    ["stage"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5),
+)
+FAILED_CALLS = Counter(
+    "shashin_router_failed_calls",
+    "Calls to index endpoints that failed, by gRPC status.",
+    ["method", "tier", "status"],
+)
+FAILED_EMBEDS = Counter(
+    "shashin_router_failed_embeds",
+    "Calls to embedders that failed for a reason other than the photo, by gRPC status.",
+    ["status"],
+)
+DEEPER_ROUNDS = Counter(
+    "shashin_router_deeper_rounds",
+    "Times that endpoints were asked for more hits, because newer versions superseded too many.",
+)
+INCOMPLETE_ANSWERS = Counter(
+    "shashin_router_incomplete_answers", "Searches whose coverage was not complete."
+)
+COVERAGE_COMPLETE = Gauge(
+    "shashin_router_coverage_complete",
+    "1 while the ready endpoints hold the log from its horizon to the live position, else 0.",
+)
+MISSING_OFFSETS = Gauge(
+    "shashin_router_missing_offsets", "Offsets of the log that no ready endpoint holds."
+)
+UNKNOWN_PARTITIONS = Gauge(
+    "shashin_router_unknown_partitions", "Partitions whose live position no endpoint reports."
+)
+ENDPOINTS = Gauge("shashin_router_endpoints", "Index endpoints in discovery.", ["tier", "state"])

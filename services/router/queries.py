@@ -1,0 +1,149 @@
+"""Queries: what may be asked. Each refusal names the field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from shashin.errors import InvalidQuery, PhotoEmpty, PhotoTooLarge
+from shashin.v1 import index_pb2
+
+DEFAULT_K, GREATEST_K = 10, 500
+GREATEST_DEADLINE_MS = 60_000
+GREATEST_PHOTO_BYTES = 16 * 1024 * 1024
+GREATEST_ID_BYTES = 256
+GREATEST_LISTINGS = 1000
+"""Listing ids that one Locate may name."""
+
+_GREATEST_CHOICES = 1000
+
+
+@dataclass(frozen=True)
+class Query:
+    """One search: exactly one of photo, vector and listing id is given."""
+
+    photo: bytes | None = None
+    vector: bytes | None = None
+    """Little-endian float32, 4 bytes a dimension."""
+    listing_id: str | None = None
+    k: int = 0
+    """Listings wanted, 1 to 500; 0 means 10."""
+    row_filter: index_pb2.Filter = field(default_factory=index_pb2.Filter)
+    deadline_ms: int = 0
+    """1 to 60000; 0 means the router's default."""
+
+
+def checked(query: Query) -> Query:
+    """Return the query with its defaults filled in.
+
+    Raises:
+        InvalidQuery: naming the field that is wrong.
+        PhotoEmpty: when the photo has no bytes.
+        PhotoTooLarge: when it has more than 16 MiB.
+    """
+    given = [kind for kind in ("photo", "vector", "listing_id") if getattr(query, kind) is not None]
+    if len(given) != 1:
+        raise InvalidQuery(
+            f"the query has {' and '.join(given) or 'nothing to search for'}; expected exactly one "
+            "of photo, vector and listing_id"
+        )
+    if not 0 <= query.k <= GREATEST_K:
+        raise InvalidQuery(
+            f"k is {query.k}; expected 1 to {GREATEST_K}, or 0 for the default of {DEFAULT_K}"
+        )
+    if not 0 <= query.deadline_ms <= GREATEST_DEADLINE_MS:
+        raise InvalidQuery(
+            f"deadline_ms is {query.deadline_ms}; expected 1 to {GREATEST_DEADLINE_MS}, or 0 for "
+            "the router's default"
+        )
+    if query.listing_id is not None:
+        check_listing_id("listing_id", query.listing_id)
+    if query.photo is not None:
+        _check_photo(query.photo)
+    _check_filter(query.row_filter)
+    return replace(query, k=query.k or DEFAULT_K)
+
+
+def check_listing_id(name: str, listing_id: str) -> None:
+    """Refuse what cannot be a listing's id.
+
+    Raises:
+        InvalidQuery: naming the field.
+    """
+    size = len(listing_id.encode())
+    if not 1 <= size <= GREATEST_ID_BYTES:
+        raise InvalidQuery(f"{name} has {size} bytes; expected 1 to {GREATEST_ID_BYTES}")
+
+
+def _check_photo(photo: bytes) -> None:
+    if not photo:
+        raise PhotoEmpty("photo has no bytes; expected an image file")
+    if len(photo) > GREATEST_PHOTO_BYTES:
+        raise PhotoTooLarge(
+            f"photo has {len(photo)} bytes; expected at most {GREATEST_PHOTO_BYTES}: send a "
+            "smaller one, 256 pixels on the short side are enough"
+        )
+
+
+def _check_filter(row_filter: index_pb2.Filter) -> None:
+    for name, choices in (
+        ("filter.categories", row_filter.categories),
+        ("filter.brands", row_filter.brands),
+    ):
+        if len(choices) > _GREATEST_CHOICES:
+            raise InvalidQuery(
+                f"{name} names {len(choices)} choices; expected at most {_GREATEST_CHOICES}"
+            )
+    for bound in ("min_price_minor", "max_price_minor"):
+        if row_filter.HasField(bound) and getattr(row_filter, bound) < 0:
+            raise InvalidQuery(
+                f"filter.{bound} is {getattr(row_filter, bound)}; prices are 0 or more"
+            )
+    least, most = row_filter.min_price_minor, row_filter.max_price_minor
+    both = row_filter.HasField("min_price_minor") and row_filter.HasField("max_price_minor")
+    if both and least > most:
+        raise InvalidQuery(
+            f"filter.min_price_minor is {least} and filter.max_price_minor is {most}: no price is "
+            "both"
+        )
+    currency = row_filter.currency
+    if currency and not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
+        raise InvalidQuery(
+            f"filter.currency is {currency!r}; expected three letters such as JPY, or nothing"
+        )
+    since, until = row_filter.listed_from, row_filter.listed_to
+    if row_filter.HasField("listed_from") and row_filter.HasField("listed_to") and since >= until:
+        raise InvalidQuery(
+            f"filter.listed_from is {since} and filter.listed_to is {until}: the end is exclusive, "
+            "so no time is between"
+        )
+
+
+def query_vector(data: bytes, dimensions: int) -> npt.NDArray[np.float32]:
+    """Return the query of a vector's bytes, (1, dimensions) float32 of unit length.
+
+    Raises:
+        InvalidQuery: when it has another length, numbers that are not finite, or no direction.
+    """
+    if len(data) != 4 * dimensions:
+        raise InvalidQuery(
+            f"vector has {len(data)} bytes; the active model has {dimensions} dimensions, "
+            f"{4 * dimensions} bytes of little-endian float32"
+        )
+    vector = np.frombuffer(data, dtype="<f4").astype(np.float64)[None, :]
+    if not np.isfinite(vector).all():
+        raise InvalidQuery("vector holds numbers that are not finite")
+    if not vector.any():
+        raise InvalidQuery("vector is all zeros: it has no direction to search in")
+    return unit_length(vector)
+
+
+def unit_length(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Return the rows, (n, dimensions), none of them zero, at unit length."""
+    # In float64 the squares of any float32 neither overflow nor vanish.
+    unit: npt.NDArray[np.float32] = (
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    ).astype(np.float32)
+    return unit

@@ -1,0 +1,158 @@
+"""Search by a photo: the embedders that discovery names."""
+
+from __future__ import annotations
+
+import grpc
+import numpy as np
+import pytest
+
+from shashin.embedded.ports import free_port
+from shashin.v1 import search_pb2
+from tests.contract.router.running_router import (
+    FakeEmbedder,
+    Listing,
+    System,
+    hits,
+    shard_of,
+    vector_of,
+)
+
+PHOTO = (3.0 * vector_of("lamp")).astype("<f4").tobytes()
+"""What the fake embedder turns into the lamp's vector, though not of unit length."""
+
+
+async def search(system: System, photo: bytes = PHOTO) -> search_pb2.SearchResponse:
+    return await system.search(photo=photo, k=1)
+
+
+async def refusal(system: System, photo: bytes = PHOTO) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await search(system, photo)
+    return refused.value.code(), refused.value.details() or ""
+
+
+@pytest.fixture
+async def indexed(system: System) -> System:
+    await system.index("indexer", "live", shard_of([Listing("lamp"), Listing("mug")]))
+    await system.until_described()
+    return system
+
+
+async def settled(system: System, *names: str) -> None:
+    """Wait until discovery has been read again: an index endpoint comes after the embedders."""
+    await system.index("last", "hourly", shard_of([]))
+    await system.until_described()
+    assert {e.name for e in system.endpoints} >= set(names)
+
+
+async def test_a_photo_finds_the_listing_that_its_vector_is_of(indexed: System) -> None:
+    await indexed.embedder("embedder", FakeEmbedder())
+    await settled(indexed)
+    answer = await search(indexed)
+    assert hits(answer) == [("lamp", 1, 0)]
+    assert answer.hits[0].score == pytest.approx(1.0, abs=0.01), "the query has unit length"
+    assert answer.timings.embed > 0
+
+
+async def test_embedders_share_the_work(indexed: System) -> None:
+    embedders = [FakeEmbedder(), FakeEmbedder()]
+    for number, embedder in enumerate(embedders):
+        await indexed.embedder(f"embedder-{number}", embedder)
+    await settled(indexed)
+    for _ in range(6):
+        await search(indexed)
+    assert [embedder.calls for embedder in embedders] == [3, 3]
+
+
+async def test_an_embedder_that_cannot_answer_is_passed_over(indexed: System) -> None:
+    overloaded = FakeEmbedder(refusal=(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many photos"))
+    await indexed.embedder("overloaded", overloaded)
+    dead = await indexed.embedder("dead", FakeEmbedder())
+    await indexed.embedder("well", FakeEmbedder())
+    await settled(indexed)
+    await dead.stop()
+    for _ in range(3):
+        assert hits(await search(indexed)) == [("lamp", 1, 0)]
+    assert overloaded.calls > 0, "it was tried"
+
+
+async def test_without_an_embedder_only_photos_cannot_be_searched(indexed: System) -> None:
+    code, details = await refusal(indexed)
+    assert code == grpc.StatusCode.UNAVAILABLE
+    assert "no embedder is known" in details
+    assert not indexed.health.readiness_problems()
+    assert hits(await indexed.search(vector_of("lamp"), k=1)) == [("lamp", 1, 0)]
+
+
+async def test_when_no_embedder_answers_each_is_named(indexed: System) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    indexed.announce({"name": "gone", "role": "embedder", "tier": "", "address": address})
+    indexed.endpoints[0].name = "renamed"
+    indexed.announce({"name": "gone", "role": "embedder", "tier": "", "address": address})
+    await indexed.until_described()
+    code, details = await refusal(indexed)
+    assert code == grpc.StatusCode.UNAVAILABLE
+    assert f"gone at {address}: UNAVAILABLE" in details
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("PhotoUndecodable: it is cut short", "PhotoUndecodable: it is cut short"),
+        ("PhotoTooLarge: 60 megapixels", "PhotoTooLarge: 60 megapixels"),
+        ("something else", "InvalidQuery: something else"),
+    ],
+)
+async def test_what_the_embedder_says_of_a_bad_photo_reaches_the_caller(
+    indexed: System, said: str, expected: str
+) -> None:
+    refusing = (grpc.StatusCode.INVALID_ARGUMENT, said)
+    embedders = [FakeEmbedder(refusal=refusing), FakeEmbedder(refusal=refusing)]
+    for number, embedder in enumerate(embedders):
+        await indexed.embedder(f"embedder-{number}", embedder)
+    await settled(indexed)
+    assert await refusal(indexed) == (grpc.StatusCode.INVALID_ARGUMENT, expected)
+    assert sum(embedder.calls for embedder in embedders) == 1, "no other one is asked in vain"
+
+
+async def test_an_empty_photo_is_refused(indexed: System) -> None:
+    code, details = await refusal(indexed, b"")
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert details.startswith("PhotoEmpty")
+
+
+async def test_an_embedder_of_another_model_is_an_error_that_names_both(indexed: System) -> None:
+    await indexed.embedder("embedder", FakeEmbedder(model_id="other-model"))
+    await settled(indexed)
+    code, details = await refusal(indexed)
+    assert code == grpc.StatusCode.FAILED_PRECONDITION
+    assert "'other-model'" in details
+    assert "'test-model'" in details
+
+
+async def test_an_embedder_of_another_model_is_asked_last(indexed: System) -> None:
+    wrong, right = FakeEmbedder(model_id="other-model"), FakeEmbedder()
+    await indexed.embedder("a-wrong", wrong)
+    await indexed.embedder("b-right", right)
+    await settled(indexed)
+    for _ in range(6):
+        assert hits(await search(indexed)) == [("lamp", 1, 0)]
+    assert right.calls == 6
+    assert wrong.calls == 1
+
+
+async def test_vectors_of_another_length_are_not_searched_with(indexed: System) -> None:
+    await indexed.embedder("embedder", FakeEmbedder())
+    await settled(indexed)
+    code, details = await refusal(indexed, np.ones(8, dtype="<f4").tobytes())
+    assert code == grpc.StatusCode.FAILED_PRECONDITION
+    assert "8 dimensions" in details
+
+
+async def test_when_embedding_takes_too_long_the_deadline_is_the_error(indexed: System) -> None:
+    late = (grpc.StatusCode.DEADLINE_EXCEEDED, "the batch did not start in time")
+    await indexed.embedder("embedder", FakeEmbedder(refusal=late))
+    await settled(indexed)
+    code, details = await refusal(indexed)
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "embedder at 127.0.0.1" in details
