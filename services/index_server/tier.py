@@ -111,7 +111,7 @@ class TierFollower:
             except ShashinError as error:
                 bad[pointed.shard_id] = error.message
                 if self._bad.get(pointed.shard_id) != error.message:
-                    log.error(
+                    log.error(  # noqa: TRY400 - the message says all
                         "a shard cannot be served",
                         shard=pointed.shard_id,
                         error=error.message,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from shashin.cli.console import Stages
@@ -106,6 +106,9 @@ class System:
         """
         from shashin.kafka.topics import ensure_topics
 
+        if Path(options.model).is_file():  # noqa: ASYNC240 - once, at the start
+            # The embedder runs in another folder.
+            options = replace(options, model=str(Path(options.model).absolute()))  # noqa: ASYNC240
         model_id, dimensions = _describe_model(options.model)
         asked = {**asdict(options), "model_id": model_id}
         if control.supervisor_runs(self.folder):
