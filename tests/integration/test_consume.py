@@ -167,6 +167,13 @@ async def test_topics_with_unequal_partitions_are_refused(kafka: str) -> None:
     await admin.start()
     try:
         await admin.create_partitions({LISTINGS_EVENTS: NewPartitions(total_count=5)})
+
+        async def are_there() -> bool:
+            (described,) = await admin.describe_topics([LISTINGS_EVENTS])
+            return len(described["partitions"]) == 5
+
+        # The controller answers before the broker's metadata show it.
+        await until(are_there, "the new partitions are there")
     finally:
         await admin.close()
     with pytest.raises(UserError, match="different numbers of partitions"):
