@@ -67,6 +67,7 @@ async def measure(system: System, chosen: Sequence[str], runs: int) -> list[Figu
                 tell(f"run {run} of {runs}: {name}")
                 for quantity, value in (await MEASURES[name](workload)).items():
                     figures[quantity].runs.append(value)
+                await workload.clear()
     return [figure for figure in figures.values() if figure.runs]
 
 

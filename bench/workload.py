@@ -6,13 +6,13 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from shashin.cli.console import Stages
 from shashin.cli.demo_catalogue import DemoListing, render_listings
 from shashin.cli.demo_plan import plan_stream
 from shashin.cli.demo_stream import Streamer, probed_listings
-from shashin.cli.events import LISTED, listing_event, record_of
+from shashin.cli.events import LISTED, REMOVED, listing_event, record_of
 from shashin.cli.router_client import RouterClient, covered_records, embed
 from shashin.cli.system import System, UpOptions
 from shashin.kafka.producer import Producer
@@ -31,13 +31,25 @@ class Workload:
     producer: Producer
     router: RouterClient
     numbers: itertools.count[int]
+    on_sale: list[str] = field(default_factory=list)
 
     def fresh_listings(self, count: int) -> list[DemoListing]:
         """Return listings with new ids that share the rendered photos."""
-        return [
+        fresh = [
             replace(self.listings[i % len(self.listings)], listing_id=f"bench-{next(self.numbers)}")
             for i in range(count)
         ]
+        self.on_sale += [listing.listing_id for listing in fresh]
+        return fresh
+
+    async def clear(self) -> None:
+        """Remove every listing: those of the next run have the same photos, and would tie."""
+        await self.producer.send_all(
+            record_of(listing_event(listing_id, 2, REMOVED)) for listing_id in self.on_sale
+        )
+        while await self.router.locate(self.on_sale):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        self.on_sale.clear()
 
     def events(self, listings: Sequence[DemoListing]) -> list[events_pb2.ListingEvent]:
         """Return the events that list them."""

@@ -30,6 +30,26 @@ settings classes (`make docs`).
 """
 
 
+TAIL = """
+## The command
+
+`shashin` gives each service what it needs to run on one machine, and everything else that stands in
+its own environment. For itself it reads:
+
+| variable | same as | meaning |
+|---|---|---|
+| `SHASHIN_STATE` | `--state` | Folder that holds everything; `.shashin`. |
+| `SHASHIN_ROUTER` | `--router` | Router to ask instead of the one in the state folder. |
+| `SHASHIN_KAFKA` | `--kafka` | Kafka to use instead of the embedded one. |
+| `SHASHIN_CACHE` | | Folder for Kafka's jars; the user's cache unless set. |
+
+A model of your own has a name (`shashin model train --model-id`) that all services have to agree on:
+the embedder is told the model (`SHASHIN_MODEL`), the others its name and the length of its vectors
+(`SHASHIN_MODEL_ID`, `SHASHIN_DIMENSIONS`). `torchvision:resnet50` is named `torchvision-resnet50`.
+`shashin up --model` does all of that.
+"""
+
+
 def type_name(annotation: object) -> str:
     """Return a field's type as a person reads it."""
     if typing.get_origin(annotation) is typing.Literal:
@@ -70,7 +90,7 @@ def page() -> str:
         own = getattr(importlib.import_module(module), name).model_fields
         parts += [f"\n## {title.capitalize()}\n"]
         parts += [table({key: field for key, field in own.items() if key not in common})]
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, TAIL])
 
 
 def main() -> None:

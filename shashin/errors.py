@@ -44,7 +44,11 @@ class SettingsError(UserError):
 
 
 class RecordError(ShashinError):
-    """A Kafka record that can never be processed as it is: it goes to the dead letters."""
+    """A Kafka record that can never be processed as it is: it goes to the dead letters.
+
+    Its name is the reason that the dead letter carries. Rules of listing events are in
+    services.downloader.validation.
+    """
 
     grpc_status = "INVALID_ARGUMENT"
     http_status = 400
@@ -154,10 +158,6 @@ class UnknownFormat(RepositoryError):
 
 class CorruptShard(RepositoryError):
     """A shard's file is missing, cut short, or its SHA-256 is not the manifest's."""
-
-
-class OverlappingShards(RepositoryError):
-    """Two shards of one tier claim the same offsets of the log."""
 
 
 # --- models -------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Where photos come from: one small Protocol, one adapter a URI scheme."""
+"""Where photos come from: one small Protocol, one adapter a URI scheme.
+
+The adapters that run are named by scheme in the service's ``__main__``.
+"""
 
 from __future__ import annotations
 

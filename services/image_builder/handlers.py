@@ -10,12 +10,10 @@ from services.image_builder.plan import Candidate, plan_tier
 from services.image_builder.rollout import Rollout
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import PreconditionFailed, RepositoryError, ShashinError
-from shashin.index.manifest import HOURLY
 from shashin.index.repository import ModelRepository
+from shashin.index.tiers import PLANNED_TIERS
 from shashin.service.health import Health
 from shashin.service.logging import get_logger
-
-TIERS = (HOURLY,)
 
 PLANNED = "plan"
 
@@ -55,7 +53,7 @@ class Builder:
             if self._awake.is_set() or time.monotonic() >= next_round:
                 self._awake.clear()
                 next_round = time.monotonic() + self._settings.resync_seconds
-                for tier in TIERS:
+                for tier in PLANNED_TIERS:
                     await self._round(tier)
             await self._pause()
 

@@ -33,11 +33,17 @@ def plan_tier(
 
     Where two overlap, the one that is served already stays, else the one that begins first.
     """
-    served = {shard.shard_id for shard in current.shards} if current else set()
+    served = set(current.shards) if current else set()
+
+    def precedence(candidate: Candidate) -> tuple[object, ...]:
+        pointed = PointedShard(candidate.shard_id, candidate.manifest_key)
+        # Down to the key: a change of the bucket's length can seal one range in two folders.
+        return (pointed not in served, candidate.ranges, pointed)
+
     taken: list[tuple[OffsetRange, str]] = []
     chosen: list[PointedShard] = []
     overlapping: dict[str, str] = {}
-    for candidate in sorted(candidates, key=lambda c: (c.shard_id not in served, c.ranges)):
+    for candidate in sorted(candidates, key=precedence):
         other = next(
             (owner for held, owner in taken for r in candidate.ranges if _overlap(held, r)), None
         )

@@ -12,7 +12,7 @@ class ImageBuilderSettings(ServiceSettings):
 
     model_id: str = Field("demo-v1", description="Model whose shards are rolled out.")
     repository: str = Field(
-        description="Model repository that is watched: file:///ABSOLUTE/FOLDER."
+        description="Model repository that is watched: file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER."
     )
     resync_seconds: float = Field(
         10.0, gt=0, description="Seconds between two looks at the repository without any news."

@@ -20,7 +20,7 @@ class IndexServerSettings(ServiceSettings):
     dimensions: int = Field(128, ge=1, le=8192, description="Length of that model's vectors.")
     tier: str = Field("hourly", description="Tier whose pointer is followed.")
     repository: str = Field(
-        description="Model repository that shards come from: file:///ABSOLUTE/FOLDER."
+        description="Model repository that shards come from: file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER."
     )
     work_folder: Path = Field(
         description="Folder for the shards that are mapped; its content may be lost."

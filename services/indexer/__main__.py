@@ -15,9 +15,9 @@ from services.indexer.settings import IndexerSettings
 from shashin.discovery.file import FileDiscovery
 from shashin.index.endpoint import IndexEndpoint
 from shashin.index.hidden_follower import CONDITION, follow_hidden
-from shashin.index.manifest import LIVE
 from shashin.index.repository import ModelRepository
 from shashin.index.served_shards import ServedShards
+from shashin.index.tiers import LIVE
 from shashin.index.visibility import HiddenMap
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer

@@ -38,7 +38,8 @@ def parse_batch(records: Sequence[InRecord], *, model_id: str, dimensions: int) 
                 metrics.SKIPPED.inc()
             else:
                 rows = new_rows_of(message, dimensions, record=record)
-                if message.version > 1:
+                # A version without a photo replaces nothing: the older ones stay searchable.
+                if message.version > 1 and rows:
                     batch.superseding[record.offset] = superseded(message)
         except RecordError as error:
             batch.dead_letters.append(DeadLetter(record, error, step="indexer.parse"))

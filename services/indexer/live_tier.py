@@ -14,12 +14,12 @@ from services.indexer.recovery import Start, starts
 from services.indexer.release import IndexServers, due_for_release
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings, parse_partitions
-from shashin.errors import UserError
+from shashin.errors import RepositoryError, UserError
 from shashin.index.coverage import OffsetRange, Position
-from shashin.index.manifest import HOURLY
 from shashin.index.repository import ModelRepository, StoredShard
 from shashin.index.served_shards import ServedShards
 from shashin.index.shard import OpenShard, SealedShard, Shard
+from shashin.index.tiers import HOURLY
 from shashin.index.vector_index import HnswParameters
 from shashin.kafka.consume import DEAD_LETTERS, InRecord
 from shashin.kafka.log_reader import LogReader
@@ -107,13 +107,20 @@ class LiveTier:
         pointed = {shard.shard_id for shard in pointer.shards} if pointer else set()
         for shard in stored:
             if shard.manifest.shard_id not in pointed and _is_before_open(shard, found):
-                await self._take_up(shard)
+                try:
+                    await self._take_up(shard)
+                except RepositoryError as error:
+                    log.error(  # noqa: TRY400 - the message says all
+                        "a sealed shard cannot be served: its range is missing until it is mended",
+                        shard=shard.manifest.shard_id,
+                        error=error.message,
+                    )
         self._serve()
 
     def _begin(self, found: Mapping[int, Start]) -> None:
         for partition, start in found.items():
-            if start.lost is not None:
-                log.error("the log no longer holds offsets that no shard has", lost=str(start.lost))
+            for lost in start.lost:
+                log.error("the log no longer holds offsets that no shard has", lost=str(lost))
             self._partitions[partition] = PartitionState(
                 partition,
                 horizon_offset=start.horizon_offset,
@@ -168,7 +175,8 @@ class LiveTier:
                 log.info("replaying the log", done=total - left, total=total)
                 self._health.set_unready(CAUGHT_UP, f"replaying: {left} of {total} records left")
                 next_progress = now + 2.0
-            if now >= next_idle_check and not batches:
+            # Also while other partitions are busy: an idle one must not wait for them.
+            if now >= next_idle_check:
                 await self._cut_idle()
                 next_idle_check = now + min(1.0, self._rules.bucket_seconds / 10)
 
@@ -243,8 +251,9 @@ class LiveTier:
         """Seal ended ranges until stopped."""
         await self._sealer.run(self._sealed, self._health.heartbeat("sealer"))
 
-    def _sealed(self, shard: OpenShard) -> None:
+    async def _sealed(self, shard: OpenShard) -> None:
         self._committed.add(shard.shard_id)
+        await self._reader.commit(self._sealed_up_to())
 
     async def release(self, servers: IndexServers) -> None:
         """Let go of sealed shards that index servers hold, until stopped."""
@@ -266,7 +275,6 @@ class LiveTier:
                 self._held = [s for s in self._held if s not in due]
                 self._committed -= {s.shard_id for s in due}
                 self._serve()
-                await self._reader.commit(self._sealed_up_to())
                 log.info("released", shards=[s.shard_id for s in due])
 
     def _sealed_up_to(self) -> dict[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from shashin.index.coverage import OffsetRange
+from shashin.index.coverage import OffsetRange, Position, coverage, merge_ranges
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Start:
     """Offsets below need not be covered."""
     from_offset: int
     """The open range begins here."""
-    lost: OffsetRange | None = None
-    """Offsets that no shard holds and that the log has already deleted."""
+    lost: tuple[OffsetRange, ...] = ()
+    """Offsets from the horizon on that no shard holds and that the log has already deleted."""
 
 
 def starts(sealed: Iterable[OffsetRange], log_begins: Mapping[int, int]) -> dict[int, Start]:
@@ -26,21 +26,20 @@ def starts(sealed: Iterable[OffsetRange], log_begins: Mapping[int, int]) -> dict
     ``sealed`` are the source ranges of the committed shards, ``log_begins`` the first offset that
     the log still holds of each partition. A partition goes on at the end of its first unbroken
     run of sealed ranges: behind a hole the log is read again, and cutting it anew gives the
-    shards that are there already.
+    shards that are there already. A hole that the log no longer holds is lost; then the run that
+    the log begins in counts, since a range cut from its middle would overlap a sealed one.
     """
-    runs: dict[int, tuple[int, int]] = {}
-    for current in sorted(sealed):
-        run = runs.get(current.partition)
-        if run is None:
-            runs[current.partition] = (current.from_offset, current.to_offset)
-        elif current.from_offset <= run[1]:
-            runs[current.partition] = (run[0], max(run[1], current.to_offset))
+    merged = merge_ranges(sealed)
     found = {}
     for partition, log_begin in log_begins.items():
-        if partition not in runs:
+        runs = [run for run in merged if run.partition == partition]
+        if not runs:
             found[partition] = Start(log_begin, log_begin)
             continue
-        horizon, end = runs[partition]
-        lost = OffsetRange(partition, end, log_begin) if log_begin > end else None
-        found[partition] = Start(horizon, max(end, log_begin), lost)
+        horizon, end = runs[0].from_offset, runs[0].to_offset
+        if end < log_begin:
+            holding = (run for run in runs if run.from_offset <= log_begin < run.to_offset)
+            end = next((run.to_offset for run in holding), log_begin)
+        lost = coverage(runs, {partition: Position(horizon, log_begin)}).missing
+        found[partition] = Start(horizon, end, lost)
     return found

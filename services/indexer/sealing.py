@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,6 @@ from pathlib import Path
 from services.indexer import metrics
 from shashin.index.cut import CutReason
 from shashin.index.manifest import (
-    HOURLY,
     INDEX_FILE,
     MANIFEST_FILE,
     ROWS_FILE,
@@ -23,7 +22,8 @@ from shashin.index.manifest import (
 )
 from shashin.index.repository import ModelRepository, file_entry
 from shashin.index.shard import OpenShard
-from shashin.index.vector_index import METRIC, STORED_TYPE
+from shashin.index.tiers import HOURLY
+from shashin.index.vector_index import INDEX_KIND, METRIC, STORED_TYPE
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.retry import until_done
 from shashin.kafka.topics import INDEXES_SEALED
@@ -61,7 +61,7 @@ class Sealer:
         """Queue an ended range."""
         self._queue.put_nowait((shard, reason, time.monotonic()))
 
-    async def run(self, sealed: Callable[[OpenShard], None], beat: Heartbeat) -> None:
+    async def run(self, sealed: Callable[[OpenShard], Awaitable[None]], beat: Heartbeat) -> None:
         """Seal what is queued until stopped; tells ``sealed`` of each committed shard.
 
         What is queued at the end is left: the next start reads it from the log again.
@@ -86,7 +86,7 @@ class Sealer:
                 first=first,
                 seconds=round(seconds, 3),
             )
-            sealed(shard)
+            await sealed(shard)
 
     async def _seal(self, shard: OpenShard, reason: CutReason, beat: Heartbeat) -> bool:
         source = shard.ranges[0]
@@ -140,7 +140,7 @@ class Sealer:
             dimensions=shard.dimensions,
             metric=METRIC,
             stored_type=STORED_TYPE,
-            index_kind="usearch-hnsw",
+            index_kind=INDEX_KIND,
             index_parameters=asdict(shard.parameters),
             rows=shard.rows,
             listings=shard.listings,

@@ -22,7 +22,7 @@ class IndexerSettings(ServiceSettings):
     )
     dimensions: int = Field(128, ge=1, le=8192, description="Length of that model's vectors.")
     repository: str = Field(
-        description="Model repository that shards are sealed into: file:///ABSOLUTE/FOLDER."
+        description="Model repository that shards are sealed into: file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER."
     )
     work_folder: Path = Field(
         description="Folder for shards while they are written; its content may be lost."
@@ -38,7 +38,9 @@ class IndexerSettings(ServiceSettings):
         "the difference between the clocks of broker and indexer.",
     )
     row_limit: int = Field(
-        500_000, ge=1, description="Rows at which a shard is sealed early: bounds memory."
+        500_000,
+        ge=1,
+        description="Rows of a partition at which its shard is sealed early: bounds memory.",
     )
     partitions: str = Field(
         "all", description="Partitions that this replica indexes: all, or a list such as 0-3,7."
@@ -47,7 +49,8 @@ class IndexerSettings(ServiceSettings):
         3.0,
         ge=0,
         description="Seconds that sealed rows stay here after an index server holds them; has to "
-        "exceed the deadline of a search.",
+        "exceed the router's SHASHIN_DEADLINE_MS. A search that takes longer may miss rows that "
+        "moved meanwhile, and then says that its answer is not complete.",
     )
 
     @field_validator("partitions")
@@ -73,9 +76,10 @@ def parse_partitions(text: str) -> list[int] | None:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         try:
-            found.update(range(int(first), int(last if dash else first) + 1))
+            named = range(int(first), int(last if dash else first) + 1)
         except ValueError:
             raise ValueError(f"{part!r} is not a partition or a range such as 0-3") from None
-    if not found:
-        raise ValueError("no partition is named")
+        if not named:
+            raise ValueError(f"{part!r} ends before it begins; expected a range such as 0-3")
+        found.update(named)
     return sorted(found)

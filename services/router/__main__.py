@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 
 import grpc
 
+from services.router.answer_coverage import KnownPositions
 from services.router.embedding import Embedding
 from services.router.endpoints import EndpointWatch
 from services.router.fan_out import Fleet
 from services.router.handlers import SearchHandlers
 from services.router.locate import Locator
-from services.router.positions import KnownPositions
 from services.router.search import Searcher
 from services.router.settings import RouterSettings
 from shashin.discovery.file import FileDiscovery

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.router import metrics
+from services.router.answer_coverage import AnswerCoverage, KnownPositions, answer_coverage, joined
 from services.router.fan_out import Fleet, Peer, ask_all
-from services.router.positions import AnswerCoverage, KnownPositions, answer_coverage, joined
 from services.router.reports import positions_in, ranges_in
 from shashin.discovery.protocol import Discovery, Endpoint
 from shashin.errors import ShashinError

@@ -17,7 +17,7 @@ import grpc
 from services.router import metrics
 from shashin.discovery.protocol import Endpoint
 from shashin.errors import DeadlineExceeded, NoEndpoint, ShashinError
-from shashin.index.manifest import LIVE
+from shashin.index.tiers import LIVE
 from shashin.rpc.channel import open_channel
 from shashin.service.logging import get_logger
 from shashin.v1 import embed_pb2_grpc, index_pb2_grpc

@@ -7,10 +7,10 @@ from typing import Any
 
 import grpc
 
+from services.router.answer_coverage import AnswerCoverage
 from services.router.endpoints import EndpointWatch
 from services.router.fan_out import Failure
 from services.router.locate import Locator
-from services.router.positions import AnswerCoverage
 from services.router.queries import Query
 from services.router.search import SearchAnswer, Searcher
 from shashin.index.messages import range_messages

@@ -12,12 +12,11 @@ from services.router.deadline import Deadline
 from services.router.fan_out import WRONG_MODEL, Failure, Peer, Round, ask_all, nobody_answered
 from services.router.queries import GREATEST_LISTINGS, check_listing_id, unit_length
 from shashin.errors import InvalidQuery, ListingNotFound, NoEndpoint
+from shashin.index.tiers import freshest_first
 from shashin.v1 import index_pb2
 
 GREATEST_QUERIES = 64
 """Query vectors that one IndexService.Search takes."""
-
-_TIERS = ("live", "hourly", "daily", "monthly")
 
 
 @dataclass
@@ -38,8 +37,7 @@ class FoundListing:
     @property
     def tiers_in_order(self) -> list[str]:
         """The tiers that hold it, the freshest first."""
-        known = [tier for tier in _TIERS if tier in self.tiers]
-        return known + sorted(self.tiers.difference(_TIERS))
+        return freshest_first(self.tiers)
 
 
 def newest_versions(

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-_FRESHNESS = {"live": 3, "hourly": 2, "daily": 1, "monthly": 0}
-"""Which tier is named where a row has the same score in two of them."""
+from shashin.index.tiers import age_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,8 @@ def merge(answers: Sequence[EndpointHits], k: int, *, leave_out: str = "") -> li
     """
     best: dict[str, tuple[int, float, int, int, int, int]] = {}
     for source, answer in enumerate(answers):
-        freshness = _FRESHNESS.get(answer.tier, -1)
+        # A row with the same score in two tiers is named by the fresher one.
+        freshness = -age_of(answer.tier)
         columns = zip(
             answer.listing_ids, answer.versions, answer.scores, answer.photo_numbers, strict=True
         )

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.router import metrics
+from services.router.answer_coverage import AnswerCoverage, KnownPositions, answer_coverage, joined
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
 from services.router.fan_out import (
@@ -29,7 +30,6 @@ from services.router.fan_out import (
 )
 from services.router.lookup import look_up, queries_of
 from services.router.merge import EndpointHits, MergedHit, merge, unsettled
-from services.router.positions import AnswerCoverage, KnownPositions, answer_coverage, joined
 from services.router.queries import Query, checked, query_vector
 from services.router.reports import positions_in, ranges_in
 from shashin.discovery.protocol import Endpoint
@@ -154,7 +154,7 @@ class Searcher:
             queries = await self._queries_of(query, peers, deadline, gathered)
             vectors_at = time.perf_counter()
             timings.embed = vectors_at - started
-            # Before the first call is sent: see services.router.positions.
+            # Before the first call is sent: see services.router.answer_coverage.
             known_before = self._positions.snapshot()
             await self._ask_until_settled(query, queries, peers, deadline, gathered, timings)
         if not gathered.answers:

@@ -72,7 +72,7 @@ def _escaped(cell: object) -> str:
 class Stages:
     """The stages of work under way, each with how much of it is done.
 
-    On a terminal each stage is a bar; elsewhere a line every two seconds says where all stand.
+    On a terminal each stage is a bar; elsewhere a line every two seconds says what moved.
     """
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Stages:
         self._tasks: dict[str, TaskID] = {}
         self._finished = threading.Event()
         self._lines: threading.Thread | None = None
-        self._last_line = ""
+        self._told: dict[str, tuple[float, float | None]] = {}
 
     def __enter__(self) -> Stages:
         console = _console(stderr=True)
@@ -130,16 +130,30 @@ class Stages:
             self._print_line(only_news=False)
 
     def _print_line(self, *, only_news: bool) -> None:
-        line = stages_line(self._done)
-        if line and not (only_news and line == self._last_line):
+        now = dict(self._done)
+        line = stages_line(now, self._told, only_news=only_news)
+        if line:
             tell(f"{time.monotonic() - self._started:5.0f} s  {line}")
-        self._last_line = line
+        self._told = now
 
 
-def stages_line(done: Mapping[str, tuple[float, float | None]]) -> str:
-    """Return where all stages stand, in one line."""
+def stages_line(
+    done: Mapping[str, tuple[float, float | None]],
+    told: Mapping[str, tuple[float, float | None]],
+    *,
+    only_news: bool = False,
+) -> str:
+    """Return in one line where those stages stand that moved since they were ``told``.
+
+    When none moved, those that are not finished, or else the last one: somebody waits, and should
+    see that work goes on. With ``only_news`` nothing.
+    """
+    shown = {stage: at for stage, at in done.items() if told.get(stage) != at}
+    if not shown and not only_news:
+        unfinished = {stage: (now, total) for stage, (now, total) in done.items() if now != total}
+        shown = unfinished or dict(list(done.items())[-1:])
     parts = []
-    for stage, (now, total) in list(done.items()):
+    for stage, (now, total) in shown.items():
         of = "" if total is None else f"/{total:,.0f}"
         parts.append(f"{stage} {now:,.0f}{of}")
     return "   ".join(parts)

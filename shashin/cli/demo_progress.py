@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from shashin.cli.router_client import RouterClient, covered_records, records_in
 from shashin.cli.topic_tails import TopicTail
 from shashin.errors import ShashinError
-from shashin.index.manifest import HOURLY
 from shashin.index.repository import ModelRepository
+from shashin.index.tiers import HOURLY
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, VECTORS_EMBEDDED
 from shashin.v1 import search_pb2
 

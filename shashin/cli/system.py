@@ -10,9 +10,11 @@ from shashin.cli.console import Stages
 from shashin.embedded import control
 from shashin.embedded.kafka import EmbeddedKafka
 from shashin.embedded.plan import EMBEDDER, ROUTER, Wanted, plan_processes
-from shashin.embedded.ports import free_port, is_free
+from shashin.embedded.ports import choosing_ports, free_port, is_free
 from shashin.embedded.processes import KAFKA, ProcessRow, process_table, read_plan
 from shashin.errors import UserError
+from shashin.model.loading import ModelDescription, describe_model
+from shashin.objectstore.open import open_object_store
 
 DEFAULT_MODEL = "demo-v1"
 
@@ -22,6 +24,8 @@ class UpOptions:
     """What ``shashin up`` may be told."""
 
     kafka: str | None = None
+    repository: str | None = None
+    """URI of the model repository; None is a folder in the state folder."""
     bucket_seconds: int = 3600
     grace_seconds: float = 60.0
     partitions: int = 4
@@ -48,6 +52,12 @@ class System:
     @property
     def repository(self) -> str:
         """URI of the model repository."""
+        plan = read_plan(self.folder)
+        asked = plan.asked.get("repository") if plan is not None else None
+        return str(asked) if asked else self._own_repository
+
+    @property
+    def _own_repository(self) -> str:
         return (self.folder / "repository").as_uri()
 
     @property
@@ -104,13 +114,18 @@ class System:
             ProcessFailed: when a process dies or is not ready in time.
             KafkaUnavailable: when the user's own Kafka does not answer.
         """
-        from shashin.kafka.topics import ensure_topics
-
+        if options.repository is not None:
+            open_object_store(options.repository)  # refuses what no store can be
         if Path(options.model).is_file():  # noqa: ASYNC240 - once, at the start
             # The embedder runs in another folder.
             options = replace(options, model=str(Path(options.model).absolute()))  # noqa: ASYNC240
-        model_id, dimensions = _describe_model(options.model)
-        asked = {**asdict(options), "model_id": model_id}
+        async with choosing_ports(lambda: stages.set("waiting for another system to start", 0)):
+            return await self._start(options, describe_model(options.model), stages)
+
+    async def _start(self, options: UpOptions, model: ModelDescription, stages: Stages) -> bool:
+        from shashin.kafka.topics import ensure_topics
+
+        asked = {**asdict(options), "model_id": model.model_id}
         if control.supervisor_runs(self.folder):
             control.require_same_wishes(self.folder, asked)
         kafka_started = False
@@ -122,9 +137,10 @@ class System:
             await ensure_topics(kafka, partitions=options.partitions)
             wanted = Wanted(
                 kafka=kafka,
+                repository=options.repository or self._own_repository,
                 model=options.model,
-                model_id=model_id,
-                dimensions=dimensions,
+                model_id=model.model_id,
+                dimensions=model.dimensions,
                 bucket_seconds=options.bucket_seconds,
                 grace_seconds=options.grace_seconds,
             )
@@ -178,14 +194,6 @@ class _Ports:
             port = free_port()
         self._given.add(port)
         return port
-
-
-def _describe_model(model: str) -> tuple[str, int]:
-    """Return the model's id and its vectors' length."""
-    from shashin.model.loading import describe_model
-
-    described = describe_model(model)
-    return described.model_id, described.dimensions
 
 
 def _show_rows(rows: Sequence[ProcessRow], stages: Stages) -> None:

@@ -27,6 +27,14 @@ def register(app: typer.Typer) -> None:
 def up(
     *,
     kafka: KafkaOption = None,
+    repository: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Keep shards here instead of in the state folder: gs://BUCKET/FOLDER or "
+            "file:///FOLDER.",
+        ),
+    ] = None,
     bucket_seconds: Annotated[
         int, typer.Option(help="Length of a bucket: how often shards are sealed.", min=1)
     ] = 3600,
@@ -44,7 +52,11 @@ def up(
     """Start Kafka and every service, and wait until all are ready; safe to repeat."""
     system = System(state)
     options = UpOptions(
-        kafka=kafka, bucket_seconds=bucket_seconds, partitions=partitions, model=model
+        kafka=kafka,
+        repository=repository,
+        bucket_seconds=bucket_seconds,
+        partitions=partitions,
+        model=model,
     )
     with Stages() as stages:
         started = run(system.start(options, stages))
@@ -84,7 +96,8 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
             searched = run(_ask_router(system))
         except ShashinError as error:
             trouble = error.message
-    well = bool(processes) and all(process.well for process in processes) and not trouble
+    complete = searched is not None and searched.coverage.complete
+    well = bool(processes) and all(process.well for process in processes) and complete
     if as_json:
         say_json(
             {

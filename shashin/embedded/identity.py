@@ -101,10 +101,10 @@ class Memory:
     """Greatest resident size so far; this moment's where the system keeps no peak."""
 
 
-def memory_of(pid: int) -> Memory:
-    """Return the memory of a process with all its descendants; zeros when it is gone."""
+def memory_of(pid: int, *, with_children: bool = True) -> Memory:
+    """Return the memory of a process, with all its descendants or alone; zeros when it is gone."""
     rss = peak = 0
-    for process in _family(pid):
+    for process in _family(pid, with_children=with_children):
         with suppress(psutil.Error, OSError):
             now = int(process.memory_info().rss)
             rss += now
@@ -112,11 +112,12 @@ def memory_of(pid: int) -> Memory:
     return Memory(rss, peak)
 
 
-def _family(pid: int) -> Iterator[psutil.Process]:
+def _family(pid: int, *, with_children: bool) -> Iterator[psutil.Process]:
     with suppress(psutil.Error):
         leader = psutil.Process(pid)
         yield leader
-        yield from leader.children(recursive=True)
+        if with_children:
+            yield from leader.children(recursive=True)
 
 
 def _high_water(pid: int) -> int:

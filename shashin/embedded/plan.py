@@ -1,4 +1,4 @@
-"""Which processes one machine runs, and what each is told: DESIGN's smallest size of the system."""
+"""Which processes one machine runs, and what each is told."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shashin.embedded.ports import HOST
 from shashin.embedded.processes import EndpointSpec, ProcessSpec, discovery_path
+from shashin.index.tiers import HOURLY, LIVE
 
 ROUTER, EMBEDDER, INDEXER = "router", "embedder", "indexer"
 
@@ -31,6 +32,8 @@ class Wanted:
 
     kafka: str
     """HOST:PORT."""
+    repository: str
+    """URI of the model repository."""
     model: str
     """What the embedder loads: a name, ``torchvision:NAME`` or a checkpoint's path."""
     model_id: str
@@ -46,7 +49,6 @@ def plan_processes(
 
     ``choose_port`` is asked with the port that would be nice and returns one that is free.
     """
-    repository = (state / "repository").as_uri()
     model = {"SHASHIN_MODEL_ID": wanted.model_id}
     vectors = {**model, "SHASHIN_DIMENSIONS": str(wanted.dimensions)}
     discovery = {"SHASHIN_DISCOVERY": str(discovery_path(state))}
@@ -64,26 +66,26 @@ def plan_processes(
         {
             **vectors,
             **discovery,
-            "SHASHIN_REPOSITORY": repository,
+            "SHASHIN_REPOSITORY": wanted.repository,
             "SHASHIN_WORK_FOLDER": str(state / "work" / INDEXER),
             "SHASHIN_BUCKET_SECONDS": str(wanted.bucket_seconds),
             "SHASHIN_GRACE_SECONDS": str(wanted.grace_seconds),
         },
-        serves=(INDEXER, "live"),
+        serves=(INDEXER, LIVE),
     )
     processes.add(
         "index-server-hourly",
         {
             **vectors,
-            "SHASHIN_TIER": "hourly",
-            "SHASHIN_REPOSITORY": repository,
+            "SHASHIN_TIER": HOURLY,
+            "SHASHIN_REPOSITORY": wanted.repository,
             "SHASHIN_WORK_FOLDER": str(state / "work" / "index-server-hourly"),
         },
-        serves=("index-server", "hourly"),
+        serves=("index-server", HOURLY),
         package="index_server",
     )
     processes.add(
-        "image-builder", {**model, "SHASHIN_REPOSITORY": repository}, package="image_builder"
+        "image-builder", {**model, "SHASHIN_REPOSITORY": wanted.repository}, package="image_builder"
     )
     processes.add(ROUTER, {**vectors, **discovery}, answers_grpc=True)
     return processes.specs

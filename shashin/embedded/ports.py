@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import os
 import socket
-from contextlib import suppress
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import psutil
 
 from shashin.errors import UserError
 
 HOST = "127.0.0.1"
+_POLL_SECONDS = 0.1
 
 
 def is_free(port: int, host: str = HOST) -> bool:
@@ -34,6 +41,25 @@ def free_port(host: str = HOST) -> int:
 def preferred_or_free(port: int, host: str = HOST) -> int:
     """Return that port when it is free, and any other free one when it is not."""
     return port if is_free(port, host) else free_port(host)
+
+
+@asynccontextmanager
+async def choosing_ports(waiting: Callable[[], None]) -> AsyncIterator[None]:
+    """Let one process of this user at a time choose ports and start what listens on them.
+
+    Between the choice and the start, another one would find the same ports free. ``waiting`` is
+    called when that other one is there.
+    """
+    path = Path(tempfile.gettempdir()) / f"shashin-ports-{os.getuid()}.lock"
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting()
+                await asyncio.sleep(_POLL_SECONDS)
+        yield
 
 
 def require_free(port: int, *, wanted_for: str, instead: str, host: str = HOST) -> None:

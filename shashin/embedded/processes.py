@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from shashin.embedded.identity import ProcessIdentity, memory_of
+from shashin.embedded.identity import Memory, ProcessIdentity, memory_of
 from shashin.embedded.state_file import read_json, write_json
 from shashin.errors import UserError
 
@@ -240,10 +240,15 @@ def _supervisor_entry(document: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": SUPERVISOR, "status": "ready", **entry}
 
 
+def _memory(entry: Mapping[str, Any], identity: ProcessIdentity) -> Memory:
+    # The processes that the supervisor started have rows of their own.
+    return memory_of(identity.pid, with_children=entry["name"] != SUPERVISOR)
+
+
 def _row(entry: Mapping[str, Any]) -> ProcessRow:
     identity = ProcessIdentity.from_document(entry)
     running = identity is not None and identity.is_running()
-    memory = memory_of(identity.pid) if identity is not None and running else None
+    memory = _memory(entry, identity) if identity is not None and running else None
     status: Status = entry["status"]
     detail = str(entry.get("detail", ""))
     if not running and status in {"starting", "ready", "unready"}:

@@ -1,4 +1,4 @@
-"""When a process that died is started again."""
+"""When a process that died is started again: the rules; shashin.embedded.supervisor keeps them."""
 
 from __future__ import annotations
 

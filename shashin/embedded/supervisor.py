@@ -168,9 +168,9 @@ class Supervisor:
         while (code := child.exit_code()) is None:
             now = time.monotonic()
             if now >= next_look:
-                problem = await probe(spec.ready_url) if spec.ready_url else None
+                problem = await probe(spec.ready_url, child.pid) if spec.ready_url else None
                 self._note_readiness(watched, problem)
-                if spec.live_url is None or await probe(spec.live_url) is None:
+                if spec.live_url is None or await probe(spec.live_url, child.pid) is None:
                     alive_at = time.monotonic()
                 elif watched.ready_since is None:
                     alive_at = max(alive_at, child.started)

@@ -1,4 +1,7 @@
-"""Coverage is arithmetic: the offset ranges that are held must tile the log. Pure functions."""
+"""Coverage is arithmetic: the offset ranges that are held must tile the log. Pure functions.
+
+What a search answer says of itself is decided with these in services.router.answer_coverage.
+"""
 
 from __future__ import annotations
 

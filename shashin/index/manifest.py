@@ -6,8 +6,12 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from shashin.errors import CorruptShard, UnknownFormat
 from shashin.index.coverage import OffsetRange
+from shashin.index.tiers import HOURLY as HOURLY  # noqa: PLC0414
+from shashin.index.tiers import LIVE as LIVE  # noqa: PLC0414
 
 FORMAT = "shashin.manifest/1"
 
@@ -15,13 +19,12 @@ INDEX_FILE = "index.usearch"
 ROWS_FILE = "rows.arrow"
 MANIFEST_FILE = "manifest.json"
 
-LIVE = "live"
-HOURLY = "hourly"
-
 
 @dataclass(frozen=True)
 class FileEntry:
     """One file of a shard."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     size: int
@@ -33,6 +36,8 @@ class FileEntry:
 @dataclass(frozen=True)
 class Manifest:
     """One sealed shard."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     shard_id: str
     tier: str
@@ -73,7 +78,7 @@ class Manifest:
         try:
             document: dict[str, Any] = json.loads(data)
             found = document.pop("format")
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptShard(f"{key} is not a manifest: {error!r}") from error
         if found != FORMAT:
             raise UnknownFormat(
@@ -81,13 +86,13 @@ class Manifest:
                 "or build the shard anew"
             )
         try:
-            document["files"] = tuple(FileEntry(**entry) for entry in document["files"])
-            document["source_ranges"] = tuple(
-                OffsetRange(**entry) for entry in document["source_ranges"]
-            )
-            return cls(**document)
-        except (TypeError, KeyError) as error:
+            return _MANIFEST.validate_python(document)
+        except ValidationError as error:
             raise CorruptShard(f"{key} is not a whole manifest: {error}") from error
+
+
+# Also checks types: who sorts by offsets or allocates by rows may rely on them.
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def shard_id(model_id: str, tier: str, source: OffsetRange) -> str:

@@ -1,8 +1,13 @@
 """Search with a mask: hidden or filtered rows never make an answer short.
 
+The mask is a shard's (shashin.index.shard): ``Shard.hide`` clears rows in it, for each record of
+``listings.hidden`` that shashin.index.hidden_follower reads, in mapped shards as in open ones.
+
 USearch has no filter inside its search. So a search asks for more than it needs, drops what the
 mask forbids, keeps each listing's best row, and asks for twice as many until it has enough; where
-few rows are allowed, it compares the query with every one of them instead, which is exact.
+few rows are allowed, it compares the query with every one of them instead, which is exact. It does
+so as well where the graph has no more rows to give: HNSW strands rows among many equal vectors,
+such as one photo that is posted a thousand times.
 """
 
 from __future__ import annotations
@@ -75,9 +80,9 @@ def _search_one(
         if allowed is not None:
             known[known] = allowed[keys[known]]
         best = _best_of_each(keys[known], scores[known], group, k)
-        if len(best.rows) >= k or count >= len(index):
+        if len(best.rows) >= k or len(keys) >= len(index):
             return best
-        if count >= _GREATEST_COUNT:
+        if count >= _GREATEST_COUNT or len(keys) < count:
             keep = np.arange(rows) if allowed is None else np.flatnonzero(allowed)
             return _exact(index, query, k, keep, group)[0]
         count = min(count * 2, max(_GREATEST_COUNT, k))

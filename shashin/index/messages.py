@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from shashin.errors import InvalidQuery, UnparsableRecord, WrongVector
+from shashin.errors import InvalidEvent, InvalidQuery, UnparsableRecord, WrongVector
 from shashin.index.coverage import OffsetRange
 from shashin.index.row_filter import RowFilter
-from shashin.index.rows import NO_TIME, Row, RowAttributes
+from shashin.index.rows import MAX_PHOTO_NUMBER, NO_TIME, Row, RowAttributes
 from shashin.index.served_shards import ShardHit
 from shashin.index.shard import NewRow
 from shashin.index.vector_index import Vectors
@@ -65,10 +65,16 @@ def new_rows_of(
 
     Raises:
         WrongVector: when a vector has another length, or a number that is not finite.
+        InvalidEvent: when a photo's number is more than a row can hold.
     """
     attributes = attributes_of(message.attributes)
     rows = []
     for photo in message.vectors:
+        if photo.photo_number > MAX_PHOTO_NUMBER:
+            raise InvalidEvent(
+                f"{record}, listing {message.listing_id} has a photo_number of "
+                f"{photo.photo_number}; at most {MAX_PHOTO_NUMBER} is expected"
+            )
         if len(photo.vector) != 2 * dimensions:
             raise WrongVector(
                 f"{record}, listing {message.listing_id}, photo {photo.photo_number} has a vector "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+
+from pydantic import ConfigDict, TypeAdapter
 
 from shashin.errors import CorruptShard, UnknownFormat
 
@@ -14,6 +16,8 @@ FORMAT = "shashin.pointer/1"
 class PointedShard:
     """One shard that the tier should serve."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     shard_id: str
     manifest_key: str
 
@@ -21,6 +25,8 @@ class PointedShard:
 @dataclass(frozen=True)
 class Pointer:
     """The shards of one model's tier, sorted by id."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     model_id: str
     tier: str
@@ -40,16 +46,18 @@ class Pointer:
         """
         try:
             document = json.loads(data)
-            found = document["format"]
+            found = document.pop("format")
             if found != FORMAT:
-                raise UnknownFormat(f"{key} has format {found!r}; this version reads {FORMAT!r}")
-            return cls(
-                model_id=document["model_id"],
-                tier=document["tier"],
-                shards=tuple(sorted(PointedShard(**entry) for entry in document["shards"])),
-            )
-        except (ValueError, KeyError, TypeError) as error:
+                raise UnknownFormat(
+                    f"{key} has format {found!r}; this version reads {FORMAT!r}: upgrade the reader"
+                )
+            pointer = _POINTER.validate_python(document)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptShard(f"{key} is not a pointer: {error!r}") from error
+        return replace(pointer, shards=tuple(sorted(pointer.shards)))
+
+
+_POINTER = TypeAdapter(Pointer)
 
 
 def pointer_key(model_id: str, tier: str) -> str:

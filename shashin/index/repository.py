@@ -65,7 +65,7 @@ class ModelRepository:
         key = f"{prefix}/{MANIFEST_FILE}"
         if not await self._exists(key):
             for entry in manifest.files:
-                await self._upload_once(f"{prefix}/{entry.name}", folder / entry.name, entry)
+                await self._upload_once(prefix, folder / entry.name, entry)
             try:
                 await self._store.write(key, manifest.to_json(), if_generation_match=0)
             except PreconditionFailed:
@@ -81,16 +81,24 @@ class ModelRepository:
             )
         return False
 
-    async def _upload_once(self, key: str, path: Path, entry: FileEntry) -> None:
+    async def _upload_once(self, prefix: str, path: Path, entry: FileEntry) -> None:
         """Upload a file unless the same bytes lie there: another replica may be at it as well."""
-        try:
-            await self._store.upload(key, path, if_generation_match=0)
-        except PreconditionFailed:
-            data, generation = await self._store.read(key)
-            if hashlib.sha256(data).hexdigest() != entry.sha256:
-                # No manifest vouches for what lies there: garbage of a replica that died.
-                log.warning("writing over a file that no manifest vouches for", key=key)
+        key = f"{prefix}/{entry.name}"
+        generation = 0
+        while True:
+            try:
                 await self._store.upload(key, path, if_generation_match=generation)
+            except PreconditionFailed:
+                data, generation = await self._store.read(key)
+            else:
+                return
+            if hashlib.sha256(data).hexdigest() == entry.sha256:
+                return
+            if await self._exists(f"{prefix}/{MANIFEST_FILE}"):
+                # Committed meanwhile, with other content: that stays, whoever is right.
+                return
+            # No manifest vouches for what lies there: garbage of a replica that died.
+            log.warning("writing over a file that no manifest vouches for", key=key)
 
     async def _exists(self, key: str) -> bool:
         return any(info.key == key for info in await self._store.list_objects(key))

@@ -44,7 +44,7 @@ class RowFilter:
         if self.max_price_minor is not None:
             mask &= columns.price_minor <= self.max_price_minor
         if self.listed_from is not None:
-            mask &= columns.listed_at >= self.listed_from
+            mask &= (columns.listed_at >= self.listed_from) & (columns.listed_at != NO_TIME)
         if self.listed_to is not None:
             mask &= (columns.listed_at < self.listed_to) & (columns.listed_at != NO_TIME)
         return mask

@@ -22,6 +22,8 @@ from shashin.errors import CorruptShard, UnknownFormat
 NO_TIME = np.iinfo(np.int64).min
 """listed_at of a row without one."""
 
+MAX_PHOTO_NUMBER = np.iinfo(np.uint16).max
+
 FORMAT = b"shashin.rows/1"
 
 _SCHEMA = pa.schema(

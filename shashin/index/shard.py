@@ -16,17 +16,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from shashin.errors import CorruptShard, UnknownFormat
 from shashin.index.coverage import OffsetRange
-from shashin.index.manifest import (
-    INDEX_FILE,
-    LIVE,
-    ROWS_FILE,
-    Manifest,
-)
+from shashin.index.manifest import INDEX_FILE, ROWS_FILE, Manifest
 from shashin.index.masked_search import Neighbours, search_allowed
 from shashin.index.row_filter import RowFilter
 from shashin.index.rows import OpenRows, Row, Rows, SealedRows
-from shashin.index.vector_index import HnswParameters, UsearchIndex, Vectors
+from shashin.index.tiers import LIVE
+from shashin.index.vector_index import (
+    INDEX_KIND,
+    METRIC,
+    STORED_TYPE,
+    HnswParameters,
+    UsearchIndex,
+    Vectors,
+)
 from shashin.index.visibility import HiddenMap
 
 _ADD_AT_ONCE = 8
@@ -201,12 +205,14 @@ class OpenShard(Shard):
             row = new.row
             if self._open_rows.has(row.listing_id, row.version, row.photo_number):
                 continue
+            with self._mask_lock:
+                # First of all: who looks the listing up meanwhile may find the row at once.
+                if len(self._open_rows) >= len(self._visible):
+                    self._visible = np.concatenate([self._visible, np.zeros_like(self._visible)])
             number = self._open_rows.append(row)
             # Under the lock: whoever hides the listing now comes before, and the map says so, or
             # after, and finds the row.
             with self._mask_lock:
-                if number >= len(self._visible):
-                    self._visible = np.concatenate([self._visible, np.zeros_like(self._visible)])
                 visible = self._hidden.visible(row.listing_id, row.version)
                 self._visible[number] = visible
                 self._hidden_rows += not visible
@@ -254,10 +260,14 @@ class SealedShard(Shard):
     """
 
     def __init__(self, manifest: Manifest, folder: Path) -> None:
+        parameters = _parameters_of(manifest)
         rows = SealedRows(folder / ROWS_FILE)
-        index = UsearchIndex.map(
-            folder / INDEX_FILE, manifest.dimensions, HnswParameters(**manifest.index_parameters)
-        )
+        index = UsearchIndex.map(folder / INDEX_FILE, manifest.dimensions, parameters)
+        if not len(rows) == len(index) == manifest.rows:
+            raise CorruptShard(
+                f"{folder} has {len(rows)} rows and {len(index)} vectors; its manifest says "
+                f"{manifest.rows}: build the shard anew"
+            )
         super().__init__(rows, index, np.ones(len(rows), dtype=np.bool_))
         self.manifest = manifest
         self.shard_id = manifest.shard_id
@@ -272,3 +282,19 @@ class SealedShard(Shard):
     def bucket_start(self) -> int | None:
         """Unix seconds."""
         return self.manifest.bucket_start
+
+
+def _parameters_of(manifest: Manifest) -> HnswParameters:
+    found = (manifest.index_kind, manifest.metric, manifest.stored_type)
+    if found != (INDEX_KIND, METRIC, STORED_TYPE):
+        raise UnknownFormat(
+            f"shard {manifest.shard_id} is an index of kind {' '.join(found)}; this version reads "
+            f"{INDEX_KIND} {METRIC} {STORED_TYPE}: upgrade the reader or build the shard anew"
+        )
+    try:
+        return HnswParameters(**manifest.index_parameters)
+    except TypeError as error:
+        raise UnknownFormat(
+            f"shard {manifest.shard_id} has index parameters that this version does not know: "
+            f"{error}"
+        ) from error

@@ -15,6 +15,7 @@ from shashin.errors import CorruptShard
 Vectors = npt.NDArray[np.float32]
 """Row-major (n, dimensions) float32, unit length."""
 
+INDEX_KIND = "usearch-hnsw"
 STORED_TYPE = "bf16"
 METRIC = "ip"
 

@@ -1,4 +1,8 @@
-"""Visibility is one rule: a row of version v is visible if and only if v >= hidden[listing id]."""
+"""Visibility is one rule: a row of version v is visible if and only if v >= hidden[listing id].
+
+Here is the map alone. shashin.index.hidden_follower fills it from ``listings.hidden``, and
+shashin.index.served_shards applies it to the rows of every shard.
+"""
 
 from __future__ import annotations
 

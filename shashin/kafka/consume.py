@@ -3,6 +3,9 @@
 A turn polls a batch, has the stage turn each record into output records or an error, writes the
 outputs and the dead letters, waits for the broker's acknowledgement, and only then commits the
 offset after the last record of each partition. A crash anywhere repeats the batch.
+
+Who keeps positions elsewhere reads with shashin.kafka.log_reader instead: the indexer, whose
+positions are in the shards' manifests, and the followers of ``listings.hidden``.
 """
 
 from __future__ import annotations

@@ -17,8 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from shashin.errors import ObjectNotFound, ObjectStoreUnavailable, PreconditionFailed
-from shashin.objectstore.keys import check_key
+from shashin.errors import (
+    ObjectNotFound,
+    ObjectStoreError,
+    ObjectStoreUnavailable,
+    PreconditionFailed,
+)
+from shashin.objectstore.keys import check_key, check_prefix
 from shashin.objectstore.protocol import ObjectInfo
 
 T = TypeVar("T")
@@ -28,7 +33,10 @@ _LOCK = ".lock"
 
 
 class FileObjectStore:
-    """An ObjectStore below ``root``, which is created when missing."""
+    """An ObjectStore below ``root``, which is created when missing.
+
+    A key cannot be the folder of another one here: ``a`` cannot lie beside ``a/b``.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -56,6 +64,8 @@ class FileObjectStore:
         """Write an object from a file, if the condition holds."""
 
         def fill(scratch: Path) -> None:
+            if not path.is_file():
+                raise ObjectStoreError(f"there is no file {path} to be object {key}")
             shutil.copyfile(path, scratch)
 
         return await self._run(key, lambda: self._put(key, fill, if_generation_match))
@@ -67,8 +77,16 @@ class FileObjectStore:
     async def _run(self, key: str, do: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(do)
-        except FileNotFoundError as error:
-            raise ObjectNotFound(f"no object {key} in {self._root}") from error
+        except (
+            FileExistsError,
+            IsADirectoryError,
+            NotADirectoryError,
+            PermissionError,
+        ) as error:
+            raise ObjectStoreError(
+                f"object {key} in {self._root}: {error.strerror} "
+                f"({error.filename2 or error.filename})"
+            ) from error
         except OSError as error:
             why = "its disk is full" if error.errno == errno.ENOSPC else error.strerror
             raise ObjectStoreUnavailable(f"object {key} in {self._root}: {why}") from error
@@ -76,15 +94,22 @@ class FileObjectStore:
     def _path(self, key: str) -> Path:
         return self._root.joinpath(*check_key(key))
 
+    def _existing(self, key: str) -> Path:
+        path = self._path(key)
+        if not path.is_file():
+            raise ObjectNotFound(f"no object {key} in {self._root}")
+        return path
+
     def _read(self, key: str) -> tuple[bytes, int]:
-        with self._path(key).open("rb") as file:
+        with self._existing(key).open("rb") as file:
             return file.read(), os.fstat(file.fileno()).st_mtime_ns
 
     def _download(self, key: str, path: Path) -> None:
+        source = self._existing(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            shutil.copyfile(self._path(key), scratch)
+            shutil.copyfile(source, scratch)
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
@@ -99,7 +124,7 @@ class FileObjectStore:
             with scratch.open("rb") as file:
                 os.fsync(file.fileno())
             with self._locked():
-                now = path.stat().st_mtime_ns if path.exists() else 0
+                now = path.stat().st_mtime_ns if path.is_file() else 0
                 if if_generation_match is not None and if_generation_match != now:
                     raise PreconditionFailed(
                         f"object {key} has generation {now}, not {if_generation_match}"
@@ -120,9 +145,10 @@ class FileObjectStore:
             yield
 
     def _list(self, prefix: str) -> list[ObjectInfo]:
+        check_prefix(prefix)
         folder = self._root.joinpath(*PurePosixPath(prefix.rpartition("/")[0]).parts)
         found = []
-        for parent, folders, names in os.walk(folder):
+        for parent, folders, names in os.walk(folder, onerror=_unless_it_is_not_there):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
                 path = Path(parent, name)
@@ -134,3 +160,9 @@ class FileObjectStore:
                         continue
                     found.append(ObjectInfo(key, stat.st_size, stat.st_mtime_ns))
         return sorted(found)
+
+
+def _unless_it_is_not_there(error: OSError) -> None:
+    # A folder that cannot be read must not look like one in which nothing lies.
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from shashin.errors import UserError
 
 
 def check_key(key: str) -> tuple[str, ...]:
-    """Return the parts of a key.
+    """Return the parts of a key, which are what its slashes separate.
 
     Raises:
-        UserError: when it is empty, absolute, goes up, or begins with a dot.
+        UserError: when it is absolute, or when a part is empty, begins with a dot or holds a
+            control character: stores differ in what they make of these.
     """
-    parts = PurePosixPath(key).parts
-    if not parts or key.startswith("/") or ".." in parts or parts[0].startswith("."):
-        raise UserError(f"object key {key!r} is not a relative path without dots")
+    parts = tuple(key.split("/"))
+    if not all(parts) or any(part.startswith(".") for part in parts) or min(key) < " ":
+        raise UserError(
+            f"object key {key!r} is not a relative path whose parts are neither empty nor begin "
+            "with a dot"
+        )
     return parts
+
+
+def check_prefix(prefix: str) -> None:
+    """Refuse what no key begins with; the empty prefix is that of every key.
+
+    Raises:
+        UserError: as ``check_key``.
+    """
+    if prefix:
+        check_key(prefix[:-1] if prefix.endswith("/") and prefix != "/" else prefix)

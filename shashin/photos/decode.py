@@ -1,4 +1,7 @@
-"""From a photo's bytes to an upright RGB image."""
+"""From a photo's bytes to an upright RGB image, or a PhotoError that says why not.
+
+The downloader makes a dead letter of that error; see services.downloader.handlers.
+"""
 
 from __future__ import annotations
 

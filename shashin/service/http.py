@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from aiohttp import web
@@ -10,11 +11,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from shashin.errors import UserError
 from shashin.service.health import Health
 
+PID_HEADER = "Shashin-Pid"
+"""Says who answers a probe: on one machine, another process may have taken the port."""
+
 
 def _probe(problems: Callable[[], list[str]]) -> Callable[[web.Request], web.Response]:
     def answer(_request: web.Request) -> web.Response:
         found = problems()
-        return web.Response(status=503 if found else 200, text="\n".join(found or ["ok"]) + "\n")
+        return web.Response(
+            status=503 if found else 200,
+            text="\n".join(found or ["ok"]) + "\n",
+            headers={PID_HEADER: str(os.getpid())},
+        )
 
     return answer
 

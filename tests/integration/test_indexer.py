@@ -148,6 +148,24 @@ async def test_an_idle_bucket_is_sealed_and_survives_a_crash(
     assert before.items() <= after.items()
 
 
+async def test_an_idle_partition_is_sealed_while_another_one_is_busy(
+    start_service: StartService, producer: Producer, repository: ModelRepository, tmp_path: Path
+) -> None:
+    await start_service("indexer", **indexer_settings(tmp_path, bucket_seconds=2))
+    await producer.send_all([embedded("quiet", partition=0)])
+    sent = 0
+
+    async def quiet_one_is_sealed() -> bool:
+        nonlocal sent
+        # Without a pause, so that the reader never comes round with nothing to do.
+        await producer.send_all(embedded(f"busy-{sent}-{i}", partition=1) for i in range(5))
+        sent += 1
+        ranges = [r for shard in await shards_of(repository) for r in shard.manifest.source_ranges]
+        return any(r.partition == 0 for r in ranges)
+
+    await until(quiet_one_is_sealed, "the idle partition is sealed", limit_seconds=15)
+
+
 async def test_two_replicas_seal_the_same_shards(
     start_service: StartService, producer: Producer, repository: ModelRepository, tmp_path: Path
 ) -> None:

@@ -23,6 +23,8 @@ from shashin.embedded.processes import (
     supervisor_identity,
 )
 from shashin.errors import ProcessFailed, UserError
+from shashin.service.health import Health
+from shashin.service.http import start_http
 from tests.waiting import until
 
 SERVER = """
@@ -104,6 +106,33 @@ async def test_a_killed_process_is_started_again_and_leaves_discovery_meanwhile(
     await until(lambda: row(state, "one").well, "it is ready again")
     assert row(state, "one").pid != before.pid
     assert discovered(state) == {"one"}
+
+
+async def test_an_answer_of_another_process_on_its_port_makes_no_process_ready(
+    state: Path,
+) -> None:
+    health = Health()
+    runner, port = await start_http(health, "127.0.0.1", 0)
+    try:
+        words = f"print('port {port} is taken'); import time; time.sleep(0.5); raise SystemExit(2)"
+        spec = ProcessSpec(
+            name="late",
+            argv=(sys.executable, "-c", words),
+            ready_url=f"http://127.0.0.1:{port}/readyz",
+        )
+        with pytest.raises(ProcessFailed, match=f"port {port} is taken"):
+            await control.up(state, [spec])
+    finally:
+        await runner.cleanup()
+
+
+async def test_the_supervisors_memory_is_its_own(state: Path, tmp_path: Path) -> None:
+    await control.up(state, [server("one", tmp_path / "no")])
+    pid = row(state, "supervisor").pid
+    assert pid is not None
+    alone = psutil.Process(pid).memory_info().rss
+    one = row(state, "one").rss_bytes
+    assert row(state, "supervisor").rss_bytes < alone + one / 2
 
 
 async def test_a_process_that_stops_being_ready_says_why_and_leaves_discovery(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.positions import KnownPositions, answer_coverage, joined
+from services.router.answer_coverage import KnownPositions, answer_coverage, joined
 from shashin.index.coverage import OffsetRange, Position
 
 PARTITIONS = st.integers(0, 2)
