@@ -230,8 +230,12 @@ class KafkaUnavailable(ShashinError):
     http_status = 503
 
 
-class DeadLetterLimit(ShashinError):
+class TooManyDeadLetters(ShashinError):
     """So many of the recent records failed that the fault must be here, not in the records."""
+
+
+class UnexpectedFailure(ShashinError):
+    """Processing a record failed in a way that nobody foresaw; the log has the traceback."""
 
 
 class ProcessFailed(ShashinError):

@@ -36,9 +36,7 @@ async def serve(runtime: Runtime[DownloaderSettings]) -> None:
         fetcher = PhotoFetcher(
             sources,
             concurrency=settings.concurrency,
-            tries=settings.fetch_tries,
             executor=executor,
-            stopping=stopping,
         )
         await runtime.run_until_stopped(
             consume(
@@ -50,6 +48,7 @@ async def serve(runtime: Runtime[DownloaderSettings]) -> None:
                 health=health,
                 stopping=stopping,
                 max_records=settings.batch_records,
+                giving_up=settings.giving_up(),
             )
         )
 

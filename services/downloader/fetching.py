@@ -1,4 +1,4 @@
-"""Fetching one photo: tries, time, and the thumbnail or the error that comes of it."""
+"""Fetching one photo: the thumbnail or the error that comes of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from services.downloader import metrics
 from services.downloader.source import PhotoSource
 from shashin.errors import PhotoError
-from shashin.kafka.retry import backoff_seconds
 from shashin.photos import thumbnail
-from shashin.service.runtime import sleep_unless
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,6 @@ class FetchedPhoto:
     """Of the original, 32 bytes; empty when it could not be read."""
     thumbnail: bytes = b""
     error: PhotoError | None = None
-    tries: int = 1
 
 
 class PhotoFetcher:
@@ -36,16 +33,12 @@ class PhotoFetcher:
         source: PhotoSource,
         *,
         concurrency: int,
-        tries: int,
         executor: Executor,
-        stopping: asyncio.Event,
     ) -> None:
         self._source = source
         # Held until the thumbnail is made: what is bounded is how many originals are in memory.
         self._places = asyncio.Semaphore(concurrency)
-        self._tries = tries
         self._executor = executor
-        self._stopping = stopping
 
     async def fetch(self, uri: str) -> FetchedPhoto:
         """Return the photo's thumbnail, or the error that stands in its way."""
@@ -56,24 +49,18 @@ class PhotoFetcher:
 
     async def _fetch(self, uri: str) -> FetchedPhoto:
         started = time.perf_counter()
-        tries, digest = 0, b""
-        for wait in backoff_seconds():
-            tries += 1
-            try:
-                data = await self._source.fetch(uri)
-                break
-            except PhotoError as error:
-                if not error.retryable or tries >= self._tries or self._stopping.is_set():
-                    return FetchedPhoto(uri, error=error, tries=tries)
-            await sleep_unless(self._stopping, wait)
+        try:
+            data = await self._source.fetch(uri)
+        except PhotoError as error:
+            return FetchedPhoto(uri, error=error)
         metrics.FETCH_SECONDS.observe(time.perf_counter() - started)
         metrics.PHOTO_BYTES.inc(len(data))
         loop = asyncio.get_running_loop()
         try:
             digest, made = await loop.run_in_executor(self._executor, _hash_and_shrink, data)
         except _Refused as refused:
-            return FetchedPhoto(uri, refused.digest, error=refused.error, tries=tries)
-        return FetchedPhoto(uri, digest, made, tries=tries)
+            return FetchedPhoto(uri, refused.digest, error=refused.error)
+        return FetchedPhoto(uri, digest, made)
 
 
 class _Refused(Exception):

@@ -10,9 +10,9 @@ from services.downloader.fetching import FetchedPhoto, PhotoFetcher
 from services.downloader.validation import WITH_PHOTOS, checked_event
 from services.downloader.versions import NewestVersions
 from shashin.errors import NoUsablePhoto, RecordError
-from shashin.kafka.consume import InRecord, Outcome
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
+from shashin.kafka.records import InRecord, Outcome
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_HIDDEN, MAX_RECORD_BYTES
 from shashin.v1 import events_pb2
 
@@ -48,7 +48,7 @@ class DownloadStage:
     def _checked(self, record: InRecord) -> events_pb2.ListingEvent | RecordError:
         try:
             event = checked_event(record)
-            self._versions.check(record.partition, event.listing_id, event.version, str(record))
+            self._versions.check(record, event.listing_id, event.version)
         except RecordError as error:
             return error
         return event
@@ -87,15 +87,16 @@ def outcome_of(
     """Return the listing with its thumbnails, and a dead letter for each photo without one.
 
     Where no photo can be used, the whole record is one dead letter: an older version of the
-    listing, if there is one, stays as it is.
+    listing, if there is one, stays as it is. Where a photo's source did not answer, another try
+    may end better.
     """
+    try_again = next((p.error for p in photos if p.error is not None and p.error.retryable), None)
     failed = [(number, photo) for number, photo in enumerate(photos) if photo.error is not None]
     where = f"{record}, listing {event.listing_id}"
     if len(failed) == len(photos):
         reasons = "; ".join(f"photo {n}: {p.error.reason}: {p.error}" for n, p in failed if p.error)
         error = NoUsablePhoto(f"{where}: none of its {len(photos)} photos can be used: {reasons}")
-        tries = max(photo.tries for photo in photos)
-        return Outcome(dead_letters=[DeadLetter(record, error, FETCH, tries)])
+        return Outcome(dead_letters=[DeadLetter(record, error, FETCH)], try_again=try_again)
     value = downloaded_listing(event, photos).SerializeToString()
     if len(value) > MAX_RECORD_BYTES - _RESERVED_BYTES:
         size_error = RecordError(
@@ -109,10 +110,11 @@ def outcome_of(
             )
         ],
         dead_letters=[
-            DeadLetter(record, photo.error, FETCH, photo.tries, "photo", number)
+            DeadLetter(record, photo.error, FETCH, scope="photo", photo_number=number)
             for number, photo in failed
             if photo.error is not None
         ],
+        try_again=try_again,
     )
 
 

@@ -10,7 +10,7 @@ PHOTOS = Counter(
 PHOTO_BYTES = Counter("shashin_downloader_photo_bytes", "Bytes of the originals that were read.")
 FETCH_SECONDS = Histogram(
     "shashin_downloader_fetch_seconds",
-    "Time to read one original, with its tries, in seconds.",
+    "Time to read one original, in seconds.",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 THUMBNAIL_SECONDS = Histogram(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shashin.service.settings import ServiceSettings
+from shashin.kafka.settings import ConsumerSettings
 
 
-class DownloaderSettings(ServiceSettings):
+class DownloaderSettings(ConsumerSettings):
     """What the downloader can be told."""
 
     photo_roots: str = Field(
@@ -30,9 +30,6 @@ class DownloaderSettings(ServiceSettings):
     )
     max_bytes: int = Field(
         16 * 1024 * 1024, ge=1024, description="Largest photo that is read, in bytes."
-    )
-    fetch_tries: int = Field(
-        5, ge=1, le=100, description="Tries for a photo whose source does not answer."
     )
     batch_records: int = Field(
         64, ge=1, le=10_000, description="Listing events that are worked on at a time."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from shashin.errors import InvalidEvent, TooManyPhotos, UnparsableRecord
-from shashin.kafka.consume import InRecord
+from shashin.kafka.records import InRecord
 from shashin.v1 import events_pb2
 
 MAX_PHOTOS = 20

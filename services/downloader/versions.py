@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from shashin.errors import StaleVersion
+from shashin.kafka.records import InRecord
 
 
 class NewestVersions:
@@ -17,21 +18,27 @@ class NewestVersions:
 
     def __init__(self, at_most: int) -> None:
         self._at_most = at_most
-        self._newest: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._newest: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        """Partition, offset and version of the listing's newest event."""
 
-    def check(self, partition: int, listing_id: str, version: int, where: str) -> None:
-        """Remember a version; the same one again is a redelivery, and fine.
+    def check(self, record: InRecord, listing_id: str, version: int) -> None:
+        """Remember a version.
+
+        The same one again is a redelivery, and fine; so is an older one that stands before the
+        newest in the log: it is tried again, or the batch is.
 
         Raises:
-            StaleVersion: when a newer one was seen on the partition.
+            StaleVersion: when a newer version stands before it in the log.
         """
-        _, newest = self._newest.get(listing_id, (partition, 0))
+        _, offset, newest = self._newest.get(listing_id, (record.partition, record.offset, 0))
         if version < newest:
+            if record.offset < offset:
+                return
             raise StaleVersion(
-                f"{where}, listing {listing_id} has version {version} after version {newest}: "
+                f"{record}, listing {listing_id} has version {version} after version {newest}: "
                 "versions have to grow with every event"
             )
-        self._newest[listing_id] = (partition, version)
+        self._newest[listing_id] = (record.partition, record.offset, version)
         self._newest.move_to_end(listing_id)
         if len(self._newest) > self._at_most:
             self._newest.popitem(last=False)
@@ -39,5 +46,5 @@ class NewestVersions:
     def forget(self, partitions: Sequence[int]) -> None:
         """Forget the listings of partitions that somebody else reads now."""
         gone = set(partitions)
-        for listing_id in [key for key, (owner, _) in self._newest.items() if owner in gone]:
+        for listing_id in [key for key, (owner, _, _) in self._newest.items() if owner in gone]:
             del self._newest[listing_id]

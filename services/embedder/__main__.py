@@ -94,6 +94,7 @@ async def _worker(
         health=health,
         stopping=stopping,
         max_records=settings.batch_records,
+        giving_up=settings.giving_up(),
     )
 
 

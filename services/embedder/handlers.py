@@ -15,9 +15,9 @@ from PIL import Image
 
 from services.embedder.batching import BatchedModel, Kind, Vectors
 from shashin.errors import InvalidQuery, NoUsablePhoto, PhotoError, PhotoTooLarge, UnparsableRecord
-from shashin.kafka.consume import InRecord, Outcome
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
+from shashin.kafka.records import InRecord, Outcome
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.photos import SHORT_SIDE, decode_photo
 from shashin.v1 import embed_pb2, embed_pb2_grpc, events_pb2

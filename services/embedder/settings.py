@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from shashin.service.settings import ServiceSettings
+from shashin.kafka.settings import ConsumerSettings
 
 WORKER, SERVER = "worker", "server"
 
 
-class EmbedderSettings(ServiceSettings):
+class EmbedderSettings(ConsumerSettings):
     """What the embedder can be told."""
 
     model: str = Field(

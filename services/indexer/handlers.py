@@ -9,9 +9,9 @@ from services.indexer import metrics
 from services.indexer.partition import ParsedRecord
 from shashin.errors import RecordError
 from shashin.index.messages import new_rows_of, parse_embedded
-from shashin.kafka.consume import InRecord
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
+from shashin.kafka.records import InRecord
 from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.v1 import events_pb2
 

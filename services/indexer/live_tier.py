@@ -14,19 +14,21 @@ from services.indexer.recovery import Start, starts
 from services.indexer.release import IndexServers, due_for_release
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings, parse_partitions
-from shashin.errors import RepositoryError, UserError
+from shashin.errors import RepositoryError, TooManyDeadLetters, UserError
 from shashin.index.coverage import OffsetRange, Position
 from shashin.index.repository import ModelRepository, StoredShard
 from shashin.index.served_shards import ServedShards
 from shashin.index.shard import OpenShard, SealedShard, Shard
 from shashin.index.tiers import HOURLY
 from shashin.index.vector_index import HnswParameters
-from shashin.kafka.consume import DEAD_LETTERS, InRecord
+from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.records import InRecord
 from shashin.kafka.retry import until_done
+from shashin.kafka.settling import RecentRecords, stand_still
 from shashin.kafka.topics import VECTORS_EMBEDDED
-from shashin.service.health import Health
+from shashin.service.health import Health, Heartbeat
 from shashin.service.logging import get_logger
 from shashin.service.runtime import sleep_unless
 
@@ -62,6 +64,7 @@ class LiveTier:
         self._held: list[Shard] = []
         """Ended and sealed shards, oldest first, that are served until they are released."""
         self._committed: set[str] = set()
+        self._recent = RecentRecords(settings.giving_up())
         # USearch strands nodes under concurrent adds: one thread adds, for all partitions.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="index-writer")
 
@@ -145,8 +148,16 @@ class LiveTier:
     # --- the log --------------------------------------------------------------------------------
 
     async def follow(self) -> None:
-        """Read and apply the log until stopped."""
+        """Read and apply the log until stopped; what is searchable by then stays so."""
         beat = self._health.heartbeat("reader of " + VECTORS_EMBEDDED)
+        try:
+            await self._follow(beat)
+        except TooManyDeadLetters as error:
+            await stand_still(
+                error, VECTORS_EMBEDDED, health=self._health, beat=beat, stopping=self._stopping
+            )
+
+    async def _follow(self, beat: Heartbeat) -> None:
         self._health.require(CAUGHT_UP, waiting_for="the end of " + VECTORS_EMBEDDED)
         behind = await until_done(
             "ask for the end of the log",
@@ -184,11 +195,7 @@ class LiveTier:
         batch = parse_batch(
             records, model_id=self._settings.model_id, dimensions=self._settings.dimensions
         )
-        if batch.dead_letters:
-            for letter in batch.dead_letters:
-                DEAD_LETTERS.labels(VECTORS_EMBEDDED, letter.scope, letter.error.reason).inc()
-                log.warning("dead letter", record=str(letter.record), error=letter.error.message)
-            await self._write_out([letter.as_record() for letter in batch.dead_letters])
+        await self._give_up(records, batch.dead_letters)
         for step in state.steps(batch.records):
             match step:
                 case Add(records=added):
@@ -204,6 +211,15 @@ class LiveTier:
                     )
                 case Cut() as cut:
                     self._cut(state, cut)
+
+    async def _give_up(self, records: Sequence[InRecord], letters: Sequence[DeadLetter]) -> None:
+        lost = {letter.record.offset for letter in letters}
+        given_up = [record.offset in lost for record in records]
+        if letters and self._recent.would_exceed(given_up):
+            raise self._recent.refuse(VECTORS_EMBEDDED, given_up, letters[0])
+        self._recent.note(given_up)
+        note_dead_letters(letters)
+        await self._write_out([letter.as_record() for letter in letters])
 
     def _observe(self, appended_ms: int, records: int, state: PartitionState) -> None:
         metrics.RECORDS.inc(records)

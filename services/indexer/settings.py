@@ -7,10 +7,10 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from shashin.index.cut import CutRules
-from shashin.service.settings import ServiceSettings
+from shashin.kafka.settings import ConsumerSettings
 
 
-class IndexerSettings(ServiceSettings):
+class IndexerSettings(ConsumerSettings):
     """What the indexer can be told."""
 
     grpc_host: str = Field("127.0.0.1", description="Address that IndexService listens on.")

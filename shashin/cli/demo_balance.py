@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import DecodeError
 
 from shashin.cli.topic_tails import GivenUp
-from shashin.kafka.consume import InRecord
+from shashin.kafka.records import InRecord
 from shashin.kafka.topics import LISTINGS_EVENTS
 from shashin.v1 import events_pb2
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from shashin.kafka.consume import InRecord
 from shashin.kafka.log_reader import LogReader
+from shashin.kafka.records import InRecord
 from shashin.kafka.topics import (
     DEAD_LETTER_SUFFIX,
     IMAGES_DOWNLOADED,

@@ -8,8 +8,8 @@ from prometheus_client import Counter, Gauge
 
 from shashin.errors import ShashinError
 from shashin.index.served_shards import ServedShards
-from shashin.kafka.consume import InRecord
 from shashin.kafka.log_reader import LogReader
+from shashin.kafka.records import InRecord
 from shashin.kafka.retry import until_done
 from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.service.health import Health

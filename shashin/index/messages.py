@@ -14,7 +14,7 @@ from shashin.index.rows import MAX_PHOTO_NUMBER, NO_TIME, Row, RowAttributes
 from shashin.index.served_shards import ShardHit
 from shashin.index.shard import NewRow
 from shashin.index.vector_index import Vectors
-from shashin.kafka.consume import InRecord
+from shashin.kafka.records import InRecord
 from shashin.v1 import events_pb2, index_pb2
 
 

@@ -1,8 +1,9 @@
 """The one loop of every consumer group: at least once, nothing skipped, nothing lost.
 
-A turn polls a batch, has the stage turn each record into output records or an error, writes the
-outputs and the dead letters, waits for the broker's acknowledgement, and only then commits the
-offset after the last record of each partition. A crash anywhere repeats the batch.
+A turn polls a batch, has the stage turn each record into output records or an error (tried again
+where that may help: shashin.kafka.settling), writes the outputs and the dead letters, waits for the
+broker's acknowledgement, and only then commits the offset after the last record of each partition.
+A crash anywhere repeats the batch.
 
 Who keeps positions elsewhere reads with shashin.kafka.log_reader instead: the indexer, whose
 positions are in the shards' manifests, and the followers of ``listings.hidden``.
@@ -12,69 +13,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from prometheus_client import Counter, Histogram
 
-from shashin.errors import KafkaUnavailable
+from shashin.errors import KafkaUnavailable, TooManyDeadLetters
+from shashin.kafka.dead_letters import note_dead_letters
+from shashin.kafka.records import InRecord, Outcome, Stage
 from shashin.kafka.retry import until_done
+from shashin.kafka.settling import GivingUp, Interrupted, Settler, stand_still
 from shashin.service.health import Health
 from shashin.service.logging import get_logger
 from shashin.service.runtime import sleep_unless
 
 if TYPE_CHECKING:
-    from shashin.kafka.dead_letters import DeadLetter
-    from shashin.kafka.producer import OutRecord, Producer
+    from shashin.kafka.producer import Producer
 
 RECORDS = Counter("shashin_consumed_records", "Records taken from a topic.", ["topic"])
-DEAD_LETTERS = Counter(
-    "shashin_dead_letters", "Records or photos given up, by reason.", ["topic", "scope", "reason"]
-)
 BATCH_SECONDS = Histogram(
     "shashin_consume_batch_seconds", "Time from a poll to its commit, in seconds.", ["topic"]
 )
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class InRecord:
-    """A record as it was read."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes
-    headers: Sequence[tuple[str, bytes]] = ()
-
-    def __str__(self) -> str:
-        return f"{self.topic}[{self.partition}]@{self.offset}"
-
-
-@dataclass
-class Outcome:
-    """What became of one record: what it leads to, and what of it is given up."""
-
-    outputs: list[OutRecord] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-
-
-class Stage(Protocol):
-    """What one service does with records; it retries and gives up by itself, and never raises for a bad one."""
-
-    async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
-        """Return one outcome a record, in their order."""
-        ...
-
-    def partitions_lost(self, partitions: Sequence[int]) -> None:
-        """Forget what was remembered of these partitions: somebody else has them now."""
-        ...
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc, unused-ignore]
@@ -100,6 +63,7 @@ async def consume(
     health: Health,
     stopping: asyncio.Event,
     max_records: int,
+    giving_up: GivingUp | None = None,
     fetch_bytes: int = 8 * 1024 * 1024,
 ) -> None:
     """Run the loop until ``stopping`` is set.
@@ -122,6 +86,10 @@ async def consume(
         max_poll_interval_ms=600_000,
     )
     consumer.subscribe([topic], listener=_Rebalance(stage, health))
+    settler = Settler(
+        stage, giving_up or GivingUp(), topic=topic, health=health, beat=beat, stopping=stopping
+    )
+    stopped: TooManyDeadLetters | None = None
 
     async def start() -> None:
         try:
@@ -150,27 +118,25 @@ async def consume(
                 continue
             RECORDS.labels(topic).inc(len(records))
             with BATCH_SECONDS.labels(topic).time():
-                await _finish_batch(stage, records, producer, stopping)
+                await _write_out(await settler.settle(records), producer, stopping)
                 await _commit(consumer, records)
+    except Interrupted:
+        log.info("stopping: a batch is left to whoever reads next", topic=topic)
+    except TooManyDeadLetters as error:
+        stopped = error
     finally:
+        # Another member of the group, of a version that works perhaps, gets the partitions.
         await consumer.stop()
+    if stopped is not None:
+        await stand_still(stopped, topic, health=health, beat=beat, stopping=stopping)
 
 
-async def _finish_batch(
-    stage: Stage, records: Sequence[InRecord], producer: Producer, stopping: asyncio.Event
+async def _write_out(
+    outcomes: Sequence[Outcome], producer: Producer, stopping: asyncio.Event
 ) -> None:
-    outcomes = await stage.process(records)
     outputs = [output for outcome in outcomes for output in outcome.outputs]
     given_up = [letter for outcome in outcomes for letter in outcome.dead_letters]
-    for letter in given_up:
-        DEAD_LETTERS.labels(letter.record.topic, letter.scope, letter.error.reason).inc()
-        log.warning(
-            "dead letter",
-            record=str(letter.record),
-            scope=letter.scope,
-            reason=letter.error.reason,
-            error=letter.error.message,
-        )
+    note_dead_letters(given_up)
     outputs += [letter.as_record() for letter in given_up]
     await until_done(
         "write outputs", lambda: producer.send_all(outputs), stopping=stopping, beat=None

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from prometheus_client import Counter
+
 from shashin.errors import ShashinError
-from shashin.kafka.consume import InRecord
 from shashin.kafka.producer import OutRecord
+from shashin.kafka.records import InRecord
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX
+from shashin.service.logging import get_logger
+
+DEAD_LETTERS = Counter(
+    "shashin_dead_letters", "Records or photos given up, by reason.", ["topic", "scope", "reason"]
+)
 
 Scope = Literal["record", "photo"]
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,4 +57,19 @@ class DeadLetter:
             key=self.record.key,
             value=self.record.value,
             headers=[(name, value.encode()) for name, value in headers.items()],
+        )
+
+
+def note_dead_letters(letters: Iterable[DeadLetter]) -> None:
+    """Count and log what is given up."""
+    for letter in letters:
+        DEAD_LETTERS.labels(letter.record.topic, letter.scope, letter.error.reason).inc()
+        log.warning(
+            "dead letter",
+            record=str(letter.record),
+            scope=letter.scope,
+            step=letter.step,
+            tries=letter.tries,
+            reason=letter.error.reason,
+            error=letter.error.message,
         )

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from shashin.errors import KafkaUnavailable
-from shashin.kafka.consume import InRecord
+from shashin.kafka.records import InRecord
 
 
 class LogReader:

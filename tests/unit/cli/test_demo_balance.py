@@ -3,7 +3,7 @@ from __future__ import annotations
 from shashin.cli.demo_balance import EventIn, Found, balance_of, event_in
 from shashin.cli.events import LISTED, listing_event
 from shashin.cli.topic_tails import GivenUp
-from shashin.kafka.consume import InRecord
+from shashin.kafka.records import InRecord
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS
 
 

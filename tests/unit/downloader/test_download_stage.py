@@ -23,7 +23,7 @@ from shashin.errors import (
     PhotoTooLarge,
     PhotoUnavailable,
 )
-from shashin.kafka.consume import InRecord, Outcome
+from shashin.kafka.records import InRecord, Outcome
 from shashin.v1 import events_pb2
 
 MAX_BYTES = 200_000
@@ -70,10 +70,8 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def stage_of(source: PhotoSource, executor: ThreadPoolExecutor, *, tries: int = 3) -> DownloadStage:
-    fetcher = PhotoFetcher(
-        source, concurrency=4, tries=tries, executor=executor, stopping=asyncio.Event()
-    )
+def stage_of(source: PhotoSource, executor: ThreadPoolExecutor) -> DownloadStage:
+    fetcher = PhotoFetcher(source, concurrency=4, executor=executor)
     return DownloadStage(fetcher, NewestVersions(1000))
 
 
@@ -184,9 +182,9 @@ async def test_outcomes_stand_in_the_order_of_the_records_and_bad_ones_stop_noth
     records = [
         record("a", photos=good),
         InRecord("listings.events", 3, 1, 0, b"x", b"\xff\xff"),
-        record("b", 2, photos=good),
-        record("b", 1, photos=good),
-        record("b", 3, kind=events_pb2.LISTING_KIND_SOLD),
+        record("b", 2, photos=good, offset=2),
+        record("b", 1, photos=good, offset=3),
+        record("b", 3, kind=events_pb2.LISTING_KIND_SOLD, offset=4),
     ]
     outcomes = await stage.process(records)
     shown = [
@@ -205,45 +203,43 @@ async def test_outcomes_stand_in_the_order_of_the_records_and_bad_ones_stop_noth
     ]
 
 
-class Flaky:
-    """Fails a number of times before each photo."""
+class Failing:
+    """Fails for each photo whose URI names it."""
 
-    def __init__(self, failures: int, error: PhotoError) -> None:
-        self._failures = failures
+    def __init__(self, error: PhotoError) -> None:
         self._error = error
-        self.asked = 0
 
     async def fetch(self, uri: str) -> bytes:
-        del uri
-        self.asked += 1
-        if self.asked <= self._failures:
+        if uri.endswith("fails"):
             raise self._error
         return jpeg()
 
 
-async def test_a_source_that_comes_back_costs_no_photo() -> None:
-    source = Flaky(2, PhotoUnavailable("gone for now"))
+async def test_a_source_that_does_not_answer_may_answer_when_it_is_tried_again() -> None:
+    gone = PhotoUnavailable("gone for now")
     with ThreadPoolExecutor(1) as executor:
-        (outcome,) = await stage_of(source, executor).process([record(photos=["x://a"])])
-    assert downloaded(outcome).photos[0].thumbnail
-    assert source.asked == 3
-
-
-async def test_a_source_that_stays_away_is_given_up_with_its_tries() -> None:
-    source = Flaky(99, PhotoUnavailable("gone for good"))
-    with ThreadPoolExecutor(1) as executor:
-        (outcome,) = await stage_of(source, executor).process([record(photos=["x://a"])])
-    (letter,) = outcome.dead_letters
-    assert letter.tries == 3
-    assert "PhotoUnavailable: gone for good" in letter.error.message
+        stage = stage_of(Failing(gone), executor)
+        one, all_of_them, none = await stage.process(
+            [
+                record("a", photos=["x://good", "x://fails"]),
+                record("b", photos=["x://fails"]),
+                record("c", photos=["x://good"]),
+            ]
+        )
+    assert (one.try_again, one.given_up) == (gone, False)
+    assert (all_of_them.try_again, all_of_them.given_up) == (gone, True)
+    assert none.try_again is None
+    (letter,) = all_of_them.dead_letters
+    assert "PhotoUnavailable: gone for now" in letter.error.message
 
 
 @pytest.mark.parametrize("error", [PhotoMissing, PhotoForbidden, PhotoEmpty, PhotoTooLarge])
 async def test_what_no_retry_can_help_is_not_tried_again(error: type[PhotoError]) -> None:
-    source = Flaky(99, error("never"))
+    source = Failing(error("never"))
     with ThreadPoolExecutor(1) as executor:
-        await stage_of(source, executor).process([record(photos=["x://a"])])
-    assert source.asked == 1
+        (outcome,) = await stage_of(source, executor).process([record(photos=["x://fails"])])
+    assert outcome.given_up
+    assert outcome.try_again is None
 
 
 async def test_no_more_originals_are_in_memory_than_allowed() -> None:

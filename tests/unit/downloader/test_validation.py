@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from services.downloader.validation import checked_event
 from services.downloader.versions import NewestVersions
 from shashin.errors import InvalidEvent, RecordError, StaleVersion, TooManyPhotos, UnparsableRecord
-from shashin.kafka.consume import InRecord
+from shashin.kafka.records import InRecord
 from shashin.v1 import events_pb2
 
 
@@ -85,7 +86,26 @@ Check = Callable[[str, int], None]
 
 
 def checker(versions: NewestVersions, partition: int = 0) -> Check:
-    return lambda listing, version: versions.check(partition, listing, version, "record")
+    """Return a check of records that follow each other in the log."""
+    offsets = itertools.count()
+
+    def check(listing: str, version: int) -> None:
+        versions.check(at(next(offsets), partition), listing, version)
+
+    return check
+
+
+def at(offset: int, partition: int = 0) -> InRecord:
+    return InRecord("listings.events", partition, offset, 0, b"", b"")
+
+
+def test_an_older_version_that_stands_before_the_newest_is_no_step_backwards() -> None:
+    versions = NewestVersions(10)
+    versions.check(at(7), "lamp", 1)
+    versions.check(at(8), "lamp", 2)
+    versions.check(at(7), "lamp", 1)  # tried again, or delivered again
+    with pytest.raises(StaleVersion, match=r"listings\.events\[0\]@9, listing lamp has version 1"):
+        versions.check(at(9), "lamp", 1)
 
 
 def test_a_version_that_goes_backwards_is_refused_and_a_repeat_is_not() -> None:

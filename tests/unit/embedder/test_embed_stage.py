@@ -16,7 +16,7 @@ from services.embedder.batching import BatchedModel
 from services.embedder.handlers import EmbedServicer, EmbedStage
 from services.embedder.settings import EmbedderSettings
 from shashin.errors import SettingsError
-from shashin.kafka.consume import InRecord
+from shashin.kafka.records import InRecord
 from shashin.rpc.channel import open_channel
 from shashin.rpc.server import grpc_server
 from shashin.service.settings import load_settings

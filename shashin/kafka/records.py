@@ -1,0 +1,55 @@
+"""Records as they are read, and what a stage of the pipeline makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from shashin.errors import ShashinError
+    from shashin.kafka.dead_letters import DeadLetter
+    from shashin.kafka.producer import OutRecord
+
+
+@dataclass(frozen=True)
+class InRecord:
+    """A record as it was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one record: what it leads to, and what of it is given up."""
+
+    outputs: Sequence[OutRecord] = ()
+    dead_letters: Sequence[DeadLetter] = ()
+    try_again: ShashinError | None = None
+    """Why another try may end better; None when this outcome is final."""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nothing of the record goes on."""
+        return any(letter.scope == "record" for letter in self.dead_letters)
+
+
+class Stage(Protocol):
+    """What one service does with records; it names what is wrong with one, and retries nothing."""
+
+    async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
+        """Return one outcome a record, in their order; may be called again with some of them."""
+        ...
+
+    def partitions_lost(self, partitions: Sequence[int]) -> None:
+        """Forget what was remembered of these partitions: somebody else has them now."""
+        ...
