@@ -14,6 +14,7 @@ from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord, Outcome
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_HIDDEN, MAX_RECORD_BYTES
+from shashin.service.failpoints import failpoint
 from shashin.v1 import events_pb2
 
 VALIDATE, FETCH = "downloader.validate", "downloader.fetch"
@@ -62,6 +63,7 @@ class DownloadStage:
             metrics.HIDDEN.labels(events_pb2.ListingKind.Name(event.kind)).inc()
             return Outcome(outputs=[hidden_record(event, record)])
         photos = await asyncio.gather(*map(self._fetcher.fetch, event.photo_uris))
+        failpoint("after-decode")
         return outcome_of(event, photos, record)
 
 

@@ -12,6 +12,7 @@ from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import PreconditionFailed, RepositoryError, ShashinError
 from shashin.index.repository import ModelRepository
 from shashin.index.tiers import PLANNED_TIERS
+from shashin.service.failpoints import failpoint
 from shashin.service.health import Health
 from shashin.service.logging import get_logger
 
@@ -87,12 +88,15 @@ class Builder:
         )
         for shard, other in plan.overlapping.items():
             log.error("shard left out: its offsets are another one's", shard=shard, other=other)
+        failpoint("after-plan")
         metrics.REFUSED_SHARDS.labels(tier, "unreadable").set(len(unreadable))
         metrics.REFUSED_SHARDS.labels(tier, "overlapping").set(len(plan.overlapping))
         metrics.PLANNED_SHARDS.labels(tier).set(len(plan.pointer.shards))
         if plan.pointer == current or (current is None and not plan.pointer.shards):
             return
+        failpoint("before-pointer")
         await self._rollout.roll_out(plan.pointer, over_generation=generation)
+        failpoint("after-pointer")
         metrics.ROLLOUTS.labels(tier).inc()
         log.info("rolled out", tier=tier, shards=len(plan.pointer.shards))
 

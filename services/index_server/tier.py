@@ -18,6 +18,7 @@ from shashin.index.pointer import PointedShard, Pointer
 from shashin.index.repository import ModelRepository
 from shashin.index.served_shards import ServedShards
 from shashin.index.shard import SealedShard
+from shashin.service.failpoints import failpoint
 from shashin.service.health import Health
 from shashin.service.logging import get_logger
 from shashin.service.runtime import sleep_unless
@@ -121,8 +122,10 @@ class TierFollower:
         swap = plan_swap(self._serving, loaded, pointer)
         if swap.serve == self._serving:
             return
+        failpoint("before-swap")
         self._serving = swap.serve
         self._served.serve(swap.serve)
+        failpoint("after-swap")
         metrics.SWAPS.inc()
         log.info("swapped", serving=len(swap.serve), dropped=[s.shard_id for s in swap.drop])
         for shard in swap.drop:

@@ -28,6 +28,7 @@ from shashin.kafka.records import InRecord
 from shashin.kafka.retry import until_done
 from shashin.kafka.settling import RecentRecords, stand_still
 from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.service.failpoints import failpoint
 from shashin.service.health import Health, Heartbeat
 from shashin.service.logging import get_logger
 from shashin.service.runtime import sleep_unless
@@ -175,6 +176,8 @@ class LiveTier:
                 stopping=self._stopping,
                 beat=beat,
             )
+            if batches:
+                failpoint("after-read")
             for partition, records in batches.items():
                 await self._apply(self._partitions[partition], records)
             behind = {p: e for p, e in behind.items() if self._partitions[p].open.position < e}
@@ -202,6 +205,7 @@ class LiveTier:
                     await asyncio.get_running_loop().run_in_executor(self._writer, state.add, added)
                     self._observe(added[-1].timestamp_ms, len(added), state)
                     metrics.ROWS.inc(sum(len(record.rows) for record in added))
+                    failpoint("after-add")
                     await self._write_out(
                         [
                             batch.superseding[record.offset]
@@ -209,6 +213,7 @@ class LiveTier:
                             if record.offset in batch.superseding
                         ]
                     )
+                    failpoint("after-hide")
                 case Cut() as cut:
                     self._cut(state, cut)
 
@@ -260,6 +265,7 @@ class LiveTier:
         self._held.append(ended)
         self._serve()
         self._sealer.seal(ended, cut.reason)
+        failpoint("after-cut")
 
     # --- sealed shards --------------------------------------------------------------------------
 
@@ -269,6 +275,7 @@ class LiveTier:
 
     async def _sealed(self, shard: OpenShard) -> None:
         self._committed.add(shard.shard_id)
+        failpoint("before-offset-commit")
         await self._reader.commit(self._sealed_up_to())
 
     async def release(self, servers: IndexServers) -> None:
@@ -288,9 +295,11 @@ class LiveTier:
                 self._settings.release_after_seconds,
             )
             if due:
+                failpoint("before-release")
                 self._held = [s for s in self._held if s not in due]
                 self._committed -= {s.shard_id for s in due}
                 self._serve()
+                failpoint("after-release")
                 log.info("released", shards=[s.shard_id for s in due])
 
     def _sealed_up_to(self) -> dict[int, int]:

@@ -27,6 +27,7 @@ from shashin.index.vector_index import INDEX_KIND, METRIC, STORED_TYPE
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.retry import until_done
 from shashin.kafka.topics import INDEXES_SEALED
+from shashin.service.failpoints import failpoint
 from shashin.service.health import Heartbeat
 from shashin.service.logging import get_logger
 from shashin.v1 import events_pb2
@@ -96,6 +97,7 @@ class Sealer:
         manifest = await loop.run_in_executor(
             self._executor, self._write, shard, identity, reason, folder
         )
+        failpoint("after-write")
         first = await until_done(
             f"commit shard {identity}",
             lambda: self._repository.commit_shard(manifest, folder),
@@ -113,6 +115,7 @@ class Sealer:
                 manifest_key=f"{prefix}/{MANIFEST_FILE}",
             ).SerializeToString(),
         )
+        failpoint("before-event")
         await until_done(
             f"announce shard {identity}",
             lambda: self._producer.send_all([news]),

@@ -34,6 +34,7 @@ from services.router.queries import Query, checked, query_vector
 from services.router.reports import positions_in, ranges_in
 from shashin.discovery.protocol import Endpoint
 from shashin.index.coverage import Position
+from shashin.service.failpoints import failpoint
 from shashin.v1 import events_pb2, index_pb2
 
 GREATEST_ASKED = 1000
@@ -153,6 +154,7 @@ class Searcher:
                 raise nobody_answered((), deadline.seconds)
             queries = await self._queries_of(query, peers, deadline, gathered)
             vectors_at = time.perf_counter()
+            failpoint("after-embed")
             timings.embed = vectors_at - started
             # Before the first call is sent: see services.router.answer_coverage.
             known_before = self._positions.snapshot()
@@ -222,6 +224,7 @@ class Searcher:
             )
             gathered.take(await self._ask(asking, request, len(queries), deadline), count)
             answered = time.perf_counter()
+            failpoint("after-fan-out")
             hits = gathered.hits()
             gathered.merged = merge(hits, query.k, leave_out=query.listing_id or "")
             endpoints = list(gathered.answers)

@@ -12,6 +12,7 @@ from shashin.errors import CorruptShard, ObjectNotFound, PreconditionFailed, Rep
 from shashin.index.manifest import MANIFEST_FILE, FileEntry, Manifest, shard_folder
 from shashin.index.pointer import Pointer, pointer_key
 from shashin.objectstore.protocol import ObjectStore
+from shashin.service.failpoints import failpoint
 from shashin.service.logging import get_logger
 
 log = get_logger(__name__)
@@ -64,13 +65,17 @@ class ModelRepository:
         )
         key = f"{prefix}/{MANIFEST_FILE}"
         if not await self._exists(key):
-            for entry in manifest.files:
+            for number, entry in enumerate(manifest.files):
+                if number:
+                    failpoint("between-files")
                 await self._upload_once(prefix, folder / entry.name, entry)
+            failpoint("before-manifest")
             try:
                 await self._store.write(key, manifest.to_json(), if_generation_match=0)
             except PreconditionFailed:
                 log.info("another replica committed the shard first", shard=manifest.shard_id)
             else:
+                failpoint("after-manifest")
                 return True
         there = (await self.read_shard(key)).manifest
         if (there.files, there.source_ranges) != (manifest.files, manifest.source_ranges):
@@ -158,6 +163,7 @@ class ModelRepository:
                     "the manifest so that the shard is sealed anew"
                 ) from error
             await self._check(path, key, entry)
+        failpoint("after-fetch")
         return folder
 
     async def verify(self, stored: StoredShard, scratch: Path) -> None:

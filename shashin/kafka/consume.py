@@ -25,6 +25,7 @@ from shashin.kafka.dead_letters import note_dead_letters
 from shashin.kafka.records import InRecord, Outcome, Stage
 from shashin.kafka.retry import until_done
 from shashin.kafka.settling import GivingUp, Interrupted, Settler, stand_still
+from shashin.service.failpoints import failpoint
 from shashin.service.health import Health
 from shashin.service.logging import get_logger
 from shashin.service.runtime import sleep_unless
@@ -117,9 +118,12 @@ async def consume(
             if not records:
                 continue
             RECORDS.labels(topic).inc(len(records))
+            failpoint("after-read")
             with BATCH_SECONDS.labels(topic).time():
                 await _write_out(await settler.settle(records), producer, stopping)
+                failpoint("after-produce")
                 await _commit(consumer, records)
+                failpoint("after-commit")
     except Interrupted:
         log.info("stopping: a batch is left to whoever reads next", topic=topic)
     except TooManyDeadLetters as error:

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from shashin.errors import KafkaUnavailable, RecordError
 from shashin.kafka.topics import MAX_RECORD_BYTES
+from shashin.service.failpoints import failpoint
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,16 @@ class Producer:
     async def __aexit__(self, *_exc: object) -> None:
         await self._producer.stop()
 
+    async def _send(self, record: OutRecord) -> asyncio.Future[object]:
+        sent: asyncio.Future[object] = await self._producer.send(
+            record.topic,
+            record.value,
+            key=record.key,
+            partition=record.partition,
+            headers=list(record.headers),
+        )
+        return sent
+
     async def send_all(self, records: Iterable[OutRecord]) -> None:
         """Write the records and wait until all replicas have them.
 
@@ -60,16 +71,10 @@ class Producer:
             KafkaUnavailable: when the broker did not acknowledge; some may have been written.
         """
         try:
-            futures = [
-                await self._producer.send(
-                    record.topic,
-                    record.value,
-                    key=record.key,
-                    partition=record.partition,
-                    headers=list(record.headers),
-                )
-                for record in records
-            ]
+            futures = []
+            for record in records:
+                futures.append(await self._send(record))
+                failpoint("amid-produce")
             if futures:
                 await asyncio.gather(*futures)
         except MessageSizeTooLargeError as error:

@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import Info
 
 from shashin.errors import ShashinError
+from shashin.service import failpoints
 from shashin.service.health import Health
 from shashin.service.http import start_http
 from shashin.service.logging import configure_logging, get_logger
@@ -101,6 +102,7 @@ def run_service(
     except ShashinError as error:
         sys.stderr.write(f"{name}: {error.message}\n")
         raise SystemExit(2) from None
+    failpoints.enable(name)
     configure_logging(name, level=settings.log_level, log_format=settings.log_format)
     try:
         import uvloop
