@@ -1,0 +1,72 @@
+"""``make chaos``: every service is killed at every boundary, and nothing may be lost.
+
+Prints one line a kill's progress, what is wrong, and last ``chaos: K kills, N listings, L lost,
+D duplicated, R resurrected, G coverage gaps``; exits with 1 unless the last four are 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from shashin.cli.console import complain, say, tell
+from shashin.errors import ShashinError
+from tests.chaos.run import Chaos, first_of, play
+
+
+def main() -> int:
+    """Run and judge; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer events and kills")
+    parser.add_argument("--events", type=int, help="listing events streamed")
+    parser.add_argument("--kills", type=int, help="processes killed, each at a failpoint")
+    parser.add_argument("--rate", type=float, default=40.0, help="events a second")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--state", type=Path, default=Path(".shashin/chaos"))
+    asked = parser.parse_args()
+    state = (asked.state / time.strftime("%Y%m%d-%H%M%S")).absolute()
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(parents=True)
+    chaos = Chaos(
+        events=asked.events or (2_000 if asked.quick else 10_000),
+        kills=asked.kills or (14 if asked.quick else 44),
+        rate=asked.rate,
+        bucket_seconds=8,
+        seed=asked.seed,
+        state=state,
+    )
+    tell(
+        f"seed {chaos.seed}: {chaos.events} events, {chaos.kills} kills, one restart of the broker"
+    )
+    try:
+        outcome = asyncio.run(play(chaos))
+    except ShashinError as error:
+        complain(f"{error.message}; logs are in {state}")
+        return 1
+    verdict = outcome.verdict
+    for name, problems in (
+        ("lost", verdict.lost),
+        ("duplicated", verdict.duplicated),
+        ("resurrected", verdict.resurrected),
+    ):
+        for line in first_of(problems):
+            say(f"{name}: {line}")
+    for gap in verdict.gaps[:5]:
+        say(f"gap: {gap}")
+    if outcome.missed_points:
+        tell(f"not passed in time, so not killed at: {', '.join(outcome.missed_points)}")
+    if verdict.whole and outcome.kills >= chaos.kills:
+        shutil.rmtree(state, ignore_errors=True)
+    else:
+        tell(f"logs are in {state}")
+    tell(f"{outcome.seconds:.0f} s")
+    say(outcome.line)
+    return 0 if verdict.whole and outcome.kills >= chaos.kills else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

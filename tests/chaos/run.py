@@ -1,0 +1,320 @@
+"""One run: start everything on a real Kafka, stream, kill, restart the broker, and compare."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from shashin.cli.console import Stages, tell
+from shashin.cli.demo_catalogue import DemoListing, render_listings
+from shashin.cli.events import LISTED, listing_event, record_of
+from shashin.cli.indexes import arrangement_problems, read_contents
+from shashin.cli.router_client import RouterClient, embed
+from shashin.cli.search import coverage_line
+from shashin.cli.system import System, UpOptions
+from shashin.embedded.kafka import EmbeddedKafka
+from shashin.errors import KafkaUnavailable, ShashinError
+from shashin.kafka.producer import OutRecord, Producer
+from shashin.objectstore.gcs import EMULATOR_VARIABLE
+from shashin.rpc.channel import open_channel
+from shashin.service.failpoints import VARIABLE as FAILPOINTS
+from shashin.v1 import index_pb2, index_pb2_grpc
+from tests.chaos.kills import Killer
+from tests.chaos.plan import Model, PlannedEvent, batches_of, model_of, stream
+from tests.chaos.prober import Prober
+from tests.chaos.verdict import FoundRow, Verdict, judge
+from tests.fake_gcs import BUCKET, SERVER_VARIABLE, FakeGcs
+from tests.waiting import until
+
+_POOL = 60
+"""Rendered products that the streamed listings share the photos of."""
+
+_STABLE = 24
+_LOOK_UP_AT_ONCE = 500
+_STALL_SECONDS = 90.0
+_LONGEST_SECONDS = 660.0
+"""Of the stream: kills that have not happened by then do not happen."""
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """What a run is told."""
+
+    events: int
+    kills: int
+    rate: float
+    """Events a second."""
+    bucket_seconds: int
+    seed: int
+    state: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it."""
+
+    verdict: Verdict
+    kills: int
+    missed_points: Sequence[str]
+    listings: int
+    seconds: float
+    line: str
+
+
+async def play(chaos: Chaos) -> Outcome:
+    """Run it.
+
+    Raises:
+        ShashinError: when the system does not start.
+    """
+    started = time.monotonic()
+    system = System(chaos.state / "system")
+    os.environ[FAILPOINTS] = str(chaos.state / "failpoints")
+    async with _repository(chaos.state) as repository:
+        try:
+            return await _play(chaos, system, repository, started)
+        finally:
+            await system.stop()
+
+
+@asynccontextmanager
+async def _repository(state: Path) -> AsyncIterator[str | None]:
+    """Give a bucket on fake-gcs-server, where there is one; None is a folder."""
+    if not os.environ.get(SERVER_VARIABLE):
+        tell(f"{SERVER_VARIABLE} names no fake-gcs-server: the repository is a folder")
+        yield None
+        return
+    root = state / "gcs"
+    root.mkdir(parents=True)
+    server = FakeGcs(state / "gcs.log", root=root)
+    await server.start()
+    try:
+        await server.make_bucket()
+        os.environ[EMULATOR_VARIABLE] = server.url
+        yield f"gs://{BUCKET}/chaos"
+    finally:
+        await server.kill()
+
+
+async def _play(chaos: Chaos, system: System, repository: str | None, started: float) -> Outcome:
+    with Stages() as stages:
+        await system.start(
+            UpOptions(
+                repository=repository,
+                bucket_seconds=chaos.bucket_seconds,
+                grace_seconds=1.0,
+                partitions=4,
+            ),
+            stages,
+        )
+        pool = await render_listings(
+            system.photos,
+            count=_POOL + _STABLE,
+            photos_each=1,
+            queried=(),
+            seed=chaos.seed,
+            progress=lambda done: stages.set("photos rendered", done, _POOL + _STABLE),
+        )
+        stable = pool[_POOL:]
+        kafka = system.kafka_address()
+        async with (
+            Producer(kafka, client_id="chaos") as producer,
+            RouterClient(system.router_address()) as router,
+        ):
+            await _publish_stable(stable, producer, router)
+            vectors = await embed(
+                system.embedder_address(), [li.photos[0].read_bytes() for li in stable]
+            )
+            prober = Prober(
+                system.router_address(),
+                {li.listing_id: vector for li, vector in zip(stable, vectors, strict=True)},
+            )
+            killer = Killer(
+                chaos.state / "failpoints",
+                kills=chaos.kills,
+                seed=chaos.seed,
+                tell=lambda text: stages.set("kills", len(killer.killed), chaos.kills),
+            )
+            probing = asyncio.ensure_future(prober.run())
+            killing = asyncio.ensure_future(killer.run())
+            try:
+                events = await _stream(chaos, pool, producer, system, killing, stages)
+                model = model_of(events) | {
+                    li.listing_id: model_of([_stable_event(li)])[li.listing_id] for li in stable
+                }
+                verdict = await _settled(model, system, router, stages)
+            finally:
+                for task in (probing, killing):
+                    task.cancel()
+                await asyncio.gather(probing, killing, return_exceptions=True)
+            verdict.lost |= prober.missed
+            verdict.duplicated |= prober.twice
+            verdict.gaps += await _gaps(system, router)
+    tell(
+        f"{prober.answered} of {prober.asked} searches meanwhile were answered, {prober.complete} "
+        "of them complete"
+    )
+    return Outcome(
+        verdict,
+        len(killer.killed),
+        killer.missed,
+        len(model),
+        time.monotonic() - started,
+        verdict.line(len(killer.killed), len(model)),
+    )
+
+
+def _stable_event(listing: DemoListing) -> PlannedEvent:
+    return PlannedEvent(listing.listing_id, 1, LISTED, (0,))
+
+
+async def _publish_stable(
+    listings: Sequence[DemoListing], producer: Producer, router: RouterClient
+) -> None:
+    await producer.send_all(
+        record_of(listing_event(li.listing_id, 1, LISTED, photo_uris=li.photo_uris))
+        for li in listings
+    )
+    ids = [li.listing_id for li in listings]
+
+    async def all_found() -> bool:
+        return len(await router.locate(ids)) == len(ids)
+
+    await until(all_found, "the listings that stay are searchable")
+
+
+async def _stream(
+    chaos: Chaos,
+    pool: Sequence[DemoListing],
+    producer: Producer,
+    system: System,
+    killing: asyncio.Future[None],
+    stages: Stages,
+) -> list[PlannedEvent]:
+    """Send events at the rate, at least as many as asked for, and until all kills are done.
+
+    The broker is killed on the way. Returns what was sent.
+    """
+    started, sent, restarted = time.monotonic(), list[PlannedEvent](), False
+    for batch in batches_of(stream(photos=_POOL, seed=chaos.seed), at_most=20):
+        if len(sent) >= chaos.events and (killing.done() or _is_over(started)):
+            break
+        late = time.monotonic() - started - len(sent) / chaos.rate
+        if late < 0:
+            await asyncio.sleep(-late)
+        await _send(producer, [_record(event, pool) for event in batch])
+        sent += batch
+        stages.set("events sent", len(sent), chaos.events)
+        if not restarted and len(sent) > chaos.events // 2:
+            restarted = True
+            _kill_kafka(system)
+            stages.set("broker killed", 1, 1)
+    return sent
+
+
+def _is_over(started: float) -> bool:
+    return time.monotonic() - started > _LONGEST_SECONDS
+
+
+def _record(event: PlannedEvent, pool: Sequence[DemoListing]) -> OutRecord:
+    uris = [pool[number].photo_uris[0] for number in event.photos]
+    return record_of(listing_event(event.listing_id, event.version, event.kind, photo_uris=uris))
+
+
+async def _send(producer: Producer, records: Sequence[OutRecord]) -> None:
+    """Send until acknowledged, as an app does."""
+    while True:
+        try:
+            await producer.send_all(records)
+        except KafkaUnavailable:
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
+def _kill_kafka(system: System) -> None:
+    pid = EmbeddedKafka(system.folder).pid
+    if pid is not None:
+        os.kill(pid, 9)
+
+
+async def _settled(model: Model, system: System, router: RouterClient, stages: Stages) -> Verdict:
+    """Wait until all is as the model says, or until nothing changes any more."""
+    last, since = -1, time.monotonic()
+    while True:
+        wrong: int | None = None
+        try:
+            verdict = judge(model, await _rows(system, list(model)))
+            complete = (await router.status()).coverage.complete
+        except (ShashinError, OSError, KeyError):
+            pass  # Somebody is still starting.
+        else:
+            wrong = len(verdict.lost) + len(verdict.duplicated) + len(verdict.resurrected)
+            stages.set("listings as they should be", len(model) - wrong, len(model))
+            if verdict.whole and complete:
+                return verdict
+        if wrong is not None and wrong != last:
+            last, since = wrong, time.monotonic()
+        if time.monotonic() - since > _STALL_SECONDS:
+            return verdict if wrong is not None else Verdict(gaps=["nobody answers at the end"])
+        await asyncio.sleep(1.0)
+
+
+async def _rows(system: System, listing_ids: Sequence[str]) -> Mapping[str, list[FoundRow]]:
+    """Return every visible row of the listings on every endpoint."""
+    found: dict[str, list[FoundRow]] = {}
+    addresses = {
+        row.name: row.addresses["grpc"]
+        for row in system.processes()
+        if row.name.startswith("index") and "grpc" in row.addresses
+    }
+    for name, address in addresses.items():
+        async with open_channel(address) as channel:
+            stub = index_pb2_grpc.IndexServiceStub(channel)
+            await _on(stub.Lookup, name, listing_ids, system.model_id, found)
+    return found
+
+
+async def _on(
+    look_up: Callable[..., Awaitable[index_pb2.LookupResponse]],
+    endpoint: str,
+    listing_ids: Sequence[str],
+    model_id: str,
+    found: dict[str, list[FoundRow]],
+) -> None:
+    for start in range(0, len(listing_ids), _LOOK_UP_AT_ONCE):
+        request = index_pb2.LookupRequest(
+            model_id=model_id, listing_ids=listing_ids[start : start + _LOOK_UP_AT_ONCE]
+        )
+        try:
+            answer = await look_up(request, timeout=20.0)
+        except grpc.aio.AioRpcError as error:
+            raise ShashinError(f"{endpoint} does not answer: {error.code()}") from None
+        for row in answer.rows:
+            found.setdefault(row.listing_id, []).append(
+                FoundRow(endpoint, row.version, row.photo_number)
+            )
+
+
+async def _gaps(system: System, router: RouterClient) -> list[str]:
+    """Return what the shards that are served, or those in the repository, do not hold."""
+    gaps = []
+    coverage = (await router.status()).coverage
+    if not coverage.complete:
+        gaps.append(coverage_line(coverage))
+    _, contents = await read_contents(system.repository)
+    gaps += [error.message for error in contents.unreadable]
+    gaps += arrangement_problems(contents)
+    return gaps
+
+
+def first_of(problems: Mapping[str, str], count: int = 5) -> list[str]:
+    """Return some of the problems as lines."""
+    return [f"{listing_id}: {what}" for listing_id, what in list(problems.items())[:count]]
