@@ -43,8 +43,8 @@ def server_properties(
         # Nobody else joins, so a group need not wait for others before it starts.
         "group.initial.rebalance.delay.ms": 0,
         "offsets.retention.minutes": 60 * 24 * 400,
-        # A laptop that wakes from sleep keeps its broker.
-        "broker.session.timeout.ms": 30_000,
+        # A broker that was killed is let in again only when its session is over.
+        "broker.session.timeout.ms": 6_000,
         # The default keeps 128 MiB of heap for compaction alone.
         "log.cleaner.dedupe.buffer.size": 8 * _MIB,
         "num.network.threads": 2,

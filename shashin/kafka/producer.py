@@ -13,6 +13,11 @@ from shashin.errors import KafkaUnavailable, RecordError
 from shashin.kafka.topics import MAX_RECORD_BYTES
 from shashin.service.failpoints import failpoint
 
+DELIVERY_SECONDS = 15.0
+"""How long records may wait for their acknowledgement; also how soon an outage is noticed."""
+
+_STOP_SECONDS = 5.0
+
 
 @dataclass(frozen=True)
 class OutRecord:
@@ -26,42 +31,30 @@ class OutRecord:
 
 
 class Producer:
-    """A started producer; one a process."""
+    """A started producer; one a process.
 
-    def __init__(self, bootstrap: str, *, client_id: str) -> None:
+    After a failure it begins anew, with another producer id. aiokafka's idempotent producer may be
+    left with sequence numbers that the broker never saw, when a batch expires while the broker is
+    away, and then tries for ever (https://github.com/aio-libs/aiokafka/issues/1017). What was
+    written and not acknowledged is so written twice, which is what every reader expects.
+    """
+
+    def __init__(
+        self, bootstrap: str, *, client_id: str, delivery_seconds: float = DELIVERY_SECONDS
+    ) -> None:
         self._bootstrap = bootstrap
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
-            client_id=client_id,
-            acks="all",
-            enable_idempotence=True,
-            max_request_size=MAX_RECORD_BYTES,
-            linger_ms=0,
-            request_timeout_ms=30_000,
-        )
+        self._client_id = client_id
+        self._delivery_seconds = delivery_seconds
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
 
     async def __aenter__(self) -> Producer:
-        try:
-            await self._producer.start()
-        except KafkaError as error:
-            await self._producer.stop()
-            raise KafkaUnavailable(
-                f"kafka at {self._bootstrap} does not answer: {error}"
-            ) from error
+        await self._started()
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        await self._producer.stop()
-
-    async def _send(self, record: OutRecord) -> asyncio.Future[object]:
-        sent: asyncio.Future[object] = await self._producer.send(
-            record.topic,
-            record.value,
-            key=record.key,
-            partition=record.partition,
-            headers=list(record.headers),
-        )
-        return sent
+        if self._producer is not None:
+            await self._abandon(self._producer)  # nothing waits: send_all has returned
 
     async def send_all(self, records: Iterable[OutRecord]) -> None:
         """Write the records and wait until all replicas have them.
@@ -70,14 +63,64 @@ class Producer:
             RecordError: when a record is larger than ``MAX_RECORD_BYTES``.
             KafkaUnavailable: when the broker did not acknowledge; some may have been written.
         """
+        producer = await self._started()
         try:
-            futures = []
-            for record in records:
-                futures.append(await self._send(record))
-                failpoint("amid-produce")
-            if futures:
-                await asyncio.gather(*futures)
+            async with asyncio.timeout(self._delivery_seconds):
+                futures = []
+                for record in records:
+                    futures.append(await self._send(producer, record))
+                    failpoint("amid-produce")
+                if futures:
+                    await asyncio.gather(*futures)
         except MessageSizeTooLargeError as error:
             raise RecordError(f"record is larger than {MAX_RECORD_BYTES} bytes: {error}") from error
-        except KafkaError as error:
-            raise KafkaUnavailable(f"kafka did not acknowledge: {error!r}") from error
+        except (KafkaError, TimeoutError) as error:
+            await self._abandon(producer)
+            raise KafkaUnavailable(
+                f"kafka at {self._bootstrap} did not acknowledge: {error!r}"
+            ) from error
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                fresh = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    client_id=self._client_id,
+                    acks="all",
+                    enable_idempotence=True,
+                    max_request_size=MAX_RECORD_BYTES,
+                    linger_ms=0,
+                    request_timeout_ms=10_000,
+                )
+                try:
+                    await fresh.start()
+                except KafkaError as error:
+                    await fresh.stop()
+                    raise KafkaUnavailable(
+                        f"kafka at {self._bootstrap} does not answer: {error}"
+                    ) from error
+                self._producer = fresh
+            return self._producer
+
+    async def _abandon(self, producer: AIOKafkaProducer) -> None:
+        """End a producer without waiting for what it may never be able to write, as stop() would."""
+        if self._producer is producer:
+            self._producer = None
+        producer._closed = True  # noqa: SLF001
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await producer._sender.close()  # noqa: SLF001
+        except (KafkaError, TimeoutError):
+            pass  # It waits for an answer that does not come, or had ended with an error.
+        finally:
+            await producer.client.close()
+
+    async def _send(self, producer: AIOKafkaProducer, record: OutRecord) -> asyncio.Future[object]:
+        sent: asyncio.Future[object] = await producer.send(
+            record.topic,
+            record.value,
+            key=record.key,
+            partition=record.partition,
+            headers=list(record.headers),
+        )
+        return sent
