@@ -234,6 +234,20 @@ class TooManyDeadLetters(ShashinError):
     """So many of the recent records failed that the fault must be here, not in the records."""
 
 
+class DeadLetterNotFound(ShashinError):
+    """No dead letter has this id, or its topic keeps it no longer."""
+
+    grpc_status = "NOT_FOUND"
+    http_status = 404
+
+
+class DeadLetterNotOpen(ShashinError):
+    """The dead letter was replayed or dropped before."""
+
+    grpc_status = "FAILED_PRECONDITION"
+    http_status = 409
+
+
 class UnexpectedFailure(ShashinError):
     """Processing a record failed in a way that nobody foresaw; the log has the traceback."""
 

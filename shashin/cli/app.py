@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shashin.cli import coverage, demo, indexes, kafka, model, publish, search, up
+from shashin.cli import coverage, demo, dlq, indexes, kafka, model, publish, search, up
 from shashin.cli.console import complain
 from shashin.errors import ShashinError, UserError
 
@@ -50,6 +50,7 @@ publish.register(app)
 search.register(app)
 coverage.register(app)
 demo.register(app)
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(indexes.app, name="indexes")
 app.add_typer(kafka.app, name="kafka")
 app.add_typer(model.app, name="model")

@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -54,12 +54,26 @@ def say_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, sort_keys=False) + "\n")
 
 
-def say_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """Print a table; a column whose name begins with ``>`` is set to the right."""
+def say_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    title: str = "",
+    whole: Collection[str] = (),
+) -> None:
+    """Print a table; a column whose name begins with ``>`` is set to the right.
+
+    Cells of the ``whole`` columns are never broken over lines: they are there to be copied.
+    """
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for name in columns:
         right = name.startswith(">")
-        table.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold")
+        table.add_column(
+            name.lstrip(">"),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=name in whole,
+        )
     for row in rows:
         table.add_row(*(_escaped(cell) for cell in row))
     _console(stderr=False).print(table)

@@ -26,11 +26,12 @@ from shashin.cli.router_client import RouterClient, embed
 from shashin.cli.search import coverage_line
 from shashin.cli.system import System, UpOptions
 from shashin.cli.together import together
-from shashin.cli.topic_tails import CLIENT_ID, DEAD_LETTER_TOPICS, topic_tails
+from shashin.cli.topic_tails import CLIENT_ID, topic_tails
 from shashin.errors import UserError
 from shashin.index.repository import ModelRepository
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import (
+    DEAD_LETTER_TOPICS,
     IMAGES_DOWNLOADED,
     LISTINGS_EVENTS,
     LISTINGS_HIDDEN,

@@ -27,7 +27,6 @@ from shashin.cli.router_client import LOCATE_AT_ONCE, RouterClient
 from shashin.cli.system import System
 from shashin.cli.topic_tails import (
     CLIENT_ID,
-    DEAD_LETTER_TOPICS,
     GivenUp,
     TopicTail,
     new_dead_letters,
@@ -35,6 +34,7 @@ from shashin.cli.topic_tails import (
 )
 from shashin.errors import DeadlineExceeded
 from shashin.kafka.producer import Producer
+from shashin.kafka.topics import DEAD_LETTER_TOPICS
 from shashin.v1 import events_pb2
 
 _SEND_AT_ONCE = 100

@@ -6,26 +6,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError
-
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.records import InRecord
-from shashin.kafka.topics import (
-    DEAD_LETTER_SUFFIX,
-    IMAGES_DOWNLOADED,
-    LISTINGS_EVENTS,
-    LISTINGS_HIDDEN,
-    VECTORS_EMBEDDED,
-)
+from shashin.kafka.stored_letters import is_resolution, letter_of
+from shashin.kafka.topics import DEAD_LETTER_TOPICS, LISTINGS_HIDDEN
 from shashin.v1 import events_pb2
 
 CLIENT_ID = "shashin-cli"
-
-_VALUES = {
-    LISTINGS_EVENTS: events_pb2.ListingEvent,
-    IMAGES_DOWNLOADED: events_pb2.DownloadedListing,
-    VECTORS_EMBEDDED: events_pb2.EmbeddedListing,
-}
 
 
 @dataclass(frozen=True)
@@ -48,27 +35,17 @@ class GivenUp:
 
 def given_up_of(record: InRecord) -> GivenUp:
     """Return what a record of a ``.dlq`` topic says."""
-    headers = {name: value.decode(errors="replace") for name, value in record.headers}
-    topic = headers.get("shashin-topic", record.topic.removesuffix(DEAD_LETTER_SUFFIX))
-    listing_id, version = (record.key or b"").decode(errors="replace"), 0
-    if topic in _VALUES:
-        value = _VALUES[topic]()
-        try:
-            value.ParseFromString(record.value)
-            listing_id, version = value.listing_id or listing_id, value.version
-        except DecodeError:
-            pass
-    number = headers.get("shashin-photo-number", "")
+    letter = letter_of(record)
     return GivenUp(
-        topic=topic,
-        partition=int(headers.get("shashin-partition", -1)),
-        offset=int(headers.get("shashin-offset", -1)),
-        listing_id=listing_id,
-        version=version,
-        photo_number=int(number) if headers.get("shashin-scope") == "photo" and number else None,
-        reason=headers.get("shashin-error", "unknown"),
-        message=headers.get("shashin-message", ""),
-        step=headers.get("shashin-step", ""),
+        topic=letter.topic,
+        partition=letter.origin.partition if letter.origin is not None else -1,
+        offset=letter.origin.offset if letter.origin is not None else -1,
+        listing_id=letter.listing_id,
+        version=letter.version,
+        photo_number=letter.photo_number,
+        reason=letter.reason,
+        message=letter.message,
+        step=letter.step,
     )
 
 
@@ -96,22 +73,8 @@ class TopicTail:
     ) -> list[InRecord]:
         """Return the wanted records between the last read and the end as of now."""
         ends = await self._reader.end_offsets(list(self._at))
-        due = {partition: end for partition, end in ends.items() if self._at[partition] < end}
-        found: list[InRecord] = []
-        if not due:
-            return found
-        self._reader.start_at({partition: self._at[partition] for partition in due})
-        while any(self._at[partition] < end for partition, end in due.items()):
-            for partition, records in (
-                await self._reader.read(timeout_seconds=1.0, max_records=1000)
-            ).items():
-                found += filter(wanted, records)
-                self._at[partition] = records[-1].offset + 1
-            for partition in due:
-                # Compaction leaves holes, so a position may be past the last record seen.
-                self._at[partition] = max(
-                    self._at[partition], await self._reader.position(partition)
-                )
+        found = [record async for record in self._reader.between(self._at, ends) if wanted(record)]
+        self._at = ends
         return found
 
 
@@ -133,16 +96,13 @@ async def topic_tails(bootstrap: str, topics: Iterable[str]) -> AsyncIterator[di
         yield tails
 
 
-DEAD_LETTER_TOPICS = tuple(topic + DEAD_LETTER_SUFFIX for topic in _VALUES)
-
-
 async def new_dead_letters(tails: Mapping[str, TopicTail]) -> list[GivenUp]:
     """Return the dead letters since the last call, of the ``.dlq`` topics among the tails."""
     return [
         given_up_of(record)
         for topic in DEAD_LETTER_TOPICS
         if topic in tails
-        for record in await tails[topic].news()
+        for record in await tails[topic].news(lambda record: not is_resolution(record))
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
@@ -125,6 +125,26 @@ class LogReader:
             ]
             for tp, records in polled.items()
         }
+
+    async def between(
+        self, begins: Mapping[int, int], ends: Mapping[int, int]
+    ) -> AsyncIterator[InRecord]:
+        """Yield the records of each partition from its begin up to, not including, its end.
+
+        Raises:
+            KafkaUnavailable: as ``read`` does.
+        """
+        left = {partition: begin for partition, begin in begins.items() if begin < ends[partition]}
+        if left:
+            self.start_at(left)
+        while left:
+            read = await self.read(timeout_seconds=1.0, max_records=1000)
+            for partition, records in read.items():
+                for record in records:
+                    if record.offset < ends[partition]:
+                        yield record
+            # Compaction leaves holes, so a position may be past the last record seen.
+            left = {p: at for p in left if (at := await self.position(p)) < ends[p]}
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         """Tell the group's dashboards where reading stands; failing is no harm."""

@@ -18,6 +18,9 @@ VECTORS_EMBEDDED = "vectors.embedded"
 LISTINGS_HIDDEN = "listings.hidden"
 INDEXES_SEALED = "indexes.sealed"
 DEAD_LETTER_SUFFIX = ".dlq"
+DEAD_LETTER_TOPICS = tuple(
+    name + DEAD_LETTER_SUFFIX for name in (LISTINGS_EVENTS, IMAGES_DOWNLOADED, VECTORS_EMBEDDED)
+)
 
 _DAY_MS = 24 * 3600 * 1000
 
@@ -56,11 +59,11 @@ TOPICS: tuple[Topic, ...] = (
     Topic(INDEXES_SEALED, per_listing=False, config={"retention.ms": str(30 * _DAY_MS)}),
     *(
         Topic(
-            name + DEAD_LETTER_SUFFIX,
+            name,
             per_listing=False,
             config={"max.message.bytes": str(MAX_RECORD_BYTES), "retention.ms": str(90 * _DAY_MS)},
         )
-        for name in (LISTINGS_EVENTS, IMAGES_DOWNLOADED, VECTORS_EMBEDDED)
+        for name in DEAD_LETTER_TOPICS
     ),
 )
 

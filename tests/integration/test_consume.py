@@ -11,11 +11,11 @@ import pytest
 from shashin.errors import InvalidEvent, KafkaUnavailable
 from shashin.kafka.consume import consume
 from shashin.kafka.dead_letters import DeadLetter
-from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord, Outcome
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, ensure_topics
 from shashin.service.health import Health
+from tests.integration.topic_records import records_of
 from tests.waiting import until
 
 DEAD = f"{LISTINGS_EVENTS}.dlq"
@@ -80,24 +80,6 @@ async def consuming(
 
 async def values_of(kafka: str, topic: str) -> list[bytes]:
     return [record.value for record in await records_of(kafka, topic)]
-
-
-async def records_of(kafka: str, topic: str) -> list[InRecord]:
-    """Return all records of a topic."""
-    async with LogReader(kafka, topic, client_id="test-look") as reader:
-        partitions = await reader.partitions()
-        ends = await reader.end_offsets(partitions)
-        begins = await reader.begin_offsets(partitions)
-        left = {p for p in partitions if ends[p] > begins[p]}
-        if not left:
-            return []
-        reader.start_at({p: begins[p] for p in left})
-        found: list[InRecord] = []
-        while left:
-            read = await reader.read(timeout_seconds=0.5, max_records=1000)
-            found += [record for records in read.values() for record in records]
-            left = {p for p in left if await reader.position(p) < ends[p]}
-        return found
 
 
 def events(count: int, first: int = 0) -> list[OutRecord]:

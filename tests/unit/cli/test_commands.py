@@ -13,7 +13,7 @@ from shashin.index.manifest import HOURLY
 from shashin.v1 import search_pb2
 from tests.unit.cli.fake_router import FakeRouter, fake_router
 
-GROUPS = ["", "indexes", "kafka", "model"]
+GROUPS = ["", "dlq", "indexes", "kafka", "model"]
 COMMANDS = [
     "up",
     "down",
@@ -25,6 +25,10 @@ COMMANDS = [
     "coverage",
     "locate",
     "demo",
+    "dlq ls",
+    "dlq show",
+    "dlq replay",
+    "dlq drop",
     "indexes ls",
     "indexes inspect",
     "indexes verify",

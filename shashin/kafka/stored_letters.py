@@ -1,0 +1,277 @@
+"""Dead letters as they lie in their topics, and the resolutions that close them. Pure.
+
+Nothing can take one record out of a log. Whoever is done with a dead letter therefore appends a
+*resolution* to the same partition: a record without a value whose headers name the letter's
+partition and offset, and what was done with it. A letter is open while nothing resolves it. As
+resolutions are younger than their letters, retention never takes one away before its letter.
+
+Whatever reads a ``.dlq`` topic has to leave resolutions out (``is_resolution``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from google.protobuf.message import DecodeError
+
+from shashin.errors import UserError
+from shashin.kafka.dead_letters import Scope
+from shashin.kafka.producer import OutRecord
+from shashin.kafka.records import InRecord
+from shashin.kafka.topics import (
+    DEAD_LETTER_SUFFIX,
+    DEAD_LETTER_TOPICS,
+    IMAGES_DOWNLOADED,
+    LISTINGS_EVENTS,
+    VECTORS_EMBEDDED,
+)
+from shashin.v1 import events_pb2
+
+UNKNOWN_REASON = "unknown"
+"""The reason of a record in a ``.dlq`` topic that does not name one."""
+
+_RESOLVES = "shashin-resolves"
+_RESOLUTION = "shashin-resolution"
+_AT = "shashin-at"
+
+_GREATEST_MS = 253_370_764_800_000
+"""The year 9999, as the calendar ends soon after."""
+
+_ID = re.compile(r"(?P<topic>[^:]+)(:(?P<partition>\d{1,9}))?:(?P<offset>\d{1,18})", re.ASCII)
+
+How = Literal["replayed", "dropped"]
+ListingMessage = events_pb2.ListingEvent | events_pb2.DownloadedListing | events_pb2.EmbeddedListing
+MESSAGES: dict[
+    str,
+    type[events_pb2.ListingEvent | events_pb2.DownloadedListing | events_pb2.EmbeddedListing],
+] = {
+    LISTINGS_EVENTS: events_pb2.ListingEvent,
+    IMAGES_DOWNLOADED: events_pb2.DownloadedListing,
+    VECTORS_EMBEDDED: events_pb2.EmbeddedListing,
+}
+
+
+@dataclass(frozen=True, order=True)
+class LetterId:
+    """Where a dead letter lies; written ``<topic>.dlq:<offset>``."""
+
+    topic: str
+    """With ``.dlq``."""
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        # These topics have one partition, unless somebody gave them more.
+        partition = f"{self.partition}:" if self.partition else ""
+        return f"{self.topic}:{partition}{self.offset}"
+
+
+def parse_letter_id(text: str) -> LetterId:
+    """Return the id that a person wrote.
+
+    Raises:
+        UserError: when it is none.
+    """
+    found = _ID.fullmatch(text)
+    if found is None or found["topic"] not in DEAD_LETTER_TOPICS:
+        raise UserError(
+            f"{text!r} is not the id of a dead letter: expected TOPIC:OFFSET, such as "
+            f"{DEAD_LETTER_TOPICS[0]}:12, with one of the topics {', '.join(DEAD_LETTER_TOPICS)}"
+        )
+    return LetterId(found["topic"], int(found["partition"] or 0), int(found["offset"]))
+
+
+@dataclass(frozen=True, order=True)
+class Origin:
+    """Where the record was read that was given up."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True)
+class StoredLetter:
+    """A dead letter without its value, which may have megabytes."""
+
+    letter_id: LetterId
+    at_ms: int
+    """Unix milliseconds at which it was given up."""
+    listing_id: str
+    """The record's key where the value does not say; may be empty."""
+    version: int
+    """0 where the value does not parse."""
+    reason: str
+    message: str
+    step: str
+    tries: int
+    """0 where the record does not say."""
+    scope: Scope
+    photo_number: int | None
+    """Of a photo's letter."""
+    origin: Origin | None
+    """None for a record that no service gave up: somebody else wrote it here."""
+    key: bytes | None
+    value_bytes: int
+    value_sha256: bytes
+
+    @property
+    def topic(self) -> str:
+        """The topic whose records are given up here, without ``.dlq``."""
+        return self.letter_id.topic.removesuffix(DEAD_LETTER_SUFFIX)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What was done with a dead letter."""
+
+    partition: int
+    offset: int
+    how: str
+    """``replayed`` or ``dropped``."""
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A dead letter and whether somebody is done with it."""
+
+    letter: StoredLetter
+    resolution: Resolution | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing resolves it."""
+        return self.resolution is None
+
+
+def is_resolution(record: InRecord) -> bool:
+    """Whether a record of a ``.dlq`` topic is no dead letter but closes one."""
+    return any(name == _RESOLVES for name, _ in record.headers)
+
+
+def message_of(topic: str, value: bytes) -> ListingMessage | None:
+    """Return the message that a value of a topic is; None where it does not parse."""
+    if topic not in MESSAGES:
+        return None
+    message = MESSAGES[topic]()
+    try:
+        message.ParseFromString(value)
+    except (DecodeError, UnicodeDecodeError):
+        return None
+    return message
+
+
+def letter_of(record: InRecord) -> StoredLetter:
+    """Return what a record of a ``.dlq`` topic says; whatever it does not say is left open."""
+    headers = {name: value.decode(errors="replace") for name, value in record.headers}
+    topic = record.topic.removesuffix(DEAD_LETTER_SUFFIX)
+    message = message_of(topic, record.value)
+    listing_id = message.listing_id if message is not None else ""
+    of_photo = headers.get("shashin-scope") == "photo"
+    return StoredLetter(
+        letter_id=LetterId(record.topic, record.partition, record.offset),
+        at_ms=_time(_number(headers.get(_AT)), record.timestamp_ms),
+        listing_id=listing_id or (record.key or b"").decode(errors="replace"),
+        version=message.version if message is not None else 0,
+        reason=headers.get("shashin-error") or UNKNOWN_REASON,
+        message=headers.get("shashin-message", ""),
+        step=headers.get("shashin-step", ""),
+        tries=_number(headers.get("shashin-tries")) or 0,
+        scope="photo" if of_photo else "record",
+        photo_number=_number(headers.get("shashin-photo-number")) if of_photo else None,
+        origin=_origin(topic, headers),
+        key=record.key,
+        value_bytes=len(record.value),
+        value_sha256=hashlib.sha256(record.value).digest(),
+    )
+
+
+def _origin(topic: str, headers: dict[str, str]) -> Origin | None:
+    partition = _number(headers.get("shashin-partition"))
+    offset = _number(headers.get("shashin-offset"))
+    # A letter is only ever sent back to the topic whose dead letters lie here.
+    if headers.get("shashin-topic") != topic or partition is None or offset is None:
+        return None
+    return Origin(topic, partition, offset)
+
+
+def _number(text: str | None) -> int | None:
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= 18):
+        return None
+    return int(text)
+
+
+def _time(*candidates_ms: int | None) -> int:
+    return next((ms for ms in candidates_ms if ms is not None and 0 <= ms < _GREATEST_MS), 0)
+
+
+def resolution_of(record: InRecord) -> Resolution | None:
+    """Return the resolution that a record is; None for a dead letter, or where it names none."""
+    headers = {name: value.decode(errors="replace") for name, value in record.headers}
+    partition, _, offset = headers.get(_RESOLVES, "").partition("/")
+    of_partition, of_offset = _number(partition), _number(offset)
+    if of_partition is None or of_offset is None:
+        return None
+    return Resolution(
+        of_partition,
+        of_offset,
+        headers.get(_RESOLUTION, UNKNOWN_REASON),
+        _time(_number(headers.get(_AT)), record.timestamp_ms),
+    )
+
+
+def resolution_record(letter_id: LetterId, how: How, *, at_ms: int) -> OutRecord:
+    """Return the record that resolves a dead letter; ``at_ms`` is in Unix milliseconds."""
+    headers = {
+        _RESOLVES: f"{letter_id.partition}/{letter_id.offset}",
+        _RESOLUTION: how,
+        _AT: str(at_ms),
+    }
+    return OutRecord(
+        topic=letter_id.topic,
+        key=None,
+        value=b"",
+        headers=[(name, value.encode()) for name, value in headers.items()],
+        partition=letter_id.partition,
+    )
+
+
+class LetterBook:
+    """What the records of ``.dlq`` topics add up to; of each partition they come in order."""
+
+    def __init__(self) -> None:
+        self._letters: dict[LetterId, StoredLetter] = {}
+        self._resolutions: dict[LetterId, Resolution] = {}
+
+    def add(self, record: InRecord) -> None:
+        """Take a record in."""
+        if not is_resolution(record):
+            letter = letter_of(record)
+            self._letters[letter.letter_id] = letter
+            return
+        resolution = resolution_of(record)
+        if resolution is not None:
+            resolved = LetterId(record.topic, resolution.partition, resolution.offset)
+            # The first one counts: a repeat says nothing new.
+            self._resolutions.setdefault(resolved, resolution)
+
+    def entries(self) -> list[Entry]:
+        """Return every dead letter, the oldest first."""
+        letters = sorted(self._letters.values(), key=lambda li: (li.at_ms, li.letter_id))
+        return [Entry(letter, self._resolutions.get(letter.letter_id)) for letter in letters]
+
+
+def entries_of(records: Iterable[InRecord]) -> list[Entry]:
+    """Return every dead letter among the records, the oldest first."""
+    book = LetterBook()
+    for record in records:
+        book.add(record)
+    return book.entries()

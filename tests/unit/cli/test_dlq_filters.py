@@ -1,0 +1,229 @@
+"""Which dead letters filters, ids and limits select."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import fields
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shashin.cli.dlq_filters import (
+    LetterFilter,
+    Wanted,
+    check_wanted,
+    counts,
+    filtered,
+    newest,
+    parse_moment,
+    parse_topic,
+)
+from shashin.errors import DeadLetterNotFound, DeadLetterNotOpen, UserError
+from shashin.kafka.stored_letters import (
+    Entry,
+    LetterId,
+    Resolution,
+    StoredLetter,
+    parse_letter_id,
+)
+
+TOPICS = ["listings.events", "images.downloaded"]
+STEPS = ["downloader.fetch", "downloader.validate", "downloaders.x", "embedder.parse"]
+
+
+def entry(
+    offset: int = 0,
+    *,
+    topic: str = TOPICS[0],
+    at_ms: int = 1000,
+    listing_id: str = "lamp",
+    reason: str = "PhotoMissing",
+    step: str = STEPS[0],
+    resolved: bool = False,
+) -> Entry:
+    letter = StoredLetter(
+        LetterId(f"{topic}.dlq", 0, offset),
+        at_ms,
+        listing_id,
+        1,
+        reason,
+        "message",
+        step,
+        1,
+        "record",
+        None,
+        None,
+        b"key",
+        0,
+        b"",
+    )
+    return Entry(letter, Resolution(0, offset, "dropped", 0) if resolved else None)
+
+
+ENTRIES = st.builds(
+    entry,
+    st.integers(0, 10**6),
+    topic=st.sampled_from(TOPICS),
+    at_ms=st.integers(0, 20),
+    listing_id=st.sampled_from("ab"),
+    reason=st.sampled_from(["PhotoMissing", "InvalidEvent"]),
+    step=st.sampled_from(STEPS),
+    resolved=st.booleans(),
+)
+FILTERS = st.builds(
+    LetterFilter,
+    topic=st.none() | st.sampled_from(TOPICS),
+    reason=st.none() | st.sampled_from(["PhotoMissing", "InvalidEvent"]),
+    step=st.none() | st.sampled_from([*STEPS, "downloader"]),
+    listing_id=st.none() | st.sampled_from("ab"),
+    since_ms=st.none() | st.integers(0, 20),
+    until_ms=st.none() | st.integers(0, 20),
+)
+
+
+@given(st.lists(ENTRIES, max_size=12), FILTERS, st.booleans())
+def test_a_filter_is_the_intersection_of_its_parts(
+    entries: list[Entry], letter_filter: LetterFilter, resolved_too: bool
+) -> None:
+    expected = list(entries)
+    for field in fields(letter_filter):
+        alone = LetterFilter(**{field.name: getattr(letter_filter, field.name)})
+        kept = filtered(entries, alone, resolved_too=resolved_too)
+        expected = [e for e in expected if e in kept]
+    assert filtered(entries, letter_filter, resolved_too=resolved_too) == expected
+
+
+@given(st.lists(ENTRIES, max_size=12), st.integers(0, 20))
+def test_a_moment_parts_the_letters_in_two(entries: list[Entry], moment: int) -> None:
+    before = filtered(entries, LetterFilter(until_ms=moment), resolved_too=True)
+    after = filtered(entries, LetterFilter(since_ms=moment), resolved_too=True)
+    assert len(before) + len(after) == len(entries)
+    assert all(e.letter.at_ms < moment for e in before)
+
+
+@given(st.lists(ENTRIES, max_size=12))
+def test_a_filter_without_parts_takes_what_is_open(entries: list[Entry]) -> None:
+    assert not LetterFilter().restricts
+    kept = filtered(entries, LetterFilter(), resolved_too=False)
+    assert kept == [e for e in entries if e.open]
+
+
+def test_a_service_stands_for_all_of_its_steps() -> None:
+    entries = [entry(i, step=step) for i, step in enumerate(STEPS)]
+    kept = filtered(entries, LetterFilter(step="downloader"), resolved_too=False)
+    assert [e.letter.step for e in kept] == ["downloader.fetch", "downloader.validate"]
+
+
+@given(st.lists(ENTRIES, max_size=8), st.none() | st.integers(1, 10))
+def test_a_limit_keeps_the_newest_in_their_order(entries: list[Entry], limit: int | None) -> None:
+    kept = newest(entries, limit)
+    assert len(kept) == min(len(entries), limit or len(entries))
+    assert entries[len(entries) - len(kept) :] == kept
+
+
+@given(st.lists(ENTRIES, max_size=12))
+def test_counts_count_every_letter_once(entries: list[Entry]) -> None:
+    counted = counts(entries)
+    assert sum(c.open for c in counted) == sum(e.open for e in entries)
+    assert sum(c.open + c.resolved for c in counted) == len(entries)
+    assert len({(c.topic, c.reason) for c in counted}) == len(counted)
+
+
+def test_ids_select_those_and_each_once() -> None:
+    entries = [entry(i) for i in range(3)]
+    wanted = Wanted(tuple(map(parse_letter_id, ["listings.events.dlq:2"] * 2)))
+    assert wanted.open_ones(entries) == [entries[2]]
+    assert wanted.topics == ("listings.events.dlq",)
+
+
+def test_one_id_that_does_not_exist_or_is_not_open_refuses_all() -> None:
+    entries = [entry(0), entry(1, resolved=True)]
+
+    def wanted(*offsets: int) -> Wanted:
+        return Wanted(tuple(LetterId("listings.events.dlq", 0, offset) for offset in offsets))
+
+    with pytest.raises(DeadLetterNotFound, match=r"no dead letter listings\.events\.dlq:7"):
+        wanted(0, 7).open_ones(entries)
+    with pytest.raises(DeadLetterNotOpen, match=r"dlq:1 was dropped before: nothing is done"):
+        wanted(0, 1).open_ones(entries)
+
+
+IDS = (LetterId("listings.events.dlq", 0, 0),)
+BY_REASON = LetterFilter(reason="PhotoMissing")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "all_open"),
+    [
+        (Wanted(IDS), False),
+        (Wanted(letter_filter=BY_REASON), False),
+        (Wanted(letter_filter=BY_REASON, limit=3), False),
+        (Wanted(), True),
+        (Wanted(limit=3), True),
+        (Wanted(letter_filter=BY_REASON, limit=3), None),
+    ],
+)
+def test_letters_may_be_named_in_one_way(wanted: Wanted, all_open: bool | None) -> None:
+    check_wanted(wanted, "replay", all_open=all_open)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "all_open", "message"),
+    [
+        (Wanted(), False, "which dead letters to replay"),
+        (Wanted(limit=3), False, "or --all-open"),
+        (Wanted(IDS, BY_REASON), False, "ids or filters, not both"),
+        (Wanted(IDS, limit=1), False, "ids or filters, not both"),
+        (Wanted(IDS), True, "ids or filters, not both"),
+        (Wanted(letter_filter=BY_REASON), True, "leave it or the filters out"),
+    ],
+)
+def test_letters_that_are_named_not_at_all_or_twice_are_refused(
+    wanted: Wanted, all_open: bool, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_wanted(wanted, "replay", all_open=all_open)
+
+
+NOW_MS = 1_800_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_ms"),
+    [
+        ("30s", NOW_MS - 30_000),
+        ("30m", NOW_MS - 1_800_000),
+        ("2h", NOW_MS - 7_200_000),
+        ("1.5h", NOW_MS - 5_400_000),
+        ("7d", NOW_MS - 604_800_000),
+        ("2026-07-30T12:00:00Z", int(datetime(2026, 7, 30, 12, tzinfo=UTC).timestamp()) * 1000),
+        ("2026-07-30T12:00+02:00", int(datetime(2026, 7, 30, 10, tzinfo=UTC).timestamp()) * 1000),
+    ],
+)
+def test_a_moment_is_so_long_ago_or_an_iso_time(text: str, expected_ms: int) -> None:
+    assert parse_moment(text, now_ms=NOW_MS) == expected_ms
+
+
+def test_an_iso_time_without_a_zone_is_local() -> None:
+    local = datetime(2026, 7, 30, 12).astimezone()
+    assert parse_moment("2026-07-30T12:00", now_ms=NOW_MS) == int(local.timestamp()) * 1000
+
+
+@given(st.text(max_size=20) | st.from_regex(r"[0-9]{1,30}[smhd]|[0-9-]{8,10}", fullmatch=True))
+def test_any_text_is_a_moment_or_a_users_mistake(text: str) -> None:
+    with contextlib.suppress(UserError):
+        assert isinstance(parse_moment(text, now_ms=NOW_MS), int)
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "-2h", "2 h", "2y", "yesterday"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="expected so long ago, such as 30m"):
+        parse_moment(text, now_ms=NOW_MS)
+
+
+def test_a_topic_may_be_written_with_its_suffix() -> None:
+    assert parse_topic("listings.events.dlq") == parse_topic("listings.events") == "listings.events"
+    with pytest.raises(UserError, match=r"'listings.hidden' has no dead letters: expected one of"):
+        parse_topic("listings.hidden")
