@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from shashin.cli.console import Stages
+from shashin.cli.options import DEFAULT_STATE
 from shashin.embedded import control
-from shashin.embedded.kafka import EmbeddedKafka
+from shashin.embedded.kafka import DEFAULT_PORT, EmbeddedKafka
 from shashin.embedded.plan import EMBEDDER, ROUTER, Wanted, plan_processes
 from shashin.embedded.ports import choosing_ports, free_port, is_free
 from shashin.embedded.processes import KAFKA, ProcessRow, process_table, read_plan
@@ -37,6 +38,9 @@ class System:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
+        self._nice_ports = self.folder == DEFAULT_STATE.absolute()
+        """Whether it asks for the well-known ports: another system may want them while a process
+        of this one is down, so only the one that a person has in a checkout does."""
 
     @property
     def model_id(self) -> str:
@@ -146,7 +150,7 @@ class System:
             )
             return await control.up(
                 self.folder,
-                plan_processes(self.folder, wanted, choose_port=_Ports()),
+                plan_processes(self.folder, wanted, choose_port=_Ports(nice=self._nice_ports)),
                 embedded_kafka=options.kafka is None,
                 asked=asked,
                 on_rows=lambda rows: _show_rows(rows, stages),
@@ -160,6 +164,9 @@ class System:
         """Stop everything, the embedded Kafka last; returns False when nothing ran."""
         ran = await control.down(self.folder)
         return await EmbeddedKafka(self.folder).stop() or ran
+
+    def _kafka(self) -> EmbeddedKafka:
+        return EmbeddedKafka(self.folder, default_port=DEFAULT_PORT if self._nice_ports else None)
 
     async def start_kafka(self, stages: Stages) -> str:
         """Start the embedded Kafka alone; returns its address."""
@@ -179,17 +186,18 @@ class System:
         return await EmbeddedKafka(self.folder).stop()
 
     async def _start_embedded(self, stages: Stages) -> bool:
-        return await EmbeddedKafka(self.folder).start(stages.set)
+        return await self._kafka().start(stages.set)
 
 
 class _Ports:
     """Gives the port that would be nice where it is free, else another; none twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, nice: bool) -> None:
+        self._nice = nice
         self._given: set[int] = set()
 
     def __call__(self, nice: int) -> int:
-        port = nice
+        port = nice if self._nice else free_port()
         while port in self._given or not is_free(port):
             port = free_port()
         self._given.add(port)

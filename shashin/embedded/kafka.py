@@ -40,7 +40,7 @@ Progress = Callable[[str, float, float | None], None]
 class EmbeddedKafka:
     """The Kafka of one state folder; it outlives the process that starts it.
 
-    ``port`` None takes the port that it had before, else 9092, else any free one. ``heap_mb``
+    ``port`` None takes the port that it had before, else ``default_port``, else any free one. ``heap_mb``
     bounds the JVM's heap in MiB; resident it takes about 150 MB when idle. ``cache`` is the folder
     that its jars are kept in, the user's cache unless given.
     """
@@ -50,6 +50,7 @@ class EmbeddedKafka:
         state_folder: Path,
         *,
         port: int | None = None,
+        default_port: int | None = DEFAULT_PORT,
         heap_mb: int = 256,
         cache: Path | None = None,
         ready_seconds: float = 90.0,
@@ -61,6 +62,7 @@ class EmbeddedKafka:
         self._data = self.folder / "data"
         self._record_path = self.folder / "process.json"
         self._wanted_port = port
+        self._default_port = default_port
         self._heap_mb = heap_mb
         self._cache = cache
         self._ready_seconds = ready_seconds
@@ -170,7 +172,8 @@ class EmbeddedKafka:
             while not is_free(had) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_SECONDS)
         if self._wanted_port is None:
-            return preferred_or_free(self.port)
+            wished = had or self._default_port
+            return free_port() if wished is None else preferred_or_free(wished)
         require_free(
             self._wanted_port,
             wanted_for="kafka",
