@@ -82,6 +82,7 @@ async def consume(
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=fetch_bytes,
         fetch_max_wait_ms=500,
+        retry_backoff_ms=500,
         session_timeout_ms=15_000,
         heartbeat_interval_ms=3_000,
         max_poll_interval_ms=600_000,

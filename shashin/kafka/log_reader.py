@@ -37,6 +37,7 @@ class LogReader:
             auto_offset_reset="none",
             max_partition_fetch_bytes=fetch_bytes,
             fetch_max_wait_ms=500,
+            retry_backoff_ms=500,
             metadata_max_age_ms=10_000,
         )
 

@@ -4,8 +4,37 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 
 import structlog
+
+_CLIENT_LIBRARIES = ("aiokafka", "faststream", "google", "urllib3", "grpc")
+_REPEAT_SECONDS = 10.0
+_REMEMBERED = 1000
+
+
+class _Repeats(logging.Filter):
+    """Lets a line of a client library through once in ten seconds: while a broker or a store is
+    away, they report every attempt, hundreds a second.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._told: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(_CLIENT_LIBRARIES):
+            return True
+        now = self._clock()
+        if len(self._told) > _REMEMBERED:
+            self._told.clear()
+        said = record.getMessage()
+        if now - self._told.get((record.name, said), -_REPEAT_SECONDS) < _REPEAT_SECONDS:
+            return False
+        self._told[record.name, said] = now
+        return True
 
 
 def configure_logging(service: str, *, level: str, log_format: str) -> None:
@@ -38,6 +67,7 @@ def configure_logging(service: str, *, level: str, log_format: str) -> None:
             ],
         )
     )
+    handler.addFilter(_Repeats())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
