@@ -160,6 +160,14 @@ class CorruptShard(RepositoryError):
     """A shard's file is missing, cut short, or its SHA-256 is not the manifest's."""
 
 
+class DiskUnavailable(ShashinError):
+    """A file cannot be written on this machine, its disk is full perhaps: a retry can help."""
+
+    retryable = True
+    grpc_status = "UNAVAILABLE"
+    http_status = 503
+
+
 # --- models -------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,8 @@ class Builder:
         self._health = health
         self._stopping = stopping
         self._awake = asyncio.Event()
+        # Here and not in the loop: /readyz is answered before the loop has begun.
+        health.require(PLANNED, waiting_for="the first plan")
 
     def wake(self) -> None:
         """Look at the repository soon."""
@@ -47,7 +49,6 @@ class Builder:
     async def run(self) -> None:
         """Plan and roll out until stopped; ready after the first round."""
         beat = self._health.heartbeat("planning")
-        self._health.require(PLANNED, waiting_for="the first plan")
         next_round = 0.0
         while not self._stopping.is_set():
             beat.beat()

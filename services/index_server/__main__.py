@@ -10,7 +10,7 @@ import grpc
 from services.index_server.settings import IndexServerSettings
 from services.index_server.tier import TierFollower
 from shashin.index.endpoint import IndexEndpoint
-from shashin.index.hidden_follower import follow_hidden
+from shashin.index.hidden_follower import CONDITION, follow_hidden
 from shashin.index.repository import ModelRepository
 from shashin.index.served_shards import ServedShards
 from shashin.index.visibility import HiddenMap
@@ -26,6 +26,7 @@ async def serve(runtime: Runtime[IndexServerSettings]) -> None:
     repository = ModelRepository(open_object_store(settings.repository))
     settings.work_folder.mkdir(parents=True, exist_ok=True)
     served = ServedShards(HiddenMap())
+    health.require(CONDITION)
     follower = TierFollower(settings, served, repository, health, stopping)
     async with AsyncExitStack() as stack:
         searchers = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="search"))

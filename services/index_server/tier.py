@@ -1,13 +1,16 @@
 """Following a tier's pointer: fetch, check and map what is new, then swap in one step.
 
 A search keeps the shards that it began with, so a swap fails none. Where a new shard cannot be
-served, nothing is taken away: the old shards go on beside the good new ones.
+served, nothing is taken away: the old shards go on beside the good new ones. A bad one is tried
+again, ever more rarely: each try may fetch the whole of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +21,17 @@ from shashin.index.pointer import PointedShard, Pointer
 from shashin.index.repository import ModelRepository
 from shashin.index.served_shards import ServedShards
 from shashin.index.shard import SealedShard
+from shashin.kafka.retry import backoff_seconds
 from shashin.service.failpoints import failpoint
-from shashin.service.health import Health
+from shashin.service.health import Health, Heartbeat
 from shashin.service.logging import get_logger
 from shashin.service.runtime import sleep_unless
 
 POINTER = "pointer"
+
+FIRST_WAIT_SECONDS = 1.0
+GREATEST_WAIT_SECONDS = 30.0
+"""Between two tries of shards that cannot be served, while the pointer stays as it is."""
 
 log = get_logger(__name__)
 
@@ -54,6 +62,10 @@ def plan_swap(
     )
 
 
+def _waits() -> Iterator[float]:
+    return backoff_seconds(first=FIRST_WAIT_SECONDS, greatest=GREATEST_WAIT_SECONDS)
+
+
 class TierFollower:
     """Keeps the served shards in step with the pointer."""
 
@@ -64,6 +76,7 @@ class TierFollower:
         repository: ModelRepository,
         health: Health,
         stopping: asyncio.Event,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._served = served
@@ -72,13 +85,17 @@ class TierFollower:
         self._stopping = stopping
         self._cache = settings.work_folder
         self._serving: tuple[SealedShard, ...] = ()
+        self._clock = clock
         self._bad: dict[str, str] = {}
-        """Shards that cannot be served, with the reason; tried again at every turn."""
+        """Shards that cannot be served, with the reason."""
+        self._waits = _waits()
+        self._try_again_at = 0.0
+        # Here and not in the loop: /readyz is answered before the loop has begun.
+        health.require(POINTER, waiting_for="the tier's pointer")
 
     async def follow(self) -> None:
         """Follow the pointer until stopped; ready once it has been read and acted on."""
         beat = self._health.heartbeat("follower of the pointer")
-        self._health.require(POINTER, waiting_for="the tier's pointer")
         done: int | None = None
         while not self._stopping.is_set():
             beat.beat()
@@ -90,10 +107,13 @@ class TierFollower:
                 if pointer is None:
                     # Nothing is sealed yet: serving nothing is right.
                     self._health.set_ready(POINTER)
-                elif generation != done or self._bad:
-                    await self._swap_to(pointer)
+                elif generation != done:
+                    self._waits = _waits()
+                    await self._swap_to(pointer, beat)
                     done = generation
                     self._health.set_ready(POINTER)
+                elif self._bad and self._clock() >= self._try_again_at:
+                    await self._swap_to(pointer, beat)
             except RepositoryError as error:
                 metrics.BAD_POINTER.set(1)
                 log.error("unreadable pointer: serving as before", error=error.message)  # noqa: TRY400
@@ -101,12 +121,14 @@ class TierFollower:
                 log.warning("repository does not answer: serving as before", error=error.message)
             await sleep_unless(self._stopping, self._settings.poll_seconds)
 
-    async def _swap_to(self, pointer: Pointer) -> None:
+    async def _swap_to(self, pointer: Pointer, beat: Heartbeat) -> None:
         loaded = {shard.shard_id: shard for shard in self._serving}
         bad: dict[str, str] = {}
         for pointed in pointer.shards:
             if pointed.shard_id in loaded:
                 continue
+            # A first start may fetch hundreds of shards: each of them is progress.
+            beat.beat()
             try:
                 loaded[pointed.shard_id] = await self._load(pointed)
             except ShashinError as error:
@@ -119,18 +141,29 @@ class TierFollower:
                     )
         self._bad = bad
         metrics.BAD_SHARDS.set(len(bad))
+        if bad:
+            self._try_again_at = self._clock() + next(self._waits)
         swap = plan_swap(self._serving, loaded, pointer)
-        if swap.serve == self._serving:
-            return
-        failpoint("before-swap")
-        self._serving = swap.serve
-        self._served.serve(swap.serve)
-        failpoint("after-swap")
-        metrics.SWAPS.inc()
-        log.info("swapped", serving=len(swap.serve), dropped=[s.shard_id for s in swap.drop])
-        for shard in swap.drop:
-            # A mapped file may be unlinked: searches under way keep their mapping.
-            await asyncio.to_thread(shutil.rmtree, self._cache / shard.shard_id, ignore_errors=True)
+        if swap.serve != self._serving:
+            failpoint("before-swap")
+            self._serving = swap.serve
+            self._served.serve(swap.serve)
+            failpoint("after-swap")
+            metrics.SWAPS.inc()
+            log.info("swapped", serving=len(swap.serve), dropped=[s.shard_id for s in swap.drop])
+        wanted = {shard.shard_id for shard in swap.serve}.union(bad)
+        await asyncio.to_thread(self._forget_others, wanted)
+
+    def _forget_others(self, wanted: set[str]) -> None:
+        """Delete the tier's shards of the cache that are neither served nor to be tried again.
+
+        Those of an earlier process and those that never could be served are among them. A mapped
+        file may be unlinked: searches under way keep their mapping.
+        """
+        own = f"{self._settings.model_id}.{self._settings.tier}."
+        for folder in self._cache.glob("*/"):
+            if folder.name.startswith(own) and folder.name not in wanted:
+                shutil.rmtree(folder, ignore_errors=True)
 
     async def _load(self, pointed: PointedShard) -> SealedShard:
         stored = await self._repository.read_shard(pointed.manifest_key)
@@ -138,6 +171,11 @@ class TierFollower:
             raise RepositoryError(
                 f"the pointer names shard {pointed.shard_id}, but {pointed.manifest_key} is the "
                 f"manifest of {stored.manifest.shard_id}"
+            )
+        if stored.manifest.model_id != self._settings.model_id:
+            raise RepositoryError(
+                f"shard {pointed.shard_id} has vectors of model {stored.manifest.model_id}; "
+                f"SHASHIN_MODEL_ID is {self._settings.model_id}"
             )
         if stored.manifest.dimensions != self._settings.dimensions:
             raise RepositoryError(

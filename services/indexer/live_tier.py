@@ -61,6 +61,8 @@ class LiveTier:
         self._health = health
         self._stopping = stopping
         self._rules = settings.cut_rules()
+        self._wanted = parse_partitions(settings.partitions)
+        """Partitions to index; None for all that there are."""
         self._partitions: dict[int, PartitionState] = {}
         self._held: list[Shard] = []
         """Ended and sealed shards, oldest first, that are served until they are released."""
@@ -93,9 +95,8 @@ class LiveTier:
     async def recover(self) -> None:
         """Find out from the manifests where each partition goes on, and take up what nobody serves."""
         self._held, self._committed = [], set()
-        wanted = parse_partitions(self._settings.partitions)
         existing = await self._reader.partitions()
-        partitions = existing if wanted is None else wanted
+        partitions = existing if self._wanted is None else self._wanted
         if missing := set(partitions) - set(existing):
             raise UserError(
                 f"SHASHIN_PARTITIONS names partitions {sorted(missing)}, but {VECTORS_EMBEDDED} "
@@ -107,6 +108,7 @@ class LiveTier:
         ranges = [r for shard in stored for r in shard.manifest.source_ranges]
         found = starts(ranges, await self._reader.begin_offsets(partitions))
         self._begin(found)
+        self._reader.start_at({p: s.from_offset for p, s in found.items()})
         pointer, _ = await self._repository.read_pointer(self._settings.model_id, HOURLY)
         pointed = {shard.shard_id for shard in pointer.shards} if pointer else set()
         for shard in stored:
@@ -134,8 +136,25 @@ class LiveTier:
                 parameters=HnswParameters(),
                 hidden=self._served.hidden,
             )
-        self._reader.start_at({p: s.from_offset for p, s in found.items()})
         log.info("going on", offsets={p: s.from_offset for p, s in found.items()})
+
+    async def _begin_new_partitions(self, beat: Heartbeat) -> None:
+        """Begin partitions that were added to the topic, where this replica indexes all."""
+        if self._wanted is not None:
+            return
+        new = [p for p in self._reader.known_partitions() if p not in self._partitions]
+        if not new:
+            return
+        log.info("partitions were added", partitions=new)
+        begins = await until_done(
+            "ask where new partitions begin",
+            lambda: self._reader.begin_offsets(new),
+            stopping=self._stopping,
+            beat=beat,
+        )
+        self._begin(starts((), begins))
+        self._reader.start_at({p: s.open.position for p, s in self._partitions.items()})
+        self._serve()
 
     async def _take_up(self, stored: StoredShard) -> None:
         cache = self._settings.work_folder / "held"
@@ -170,6 +189,7 @@ class LiveTier:
         next_idle_check, next_progress = 0.0, time.monotonic() + 2.0
         while not self._stopping.is_set():
             beat.beat()
+            await self._begin_new_partitions(beat)
             batches = await until_done(
                 "read " + VECTORS_EMBEDDED,
                 lambda: self._reader.read(timeout_seconds=0.25, max_records=512),

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from services.indexer import metrics
+from shashin.errors import DiskUnavailable
 from shashin.index.cut import CutReason
 from shashin.index.manifest import (
     INDEX_FILE,
@@ -93,9 +94,11 @@ class Sealer:
         source = shard.ranges[0]
         identity = shard_id(self._model_id, HOURLY, source)
         folder = self._work_folder / identity
-        loop = asyncio.get_running_loop()
-        manifest = await loop.run_in_executor(
-            self._executor, self._write, shard, identity, reason, folder
+        manifest = await until_done(
+            f"write shard {identity}",
+            lambda: self._written(shard, identity, reason, folder),
+            stopping=self._stopping,
+            beat=beat,
         )
         failpoint("after-write")
         first = await until_done(
@@ -124,6 +127,19 @@ class Sealer:
         )
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return first
+
+    async def _written(
+        self, shard: OpenShard, identity: str, reason: CutReason, folder: Path
+    ) -> Manifest:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._executor, self._write, shard, identity, reason, folder
+            )
+        except OSError as error:
+            raise DiskUnavailable(
+                f"shard {identity} cannot be written to {folder}: {error.strerror or error}"
+            ) from error
 
     def _write(self, shard: OpenShard, identity: str, reason: CutReason, folder: Path) -> Manifest:
         shutil.rmtree(folder, ignore_errors=True)

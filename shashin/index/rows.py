@@ -265,7 +265,7 @@ class SealedRows:
 
     Raises:
         UnknownFormat: when the file's format is not one that this reader knows.
-        CorruptShard: when it is not a rows file at all.
+        CorruptShard: when it is not a rows file at all, or cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -277,8 +277,12 @@ class SealedRows:
                     f"{path} has rows format {found!r}; this version reads {FORMAT!r}: upgrade "
                     "the reader or seal the shard anew"
                 )
+            if not reader.schema.equals(_SCHEMA):
+                raise CorruptShard(
+                    f"{path} has other columns than {FORMAT!r} says: seal the shard anew"
+                )
             table = reader.read_all().combine_chunks()
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, OSError) as error:
             raise CorruptShard(f"{path} is not an arrow file: {error}") from error
         self._n = table.num_rows
         self._listing_ids = _only_chunk(table, "listing_id")

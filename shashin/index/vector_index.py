@@ -90,8 +90,15 @@ class UsearchIndex:
         self._index.add(keys, vectors, threads=1)
 
     def save(self, path: Path) -> None:
-        """Write the index file."""
-        self._index.save(str(path))
+        """Write the index file.
+
+        Raises:
+            OSError: when it cannot be written.
+        """
+        try:
+            self._index.save(str(path))
+        except RuntimeError as error:  # what USearch says of a full disk
+            raise OSError(f"USearch: {error}") from error
 
     def search(
         self, queries: Vectors, count: int

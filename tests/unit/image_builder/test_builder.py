@@ -1,0 +1,195 @@
+"""The builder over a repository of files: level-triggered, and never over somebody else's move."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from services.image_builder.handlers import PLANNED, Builder
+from services.image_builder.rollout import PointerRollout, Rollout
+from services.image_builder.settings import ImageBuilderSettings
+from shashin.errors import ObjectStoreUnavailable
+from shashin.index.pointer import PointedShard, Pointer
+from shashin.index.repository import ModelRepository, StoredShard
+from shashin.index.tiers import HOURLY
+from shashin.service.health import Health
+from tests.unit.index.made_shards import MODEL, WatchedStore, commit, listings, open_shard
+from tests.waiting import until
+
+
+class Watched(WatchedStore):
+    """A store that can be away for a while."""
+
+    away = False
+
+    async def read(self, key: str) -> tuple[bytes, int]:
+        if self.away:
+            raise ObjectStoreUnavailable("the store is away")
+        return await super().read(key)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Watched:
+    return Watched(tmp_path / "store")
+
+
+@pytest.fixture
+def repository(store: Watched) -> ModelRepository:
+    return ModelRepository(store)
+
+
+Sealed = Callable[[int, int], "asyncio.Future[StoredShard]"]
+
+
+@pytest.fixture
+def sealed(repository: ModelRepository, tmp_path: Path) -> Sealed:
+    """Commit a shard of these offsets."""
+
+    def seal(begin: int, end: int) -> asyncio.Future[StoredShard]:
+        shard = open_shard(listings(begin, end), from_offset=begin)
+        return asyncio.ensure_future(commit(repository, shard, tmp_path / "scratch"))
+
+    return seal
+
+
+@asynccontextmanager
+async def running(
+    repository: ModelRepository, rollout: Rollout | None = None
+) -> AsyncIterator[tuple[Builder, Health]]:
+    """Run a builder that, but for its first round, plans only when it is woken."""
+    settings = ImageBuilderSettings(
+        model_id=MODEL, repository="file:///unused", resync_seconds=3600
+    )
+    health, stopping = Health(), asyncio.Event()
+    builder = Builder(settings, repository, rollout or PointerRollout(repository), health, stopping)
+    task = asyncio.ensure_future(builder.run())
+    try:
+        yield builder, health
+    finally:
+        stopping.set()
+        await task
+
+
+async def pointed(repository: ModelRepository) -> list[str]:
+    pointer, _ = await repository.read_pointer(MODEL, HOURLY)
+    return [shard.shard_id for shard in pointer.shards] if pointer else []
+
+
+def ids(*stored: StoredShard) -> list[str]:
+    return [shard.manifest.shard_id for shard in stored]
+
+
+async def a_round_has_passed(builder: Builder, store: Watched) -> None:
+    """Wake the builder and wait until it has looked at the pointer."""
+    looks = len(store.reads)
+    builder.wake()
+    await until(lambda: len(store.reads) > looks, "the builder looks at the pointer")
+    # A second look begins after the first round has ended.
+    looks = len(store.reads)
+    builder.wake()
+    await until(lambda: len(store.reads) > looks, "the builder looks again")
+
+
+async def test_what_is_committed_at_the_start_is_rolled_out(
+    repository: ModelRepository, sealed: Sealed
+) -> None:
+    first, second = await sealed(0, 5), await sealed(5, 9)
+    async with running(repository) as (_, health):
+        await until(lambda: not health.readiness_problems(), "it is ready")
+        assert await pointed(repository) == ids(first, second)
+    pointer, _ = await repository.read_pointer(MODEL, HOURLY)
+    assert pointer is not None
+    assert [s.manifest_key for s in pointer.shards] == [first.manifest_key, second.manifest_key]
+
+
+async def test_news_lead_to_a_plan_and_no_news_to_none(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    async with running(repository) as (builder, health):
+        await until(lambda: not health.readiness_problems(), "it is ready with nothing to serve")
+        assert (await repository.read_pointer(MODEL, HOURLY))[0] is None
+        first = await sealed(0, 5)
+        builder.wake()
+        await until(lambda: _is(repository, ids(first)), "the shard is rolled out")
+        _, generation = await repository.read_pointer(MODEL, HOURLY)
+        await a_round_has_passed(builder, store)
+        assert (await repository.read_pointer(MODEL, HOURLY))[1] == generation, "nothing is new"
+
+
+async def _is(repository: ModelRepository, expected: list[str]) -> bool:
+    return await pointed(repository) == expected
+
+
+class OvertakenOnce:
+    """Has somebody else move the pointer right before the first rollout."""
+
+    def __init__(self, repository: ModelRepository, theirs: Pointer) -> None:
+        self._repository = repository
+        self._theirs: Pointer | None = theirs
+        self.planned: list[list[str]] = []
+
+    async def roll_out(self, pointer: Pointer, *, over_generation: int) -> None:
+        self.planned.append([shard.shard_id for shard in pointer.shards])
+        theirs, self._theirs = self._theirs, None
+        if theirs is not None:
+            await self._repository.move_pointer(theirs, if_generation_match=over_generation)
+        await PointerRollout(self._repository).roll_out(pointer, over_generation=over_generation)
+
+
+async def test_a_pointer_that_was_moved_meanwhile_is_planned_over_again(
+    repository: ModelRepository, sealed: Sealed
+) -> None:
+    early, late = await sealed(0, 5), await sealed(3, 9)
+    theirs = Pointer(MODEL, HOURLY, (PointedShard(late.manifest.shard_id, late.manifest_key),))
+    rollout = OvertakenOnce(repository, theirs)
+    async with running(repository, rollout) as (_, health):
+        await until(lambda: not health.readiness_problems(), "it has planned again")
+    assert rollout.planned == [ids(early)]
+    assert await pointed(repository) == ids(late), "what they serve already stays"
+
+
+async def test_a_manifest_that_is_unreadable_is_left_out_and_the_others_go_on(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    good, bad = await sealed(0, 5), await sealed(5, 9)
+    whole, _ = await store.read(bad.manifest_key)
+    await store.write(bad.manifest_key, b"[]")
+    async with running(repository) as (builder, _):
+        await until(lambda: _is(repository, ids(good)), "the good one is rolled out")
+        await store.write(bad.manifest_key, whole)
+        builder.wake()
+        await until(lambda: _is(repository, ids(good, bad)), "once mended, so is the other one")
+
+
+async def test_a_pointer_that_is_unreadable_is_not_written_over(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    stored = await sealed(0, 5)
+    key = f"serving/{MODEL}/hourly.json"
+    await store.write(key, b"garbage")
+    async with running(repository) as (builder, health):
+        await a_round_has_passed(builder, store)
+        assert (await store.read(key))[0] == b"garbage"
+        assert health.readiness_problems() == [f"{PLANNED}: the first plan"]
+        (store.root / key).unlink()
+        builder.wake()
+        await until(lambda: _is(repository, ids(stored)), "without it, the tier is planned anew")
+
+
+async def test_a_repository_that_does_not_answer_is_waited_for(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    stored = await sealed(0, 5)
+    store.away = True
+    async with running(repository) as (builder, health):
+        await until(
+            lambda: health.readiness_problems() == [f"{PLANNED}: the store is away"], "it says so"
+        )
+        store.away = False
+        builder.wake()
+        await until(lambda: not health.readiness_problems(), "it is ready")
+        assert await pointed(repository) == ids(stored)

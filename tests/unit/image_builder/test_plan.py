@@ -1,0 +1,126 @@
+"""Planning a tier: what it serves is decided by manifests and pointer, not by their order."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.image_builder.plan import Candidate, plan_tier
+from shashin.index.coverage import OffsetRange
+from shashin.index.pointer import PointedShard, Pointer
+
+RANGES = st.builds(
+    lambda partition, begin, length: OffsetRange(partition, begin, begin + length),
+    st.integers(0, 1),
+    st.integers(0, 20),
+    st.integers(1, 6),
+)
+
+
+@st.composite
+def candidates_and_pointer(draw: st.DrawFn) -> tuple[list[Candidate], Pointer | None]:
+    """Return candidates, some of the same range or id, and a pointer to some that never overlap."""
+    ranges = draw(st.lists(st.lists(RANGES, min_size=1, max_size=2), max_size=8))
+    candidates = [
+        Candidate(f"shard-{draw(st.integers(0, 9))}", f"key-{number}", tuple(sorted(of_shard)))
+        for number, of_shard in enumerate(ranges)
+    ]
+    if draw(st.booleans()):
+        return candidates, None
+    served: list[Candidate] = []
+    for candidate in draw(st.permutations(candidates))[:3]:
+        if not any(overlap(candidate, other) for other in served):
+            served.append(candidate)
+    gone = [PointedShard("shard-gone", "key-gone")] if draw(st.booleans()) else []
+    return candidates, Pointer("m", "hourly", (*map(pointed, served), *gone))
+
+
+def pointed(candidate: Candidate) -> PointedShard:
+    return PointedShard(candidate.shard_id, candidate.manifest_key)
+
+
+def offsets(candidate: Candidate) -> set[tuple[int, int]]:
+    return {(r.partition, o) for r in candidate.ranges for o in range(r.from_offset, r.to_offset)}
+
+
+def overlap(one: Candidate, other: Candidate) -> bool:
+    return bool(offsets(one) & offsets(other))
+
+
+@given(candidates_and_pointer())
+def test_no_two_chosen_shards_claim_an_offset_and_none_is_left_out_without_need(
+    given_: tuple[list[Candidate], Pointer | None],
+) -> None:
+    candidates, current = given_
+    plan = plan_tier("m", "hourly", candidates, current)
+    assert (plan.pointer.model_id, plan.pointer.tier) == ("m", "hourly")
+    by_pointed = {pointed(c): c for c in candidates}
+    chosen = [by_pointed[shard] for shard in plan.pointer.shards]
+    assert not any(overlap(a, b) for a, b in combinations(chosen, 2))
+    left_out = [c for c in candidates if c not in chosen]
+    assert {c.shard_id for c in left_out} == plan.overlapping.keys()
+    for candidate in left_out:
+        in_the_way = [c.shard_id for c in chosen if overlap(candidate, c)]
+        assert in_the_way, "nothing stood against it"
+    assert set(plan.overlapping.values()) <= {c.shard_id for c in chosen}
+
+
+@given(candidates_and_pointer())
+def test_what_is_served_stays_unless_its_manifest_is_gone(
+    given_: tuple[list[Candidate], Pointer | None],
+) -> None:
+    candidates, current = given_
+    plan = plan_tier("m", "hourly", candidates, current)
+    served = set(current.shards) if current else set()
+    assert served & set(map(pointed, candidates)) <= set(plan.pointer.shards)
+
+
+@given(candidates_and_pointer(), st.data())
+def test_the_order_of_candidates_does_not_matter(
+    given_: tuple[list[Candidate], Pointer | None], data: st.DataObject
+) -> None:
+    candidates, current = given_
+    shuffled = data.draw(st.permutations(candidates))
+    plan = plan_tier("m", "hourly", candidates, current)
+    assert plan_tier("m", "hourly", shuffled, current).pointer == plan.pointer
+
+
+@given(candidates_and_pointer())
+def test_a_plan_that_was_rolled_out_is_the_next_plan(
+    given_: tuple[list[Candidate], Pointer | None],
+) -> None:
+    candidates, current = given_
+    pointer = plan_tier("m", "hourly", candidates, current).pointer
+    assert plan_tier("m", "hourly", candidates, pointer).pointer == pointer
+    assert list(pointer.shards) == sorted(pointer.shards)
+
+
+def candidate(shard: str, begin: int, end: int) -> Candidate:
+    return Candidate(shard, f"key-{shard}", (OffsetRange(0, begin, end),))
+
+
+def test_of_two_that_overlap_the_served_one_stays_else_the_one_that_begins_first() -> None:
+    both = [candidate("early", 0, 5), candidate("late", 3, 9)]
+    fresh = plan_tier("m", "hourly", both, None)
+    assert fresh.pointer.shards == (pointed(both[0]),)
+    assert fresh.overlapping == {"late": "early"}
+    current = Pointer("m", "hourly", (pointed(both[1]),))
+    planned = plan_tier("m", "hourly", both, current)
+    assert planned.pointer == current
+    assert planned.overlapping == {"early": "late"}
+
+
+def test_shards_that_touch_do_not_overlap() -> None:
+    touching = [candidate("a", 0, 5), candidate("b", 5, 9)]
+    assert plan_tier("m", "hourly", touching, None).overlapping == {}
+
+
+def test_a_range_that_lies_in_two_folders_is_served_from_the_one_that_is_served_already() -> None:
+    # Sealed twice, before and after a change of the bucket's length.
+    twins = [Candidate("shard", key, (OffsetRange(0, 0, 5),)) for key in ("key-a", "key-b")]
+    for twin in twins:
+        current = Pointer("m", "hourly", (pointed(twin),))
+        for order in (twins, twins[::-1]):
+            assert plan_tier("m", "hourly", order, current).pointer == current

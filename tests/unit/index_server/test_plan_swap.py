@@ -1,0 +1,68 @@
+"""Which shards are served next, for any pointer and any of its shards that could be loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.index_server.tier import Swap, plan_swap
+from shashin.index.pointer import PointedShard, Pointer
+from shashin.index.shard import SealedShard
+
+
+@dataclass(frozen=True)
+class Named:
+    """All that a plan asks of a shard."""
+
+    shard_id: str
+
+
+SHARDS = {name: cast("SealedShard", Named(name)) for name in "abcdef"}
+NAMES = st.lists(st.sampled_from("abcdef"), unique=True)
+
+
+def plan(serving: list[str], named: list[str], loadable: set[str]) -> Swap:
+    loaded = {name: SHARDS[name] for name in (*serving, *named) if name in {*serving, *loadable}}
+    pointer = Pointer("m", "hourly", tuple(PointedShard(name, f"key-{name}") for name in named))
+    return plan_swap(tuple(SHARDS[name] for name in serving), loaded, pointer)
+
+
+def names(shards: tuple[SealedShard, ...]) -> list[str]:
+    return [shard.shard_id for shard in shards]
+
+
+@given(NAMES, NAMES, st.sets(st.sampled_from("abcdef")))
+def test_all_that_is_named_and_loaded_is_served_and_nothing_is_dropped_for_a_missing_one(
+    serving: list[str], named: list[str], loadable: set[str]
+) -> None:
+    swap = plan(serving, named, loadable)
+    serve, drop = names(swap.serve), names(swap.drop)
+    whole = set(named) <= {*serving, *loadable}
+    assert len(serve) == len(set(serve))
+    assert set(named) & {*serving, *loadable} <= set(serve)
+    if whole:
+        assert set(serve) == set(named)
+    else:
+        assert set(serving) <= set(serve) <= {*serving, *named}
+        assert drop == []
+    assert set(serving) <= set(serve) | set(drop), "each is served on or dropped"
+    assert not set(serve) & set(drop)
+
+
+@given(NAMES, NAMES, st.sets(st.sampled_from("abcdef")))
+def test_a_second_turn_over_the_same_pointer_changes_nothing(
+    serving: list[str], named: list[str], loadable: set[str]
+) -> None:
+    first = plan(serving, named, loadable)
+    second = plan(names(first.serve), named, loadable)
+    assert second == Swap(first.serve, ())
+
+
+def test_what_was_kept_for_a_missing_shard_is_dropped_once_that_is_there() -> None:
+    waiting = plan(["a", "b"], ["b", "c"], set())
+    assert names(waiting.serve) == ["b", "a"]
+    mended = plan(names(waiting.serve), ["b", "c"], {"c"})
+    assert (names(mended.serve), names(mended.drop)) == (["b", "c"], ["a"])

@@ -1,0 +1,371 @@
+"""Following a pointer in a real repository: what is served, refused, mended and forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from services.index_server.settings import IndexServerSettings
+from services.index_server.tier import (
+    FIRST_WAIT_SECONDS,
+    GREATEST_WAIT_SECONDS,
+    POINTER,
+    TierFollower,
+)
+from shashin.errors import ObjectStoreUnavailable
+from shashin.index.manifest import INDEX_FILE, ROWS_FILE
+from shashin.index.pointer import PointedShard, Pointer
+from shashin.index.repository import ModelRepository, StoredShard
+from shashin.index.row_filter import RowFilter
+from shashin.index.served_shards import ServedShards, search_shards
+from shashin.index.tiers import HOURLY
+from shashin.index.visibility import HiddenMap
+from shashin.service.health import Health
+from tests.unit.index.made_shards import (
+    DIMENSIONS,
+    MODEL,
+    WatchedStore,
+    commit,
+    listings,
+    open_shard,
+    vector_of,
+)
+from tests.waiting import until
+
+
+class Clock:
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Store(WatchedStore):
+    """A store that can be away, and whose downloads may take their time."""
+
+    away = False
+    refused = 0
+    download_seconds = 0.0
+
+    def __init__(self, root: Path, clock: Clock, health: Health) -> None:
+        super().__init__(root)
+        self._clock = clock
+        self._health = health
+        self.problems: list[str] = []
+        """What kept the process from being alive while it downloaded."""
+
+    async def read(self, key: str) -> tuple[bytes, int]:
+        if self.away:
+            self.refused += 1
+            raise ObjectStoreUnavailable("the store is away")
+        return await super().read(key)
+
+    async def download(self, key: str, path: Path) -> None:
+        self._clock.now += self.download_seconds
+        self.problems += self._health.liveness_problems()
+        await super().download(key, path)
+
+
+class Tier:
+    """A repository and the index server that follows its hourly tier."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cache = folder / "cache"
+        self.clock = Clock()
+        self.health = Health(clock=self.clock)
+        self.store = Store(folder / "store", self.clock, self.health)
+        self.repository = ModelRepository(self.store)
+        self.served = ServedShards(HiddenMap())
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        stopping = asyncio.Event()
+        settings = IndexServerSettings(
+            model_id=MODEL,
+            dimensions=DIMENSIONS,
+            repository=(self.folder / "store").as_uri(),
+            work_folder=self.cache,
+            poll_seconds=0.001,
+        )
+        follower = TierFollower(
+            settings, self.served, self.repository, self.health, stopping, self.clock
+        )
+        task = asyncio.ensure_future(follower.follow())
+        try:
+            yield
+        finally:
+            stopping.set()
+            await task
+
+    async def sealed(self, begin: int, end: int, **changes: object) -> StoredShard:
+        shard = open_shard(listings(begin, end), from_offset=begin)
+        return await commit(self.repository, shard, self.folder / "scratch", **changes)
+
+    async def point_to(self, *shards: StoredShard) -> None:
+        _, generation = await self.repository.read_pointer(MODEL, HOURLY)
+        named = tuple(PointedShard(s.manifest.shard_id, s.manifest_key) for s in shards)
+        await self.repository.move_pointer(
+            Pointer(MODEL, HOURLY, named), if_generation_match=generation
+        )
+
+    async def damage(self, shard: StoredShard, name: str = ROWS_FILE) -> bytes:
+        """Overwrite a file of a shard; returns what it was."""
+        key = f"{shard.folder}/{name}"
+        whole, _ = await self.store.read(key)
+        await self.store.write(key, b"damaged")
+        return whole
+
+    async def serves(self, *shards: StoredShard) -> None:
+        """Wait until exactly these are served."""
+        expected = [s.manifest.shard_id for s in shards]
+        await until(lambda: self.ids() == expected, f"{expected} are served")
+
+    async def some_turns(self) -> None:
+        """Wait until the follower has come round a few times more."""
+        turns = len(self.store.reads)
+        await until(lambda: len(self.store.reads) > turns + 5, "the follower comes round")
+
+    async def tried(self, shard: StoredShard, times: int) -> None:
+        await until(lambda: self.tries(shard) == times, f"it is tried {times} times")
+
+    def ids(self) -> list[str]:
+        return [shard.shard_id for shard in self.served.snapshot()]
+
+    def tries(self, shard: StoredShard, name: str = ROWS_FILE) -> int:
+        return self.store.downloads.count(f"{shard.folder}/{name}")
+
+    def finds(self, listing: str) -> bool:
+        query = vector_of(listing)[None, :]
+        (hits,) = search_shards(self.served.snapshot(), query, 1, RowFilter())
+        return [hit.row.listing_id for hit in hits] == [listing]
+
+    def cached(self) -> set[str]:
+        return {path.name for path in self.cache.glob("*")}
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> Tier:
+    return Tier(tmp_path)
+
+
+async def test_without_a_pointer_serving_nothing_is_right(tier: Tier) -> None:
+    async with tier.followed():
+        await until(lambda: not tier.health.readiness_problems(), "it is ready")
+        assert tier.ids() == []
+
+
+async def test_what_the_pointer_names_is_served_and_ready_means_that_it_is(tier: Tier) -> None:
+    first, second = await tier.sealed(0, 5), await tier.sealed(5, 9)
+    unnamed = await tier.sealed(9, 12)
+    await tier.point_to(first, second)
+    async with tier.followed():
+        await until(lambda: not tier.health.readiness_problems(), "it is ready")
+        assert tier.ids() == [first.manifest.shard_id, second.manifest.shard_id]
+        assert all(tier.finds(f"listing-{n}") for n in range(9))
+        assert not tier.finds("listing-10")
+        await tier.point_to(first, second, unnamed)
+        await tier.serves(first, second, unnamed)
+        assert tier.finds("listing-10")
+    assert tier.tries(first) == 1, "what is served already is not fetched again"
+
+
+async def test_rows_that_were_hidden_before_are_hidden_in_a_shard_that_joins(tier: Tier) -> None:
+    stored = await tier.sealed(0, 5)
+    tier.served.hide("listing-2", 2)
+    await tier.point_to(stored)
+    async with tier.followed():
+        await tier.serves(stored)
+    assert not tier.finds("listing-2")
+    assert tier.finds("listing-3")
+
+
+async def test_a_shard_that_the_pointer_no_longer_names_leaves_no_folder_behind(
+    tier: Tier,
+) -> None:
+    parents = [await tier.sealed(0, 5), await tier.sealed(5, 9)]
+    await tier.point_to(*parents)
+    async with tier.followed():
+        await tier.serves(*parents)
+        under_way = tier.served.snapshot()
+        assert tier.cached() == set(tier.ids())
+        await tier.point_to(parents[1])
+        await until(lambda: tier.cached() == {parents[1].manifest.shard_id}, "its folder is gone")
+        assert tier.ids() == [parents[1].manifest.shard_id]
+        # A search that began before goes on over the file that is unlinked by now.
+        query = vector_of("listing-2")[None, :]
+        (hits,) = search_shards(under_way, query, 1, RowFilter())
+        assert hits[0].row.listing_id == "listing-2"
+
+
+async def test_shards_of_an_earlier_process_leave_no_folder_behind_and_foreign_ones_stay(
+    tier: Tier,
+) -> None:
+    old, new = await tier.sealed(0, 5), await tier.sealed(5, 9)
+    await tier.repository.fetch(old, tier.cache)
+    (tier.cache / "somebody's").mkdir()
+    await tier.point_to(new)
+    async with tier.followed():
+        await tier.serves(new)
+        expected = {new.manifest.shard_id, "somebody's"}
+        await until(lambda: tier.cached() == expected, "the old folder is gone")
+
+
+async def test_a_restart_fetches_nothing_that_is_whole_in_the_cache(tier: Tier) -> None:
+    stored = await tier.sealed(0, 5)
+    await tier.point_to(stored)
+    for _ in range(2):
+        async with tier.followed():
+            await tier.serves(stored)
+        tier.served.serve([])
+    assert len(tier.store.downloads) == 2, "each file once"
+
+
+@pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])
+async def test_a_corrupt_shard_is_refused_while_the_others_are_served_until_it_is_mended(
+    tier: Tier, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, good, bad = [await tier.sealed(*bounds) for bounds in ((0, 5), (5, 9), (9, 12))]
+    await tier.point_to(old)
+    async with tier.followed():
+        await tier.serves(old)
+        whole = await tier.damage(bad, name)
+        await tier.point_to(good, bad)
+        await tier.serves(good, old)
+        assert tier.finds("listing-2"), "nothing is taken away while a new shard is missing"
+        await tier.store.write(f"{bad.folder}/{name}", whole)
+        tier.clock.now += GREATEST_WAIT_SECONDS
+        await tier.serves(good, bad)
+        assert tier.finds("listing-10")
+        await until(lambda: old.manifest.shard_id not in tier.cached(), "the old one is forgotten")
+    assert f"{bad.folder}/{name} has 7 bytes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model_id": "another-model"}, {"dimensions": 4}, {"index_kind": "faiss-ivf"}],
+)
+async def test_a_shard_that_this_server_cannot_search_is_refused_and_the_others_go_on(
+    tier: Tier, changes: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, other = await tier.sealed(0, 5), await tier.sealed(5, 9, **changes)
+    await tier.point_to(good, other)
+    async with tier.followed():
+        await tier.serves(good)
+        await tier.some_turns()
+        assert tier.ids() == [good.manifest.shard_id]
+    assert str(next(iter(changes.values()))) in capsys.readouterr().out
+
+
+async def test_a_pointer_whose_key_leads_to_another_shard_is_not_believed(tier: Tier) -> None:
+    first, second = await tier.sealed(0, 5), await tier.sealed(5, 9)
+    wrong = PointedShard(second.manifest.shard_id, first.manifest_key)
+    pointer = Pointer(MODEL, HOURLY, (wrong,))
+    await tier.repository.move_pointer(pointer, if_generation_match=0)
+    async with tier.followed():
+        await until(lambda: not tier.health.readiness_problems(), "the pointer was acted on")
+        assert tier.ids() == []
+
+
+async def test_an_unreadable_pointer_changes_nothing(tier: Tier) -> None:
+    first, second = await tier.sealed(0, 5), await tier.sealed(5, 9)
+    await tier.point_to(first)
+    async with tier.followed():
+        await tier.serves(first)
+        key = f"serving/{MODEL}/hourly.json"
+        await tier.store.write(key, b"garbage")
+        await tier.some_turns()
+        assert tier.ids() == [first.manifest.shard_id]
+        (tier.store.root / key).unlink()
+        await tier.point_to(second)
+        await tier.serves(second)
+
+
+async def test_a_store_that_is_away_is_waited_for(tier: Tier) -> None:
+    stored = await tier.sealed(0, 5)
+    await tier.point_to(stored)
+    tier.store.away = True
+    async with tier.followed():
+        await until(lambda: tier.store.refused > 3, "it asks again and again")
+        assert tier.health.readiness_problems() == [f"{POINTER}: the tier's pointer"]
+        tier.store.away = False
+        await tier.serves(stored)
+
+
+async def test_a_bad_shard_is_tried_again_ever_more_rarely(tier: Tier) -> None:
+    good, bad = await tier.sealed(0, 5), await tier.sealed(5, 9)
+    await tier.damage(bad)
+    await tier.point_to(good, bad)
+    async with tier.followed():
+        await tier.tried(bad, 1)
+        wait, tries = FIRST_WAIT_SECONDS, 1
+        for _ in range(7):
+            # Waits have a jitter: each lies between half and the whole of what doubles.
+            tier.clock.now += 0.49 * wait
+            await tier.some_turns()
+            assert tier.tries(bad) == tries, "it is too early"
+            tier.clock.now += 0.51 * wait
+            tries += 1
+            await tier.tried(bad, tries)
+            wait = min(2 * wait, GREATEST_WAIT_SECONDS)
+        assert wait == GREATEST_WAIT_SECONDS
+        assert tier.tries(bad, INDEX_FILE) == 1, "its whole file is kept"
+        assert tier.tries(good) == 1
+
+
+async def test_a_pointer_that_moves_has_everything_tried_at_once(tier: Tier) -> None:
+    bad, good = await tier.sealed(0, 5), await tier.sealed(5, 9)
+    await tier.damage(bad)
+    await tier.point_to(bad)
+    async with tier.followed():
+        await tier.tried(bad, 1)
+        for tries in (2, 3, 4, 5):
+            tier.clock.now += GREATEST_WAIT_SECONDS
+            await tier.tried(bad, tries)
+        await tier.point_to(bad, good)
+        await tier.tried(bad, 6)
+        await tier.serves(good)
+        # The waits begin anew as well.
+        tier.clock.now += FIRST_WAIT_SECONDS
+        await tier.tried(bad, 7)
+
+
+async def test_a_bad_shard_that_is_no_longer_named_is_left_alone_and_forgotten(tier: Tier) -> None:
+    bad, good = await tier.sealed(0, 5), await tier.sealed(5, 9)
+    await tier.damage(bad)
+    await tier.point_to(bad)
+    async with tier.followed():
+        await tier.tried(bad, 1)
+        assert tier.cached() == {bad.manifest.shard_id}
+        await tier.point_to(good)
+        await tier.serves(good)
+        await until(lambda: tier.cached() == {good.manifest.shard_id}, "its folder is gone")
+        tier.clock.now += GREATEST_WAIT_SECONDS
+        await tier.some_turns()
+    assert tier.tries(bad) == 1
+
+
+async def test_a_first_start_that_takes_long_makes_progress_with_every_shard(tier: Tier) -> None:
+    shards = [await tier.sealed(5 * n, 5 * n + 5) for n in range(4)]
+    await tier.point_to(*shards)
+    tier.store.download_seconds = 0.4 * tier.health.stall_seconds
+    async with tier.followed():
+        await tier.serves(*shards)
+    assert tier.store.problems == []
+
+
+async def test_a_cache_that_is_emptied_under_the_server_disturbs_no_search(tier: Tier) -> None:
+    stored = await tier.sealed(0, 5)
+    await tier.point_to(stored)
+    async with tier.followed():
+        await tier.serves(stored)
+        shutil.rmtree(tier.cache)
+        assert tier.finds("listing-4")
+        second = await tier.sealed(5, 9)
+        await tier.point_to(stored, second)
+        await tier.serves(stored, second)

@@ -1,0 +1,89 @@
+"""Records of vectors.embedded: which add rows, which hide older versions, which are given up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.indexer.handlers import ParsedBatch, parse_batch
+from shashin.kafka.records import InRecord
+from shashin.v1 import events_pb2
+from tests.unit.index.made_shards import DIMENSIONS, MODEL, vector_of
+
+
+def record(offset: int, version: int = 1, *, photos: int = 1, **changes: Any) -> InRecord:
+    fields: dict[str, Any] = {
+        "listing_id": "lamp",
+        "version": version,
+        "model_id": MODEL,
+        "vectors": [
+            events_pb2.PhotoVector(
+                photo_number=photo, vector=vector_of("lamp", version, photo).astype("<f2").tobytes()
+            )
+            for photo in range(photos)
+        ],
+        **changes,
+    }
+    message = events_pb2.EmbeddedListing(**fields)
+    message.occurred_at.seconds = 1234
+    return InRecord(
+        "vectors.embedded", 3, offset, 7_000 + offset, b"lamp", message.SerializeToString()
+    )
+
+
+def broken(offset: int) -> InRecord:
+    return InRecord("vectors.embedded", 3, offset, 7_000 + offset, b"lamp", b"\xff\xff\xff")
+
+
+def parse(*records: InRecord) -> ParsedBatch:
+    return parse_batch(records, model_id=MODEL, dimensions=DIMENSIONS)
+
+
+def test_every_record_of_the_log_is_there_in_order_with_the_rows_that_it_adds() -> None:
+    batch = parse(record(4, photos=2), broken(5), record(6, model_id="another"), record(7))
+    assert [(r.offset, r.timestamp_ms, len(r.rows)) for r in batch.records] == [
+        (4, 7_004, 2),
+        (5, 7_005, 0),
+        (6, 7_006, 0),
+        (7, 7_007, 1),
+    ]
+
+
+def test_a_bad_record_is_a_dead_letter_and_the_others_go_on() -> None:
+    short = record(6, 2, vectors=[events_pb2.PhotoVector(vector=b"short")])
+    batch = parse(record(4), broken(5), short, record(7, 2))
+    assert [(d.record.offset, d.error.reason, d.step) for d in batch.dead_letters] == [
+        (5, "UnparsableRecord", "indexer.parse"),
+        (6, "WrongVector", "indexer.parse"),
+    ]
+    assert set(batch.superseding) == {7}, "what adds nothing replaces nothing"
+
+
+def test_one_bad_vector_gives_up_the_whole_record() -> None:
+    good, bad = vector_of("lamp").astype("<f2").tobytes(), b"short"
+    batch = parse(record(4, vectors=[events_pb2.PhotoVector(vector=v) for v in (good, bad, good)]))
+    assert [list(r.rows) for r in batch.records] == [[]]
+    assert len(batch.dead_letters) == 1
+
+
+def test_records_of_another_model_are_left_alone() -> None:
+    batch = parse(record(4, 2, model_id="another"))
+    assert not batch.superseding
+    assert not batch.dead_letters
+
+
+def test_a_later_version_hides_those_before_it_and_the_first_has_none_before() -> None:
+    batch = parse(record(4, 1), record(5, 2), record(6, 9))
+    assert set(batch.superseding) == {5, 6}
+    out = batch.superseding[6]
+    hidden = events_pb2.HiddenListing.FromString(out.value)
+    assert (out.topic, out.key) == ("listings.hidden", b"lamp")
+    assert (hidden.listing_id, hidden.below_version) == ("lamp", 9)
+    assert hidden.reason == events_pb2.HIDDEN_REASON_SUPERSEDED
+    assert hidden.occurred_at.seconds == 1234
+
+
+def test_a_version_without_a_photo_hides_nothing() -> None:
+    # Else the listing would vanish: the old version hidden, the new one not searchable.
+    batch = parse(record(4, 2, photos=0))
+    assert not batch.superseding
+    assert [list(r.rows) for r in batch.records] == [[]]

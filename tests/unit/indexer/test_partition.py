@@ -1,0 +1,259 @@
+"""Replicas read one log in their own way, and cut and seal the same."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.indexer.partition import Add, Cut, ParsedRecord, PartitionState
+from shashin.index.coverage import OffsetRange, Position
+from shashin.index.cut import CutReason, CutRules
+from shashin.index.shard import OpenShard
+from shashin.index.vector_index import HnswParameters
+from shashin.index.visibility import HiddenMap
+from tests.unit.index.made_shards import DIMENSIONS, new_row
+
+RULES = CutRules(bucket_seconds=2, grace_seconds=0.5, row_limit=4)
+BUCKET_MS = 2_000
+GRACE_MS = 500
+FAR_FUTURE_MS = 10**12
+
+PHOTOS = st.tuples(st.sampled_from("abcd"), st.integers(1, 2), st.integers(0, 1))
+"""Listing, version and photo number: few, so that repeats are common."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """What lies in one partition."""
+
+    records: list[ParsedRecord]
+
+    @property
+    def begin(self) -> int:
+        return self.records[0].offset if self.records else 0
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> Log:
+    """Return records with growing times, some of them without rows and some over the limit."""
+    offset, now = draw(st.integers(0, 3)), draw(st.integers(0, 3 * BUCKET_MS))
+    records = []
+    for gap_ms, photos in draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from([0, 0, 0, 1, 400, BUCKET_MS - 1, BUCKET_MS, 3 * BUCKET_MS]),
+                st.lists(PHOTOS, max_size=3) | st.lists(PHOTOS, max_size=7),
+            ),
+            max_size=25,
+        )
+    ):
+        now += gap_ms
+        records.append(ParsedRecord(offset, now, [new_row(*photo) for photo in photos]))
+        offset += 1
+    return Log(records)
+
+
+def photos_of(record: ParsedRecord) -> list[tuple[str, int, int]]:
+    return [(r.row.listing_id, r.row.version, r.row.photo_number) for r in record.rows]
+
+
+def ranges_by_the_rules(log: Log) -> list[tuple[OffsetRange, int]]:
+    """Return each range with its rows, as the design words the rules, record by record."""
+    ranges: list[tuple[OffsetRange, int]] = []
+    begin, bucket, rows = log.begin, None, set[tuple[str, int, int]]()
+    for record in log.records:
+        new = [photo for photo in photos_of(record) if photo not in rows]
+        past = bucket is not None and record.timestamp_ms >= bucket + BUCKET_MS
+        full = bool(rows) and len(rows) + len(new) > RULES.row_limit
+        if past or full:
+            ranges.append((OffsetRange(0, begin, record.offset), len(rows)))
+            begin, bucket, rows = record.offset, None, set()
+        if bucket is None:
+            bucket = record.timestamp_ms // BUCKET_MS * BUCKET_MS
+        rows |= set(photos_of(record))
+    if bucket is not None:
+        ranges.append((OffsetRange(0, begin, log.records[-1].offset + 1), len(rows)))
+    return ranges
+
+
+@dataclass
+class Replica:
+    """An indexer of one partition that reads as it happens to."""
+
+    state: PartitionState
+    hidden: HiddenMap
+    ended: list[tuple[OpenShard, CutReason]]
+
+    @classmethod
+    def at(cls, begin: int) -> Replica:
+        hidden = HiddenMap()
+        state = PartitionState(
+            0,
+            horizon_offset=begin,
+            from_offset=begin,
+            rules=RULES,
+            dimensions=DIMENSIONS,
+            parameters=HnswParameters(),
+            hidden=hidden,
+        )
+        return cls(state, hidden, [])
+
+    def read(self, records: list[ParsedRecord]) -> None:
+        for step in self.state.steps(records):
+            match step:
+                case Add(records=added):
+                    self.state.add(added)
+                case Cut(at_offset=at_offset, reason=reason):
+                    self.ended.append((self.state.cut(at_offset), reason))
+
+    def look_whether_idle(self, asked_at_ms: int) -> None:
+        cut = self.state.idle_cut(self.state.open.position, asked_at_ms)
+        if cut is not None:
+            self.ended.append((self.state.cut(cut.at_offset), cut.reason))
+
+    def hide(self, listing: str, below: int) -> None:
+        self.hidden.raise_to(listing, below)
+        for shard in (*(shard for shard, _ in self.ended), self.state.open):
+            shard.hide(listing, below)
+
+    def follow(self, log: Log, data: st.DataObject) -> None:
+        """Read the whole log in batches, looking at times whether the partition is idle.
+
+        Between two records a look can come at any time that the clocks allow: they are no further
+        apart than the grace, and the high watermark of that time is where the replica stands.
+        """
+        records, at = log.records, 0
+        while at < len(records):
+            end = data.draw(st.integers(at + 1, len(records)), label="end of the batch")
+            self.read(records[at:end])
+            at = end
+            earliest = records[at - 1].timestamp_ms - GRACE_MS
+            latest = records[at].timestamp_ms + GRACE_MS if at < len(records) else FAR_FUTURE_MS
+            asked = st.sampled_from([latest, latest - 1]) | st.integers(earliest, latest)
+            for asked_at_ms in data.draw(st.lists(asked, max_size=2), label="looks"):
+                self.look_whether_idle(max(0, asked_at_ms))
+            self.hide(data.draw(st.sampled_from("abcd")), data.draw(st.integers(0, 3)))
+        self.look_whether_idle(FAR_FUTURE_MS)
+
+    def ranges(self) -> list[tuple[OffsetRange, int]]:
+        return [(shard.ranges[0], shard.rows) for shard, _ in self.ended]
+
+
+@settings(deadline=None, max_examples=200)
+@given(logs(), st.data())
+def test_replicas_cut_at_the_same_offsets_however_they_read(log: Log, data: st.DataObject) -> None:
+    expected = ranges_by_the_rules(log)
+    for _ in range(2):
+        replica = Replica.at(log.begin)
+        replica.follow(log, data)
+        assert replica.ranges() == expected
+        assert replica.state.open.bucket_start is None, "nothing is left open"
+
+
+@settings(deadline=None, max_examples=40)
+@given(logs(), st.data())
+def test_ranges_tile_the_log_and_keep_the_row_limit(log: Log, data: st.DataObject) -> None:
+    replica = Replica.at(log.begin)
+    replica.follow(log, data)
+    bounds = [shard.ranges[0] for shard, _ in replica.ended]
+    assert [r.from_offset for r in bounds[:1]] == [log.begin] * bool(log.records)
+    assert all(one.to_offset == other.from_offset for one, other in pairwise(bounds))
+    assert replica.state.position() == Position(log.begin, log.begin + len(log.records))
+    for shard, _ in replica.ended:
+        held = shard.ranges[0]
+        inside = [r for r in log.records if held.from_offset <= r.offset < held.to_offset]
+        assert inside, "no range is empty"
+        assert {RULES.bucket_start(r.timestamp_ms) for r in inside} == {shard.bucket_start}
+        with_rows = [r for r in inside if r.rows]
+        assert shard.rows <= RULES.row_limit or len(with_rows) == 1
+
+
+@settings(deadline=None, max_examples=20)
+@given(logs(), st.data())
+def test_replicas_seal_the_same_bytes(log: Log, data: st.DataObject) -> None:
+    sealed = []
+    for _ in range(2):
+        replica = Replica.at(log.begin)
+        replica.follow(log, data)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            digests = []
+            for shard, _ in replica.ended:
+                shard.write(folder)
+                digests += [
+                    hashlib.sha256(path.read_bytes()).hexdigest()
+                    for path in sorted(folder.iterdir())
+                ]
+        sealed.append(digests)
+    assert sealed[0] == sealed[1]
+
+
+@settings(deadline=None, max_examples=40)
+@given(logs(), st.data())
+def test_a_replica_that_starts_where_any_range_begins_goes_on_alike(
+    log: Log, data: st.DataObject
+) -> None:
+    expected = ranges_by_the_rules(log)
+    first = data.draw(st.integers(0, len(expected)))
+    begin = expected[first][0].from_offset if first < len(expected) else log.begin
+    skipped = first if first < len(expected) else 0
+    replica = Replica.at(begin)
+    replica.follow(Log([r for r in log.records if r.offset >= begin]), data)
+    assert replica.ranges() == expected[skipped:]
+
+
+def record(offset: int, timestamp_ms: int, *listings: str) -> ParsedRecord:
+    return ParsedRecord(offset, timestamp_ms, [new_row(listing) for listing in listings])
+
+
+def test_a_record_over_the_limit_gets_a_range_of_its_own() -> None:
+    replica = Replica.at(0)
+    replica.read([record(0, 0, "a"), record(1, 0, *"abcdefg"), record(2, 0, "h")])
+    assert [(str(r), rows) for r, rows in replica.ranges()] == [("0:[0, 1)", 1), ("0:[1, 2)", 7)]
+    assert [reason for _, reason in replica.ended] == [CutReason.ROWS, CutReason.ROWS]
+
+
+def test_repeats_do_not_fill_a_range() -> None:
+    replica = Replica.at(0)
+    replica.read([record(n, 0, *"abcd") for n in range(5)])
+    assert replica.ended == []
+    assert (replica.state.open.rows, replica.state.open.position) == (4, 5)
+
+
+def test_records_without_rows_are_part_of_the_range() -> None:
+    replica = Replica.at(5)
+    replica.read([record(5, 0), record(6, 1_000)])
+    replica.look_whether_idle(FAR_FUTURE_MS)
+    assert replica.ranges() == [(OffsetRange(0, 5, 7), 0)]
+
+
+def test_an_idle_cut_and_the_next_record_cut_at_the_same_offset() -> None:
+    at_once, later = Replica.at(0), Replica.at(0)
+    first, second = record(0, 0, "a"), record(1, BUCKET_MS, "b")
+    at_once.read([first])
+    at_once.look_whether_idle(BUCKET_MS + GRACE_MS + 1)
+    at_once.read([second])
+    later.read([first, second])
+    assert at_once.ranges() == later.ranges() == [(OffsetRange(0, 0, 1), 1)]
+    assert [at_once.ended[0][1], later.ended[0][1]] == [CutReason.IDLE, CutReason.TIME]
+
+
+def test_offsets_that_the_log_skips_belong_to_the_range_before() -> None:
+    replica = Replica.at(0)
+    replica.read([record(0, 0, "a"), record(7, BUCKET_MS, "b")])
+    assert replica.ranges() == [(OffsetRange(0, 0, 7), 1)]
+    assert replica.state.open.ranges == (OffsetRange(0, 7, 8),)
+
+
+def test_a_cut_behind_what_the_range_holds_is_a_bug_and_not_a_shard() -> None:
+    replica = Replica.at(0)
+    replica.read([record(0, 0, "a"), record(1, 0, "b")])
+    with pytest.raises(AssertionError, match="reaches past its cut at 1"):
+        replica.state.cut(1)

@@ -1,0 +1,179 @@
+"""The start of the live tier: manifests decide what is read again and what is taken up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from services.indexer.live_tier import LiveTier
+from services.indexer.sealing import Sealer
+from services.indexer.settings import IndexerSettings
+from shashin.errors import UserError
+from shashin.index.coverage import OffsetRange, Position
+from shashin.index.manifest import ROWS_FILE
+from shashin.index.pointer import PointedShard, Pointer
+from shashin.index.repository import ModelRepository, StoredShard
+from shashin.index.served_shards import ServedShards
+from shashin.index.tiers import HOURLY
+from shashin.index.visibility import HiddenMap
+from shashin.kafka.log_reader import LogReader
+from shashin.kafka.producer import Producer
+from shashin.service.health import Health
+from tests.unit.index.made_shards import (
+    DIMENSIONS,
+    MODEL,
+    WatchedStore,
+    commit,
+    listings,
+    open_shard,
+)
+from tests.unit.indexer.sent_records import SentRecords
+
+
+class LogThatBegins:
+    """A log of two partitions, as far as a start asks about it."""
+
+    def __init__(self) -> None:
+        self.begins = {0: 0, 1: 0}
+        self.started_at: dict[int, int] = {}
+
+    async def partitions(self) -> list[int]:
+        return sorted(self.begins)
+
+    async def begin_offsets(self, partitions: list[int]) -> dict[int, int]:
+        return {partition: self.begins[partition] for partition in partitions}
+
+    def start_at(self, offsets: Mapping[int, int]) -> None:
+        self.started_at = dict(offsets)
+
+
+class Indexer:
+    """A live tier over a repository in a folder."""
+
+    def __init__(self, folder: Path, partitions: str = "all") -> None:
+        self.folder = folder
+        self.store = WatchedStore(folder / "store")
+        self.repository = ModelRepository(self.store)
+        self.log = LogThatBegins()
+        self.served = ServedShards(HiddenMap())
+        self.live = LiveTier(
+            IndexerSettings(
+                model_id=MODEL,
+                dimensions=DIMENSIONS,
+                repository=(folder / "store").as_uri(),
+                work_folder=folder / "work",
+                discovery=folder / "discovery.json",
+                partitions=partitions,
+            ),
+            self.served,
+            self.repository,
+            cast("LogReader", self.log),
+            cast("Producer", SentRecords()),
+            cast("Sealer", None),
+            Health(),
+            asyncio.Event(),
+        )
+
+    async def sealed(self, begin: int, end: int, partition: int = 0) -> StoredShard:
+        shard = open_shard(listings(begin, end), from_offset=begin, partition=partition)
+        return await commit(self.repository, shard, self.folder / "scratch")
+
+    async def point_to(self, *shards: StoredShard) -> None:
+        named = tuple(PointedShard(s.manifest.shard_id, s.manifest_key) for s in shards)
+        await self.repository.move_pointer(Pointer(MODEL, HOURLY, named), if_generation_match=0)
+
+    def ranges(self) -> list[str]:
+        """Return the ranges that are served, but for open ones that are still empty."""
+        ranges = [r for shard in self.served.snapshot() for r in shard.ranges]
+        return [str(r) for r in ranges if r.from_offset < r.to_offset]
+
+
+@pytest.fixture
+def indexer(tmp_path: Path) -> Iterator[Indexer]:
+    made = Indexer(tmp_path)
+    with closing(made.live):
+        yield made
+
+
+async def test_each_partition_is_read_from_where_its_last_shard_ends(indexer: Indexer) -> None:
+    await indexer.sealed(0, 5)
+    await indexer.sealed(5, 9)
+    await indexer.live.recover()
+    assert indexer.log.started_at == {0: 9, 1: 0}
+    assert indexer.live.positions(indexer.served.snapshot()) == {
+        0: Position(0, 9),
+        1: Position(0, 0),
+    }
+
+
+async def test_sealed_shards_that_no_pointer_names_are_served_until_somebody_else_does(
+    indexer: Indexer,
+) -> None:
+    pointed = await indexer.sealed(0, 5)
+    await indexer.sealed(5, 9)
+    await indexer.point_to(pointed)
+    indexer.served.hide("listing-7", 2)
+    await indexer.live.recover()
+    assert indexer.ranges() == ["0:[5, 9)"]
+    taken_up = indexer.served.snapshot()[0]
+    assert taken_up.visible_rows_of("listing-6")
+    assert taken_up.visible_rows_of("listing-7") == [], "it was hidden before it was taken up"
+
+
+async def test_a_shard_behind_a_hole_is_not_taken_up_since_it_will_be_cut_anew(
+    indexer: Indexer,
+) -> None:
+    await indexer.sealed(0, 5)
+    await indexer.sealed(7, 9)
+    await indexer.live.recover()
+    assert indexer.ranges() == ["0:[0, 5)"]
+    assert indexer.log.started_at[0] == 5
+
+
+async def test_a_shard_whose_file_is_damaged_does_not_keep_the_others_from_starting(
+    indexer: Indexer,
+) -> None:
+    damaged = await indexer.sealed(0, 5)
+    await indexer.sealed(5, 9)
+    await indexer.store.write(f"{damaged.folder}/{ROWS_FILE}", b"damaged")
+    await indexer.live.recover()
+    assert indexer.ranges() == ["0:[5, 9)"]
+    assert indexer.log.started_at[0] == 9
+
+
+async def test_a_manifest_that_is_unreadable_has_its_range_read_from_the_log(
+    indexer: Indexer,
+) -> None:
+    await indexer.sealed(0, 5)
+    unreadable = await indexer.sealed(5, 9)
+    await indexer.store.write(unreadable.manifest_key, b"{")
+    await indexer.live.recover()
+    assert indexer.log.started_at[0] == 5
+
+
+async def test_a_start_that_is_tried_again_serves_nothing_twice(indexer: Indexer) -> None:
+    await indexer.sealed(0, 5)
+    await indexer.live.recover()
+    await indexer.live.recover()
+    assert indexer.ranges() == ["0:[0, 5)"]
+
+
+async def test_a_replica_takes_care_of_its_own_partitions_only(tmp_path: Path) -> None:
+    indexer = Indexer(tmp_path, partitions="1")
+    with closing(indexer.live):
+        await indexer.sealed(0, 5, partition=0)
+        await indexer.sealed(0, 3, partition=1)
+        await indexer.live.recover()
+    assert indexer.log.started_at == {1: 3}
+    assert indexer.ranges() == [str(OffsetRange(1, 0, 3))]
+
+
+async def test_partitions_that_the_topic_does_not_have_are_refused_by_name(tmp_path: Path) -> None:
+    indexer = Indexer(tmp_path, partitions="1-3")
+    with closing(indexer.live), pytest.raises(UserError, match=r"partitions \[2, 3\], but"):
+        await indexer.live.recover()

@@ -1,0 +1,115 @@
+"""From an ended range to a committed shard: two replicas need no leader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from services.indexer.sealing import Sealer
+from shashin.index.coverage import OffsetRange
+from shashin.index.cut import CutReason
+from shashin.index.repository import ModelRepository
+from shashin.index.shard import OpenShard, SealedShard
+from shashin.index.tiers import HOURLY
+from shashin.kafka.producer import Producer
+from shashin.service.health import Health
+from shashin.v1 import events_pb2
+from tests.unit.index.made_shards import BUCKET_START, MODEL, WatchedStore, listings, open_shard
+from tests.unit.indexer.sent_records import SentRecords
+from tests.waiting import until
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as made:
+        yield made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> WatchedStore:
+    return WatchedStore(tmp_path / "store")
+
+
+class Replica:
+    """A sealer with what it told its indexer and the world."""
+
+    def __init__(self, store: WatchedStore, work: Path, executor: ThreadPoolExecutor) -> None:
+        self.work = work
+        self.stopping = asyncio.Event()
+        self.sealed: list[str] = []
+        self.sent = SentRecords()
+        self.sealer = Sealer(
+            ModelRepository(store),
+            cast("Producer", self.sent),
+            model_id=MODEL,
+            bucket_seconds=3600,
+            work_folder=work,
+            executor=executor,
+            stopping=self.stopping,
+        )
+
+    async def seal(self, *shards: OpenShard) -> None:
+        """Seal these, and stop."""
+        for shard in shards:
+            self.sealer.seal(shard, CutReason.ROWS)
+
+        async def told(shard: OpenShard) -> None:
+            self.sealed.append(shard.shard_id)
+
+        running = asyncio.ensure_future(
+            self.sealer.run(told, Health().heartbeat("sealer of the test"))
+        )
+        await until(lambda: len(self.sealed) == len(shards) or running.done(), "all are sealed")
+        self.stopping.set()
+        await running
+
+
+async def test_an_ended_range_is_committed_announced_and_taken_from_disk(
+    store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    replica = Replica(store, tmp_path / "work", executor)
+    shard = open_shard(listings(0, 12), from_offset=40, partition=2)
+    await replica.seal(shard)
+
+    (stored,), errors = await ModelRepository(store).shards(MODEL, HOURLY)
+    manifest = stored.manifest
+    assert errors == []
+    assert manifest.source_ranges == (OffsetRange(2, 40, 52),)
+    assert (manifest.rows, manifest.listings, manifest.cut_reason) == (12, 12, "rows")
+    assert manifest.bucket_start == BUCKET_START
+    assert manifest.recall_at_10 is not None
+    assert manifest.recall_at_10 >= 0.99
+    folder = await ModelRepository(store).fetch(stored, tmp_path / "cache")
+    assert SealedShard(manifest, folder).rows == 12
+
+    assert replica.sealed == [shard.shard_id]
+    (news,) = replica.sent.records
+    announced = events_pb2.SealedShard.FromString(news.value)
+    assert (news.topic, news.key) == ("indexes.sealed", manifest.shard_id.encode())
+    assert announced.manifest_key == stored.manifest_key
+    assert (announced.shard_id, announced.tier, announced.model_id) == (
+        manifest.shard_id,
+        HOURLY,
+        MODEL,
+    )
+    assert list(replica.work.iterdir()) == []
+
+
+async def test_a_second_replica_finds_what_it_would_have_written(
+    store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    ranges = ((0, 5), (5, 9))
+    for name in ("one", "two"):
+        replica = Replica(store, tmp_path / name, executor)
+        shards = [open_shard(listings(*bounds), from_offset=bounds[0]) for bounds in ranges]
+        await replica.seal(*shards)
+        assert replica.sealed == [shard.shard_id for shard in shards], "in the order of the log"
+        assert len(replica.sent.records) == 2, "news that is told twice only wakes"
+    stored, _ = await ModelRepository(store).shards(MODEL, HOURLY)
+    assert [str(s.manifest.source_ranges[0]) for s in stored] == ["0:[0, 5)", "0:[5, 9)"]
+    assert len(store.writes) == 6, "the second one uploads nothing"
