@@ -34,6 +34,7 @@ from shashin.service.logging import get_logger
 from shashin.service.runtime import sleep_unless
 
 CAUGHT_UP = "live tier"
+ROOM = "room for rows"
 
 log = get_logger(__name__)
 
@@ -68,6 +69,8 @@ class LiveTier:
         """Ended and sealed shards, oldest first, that are served until they are released."""
         self._committed: set[str] = set()
         self._recent = RecentRecords(settings.giving_up())
+        self._waiting = False
+        """Whether the log is not read on, for lack of room."""
         # USearch strands nodes under concurrent adds: one thread adds, for all partitions.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="index-writer")
 
@@ -190,6 +193,8 @@ class LiveTier:
         while not self._stopping.is_set():
             beat.beat()
             await self._begin_new_partitions(beat)
+            if await self._has_to_wait():
+                continue
             batches = await until_done(
                 "read " + VECTORS_EMBEDDED,
                 lambda: self._reader.read(timeout_seconds=0.25, max_records=512),
@@ -213,6 +218,23 @@ class LiveTier:
             if now >= next_idle_check:
                 await self._cut_idle()
                 next_idle_check = now + min(1.0, self._rules.bucket_seconds / 10)
+
+    async def _has_to_wait(self) -> bool:
+        """Wait a moment, where too many rows wait for index servers already; returns whether so."""
+        held = sum(shard.rows for shard in self._held)
+        waits = held > self._settings.held_row_limit
+        metrics.READING_PAUSED.set(waits)
+        if not waits:
+            self._health.set_ready(ROOM)
+            self._waiting = False
+            return False
+        if not self._waiting:
+            log.warning("not reading on: sealed rows wait for an index server", rows=held)
+        self._waiting = True
+        self._health.set_unready(ROOM, f"{held} sealed rows wait for an index server to hold them")
+        await self._cut_idle()
+        await sleep_unless(self._stopping, 0.5)
+        return True
 
     async def _apply(self, state: PartitionState, records: Sequence[InRecord]) -> None:
         batch = parse_batch(

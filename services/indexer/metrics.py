@@ -28,4 +28,8 @@ SEAL_SECONDS = Histogram(
 HELD_SHARDS = Gauge(
     "shashin_indexer_held_shards", "Sealed shards that no index server is known to hold yet."
 )
+READING_PAUSED = Gauge(
+    "shashin_indexer_reading_paused",
+    "1 while the log is not read on, because too many sealed rows wait for an index server.",
+)
 RECALL = Gauge("shashin_indexer_last_recall", "Recall@10 of the last sealed shard.")

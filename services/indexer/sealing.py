@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from services.indexer import metrics
-from shashin.errors import DiskUnavailable
+from shashin.errors import DiskUnavailable, ObjectStoreError
 from shashin.index.cut import CutReason
 from shashin.index.manifest import (
     INDEX_FILE,
@@ -106,6 +106,8 @@ class Sealer:
             lambda: self._repository.commit_shard(manifest, folder),
             stopping=self._stopping,
             beat=beat,
+            # Whatever keeps a shard from the store, its rows are to be searched here meanwhile.
+            waits_for=(ObjectStoreError,),
         )
         prefix = shard_folder(self._model_id, HOURLY, manifest.bucket_start, identity)
         news = OutRecord(

@@ -42,6 +42,13 @@ class IndexerSettings(ConsumerSettings):
         ge=1,
         description="Rows of a partition at which its shard is sealed early: bounds memory.",
     )
+    held_row_limit: int = Field(
+        2_000_000,
+        ge=1,
+        description="Rows of ended and sealed shards that may wait here for an index server. "
+        "Beyond it the log is not read on, so that memory is bounded while the repository or the "
+        "index servers are away; about 600 bytes a row at 128 dimensions.",
+    )
     partitions: str = Field(
         "all", description="Partitions that this replica indexes: all, or a list such as 0-3,7."
     )

@@ -26,11 +26,18 @@ def backoff_seconds(*, first: float = 0.1, greatest: float = 10.0) -> Iterator[f
 
 
 async def until_done(
-    what: str, do: Callable[[], Awaitable[T]], *, stopping: asyncio.Event, beat: Heartbeat | None
+    what: str,
+    do: Callable[[], Awaitable[T]],
+    *,
+    stopping: asyncio.Event,
+    beat: Heartbeat | None,
+    waits_for: tuple[type[ShashinError], ...] = (),
 ) -> T:
     """Do it again after each retryable error until it succeeds; say so on every try.
 
-    The heart beats while it waits: a dependency that is gone is no reason to be restarted.
+    The heart beats while it waits: a dependency that is gone is no reason to be restarted. Errors
+    of ``waits_for`` are waited for as well, though somebody has to mend what they name: what else
+    the process does has to go on meanwhile.
 
     Raises:
         ShashinError: an error that no retry can help, or the last one when stopping.
@@ -39,7 +46,7 @@ async def until_done(
         try:
             return await do()
         except ShashinError as error:
-            if not error.retryable or stopping.is_set():
+            if stopping.is_set() or not (error.retryable or isinstance(error, waits_for)):
                 raise
             log.warning("waiting to try again", what=what, tries=tries, error=error.message)
         if beat is not None:

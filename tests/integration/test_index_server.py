@@ -127,3 +127,39 @@ async def test_searches_go_on_while_shards_are_swapped_in(
 
 async def _holds(client: IndexClient, rows: int) -> bool:
     return (await client.describe()).rows == rows
+
+
+async def test_the_live_tier_stops_reading_before_its_memory_is_full_and_goes_on_by_itself(
+    start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    shared = {"model_id": MODEL, "repository": (tmp_path / "repository").as_uri()}
+    vectors = {**shared, "dimensions": DIMENSIONS}
+    discovery = tmp_path / "discovery.json"
+    indexer = await start_service(
+        "indexer",
+        **vectors,
+        work_folder=tmp_path / "indexer",
+        discovery=discovery,
+        bucket_seconds=1,
+        grace_seconds=0.2,
+        release_after_seconds=0.2,
+        held_row_limit=40,
+    )
+    waves = 0
+
+    async def has_stopped() -> bool:
+        nonlocal waves
+        await producer.send_all([embedded(f"wave-{waves}-{i}") for i in range(20)])
+        waves += 1
+        return await indexer.metric("shashin_indexer_reading_paused") == 1
+
+    await until(has_stopped, "reading stops while nobody takes the sealed rows")
+    assert await indexer.get("readyz") is None
+    assert await indexer.get("livez") is not None
+    await start_service("image_builder", **shared)
+    server = await start_service("index_server", **vectors, work_folder=tmp_path / "server")
+    entry = {"name": "hourly", "role": "index-server", "tier": "hourly", "address": server.grpc}
+    discovery.write_text(json.dumps({"endpoints": [entry]}))
+    async with IndexClient(server.grpc) as hourly:
+        await until(partial(_holds, hourly, 20 * waves), "every row is served in the end")
+    await until(lambda: indexer.get("readyz"), "the indexer is ready again")

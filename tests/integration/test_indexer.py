@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.errors import GroupIdNotFound, NoError
+from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from shashin.index.manifest import HOURLY
 from shashin.index.repository import ModelRepository, StoredShard
+from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
-from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.kafka.topics import DEAD_LETTER_SUFFIX, VECTORS_EMBEDDED
 from shashin.objectstore.open import open_object_store
 from tests.integration.embedded_listings import (
     DIMENSIONS,
@@ -201,3 +206,155 @@ async def test_two_replicas_seal_the_same_shards(
         for replica in (first, second)
     ]
     assert sum(by_another) >= len(shards)
+
+
+async def test_without_offsets_and_disk_the_same_shards_exist_afterwards(
+    start_service: StartService,
+    producer: Producer,
+    kafka: str,
+    repository: ModelRepository,
+    tmp_path: Path,
+) -> None:
+    settings = indexer_settings(tmp_path, bucket_seconds=2)
+    indexer = await start_service("indexer", **settings)
+    await producer.send_all([embedded(f"listing-{i}") for i in range(12)])
+
+    async def sealed(rows: int) -> bool:
+        return sum(shard.manifest.rows for shard in await shards_of(repository)) == rows
+
+    await until(lambda: sealed(12), "all rows are sealed")
+    before = objects_in(tmp_path / "repository")
+    await indexer.kill()
+    await forget_offsets(kafka, f"indexer.{MODEL}")
+    shutil.rmtree(tmp_path / "work")
+    await indexer.start()
+    await indexer.until_ready()
+    await producer.send_all([embedded("one-more")])
+    await until(lambda: sealed(13), "the new row is sealed as well")
+    after = objects_in(tmp_path / "repository")
+    assert before.items() <= after.items(), "no shard was written again, none is gone"
+
+
+def objects_in(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return every object with its time and its bytes."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+async def forget_offsets(kafka: str, group: str) -> None:
+    """Delete a consumer group with its offsets; a dead member is waited for."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+
+        async def deleted() -> bool:
+            coordinator = await admin.find_coordinator(group)
+            answer = await admin._send_request(DeleteGroupsRequest([group]), coordinator)
+            ((_, code),) = answer.results
+            return code in {NoError.errno, GroupIdNotFound.errno}
+
+        await until(deleted, "the group is deleted")
+    finally:
+        await admin.close()
+
+
+async def test_a_partition_that_is_added_is_indexed_and_sealed_without_a_restart(
+    start_service: StartService,
+    producer: Producer,
+    kafka: str,
+    repository: ModelRepository,
+    tmp_path: Path,
+) -> None:
+    indexer = await start_service("indexer", **indexer_settings(tmp_path, bucket_seconds=2))
+    await producer.send_all([embedded("old", partition=0)])
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.create_partitions({VECTORS_EMBEDDED: NewPartitions(total_count=3)})
+    finally:
+        await admin.close()
+    async with (
+        IndexClient(indexer.grpc) as client,
+        Producer(kafka, client_id="test-later") as later,
+    ):
+
+        async def written() -> bool:
+            try:
+                await later.send_all([embedded("new", partition=2)])
+            except AssertionError:  # the client does not know the partition yet
+                return False
+            return True
+
+        await until(written, "a record is in the new partition")
+        await until(lambda: client.finds("new"), "it is found")
+        assert await client.finds("old")
+        described = await client.describe()
+    assert {p.partition for p in described.positions} == {0, 1, 2}
+
+    async def sealed() -> bool:
+        ranges = [r for s in await shards_of(repository) for r in s.manifest.source_ranges]
+        return {r.partition for r in ranges} == {0, 2}
+
+    await until(sealed, "both are sealed")
+
+
+async def test_a_repository_that_is_away_is_waited_for_and_searches_go_on(
+    start_service: StartService, producer: Producer, repository: ModelRepository, tmp_path: Path
+) -> None:
+    indexer = await start_service("indexer", **indexer_settings(tmp_path, bucket_seconds=2))
+    folder = tmp_path / "repository"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.touch()  # whoever writes below it fails
+    await producer.send_all([embedded("lamp")])
+    await until(lambda: "waiting to try again" in indexer.log(), "it says that it waits")
+    async with IndexClient(indexer.grpc) as client:
+        assert await client.finds("lamp")
+    folder.unlink()
+
+    async def sealed() -> bool:
+        return len(await shards_of(repository)) == 1
+
+    await until(sealed, "the shard is sealed once the repository is back")
+
+
+async def test_a_disk_that_cannot_be_written_is_waited_for_and_loses_nothing(
+    start_service: StartService, producer: Producer, repository: ModelRepository, tmp_path: Path
+) -> None:
+    indexer = await start_service("indexer", **indexer_settings(tmp_path, bucket_seconds=2))
+    work = tmp_path / "work"
+    shutil.rmtree(work)
+    work.touch()
+    await producer.send_all([embedded("lamp")])
+    await until(lambda: "cannot be written" in indexer.log(), "it says what is wrong")
+    work.unlink()
+
+    async def sealed() -> bool:
+        return len(await shards_of(repository)) == 1
+
+    await until(sealed, "the shard is sealed once the disk can be written")
+
+
+async def test_too_many_bad_records_stop_the_reader_and_searches_go_on(
+    start_service: StartService, producer: Producer, kafka: str, tmp_path: Path
+) -> None:
+    indexer = await start_service(
+        "indexer", **indexer_settings(tmp_path, dead_letter_window=20, dead_letter_share=0.25)
+    )
+    await producer.send_all([embedded("lamp", partition=0)])
+    async with IndexClient(indexer.grpc) as client:
+        await until(lambda: client.finds("lamp"), "the lamp is found")
+        await producer.send_all(
+            OutRecord(VECTORS_EMBEDDED, b"bad", b"\xff\xff", partition=0) for _ in range(30)
+        )
+        await until(
+            lambda: _metric_is(indexer, "shashin_consumer_stopped", 1), "the reader has stopped"
+        )
+        assert await client.finds("lamp")
+    assert "stopped: too many dead letters" in indexer.log()
+    assert await indexer.get("livez") is not None
+    assert await indexer.get("readyz") is None
+    async with LogReader(kafka, VECTORS_EMBEDDED + DEAD_LETTER_SUFFIX, client_id="test") as reader:
+        assert sum((await reader.end_offsets(await reader.partitions())).values()) <= 5
