@@ -1,0 +1,74 @@
+"""A stage that stands still: the log holds what waits, and no process grows."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+from PIL import Image
+
+from shashin.cli.events import LISTED, listing_event, record_of
+from shashin.kafka.log_reader import LogReader
+from shashin.kafka.producer import Producer
+from shashin.kafka.topics import IMAGES_DOWNLOADED, VECTORS_EMBEDDED
+from tests.integration.running_service import RunningService
+from tests.waiting import until
+
+StartService = Callable[..., Awaitable[RunningService]]
+
+LISTINGS = 3_000
+PHOTOS_EACH = 3
+GROWTH_BYTES = 40 * 1024 * 1024
+"""What allocators keep; the thumbnails that pass by are far more."""
+
+
+async def test_an_embedder_that_stands_still_costs_no_memory_and_no_listing(
+    start_service: StartService, producer: Producer, kafka: str, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(PHOTOS_EACH):
+        Image.effect_noise((640, 480), 60 + number).convert("RGB").save(photos / f"{number}.jpg")
+    uris = [(photos / f"{number}.jpg").as_uri() for number in range(PHOTOS_EACH)]
+    downloader = await start_service("downloader", photo_roots=photos)
+    embedder = await start_service("embedder")
+    embedder.process.send_signal(signal.SIGSTOP)
+    try:
+        await _publish(producer, uris, 0, LISTINGS // 10)
+        await until(lambda: _reaches(kafka, IMAGES_DOWNLOADED, LISTINGS // 10), "it is warm")
+        memory = psutil.Process(downloader.process.pid).memory_info
+        warm = memory().rss
+        await _publish(producer, uris, LISTINGS // 10, LISTINGS)
+        most = warm
+
+        async def downloaded() -> bool:
+            nonlocal most
+            most = max(most, memory().rss)
+            return await _reaches(kafka, IMAGES_DOWNLOADED, LISTINGS)
+
+        await until(downloaded, "every listing is downloaded", limit_seconds=180)
+    finally:
+        embedder.process.send_signal(signal.SIGCONT)
+    assert most - warm < GROWTH_BYTES
+    before = psutil.Process(embedder.process.pid).memory_info().rss
+    await until(
+        lambda: _reaches(kafka, VECTORS_EMBEDDED, LISTINGS), "nothing is lost", limit_seconds=180
+    )
+    grown = psutil.Process(embedder.process.pid).memory_info().rss - before
+    assert grown < 4 * GROWTH_BYTES  # one batch of listings with their decoded photos
+
+
+async def _publish(producer: Producer, uris: list[str], first: int, last: int) -> None:
+    for start in range(first, last, 500):
+        await producer.send_all(
+            record_of(listing_event(f"listing-{n}", 1, LISTED, photo_uris=uris))
+            for n in range(start, min(start + 500, last))
+        )
+
+
+async def _reaches(kafka: str, topic: str, records: int) -> bool:
+    async with LogReader(kafka, topic, client_id="test") as reader:
+        ends = await reader.end_offsets(await reader.partitions())
+    return sum(ends.values()) >= records
