@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from shashin.errors import KafkaUnavailable, RecordError
-from shashin.kafka.topics import MAX_RECORD_BYTES
+from shashin.kafka.topics import MAX_DEAD_LETTER_BYTES
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Producer:
             client_id=client_id,
             acks="all",
             enable_idempotence=True,
-            max_request_size=MAX_RECORD_BYTES,
+            max_request_size=MAX_DEAD_LETTER_BYTES,
             linger_ms=0,
             request_timeout_ms=30_000,
         )
@@ -56,7 +56,7 @@ class Producer:
         """Write the records and wait until all replicas have them.
 
         Raises:
-            RecordError: when a record is larger than ``MAX_RECORD_BYTES``.
+            RecordError: when a record is larger than its topic takes.
             KafkaUnavailable: when the broker did not acknowledge; some may have been written.
         """
         try:
@@ -73,6 +73,6 @@ class Producer:
             if futures:
                 await asyncio.gather(*futures)
         except MessageSizeTooLargeError as error:
-            raise RecordError(f"record is larger than {MAX_RECORD_BYTES} bytes: {error}") from error
+            raise RecordError(f"a record is larger than its topic takes: {error}") from error
         except KafkaError as error:
             raise KafkaUnavailable(f"kafka did not acknowledge: {error!r}") from error
