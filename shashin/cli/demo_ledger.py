@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shashin.cli.demo_balance import Balance, EventIn, Found, balance_of, event_in
+from shashin.cli.listing_sources import MAX_ID_BYTES
 from shashin.cli.router_client import RouterClient
 from shashin.cli.topic_tails import GivenUp, TopicTail, hidden_below, new_dead_letters
 from shashin.kafka.topics import LISTINGS_EVENTS, LISTINGS_HIDDEN
@@ -30,7 +31,10 @@ class Ledger:
         self.given_up += await new_dead_letters(self._tails)
         for listing_id, below in hidden_below(await self._tails[LISTINGS_HIDDEN].news()).items():
             self._below[listing_id] = max(below, self._below.get(listing_id, 0))
-        ids = {event.listing_id for event in self._events if event.listing_id}
+        # A refused event may have an id that no listing can have, and no search can be asked for.
+        ids = {
+            e.listing_id for e in self._events if 1 <= len(e.listing_id.encode()) <= MAX_ID_BYTES
+        }
         found = {
             listing_id: Found(location.version, len(location.photo_numbers))
             for listing_id, location in (await self._router.locate(sorted(ids))).items()

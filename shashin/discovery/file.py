@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from shashin.discovery.protocol import Endpoint
 from shashin.service.logging import get_logger
@@ -23,22 +24,14 @@ class FileDiscovery:
         """Return what the file says; a file that is missing names none, a broken one changes nothing."""
         try:
             stat = self._path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._stamp, self._known = None, []
             return []
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if stamp != self._stamp:
             try:
                 document = json.loads(self._path.read_text(encoding="utf-8"))
-                self._known = sorted(
-                    Endpoint(
-                        name=entry["name"],
-                        role=entry["role"],
-                        address=entry["address"],
-                        tier=entry.get("tier") or "",
-                    )
-                    for entry in document["endpoints"]
-                )
+                self._known = sorted(_endpoint(entry) for entry in document["endpoints"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning(
                     "discovery file is broken: keeping the last good endpoints",
@@ -47,3 +40,10 @@ class FileDiscovery:
                 )
             self._stamp = stamp
         return self._known
+
+
+def _endpoint(entry: Any) -> Endpoint:
+    found = Endpoint(entry["name"], entry["role"], entry["address"], entry.get("tier") or "")
+    if not all(isinstance(part, str) for part in (found.name, found.address, found.tier)):
+        raise TypeError(f"name, address and tier have to be text: {entry}")
+    return found

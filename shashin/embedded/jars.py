@@ -86,7 +86,7 @@ def is_pinned(path: Path, jar: Jar) -> bool:
     """Say whether the file is that jar, to the byte."""
     try:
         return path.stat().st_size == jar.size and sha256_of(path) == jar.sha256
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -103,19 +103,18 @@ def ensure_jars(
     Raises:
         FetchFailed: when a jar cannot be downloaded.
         JarMismatch: when a downloaded jar is not the pinned one; it is thrown away.
-        UserError: when the cache folder cannot be written.
+        UserError: when the cache folder cannot be read or written.
     """
     pins = pins or read_pins()
     root = cache or user_cache()
     folder = root / f"kafka-{pins.kafka_version}"
-    if not (missing := _missing(folder, pins.jars)):
-        return [folder / jar.filename for jar in pins.jars]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock"):
-            missing = _missing(folder, pins.jars)  # another process may have fetched them
-            with tempfile.TemporaryDirectory(dir=folder, prefix="fetching-") as staging:
-                _fetch(missing, Path(staging), folder, progress)
+        if _missing(folder, pins.jars):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder / "lock"):
+                missing = _missing(folder, pins.jars)  # another process may have fetched them
+                with tempfile.TemporaryDirectory(dir=folder, prefix="fetching-") as staging:
+                    _fetch(missing, Path(staging), folder, progress)
     except OSError as error:
         raise UserError(
             f"cannot keep kafka's jars in {folder} ({error.strerror or error}): make it writable "

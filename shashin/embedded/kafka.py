@@ -267,7 +267,8 @@ class EmbeddedKafka:
     ) -> None:
         tell("starting kafka", 0, 1)
         started = time.monotonic()
-        while not await _answers(self.bootstrap):
+        cluster_id = _cluster_id_of(self._data)
+        while not await _answers(self.bootstrap, cluster_id):
             waited = time.monotonic() - started
             if process is not None and process.poll() is not None:
                 raise self._failed(f"died with {_ending(process.returncode)}", log_before)
@@ -324,16 +325,21 @@ def _cluster_id() -> str:
             return name
 
 
+def _cluster_id_of(data: Path) -> str:
+    lines = (data / "meta.properties").read_text(encoding="ascii").splitlines()
+    return next((line.partition("=")[2] for line in lines if line.startswith("cluster.id=")), "")
+
+
 def _ending(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-async def _answers(bootstrap: str) -> bool:
-    """Say whether consumer groups work there, which is later than that the port is open."""
+async def _answers(bootstrap: str, cluster_id: str) -> bool:
+    """Say whether this cluster's consumer groups work there: later than that the port is open."""
     from shashin.embedded.kafka_ready import require_groups
 
     try:
-        await require_groups(bootstrap)
+        await require_groups(bootstrap, cluster_id)
     except KafkaUnavailable:
         return False
     return True

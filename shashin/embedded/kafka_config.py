@@ -56,10 +56,10 @@ def server_properties(
 
 
 def _escaped(path: str) -> str:
-    r"""Return a path as Java's properties format writes it: Latin-1, anything else as ``\uXXXX``."""
+    r"""Return a path as Java's properties format writes it: ASCII, anything else as ``\uXXXX``."""
     units = path.replace("\\", "\\\\").encode("utf-16-be")
     codes = (int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2))
-    return "".join(chr(code) if code < 127 else f"\\u{code:04x}" for code in codes)
+    return "".join(chr(code) if 32 <= code < 127 else f"\\u{code:04x}" for code in codes)
 
 
 def log4j_properties(log: Path) -> str:

@@ -18,13 +18,14 @@ _ANSWER_SECONDS = 10.0
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 
-async def require_groups(bootstrap: str) -> None:
+async def require_groups(bootstrap: str, cluster_id: str) -> None:
     """Ask a group's coordinator for the group, which is answered once its log is loaded.
 
     No group is made by this. ``bootstrap`` is HOST:PORT.
 
     Raises:
-        KafkaUnavailable: when the port is closed, or when no coordinator answers yet.
+        KafkaUnavailable: when the port is closed, when another cluster answers there, or when no
+            coordinator answers yet.
     """
     host, _, port = bootstrap.rpartition(":")
     try:
@@ -35,15 +36,20 @@ async def require_groups(bootstrap: str) -> None:
         with suppress(OSError):
             await writer.wait_closed()
         async with asyncio.timeout(_ANSWER_SECONDS):
-            await _ask(bootstrap)
+            await _ask(bootstrap, cluster_id)
     except (OSError, KafkaError, TimeoutError) as error:
         raise KafkaUnavailable(f"kafka at {bootstrap} does not answer: {error!r}") from error
 
 
-async def _ask(bootstrap: str) -> None:
+async def _ask(bootstrap: str, cluster_id: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         await admin.start()
+        # Another Kafka may have been quicker to take the port.
+        if (other := (await admin.describe_cluster())["cluster_id"]) != cluster_id:
+            raise KafkaUnavailable(
+                f"kafka at {bootstrap} is cluster {other}, not {cluster_id}: another one has the port"
+            )
         for answer in await admin.describe_consumer_groups([_GROUP]):
             for code, *_ in answer.groups:
                 if code:

@@ -24,11 +24,15 @@ class BoundedLog:
         """Append; a full disk loses the lines, and never stops the process that wrote them."""
         with suppress(OSError):
             if self._size and self._size + len(data) > self._max_bytes:
-                self._file.close()
-                self.path.replace(self.path.with_name(self.path.name + ".1"))
-                self._file = self.path.open("ab", buffering=0)
-                self._size = 0
+                self._begin_anew()
             self._size += self._file.write(data) or 0
+
+    def _begin_anew(self) -> None:
+        with suppress(FileNotFoundError):  # somebody deleted it, or the last try got no further
+            self.path.replace(self.path.with_name(self.path.name + ".1"))
+        fresh = self.path.open("ab", buffering=0)
+        self._file.close()
+        self._file, self._size = fresh, 0
 
     def close(self) -> None:
         """Close the file."""
@@ -58,7 +62,7 @@ def last_lines(path: Path, count: int = 15, *, since: int = 0) -> list[str]:
     except OSError:
         return []
     lines = text.splitlines()
-    if start > first:
+    if start > first and len(lines) > 1:
         lines = lines[1:]  # the first is cut
     return [line for line in lines if line.strip()][-count:]
 

@@ -21,6 +21,8 @@ DEAD_LETTERS = Counter(
 
 Scope = Literal["record", "photo"]
 
+_OURS = "shashin-"
+
 log = get_logger(__name__)
 
 
@@ -38,8 +40,8 @@ class DeadLetter:
     photo_number: int | None = None
 
     def as_record(self) -> OutRecord:
-        """Return the record for ``<topic>.dlq``: the value as it came, the cause in headers."""
-        headers = {
+        """Return the record for ``<topic>.dlq``: as it came, with the cause in more headers."""
+        cause = {
             "shashin-error": self.error.reason,
             "shashin-message": self.error.message,
             "shashin-step": self.step,
@@ -51,12 +53,14 @@ class DeadLetter:
             "shashin-at": str(int(time.time() * 1000)),
         }
         if self.photo_number is not None:
-            headers["shashin-photo-number"] = str(self.photo_number)
+            cause["shashin-photo-number"] = str(self.photo_number)
+        # A letter that was put back into its topic still names the cause of then.
+        kept = [header for header in self.record.headers if not header[0].startswith(_OURS)]
         return OutRecord(
             topic=self.record.topic + DEAD_LETTER_SUFFIX,
             key=self.record.key,
             value=self.record.value,
-            headers=[(name, value.encode()) for name, value in headers.items()],
+            headers=[*kept, *((name, value.encode()) for name, value in cause.items())],
         )
 
 

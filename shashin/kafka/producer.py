@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from shashin.errors import KafkaUnavailable, RecordError
-from shashin.kafka.topics import MAX_RECORD_BYTES
+from shashin.kafka.topics import MAX_DEAD_LETTER_BYTES
 from shashin.service.failpoints import failpoint
 
 DELIVERY_SECONDS = 15.0
@@ -60,7 +60,7 @@ class Producer:
         """Write the records and wait until all replicas have them.
 
         Raises:
-            RecordError: when a record is larger than ``MAX_RECORD_BYTES``.
+            RecordError: when a record is larger than its topic takes.
             KafkaUnavailable: when the broker did not acknowledge; some may have been written.
         """
         producer = await self._started()
@@ -73,7 +73,7 @@ class Producer:
                 if futures:
                     await asyncio.gather(*futures)
         except MessageSizeTooLargeError as error:
-            raise RecordError(f"record is larger than {MAX_RECORD_BYTES} bytes: {error}") from error
+            raise RecordError(f"a record is larger than its topic takes: {error}") from error
         except (KafkaError, TimeoutError) as error:
             await self._abandon(producer)
             raise KafkaUnavailable(
@@ -88,7 +88,7 @@ class Producer:
                     client_id=self._client_id,
                     acks="all",
                     enable_idempotence=True,
-                    max_request_size=MAX_RECORD_BYTES,
+                    max_request_size=MAX_DEAD_LETTER_BYTES,
                     linger_ms=0,
                     request_timeout_ms=10_000,
                 )

@@ -19,7 +19,7 @@ log = get_logger(__name__)
 
 def backoff_seconds(*, first: float = 0.1, greatest: float = 10.0) -> Iterator[float]:
     """Yield waits that double up to ``greatest`` seconds, each between half and the whole of it."""
-    wait = first
+    wait = min(first, greatest)
     while True:
         yield wait * random.uniform(0.5, 1.0)
         wait = min(wait * 2, greatest)

@@ -12,6 +12,9 @@ from shashin.errors import KafkaUnavailable, UserError
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 """Largest record: 20 thumbnails of a listing, inline."""
 
+MAX_DEAD_LETTER_BYTES = MAX_RECORD_BYTES + 1024 * 1024
+"""Largest dead letter: any record, and its cause. What did not fit would be taken again forever."""
+
 LISTINGS_EVENTS = "listings.events"
 IMAGES_DOWNLOADED = "images.downloaded"
 VECTORS_EMBEDDED = "vectors.embedded"
@@ -61,7 +64,10 @@ TOPICS: tuple[Topic, ...] = (
         Topic(
             name,
             per_listing=False,
-            config={"max.message.bytes": str(MAX_RECORD_BYTES), "retention.ms": str(90 * _DAY_MS)},
+            config={
+                "max.message.bytes": str(MAX_DEAD_LETTER_BYTES),
+                "retention.ms": str(90 * _DAY_MS),
+            },
         )
         for name in DEAD_LETTER_TOPICS
     ),

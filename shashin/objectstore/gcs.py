@@ -36,7 +36,7 @@ from shashin.errors import (
     ObjectStoreUnavailable,
     PreconditionFailed,
 )
-from shashin.objectstore.keys import check_key
+from shashin.objectstore.keys import check_key, check_prefix
 from shashin.objectstore.protocol import ObjectInfo
 
 T = TypeVar("T")
@@ -66,6 +66,7 @@ class GcsObjectStore:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gcs")
         self._bucket_name = bucket
         self._bucket_made: storage.Bucket | None = None
+        self._bucket_seen = False
 
     def __repr__(self) -> str:
         return f"GcsObjectStore({self._name})"
@@ -97,6 +98,8 @@ class GcsObjectStore:
         """Write an object from a file, if the condition holds."""
 
         def put(blob: storage.Blob) -> None:
+            if not path.is_file():
+                raise ObjectStoreError(f"there is no file {path} to be object {key}")
             blob.upload_from_filename(
                 str(path),
                 content_type="application/octet-stream",
@@ -116,13 +119,12 @@ class GcsObjectStore:
         self, key: str, do: Callable[[], T], *, needs_only_the_bucket: bool = False
     ) -> T:
         where = f"object {key} in {self._name}"
+        attempt = do if needs_only_the_bucket else lambda: self._in_the_bucket(do)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, do)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, attempt)
         except NotFound as error:
             if needs_only_the_bucket:
-                raise ObjectStoreError(
-                    f"there is no bucket {self._bucket_name}: create it, or name another"
-                ) from error
+                raise self._no_bucket() from error
             raise ObjectNotFound(f"no {where}") from error
         except GooglePreconditionFailed as error:
             raise PreconditionFailed(f"{where} has another generation than expected") from error
@@ -155,25 +157,54 @@ class GcsObjectStore:
             self._bucket_made = client.bucket(self._bucket_name)
         return self._bucket_made
 
-    def _blob(self, key: str) -> storage.Blob:
+    def _in_the_bucket(self, do: Callable[[], T]) -> T:
+        """Do it, and tell a bucket that is missing from an object that is."""
+        try:
+            return do()
+        except NotFound:
+            self._require_bucket()
+            raise
+
+    def _require_bucket(self) -> None:
+        """Look once for the bucket, so that a mistyped one is not taken for an empty one."""
+        if self._bucket_seen:
+            return
+        try:
+            # Whoever reads objects may list them, but need not be allowed to ask for the bucket.
+            listing = self._bucket().list_blobs(
+                prefix=self._prefix,
+                max_results=1,
+                fields="items(name)",
+                timeout=_TIMEOUT_SECONDS,
+                retry=_RETRY,
+            )
+            next(iter(listing), None)
+        except NotFound as error:
+            raise self._no_bucket() from error
+        except Forbidden:
+            return
+        self._bucket_seen = True
+
+    def _no_bucket(self) -> ObjectStoreError:
+        return ObjectStoreError(
+            f"there is no bucket {self._bucket_name}: create it, or name another"
+        )
+
+    def _blob(self, key: str, generation: int | None = None) -> storage.Blob:
         check_key(key)
-        return self._bucket().blob(self._prefix + key)
+        return self._bucket().blob(self._prefix + key, generation=generation)
 
     def _read(self, key: str) -> tuple[bytes, int]:
-        blob = self._blob(key)
         while True:
-            blob.reload(timeout=_TIMEOUT_SECONDS, retry=_RETRY)
-            generation = int(blob.generation)
+            newest = self._blob(key)
+            newest.reload(timeout=_TIMEOUT_SECONDS, retry=_RETRY)
+            generation = int(newest.generation)
             try:
-                data = blob.download_as_bytes(
-                    if_generation_match=generation,
-                    checksum=CHECKSUM,
-                    timeout=_TIMEOUT_SECONDS,
-                    retry=_RETRY,
+                data = self._blob(key, generation).download_as_bytes(
+                    checksum=CHECKSUM, timeout=_TIMEOUT_SECONDS, retry=_RETRY
                 )
-            except (GooglePreconditionFailed, NotFound):
+            except NotFound:
                 # It was written anew in between; when it was deleted, the reload says so.
-                blob = self._blob(key)
                 continue
             return data, generation
 
@@ -195,6 +226,7 @@ class GcsObjectStore:
         return int(blob.generation)
 
     def _list(self, prefix: str) -> list[ObjectInfo]:
+        check_prefix(prefix)
         found = self._bucket().list_blobs(
             prefix=self._prefix + prefix,
             fields="items(name,size,generation),nextPageToken",

@@ -28,4 +28,4 @@ def check_prefix(prefix: str) -> None:
         UserError: as ``check_key``.
     """
     if prefix:
-        check_key(prefix[:-1] if prefix.endswith("/") and prefix != "/" else prefix)
+        check_key(prefix.removesuffix("/") or prefix)

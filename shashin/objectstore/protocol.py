@@ -19,7 +19,11 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """Objects under keys (``a/b/c``), read and written whole, with conditions on the generation."""
+    """Objects under keys (``a/b/c``), read and written whole, with conditions on the generation.
+
+    A key that ``check_key`` refuses is a UserError. No key may be the folder of another (``a``
+    beside ``a/b``), since not every store can hold both.
+    """
 
     async def read(self, key: str) -> tuple[bytes, int]:
         """Return an object's bytes and generation.
@@ -52,7 +56,13 @@ class ObjectStore(Protocol):
         ...
 
     async def upload(self, key: str, path: Path, *, if_generation_match: int | None = None) -> int:
-        """Write an object from a file, under the same conditions as ``write``."""
+        """Write an object from a file, under the same conditions as ``write``.
+
+        Raises:
+            PreconditionFailed: as ``write``.
+            ObjectStoreError: when there is no such file.
+            ObjectStoreUnavailable: as ``write``.
+        """
         ...
 
     async def list_objects(self, prefix: str) -> list[ObjectInfo]:

@@ -44,16 +44,18 @@ class Runtime(Generic[T]):
         tasks = [asyncio.ensure_future(loop) for loop in loops]
         stop = asyncio.ensure_future(self.stopping.wait())
         try:
-            await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+            first, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
             self.stopping.set()
             _, late = await asyncio.wait(tasks, timeout=self.settings.drain_seconds)
             if late:
                 self.log.warning("cancelled work that did not drain", loops=len(late))
             for task in late:
                 task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(result, Exception):
-                    raise result
+            await asyncio.gather(*tasks, return_exceptions=True)
+            # What ended first is the cause: others may have failed only because it did.
+            for task in sorted(tasks, key=lambda task: task not in first):
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
         finally:
             stop.cancel()
             for task in tasks:

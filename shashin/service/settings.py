@@ -45,7 +45,8 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
     """Read the settings from the environment.
 
     Raises:
-        SettingsError: naming every wrong or missing variable, its value and what was expected.
+        SettingsError: naming every missing variable, and every wrong one with its value and what
+            was expected.
     """
     try:
         return settings_class()
@@ -53,6 +54,9 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
         prefix = settings_class.model_config.get("env_prefix", "")
         problems = []
         for problem in error.errors():
-            name = prefix + "_".join(str(part) for part in problem["loc"])
-            problems.append(f"{name.upper()}={problem['input']!r}: {problem['msg'].lower()}")
+            name = (prefix + "_".join(str(part) for part in problem["loc"])).upper()
+            if problem["type"] == "missing":
+                problems.append(f"{name} is not set, and has no default")
+            else:
+                problems.append(f"{name}={problem['input']!r}: {problem['msg'].lower()}")
         raise SettingsError("wrong settings: " + "; ".join(problems)) from None

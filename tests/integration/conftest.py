@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from tests.integration.running_system import ConnectedSystem, RunningSystem
 
 from shashin.embedded.kafka import EmbeddedKafka
 from shashin.kafka.producer import Producer
@@ -68,3 +69,24 @@ async def start_service(kafka: str, tmp_path: Path) -> AsyncIterator[Callable[..
             return service
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    """The whole system, one a test worker: every process of ``shashin up``, and a Kafka of its own."""
+    running = RunningSystem(tmp_path_factory.mktemp("system"))
+    try:
+        asyncio.run(running.start())
+        yield running
+    finally:
+        asyncio.run(running.stop())
+
+
+@pytest.fixture
+async def system(running_system: RunningSystem) -> AsyncIterator[ConnectedSystem]:
+    """The whole system, well, whatever an earlier test did to it."""
+    running_system.resume_supervisor()
+    await running_system.until_well()
+    async with running_system.connected() as connected:
+        await connected.until_versions({li.listing_id: 1 for li in running_system.corpus})
+        yield connected

@@ -1,0 +1,152 @@
+"""What only a store of files can do wrong: its disk, its lock, its folders."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from shashin.errors import ObjectNotFound, ObjectStoreError, ObjectStoreUnavailable
+from shashin.objectstore.file import FileObjectStore
+
+ROOT = Path(__file__).parents[3]
+FULL = Path("/dev/full")
+
+COUNT = """
+import asyncio, sys
+from pathlib import Path
+from shashin.errors import PreconditionFailed
+from shashin.objectstore.file import FileObjectStore
+
+async def count(store, times):
+    while times:
+        data, generation = await store.read("counter")
+        try:
+            more = str(int(data) + 1).encode()
+            await store.write("counter", more, if_generation_match=generation)
+        except PreconditionFailed:
+            continue
+        times -= 1
+
+asyncio.run(count(FileObjectStore(Path(sys.argv[1])), int(sys.argv[2])))
+"""
+
+HOLD_THE_LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    print("holds it", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> FileObjectStore:
+    return FileObjectStore(root)
+
+
+async def test_processes_that_write_at_the_same_time_lose_no_change(
+    store: FileObjectStore, root: Path
+) -> None:
+    await store.write("counter", b"0")
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", COUNT, root, "40", cwd=ROOT)
+        for _ in range(3)
+    ]
+    assert [await process.wait() for process in processes] == [0, 0, 0]
+    assert (await store.read("counter"))[0] == b"120"
+
+
+async def test_a_process_that_is_killed_leaves_the_lock_free(
+    store: FileObjectStore, root: Path
+) -> None:
+    await store.write("a", b"before")
+    with subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", HOLD_THE_LOCK, root / ".lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        await asyncio.to_thread(holder.stdout.readline)
+        writing = asyncio.ensure_future(store.write("a", b"after"))
+        assert (await store.read("a"))[0] == b"before", "readers need no lock"
+        assert not writing.done()
+        holder.kill()
+    await writing
+    assert (await store.read("a"))[0] == b"after"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no device that is always full")
+async def test_a_full_disk_can_be_retried_and_leaves_what_was_there(
+    store: FileObjectStore, root: Path
+) -> None:
+    generation = await store.write("a", b"before")
+    with pytest.MonkeyPatch.context() as patch:
+        # The name under which a write begins is led to the device that is always full.
+        patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=7))
+        (root / ".scratch" / uuid.UUID(int=7).hex).symlink_to(FULL)
+        with pytest.raises(ObjectStoreUnavailable, match=r"object a .* disk is full") as failed:
+            await store.write("a", bytes(100_000))
+    assert failed.value.retryable
+    assert await store.read("a") == (b"before", generation)
+    assert list((root / ".scratch").iterdir()) == []
+    assert await store.write("a", bytes(100_000), if_generation_match=generation)
+
+
+async def test_what_a_killed_writer_left_is_no_object(store: FileObjectStore, root: Path) -> None:
+    await store.write("a", b"data")
+    (root / ".scratch" / "half").write_bytes(b"da")
+    assert [info.key for info in await store.list_objects("")] == ["a"]
+
+
+async def test_generations_grow_when_the_clock_was_set_back(
+    store: FileObjectStore, root: Path
+) -> None:
+    await store.write("a", b"written")
+    ahead = (root / "a").stat().st_mtime_ns + 3600 * 10**9
+    os.utime(root / "a", ns=(ahead, ahead))
+    assert (await store.read("a"))[1] == ahead
+    generation = await store.write("a", b"written later", if_generation_match=ahead)
+    assert generation > ahead
+    assert await store.read("a") == (b"written later", generation)
+
+
+async def test_a_key_cannot_be_anothers_folder_and_no_retry_can_help(
+    store: FileObjectStore,
+) -> None:
+    await store.write("a/b", b"data")
+    for key, condition in (("a", None), ("a", 0), ("a/b/c", None), ("a/b/c/d", 0)):
+        with pytest.raises(ObjectStoreError, match=f"object {key} ") as refused:
+            await store.write(key, b"data", if_generation_match=condition)
+        assert type(refused.value) is ObjectStoreError
+        assert not refused.value.retryable
+        with pytest.raises(ObjectNotFound):
+            await store.read(key)
+    assert [info.key for info in await store.list_objects("")] == ["a/b"]
+
+
+async def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store").write_bytes(b"in the way")
+    with pytest.raises(ObjectStoreError, match=str(tmp_path / "store")) as refused:
+        await FileObjectStore(tmp_path / "store").write("a", b"data")
+    assert not refused.value.retryable
+
+
+async def test_a_folder_that_cannot_be_read_is_an_error_and_not_an_empty_listing(
+    store: FileObjectStore, root: Path
+) -> None:
+    # A listing that silently leaves shards out would look like shards that nobody sealed.
+    await store.write("a/b", b"data")
+    (root / "loop").symlink_to("loop")
+    with pytest.raises(ObjectStoreUnavailable):
+        await store.list_objects("loop/")

@@ -1,0 +1,101 @@
+"""What only a store behind a network can do wrong: it is gone, has no bucket, or sends wrong bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import pytest
+
+from shashin.errors import ObjectStoreError, ObjectStoreUnavailable
+from shashin.objectstore.gcs import EMULATOR_VARIABLE, GcsObjectStore
+from tests.contract.objectstore.conftest import names_in
+from tests.fake_gcs import BUCKET, FakeGcs
+
+
+@pytest.fixture
+def emulator(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> FakeGcs:
+    monkeypatch.setenv(EMULATOR_VARIABLE, gcs.url)
+    return gcs
+
+
+async def test_a_store_that_is_gone_can_be_retried_and_goes_on_when_it_is_back(
+    lasting_gcs: FakeGcs, few_retries: None, tmp_path: Path
+) -> None:
+    store = GcsObjectStore(BUCKET, "a folder")
+    generation = await store.write("a", b"data")
+    (tmp_path / "up").write_bytes(b"data")
+    await lasting_gcs.kill()
+    failures = await asyncio.gather(
+        store.read("a"),
+        store.download("a", tmp_path / "down"),
+        store.write("a", b"more"),
+        store.upload("a", tmp_path / "up"),
+        store.list_objects(""),
+        return_exceptions=True,
+    )
+    for failure in failures:
+        assert isinstance(failure, ObjectStoreUnavailable), failure
+        assert failure.retryable
+        assert f"gs://{BUCKET}/a folder" in failure.message
+    assert names_in(tmp_path) == ["up"]
+    await lasting_gcs.start()
+    assert await store.read("a") == (b"data", generation)
+    assert await store.write("a", b"more", if_generation_match=generation) != generation
+
+
+async def test_a_bucket_that_is_missing_is_named_by_every_operation(
+    emulator: FakeGcs, tmp_path: Path
+) -> None:
+    # A reader must not take a mistyped bucket for one in which nothing lies yet.
+    (tmp_path / "up").write_bytes(b"data")
+    store = GcsObjectStore("mistyped", "a folder")
+    refusals = await asyncio.gather(
+        store.read("a"),
+        store.download("a", tmp_path / "down"),
+        store.write("a", b"data"),
+        store.upload("a", tmp_path / "up"),
+        store.list_objects(""),
+        return_exceptions=True,
+    )
+    for refusal in refusals:
+        assert type(refusal) is ObjectStoreError, refusal
+        assert "there is no bucket mistyped" in refusal.message
+        assert not refusal.retryable
+
+
+async def test_wrong_bytes_are_never_handed_on(
+    lasting_gcs: FakeGcs, few_retries: None, tmp_path: Path
+) -> None:
+    store = GcsObjectStore(BUCKET)
+    await store.write("a", b"as it was written")
+    (stored,) = lasting_gcs.files_of("a")
+    stored.write_bytes(b"as it was wriTTen")
+    with pytest.raises(ObjectStoreUnavailable, match="Checksum mismatch"):
+        await store.read("a")
+    with pytest.raises(ObjectStoreUnavailable, match="Checksum mismatch"):
+        await store.download("a", tmp_path / "down")
+    assert names_in(tmp_path) == []
+
+
+async def test_a_store_is_one_folder_of_its_bucket(emulator: FakeGcs) -> None:
+    folder = uuid.uuid4().hex
+    whole, one, two = (
+        GcsObjectStore(BUCKET, prefix) for prefix in ("", folder, f"{folder}-and-more")
+    )
+    await one.write("a", b"one")
+    await two.write("a", b"two")
+    assert (await one.read("a"))[0] == b"one"
+    assert [info.key for info in await one.list_objects("")] == ["a"]
+    assert {info.key for info in await whole.list_objects(folder)} == {
+        f"{folder}/a",
+        f"{folder}-and-more/a",
+    }
+
+
+async def test_a_listing_has_more_than_one_page(emulator: FakeGcs) -> None:
+    store = GcsObjectStore(BUCKET, uuid.uuid4().hex)
+    keys = [f"shard-{number:04}" for number in range(1003)]  # a page has 1,000
+    await asyncio.gather(*(store.write(key, b"") for key in keys))
+    assert [info.key for info in await store.list_objects("shard-")] == keys

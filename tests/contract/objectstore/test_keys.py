@@ -1,0 +1,108 @@
+"""Every store takes the same keys, and refuses the same ones in the same way."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shashin.errors import UserError
+from shashin.objectstore.keys import check_key, check_prefix
+from shashin.objectstore.protocol import ObjectInfo, ObjectStore
+from tests.contract.objectstore.conftest import OpenStore, names_in
+
+BAD_KEYS = [
+    "",
+    "/",
+    "/etc/passwd",
+    "..",
+    "../a",
+    "a/../b",
+    "a/..",
+    ".",
+    "./a",
+    "a/./b",
+    ".hidden",
+    ".lock",
+    ".scratch/a",
+    "a/.hidden",
+    "a//b",
+    "a/",
+    "a\nb",
+    "a\x00b",
+]
+NO_PREFIXES = sorted(set(BAD_KEYS) - {"", "a/"})
+"""A prefix may be empty, and may end where a folder's name ends."""
+
+Operation = Callable[[ObjectStore, str, Path], Awaitable[object]]
+
+OPERATIONS: dict[str, Operation] = {
+    "read": lambda store, key, path: store.read(key),
+    "download": lambda store, key, path: store.download(key, path.with_name("down")),
+    "write": lambda store, key, path: store.write(key, b"data"),
+    "upload": lambda store, key, path: store.upload(key, path),
+}
+
+PARTS = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="/"),
+    min_size=1,
+    max_size=12,
+).filter(lambda part: not part.startswith("."))
+GOOD_KEYS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("key", BAD_KEYS)
+async def test_a_bad_key_is_refused_by_every_operation(
+    store: ObjectStore, key: str, operation: str, tmp_path: Path
+) -> None:
+    (tmp_path / "up").write_bytes(b"data")
+    with pytest.raises(UserError, match="is not a relative path") as refused:
+        await OPERATIONS[operation](store, key, tmp_path / "up")
+    assert repr(key) in refused.value.message
+    assert await store.list_objects("") == []
+    assert names_in(tmp_path) == ["up"]
+
+
+@pytest.mark.parametrize("prefix", NO_PREFIXES)
+async def test_what_no_key_begins_with_cannot_be_listed(store: ObjectStore, prefix: str) -> None:
+    await store.write("a", b"data")
+    with pytest.raises(UserError, match="is not a relative path"):
+        await store.list_objects(prefix)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # keys of others do no harm
+)
+@given(key=GOOD_KEYS, data=st.binary(max_size=20))
+async def test_any_other_key_is_read_and_listed_as_it_was_written(
+    open_store: OpenStore, key: str, data: bytes
+) -> None:
+    # In a folder of its own: a key cannot lie where an earlier one has its folder.
+    store, folder = open_store(), f"{uuid.uuid4().hex}/"
+    generation = await store.write(folder + key, data)
+    assert await store.read(folder + key) == (data, generation)
+    assert await store.list_objects(folder) == [ObjectInfo(folder + key, len(data), generation)]
+
+
+@given(GOOD_KEYS, st.integers(0, 60))
+def test_whatever_a_key_begins_with_is_a_prefix(key: str, length: int) -> None:
+    check_prefix(key[:length])
+
+
+@given(st.text(max_size=12))
+def test_a_key_that_is_taken_is_the_path_of_its_parts(key: str) -> None:
+    try:
+        parts = check_key(key)
+    except UserError:
+        return
+    assert "/".join(parts) == key
+    path = Path("/store").joinpath(*parts)
+    assert path.relative_to("/store").as_posix() == key
+    assert not any(part in {"", ".", ".."} for part in path.parts[1:])

@@ -1,0 +1,71 @@
+"""A listing names every object whose key begins with a prefix, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shashin.errors import PreconditionFailed
+from shashin.objectstore.protocol import ObjectInfo, ObjectStore
+from tests.contract.objectstore.conftest import OpenStore
+
+KEYS = ["a/b/1", "a/b/2", "a/bc/1", "a/bd", "a/B", "a-b", "ab", "z/ü 日本"]
+
+
+async def listed(store: ObjectStore, prefix: str) -> list[str]:
+    return [info.key for info in await store.list_objects(prefix)]
+
+
+async def test_objects_are_listed_with_size_and_generation_sorted_by_key(
+    store: ObjectStore,
+) -> None:
+    written = [
+        ObjectInfo(key, size, await store.write(key, bytes(size))) for size, key in enumerate(KEYS)
+    ]
+    assert await store.list_objects("") == sorted(written)
+
+
+async def test_a_listing_shows_the_newest_generation(store: ObjectStore) -> None:
+    await store.write("a", b"first")
+    newest = await store.write("a", b"the second")
+    assert await store.list_objects("a") == [ObjectInfo("a", 10, newest)]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        ("a/b", ["a/b/1", "a/b/2", "a/bc/1", "a/bd"]),
+        ("a/b/", ["a/b/1", "a/b/2"]),
+        ("a/", ["a/B", "a/b/1", "a/b/2", "a/bc/1", "a/bd"]),
+        ("a", ["a-b", "a/B", "a/b/1", "a/b/2", "a/bc/1", "a/bd", "ab"]),
+        ("a/bd", ["a/bd"]),
+        ("a/bd/", []),
+        ("a/c", []),
+        ("nothing/at/all/", []),
+        ("z/ü", ["z/ü 日本"]),
+    ],
+)
+async def test_a_prefix_is_a_beginning_of_the_key_and_need_not_be_a_folder(
+    store: ObjectStore, prefix: str, expected: list[str]
+) -> None:
+    for key in KEYS:
+        await store.write(key, b"")
+    assert await listed(store, prefix) == expected
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "a/b/"])
+async def test_an_empty_store_lists_nothing(store: ObjectStore, prefix: str) -> None:
+    assert await store.list_objects(prefix) == []
+
+
+async def test_what_failed_is_not_listed(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store()
+    await store.write("a", b"data")
+    (tmp_path / "up").write_bytes(b"data")
+    for key, condition in (("a", 0), ("b", 5)):
+        with pytest.raises(PreconditionFailed):
+            await store.write(key, b"data", if_generation_match=condition)
+        with pytest.raises(PreconditionFailed):
+            await store.upload(key, tmp_path / "up", if_generation_match=condition)
+    assert await listed(open_store(), "") == ["a"]

@@ -1,0 +1,57 @@
+"""A URI names a store, or is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shashin.errors import UserError
+from shashin.objectstore.open import open_object_store
+
+
+@pytest.mark.parametrize(
+    ("uri", "opens"),
+    [
+        ("file:///srv/repository", "FileObjectStore(/srv/repository)"),
+        ("file:///srv/with%20space/%C3%BC", "FileObjectStore(/srv/with space/ü)"),
+        ("gs://bucket", "GcsObjectStore(gs://bucket)"),
+        ("gs://bucket/", "GcsObjectStore(gs://bucket)"),
+        ("gs://bucket/a/folder/", "GcsObjectStore(gs://bucket/a/folder)"),
+        ("gs://bucket.example.com/a%20folder", "GcsObjectStore(gs://bucket.example.com/a folder)"),
+    ],
+)
+def test_a_uri_opens_the_store_that_it_names(uri: str, opens: str) -> None:
+    # Opening asks nobody: neither credentials nor a bucket are needed here.
+    assert repr(open_object_store(uri)) == opens
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "repository",
+        "/srv/repository",
+        "file:repository",
+        "file://repository",
+        "file://host/repository",
+        "gs://",
+        "gs:///folder",
+        "gs:bucket",
+        "s3://bucket",
+        "https://storage.example.com/bucket",
+    ],
+)
+def test_any_other_uri_is_refused_with_what_would_do(uri: str) -> None:
+    with pytest.raises(UserError, match=r"file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER") as no:
+        open_object_store(uri)
+    assert repr(uri) in no.value.message
+
+
+async def test_the_folder_of_files_is_made_by_the_first_write(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "when needed"
+    store = open_object_store(folder.as_uri())
+    assert await store.list_objects("") == []
+    assert not folder.exists()
+    await store.write("a", b"data")
+    assert (folder / "a").read_bytes() == b"data"

@@ -1,0 +1,209 @@
+"""Discovery from a file: what the supervisor writes is known at once, and a broken file loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shashin.discovery.file import FileDiscovery
+from shashin.discovery.protocol import Endpoint
+from shashin.embedded.processes import EndpointSpec, ProcessSpec, discovery_path, write_discovery
+
+INDEXER = Endpoint("indexer", "indexer", "127.0.0.1:50053", "live")
+SERVER = Endpoint("index-server-hourly", "index-server", "127.0.0.1:50054", "hourly")
+EMBEDDER = Endpoint("embedder", "embedder", "127.0.0.1:50052")
+
+ENDPOINTS = st.lists(
+    st.builds(
+        Endpoint,
+        name=st.text(min_size=1, max_size=5),
+        role=st.sampled_from(["indexer", "index-server", "embedder"]),
+        address=st.text(max_size=8),
+        tier=st.sampled_from(["", "live", "hourly", "daily"]),
+    ),
+    max_size=5,
+    unique_by=lambda endpoint: endpoint.name,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return discovery_path(tmp_path)
+
+
+@pytest.fixture
+def discovery(path: Path) -> FileDiscovery:
+    return FileDiscovery(path)
+
+
+def put(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def serving(*endpoints: Endpoint, name: str = "") -> ProcessSpec:
+    """Return a process that serves these endpoints, or the one that bears its name."""
+    specs = tuple(EndpointSpec(e.role, e.address, e.tier or None) for e in endpoints)
+    return ProcessSpec(name or endpoints[0].name, (), endpoints=specs)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each replaces the last
+@given(ENDPOINTS)
+async def test_what_the_supervisor_writes_is_read_sorted_by_name(
+    path: Path, discovery: FileDiscovery, endpoints: list[Endpoint]
+) -> None:
+    write_discovery(path.parent, [serving(endpoint) for endpoint in endpoints])
+    assert await discovery.endpoints() == sorted(endpoints)
+
+
+async def test_endpoints_of_one_process_have_names_of_their_own(
+    path: Path, discovery: FileDiscovery
+) -> None:
+    write_discovery(path.parent, [serving(INDEXER, SERVER, name="both"), serving(EMBEDDER)])
+    assert [endpoint.name for endpoint in await discovery.endpoints()] == [
+        "both-0",
+        "both-1",
+        "embedder",
+    ]
+
+
+async def test_a_file_that_is_not_there_yet_names_none_and_is_seen_once_it_is(
+    path: Path, discovery: FileDiscovery
+) -> None:
+    assert await discovery.endpoints() == []
+    write_discovery(path.parent, [serving(SERVER)])
+    assert await discovery.endpoints() == [SERVER]
+
+
+async def test_a_file_that_is_removed_names_none(path: Path, discovery: FileDiscovery) -> None:
+    write_discovery(path.parent, [serving(SERVER)])
+    assert await discovery.endpoints() == [SERVER]
+    remove(path)
+    assert await discovery.endpoints() == []
+
+
+async def test_every_change_is_seen_at_the_next_look(path: Path, discovery: FileDiscovery) -> None:
+    states = [[SERVER], [INDEXER, SERVER], [], [INDEXER], [EMBEDDER, INDEXER]]
+    for ready in states * 5:
+        write_discovery(path.parent, [serving(endpoint) for endpoint in ready])
+        assert await discovery.endpoints() == sorted(ready)
+        assert await discovery.endpoints() == sorted(ready)
+
+
+async def test_a_change_of_the_same_length_is_seen(path: Path, discovery: FileDiscovery) -> None:
+    for port in range(50_000, 50_050):
+        moved = Endpoint("indexer", "indexer", f"127.0.0.1:{port}", "live")
+        write_discovery(path.parent, [serving(moved)])
+        assert await discovery.endpoints() == [moved]
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return {"name": "a", "role": "embedder", "tier": None, "address": "127.0.0.1:1", **changes}
+
+
+BROKEN = [
+    b"",
+    b'{"endpoints": [{"name": "index',
+    b"\xff\xfe\x00",
+    b"null",
+    b"[]",
+    b"{}",
+    b'{"endpoints": null}',
+    b'{"endpoints": 7}',
+    b'{"endpoints": ["indexer"]}',
+    b'{"endpoints": [{"name": "indexer", "role": "indexer"}]}',
+    json.dumps({"endpoints": [entry(), entry(name=7)]}).encode(),
+    json.dumps({"endpoints": [entry(name=7)]}).encode(),
+    json.dumps({"endpoints": [entry(address=None)]}).encode(),
+    json.dumps({"endpoints": [entry(tier=3)]}).encode(),
+]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+async def test_a_broken_file_changes_nothing_and_is_said_once(
+    path: Path, discovery: FileDiscovery, content: bytes
+) -> None:
+    write_discovery(path.parent, [serving(SERVER), serving(INDEXER)])
+    known = await discovery.endpoints()
+    put(path, content)
+    with structlog.testing.capture_logs() as logged:
+        assert await discovery.endpoints() == known == [SERVER, INDEXER]
+        assert await discovery.endpoints() == known
+    assert [line["path"] for line in logged] == [str(path)]
+    assert logged[0]["log_level"] == "warning"
+    write_discovery(path.parent, [serving(EMBEDDER)])
+    assert await discovery.endpoints() == [EMBEDDER], "and the next good one counts"
+
+
+@pytest.mark.parametrize("content", BROKEN)
+async def test_a_file_that_was_never_good_names_none(
+    path: Path, discovery: FileDiscovery, content: bytes
+) -> None:
+    put(path, content)
+    assert await discovery.endpoints() == []
+
+
+async def test_an_endpoint_of_a_role_that_is_not_known_hides_no_other(
+    path: Path, discovery: FileDiscovery
+) -> None:
+    # A newer supervisor may list what an older router has no use for.
+    entries = [entry(name="z", role="another"), entry(name="a")]
+    put(path, json.dumps({"endpoints": entries, "more": 1}).encode())
+    assert [endpoint.name for endpoint in await discovery.endpoints()] == ["a", "z"]
+
+
+async def test_a_folder_in_its_place_changes_nothing(path: Path, discovery: FileDiscovery) -> None:
+    write_discovery(path.parent, [serving(SERVER)])
+    await discovery.endpoints()
+    remove(path)
+    (path / "in the way").mkdir(parents=True)
+    assert await discovery.endpoints() == [SERVER]
+
+
+async def test_a_file_below_another_file_names_none(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    assert await FileDiscovery(tmp_path / "state" / "discovery.json").endpoints() == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each replaces the last
+@given(st.binary(max_size=60))
+async def test_no_file_whatever_ends_the_process_that_reads_it(path: Path, content: bytes) -> None:
+    put(path, content)
+    assert await FileDiscovery(path).endpoints() == []
+
+
+async def test_a_reader_never_sees_a_mixture_of_two_files(
+    path: Path, discovery: FileDiscovery
+) -> None:
+    def ready(generation: int) -> list[Endpoint]:
+        return [
+            Endpoint(f"server-{number}", "index-server", f"127.0.0.1:{generation}", "hourly")
+            for number in range(9)
+        ]
+
+    def write_over() -> None:
+        for generation in range(1000, 1150):
+            write_discovery(path.parent, [serving(endpoint) for endpoint in ready(generation)])
+
+    seen = []
+    with structlog.testing.capture_logs() as logged:
+        writing = asyncio.ensure_future(asyncio.to_thread(write_over))
+        while not writing.done():
+            seen.append(await discovery.endpoints())
+            await asyncio.sleep(0)
+        await writing
+    assert logged == [], "half a file would be a broken one"
+    assert await discovery.endpoints() == ready(1149)
+    for endpoints in seen:
+        assert len({endpoint.address for endpoint in endpoints}) == bool(endpoints)
+        assert len(endpoints) in {0, 9}

@@ -1,0 +1,78 @@
+"""A dead letter is the record as it came, with the cause in its headers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shashin.errors import InvalidEvent, PhotoMissing, ShashinError, TooManyPhotos
+from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.records import InRecord
+from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS
+
+NAMES = st.text(min_size=1, max_size=8).filter(lambda name: not name.startswith("shashin-"))
+RECORDS = st.builds(
+    InRecord,
+    topic=st.sampled_from([LISTINGS_EVENTS, IMAGES_DOWNLOADED]),
+    partition=st.integers(0, 99),
+    offset=st.integers(0, 2**62),
+    timestamp_ms=st.integers(0, 2**41),
+    key=st.none() | st.binary(max_size=20),
+    value=st.binary(max_size=50),
+    headers=st.lists(st.tuples(NAMES, st.binary(max_size=10)), max_size=4),
+)
+
+
+def record(headers: Sequence[tuple[str, bytes]] = ()) -> InRecord:
+    return InRecord(LISTINGS_EVENTS, 3, 42, 0, b"lamp", b"\xff no protobuf", headers)
+
+
+@given(RECORDS, st.text(), st.integers(1, 100))
+def test_the_record_is_kept_as_it_came_and_the_cause_is_in_the_headers(
+    taken: InRecord, message: str, tries: int
+) -> None:
+    letter = DeadLetter(taken, InvalidEvent(message), "downloader.check", tries).as_record()
+    assert letter.topic == f"{taken.topic}.dlq"
+    assert (letter.key, letter.value) == (taken.key, taken.value)
+    assert Counter(taken.headers) <= Counter(letter.headers)
+    said = {name: value.decode() for name, value in letter.headers if name.startswith("shashin-")}
+    at = said.pop("shashin-at")
+    assert int(at) > 0
+    assert said == {
+        "shashin-error": "InvalidEvent",
+        "shashin-message": message,
+        "shashin-step": "downloader.check",
+        "shashin-tries": str(tries),
+        "shashin-scope": "record",
+        "shashin-topic": taken.topic,
+        "shashin-partition": str(taken.partition),
+        "shashin-offset": str(taken.offset),
+    }
+
+
+def test_a_photo_that_is_given_up_is_named_by_its_number() -> None:
+    letter = DeadLetter(record(), PhotoMissing("gone"), "downloader.fetch", 5, "photo", 0)
+    said = dict(letter.as_record().headers)
+    assert said["shashin-scope"] == b"photo"
+    assert said["shashin-photo-number"] == b"0"
+    assert said["shashin-tries"] == b"5"
+
+
+def test_a_record_that_is_given_up_whole_names_no_photo() -> None:
+    letter = DeadLetter(record(), InvalidEvent("bad"), "downloader.check")
+    assert "shashin-photo-number" not in dict(letter.as_record().headers)
+
+
+def test_a_letter_that_was_put_back_and_is_given_up_again_has_only_its_last_cause() -> None:
+    def given_up(headers: Sequence[tuple[str, bytes]], error: ShashinError) -> DeadLetter:
+        return DeadLetter(record(headers), error, "downloader.check")
+
+    first = given_up([("trace", b"1")], InvalidEvent("no listing_id")).as_record()
+    again = given_up(first.headers, TooManyPhotos("21 photos")).as_record()
+    names = [name for name, _ in again.headers]
+    assert len(names) == len(set(names))
+    assert dict(again.headers)["shashin-error"] == b"TooManyPhotos"
+    assert dict(again.headers)["trace"] == b"1"

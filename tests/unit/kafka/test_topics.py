@@ -1,0 +1,60 @@
+"""What the topics' meaning depends on."""
+
+from __future__ import annotations
+
+import pytest
+
+from shashin.kafka.topics import (
+    DEAD_LETTER_SUFFIX,
+    IMAGES_DOWNLOADED,
+    INDEXES_SEALED,
+    LISTINGS_EVENTS,
+    LISTINGS_HIDDEN,
+    MAX_RECORD_BYTES,
+    TOPICS,
+    VECTORS_EMBEDDED,
+)
+
+BY_NAME = {topic.name: topic for topic in TOPICS}
+PIPELINE = (LISTINGS_EVENTS, IMAGES_DOWNLOADED, VECTORS_EMBEDDED)
+
+
+def test_a_topic_is_defined_once() -> None:
+    assert len(BY_NAME) == len(TOPICS)
+
+
+def test_a_listing_keeps_its_partition_through_the_pipeline_and_in_the_hidden_rows() -> None:
+    per_listing = {topic.name for topic in TOPICS if topic.per_listing}
+    assert per_listing == {*PIPELINE, LISTINGS_HIDDEN}
+    assert INDEXES_SEALED in BY_NAME
+
+
+def test_whatever_a_stage_reads_has_a_topic_for_what_it_cannot_use() -> None:
+    letters = {name for name in BY_NAME if name.endswith(DEAD_LETTER_SUFFIX)}
+    assert letters == {name + DEAD_LETTER_SUFFIX for name in PIPELINE}
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_the_largest_record_fits_its_dead_letter_topic_with_the_cause_beside_it(name: str) -> None:
+    # A record that could not become a dead letter would be taken again and again.
+    largest = int(BY_NAME[name].config.get("max.message.bytes", MAX_RECORD_BYTES))
+    assert largest <= MAX_RECORD_BYTES
+    room = int(BY_NAME[name + DEAD_LETTER_SUFFIX].config["max.message.bytes"])
+    reasons_of_twenty_photos = 20 * 8 * 1024
+    assert room >= largest + reasons_of_twenty_photos
+
+
+def test_buckets_are_cut_by_the_brokers_clock() -> None:
+    assert BY_NAME[VECTORS_EMBEDDED].config["message.timestamp.type"] == "LogAppendTime"
+
+
+def test_a_hidden_row_stays_hidden_however_old_it_is() -> None:
+    config = BY_NAME[LISTINGS_HIDDEN].config
+    assert config["cleanup.policy"] == "compact"
+    assert not {"retention.ms", "retention.bytes"} & config.keys()
+
+
+def test_twenty_thumbnails_fit_a_record() -> None:
+    largest = int(BY_NAME[IMAGES_DOWNLOADED].config["max.message.bytes"])
+    assert largest == MAX_RECORD_BYTES
+    assert largest / 20 > 256 * 256 * 3, "a thumbnail that does not compress at all still fits"
