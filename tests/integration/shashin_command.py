@@ -1,4 +1,4 @@
-"""The command ``shashin`` as a process."""
+"""The command ``shashin`` as a person or a script runs it: a process with output and exit code."""
 
 from __future__ import annotations
 
@@ -6,49 +6,81 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.waiting import until
+
+COMMAND = Path(sys.executable).with_name("shashin")
+LIMIT_SECONDS = 240.0
+"""Ends a command that would hang."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """What a command printed, and its exit code."""
+class Finished:
+    """A command that has ended."""
 
     code: int
     out: str
     err: str
 
-    def json(self) -> Any:
-        """Return the document that it printed; it has to have ended well."""
-        assert self.code == 0, self.err
+    @property
+    def document(self) -> Any:
+        """What it printed, as JSON."""
         return json.loads(self.out)
 
+    @property
+    def error(self) -> str:
+        """The one line of its error."""
+        (line,) = self.err.splitlines()
+        assert line.startswith("error: ")
+        return line.removeprefix("error: ")
 
-async def shashin(*args: object, typed: str | None = None, **settings: object) -> Ended:
-    """Run the command until it ends; ``typed`` is what a person types at a terminal."""
+
+async def shashin(
+    *arguments: object,
+    state: Path,
+    env: Mapping[str, str] | None = None,
+    ends_with: int | None = 0,
+) -> Finished:
+    """Run the command in a state folder until it ends, with that exit code; None: with any."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("SHASHIN_")}
-    told = {f"SHASHIN_{key.upper()}": str(value) for key, value in settings.items()}
-    person, terminal = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        COMMAND,
+        *map(str, arguments),
+        env={**own, "SHASHIN_STATE": str(state), **(env or {})},
+        cwd=state.parent,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "shashin.cli",
-            *map(str, args),
-            stdin=terminal if typed is not None else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**own, **told},
-            cwd=ROOT,
-        )
-        if typed is not None:
-            os.write(person, typed.encode())
-        out, err = await process.communicate()
+        # What it leaves running must not hold its output open: then this would not come back.
+        out, err = await asyncio.wait_for(process.communicate(), LIMIT_SECONDS)
     finally:
-        os.close(person)
-        os.close(terminal)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
+    finished = Finished(process.returncode, out.decode(), err.decode())
+    assert ends_with in {None, finished.code}, finished
+    assert "Traceback" not in finished.err
+    return finished
+
+
+async def until_searched(*arguments: object, state: Path) -> dict[str, Any]:
+    """Search until an answer is complete: a busy machine may miss a deadline; returns the JSON."""
+
+    async def complete() -> dict[str, Any] | None:
+        finished = await shashin("search", *arguments, "--json", state=state, ends_with=None)
+        if finished.code == 1:
+            return None
+        assert finished.code == 0, finished
+        document: dict[str, Any] = finished.document
+        whole = document["coverage"]["complete"] and not document["failed_endpoints"]
+        return document if whole else None
+
+    answer: dict[str, Any] = await until(complete, "a search is complete")
+    return answer

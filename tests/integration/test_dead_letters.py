@@ -27,6 +27,7 @@ from shashin.kafka.topics import (
     VECTORS_EMBEDDED,
 )
 from shashin.v1 import events_pb2
+from tests.integration.command_at_terminal import Ended, shashin
 from tests.integration.embedded_listings import (
     DIMENSIONS,
     MODEL,
@@ -36,7 +37,6 @@ from tests.integration.embedded_listings import (
     vector_of,
 )
 from tests.integration.running_service import RunningService
-from tests.integration.shashin_command import Ended, shashin
 from tests.integration.topic_records import records_of
 from tests.waiting import until
 

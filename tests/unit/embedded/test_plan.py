@@ -49,7 +49,7 @@ def settings_class(spec: ProcessSpec) -> type[ServiceSettings]:
         for member in vars(module).values()
         if inspect.isclass(member)
         and issubclass(member, ServiceSettings)
-        and member is not ServiceSettings
+        and member.__module__ == module.__name__
     )
     return found
 
