@@ -155,6 +155,14 @@ async def _wait_searchable(
     outstanding = dict(outcome.versions)
     last_news = time.monotonic()
     while outstanding:
+        # Events are worked on roughly in the order in which they were sent.
+        found = await router.locate(islice(outstanding, LOCATE_AT_ONCE))
+        for listing_id, location in found.items():
+            if location.version >= outstanding[listing_id]:
+                del outstanding[listing_id]
+                outcome.searchable.add(listing_id)
+                last_news = time.monotonic()
+        # Read after that: a listing's lost photos are dead letters before it is searchable.
         for letter in await new_dead_letters(tails):
             if outcome.versions.get(letter.listing_id) != letter.version:
                 continue
@@ -162,14 +170,6 @@ async def _wait_searchable(
                 outcome.photos_given_up.append(letter)
             elif outstanding.pop(letter.listing_id, None) is not None:
                 outcome.given_up.append(letter)
-                last_news = time.monotonic()
-        # Events are worked on roughly in the order in which they were sent.
-        first = list(islice(outstanding, LOCATE_AT_ONCE))
-        found = await router.locate(first) if first else {}
-        for listing_id, location in found.items():
-            if location.version >= outstanding[listing_id]:
-                del outstanding[listing_id]
-                outcome.searchable.add(listing_id)
                 last_news = time.monotonic()
         stages.set("searchable", len(outcome.searchable), len(outcome.versions))
         if outstanding:
