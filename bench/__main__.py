@@ -31,6 +31,7 @@ MEASURES: dict[str, Measure] = {
     "freshness": measures.freshness,
     "queries": measures.photo_queries,
     "throughput": measures.throughput,
+    "gap": measures.gap,
 }
 
 
@@ -44,6 +45,7 @@ def planned_figures() -> list[Figure]:
         Figure("vector appended to found live p50", "ms"),
         Figure("vector appended to found live p99", "ms", 50.0),
         Figure("pipeline throughput", "photos/s", 60.0, at_least=True),
+        Figure("coverage gap noticed", "s", 1.0),
         Figure("search by photo under ingest p50", "ms"),
         Figure("search by photo under ingest p99", "ms", 150.0),
     ]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 
+import aiohttp
 import numpy as np
 
 from bench.figures import percentile
@@ -82,6 +85,28 @@ def _record(listing_id: str, vector: np.ndarray[tuple[int], np.dtype[np.float32]
         vectors=[events_pb2.PhotoVector(vector=vector.astype("<f2").tobytes())],
     )
     return OutRecord(VECTORS_EMBEDDED, listing_id.encode(), message.SerializeToString())
+
+
+async def gap(workload: Workload) -> dict[str, float]:
+    """Return the time from the death of the live tier to the router's metric that says so."""
+    rows = {row.name: row for row in workload.system.processes()}
+    indexer, router = rows["indexer"].pid, rows["router"].addresses["http"]
+    assert indexer is not None
+    async with aiohttp.ClientSession() as session:
+
+        async def complete() -> bool:
+            async with session.get(f"http://{router}/metrics") as page:
+                lines = (await page.text()).splitlines()
+            return "shashin_router_coverage_complete 1.0" in lines
+
+        os.kill(indexer, signal.SIGKILL)
+        killed = time.monotonic()
+        while await complete():
+            await asyncio.sleep(0.01)
+        noticed = time.monotonic() - killed
+        while not await complete():
+            await asyncio.sleep(0.1)
+    return {"coverage gap noticed": noticed}
 
 
 async def throughput(workload: Workload) -> dict[str, float]:

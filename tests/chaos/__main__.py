@@ -7,13 +7,13 @@ D duplicated, R resurrected, G coverage gaps``; exits with 1 unless the last fou
 from __future__ import annotations
 
 import argparse
-import asyncio
 import shutil
 import sys
 import time
 from pathlib import Path
 
 from shashin.cli.console import complain, say, tell
+from shashin.cli.options import run
 from shashin.errors import ShashinError
 from tests.chaos.run import Chaos, first_of, play
 
@@ -43,7 +43,7 @@ def main() -> int:
         f"seed {chaos.seed}: {chaos.events} events, {chaos.kills} kills, one restart of the broker"
     )
     try:
-        outcome = asyncio.run(play(chaos))
+        outcome = run(play(chaos))
     except ShashinError as error:
         complain(f"{error.message}; logs are in {state}")
         return 1
