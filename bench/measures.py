@@ -101,10 +101,10 @@ async def gap(workload: Workload) -> dict[str, float]:
 
         os.kill(indexer, signal.SIGKILL)
         killed = time.monotonic()
-        while await complete():
+        while await complete():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         noticed = time.monotonic() - killed
-        while not await complete():
+        while not await complete():  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     return {"coverage gap noticed": noticed}
 

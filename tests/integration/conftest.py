@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from tests.integration.running_system import ConnectedSystem, RunningSystem
 
 from shashin.embedded.kafka import EmbeddedKafka
 from shashin.kafka.producer import Producer
 from tests.integration.fresh_topics import fresh_topics
 from tests.integration.running_service import RunningService
+from tests.integration.running_system import ConnectedSystem, RunningSystem
 
 PARTITIONS = 2
 
