@@ -47,7 +47,7 @@ def demo(
     ] = 0.05,
     updated: Annotated[float, typer.Option(help="Share that is updated.", min=0, max=1)] = 0.01,
     queries: Annotated[int, typer.Option(help="Unseen photos to search with.", min=1)] = 300,
-    bad: Annotated[int, typer.Option(help="Broken events and photos to mix in.", min=0)] = 0,
+    bad: Annotated[int, typer.Option(help="Broken events and photos to mix in.", min=0)] = 9,
     seed: Annotated[int, typer.Option(help="Decides products, sales and samples.")] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file.", dir_okay=False)
