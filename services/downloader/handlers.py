@@ -13,7 +13,12 @@ from shashin.errors import NoUsablePhoto, RecordError
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord, Outcome
-from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_HIDDEN, MAX_RECORD_BYTES
+from shashin.kafka.topics import (
+    IMAGES_DOWNLOADED,
+    LISTINGS_HIDDEN,
+    MAX_RECORD_BYTES,
+    hidden_key,
+)
 from shashin.service.failpoints import failpoint
 from shashin.v1 import events_pb2
 
@@ -61,13 +66,13 @@ class DownloadStage:
             return Outcome(dead_letters=[DeadLetter(record, event, VALIDATE)])
         if event.kind not in WITH_PHOTOS:
             metrics.HIDDEN.labels(events_pb2.ListingKind.Name(event.kind)).inc()
-            return Outcome(outputs=[hidden_record(event, record)])
+            return Outcome(outputs=[hidden_record(event)])
         photos = await asyncio.gather(*map(self._fetcher.fetch, event.photo_uris))
         failpoint("after-decode")
         return outcome_of(event, photos, record)
 
 
-def hidden_record(event: events_pb2.ListingEvent, record: InRecord) -> OutRecord:
+def hidden_record(event: events_pb2.ListingEvent) -> OutRecord:
     """Return the record that hides a sold or removed listing up to this version."""
     hidden = events_pb2.HiddenListing(
         listing_id=event.listing_id,
@@ -77,9 +82,8 @@ def hidden_record(event: events_pb2.ListingEvent, record: InRecord) -> OutRecord
     )
     return OutRecord(
         LISTINGS_HIDDEN,
-        event.listing_id.encode(),
+        hidden_key(event.listing_id, hidden.below_version),
         hidden.SerializeToString(),
-        partition=record.partition,
     )
 
 

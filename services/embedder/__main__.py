@@ -33,6 +33,7 @@ async def serve(runtime: Runtime[EmbedderSettings]) -> None:
     settings, health, stopping = runtime.settings, runtime.health, runtime.stopping
     roles = parse_roles(settings.roles)
     health.require(MODEL, waiting_for="weights")
+    health.serving = SERVER in roles
     async with AsyncExitStack() as stack:
         caller = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="model"))
         decoders = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="decode"))

@@ -37,6 +37,7 @@ async def serve(runtime: Runtime[IndexerSettings]) -> None:
     settings.work_folder.mkdir(parents=True)
     served = ServedShards(HiddenMap())
     health.require(CONDITION)
+    health.serving = True
     async with AsyncExitStack() as stack:
         searchers = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="search"))
         sealers = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="seal"))

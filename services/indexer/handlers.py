@@ -12,7 +12,7 @@ from shashin.index.messages import new_rows_of, parse_embedded
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
-from shashin.kafka.topics import LISTINGS_HIDDEN
+from shashin.kafka.topics import LISTINGS_HIDDEN, hidden_key
 from shashin.v1 import events_pb2
 
 
@@ -58,4 +58,5 @@ def superseded(message: events_pb2.EmbeddedListing) -> OutRecord:
         reason=events_pb2.HIDDEN_REASON_SUPERSEDED,
         occurred_at=message.occurred_at,
     )
-    return OutRecord(LISTINGS_HIDDEN, message.listing_id.encode(), hidden.SerializeToString())
+    key = hidden_key(message.listing_id, message.version)
+    return OutRecord(LISTINGS_HIDDEN, key, hidden.SerializeToString())

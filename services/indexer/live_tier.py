@@ -225,13 +225,13 @@ class LiveTier:
         waits = held > self._settings.held_row_limit
         metrics.READING_PAUSED.set(waits)
         if not waits:
-            self._health.set_ready(ROOM)
+            self._health.go_on(ROOM)
             self._waiting = False
             return False
         if not self._waiting:
             log.warning("not reading on: sealed rows wait for an index server", rows=held)
         self._waiting = True
-        self._health.set_unready(ROOM, f"{held} sealed rows wait for an index server to hold them")
+        self._health.hold(ROOM, f"{held} sealed rows wait for an index server to hold them")
         await self._cut_idle()
         await sleep_unless(self._stopping, 0.5)
         return True

@@ -12,6 +12,7 @@ positions are in the shards' manifests, and the followers of ``listings.hidden``
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ RECORDS = Counter("shashin_consumed_records", "Records taken from a topic.", ["t
 BATCH_SECONDS = Histogram(
     "shashin_consume_batch_seconds", "Time from a poll to its commit, in seconds.", ["topic"]
 )
+
+_LOOK_SECONDS = 5.0
 
 log = get_logger(__name__)
 
@@ -92,6 +95,7 @@ async def consume(
         stage, giving_up or GivingUp(), topic=topic, health=health, beat=beat, stopping=stopping
     )
     stopped: TooManyDeadLetters | None = None
+    liveness = _BrokerWatch(consumer, bootstrap, health)
 
     async def start() -> None:
         try:
@@ -117,6 +121,7 @@ async def consume(
                 for r in partition
             ]
             if not records:
+                await liveness.look()
                 continue
             RECORDS.labels(topic).inc(len(records))
             failpoint("after-read")
@@ -134,6 +139,31 @@ async def consume(
         await consumer.stop()
     if stopped is not None:
         await stand_still(stopped, topic, health=health, beat=beat, stopping=stopping)
+
+
+class _BrokerWatch:
+    """Tells an idle topic from a broker that is away: the client library polls both in silence."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, bootstrap: str, health: Health) -> None:
+        self._consumer = consumer
+        self._bootstrap = bootstrap
+        self._health = health
+        self._next_look = 0.0
+
+    async def look(self) -> None:
+        """Ask the broker something small, once in a few seconds."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._consumer.end_offsets(self._consumer.assignment())
+        except (KafkaError, TimeoutError):
+            self._health.hold("kafka", f"{self._bootstrap} does not answer: waiting")
+            log.warning("kafka does not answer: waiting", bootstrap=self._bootstrap)
+        else:
+            self._health.go_on("kafka")
 
 
 async def _write_out(

@@ -22,8 +22,8 @@ class ConsumerSettings(ServiceSettings):
         ge=0,
         le=1,
         description="Share of the last SHASHIN_DEAD_LETTER_WINDOW records that may become dead "
-        "letters. Where more would, the fault is taken to be here: the service stops reading, is "
-        "not ready, and gives up nothing.",
+        "letters. Where more would, the fault is taken to be here: the service stops reading and "
+        "gives up nothing, and /healthz says so.",
     )
     dead_letter_window: int = Field(
         200, ge=1, le=100_000, description="Recent records that SHASHIN_DEAD_LETTER_SHARE is of."

@@ -103,7 +103,7 @@ class Settler:
         """Return one final outcome a record.
 
         While so many fail in a way that a retry may help that what they need must be away, nothing
-        is given up: the process is not ready, says why, and goes on when it is back.
+        is given up: the loop stands still, says why, and goes on when it is back.
 
         Raises:
             TooManyDeadLetters: when too many fail in a way that no retry can help.
@@ -114,14 +114,14 @@ class Settler:
             given_up = [outcome.given_up for outcome in outcomes]
             if not any(given_up) or not self._recent.would_exceed(given_up):
                 self._recent.note(given_up)
-                self._health.set_ready(self._condition)
+                self._health.go_on(self._condition)
                 return outcomes
             for_good = [outcome.given_up and outcome.try_again is None for outcome in outcomes]
             first = next(letter for outcome in outcomes for letter in outcome.dead_letters)
             refusal = self._recent.refuse(self._topic, given_up, first)
             if self._recent.would_exceed(for_good):
                 raise refusal
-            self._health.set_unready(self._condition, refusal.message)
+            self._health.hold(self._condition, refusal.message)
             log.warning("waiting to try again", topic=self._topic, error=refusal.message)
             await self._pause(wait)
         raise AssertionError("unreachable: the waits never end")
@@ -178,10 +178,10 @@ async def stand_still(
 ) -> None:
     """Say that the loop has stopped, and keep the process for its other work until it is to end.
 
-    It is alive and not ready: restarting it would only give up the next records.
+    It stays alive: restarting it would only give up the next records.
     """
     STOPPED.labels(topic).set(1)
-    health.set_unready(f"processing of {topic}", error.message)
+    health.hold(f"processing of {topic}", error.message)
     log.error("stopped: too many dead letters", topic=topic, error=error.message)
     while not await sleep_unless(stopping, 1.0):
         beat.beat()

@@ -25,6 +25,17 @@ DEAD_LETTER_TOPICS = tuple(
     name + DEAD_LETTER_SUFFIX for name in (LISTINGS_EVENTS, IMAGES_DOWNLOADED, VECTORS_EMBEDDED)
 )
 
+
+def hidden_key(listing_id: str, below_version: int) -> bytes:
+    """Return the key of a record of ``listings.hidden``.
+
+    The version is part of it: compaction keeps the last record of a key, and that need not be the
+    greatest. A restarted indexer writes again that version 5 replaced the older ones, after the
+    sale of version 6.
+    """
+    return f"{listing_id}\0{below_version}".encode()
+
+
 _DAY_MS = 24 * 3600 * 1000
 
 

@@ -26,8 +26,12 @@ class Health:
 
     stall_seconds: float = 60.0
     clock: Callable[[], float] = time.monotonic
+    serving: bool = False
+    """Whether others call this process. Then a loop that stands still is told by /healthz and leaves
+    /readyz alone: nobody should stop asking for what is there."""
     _beats: dict[str, Heartbeat] = field(default_factory=dict)
     _conditions: dict[str, str | None] = field(default_factory=dict)
+    _standing: dict[str, str] = field(default_factory=dict)
     _failure: str | None = None
 
     def heartbeat(self, name: str) -> Heartbeat:
@@ -52,6 +56,14 @@ class Health:
         """Say that a condition does not hold, and why."""
         self._conditions[condition] = why
 
+    def hold(self, loop: str, why: str) -> None:
+        """Say that a loop stands still, waiting for something that is not here."""
+        self._standing[loop] = why
+
+    def go_on(self, loop: str) -> None:
+        """Say that a loop goes on."""
+        self._standing.pop(loop, None)
+
     def fail(self, why: str) -> None:
         """Say that this process cannot go on: it is neither alive nor ready from now on."""
         self._failure = why
@@ -71,4 +83,12 @@ class Health:
         """Return what keeps this process from being ready; empty when it is."""
         problems = [self._failure] if self._failure else []
         problems += [f"{name}: {why}" for name, why in self._conditions.items() if why is not None]
-        return problems
+        return problems if self.serving else problems + self._standing_problems()
+
+    def problems(self) -> list[str]:
+        """Return everything that is not as it should be; empty when all is well."""
+        every = self.liveness_problems() + self.readiness_problems() + self._standing_problems()
+        return list(dict.fromkeys(every))
+
+    def _standing_problems(self) -> list[str]:
+        return [f"{loop}: {why}" for loop, why in self._standing.items()]

@@ -1,4 +1,4 @@
-"""The HTTP port of every service: ``/metrics``, ``/livez`` and ``/readyz``."""
+"""The HTTP port of every service: ``/metrics``, ``/livez``, ``/readyz`` and ``/healthz``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
 
 from shashin.errors import UserError
 from shashin.service.health import Health
+
+PROBLEMS = Gauge("shashin_problems", "What /healthz names: 0 when all is well.")
 
 PID_HEADER = "Shashin-Pid"
 """Says who answers a probe: on one machine, another process may have taken the port."""
@@ -40,6 +42,8 @@ async def start_http(health: Health, host: str, port: int) -> tuple[web.AppRunne
         )
 
     live, ready = _probe(health.liveness_problems), _probe(health.readiness_problems)
+    well = _probe(health.problems)
+    PROBLEMS.set_function(lambda: len(health.problems()))
 
     async def livez(request: web.Request) -> web.Response:
         return live(request)
@@ -47,9 +51,17 @@ async def start_http(health: Health, host: str, port: int) -> tuple[web.AppRunne
     async def readyz(request: web.Request) -> web.Response:
         return ready(request)
 
+    async def healthz(request: web.Request) -> web.Response:
+        return well(request)
+
     app = web.Application()
     app.add_routes(
-        [web.get("/metrics", metrics), web.get("/livez", livez), web.get("/readyz", readyz)]
+        [
+            web.get("/metrics", metrics),
+            web.get("/livez", livez),
+            web.get("/readyz", readyz),
+            web.get("/healthz", healthz),
+        ]
     )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

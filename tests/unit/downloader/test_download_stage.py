@@ -171,7 +171,7 @@ async def test_a_sale_hides_the_listing_up_to_its_version(
     (outcome,) = await stage.process([record(version=7, kind=kind)])
     (output,) = outcome.outputs
     hidden = events_pb2.HiddenListing.FromString(output.value)
-    assert (output.topic, output.key, output.partition) == ("listings.hidden", b"lamp", 3)
+    assert (output.topic, output.key) == ("listings.hidden", b"lamp\x008")
     assert (hidden.listing_id, hidden.below_version, hidden.reason) == ("lamp", 8, reason)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shashin.kafka.topics import (
     DEAD_LETTER_SUFFIX,
@@ -13,6 +17,7 @@ from shashin.kafka.topics import (
     MAX_RECORD_BYTES,
     TOPICS,
     VECTORS_EMBEDDED,
+    hidden_key,
 )
 
 BY_NAME = {topic.name: topic for topic in TOPICS}
@@ -58,3 +63,18 @@ def test_twenty_thumbnails_fit_a_record() -> None:
     largest = int(BY_NAME[IMAGES_DOWNLOADED].config["max.message.bytes"])
     assert largest == MAX_RECORD_BYTES
     assert largest / 20 > 256 * 256 * 3, "a thumbnail that does not compress at all still fits"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["lamp", "chair", "lamp\x001"]), st.integers(1, 12))))
+def test_compaction_keeps_the_greatest_version_of_each_listing_in_any_order(
+    written: list[tuple[str, int]],
+) -> None:
+    kept = {hidden_key(listing, below): (listing, below) for listing, below in written}
+    assert _greatest(kept.values()) == _greatest(written)
+
+
+def _greatest(records: Iterable[tuple[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for listing, below in records:
+        found[listing] = max(below, found.get(listing, 0))
+    return found

@@ -130,3 +130,14 @@ def test_alive_is_every_loop_that_beat_within_the_limit(
             last[name] = clock.now
         late = [other for other, at in last.items() if clock.now - at > 10]
         assert [problem.split()[0] for problem in health.liveness_problems()] == late
+
+
+def test_a_loop_that_stands_still_makes_a_consumer_unready_and_leaves_a_server_in_service() -> None:
+    for serving in (False, True):
+        health = Health(serving=serving)
+        health.hold("kafka", "does not answer")
+        assert health.problems() == ["kafka: does not answer"]
+        assert bool(health.readiness_problems()) is not serving
+        assert not health.liveness_problems()
+        health.go_on("kafka")
+        assert not health.problems()
