@@ -18,7 +18,7 @@ from tests.waiting import until
 
 StartService = Callable[..., Awaitable[RunningService]]
 
-LISTINGS = 3_000
+LISTINGS = 1_500
 PHOTOS_EACH = 3
 GROWTH_BYTES = 40 * 1024 * 1024
 """What allocators keep; the thumbnails that pass by are far more."""
