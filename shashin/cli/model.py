@@ -41,7 +41,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides the weights to begin with and the order.")] = 0,
     work: WorkOption = _WORK,
 ) -> None:
-    """Train a model on rendered products; about 20 minutes on two cores."""
+    """Train a model on rendered products; about 25 minutes on two cores."""
     from shashin.model.checkpoint import save_checkpoint
     from shashin.model.training import TrainingConfig, TrainingProgress
     from shashin.model.training import train as run_training
