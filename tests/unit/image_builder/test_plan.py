@@ -124,3 +124,15 @@ def test_a_range_that_lies_in_two_folders_is_served_from_the_one_that_is_served_
         current = Pointer("m", "hourly", (pointed(twin),))
         for order in (twins, twins[::-1]):
             assert plan_tier("m", "hourly", order, current).pointer == current
+
+
+def test_a_range_that_a_fast_clock_cut_early_costs_a_shard_and_no_offset() -> None:
+    early = [
+        Candidate("early", "key-1", (OffsetRange(0, 0, 50),)),
+        Candidate("rest", "key-2", (OffsetRange(0, 50, 80),)),
+    ]
+    others = Candidate("whole", "key-3", (OffsetRange(0, 0, 80),))
+    for current in (None, Pointer("m", "hourly", (pointed(others),))):
+        plan = plan_tier("m", "hourly", [*early, others], current)
+        chosen = {shard.shard_id for shard in plan.pointer.shards}
+        assert chosen == ({"whole"} if current else {"early", "rest"})

@@ -257,3 +257,32 @@ def test_a_cut_behind_what_the_range_holds_is_a_bug_and_not_a_shard() -> None:
     replica.read([record(0, 0, "a"), record(1, 0, "b")])
     with pytest.raises(AssertionError, match="reaches past its cut at 1"):
         replica.state.cut(1)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.integers(0, 5 * BUCKET_MS), min_size=1, max_size=25),
+    st.lists(st.integers(1, 25), min_size=1, max_size=6),
+)
+def test_a_brokers_clock_that_jumps_back_and_forth_cuts_all_replicas_alike(
+    times: list[int], batches: list[int]
+) -> None:
+    log = [record(offset, at, f"listing-{offset}") for offset, at in enumerate(times)]
+    at_once, in_batches = Replica.at(0), Replica.at(0)
+    at_once.read(log)
+    position = 0
+    for size in batches:
+        in_batches.read(log[position : position + size])
+        position += size
+    in_batches.read(log[position:])
+    assert in_batches.ranges() == at_once.ranges()
+    bounds = [held for held, _ in at_once.ranges()]
+    assert all(one.to_offset == other.from_offset for one, other in pairwise(bounds))
+
+
+def test_an_hour_without_rows_is_no_shard() -> None:
+    replica = Replica.at(0)
+    replica.read([record(0, 0, "a"), record(1, 40 * BUCKET_MS, "b")])
+    replica.look_whether_idle(60 * BUCKET_MS)
+    replica.look_whether_idle(90 * BUCKET_MS)
+    assert [str(held) for held, _ in replica.ranges()] == ["0:[0, 1)", "0:[1, 2)"]
