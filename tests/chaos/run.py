@@ -251,7 +251,9 @@ async def _settled(model: Model, system: System, router: RouterClient, stages: S
     while True:
         wrong: int | None = None
         try:
-            verdict = judge(model, await _rows(system, list(model)))
+            # What the router finds, and every visible row behind it: an old version may hide there.
+            verdict = judge(model, await _located(router, list(model)))
+            verdict.add(judge(model, await _rows(system, list(model))))
             complete = (await router.status()).coverage.complete
         except (ShashinError, OSError, KeyError):
             pass  # Somebody is still starting.
@@ -265,6 +267,14 @@ async def _settled(model: Model, system: System, router: RouterClient, stages: S
         if time.monotonic() - since > _STALL_SECONDS:
             return verdict if wrong is not None else Verdict(gaps=["nobody answers at the end"])
         await asyncio.sleep(1.0)
+
+
+async def _located(router: RouterClient, listing_ids: Sequence[str]) -> dict[str, list[FoundRow]]:
+    """Return what the router finds of the listings."""
+    return {
+        listing_id: [FoundRow("router", at.version, number) for number in at.photo_numbers]
+        for listing_id, at in (await router.locate(listing_ids)).items()
+    }
 
 
 async def _rows(system: System, listing_ids: Sequence[str]) -> Mapping[str, list[FoundRow]]:

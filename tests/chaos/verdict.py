@@ -34,6 +34,13 @@ class Verdict:
         """Whether nothing is wrong."""
         return not (self.lost or self.duplicated or self.resurrected or self.gaps)
 
+    def add(self, other: Verdict) -> None:
+        """Take up what another look found."""
+        self.lost |= other.lost
+        self.duplicated |= other.duplicated
+        self.resurrected |= other.resurrected
+        self.gaps += other.gaps
+
     def line(self, kills: int, listings: int) -> str:
         """Return the last line of a run."""
         return (

@@ -1,0 +1,67 @@
+"""The model that the crash matrix is judged by, and the judgement."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shashin.cli.events import LISTED, SOLD, UPDATED
+from tests.chaos.plan import Model, PlannedEvent, Wanted, batches_of, model_of, stream
+from tests.chaos.verdict import FoundRow, judge
+
+MODEL: Model = {"lamp": Wanted(3, 2), "sold": None}
+RIGHT = [FoundRow("live", 3, 0), FoundRow("hourly", 3, 1)]
+
+
+@given(st.integers(0, 1000))
+def test_a_stream_is_the_same_for_a_seed_and_versions_never_go_backwards(seed: int) -> None:
+    events = list(islice(stream(photos=5, seed=seed), 200))
+    assert events == list(islice(stream(photos=5, seed=seed), 200))
+    newest: dict[str, int] = {}
+    for event in events:
+        assert event.version >= newest.get(event.listing_id, 1)
+        newest[event.listing_id] = event.version
+        assert bool(event.photos) == (event.kind in {LISTED, UPDATED})
+
+
+@given(st.integers(0, 1000), st.integers(1, 30))
+def test_batches_keep_the_order_and_hold_a_listing_once(seed: int, at_most: int) -> None:
+    events = list(islice(stream(photos=5, seed=seed), 100))
+    batches = list(batches_of(events, at_most))
+    assert [event for batch in batches for event in batch] == events
+    for batch in batches:
+        assert len({event.listing_id for event in batch}) == len(batch) <= at_most
+
+
+def test_the_newest_version_decides() -> None:
+    assert model_of(
+        [
+            PlannedEvent("a", 1, LISTED, (1,)),
+            PlannedEvent("b", 1, LISTED, (1,)),
+            PlannedEvent("b", 2, SOLD),
+            PlannedEvent("a", 4, UPDATED, (1, 2)),
+            PlannedEvent("a", 1, LISTED, (1,)),
+        ]
+    ) == {"a": Wanted(4, 2), "b": None}
+
+
+def test_what_is_right_is_whole() -> None:
+    verdict = judge(MODEL, {"lamp": RIGHT})
+    assert verdict.whole
+    assert verdict.line(7, 2) == (
+        "chaos: 7 kills, 2 listings, 0 lost, 0 duplicated, 0 resurrected, 0 coverage gaps"
+    )
+
+
+def test_each_fault_is_found() -> None:
+    assert judge(MODEL, {}).lost.keys() == {"lamp"}
+    assert judge(MODEL, {"lamp": RIGHT[:1]}).lost.keys() == {"lamp"}
+    assert judge(MODEL, {"lamp": [FoundRow("live", 2, 0)]}).lost.keys() == {"lamp"}
+    older = [*RIGHT, FoundRow("hourly", 2, 0)]
+    assert judge(MODEL, {"lamp": older}).duplicated.keys() == {"lamp"}
+    ghost = {"lamp": RIGHT, "sold": [FoundRow("hourly", 1, 0)]}
+    assert judge(MODEL, ghost).resurrected.keys() == {"sold"}
+    unknown = {"lamp": RIGHT, "other": [FoundRow("hourly", 1, 0)]}
+    assert judge(MODEL, unknown).resurrected.keys() == {"other"}
