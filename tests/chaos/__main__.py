@@ -57,8 +57,8 @@ def main() -> int:
             say(f"{name}: {line}")
     for gap in verdict.gaps[:5]:
         say(f"gap: {gap}")
-    if outcome.missed_points:
-        tell(f"not passed in time, so not killed at: {', '.join(outcome.missed_points)}")
+    if outcome.never_killed_at and not asked.quick:
+        tell(f"nothing was killed at: {', '.join(outcome.never_killed_at)}")
     if verdict.whole and outcome.kills >= chaos.kills:
         shutil.rmtree(state, ignore_errors=True)
     else:

@@ -62,7 +62,7 @@ class Outcome:
 
     verdict: Verdict
     kills: int
-    missed_points: Sequence[str]
+    never_killed_at: Sequence[str]
     listings: int
     seconds: float
     line: str
@@ -140,7 +140,7 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
                 chaos.state / "failpoints",
                 kills=chaos.kills,
                 seed=chaos.seed,
-                tell=lambda text: stages.set("kills", len(killer.killed), chaos.kills),
+                tell=lambda: stages.set("kills", len(killer.killed), chaos.kills),
             )
             probing = asyncio.ensure_future(prober.run())
             killing = asyncio.ensure_future(killer.run())
@@ -164,7 +164,7 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
     return Outcome(
         verdict,
         len(killer.killed),
-        killer.missed,
+        killer.never,
         len(model),
         time.monotonic() - started,
         verdict.line(len(killer.killed), len(model)),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import islice
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shashin.cli.events import LISTED, SOLD, UPDATED
+from shashin.service.failpoints import POINTS
+from tests.chaos.kills import Killer
 from tests.chaos.plan import Model, PlannedEvent, Wanted, batches_of, model_of, stream
 from tests.chaos.verdict import FoundRow, judge
+from tests.waiting import until
 
 MODEL: Model = {"lamp": Wanted(3, 2), "sold": None}
 RIGHT = [FoundRow("live", 3, 0), FoundRow("hourly", 3, 1)]
@@ -65,3 +70,19 @@ def test_each_fault_is_found() -> None:
     assert judge(MODEL, ghost).resurrected.keys() == {"sold"}
     unknown = {"lamp": RIGHT, "other": [FoundRow("hourly", 1, 0)]}
     assert judge(MODEL, unknown).resurrected.keys() == {"other"}
+
+
+async def test_every_failpoint_has_its_turn_before_one_has_a_second(tmp_path: Path) -> None:
+    points = sum(map(len, POINTS.values()))
+    killer = Killer(tmp_path, kills=points + 4, seed=3, tell=lambda: None)
+    killing = asyncio.ensure_future(killer.run())
+
+    def all_killed() -> bool:
+        for armed in tmp_path.iterdir():
+            armed.unlink(missing_ok=True)  # what a process does that dies there
+        return killer.done
+
+    await until(all_killed, "so many are dead as were wanted")
+    await killing
+    assert len(killer.killed) == points + 4
+    assert not killer.never
