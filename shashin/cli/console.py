@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -47,6 +49,19 @@ def tell(text: str, *, style: str = "") -> None:
 def complain(message: str) -> None:
     """Print an error as one red line on stderr."""
     tell(f"error: {message}", style="red")
+
+
+def command() -> str:
+    """Return how the command is called here: by its name, or by its path where that is not found."""
+    own = Path(sys.executable).with_name("shashin")
+    found = shutil.which("shashin")
+    return "shashin" if found is not None and Path(found).resolve() == own.resolve() else near(own)
+
+
+def near(path: Path) -> str:
+    """Return a path as one would type it from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def say_json(document: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from shashin.cli.console import complain, say, tell
+from shashin.cli.console import command, complain, near, say, tell
 from shashin.cli.demo_catalogue import own_listings
 from shashin.cli.demo_report import figures_document, print_figures
 from shashin.cli.demo_run import DemoOptions, DemoRun
@@ -102,14 +102,16 @@ async def _fresh(system: System) -> None:
 
 def _leave(system: System, *, keep: bool, whole: bool) -> None:
     if keep:
-        state = f"--state {system.folder}"
+        shashin, state = command(), f"--state {near(system.folder)}"
+        photo = next(iter(sorted(system.photos.glob("*/unseen.jpg"))), None)
         say()
         say("everything is still running; go on with:", style="bold")
-        say(f"  shashin status {state}")
-        say(f"  shashin search {system.photos / 'listing-000007' / 'unseen.jpg'} --open {state}")
-        say(f"  shashin publish FOLDER {state}")
-        say(f"  shashin indexes ls {state}")
-        say(f"  shashin down {state}")
+        say(f"  {shashin} status {state}")
+        say(f"  {shashin} search {near(photo) if photo else 'PHOTO'} --open {state}")
+        say(f"  {shashin} publish FOLDER {state}")
+        say(f"  {shashin} indexes ls {state}")
+        say(f"  {shashin} dlq ls {state}")
+        say(f"  {shashin} down {state}")
         return
     tell("stopping every process")
     run(system.stop())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shashin.cli.console import Stages, say, say_json, say_table
+from shashin.cli.console import Stages, command, say, say_json, say_table
 from shashin.cli.options import JsonOption
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def train(
         f"{time.monotonic() - started:.0f} s{shown}",
         style="green",
     )
-    say(f"judge it with:  shashin model eval {output}")
-    say(f"use it with:    shashin up --model {output}")
+    say(f"judge it with:  {command()} model eval {output}")
+    say(f"use it with:    {command()} up --model {output}")
 
 
 @app.command(name="eval", epilog="Example:  shashin model eval demo-v1 --json")

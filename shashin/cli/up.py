@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shashin.cli.console import Stages, megabytes, say, say_json, say_table
+from shashin.cli.console import Stages, command, megabytes, say, say_json, say_table
 from shashin.cli.coverage import status_document
 from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, StateOption, run
 from shashin.cli.router_client import RouterClient
@@ -71,12 +71,12 @@ def up(
             ("logs", system.logs),
         ],
     )
-    at = "" if state == DEFAULT_STATE else f" --state {state}"
+    shashin, at = command(), "" if state == DEFAULT_STATE else f" --state {state}"
     say("go on with:")
-    say(f"  shashin publish FOLDER{at}     your photos become listings")
-    say(f"  shashin search PHOTO --open{at}")
-    say(f"  shashin status{at}")
-    say(f"  shashin down{at}")
+    say(f"  {shashin} publish FOLDER{at}     your photos become listings")
+    say(f"  {shashin} search PHOTO --open{at}")
+    say(f"  {shashin} status{at}")
+    say(f"  {shashin} down{at}")
 
 
 def down(state: StateOption = DEFAULT_STATE) -> None:
