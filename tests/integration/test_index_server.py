@@ -23,31 +23,56 @@ from tests.waiting import until
 StartService = Callable[..., Awaitable[RunningService]]
 
 
-async def start_tiers(
-    start_service: StartService, tmp_path: Path
-) -> tuple[RunningService, RunningService]:
-    """Start an indexer with short buckets, the image builder and an hourly index server."""
-    shared = {"model_id": MODEL, "repository": (tmp_path / "repository").as_uri()}
-    vectors = {**shared, "dimensions": DIMENSIONS}
-    discovery = tmp_path / "discovery.json"
-    indexer = await start_service(
-        "indexer",
-        **vectors,
-        work_folder=tmp_path / "indexer",
-        discovery=discovery,
-        bucket_seconds=2,
-        grace_seconds=0.5,
-        release_after_seconds=0.5,
-    )
-    await start_service("image_builder", **shared)
-    server = await start_service("index_server", **vectors, work_folder=tmp_path / "server")
+def shared_settings(tmp_path: Path) -> dict[str, object]:
+    """Return what every service of the tiers is told."""
+    return {"model_id": MODEL, "repository": (tmp_path / "repository").as_uri()}
+
+
+def vector_settings(tmp_path: Path) -> dict[str, object]:
+    """Return what the services that hold vectors are told."""
+    return {**shared_settings(tmp_path), "dimensions": DIMENSIONS}
+
+
+async def start_indexer(
+    start_service: StartService, tmp_path: Path, **changes: object
+) -> RunningService:
+    """Start an indexer with short buckets that lets sealed rows go soon."""
+    settings = {
+        "work_folder": tmp_path / "indexer",
+        "discovery": tmp_path / "discovery.json",
+        "bucket_seconds": 2,
+        "grace_seconds": 0.5,
+        "release_after_seconds": 0.5,
+        **changes,
+    }
+    return await start_service("indexer", **vector_settings(tmp_path), **settings)
+
+
+async def start_server(start_service: StartService, tmp_path: Path) -> RunningService:
+    """Start the image builder and an hourly index server."""
+    await start_service("image_builder", **shared_settings(tmp_path))
+    work = tmp_path / "server"
+    return await start_service("index_server", **vector_settings(tmp_path), work_folder=work)
+
+
+def announce(tmp_path: Path, indexer: RunningService, server: RunningService) -> None:
+    """Write the discovery file."""
     document = {
         "endpoints": [
             {"name": "indexer", "role": "indexer", "tier": "live", "address": indexer.grpc},
             {"name": "hourly", "role": "index-server", "tier": "hourly", "address": server.grpc},
         ]
     }
-    discovery.write_text(json.dumps(document))
+    (tmp_path / "discovery.json").write_text(json.dumps(document))
+
+
+async def start_tiers(
+    start_service: StartService, tmp_path: Path
+) -> tuple[RunningService, RunningService]:
+    """Start an indexer, the image builder and an hourly index server that know each other."""
+    indexer = await start_indexer(start_service, tmp_path)
+    server = await start_server(start_service, tmp_path)
+    announce(tmp_path, indexer, server)
     return indexer, server
 
 
@@ -132,19 +157,7 @@ async def _holds(client: IndexClient, rows: int) -> bool:
 async def test_the_live_tier_stops_reading_before_its_memory_is_full_and_goes_on_by_itself(
     start_service: StartService, producer: Producer, tmp_path: Path
 ) -> None:
-    shared = {"model_id": MODEL, "repository": (tmp_path / "repository").as_uri()}
-    vectors = {**shared, "dimensions": DIMENSIONS}
-    discovery = tmp_path / "discovery.json"
-    indexer = await start_service(
-        "indexer",
-        **vectors,
-        work_folder=tmp_path / "indexer",
-        discovery=discovery,
-        bucket_seconds=1,
-        grace_seconds=0.2,
-        release_after_seconds=0.2,
-        held_row_limit=40,
-    )
+    indexer = await start_indexer(start_service, tmp_path, bucket_seconds=1, held_row_limit=40)
     waves = 0
 
     async def has_stopped() -> bool:
@@ -157,10 +170,8 @@ async def test_the_live_tier_stops_reading_before_its_memory_is_full_and_goes_on
     assert await indexer.get("healthz") is None
     assert await indexer.get("livez") is not None
     assert await indexer.get("readyz") is not None, "searches are to come here all the same"
-    await start_service("image_builder", **shared)
-    server = await start_service("index_server", **vectors, work_folder=tmp_path / "server")
-    entry = {"name": "hourly", "role": "index-server", "tier": "hourly", "address": server.grpc}
-    discovery.write_text(json.dumps({"endpoints": [entry]}))
+    server = await start_server(start_service, tmp_path)
+    announce(tmp_path, indexer, server)
     async with IndexClient(server.grpc) as hourly:
         await until(partial(_holds, hourly, 20 * waves), "every row is served in the end")
     await until(lambda: indexer.get("healthz"), "all is well again")
