@@ -258,7 +258,7 @@ async def _settled(model: Model, system: System, router: RouterClient, stages: S
         except (ShashinError, OSError, KeyError):
             pass  # Somebody is still starting.
         else:
-            wrong = len(verdict.lost) + len(verdict.duplicated) + len(verdict.resurrected)
+            wrong = verdict.wrong
             stages.set("listings as they should be", len(model) - wrong, len(model))
             if verdict.whole and complete:
                 return verdict

@@ -34,6 +34,11 @@ class Verdict:
         """Whether nothing is wrong."""
         return not (self.lost or self.duplicated or self.resurrected or self.gaps)
 
+    @property
+    def wrong(self) -> int:
+        """How many listings are not as they should be."""
+        return len(self.lost.keys() | self.duplicated.keys() | self.resurrected.keys())
+
     def add(self, other: Verdict) -> None:
         """Take up what another look found."""
         self.lost |= other.lost
