@@ -117,6 +117,10 @@ def _filter(
     )
 
 
+def _wanted(ids: list[str] | None, letter_filter: LetterFilter, limit: int | None) -> Wanted:
+    return Wanted(tuple(map(parse_letter_id, ids or ())), letter_filter, limit)
+
+
 async def _entries(kafka: str, topics: Sequence[str]) -> list[Entry]:
     async with DeadLetterLog(kafka, client_id=CLIENT_ID, topics=topics) as log:
         return await log.entries()
@@ -173,11 +177,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show everything of dead letters: headers, message, event; with filters, of open ones."""
-    wanted = Wanted(
-        tuple(map(parse_letter_id, ids or ())),
-        _filter(topic, reason, step, listing, since, until),
-        limit,
-    )
+    wanted = _wanted(ids, _filter(topic, reason, step, listing, since, until), limit)
     check_wanted(wanted, "show", all_open=None)
     found = run(_whole(kafka or System(state).kafka_address(), wanted))
     if as_json:
@@ -227,11 +227,7 @@ def replay(
     Mend first what was wrong: a record that fails again is a new dead letter. Begin with a few
     (--limit 5): a service that gives up too much at once stops.
     """
-    wanted = Wanted(
-        tuple(map(parse_letter_id, ids or ())),
-        _filter(topic, reason, step, listing, since, until),
-        limit,
-    )
+    wanted = _wanted(ids, _filter(topic, reason, step, listing, since, until), limit)
     check_wanted(wanted, "replay", all_open=all_open)
     address = kafka or System(state).kafka_address()
     planned = run(_plan(address, wanted))
@@ -325,11 +321,7 @@ def drop(
     as_json: JsonOption = False,
 ) -> None:
     """Resolve open dead letters without sending their records again."""
-    wanted = Wanted(
-        tuple(map(parse_letter_id, ids or ())),
-        _filter(topic, reason, step, listing, since, until),
-        limit,
-    )
+    wanted = _wanted(ids, _filter(topic, reason, step, listing, since, until), limit)
     check_wanted(wanted, "drop", all_open=all_open)
     address = kafka or System(state).kafka_address()
     chosen = wanted.open_ones(run(_entries(address, wanted.topics)))

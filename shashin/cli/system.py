@@ -77,7 +77,7 @@ class System:
         """
         plan = read_plan(self.folder)
         own = plan.asked.get("kafka") if plan is not None else None
-        return str(own) if own else EmbeddedKafka(self.folder).bootstrap
+        return str(own) if own else self._kafka().bootstrap
 
     def router_address(self) -> str:
         """Return the router's gRPC address, HOST:PORT.
@@ -136,7 +136,7 @@ class System:
         kafka = options.kafka
         if kafka is None:
             kafka_started = await self._start_embedded(stages)
-            kafka = EmbeddedKafka(self.folder).bootstrap
+            kafka = self._kafka().bootstrap
         try:
             await ensure_topics(kafka, partitions=options.partitions)
             wanted = Wanted(
@@ -157,13 +157,13 @@ class System:
             )
         except BaseException:
             if kafka_started:
-                await EmbeddedKafka(self.folder).stop()
+                await self._kafka().stop()
             raise
 
     async def stop(self) -> bool:
         """Stop everything, the embedded Kafka last; returns False when nothing ran."""
         ran = await control.down(self.folder)
-        return await EmbeddedKafka(self.folder).stop() or ran
+        return await self._kafka().stop() or ran
 
     def _kafka(self) -> EmbeddedKafka:
         return EmbeddedKafka(self.folder, default_port=DEFAULT_PORT if self._nice_ports else None)
@@ -171,7 +171,7 @@ class System:
     async def start_kafka(self, stages: Stages) -> str:
         """Start the embedded Kafka alone; returns its address."""
         await self._start_embedded(stages)
-        return EmbeddedKafka(self.folder).bootstrap
+        return self._kafka().bootstrap
 
     async def stop_kafka(self) -> bool:
         """Stop the embedded Kafka alone; returns False when it did not run.
@@ -183,7 +183,7 @@ class System:
             raise UserError(
                 f"the services of {self.folder} run and need kafka: `shashin down` stops everything"
             )
-        return await EmbeddedKafka(self.folder).stop()
+        return await self._kafka().stop()
 
     async def _start_embedded(self, stages: Stages) -> bool:
         return await self._kafka().start(stages.set)

@@ -10,8 +10,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from shashin.errors import CorruptShard, UnknownFormat
 from shashin.index.coverage import OffsetRange
-from shashin.index.tiers import HOURLY as HOURLY  # noqa: PLC0414
-from shashin.index.tiers import LIVE as LIVE  # noqa: PLC0414
 
 FORMAT = "shashin.manifest/1"
 

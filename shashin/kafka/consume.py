@@ -95,7 +95,7 @@ async def consume(
         stage, giving_up or GivingUp(), topic=topic, health=health, beat=beat, stopping=stopping
     )
     stopped: TooManyDeadLetters | None = None
-    liveness = _BrokerWatch(consumer, bootstrap, health)
+    broker = _BrokerWatch(consumer, bootstrap, health)
 
     async def start() -> None:
         try:
@@ -113,15 +113,9 @@ async def consume(
                 log.warning("poll failed: waiting", topic=topic, error=repr(error))
                 await sleep_unless(stopping, 1.0)
                 continue
-            records = [
-                InRecord(
-                    r.topic, r.partition, r.offset, r.timestamp, r.key, r.value or b"", r.headers
-                )
-                for partition in polled.values()
-                for r in partition
-            ]
+            records = [InRecord.of(r) for partition in polled.values() for r in partition]
             if not records:
-                await liveness.look()
+                await broker.look()
                 continue
             RECORDS.labels(topic).inc(len(records))
             failpoint("after-read")

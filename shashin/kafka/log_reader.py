@@ -117,15 +117,7 @@ class LogReader:
             ) from error
         except KafkaError as error:
             raise KafkaUnavailable(f"reading {self._topic} failed: {error!r}") from error
-        return {
-            tp.partition: [
-                InRecord(
-                    r.topic, r.partition, r.offset, r.timestamp, r.key, r.value or b"", r.headers
-                )
-                for r in records
-            ]
-            for tp, records in polled.items()
-        }
+        return {tp.partition: list(map(InRecord.of, records)) for tp, records in polled.items()}
 
     async def between(
         self, begins: Mapping[int, int], ends: Mapping[int, int]

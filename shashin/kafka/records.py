@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord
+
     from shashin.errors import ShashinError
     from shashin.kafka.dead_letters import DeadLetter
     from shashin.kafka.producer import OutRecord
@@ -23,6 +25,19 @@ class InRecord:
     key: bytes | None
     value: bytes
     headers: Sequence[tuple[str, bytes]] = ()
+
+    @classmethod
+    def of(cls, record: ConsumerRecord) -> InRecord:
+        """Return a record as the client library gives it."""
+        return cls(
+            record.topic,
+            record.partition,
+            record.offset,
+            record.timestamp,
+            record.key,
+            record.value or b"",
+            record.headers,
+        )
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]@{self.offset}"

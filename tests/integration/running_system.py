@@ -34,7 +34,7 @@ from shashin.embedded.processes import (
     supervisor_identity,
 )
 from shashin.errors import ShashinError
-from shashin.index.manifest import HOURLY
+from shashin.index.tiers import HOURLY
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import (

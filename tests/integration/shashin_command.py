@@ -44,25 +44,34 @@ async def shashin(
     state: Path,
     env: Mapping[str, str] | None = None,
     ends_with: int | None = 0,
+    typed: str | None = None,
 ) -> Finished:
-    """Run the command in a state folder until it ends, with that exit code; None: with any."""
+    """Run the command in a state folder until it ends, with that exit code; None: with any.
+
+    ``typed`` is what a person types at a terminal; None: there is none.
+    """
     own = {key: value for key, value in os.environ.items() if not key.startswith("SHASHIN_")}
+    person, terminal = os.openpty()
     process = await asyncio.create_subprocess_exec(
         COMMAND,
         *map(str, arguments),
         env={**own, "SHASHIN_STATE": str(state), **(env or {})},
         cwd=state.parent,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.DEVNULL if typed is None else terminal,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
+        if typed is not None:
+            os.write(person, typed.encode())
         # What it leaves running must not hold its output open: then this would not come back.
         out, err = await asyncio.wait_for(process.communicate(), LIMIT_SECONDS)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+        os.close(person)
+        os.close(terminal)
     assert process.returncode is not None
     finished = Finished(process.returncode, out.decode(), err.decode())
     assert ends_with in {None, finished.code}, finished

@@ -6,6 +6,7 @@ import io
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -27,7 +28,6 @@ from shashin.kafka.topics import (
     VECTORS_EMBEDDED,
 )
 from shashin.v1 import events_pb2
-from tests.integration.command_at_terminal import Ended, shashin
 from tests.integration.embedded_listings import (
     DIMENSIONS,
     MODEL,
@@ -37,19 +37,28 @@ from tests.integration.embedded_listings import (
     vector_of,
 )
 from tests.integration.running_service import RunningService
+from tests.integration.shashin_command import Finished, shashin
 from tests.integration.topic_records import records_of
 from tests.waiting import until
 
 DLQ = LISTINGS_EVENTS + ".dlq"
 
 StartService = Callable[..., Awaitable[RunningService]]
-Dlq = Callable[..., Awaitable[Ended]]
+Dlq = Callable[..., Awaitable[Finished]]
 
 
 @pytest.fixture
 def dlq(kafka: str, tmp_path: Path) -> Dlq:
     """Run ``shashin dlq`` with this Kafka."""
-    return partial(shashin, "dlq", kafka=kafka, state=tmp_path / "state")
+    return partial(
+        shashin, "dlq", env={"SHASHIN_KAFKA": kafka}, state=tmp_path / "state", ends_with=None
+    )
+
+
+def said(ended: Finished) -> Any:
+    """Return the document that a command printed; it has to have ended well."""
+    assert ended.code == 0, ended
+    return ended.document
 
 
 @pytest.fixture
@@ -117,7 +126,7 @@ async def everything(kafka: str) -> dict[str, Sequence[InRecord]]:
     return {topic.name: await records_of(kafka, topic.name) for topic in TOPICS}
 
 
-def assert_one_line(ended: Ended, code: int, *words: str) -> None:
+def assert_one_line(ended: Finished, code: int, *words: str) -> None:
     assert ended.code == code, ended
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
@@ -136,14 +145,14 @@ async def test_a_mended_photo_is_replayed_on_its_partition_and_its_letter_is_res
         ]
     )
     await until_open(kafka, 5)
-    found = (await dlq("ls", "--json")).json()["dead_letters"]
+    found = said(await dlq("ls", "--json"))["dead_letters"]
     reasons = sorted(letter["reason"] for letter in found)
     assert reasons == ["PhotoMissing"] * 4 + ["UnparsableRecord"]
     (letter,) = [letter for letter in found if letter["listing_id"] == "lamp-2"]
     table = (await dlq("ls", "--listing", "lamp-2")).out
     assert letter["id"] in table
     assert "1 open; listings.events: 1 PhotoMissing" in table
-    (shown,) = (await dlq("show", letter["id"], "--json")).json()
+    (shown,) = said(await dlq("show", letter["id"], "--json"))
     assert (shown["scope"], shown["photo_number"]) == ("photo", 1)
     assert shown["step"] == "downloader.fetch"
     assert shown["event"]["photos"][1]["uri"] == late.as_uri()
@@ -151,7 +160,7 @@ async def test_a_mended_photo_is_replayed_on_its_partition_and_its_letter_is_res
     assert len(before) == 4
 
     late.write_bytes(jpeg("blue"))
-    replayed = (await dlq("replay", "--reason", "PhotoMissing", "--json")).json()
+    replayed = said(await dlq("replay", "--reason", "PhotoMissing", "--json"))
     assert len(replayed["replayed"]) == 4
 
     async def arrived() -> list[InRecord] | None:
@@ -169,7 +178,7 @@ async def test_a_mended_photo_is_replayed_on_its_partition_and_its_letter_is_res
         assert [photo.WhichOneof("outcome") for photo in listing.photos] == ["thumbnail"] * 2
     (left,) = await open_letters(kafka)
     assert left.reason == "UnparsableRecord"
-    (shown,) = (await dlq("show", letter["id"], "--json")).json()
+    (shown,) = said(await dlq("show", letter["id"], "--json"))
     assert shown["resolution"]["how"] == "replayed"
     twice = [r for r in await records_of(kafka, LISTINGS_EVENTS) if r.key == b"lamp-2"]
     assert [(r.value, list(r.headers)) for r in twice] == [(twice[0].value, [])] * 2
@@ -195,7 +204,7 @@ async def test_a_dry_run_shows_what_would_be_done_and_changes_nothing(
 ) -> None:
     await producer.send_all([dead(), dead(origin=(1, 5), listing_id="chair")])
     before = await everything(kafka)
-    replayed = (await dlq("replay", "--all-open", "--dry-run", "--json")).json()
+    replayed = said(await dlq("replay", "--all-open", "--dry-run", "--json"))
     assert [replay["record"] for replay in replayed["replayed"]] == [
         "listings.events[0]@0",
         "listings.events[1]@5",
@@ -258,7 +267,7 @@ async def test_letters_of_one_record_are_replayed_once_and_all_are_resolved(
     kafka: str, producer: Producer, dlq: Dlq
 ) -> None:
     await producer.send_all([dead(photo=0), dead(photo=1), dead(origin=(0, 1), photo=0)])
-    replayed = (await dlq("replay", f"{DLQ}:1", "--json")).json()
+    replayed = said(await dlq("replay", f"{DLQ}:1", "--json"))
     (replay,) = replayed["replayed"]
     assert replay["letters"] == [f"{DLQ}:0", f"{DLQ}:1"]
     assert len(await records_of(kafka, LISTINGS_EVENTS)) == 1
@@ -271,7 +280,7 @@ async def test_a_dropped_letter_is_resolved_and_goes_nowhere(
     await producer.send_all([dead(), dead(origin=(1, 5))])
     assert "1 dead letters dropped" in (await dlq("drop", f"{DLQ}:0")).out
     assert await open_ids(kafka) == {f"{DLQ}:1"}
-    with_resolved = (await dlq("ls", "--all", "--json")).json()
+    with_resolved = said(await dlq("ls", "--all", "--json"))
     states = {
         li["id"]: li["resolution"] and li["resolution"]["how"]
         for li in with_resolved["dead_letters"]
@@ -305,9 +314,9 @@ async def test_filters_select_exactly_what_they_say(
         ("--limit", "4"): {f"{DLQ}:0", f"{DLQ}:1", f"{DLQ}:2", images},
     }
     for filters, ids in expected.items():
-        found = (await dlq("ls", "--json", *filters)).json()["dead_letters"]
+        found = said(await dlq("ls", "--json", *filters))["dead_letters"]
         assert {letter["id"] for letter in found} == ids, filters
-    dropped = (await dlq("drop", "--step", "downloader.fetch", "--json")).json()
+    dropped = said(await dlq("drop", "--step", "downloader.fetch", "--json"))
     assert [letter["id"] for letter in dropped["dropped"]] == [f"{DLQ}:1"]
     assert await open_ids(kafka) == {f"{DLQ}:0", f"{DLQ}:2", images}
 

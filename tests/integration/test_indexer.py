@@ -13,8 +13,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.errors import GroupIdNotFound, NoError
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
-from shashin.index.manifest import HOURLY
 from shashin.index.repository import ModelRepository, StoredShard
+from shashin.index.tiers import HOURLY
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX, VECTORS_EMBEDDED
@@ -55,6 +55,16 @@ async def shards_of(repository: ModelRepository) -> list[StoredShard]:
     stored, unreadable = await repository.shards(MODEL, HOURLY)
     assert not unreadable
     return stored
+
+
+async def holds_rows(repository: ModelRepository, rows: int) -> bool:
+    """Whether the sealed shards have so many rows together."""
+    return sum(shard.manifest.rows for shard in await shards_of(repository)) == rows
+
+
+async def holds_one_shard(repository: ModelRepository) -> bool:
+    """Whether there is one sealed shard, and no more."""
+    return len(await shards_of(repository)) == 1
 
 
 async def test_a_vector_in_the_log_is_found_in_the_live_tier(
@@ -137,11 +147,7 @@ async def test_an_idle_bucket_is_sealed_and_survives_a_crash(
     indexer = await start_service("indexer", **settings)
     await producer.send_all([embedded(f"listing-{i}", photos=2) for i in range(10)])
 
-    async def sealed() -> bool:
-        shards = await shards_of(repository)
-        return sum(shard.manifest.rows for shard in shards) == 20
-
-    await until(sealed, "all rows are sealed")
+    await until(partial(holds_rows, repository, 20), "all rows are sealed")
     before = {s.manifest.shard_id: s.manifest for s in await shards_of(repository)}
     await indexer.kill()
     await indexer.start()
@@ -180,11 +186,7 @@ async def test_two_replicas_seal_the_same_shards(
     for batch in range(4):
         await producer.send_all([embedded(f"listing-{batch}-{i}", photos=3) for i in range(20)])
 
-    async def sealed() -> bool:
-        shards = await shards_of(repository)
-        return sum(shard.manifest.rows for shard in shards) == 240
-
-    await until(sealed, "all rows are sealed")
+    await until(partial(holds_rows, repository, 240), "all rows are sealed")
     for replica in (first, second):
         async with IndexClient(replica.grpc) as client:
             assert await client.finds("listing-3-19", photo=2)
@@ -219,10 +221,7 @@ async def test_without_offsets_and_disk_the_same_shards_exist_afterwards(
     indexer = await start_service("indexer", **settings)
     await producer.send_all([embedded(f"listing-{i}") for i in range(12)])
 
-    async def sealed(rows: int) -> bool:
-        return sum(shard.manifest.rows for shard in await shards_of(repository)) == rows
-
-    await until(lambda: sealed(12), "all rows are sealed")
+    await until(partial(holds_rows, repository, 12), "all rows are sealed")
     before = objects_in(tmp_path / "repository")
     await indexer.kill()
     await forget_offsets(kafka, f"indexer.{MODEL}")
@@ -230,7 +229,7 @@ async def test_without_offsets_and_disk_the_same_shards_exist_afterwards(
     await indexer.start()
     await indexer.until_ready()
     await producer.send_all([embedded("one-more")])
-    await until(lambda: sealed(13), "the new row is sealed as well")
+    await until(partial(holds_rows, repository, 13), "the new row is sealed as well")
     after = objects_in(tmp_path / "repository")
     assert before.items() <= after.items(), "no shard was written again, none is gone"
 
@@ -314,10 +313,7 @@ async def test_a_repository_that_is_away_is_waited_for_and_searches_go_on(
         assert await client.finds("lamp")
     folder.unlink()
 
-    async def sealed() -> bool:
-        return len(await shards_of(repository)) == 1
-
-    await until(sealed, "the shard is sealed once the repository is back")
+    await until(partial(holds_one_shard, repository), "it is sealed once the repository is back")
 
 
 async def test_a_disk_that_cannot_be_written_is_waited_for_and_loses_nothing(
@@ -331,10 +327,7 @@ async def test_a_disk_that_cannot_be_written_is_waited_for_and_loses_nothing(
     await until(lambda: "cannot be written" in indexer.log(), "it says what is wrong")
     work.unlink()
 
-    async def sealed() -> bool:
-        return len(await shards_of(repository)) == 1
-
-    await until(sealed, "the shard is sealed once the disk can be written")
+    await until(partial(holds_one_shard, repository), "it is sealed once the disk can be written")
 
 
 async def test_too_many_bad_records_stop_the_reader_and_searches_go_on(

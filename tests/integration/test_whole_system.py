@@ -21,7 +21,7 @@ from shashin.cli.demo_bad_input import bad_records
 from shashin.cli.events import REMOVED, SOLD, UPDATED, ListingAttributes
 from shashin.embedded.plan import INDEXER
 from shashin.errors import UserError
-from shashin.index.manifest import HOURLY, LIVE
+from shashin.index.tiers import HOURLY, LIVE
 from shashin.v1 import index_pb2, search_pb2
 from tests.integration.rendered_listings import RenderedListing, photo_of
 from tests.integration.running_system import (

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from shashin.cli.app import app
 from shashin.index.coverage import OffsetRange
-from shashin.index.manifest import HOURLY, INDEX_FILE, ROWS_FILE, Manifest, shard_id
+from shashin.index.manifest import INDEX_FILE, ROWS_FILE, Manifest, shard_id
 from shashin.index.pointer import PointedShard, Pointer
 from shashin.index.repository import ModelRepository, file_entry
 from shashin.index.rows import Row, RowAttributes
 from shashin.index.shard import NewRow, OpenShard
+from shashin.index.tiers import HOURLY
 from shashin.index.vector_index import HnswParameters
 from shashin.index.visibility import HiddenMap
 from shashin.objectstore.file import FileObjectStore
