@@ -208,10 +208,18 @@ async def test_sealed_shards_are_listed_shown_and_verified_and_a_changed_byte_is
 ) -> None:
     state = system.system.folder
     await system.until_sealed(system.corpus[0].listing_id)
-    listed = (await shashin("indexes", "ls", "--json", state=state)).document
-    assert listed
+    photos = sum(len(li.photos) for li in system.corpus)
+
+    async def all_served() -> list[dict[str, Any]] | None:
+        # Partitions are sealed one after the other, and served a moment after that.
+        found: list[dict[str, Any]] = (
+            await shashin("indexes", "ls", "--json", state=state)
+        ).document
+        served = all(shard["served"] for shard in found)
+        return found if served and sum(shard["rows"] for shard in found) >= photos else None
+
+    listed = await until(all_served, "every photo is in a shard that is served")
     assert {shard["tier"] for shard in listed} == {"hourly"}
-    assert sum(shard["rows"] for shard in listed) >= sum(len(li.photos) for li in system.corpus)
     largest = max(listed, key=lambda shard: int(shard["rows"]))
     assert largest["served"]
     assert largest["recall_at_10"] > 0.9
