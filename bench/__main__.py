@@ -17,11 +17,11 @@ from pathlib import Path
 from bench import measures
 from bench.figures import Figure
 from bench.workload import Workload, start
-from shashin.cli.console import complain, say, say_table, tell
-from shashin.cli.router_client import RouterClient
-from shashin.cli.system import System
+from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
 from shashin.kafka.producer import Producer
+from shashin.local.system import System
+from shashin.terminal.console import complain, say, say_table, tell
 
 LISTINGS = 120
 Measure = Callable[[Workload], Awaitable[dict[str, float]]]

@@ -12,11 +12,11 @@ import numpy as np
 
 from bench.figures import percentile
 from bench.workload import PHOTOS_EACH, Workload
-from shashin.index.messages import attributes_message
-from shashin.index.rows import NO_TIME, RowAttributes
+from shashin.codecs.events import attributes_message
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.rpc.channel import open_channel
+from shashin.shards.format.row import NO_TIME, RowAttributes
 from shashin.v1 import events_pb2, index_pb2, index_pb2_grpc
 
 DIMENSIONS = 128

@@ -8,15 +8,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from shashin.cli.console import Stages
-from shashin.cli.demo_catalogue import DemoListing, render_listings
-from shashin.cli.demo_plan import plan_stream
-from shashin.cli.demo_stream import Streamer, probed_listings
-from shashin.cli.events import LISTED, REMOVED, listing_event, record_of
-from shashin.cli.router_client import RouterClient, covered_records, embed
-from shashin.cli.system import System, UpOptions
+from shashin.client.listing_events import LISTED, REMOVED, listing_event, record_of
+from shashin.client.router import RouterClient, covered_records, embed
 from shashin.kafka.producer import Producer
+from shashin.local.system import System, UpOptions
+from shashin.terminal.console import Stages
 from shashin.v1 import events_pb2
+from shashin.workload.listings import DemoListing, render_listings
+from shashin.workload.plan import plan_stream
+from shashin.workload.stream import Streamer, probed_listings
 
 PHOTOS_EACH = 3
 SEED = 11

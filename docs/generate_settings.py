@@ -11,7 +11,7 @@ from types import UnionType
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from shashin.service.settings import ServiceSettings
+from shashin.runtime.settings import ServiceSettings
 
 PAGE = Path(__file__).with_name("settings.md")
 SERVICES = {

@@ -30,7 +30,11 @@ TORCH_PACKAGES = ("torch", "torchvision")
 def fingerprint() -> str:
     """Return what the environment depends on, as hex."""
     digest = hashlib.sha256(f"{sys.version_info[:2]} {BACKEND} {ROOT}".encode())
-    for path in (*sorted(LOCKS.glob("*.txt")), ROOT / "pyproject.toml"):
+    for path in (
+        *sorted(LOCKS.glob("*.txt")),
+        ROOT / "pyproject.toml",
+        ROOT / "catalogue/pyproject.toml",
+    ):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -104,7 +108,9 @@ def main() -> None:
         with telling("torch (on Linux with CUDA, 5.5 GB; UV_TORCH_BACKEND=cpu takes a small one)"):
             uv_install("--require-hashes", "--no-deps", "-r", str(LOCKS / "torch.txt"))
     with telling("shashin itself"):
-        uv_install("--no-deps", "--no-build-isolation", "--editable", ".")
+        uv_install(
+            "--no-deps", "--no-build-isolation", "--editable", ".", "--editable", "catalogue"
+        )
     STAMP.write_text(wanted)
     print("install: done", flush=True)
 

@@ -14,7 +14,7 @@ from shashin.kafka.consume import consume
 from shashin.kafka.producer import Producer
 from shashin.kafka.retry import until_done
 from shashin.kafka.topics import LISTINGS_EVENTS
-from shashin.service.runtime import Runtime, run_service
+from shashin.runtime.scope import Runtime, run_service
 
 
 async def serve(runtime: Runtime[DownloaderSettings]) -> None:

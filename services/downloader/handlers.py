@@ -19,7 +19,7 @@ from shashin.kafka.topics import (
     MAX_RECORD_BYTES,
     hidden_key,
 )
-from shashin.service.failpoints import failpoint
+from shashin.runtime.failpoints import failpoint
 from shashin.v1 import events_pb2
 
 VALIDATE, FETCH = "downloader.validate", "downloader.fetch"

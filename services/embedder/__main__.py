@@ -22,7 +22,7 @@ from shashin.model.embedder import PhotoEmbedder
 from shashin.model.loading import load_embedder
 from shashin.photos import SHORT_SIDE
 from shashin.rpc.server import grpc_server
-from shashin.service.runtime import Runtime, run_service
+from shashin.runtime.scope import Runtime, run_service
 from shashin.v1 import embed_pb2_grpc
 
 MODEL = "model"

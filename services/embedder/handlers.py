@@ -20,7 +20,7 @@ from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord, Outcome
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.photos import SHORT_SIDE, decode_photo
-from shashin.service.failpoints import failpoint
+from shashin.runtime.failpoints import failpoint
 from shashin.v1 import embed_pb2, embed_pb2_grpc, events_pb2
 
 PARSE, DECODE = "embedder.parse", "embedder.decode"

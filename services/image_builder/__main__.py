@@ -10,11 +10,11 @@ from faststream.kafka import KafkaBroker
 from services.image_builder.handlers import Builder
 from services.image_builder.rollout import PointerRollout
 from services.image_builder.settings import ImageBuilderSettings
-from shashin.index.repository import ModelRepository
 from shashin.kafka.retry import backoff_seconds
 from shashin.kafka.topics import INDEXES_SEALED
 from shashin.objectstore.open import open_object_store
-from shashin.service.runtime import Runtime, run_service, sleep_unless
+from shashin.repository.repository import ModelRepository
+from shashin.runtime.scope import Runtime, run_service, sleep_unless
 
 
 async def serve(runtime: Runtime[ImageBuilderSettings]) -> None:

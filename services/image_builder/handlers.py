@@ -10,11 +10,11 @@ from services.image_builder.plan import Candidate, plan_tier
 from services.image_builder.rollout import Rollout
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import PreconditionFailed, RepositoryError, ShashinError
-from shashin.index.repository import ModelRepository
-from shashin.index.tiers import PLANNED_TIERS
-from shashin.service.failpoints import failpoint
-from shashin.service.health import Health
-from shashin.service.logging import get_logger
+from shashin.repository.repository import ModelRepository
+from shashin.runtime.failpoints import failpoint
+from shashin.runtime.health import Health
+from shashin.runtime.logging import get_logger
+from shashin.tiers import PLANNED_TIERS
 
 PLANNED = "plan"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shashin.index.coverage import OffsetRange
-from shashin.index.pointer import PointedShard, Pointer
+from shashin.offsets.ranges import OffsetRange
+from shashin.repository.pointer import PointedShard, Pointer
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from shashin.index.pointer import Pointer
-from shashin.index.repository import ModelRepository
+from shashin.repository.pointer import Pointer
+from shashin.repository.repository import ModelRepository
 
 
 class Rollout(Protocol):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from shashin.service.settings import ServiceSettings
+from shashin.runtime.settings import ModelSettings
 
 
-class ImageBuilderSettings(ServiceSettings):
+class ImageBuilderSettings(ModelSettings):
     """What the image builder can be told."""
 
-    model_id: str = Field("demo-v1", description="Model whose shards are rolled out.")
     repository: str = Field(
         description="Model repository that is watched: file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER."
     )

@@ -9,14 +9,14 @@ import grpc
 
 from services.index_server.settings import IndexServerSettings
 from services.index_server.tier import TierFollower
-from shashin.index.endpoint import IndexEndpoint
-from shashin.index.hidden_follower import CONDITION, follow_hidden
-from shashin.index.repository import ModelRepository
-from shashin.index.served_shards import ServedShards
-from shashin.index.visibility import HiddenMap
 from shashin.objectstore.open import open_object_store
+from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
-from shashin.service.runtime import Runtime, run_service
+from shashin.runtime.scope import Runtime, run_service
+from shashin.serving.endpoint import IndexEndpoint
+from shashin.serving.hidden_follower import CONDITION, follow_hidden
+from shashin.serving.served_shards import ServedShards
+from shashin.shards.visibility import HiddenMap
 from shashin.v1 import index_pb2_grpc
 
 
@@ -32,8 +32,7 @@ async def serve(runtime: Runtime[IndexServerSettings]) -> None:
         searchers = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="search"))
         endpoint = IndexEndpoint(
             served,
-            model_id=settings.model_id,
-            dimensions=lambda: settings.dimensions,
+            space=settings.space,
             tier=settings.tier,
             executor=searchers,
         )

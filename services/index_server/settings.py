@@ -6,18 +6,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shashin.service.settings import ServiceSettings
+from shashin.runtime.settings import ModelSpaceSettings
 
 
-class IndexServerSettings(ServiceSettings):
+class IndexServerSettings(ModelSpaceSettings):
     """What the index server can be told."""
 
     grpc_host: str = Field("127.0.0.1", description="Address that IndexService listens on.")
     grpc_port: int = Field(
         0, ge=0, le=65535, description="Port of IndexService; 0 takes a free one."
     )
-    model_id: str = Field("demo-v1", description="Model whose shards are served.")
-    dimensions: int = Field(128, ge=1, le=8192, description="Length of that model's vectors.")
     tier: str = Field("hourly", description="Tier whose pointer is followed.")
     repository: str = Field(
         description="Model repository that shards come from: file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER."

@@ -17,15 +17,15 @@ from pathlib import Path
 from services.index_server import metrics
 from services.index_server.settings import IndexServerSettings
 from shashin.errors import RepositoryError, ShashinError
-from shashin.index.pointer import PointedShard, Pointer
-from shashin.index.repository import ModelRepository
-from shashin.index.served_shards import ServedShards
-from shashin.index.shard import SealedShard
 from shashin.kafka.retry import backoff_seconds
-from shashin.service.failpoints import failpoint
-from shashin.service.health import Health, Heartbeat
-from shashin.service.logging import get_logger
-from shashin.service.runtime import sleep_unless
+from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.repository import ModelRepository
+from shashin.runtime.failpoints import failpoint
+from shashin.runtime.health import Health, Heartbeat
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import sleep_unless
+from shashin.serving.served_shards import ServedShards
+from shashin.shards.sealed_shard import SealedShard
 
 POINTER = "pointer"
 

@@ -13,19 +13,19 @@ from services.indexer.release import IndexServers
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings
 from shashin.discovery.file import FileDiscovery
-from shashin.index.endpoint import IndexEndpoint
-from shashin.index.hidden_follower import CONDITION, follow_hidden
-from shashin.index.repository import ModelRepository
-from shashin.index.served_shards import ServedShards
-from shashin.index.tiers import LIVE
-from shashin.index.visibility import HiddenMap
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
 from shashin.kafka.retry import until_done
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.objectstore.open import open_object_store
+from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
-from shashin.service.runtime import Runtime, run_service
+from shashin.runtime.scope import Runtime, run_service
+from shashin.serving.endpoint import IndexEndpoint
+from shashin.serving.hidden_follower import CONDITION, follow_hidden
+from shashin.serving.served_shards import ServedShards
+from shashin.shards.visibility import HiddenMap
+from shashin.tiers import LIVE
 from shashin.v1 import index_pb2_grpc
 
 
@@ -65,8 +65,7 @@ async def serve(runtime: Runtime[IndexerSettings]) -> None:
         stack.push_async_callback(servers.close)
         endpoint = IndexEndpoint(
             served,
-            model_id=settings.model_id,
-            dimensions=lambda: settings.dimensions,
+            space=settings.space,
             tier=LIVE,
             executor=searchers,
             positions=live.positions,

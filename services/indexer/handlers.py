@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 from services.indexer import metrics
 from services.indexer.partition import ParsedRecord
+from shashin.codecs.events import new_rows_of, parse_embedded
 from shashin.errors import RecordError
-from shashin.index.messages import new_rows_of, parse_embedded
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import LISTINGS_HIDDEN, hidden_key
+from shashin.model_space import ModelSpace
 from shashin.v1 import events_pb2
 
 
@@ -27,17 +28,17 @@ class ParsedBatch:
     dead_letters: list[DeadLetter] = field(default_factory=list)
 
 
-def parse_batch(records: Sequence[InRecord], *, model_id: str, dimensions: int) -> ParsedBatch:
+def parse_batch(records: Sequence[InRecord], space: ModelSpace) -> ParsedBatch:
     """Parse records; one that cannot be used adds no rows and becomes a dead letter."""
     batch = ParsedBatch()
     for record in records:
         rows = []
         try:
             message = parse_embedded(record)
-            if message.model_id != model_id:
+            if message.model_id != space.model_id:
                 metrics.SKIPPED.inc()
             else:
-                rows = new_rows_of(message, dimensions, record=record)
+                rows = new_rows_of(message, space.dimensions, record=record)
                 # A version without a photo replaces nothing: the older ones stay searchable.
                 if message.version > 1 and rows:
                     batch.superseding[record.offset] = superseded(message)

@@ -15,12 +15,6 @@ from services.indexer.release import IndexServers, due_for_release
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings, parse_partitions
 from shashin.errors import RepositoryError, TooManyDeadLetters, UserError
-from shashin.index.coverage import OffsetRange, Position
-from shashin.index.repository import ModelRepository, StoredShard
-from shashin.index.served_shards import ServedShards
-from shashin.index.shard import OpenShard, SealedShard, Shard
-from shashin.index.tiers import HOURLY
-from shashin.index.vector_index import HnswParameters
 from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
@@ -28,10 +22,18 @@ from shashin.kafka.records import InRecord
 from shashin.kafka.retry import until_done
 from shashin.kafka.settling import RecentRecords, stand_still
 from shashin.kafka.topics import VECTORS_EMBEDDED
-from shashin.service.failpoints import failpoint
-from shashin.service.health import Health, Heartbeat
-from shashin.service.logging import get_logger
-from shashin.service.runtime import sleep_unless
+from shashin.offsets.coverage import Position
+from shashin.offsets.ranges import OffsetRange
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.runtime.failpoints import failpoint
+from shashin.runtime.health import Health, Heartbeat
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import sleep_unless
+from shashin.serving.served_shards import ServedShards
+from shashin.shards.open_shard import OpenShard
+from shashin.shards.sealed_shard import SealedShard
+from shashin.shards.shard import Shard
+from shashin.tiers import HOURLY
 
 CAUGHT_UP = "live tier"
 ROOM = "room for rows"
@@ -62,6 +64,7 @@ class LiveTier:
         self._health = health
         self._stopping = stopping
         self._rules = settings.cut_rules()
+        self._kind = settings.kind()
         self._wanted = parse_partitions(settings.partitions)
         """Partitions to index; None for all that there are."""
         self._partitions: dict[int, PartitionState] = {}
@@ -135,8 +138,8 @@ class LiveTier:
                 horizon_offset=start.horizon_offset,
                 from_offset=start.from_offset,
                 rules=self._rules,
-                dimensions=self._settings.dimensions,
-                parameters=HnswParameters(),
+                space=self._settings.space,
+                kind=self._kind,
                 hidden=self._served.hidden,
             )
         log.info("going on", offsets={p: s.from_offset for p, s in found.items()})
@@ -237,9 +240,7 @@ class LiveTier:
         return True
 
     async def _apply(self, state: PartitionState, records: Sequence[InRecord]) -> None:
-        batch = parse_batch(
-            records, model_id=self._settings.model_id, dimensions=self._settings.dimensions
-        )
+        batch = parse_batch(records, self._settings.space)
         await self._give_up(records, batch.dead_letters)
         for step in state.steps(batch.records):
             match step:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from shashin.index.coverage import Position
-from shashin.index.cut import CutReason, CutRules, OpenRange, cut_before, cut_when_idle
-from shashin.index.shard import NewRow, OpenShard
-from shashin.index.vector_index import HnswParameters
-from shashin.index.visibility import HiddenMap
+from shashin.model_space import ModelSpace
+from shashin.offsets.coverage import Position
+from shashin.offsets.cut import CutReason, CutRules, OpenRange, cut_before, cut_when_idle
+from shashin.shards.format.row import NewRow
+from shashin.shards.kinds.protocol import GrowingKind
+from shashin.shards.open_shard import OpenShard
+from shashin.shards.visibility import HiddenMap
 
 
 @dataclass(frozen=True)
@@ -47,22 +49,20 @@ class PartitionState:
         horizon_offset: int,
         from_offset: int,
         rules: CutRules,
-        dimensions: int,
-        parameters: HnswParameters,
+        space: ModelSpace,
+        kind: GrowingKind,
         hidden: HiddenMap,
     ) -> None:
         self.partition = partition
         self.horizon_offset = horizon_offset
         self._rules = rules
-        self._dimensions = dimensions
-        self._parameters = parameters
+        self._space = space
+        self._kind = kind
         self._hidden = hidden
         self.open = self._new_shard(from_offset)
 
     def _new_shard(self, from_offset: int) -> OpenShard:
-        return OpenShard(
-            self.partition, from_offset, self._dimensions, self._parameters, self._hidden
-        )
+        return OpenShard(self.partition, from_offset, self._space, self._kind, self._hidden)
 
     def position(self) -> Position:
         """Return what of the partition has to be covered."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from shashin.index.coverage import OffsetRange, Position, coverage, merge_ranges
+from shashin.offsets.coverage import Position, coverage
+from shashin.offsets.ranges import OffsetRange, merge_ranges
 
 
 @dataclass(frozen=True)

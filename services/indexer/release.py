@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import grpc
 
 from shashin.discovery.protocol import Discovery, Endpoint
-from shashin.index.coverage import OffsetRange, Position, coverage
-from shashin.index.shard import Shard
+from shashin.offsets.coverage import Position, coverage
+from shashin.offsets.ranges import OffsetRange
 from shashin.rpc.channel import open_channel
-from shashin.service.logging import get_logger
+from shashin.runtime.logging import get_logger
+from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2, index_pb2_grpc
 
 log = get_logger(__name__)

@@ -7,30 +7,22 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import asdict
 from pathlib import Path
 
 from services.indexer import metrics
 from shashin.errors import DiskUnavailable, ObjectStoreError
-from shashin.index.cut import CutReason
-from shashin.index.manifest import (
-    INDEX_FILE,
-    MANIFEST_FILE,
-    ROWS_FILE,
-    Manifest,
-    shard_folder,
-    shard_id,
-)
-from shashin.index.repository import ModelRepository, file_entry
-from shashin.index.shard import OpenShard
-from shashin.index.tiers import HOURLY
-from shashin.index.vector_index import INDEX_KIND, METRIC, STORED_TYPE
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.retry import until_done
 from shashin.kafka.topics import INDEXES_SEALED
-from shashin.service.failpoints import failpoint
-from shashin.service.health import Heartbeat
-from shashin.service.logging import get_logger
+from shashin.offsets.cut import CutReason
+from shashin.repository.repository import ModelRepository
+from shashin.runtime.failpoints import failpoint
+from shashin.runtime.health import Heartbeat
+from shashin.runtime.logging import get_logger
+from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
+from shashin.shards.format.shard_id import shard_folder, shard_id
+from shashin.shards.open_shard import OpenShard
+from shashin.tiers import HOURLY
 from shashin.v1 import events_pb2
 
 log = get_logger(__name__)
@@ -91,8 +83,7 @@ class Sealer:
             await sealed(shard)
 
     async def _seal(self, shard: OpenShard, reason: CutReason, beat: Heartbeat) -> bool:
-        source = shard.ranges[0]
-        identity = shard_id(self._model_id, HOURLY, source)
+        identity = shard_id(self._model_id, HOURLY, shard.ranges)
         folder = self._work_folder / identity
         manifest = await until_done(
             f"write shard {identity}",
@@ -135,39 +126,16 @@ class Sealer:
     ) -> Manifest:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(
-                self._executor, self._write, shard, identity, reason, folder
-            )
+            return await loop.run_in_executor(self._executor, self._write, shard, reason, folder)
         except OSError as error:
             raise DiskUnavailable(
                 f"shard {identity} cannot be written to {folder}: {error.strerror or error}"
             ) from error
 
-    def _write(self, shard: OpenShard, identity: str, reason: CutReason, folder: Path) -> Manifest:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        shard.write(folder)
-        recall = shard.recall_at_10()
-        if recall is not None:
-            metrics.RECALL.set(recall)
-        if shard.bucket_start is None:
-            raise AssertionError(f"{identity} was cut without a record")
-        return Manifest(
-            shard_id=identity,
-            tier=HOURLY,
-            bucket_start=shard.bucket_start,
-            bucket_seconds=self._bucket_seconds,
-            model_id=self._model_id,
-            dimensions=shard.dimensions,
-            metric=METRIC,
-            stored_type=STORED_TYPE,
-            index_kind=INDEX_KIND,
-            index_parameters=asdict(shard.parameters),
-            rows=shard.rows,
-            listings=shard.listings,
-            files=(file_entry(folder / INDEX_FILE), file_entry(folder / ROWS_FILE)),
-            source_ranges=shard.ranges,
-            cut_reason=reason.value,
-            recall_at_10=recall,
-            created_at=time.time(),
+    def _write(self, shard: OpenShard, reason: CutReason, folder: Path) -> Manifest:
+        manifest = shard.write(
+            folder, tier=HOURLY, bucket_seconds=self._bucket_seconds, reason=reason.value
         )
+        if manifest.recall_at_10 is not None:
+            metrics.RECALL.set(manifest.recall_at_10)
+        return manifest

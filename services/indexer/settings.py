@@ -6,21 +6,20 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from shashin.index.cut import CutRules
 from shashin.kafka.settings import ConsumerSettings
+from shashin.offsets.cut import CutRules
+from shashin.runtime.settings import ModelSpaceSettings
+from shashin.shards.kinds.protocol import GrowingKind
+from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind, kind_names
 
 
-class IndexerSettings(ConsumerSettings):
+class IndexerSettings(ConsumerSettings, ModelSpaceSettings):
     """What the indexer can be told."""
 
     grpc_host: str = Field("127.0.0.1", description="Address that IndexService listens on.")
     grpc_port: int = Field(
         0, ge=0, le=65535, description="Port of IndexService; 0 takes a free one."
     )
-    model_id: str = Field(
-        "demo-v1", description="Model whose vectors are indexed; records of others are left alone."
-    )
-    dimensions: int = Field(128, ge=1, le=8192, description="Length of that model's vectors.")
     repository: str = Field(
         description="Model repository that shards are sealed into: file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER."
     )
@@ -36,6 +35,11 @@ class IndexerSettings(ConsumerSettings):
         ge=0,
         description="Seconds after a bucket's end at which an idle partition is cut; has to exceed "
         "the difference between the clocks of broker and indexer.",
+    )
+    index_kind: str = Field(
+        DEFAULT_KIND,
+        description=f"Kind of index that shards are built with: {' or '.join(kind_names())}; the "
+        "same for all replicas.",
     )
     row_limit: int = Field(
         500_000,
@@ -60,11 +64,22 @@ class IndexerSettings(ConsumerSettings):
         "moved meanwhile, and then says that its answer is not complete.",
     )
 
+    @field_validator("index_kind")
+    @classmethod
+    def _index_kind_is_known(cls, value: str) -> str:
+        if value not in kind_names():
+            raise ValueError(f"expected {' or '.join(kind_names())}")
+        return value
+
     @field_validator("partitions")
     @classmethod
     def _partitions_parse(cls, value: str) -> str:
         parse_partitions(value)
         return value
+
+    def kind(self) -> GrowingKind:
+        """Return the kind of index that open shards have."""
+        return growing_kind(self.index_kind)
 
     def cut_rules(self) -> CutRules:
         """Return the rules by which buckets are cut."""

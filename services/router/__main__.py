@@ -9,21 +9,20 @@ import grpc
 from services.router.answer_coverage import KnownPositions
 from services.router.embedding import Embedding
 from services.router.endpoints import EndpointWatch
-from services.router.fan_out import Fleet
 from services.router.handlers import SearchHandlers
 from services.router.locate import Locator
 from services.router.search import Searcher
 from services.router.settings import RouterSettings
 from shashin.discovery.file import FileDiscovery
 from shashin.rpc.server import grpc_server
-from shashin.service.runtime import Runtime, run_service
+from shashin.runtime.scope import Runtime, run_service
+from shashin.serving.fleet import Fleet
 from shashin.v1 import search_pb2_grpc
 
 
 async def serve(runtime: Runtime[RouterSettings]) -> None:
     """Run the router until SIGTERM."""
     settings = runtime.settings
-    model_id, dimensions = settings.model_id, settings.dimensions
     positions = KnownPositions()
     async with AsyncExitStack() as stack:
         fleet = Fleet()
@@ -34,8 +33,7 @@ async def serve(runtime: Runtime[RouterSettings]) -> None:
             positions,
             runtime.health,
             runtime.stopping,
-            model_id=model_id,
-            dimensions=dimensions,
+            space=settings.space,
             discovery_seconds=settings.discovery_seconds,
             describe_seconds=settings.describe_seconds,
         )
@@ -43,19 +41,17 @@ async def serve(runtime: Runtime[RouterSettings]) -> None:
             Searcher(
                 fleet,
                 positions,
-                Embedding(fleet, model_id, dimensions),
-                model_id=model_id,
-                dimensions=dimensions,
+                Embedding(fleet, settings.space),
+                space=settings.space,
                 deadline_ms=settings.deadline_ms,
             ),
             Locator(
                 fleet,
-                model_id=model_id,
-                dimensions=dimensions,
+                space=settings.space,
                 deadline_ms=settings.deadline_ms,
             ),
             watch,
-            model_id=model_id,
+            model_id=settings.model_id,
         )
 
         def add(server: grpc.aio.Server) -> None:
@@ -69,7 +65,7 @@ async def serve(runtime: Runtime[RouterSettings]) -> None:
                 drain_seconds=settings.drain_seconds,
             )
         )
-        runtime.log.info("serving", grpc_port=port, model_id=model_id)
+        runtime.log.info("serving", grpc_port=port, model_id=settings.model_id)
         await runtime.run_until_stopped(watch.follow_discovery(), watch.describe())
 
 

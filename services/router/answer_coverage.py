@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from shashin.index.coverage import OffsetRange, Position, coverage
+from shashin.offsets.coverage import Position, coverage
+from shashin.offsets.ranges import OffsetRange
 
 
 @dataclass(frozen=True)

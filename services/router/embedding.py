@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from services.router import metrics
 from services.router.deadline import Deadline
-from services.router.fan_out import Fleet, Peer
 from services.router.queries import unit_length
 from shashin.discovery.protocol import Endpoint
 from shashin.errors import (
@@ -21,6 +20,8 @@ from shashin.errors import (
     ShashinError,
     WrongModelRequested,
 )
+from shashin.model_space import ModelSpace
+from shashin.serving.fleet import Fleet, Peer
 from shashin.v1 import embed_pb2
 
 _PHOTO_ERRORS = {error.__name__: error for error in PhotoError.__subclasses__()}
@@ -29,10 +30,9 @@ _PHOTO_ERRORS = {error.__name__: error for error in PhotoError.__subclasses__()}
 class Embedding:
     """Asks the embedders in turn; one that cannot answer is passed over."""
 
-    def __init__(self, fleet: Fleet, model_id: str, dimensions: int) -> None:
+    def __init__(self, fleet: Fleet, space: ModelSpace) -> None:
         self._fleet = fleet
-        self._model_id = model_id
-        self._dimensions = dimensions
+        self._space = space
         self._turn = itertools.count()
         self._wrong: dict[Endpoint, str] = {}
         """What embedders of another model said last; they are asked after all others."""
@@ -81,9 +81,11 @@ class Embedding:
     ) -> npt.NDArray[np.float32] | None:
         vector = np.frombuffer(answer.vectors, dtype=np.uint8)
         wrong = None
-        if answer.model_id != self._model_id:
+        if answer.model_id != self._space.model_id:
             wrong = f"model {answer.model_id!r}"
-        elif answer.dimensions != self._dimensions or len(vector) != 4 * self._dimensions:
+        elif (
+            answer.dimensions != self._space.dimensions or len(vector) != 4 * self._space.dimensions
+        ):
             wrong = f"{answer.dimensions} dimensions in {len(vector)} bytes"
         else:
             floats = vector.view("<f4").astype(np.float64)[None, :]
@@ -99,10 +101,10 @@ class Embedding:
         if failed:
             # The right one may come back, so a retry can help.
             return NoEndpoint(
-                f"no embedder of {self._model_id!r} answers: {'; '.join(failed)}; {wrong}"
+                f"no embedder of {self._space.model_id!r} answers: {'; '.join(failed)}; {wrong}"
             )
         return WrongModelRequested(
-            f"{wrong}; the router searches model {self._model_id!r} with {self._dimensions} "
+            f"{wrong}; the router searches model {self._space.model_id!r} with {self._space.dimensions} "
             "dimensions: let embedder and router have the same model"
         )
 

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 from services.router import metrics
 from services.router.answer_coverage import AnswerCoverage, KnownPositions, answer_coverage, joined
-from services.router.fan_out import Fleet, Peer, ask_all
-from services.router.reports import positions_in, ranges_in
+from shashin.codecs.ranges import positions_in, ranges_in
 from shashin.discovery.protocol import Discovery, Endpoint
 from shashin.errors import ShashinError
-from shashin.index.coverage import OffsetRange, Position, merge_ranges
-from shashin.service.health import Health
-from shashin.service.logging import get_logger
-from shashin.service.runtime import sleep_unless
+from shashin.model_space import ModelSpace
+from shashin.offsets.coverage import Position
+from shashin.offsets.ranges import OffsetRange, merge_ranges
+from shashin.runtime.health import Health
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import sleep_unless
+from shashin.serving.fleet import Fleet, Peer, ask_all
 from shashin.v1 import index_pb2
 
 CONDITION = "index endpoints"
@@ -58,8 +60,7 @@ class EndpointWatch:
         health: Health,
         stopping: asyncio.Event,
         *,
-        model_id: str,
-        dimensions: int,
+        space: ModelSpace,
         discovery_seconds: float,
         describe_seconds: float,
     ) -> None:
@@ -68,8 +69,7 @@ class EndpointWatch:
         self._positions = positions
         self._health = health
         self._stopping = stopping
-        self._model_id = model_id
-        self._dimensions = dimensions
+        self._space = space
         self._discovery_seconds = discovery_seconds
         self._describe_seconds = describe_seconds
         self._states: dict[Endpoint, EndpointState] = {}
@@ -124,7 +124,7 @@ class EndpointWatch:
                 peers,
                 lambda peer: peer.index.Describe(index_pb2.DescribeRequest(), timeout=timeout),
                 method="Describe",
-                model_id=self._model_id,
+                model_id=self._space.model_id,
                 check=self._fault,
             )
             tiers = {peer.endpoint: peer.tier for peer in peers}
@@ -138,11 +138,11 @@ class EndpointWatch:
         self._publish()
 
     def _fault(self, answer: index_pb2.DescribeResponse) -> str | None:
-        if answer.dimensions == self._dimensions:
+        if answer.dimensions == self._space.dimensions:
             return None
         return (
             f"it holds vectors of {answer.dimensions} dimensions; SHASHIN_DIMENSIONS of the router "
-            f"is {self._dimensions}"
+            f"is {self._space.dimensions}"
         )
 
     def _log_changes(self, states: Mapping[Endpoint, EndpointState]) -> None:

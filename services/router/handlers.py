@@ -9,11 +9,11 @@ import grpc
 
 from services.router.answer_coverage import AnswerCoverage
 from services.router.endpoints import EndpointWatch
-from services.router.fan_out import Failure
 from services.router.locate import Locator
 from services.router.queries import Query
 from services.router.search import SearchAnswer, Searcher
-from shashin.index.messages import range_messages
+from shashin.codecs.ranges import range_messages
+from shashin.serving.fleet import Failure
 from shashin.v1 import search_pb2, search_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]

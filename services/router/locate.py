@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.router.deadline import Deadline
-from services.router.fan_out import Failure, Fleet, nobody_answered
 from services.router.lookup import FoundListing, checked_ids, look_up
+from shashin.model_space import ModelSpace
+from shashin.serving.fleet import Failure, Fleet, nobody_answered
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,9 @@ class Located:
 class Locator:
     """Looks listings up on the endpoints of one model."""
 
-    def __init__(self, fleet: Fleet, *, model_id: str, dimensions: int, deadline_ms: int) -> None:
+    def __init__(self, fleet: Fleet, *, space: ModelSpace, deadline_ms: int) -> None:
         self._fleet = fleet
-        self._model_id = model_id
-        self._dimensions = dimensions
+        self._space = space
         self._deadline_seconds = deadline_ms / 1000
 
     async def locate(self, listing_ids: Sequence[str], caller_seconds: float | None) -> Located:
@@ -46,8 +46,7 @@ class Locator:
             found, failures = await look_up(
                 peers,
                 ids,
-                model_id=self._model_id,
-                dimensions=self._dimensions,
+                space=self._space,
                 with_vectors=False,
                 deadline=deadline,
             )

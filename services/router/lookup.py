@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from services.router.deadline import Deadline
-from services.router.fan_out import WRONG_MODEL, Failure, Peer, Round, ask_all, nobody_answered
 from services.router.queries import GREATEST_LISTINGS, check_listing_id, unit_length
 from shashin.errors import InvalidQuery, ListingNotFound, NoEndpoint
-from shashin.index.tiers import freshest_first
+from shashin.model_space import ModelSpace
+from shashin.serving.fleet import WRONG_MODEL, Failure, Peer, Round, ask_all, nobody_answered
+from shashin.tiers import freshest_first
 from shashin.v1 import index_pb2
 
 GREATEST_QUERIES = 64
@@ -75,8 +76,7 @@ async def look_up(
     peers: Sequence[Peer],
     listing_ids: Sequence[str],
     *,
-    model_id: str,
-    dimensions: int,
+    space: ModelSpace,
     with_vectors: bool,
     deadline: Deadline,
 ) -> tuple[dict[str, FoundListing], list[Failure]]:
@@ -87,8 +87,10 @@ async def look_up(
         DeadlineExceeded: when none answers in time.
     """
     request = index_pb2.LookupRequest(
-        model_id=model_id, listing_ids=listing_ids, with_vectors=with_vectors
+        model_id=space.model_id, listing_ids=listing_ids, with_vectors=with_vectors
     )
+
+    dimensions = space.dimensions
 
     def fault(answer: index_pb2.LookupResponse) -> str | None:
         if with_vectors and any(len(row.vector) != 4 * dimensions for row in answer.rows):
@@ -102,7 +104,7 @@ async def look_up(
         peers,
         lambda peer: peer.index.Lookup(request, timeout=deadline.left()),
         method="Lookup",
-        model_id=model_id,
+        model_id=space.model_id,
         check=fault,
     )
     if not asked.answers:

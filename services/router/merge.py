@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from shashin.index.tiers import age_of
+from shashin.tiers import age_of
 
 
 @dataclass(frozen=True)

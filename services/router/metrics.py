@@ -11,11 +11,6 @@ SEARCH_SECONDS = Histogram(
     ["stage"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5),
 )
-FAILED_CALLS = Counter(
-    "shashin_router_failed_calls",
-    "Calls to index endpoints that failed, by gRPC status.",
-    ["method", "tier", "status"],
-)
 FAILED_EMBEDS = Counter(
     "shashin_router_failed_embeds",
     "Calls to embedders that failed for a reason other than the photo, by gRPC status.",

@@ -20,21 +20,15 @@ from services.router import metrics
 from services.router.answer_coverage import AnswerCoverage, KnownPositions, answer_coverage, joined
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
-from services.router.fan_out import (
-    Failure,
-    Fleet,
-    Peer,
-    Round,
-    ask_all,
-    nobody_answered,
-)
 from services.router.lookup import look_up, queries_of
 from services.router.merge import EndpointHits, MergedHit, merge, unsettled
 from services.router.queries import Query, checked, query_vector
-from services.router.reports import positions_in, ranges_in
+from shashin.codecs.ranges import positions_in, ranges_in
 from shashin.discovery.protocol import Endpoint
-from shashin.index.coverage import Position
-from shashin.service.failpoints import failpoint
+from shashin.model_space import ModelSpace
+from shashin.offsets.coverage import Position
+from shashin.runtime.failpoints import failpoint
+from shashin.serving.fleet import Failure, Fleet, Peer, Round, ask_all, nobody_answered
 from shashin.v1 import events_pb2, index_pb2
 
 GREATEST_ASKED = 1000
@@ -117,15 +111,13 @@ class Searcher:
         positions: KnownPositions,
         embedding: Embedding,
         *,
-        model_id: str,
-        dimensions: int,
+        space: ModelSpace,
         deadline_ms: int,
     ) -> None:
         self._fleet = fleet
         self._positions = positions
         self._embedding = embedding
-        self._model_id = model_id
-        self._dimensions = dimensions
+        self._space = space
         self._deadline_seconds = deadline_ms / 1000
         self._seconds = {
             stage: metrics.SEARCH_SECONDS.labels(stage)
@@ -186,15 +178,14 @@ class Searcher:
         self, query: Query, peers: Sequence[Peer], deadline: Deadline, gathered: _Gathered
     ) -> npt.NDArray[np.float32]:
         if query.vector is not None:
-            return query_vector(query.vector, self._dimensions)
+            return query_vector(query.vector, self._space.dimensions)
         if query.photo is not None:
             return await self._embedding.query_of(query.photo, deadline)
         assert query.listing_id is not None
         found, failures = await look_up(
             peers,
             [query.listing_id],
-            model_id=self._model_id,
-            dimensions=self._dimensions,
+            space=self._space,
             with_vectors=True,
             deadline=deadline,
         )
@@ -216,9 +207,9 @@ class Searcher:
         while asking:
             started = time.perf_counter()
             request = index_pb2.IndexSearchRequest(
-                model_id=self._model_id,
+                model_id=self._space.model_id,
                 queries=packed,
-                dimensions=self._dimensions,
+                dimensions=self._space.dimensions,
                 k=count,
                 filter=query.row_filter,
             )
@@ -254,7 +245,7 @@ class Searcher:
             peers,
             lambda peer: peer.index.Search(request, timeout=deadline.left()),
             method="Search",
-            model_id=self._model_id,
+            model_id=self._space.model_id,
             check=lambda answer: fault_of(answer.hits, queries),
         )
 

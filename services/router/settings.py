@@ -6,20 +6,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shashin.service.settings import ServiceSettings
+from shashin.runtime.settings import ModelSpaceSettings
 
 
-class RouterSettings(ServiceSettings):
+class RouterSettings(ModelSpaceSettings):
     """What the router can be told."""
 
     grpc_host: str = Field("127.0.0.1", description="Address that SearchService listens on.")
     grpc_port: int = Field(
         0, ge=0, le=65535, description="Port of SearchService; 0 takes a free one."
     )
-    model_id: str = Field(
-        "demo-v1", min_length=1, description="Active model: only its endpoints are searched."
-    )
-    dimensions: int = Field(128, ge=1, le=8192, description="Length of that model's vectors.")
     discovery: Path = Field(description="File that names the ready endpoints.")
     deadline_ms: int = Field(
         1000,

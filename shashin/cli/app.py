@@ -8,9 +8,12 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shashin.cli import coverage, demo, dlq, indexes, kafka, model, publish, search, up
-from shashin.cli.console import complain
+from shashin.cli import coverage, indexes, kafka, model, publish, up
+from shashin.cli.demo import command as demo
+from shashin.cli.dlq import command as dlq
+from shashin.cli.search import command as search
 from shashin.errors import ShashinError, UserError
+from shashin.terminal.console import complain
 
 USER_ERROR, FAILURE = 2, 1
 """Exit codes: the command was given something wrong; something went wrong."""

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from shashin.cli.console import say, say_json, say_table
-from shashin.cli.options import DEFAULT_STATE, JsonOption, RouterOption, StateOption, run
-from shashin.cli.router_client import RouterClient
-from shashin.cli.search import coverage_document, coverage_line
-from shashin.cli.system import System
+from shashin.cli.options import DEFAULT_STATE, JsonOption, RouterOption, StateOption
+from shashin.client.coverage_text import coverage_document, coverage_line
+from shashin.client.router import RouterClient
+from shashin.local.system import System
+from shashin.terminal.console import say, say_json, say_table
+from shashin.terminal.run import run
 from shashin.v1 import search_pb2
 
 

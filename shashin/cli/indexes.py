@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from shashin.cli.console import Stages, megabytes, say, say_json, say_table
-from shashin.cli.options import DEFAULT_STATE, JsonOption, StateOption, run
-from shashin.cli.system import System
-from shashin.errors import RepositoryError, ShashinError, UserError
-from shashin.index.coverage import OffsetRange, Position, coverage
-from shashin.index.manifest import MANIFEST_FILE, Manifest
-from shashin.index.repository import ModelRepository, StoredShard
-from shashin.index.shard import SealedShard
-from shashin.objectstore.open import open_object_store
+from shashin.cli.options import DEFAULT_STATE, JsonOption, StateOption
+from shashin.errors import ShashinError, UserError
+from shashin.local.system import System
+from shashin.repository.contents import Contents, arrangement_problems, read_contents
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.shards.format.manifest import Manifest
+from shashin.shards.sealed_shard import SealedShard
+from shashin.terminal.console import Stages, megabytes, say, say_json, say_table
+from shashin.terminal.run import run
 
 app = typer.Typer(no_args_is_help=True, help="The shards in the model repository.")
 
@@ -34,52 +33,6 @@ RepositoryOption = Annotated[
         help="Another model repository than the one in the state folder: file:///FOLDER.",
     ),
 ]
-
-
-@dataclass
-class Contents:
-    """What the repository holds."""
-
-    shards: list[StoredShard] = field(default_factory=list)
-    unreadable: list[RepositoryError] = field(default_factory=list)
-    pointed: dict[tuple[str, str], set[str]] = field(default_factory=dict)
-    """(model, tier) to the ids of the shards that its pointer names."""
-    without_manifest: list[str] = field(default_factory=list)
-    """Folders that no manifest vouches for: garbage, or an upload under way."""
-
-
-async def read_contents(uri: str) -> tuple[ModelRepository, Contents]:
-    """Return the repository and everything in it."""
-    store = open_object_store(uri)
-    repository = ModelRepository(store)
-    contents = Contents()
-    folders: dict[str, set[str]] = defaultdict(set)
-    tiers: set[tuple[str, str]] = set()
-    for info in await store.list_objects("indexes/"):
-        parts = info.key.split("/")
-        if len(parts) == 6:
-            tiers.add((parts[1], parts[2]))
-            folders["/".join(parts[:5])].add(parts[5])
-    for info in await store.list_objects("serving/"):
-        parts = info.key.split("/")
-        if len(parts) == 3 and parts[2].endswith(".json"):
-            tiers.add((parts[1], parts[2].removesuffix(".json")))
-    for model_id, tier in sorted(tiers):
-        shards, unreadable = await repository.shards(model_id, tier)
-        contents.shards += shards
-        contents.unreadable += unreadable
-        try:
-            pointer, _ = await repository.read_pointer(model_id, tier)
-        except RepositoryError as error:
-            contents.unreadable.append(error)
-        else:
-            contents.pointed[model_id, tier] = (
-                {shard.shard_id for shard in pointer.shards} if pointer else set()
-            )
-    contents.without_manifest = sorted(
-        folder for folder, names in folders.items() if MANIFEST_FILE not in names
-    )
-    return repository, contents
 
 
 @app.command(epilog="Example:  shashin indexes ls --json")
@@ -205,57 +158,6 @@ async def _shard_problems(
             f"{manifest.shard_id}: its files hold {rows} rows; its manifest says {manifest.rows}"
         ]
     return []
-
-
-def arrangement_problems(contents: Contents) -> list[str]:
-    """Return what is wrong with how the shards lie to each other and to the pointers."""
-    problems = []
-    by_tier: dict[tuple[str, str], list[Manifest]] = defaultdict(list)
-    by_model: dict[str, list[OffsetRange]] = defaultdict(list)
-    for stored in contents.shards:
-        manifest = stored.manifest
-        by_tier[manifest.model_id, manifest.tier].append(manifest)
-        by_model[manifest.model_id] += manifest.source_ranges
-    for (model_id, tier), manifests in by_tier.items():
-        problems += [
-            f"{model_id} {tier}: {one} and {other} claim the same offsets"
-            for one, other in overlapping(manifests)
-        ]
-    for model_id, ranges in by_model.items():
-        problems += [f"{model_id}: no shard holds offsets {gap}" for gap in gaps(ranges)]
-    there = {stored.manifest.shard_id for stored in contents.shards}
-    for (model_id, tier), pointed in contents.pointed.items():
-        problems += [
-            f"the pointer of {model_id} {tier} names shard {shard_id}, which is not there"
-            for shard_id in sorted(pointed - there)
-        ]
-    return problems
-
-
-def overlapping(manifests: Iterable[Manifest]) -> list[tuple[str, str]]:
-    """Return the pairs of shards that claim the same offsets of a partition."""
-    spans = sorted((r, manifest.shard_id) for manifest in manifests for r in manifest.source_ranges)
-    found = []
-    furthest: tuple[OffsetRange, str] | None = None
-    for current in spans:
-        if furthest is not None and furthest[0].partition == current[0].partition:
-            if current[0].from_offset < furthest[0].to_offset:
-                found.append((furthest[1], current[1]))
-            if current[0].to_offset <= furthest[0].to_offset:
-                continue
-        furthest = current
-    return found
-
-
-def gaps(ranges: Sequence[OffsetRange]) -> list[OffsetRange]:
-    """Return the offsets between the first and the last of each partition that no range holds."""
-    positions = {}
-    for partition in {r.partition for r in ranges}:
-        of_partition = [r for r in ranges if r.partition == partition]
-        positions[partition] = Position(
-            min(r.from_offset for r in of_partition), max(r.to_offset for r in of_partition)
-        )
-    return list(coverage(ranges, positions).missing)
 
 
 def find_shard(wanted: str, shards: Sequence[StoredShard]) -> StoredShard:

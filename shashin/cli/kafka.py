@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from shashin.cli.console import Stages, say, say_json
-from shashin.cli.options import DEFAULT_STATE, JsonOption, StateOption, run
-from shashin.cli.system import System
+from shashin.cli.options import DEFAULT_STATE, JsonOption, StateOption
+from shashin.local.system import System
+from shashin.terminal.console import Stages, say, say_json
+from shashin.terminal.run import run
 
 app = typer.Typer(no_args_is_help=True, help="The embedded Kafka by itself.")
 

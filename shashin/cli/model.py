@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shashin.cli.console import Stages, command, say, say_json, say_table
 from shashin.cli.options import JsonOption
+from shashin.terminal.console import Stages, command, say, say_json, say_table
 
 if TYPE_CHECKING:
     from shashin.model.evaluation import Evaluation, Recall

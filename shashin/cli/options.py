@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
-
-T = TypeVar("T")
 
 DEFAULT_STATE = Path(".shashin")
 
@@ -43,31 +38,3 @@ KafkaOption = Annotated[
         help="Use this Kafka instead of the embedded one.",
     ),
 ]
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work; SIGTERM ends it as Ctrl-C does, so that it can clean up."""
-
-    async def cancellable() -> T:
-        task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-        stopped = False
-
-        def stop() -> None:
-            nonlocal stopped
-            stopped = True
-            task.cancel()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if stopped:
-                raise KeyboardInterrupt from None
-            raise
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-    return asyncio.run(cancellable())

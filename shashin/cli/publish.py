@@ -12,29 +12,24 @@ from typing import Annotated, Any
 
 import typer
 
-from shashin.cli.console import Stages, say, say_json
-from shashin.cli.events import LISTED, REMOVED, SOLD, listing_event, send_events, version_now
-from shashin.cli.listing_sources import SourceListing, keep_photos, read_source
-from shashin.cli.options import (
-    DEFAULT_STATE,
-    JsonOption,
-    KafkaOption,
-    RouterOption,
-    StateOption,
-    run,
+from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, RouterOption, StateOption
+from shashin.client.listing_events import (
+    LISTED,
+    REMOVED,
+    SOLD,
+    listing_event,
+    send_events,
+    version_now,
 )
-from shashin.cli.router_client import LOCATE_AT_ONCE, RouterClient
-from shashin.cli.system import System
-from shashin.cli.topic_tails import (
-    CLIENT_ID,
-    GivenUp,
-    TopicTail,
-    new_dead_letters,
-    topic_tails,
-)
+from shashin.client.listing_sources import SourceListing, keep_photos, read_source
+from shashin.client.router import LOCATE_AT_ONCE, RouterClient
+from shashin.client.topic_tails import CLIENT_ID, GivenUp, TopicTail, new_dead_letters, topic_tails
 from shashin.errors import DeadlineExceeded
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import DEAD_LETTER_TOPICS
+from shashin.local.system import System
+from shashin.terminal.console import Stages, say, say_json
+from shashin.terminal.run import run
 from shashin.v1 import events_pb2
 
 _SEND_AT_ONCE = 100

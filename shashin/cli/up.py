@@ -6,14 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from shashin.cli.console import Stages, command, megabytes, say, say_json, say_table
 from shashin.cli.coverage import status_document
-from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, StateOption, run
-from shashin.cli.router_client import RouterClient
-from shashin.cli.search import coverage_line
-from shashin.cli.system import DEFAULT_MODEL, System, UpOptions
-from shashin.embedded.processes import ProcessRow
+from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, StateOption
+from shashin.client.coverage_text import coverage_line
+from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
+from shashin.local.processes import ProcessRow
+from shashin.local.system import DEFAULT_MODEL, System, UpOptions
+from shashin.terminal.console import Stages, command, megabytes, say, say_json, say_table
+from shashin.terminal.run import run
 from shashin.v1 import search_pb2
 
 

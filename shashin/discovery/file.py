@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shashin.discovery.protocol import Endpoint
-from shashin.service.logging import get_logger
+from shashin.runtime.logging import get_logger
 
 log = get_logger(__name__)
 

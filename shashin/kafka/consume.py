@@ -26,10 +26,10 @@ from shashin.kafka.dead_letters import note_dead_letters
 from shashin.kafka.records import InRecord, Outcome, Stage
 from shashin.kafka.retry import until_done
 from shashin.kafka.settling import GivingUp, Interrupted, Settler, stand_still
-from shashin.service.failpoints import failpoint
-from shashin.service.health import Health
-from shashin.service.logging import get_logger
-from shashin.service.runtime import sleep_unless
+from shashin.runtime.failpoints import failpoint
+from shashin.runtime.health import Health
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import sleep_unless
 
 if TYPE_CHECKING:
     from shashin.kafka.producer import Producer

@@ -13,7 +13,7 @@ from shashin.errors import ShashinError
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX
-from shashin.service.logging import get_logger
+from shashin.runtime.logging import get_logger
 
 DEAD_LETTERS = Counter(
     "shashin_dead_letters", "Records or photos given up, by reason.", ["topic", "scope", "reason"]

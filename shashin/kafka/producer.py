@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from shashin.errors import KafkaUnavailable, RecordError
 from shashin.kafka.topics import MAX_DEAD_LETTER_BYTES
-from shashin.service.failpoints import failpoint
+from shashin.runtime.failpoints import failpoint
 
 DELIVERY_SECONDS = 15.0
 """How long records may wait for their acknowledgement; also how soon an outage is noticed."""

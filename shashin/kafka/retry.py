@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from shashin.errors import ShashinError
-from shashin.service.health import Heartbeat
-from shashin.service.logging import get_logger
-from shashin.service.runtime import sleep_unless
+from shashin.runtime.health import Heartbeat
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import sleep_unless
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from shashin.kafka.settling import GivingUp
-from shashin.service.settings import ServiceSettings
+from shashin.runtime.settings import ServiceSettings
 
 
 class ConsumerSettings(ServiceSettings):

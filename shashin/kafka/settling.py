@@ -19,11 +19,11 @@ from shashin.errors import TooManyDeadLetters, UnexpectedFailure
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.records import InRecord, Outcome, Stage
 from shashin.kafka.retry import backoff_seconds
-from shashin.service.logging import get_logger
-from shashin.service.runtime import sleep_unless
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import sleep_unless
 
 if TYPE_CHECKING:
-    from shashin.service.health import Health, Heartbeat
+    from shashin.runtime.health import Health, Heartbeat
 
 RETRIES = Counter("shashin_retries", "Records tried again, by why.", ["topic", "reason"])
 STOPPED = Gauge(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from shashin_catalogue import EVALUATION_NUMBERS
 
-from shashin.catalogue import EVALUATION_NUMBERS
 from shashin.model.embedder import PhotoEmbedder
 from shashin.model.rendered_photos import Photos, Progress, rendered_photos
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from shashin_catalogue import product, render_photo
 
-from shashin.catalogue import product, render_photo
 from shashin.model.embedder import square
 
 Photos = npt.NDArray[np.uint8]

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from shashin_catalogue import TRAINING_NUMBERS
 from torch import Tensor
 from torch.nn import functional
 
-from shashin.catalogue import TRAINING_NUMBERS
 from shashin.model.checkpoint import Checkpoint
 from shashin.model.network import PhotoNetwork, normalised
 from shashin.model.rendered_photos import Photos, rendered_photos

@@ -13,7 +13,7 @@ from grpc_health.v1._async import HealthServicer
 from prometheus_client import Counter, Histogram
 
 from shashin.errors import ShashinError, UserError
-from shashin.service.logging import get_logger
+from shashin.runtime.logging import get_logger
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Largest request or answer: a batch of photos, or a thousand hits of many queries."""

@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from shashin.cli.console import complain, say, tell
-from shashin.cli.options import run
 from shashin.errors import ShashinError
+from shashin.terminal.console import complain, say, tell
+from shashin.terminal.run import run
 from tests.chaos.run import Chaos, first_of, play
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from shashin.service.failpoints import POINTS
+from shashin.runtime.failpoints import POINTS
 
 _PATIENCE_SECONDS = 45.0
 """After which a point that nobody passes is left for later."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from shashin.cli.events import LISTED, REMOVED, SOLD, UPDATED
+from shashin.client.listing_events import LISTED, REMOVED, SOLD, UPDATED
 from shashin.v1 import events_pb2
 
 MOST_PHOTOS = 2

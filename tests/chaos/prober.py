@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from shashin.cli.router_client import RouterClient
+from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
 
 _PAUSE_SECONDS = 0.05

@@ -12,26 +12,26 @@ from pathlib import Path
 
 import grpc
 
-from shashin.cli.console import Stages, tell
-from shashin.cli.demo_catalogue import DemoListing, render_listings
-from shashin.cli.events import LISTED, listing_event, record_of
-from shashin.cli.indexes import arrangement_problems, read_contents
-from shashin.cli.router_client import RouterClient, embed
-from shashin.cli.search import coverage_line
-from shashin.cli.system import System, UpOptions
-from shashin.embedded.kafka import EmbeddedKafka
+from shashin.client.coverage_text import coverage_line
+from shashin.client.listing_events import LISTED, listing_event, record_of
+from shashin.client.router import RouterClient, embed
 from shashin.errors import KafkaUnavailable, ShashinError
 from shashin.kafka.producer import OutRecord, Producer
+from shashin.local.kafka import EmbeddedKafka
+from shashin.local.system import System, UpOptions
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
+from shashin.repository.contents import arrangement_problems, read_contents
 from shashin.rpc.channel import open_channel
-from shashin.service.failpoints import VARIABLE as FAILPOINTS
+from shashin.runtime.failpoints import VARIABLE as FAILPOINTS
+from shashin.terminal.console import Stages, tell
 from shashin.v1 import index_pb2, index_pb2_grpc
+from shashin.workload.listings import DemoListing, render_listings
 from tests.chaos.kills import Killer
 from tests.chaos.plan import Model, PlannedEvent, batches_of, model_of, stream
 from tests.chaos.prober import Prober
 from tests.chaos.verdict import FoundRow, Verdict, judge
-from tests.fake_gcs import BUCKET, SERVER_VARIABLE, FakeGcs
-from tests.waiting import until
+from tests.support.fake_gcs import BUCKET, SERVER_VARIABLE, FakeGcs
+from tests.support.waiting import until
 
 _POOL = 60
 """Rendered products that the streamed listings share the photos of."""

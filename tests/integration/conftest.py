@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from shashin.embedded.kafka import EmbeddedKafka
 from shashin.kafka.producer import Producer
-from tests.integration.fresh_topics import fresh_topics
-from tests.integration.running_service import RunningService
-from tests.integration.running_system import ConnectedSystem, RunningSystem
+from shashin.local.kafka import EmbeddedKafka
+from tests.support.fresh_topics import fresh_topics
+from tests.support.running_service import RunningService
+from tests.support.running_system import ConnectedSystem, RunningSystem
 
 PARTITIONS = 2
 
@@ -34,7 +34,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _any_port() -> int:
-    from shashin.embedded.ports import free_port
+    from shashin.local.ports import free_port
 
     return free_port()
 

@@ -9,16 +9,23 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from shashin.cli.events import LISTED, SOLD, UPDATED, ListingAttributes, listing_event, record_of
+from shashin.client.listing_events import (
+    LISTED,
+    SOLD,
+    UPDATED,
+    ListingAttributes,
+    listing_event,
+    record_of,
+)
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, VECTORS_EMBEDDED
 from shashin.photos import thumbnail
 from shashin.v1 import events_pb2
-from tests.integration.odd_photos import ODD, bomb, picture, saved, sixteen_bit_grey
-from tests.integration.rendered_listings import photo_of
-from tests.integration.running_system import ConnectedSystem, Letters
-from tests.waiting import until
+from tests.support.odd_photos import ODD, bomb, picture, saved, sixteen_bit_grey
+from tests.support.rendered_listings import photo_of
+from tests.support.running_system import ConnectedSystem, Letters
+from tests.support.waiting import until
 
 GOOD = photo_of(200)
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shashin.cli.system import System
-from shashin.embedded.identity import ProcessIdentity
-from tests.integration.rendered_listings import photo_of
-from tests.integration.running_system import SERVICES, ConnectedSystem, listing_ids_of
-from tests.integration.shashin_command import shashin, until_searched
-from tests.waiting import until
+from shashin.local.identity import ProcessIdentity
+from shashin.local.system import System
+from tests.support.rendered_listings import photo_of
+from tests.support.running_system import SERVICES, ConnectedSystem, listing_ids_of
+from tests.support.shashin_command import shashin, until_searched
+from tests.support.waiting import until
 
 
 def photo_file(folder: Path, name: str, number: int) -> Path:

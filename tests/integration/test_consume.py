@@ -14,9 +14,9 @@ from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord, Outcome
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, ensure_topics
-from shashin.service.health import Health
-from tests.integration.topic_records import records_of
-from tests.waiting import until
+from shashin.runtime.health import Health
+from tests.support.topic_records import records_of
+from tests.support.waiting import until
 
 DEAD = f"{LISTINGS_EVENTS}.dlq"
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from shashin.cli.events import LISTED, SOLD, listing_event, record_of
-from shashin.cli.topic_tails import new_dead_letters, topic_tails
+from shashin.client.listing_events import LISTED, SOLD, listing_event, record_of
+from shashin.client.topic_tails import new_dead_letters, topic_tails
 from shashin.errors import InvalidEvent, PhotoMissing, ShashinError, WrongVector
 from shashin.kafka.dead_letter_log import DeadLetterLog
 from shashin.kafka.dead_letters import DeadLetter
@@ -28,7 +28,7 @@ from shashin.kafka.topics import (
     VECTORS_EMBEDDED,
 )
 from shashin.v1 import events_pb2
-from tests.integration.embedded_listings import (
+from tests.support.embedded_listings import (
     DIMENSIONS,
     MODEL,
     IndexClient,
@@ -36,10 +36,10 @@ from tests.integration.embedded_listings import (
     hidden,
     vector_of,
 )
-from tests.integration.running_service import RunningService
-from tests.integration.shashin_command import Finished, shashin
-from tests.integration.topic_records import records_of
-from tests.waiting import until
+from tests.support.running_service import RunningService
+from tests.support.shashin_command import Finished, shashin
+from tests.support.topic_records import records_of
+from tests.support.waiting import until
 
 DLQ = LISTINGS_EVENTS + ".dlq"
 

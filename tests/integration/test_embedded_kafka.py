@@ -13,11 +13,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from shashin.embedded.jars import ensure_jars, read_pins, sha256_of
-from shashin.embedded.kafka import EmbeddedKafka
-from shashin.embedded.ports import free_port
 from shashin.errors import FetchFailed, ProcessFailed, UserError
-from tests.waiting import until
+from shashin.local.jars import ensure_jars, read_pins, sha256_of
+from shashin.local.kafka import EmbeddedKafka
+from shashin.local.ports import free_port
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from shashin.kafka.producer import Producer
-from tests.integration.embedded_listings import (
+from tests.support.embedded_listings import (
     DIMENSIONS,
     MODEL,
     IndexClient,
@@ -17,8 +17,8 @@ from tests.integration.embedded_listings import (
     hidden,
     vector_of,
 )
-from tests.integration.running_service import RunningService
-from tests.waiting import until
+from tests.support.running_service import RunningService
+from tests.support.waiting import until
 
 StartService = Callable[..., Awaitable[RunningService]]
 

@@ -13,13 +13,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.errors import GroupIdNotFound, NoError
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
-from shashin.index.repository import ModelRepository, StoredShard
-from shashin.index.tiers import HOURLY
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX, VECTORS_EMBEDDED
 from shashin.objectstore.open import open_object_store
-from tests.integration.embedded_listings import (
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.tiers import HOURLY
+from tests.support.embedded_listings import (
     DIMENSIONS,
     MODEL,
     IndexClient,
@@ -27,8 +27,8 @@ from tests.integration.embedded_listings import (
     hidden,
     vector_of,
 )
-from tests.integration.running_service import RunningService
-from tests.waiting import until
+from tests.support.running_service import RunningService
+from tests.support.waiting import until
 
 StartService = Callable[..., Awaitable[RunningService]]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from shashin.embedded.kafka import EmbeddedKafka
-from shashin.embedded.ports import free_port
 from shashin.errors import KafkaUnavailable
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import LISTINGS_EVENTS, ensure_topics
+from shashin.local.kafka import EmbeddedKafka
+from shashin.local.ports import free_port
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 from PIL import Image
 
-from shashin.cli.events import LISTED, listing_event, record_of
+from shashin.client.listing_events import LISTED, listing_event, record_of
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import IMAGES_DOWNLOADED, VECTORS_EMBEDDED
-from tests.integration.running_service import RunningService
-from tests.waiting import until
+from tests.support.running_service import RunningService
+from tests.support.waiting import until
 
 StartService = Callable[..., Awaitable[RunningService]]
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shashin.embedded import control
-from shashin.embedded.ports import free_port
-from shashin.embedded.processes import (
+from shashin.errors import ProcessFailed, UserError
+from shashin.local import control
+from shashin.local.ports import free_port
+from shashin.local.processes import (
     EndpointSpec,
     ProcessRow,
     ProcessSpec,
@@ -22,10 +23,9 @@ from shashin.embedded.processes import (
     process_table,
     supervisor_identity,
 )
-from shashin.errors import ProcessFailed, UserError
-from shashin.service.health import Health
-from shashin.service.http import start_http
-from tests.waiting import until
+from shashin.runtime.health import Health
+from shashin.runtime.http import start_http
+from tests.support.waiting import until
 
 SERVER = """
 import http.server, os, pathlib, sys

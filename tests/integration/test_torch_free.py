@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.running_service import ROOT
-from tests.integration.running_system import SERVICES, ConnectedSystem
+from tests.support.running_service import ROOT
+from tests.support.running_system import SERVICES, ConnectedSystem
 
 NO_TORCH = """
 import sys

@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from shashin.cli.demo_bad_input import bad_records
-from shashin.cli.events import REMOVED, SOLD, UPDATED, ListingAttributes
-from shashin.embedded.plan import INDEXER
+from shashin.client.listing_events import REMOVED, SOLD, UPDATED, ListingAttributes
 from shashin.errors import UserError
-from shashin.index.tiers import HOURLY, LIVE
+from shashin.local.plan import INDEXER
+from shashin.tiers import HOURLY, LIVE
 from shashin.v1 import index_pb2, search_pb2
-from tests.integration.rendered_listings import RenderedListing, photo_of
-from tests.integration.running_system import (
+from shashin.workload.bad_input import bad_records
+from tests.support.rendered_listings import RenderedListing, photo_of
+from tests.support.running_system import (
     CORPUS,
     PARTITIONS,
     RESTART_LIMIT,
@@ -33,7 +33,7 @@ from tests.integration.running_system import (
     RunningSystem,
     listing_ids_of,
 )
-from tests.waiting import until
+from tests.support.waiting import until
 
 INDEX_SERVER = "index-server-hourly"
 

@@ -14,7 +14,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
 from shashin.objectstore.open import open_object_store
 from shashin.objectstore.protocol import ObjectStore
-from tests.fake_gcs import BUCKET, SERVER_VARIABLE, FakeGcs
+from tests.support.fake_gcs import BUCKET, SERVER_VARIABLE, FakeGcs
 
 HAS_GCS = SERVER_VARIABLE in os.environ
 ADAPTERS = ["file", "gs"] if HAS_GCS else ["file"]

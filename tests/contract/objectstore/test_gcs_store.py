@@ -11,7 +11,7 @@ import pytest
 from shashin.errors import ObjectStoreError, ObjectStoreUnavailable
 from shashin.objectstore.gcs import EMULATOR_VARIABLE, GcsObjectStore
 from tests.contract.objectstore.conftest import names_in
-from tests.fake_gcs import BUCKET, FakeGcs
+from tests.support.fake_gcs import BUCKET, FakeGcs
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.router.running_router import System, running_system
+from tests.support.running_router import System, running_system
 
 
 @pytest.fixture

@@ -6,16 +6,11 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
-from shashin.embedded.ports import free_port
+from shashin.local.ports import free_port
+from shashin.model_space import ModelSpace
 from shashin.v1 import search_pb2
-from tests.contract.router.running_router import (
-    Listing,
-    NoLookupEndpoint,
-    System,
-    ranges,
-    shard_of,
-)
-from tests.waiting import until
+from tests.support.running_router import MODEL, Listing, NoLookupEndpoint, System, ranges, shard_of
+from tests.support.waiting import until
 
 
 async def locate(system: System, *listing_ids: str) -> search_pb2.LocateResponse:
@@ -132,7 +127,7 @@ async def test_status_names_what_is_wrong_with_an_endpoint(system: System) -> No
 
 async def test_an_endpoint_with_vectors_of_another_length_is_not_ready(system: System) -> None:
     endpoint = await system.index("indexer", "live", shard_of([Listing("a")]))
-    endpoint.handlers._dimensions = lambda: 32
+    endpoint.handlers._space = ModelSpace(MODEL, 32)
 
     async def refused() -> bool:
         return any(

@@ -6,16 +6,9 @@ import grpc
 import numpy as np
 import pytest
 
-from shashin.embedded.ports import free_port
+from shashin.local.ports import free_port
 from shashin.v1 import search_pb2
-from tests.contract.router.running_router import (
-    FakeEmbedder,
-    Listing,
-    System,
-    hits,
-    shard_of,
-    vector_of,
-)
+from tests.support.running_router import FakeEmbedder, Listing, System, hits, shard_of, vector_of
 
 PHOTO = (3.0 * vector_of("lamp")).astype("<f4").tobytes()
 """What the fake embedder turns into the lamp's vector, though not of unit length."""

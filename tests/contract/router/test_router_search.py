@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from services.router.search import first_asked
-from shashin.embedded.ports import free_port
-from shashin.index.coverage import Position
-from shashin.index.rows import RowAttributes
+from shashin.local.ports import free_port
+from shashin.offsets.coverage import Position
+from shashin.shards.format.row import RowAttributes
 from shashin.v1 import index_pb2
-from tests.contract.router.running_router import (
+from tests.support.running_router import (
     DIMENSIONS,
     HeldBackEndpoint,
     Listing,
@@ -28,7 +28,7 @@ from tests.contract.router.running_router import (
     unit,
     vector_of,
 )
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 async def test_every_tier_is_searched_and_the_log_is_covered(system: System) -> None:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-from shashin.catalogue import (
+from shashin_catalogue import (
     CATEGORIES,
     DEMO_NUMBERS,
     EVALUATION_NUMBERS,
@@ -18,8 +17,8 @@ from shashin.catalogue import (
     product,
     render_photo,
 )
-from shashin.catalogue.prints import PRINTS
-from shashin.catalogue.textures import TEXTURES
+from shashin_catalogue.prints import PRINTS
+from shashin_catalogue.textures import TEXTURES
 
 
 @settings(max_examples=15, deadline=None)

@@ -9,12 +9,12 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.cli.events import LISTED, SOLD, UPDATED
-from shashin.service.failpoints import POINTS
+from shashin.client.listing_events import LISTED, SOLD, UPDATED
+from shashin.runtime.failpoints import POINTS
 from tests.chaos.kills import Killer
 from tests.chaos.plan import Model, PlannedEvent, Wanted, batches_of, model_of, stream
 from tests.chaos.verdict import FoundRow, judge
-from tests.waiting import until
+from tests.support.waiting import until
 
 MODEL: Model = {"lamp": Wanted(3, 2), "sold": None}
 RIGHT = [FoundRow("live", 3, 0), FoundRow("hourly", 3, 1)]

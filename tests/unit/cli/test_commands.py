@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from shashin.cli.app import app
-from shashin.index.tiers import HOURLY
+from shashin.tiers import HOURLY
 from shashin.v1 import search_pb2
 from tests.unit.cli.fake_router import FakeRouter, fake_router
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from shashin.cli.contact_sheet import SheetHit, sheet_hits, sheet_html, thumbnail_data_uri
+from shashin.cli.search.contact_sheet import SheetHit, sheet_hits, sheet_html, thumbnail_data_uri
 from shashin.v1 import search_pb2
 
 

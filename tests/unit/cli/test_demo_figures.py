@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.cli.console import seconds, stages_line
-from shashin.cli.demo_progress import Standing
-from shashin.cli.demo_report import Figures, figures_document, percentile, print_figures
-from shashin.cli.demo_run import Patience, demo_problems
-from shashin.cli.demo_searches import Searches
+from shashin.cli.demo.report import Figures, figures_document, percentile, print_figures
+from shashin.cli.demo.run import Patience, demo_problems
+from shashin.terminal.console import seconds, stages_line
 from shashin.v1 import search_pb2
+from shashin.workload.progress import Standing
+from shashin.workload.searches import Searches
 
 WHOLE = Standing(
     published=12,
@@ -73,7 +73,7 @@ def test_each_thing_that_is_wrong_at_the_end_is_named(
 
 def test_patience_ends_only_when_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("shashin.cli.demo_run.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("shashin.cli.demo.run.time.monotonic", lambda: clock[0])
     patience = Patience(10)
     for now, seen, over in ((0, "a", 0), (9, "a", 0), (11, "b", 0), (20, "b", 0), (22, "b", 1)):
         clock[0] = now

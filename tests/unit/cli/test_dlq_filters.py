@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.cli.dlq_filters import (
+from shashin.cli.dlq.filters import (
     LetterFilter,
     Wanted,
     check_wanted,

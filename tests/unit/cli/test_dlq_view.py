@@ -7,8 +7,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.cli.dlq_filters import counts
-from shashin.cli.dlq_view import (
+from shashin.cli.dlq.filters import counts
+from shashin.cli.dlq.readable_events import readable_event
+from shashin.cli.dlq.view import (
     letter_document,
     row_of,
     short_message,
@@ -16,7 +17,6 @@ from shashin.cli.dlq_view import (
     whole_document,
     whole_rows,
 )
-from shashin.cli.readable_events import readable_event
 from shashin.errors import InvalidEvent, PhotoMissing
 from shashin.kafka.records import InRecord
 from shashin.kafka.stored_letters import MESSAGES, entries_of, letter_of

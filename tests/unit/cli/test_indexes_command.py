@@ -3,16 +3,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.cli.indexes import Contents, arrangement_problems, gaps, overlapping
-from shashin.index.coverage import OffsetRange
-from shashin.index.manifest import Manifest, shard_id
-from shashin.index.repository import StoredShard
+from shashin.offsets.ranges import OffsetRange
+from shashin.repository.contents import Contents, arrangement_problems, gaps, overlapping
+from shashin.repository.repository import StoredShard
+from shashin.shards.format.manifest import Manifest
+from shashin.shards.format.shard_id import shard_id
 
 
 def manifest(partition: int, start: int, end: int, tier: str = "hourly") -> Manifest:
     source = OffsetRange(partition, start, end)
     return Manifest(
-        shard_id=shard_id("m", tier, source),
+        shard_id=shard_id("m", tier, [source]),
         tier=tier,
         bucket_start=0,
         bucket_seconds=20,

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,26 @@ import pytest
 from typer.testing import CliRunner
 
 from shashin.cli.app import app
-from shashin.index.coverage import OffsetRange
-from shashin.index.manifest import INDEX_FILE, ROWS_FILE, Manifest, shard_id
-from shashin.index.pointer import PointedShard, Pointer
-from shashin.index.repository import ModelRepository, file_entry
-from shashin.index.rows import Row, RowAttributes
-from shashin.index.shard import NewRow, OpenShard
-from shashin.index.tiers import HOURLY
-from shashin.index.vector_index import HnswParameters
-from shashin.index.visibility import HiddenMap
+from shashin.model_space import ModelSpace
 from shashin.objectstore.file import FileObjectStore
+from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.repository import ModelRepository
+from shashin.shards.format.row import NewRow, Row, RowAttributes
+from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
+from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
+from shashin.shards.open_shard import OpenShard
+from shashin.shards.visibility import HiddenMap
+from shashin.tiers import HOURLY
 
 DIMENSIONS = 8
 
 
 def seal(repository: ModelRepository, start: int, end: int, scratch: Path) -> str:
     """Build and commit a real shard of one row an offset; returns its id."""
-    shard = OpenShard(0, start, DIMENSIONS, HnswParameters(), HiddenMap())
+    shard = OpenShard(
+        0, start, ModelSpace("demo-v1", DIMENSIONS), growing_kind(DEFAULT_KIND), HiddenMap()
+    )
     vectors = np.random.default_rng(start).normal(size=(end - start, DIMENSIONS))
     attributes = RowAttributes("shoes", "ACME", 100, "JPY", 0)
     rows = [
@@ -34,32 +36,10 @@ def seal(repository: ModelRepository, start: int, end: int, scratch: Path) -> st
         for n, v in enumerate(vectors)
     ]
     shard.add(rows, position=end, bucket_start=1000)
-    source = OffsetRange(0, start, end)
-    identity = shard_id("demo-v1", HOURLY, source)
-    folder = scratch / identity
-    folder.mkdir(parents=True)
-    shard.write(folder)
-    manifest = Manifest(
-        shard_id=identity,
-        tier=HOURLY,
-        bucket_start=1000,
-        bucket_seconds=20,
-        model_id="demo-v1",
-        dimensions=DIMENSIONS,
-        metric="ip",
-        stored_type="bf16",
-        index_kind="usearch-hnsw",
-        index_parameters={"connectivity": 16, "expansion_add": 128, "expansion_search": 64},
-        rows=shard.rows,
-        listings=shard.listings,
-        files=(file_entry(folder / INDEX_FILE), file_entry(folder / ROWS_FILE)),
-        source_ranges=(source,),
-        cut_reason="time",
-        recall_at_10=shard.recall_at_10(),
-        created_at=time.time(),
-    )
+    folder = scratch / shard.shard_id
+    manifest = shard.write(folder, tier=HOURLY, bucket_seconds=20, reason="time")
     asyncio.run(repository.commit_shard(manifest, folder))
-    return identity
+    return manifest.shard_id
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shashin.cli.search import answer_document, coverage_line, print_answer, read_query
+from shashin.cli.search.command import answer_document, print_answer, read_query
+from shashin.client.coverage_text import coverage_line
 from shashin.errors import UserError
 from shashin.v1 import events_pb2, index_pb2, search_pb2
 

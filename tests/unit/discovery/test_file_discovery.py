@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shashin.discovery.file import FileDiscovery
 from shashin.discovery.protocol import Endpoint
-from shashin.embedded.processes import EndpointSpec, ProcessSpec, discovery_path, write_discovery
+from shashin.local.processes import EndpointSpec, ProcessSpec, discovery_path, write_discovery
 
 INDEXER = Endpoint("indexer", "indexer", "127.0.0.1:50053", "live")
 SERVER = Endpoint("index-server-hourly", "index-server", "127.0.0.1:50054", "hourly")

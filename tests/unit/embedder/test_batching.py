@@ -15,8 +15,8 @@ from PIL import Image
 
 from services.embedder.batching import BatchedModel, Kind
 from shashin.errors import EmbedderOverloaded
+from tests.support.waiting import until
 from tests.unit.embedder.colour_model import ColourModel
-from tests.waiting import until
 
 
 def photos(*reds: int) -> list[Image.Image]:

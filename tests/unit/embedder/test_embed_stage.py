@@ -19,7 +19,7 @@ from shashin.errors import SettingsError
 from shashin.kafka.records import InRecord
 from shashin.rpc.channel import open_channel
 from shashin.rpc.server import grpc_server
-from shashin.service.settings import load_settings
+from shashin.runtime.settings import load_settings
 from shashin.v1 import embed_pb2, embed_pb2_grpc, events_pb2
 from tests.unit.embedder.colour_model import ColourModel
 

@@ -13,12 +13,12 @@ from services.image_builder.handlers import PLANNED, Builder
 from services.image_builder.rollout import PointerRollout, Rollout
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import ObjectStoreUnavailable
-from shashin.index.pointer import PointedShard, Pointer
-from shashin.index.repository import ModelRepository, StoredShard
-from shashin.index.tiers import HOURLY
-from shashin.service.health import Health
-from tests.unit.index.made_shards import MODEL, WatchedStore, commit, listings, open_shard
-from tests.waiting import until
+from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.runtime.health import Health
+from shashin.tiers import HOURLY
+from tests.support.made_shards import MODEL, WatchedStore, commit, listings, open_shard
+from tests.support.waiting import until
 
 
 class Watched(WatchedStore):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.image_builder.plan import Candidate, plan_tier
-from shashin.index.coverage import OffsetRange
-from shashin.index.pointer import PointedShard, Pointer
+from shashin.offsets.ranges import OffsetRange
+from shashin.repository.pointer import PointedShard, Pointer
 
 RANGES = st.builds(
     lambda partition, begin, length: OffsetRange(partition, begin, begin + length),

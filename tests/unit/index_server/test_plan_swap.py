@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.index_server.tier import Swap, plan_swap
-from shashin.index.pointer import PointedShard, Pointer
-from shashin.index.shard import SealedShard
+from shashin.repository.pointer import PointedShard, Pointer
+from shashin.shards.sealed_shard import SealedShard
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,16 @@ from services.index_server.tier import (
     TierFollower,
 )
 from shashin.errors import ObjectStoreUnavailable
-from shashin.index.manifest import INDEX_FILE, ROWS_FILE
-from shashin.index.pointer import PointedShard, Pointer
-from shashin.index.repository import ModelRepository, StoredShard
-from shashin.index.row_filter import RowFilter
-from shashin.index.served_shards import ServedShards, search_shards
-from shashin.index.tiers import HOURLY
-from shashin.index.visibility import HiddenMap
-from shashin.service.health import Health
-from tests.unit.index.made_shards import (
+from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.runtime.health import Health
+from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
+from shashin.shards.row_filter import RowFilter
+from shashin.shards.visibility import HiddenMap
+from shashin.tiers import HOURLY
+from tests.support.made_shards import (
     DIMENSIONS,
     MODEL,
     WatchedStore,
@@ -35,7 +36,7 @@ from tests.unit.index.made_shards import (
     open_shard,
     vector_of,
 )
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 class Clock:
@@ -135,14 +136,14 @@ class Tier:
         await until(lambda: self.tries(shard) == times, f"it is tried {times} times")
 
     def ids(self) -> list[str]:
-        return [shard.shard_id for shard in self.served.snapshot()]
+        return [shard.shard_id for shard in self.served.snapshot().shards]
 
     def tries(self, shard: StoredShard, name: str = ROWS_FILE) -> int:
         return self.store.downloads.count(f"{shard.folder}/{name}")
 
     def finds(self, listing: str) -> bool:
         query = vector_of(listing)[None, :]
-        (hits,) = search_shards(self.served.snapshot(), query, 1, RowFilter())
+        (hits,) = search_shards(self.served.snapshot().shards, query, 1, RowFilter())
         return [hit.row.listing_id for hit in hits] == [listing]
 
     def cached(self) -> set[str]:
@@ -192,7 +193,7 @@ async def test_a_shard_that_the_pointer_no_longer_names_leaves_no_folder_behind(
     await tier.point_to(*parents)
     async with tier.followed():
         await tier.serves(*parents)
-        under_way = tier.served.snapshot()
+        under_way = tier.served.snapshot().shards
         assert tier.cached() == set(tier.ids())
         await tier.point_to(parents[1])
         await until(lambda: tier.cached() == {parents[1].manifest.shard_id}, "its folder is gone")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from services.indexer.settings import IndexerSettings, parse_partitions
-from shashin.index.cut import CutRules
+from shashin.offsets.cut import CutRules
 
 
 def test_all_is_no_list() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from services.indexer.handlers import ParsedBatch, parse_batch
 from shashin.kafka.records import InRecord
 from shashin.v1 import events_pb2
-from tests.unit.index.made_shards import DIMENSIONS, MODEL, vector_of
+from tests.support.made_shards import MODEL, SPACE, vector_of
 
 
 def record(offset: int, version: int = 1, *, photos: int = 1, **changes: Any) -> InRecord:
@@ -35,7 +35,7 @@ def broken(offset: int) -> InRecord:
 
 
 def parse(*records: InRecord) -> ParsedBatch:
-    return parse_batch(records, model_id=MODEL, dimensions=DIMENSIONS)
+    return parse_batch(records, SPACE)
 
 
 def test_every_record_of_the_log_is_there_in_order_with_the_rows_that_it_adds() -> None:

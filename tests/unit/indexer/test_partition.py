@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.indexer.partition import Add, Cut, ParsedRecord, PartitionState
-from shashin.index.coverage import OffsetRange, Position
-from shashin.index.cut import CutReason, CutRules
-from shashin.index.shard import OpenShard
-from shashin.index.vector_index import HnswParameters
-from shashin.index.visibility import HiddenMap
-from tests.unit.index.made_shards import DIMENSIONS, new_row
+from shashin.offsets.coverage import Position
+from shashin.offsets.cut import CutReason, CutRules
+from shashin.offsets.ranges import OffsetRange
+from shashin.shards.format.manifest import MANIFEST_FILE
+from shashin.shards.open_shard import OpenShard
+from shashin.shards.visibility import HiddenMap
+from shashin.tiers import HOURLY
+from tests.support.made_shards import KIND, SPACE, new_row
 
 RULES = CutRules(bucket_seconds=2, grace_seconds=0.5, row_limit=4)
 BUCKET_MS = 2_000
@@ -99,8 +101,8 @@ class Replica:
             horizon_offset=begin,
             from_offset=begin,
             rules=RULES,
-            dimensions=DIMENSIONS,
-            parameters=HnswParameters(),
+            space=SPACE,
+            kind=KIND,
             hidden=hidden,
         )
         return cls(state, hidden, [])
@@ -186,10 +188,11 @@ def test_replicas_seal_the_same_bytes(log: Log, data: st.DataObject) -> None:
             folder = Path(name)
             digests = []
             for shard, _ in replica.ended:
-                shard.write(folder)
+                shard.write(folder, tier=HOURLY, bucket_seconds=2, reason="time")
                 digests += [
                     hashlib.sha256(path.read_bytes()).hexdigest()
                     for path in sorted(folder.iterdir())
+                    if path.name != MANIFEST_FILE
                 ]
         sealed.append(digests)
     assert sealed[0] == sealed[1]

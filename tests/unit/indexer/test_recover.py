@@ -14,24 +14,18 @@ from services.indexer.live_tier import LiveTier
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings
 from shashin.errors import UserError
-from shashin.index.coverage import OffsetRange, Position
-from shashin.index.manifest import ROWS_FILE
-from shashin.index.pointer import PointedShard, Pointer
-from shashin.index.repository import ModelRepository, StoredShard
-from shashin.index.served_shards import ServedShards
-from shashin.index.tiers import HOURLY
-from shashin.index.visibility import HiddenMap
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
-from shashin.service.health import Health
-from tests.unit.index.made_shards import (
-    DIMENSIONS,
-    MODEL,
-    WatchedStore,
-    commit,
-    listings,
-    open_shard,
-)
+from shashin.offsets.coverage import Position
+from shashin.offsets.ranges import OffsetRange
+from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.runtime.health import Health
+from shashin.serving.served_shards import ServedShards
+from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.visibility import HiddenMap
+from shashin.tiers import HOURLY
+from tests.support.made_shards import DIMENSIONS, MODEL, WatchedStore, commit, listings, open_shard
 from tests.unit.indexer.sent_records import SentRecords
 
 
@@ -89,7 +83,7 @@ class Indexer:
 
     def ranges(self) -> list[str]:
         """Return the ranges that are served, but for open ones that are still empty."""
-        ranges = [r for shard in self.served.snapshot() for r in shard.ranges]
+        ranges = [r for shard in self.served.snapshot().shards for r in shard.ranges]
         return [str(r) for r in ranges if r.from_offset < r.to_offset]
 
 
@@ -105,7 +99,7 @@ async def test_each_partition_is_read_from_where_its_last_shard_ends(indexer: In
     await indexer.sealed(5, 9)
     await indexer.live.recover()
     assert indexer.log.started_at == {0: 9, 1: 0}
-    assert indexer.live.positions(indexer.served.snapshot()) == {
+    assert indexer.live.positions(indexer.served.snapshot().shards) == {
         0: Position(0, 9),
         1: Position(0, 0),
     }
@@ -120,7 +114,7 @@ async def test_sealed_shards_that_no_pointer_names_are_served_until_somebody_els
     indexer.served.hide("listing-7", 2)
     await indexer.live.recover()
     assert indexer.ranges() == ["0:[5, 9)"]
-    taken_up = indexer.served.snapshot()[0]
+    taken_up = indexer.served.snapshot().shards[0]
     assert taken_up.visible_rows_of("listing-6")
     assert taken_up.visible_rows_of("listing-7") == [], "it was hidden before it was taken up"
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.indexer.recovery import Start, starts
-from shashin.index.coverage import OffsetRange
+from shashin.offsets.ranges import OffsetRange
 
 RANGES = st.lists(
     st.builds(

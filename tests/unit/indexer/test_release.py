@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.indexer.release import due_for_release, held_elsewhere
-from shashin.index.coverage import OffsetRange
-from shashin.index.shard import OpenShard
-from tests.unit.index.made_shards import open_shard
+from shashin.offsets.ranges import OffsetRange
+from shashin.shards.open_shard import OpenShard
+from tests.support.made_shards import open_shard
 
 AFTER = 3.0
 

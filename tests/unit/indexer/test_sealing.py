@@ -11,17 +11,18 @@ from typing import cast
 import pytest
 
 from services.indexer.sealing import Sealer
-from shashin.index.coverage import OffsetRange
-from shashin.index.cut import CutReason
-from shashin.index.repository import ModelRepository
-from shashin.index.shard import OpenShard, SealedShard
-from shashin.index.tiers import HOURLY
 from shashin.kafka.producer import Producer
-from shashin.service.health import Health
+from shashin.offsets.cut import CutReason
+from shashin.offsets.ranges import OffsetRange
+from shashin.repository.repository import ModelRepository
+from shashin.runtime.health import Health
+from shashin.shards.open_shard import OpenShard
+from shashin.shards.sealed_shard import SealedShard
+from shashin.tiers import HOURLY
 from shashin.v1 import events_pb2
-from tests.unit.index.made_shards import BUCKET_START, MODEL, WatchedStore, listings, open_shard
+from tests.support.made_shards import BUCKET_START, MODEL, WatchedStore, listings, open_shard
+from tests.support.waiting import until
 from tests.unit.indexer.sent_records import SentRecords
-from tests.waiting import until
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from shashin.errors import KafkaUnavailable, ObjectStoreUnavailable, RecordError
 from shashin.kafka import retry
 from shashin.kafka.retry import backoff_seconds, until_done
-from shashin.service.health import Health
-from tests.waiting import until
+from shashin.runtime.health import Health
+from tests.support.waiting import until
 
 SECONDS = st.floats(0.001, 1000)
 

@@ -19,8 +19,8 @@ from shashin.kafka import settling
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.records import InRecord, Outcome
 from shashin.kafka.settling import GivingUp, Interrupted, RecentRecords, Settler, stand_still
-from shashin.service.health import Health
-from tests.waiting import until
+from shashin.runtime.health import Health
+from tests.support.waiting import until
 
 TOPIC = "listings.events"
 

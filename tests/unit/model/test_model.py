@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shashin_catalogue import DEMO_NUMBERS, product, render_photo
 from typer.testing import CliRunner
 
-from shashin.catalogue import DEMO_NUMBERS, product, render_photo
 from shashin.cli.app import app
 from shashin.errors import ModelError, UnknownModel
 from shashin.model.checkpoint import Checkpoint, read_checkpoint, save_checkpoint

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.answer_coverage import KnownPositions, answer_coverage, joined
-from shashin.index.coverage import OffsetRange, Position
+from shashin.offsets.coverage import Position
+from shashin.offsets.ranges import OffsetRange
 
 PARTITIONS = st.integers(0, 2)
 OFFSETS = st.integers(0, 12)

@@ -1,0 +1,119 @@
+"""The demo's figures: what they are, how they print, and what is wrong with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from shashin.terminal.console import megabytes, say, say_table, seconds
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Return the least value that at least ``share`` of the values do not exceed."""
+    if not values:
+        return None
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+@dataclass
+class Figures:
+    """What ``--json`` writes; times in seconds, memory in bytes, None for what was not measured."""
+
+    listings: int
+    photos: int
+    events: int
+    stream_s: float
+    events_per_s: float
+    photos_per_s: float
+    freshness_p50_s: float | None
+    freshness_p99_s: float | None
+    freshness_samples: int
+    gone_p50_s: float | None
+    gone_p99_s: float | None
+    gone_samples: int
+    recall_at_1: float | None
+    recall_at_10: float | None
+    queries: int
+    query_p50_s: float | None
+    query_p99_s: float | None
+    sold: int
+    updated: int
+    ghosts: int
+    coverage_complete: bool
+    shards_sealed: int
+    shards_served: int
+    searchable: int
+    hidden: int
+    dead_lettered: int
+    photos_dead_lettered: int
+    wall_s: float = 0.0
+    peak_memory_bytes: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def figures_document(figures: Figures) -> dict[str, Any]:
+    """Return the figures as JSON shows them: times to the millisecond."""
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in asdict(figures).items()
+    }
+
+
+def print_figures(figures: Figures, balance_line: str, query_kind: str) -> None:
+    """Print the figures as a person reads them."""
+    rows = [
+        ("listings", f"{figures.listings:,} with {figures.photos:,} photos"),
+        (
+            "stream",
+            (
+                f"{figures.events:,} events in {figures.stream_s:.0f} s: "
+                f"{figures.events_per_s:.1f} events/s, {figures.photos_per_s:.1f} photos/s"
+            ),
+        ),
+        (
+            "freshness",
+            (
+                f"p50 {seconds(figures.freshness_p50_s)}, p99 {seconds(figures.freshness_p99_s)} from "
+                f"the event to the first search that finds it ({figures.freshness_samples} sampled)"
+            ),
+        ),
+        (
+            "gone",
+            (
+                f"p50 {seconds(figures.gone_p50_s)}, p99 {seconds(figures.gone_p99_s)} from a sale to "
+                f"the first search without it ({figures.gone_samples} sampled)"
+            ),
+        ),
+        (
+            "recall",
+            (
+                f"@1 {_share(figures.recall_at_1)}, @10 {_share(figures.recall_at_10)} with "
+                f"{figures.queries} {query_kind}"
+            ),
+        ),
+        (
+            "search by photo",
+            f"p50 {seconds(figures.query_p50_s)}, p99 {seconds(figures.query_p99_s)}",
+        ),
+        ("ghosts", f"{figures.ghosts} of {figures.sold} sold listings can still be found"),
+        ("coverage", "complete" if figures.coverage_complete else "NOT complete"),
+        ("shards", f"{figures.shards_sealed} sealed, {figures.shards_served} served"),
+        ("balance", balance_line),
+        ("memory at peak", _memory(figures.peak_memory_bytes)),
+        ("wall time", f"{figures.wall_s:.0f} s"),
+    ]
+    say()
+    say_table(["", "figures of the demo"], rows)
+    for problem in figures.problems:
+        say(f"problem: {problem}", style="bold red")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _memory(peaks: Mapping[str, int]) -> str:
+    lines = [f"{megabytes(size):>10}  {name}" for name, size in sorted(peaks.items())]
+    return "\n".join([*lines, f"{megabytes(sum(peaks.values())):>10}  together"])

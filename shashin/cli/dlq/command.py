@@ -1,0 +1,356 @@
+"""``shashin dlq``: looking at dead letters, sending their records again, dropping them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from shashin.cli.dlq.filters import (
+    LetterFilter,
+    Wanted,
+    check_wanted,
+    counts,
+    filtered,
+    newest,
+    parse_moment,
+    parse_topic,
+    with_ids,
+)
+from shashin.cli.dlq.view import (
+    COLUMNS,
+    WHOLE_COLUMNS,
+    letter_document,
+    list_document,
+    printable,
+    replay_document,
+    row_of,
+    summary_line,
+    whole_document,
+    whole_rows,
+)
+from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, StateOption
+from shashin.client.topic_tails import CLIENT_ID
+from shashin.errors import UserError
+from shashin.kafka.dead_letter_log import (
+    DeadLetterLog,
+    check_partitions,
+    replay_records,
+    resolve,
+)
+from shashin.kafka.producer import Producer
+from shashin.kafka.records import InRecord
+from shashin.kafka.replay_plan import Replay, plan_replays
+from shashin.kafka.stored_letters import Entry, LetterId, parse_letter_id
+from shashin.local.system import System
+from shashin.terminal.console import Stages, complain, say, say_json, say_table, tell
+from shashin.terminal.run import run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Dead letters: records and photos that were given up, with the reason.",
+)
+
+IdsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="Dead letters, as `dlq ls` names them."),
+]
+TopicOption = Annotated[
+    str | None, typer.Option(help="Only records of this topic, such as listings.events.")
+]
+ReasonOption = Annotated[
+    str | None, typer.Option(help="Only letters with this reason, such as PhotoMissing.")
+]
+StepOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Only letters of this step, such as downloader.fetch, or of a service's steps, such "
+        "as downloader."
+    ),
+]
+ListingOption = Annotated[
+    str | None, typer.Option("--listing", metavar="ID", help="Only letters of this listing.")
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AGE|TIME",
+        help="Only letters from then on: so long ago (30m, 2h, 7d), or an ISO time.",
+    ),
+]
+UntilOption = Annotated[
+    str | None, typer.Option(metavar="AGE|TIME", help="Only letters from before then.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Only the newest N that match.")
+]
+AllOpenOption = Annotated[bool, typer.Option("--all-open", help="Every letter that is open.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def _filter(
+    topic: str | None,
+    reason: str | None,
+    step: str | None,
+    listing: str | None,
+    since: str | None,
+    until: str | None,
+) -> LetterFilter:
+    now_ms = time.time_ns() // 1_000_000
+    since_ms = None if since is None else parse_moment(since, now_ms=now_ms)
+    until_ms = None if until is None else parse_moment(until, now_ms=now_ms)
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        raise UserError(f"--since {since} is not before --until {until}: no letter can match")
+    return LetterFilter(
+        topic=None if topic is None else parse_topic(topic),
+        reason=reason,
+        step=step,
+        listing_id=listing,
+        since_ms=since_ms,
+        until_ms=until_ms,
+    )
+
+
+def _wanted(ids: list[str] | None, letter_filter: LetterFilter, limit: int | None) -> Wanted:
+    return Wanted(tuple(map(parse_letter_id, ids or ())), letter_filter, limit)
+
+
+async def _entries(kafka: str, topics: Sequence[str]) -> list[Entry]:
+    async with DeadLetterLog(kafka, client_id=CLIENT_ID, topics=topics) as log:
+        return await log.entries()
+
+
+@app.command(epilog="Example:  shashin dlq ls --reason PhotoMissing --since 2h")
+def ls(
+    *,
+    topic: TopicOption = None,
+    reason: ReasonOption = None,
+    step: StepOption = None,
+    listing: ListingOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: LimitOption = None,
+    resolved_too: Annotated[
+        bool, typer.Option("--all", help="Also letters that were replayed or dropped.")
+    ] = False,
+    kafka: KafkaOption = None,
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """List dead letters that are open, the newest last."""
+    letter_filter = _filter(topic, reason, step, listing, since, until)
+    entries = run(_entries(kafka or System(state).kafka_address(), letter_filter.topics))
+    matching = filtered(entries, letter_filter, resolved_too=resolved_too)
+    shown, counted = newest(matching, limit), counts(matching)
+    if as_json:
+        say_json(list_document(shown, counted, matching=len(matching)))
+        return
+    if not matching:
+        narrowed = " that matches" if letter_filter.restricts else ""
+        say(f"there is no dead letter{narrowed}{'' if resolved_too else ' and is open'}")
+        return
+    say_table(COLUMNS, [row_of(entry) for entry in shown], whole=WHOLE_COLUMNS)
+    if len(shown) < len(matching):
+        say(f"these are the newest {len(shown)} of {len(matching)}")
+    say(summary_line(counted))
+
+
+@app.command(epilog="Example:  shashin dlq show listings.events.dlq:12")
+def show(
+    ids: IdsArgument = None,
+    *,
+    topic: TopicOption = None,
+    reason: ReasonOption = None,
+    step: StepOption = None,
+    listing: ListingOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: LimitOption = None,
+    kafka: KafkaOption = None,
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show everything of dead letters: headers, message, event; with filters, of open ones."""
+    wanted = _wanted(ids, _filter(topic, reason, step, listing, since, until), limit)
+    check_wanted(wanted, "show", all_open=None)
+    found = run(_whole(kafka or System(state).kafka_address(), wanted))
+    if as_json:
+        say_json([whole_document(entry, record) for entry, record in found])
+        return
+    for entry, record in found:
+        say_table(["", str(entry.letter.letter_id)], whole_rows(entry, record))
+    if not found:
+        say("there is no dead letter that matches and is open")
+
+
+async def _whole(kafka: str, wanted: Wanted) -> list[tuple[Entry, InRecord]]:
+    async with DeadLetterLog(kafka, client_id=CLIENT_ID, topics=wanted.topics) as log:
+        entries = await log.entries()
+        # What has an id may be looked at, resolved or not.
+        chosen = with_ids(entries, wanted.ids) if wanted.ids else wanted.open_ones(entries)
+        records = await log.records(entry.letter.letter_id for entry in chosen)
+    return [(entry, records[entry.letter.letter_id]) for entry in chosen]
+
+
+@dataclass(frozen=True)
+class _ToReplay:
+    replays: list[Replay]
+    not_replayable: list[LetterId]
+
+
+@app.command(epilog="Example:  shashin dlq replay --reason PhotoMissing --since 2h --dry-run")
+def replay(
+    ids: IdsArgument = None,
+    *,
+    topic: TopicOption = None,
+    reason: ReasonOption = None,
+    step: StepOption = None,
+    listing: ListingOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: LimitOption = None,
+    all_open: AllOpenOption = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    kafka: KafkaOption = None,
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Send the records of open dead letters again, each once, to where they came from.
+
+    Mend first what was wrong: a record that fails again is a new dead letter. Begin with a few
+    (--limit 5): a service that gives up too much at once stops.
+    """
+    wanted = _wanted(ids, _filter(topic, reason, step, listing, since, until), limit)
+    check_wanted(wanted, "replay", all_open=all_open)
+    address = kafka or System(state).kafka_address()
+    planned = run(_plan(address, wanted))
+    if not dry_run and planned.replays:
+        letters = sum(len(r.resolves) for r in planned.replays)
+        _confirm(f"replay {len(planned.replays)} records, of {letters} dead letters", yes=yes)
+        run(_replay(address, wanted.topics, planned.replays))
+    if as_json:
+        say_json(
+            {
+                "dry_run": dry_run,
+                "replayed": [replay_document(r) for r in planned.replays],
+                "not_replayable": [str(letter_id) for letter_id in planned.not_replayable],
+            }
+        )
+    else:
+        _print_replays(planned.replays, dry_run=dry_run)
+    if planned.not_replayable:
+        complain(
+            f"{', '.join(map(str, planned.not_replayable))} cannot be replayed: no service wrote "
+            "it, so nothing says where it came from; `shashin dlq drop` resolves it"
+        )
+        raise typer.Exit(1)
+
+
+async def _plan(kafka: str, wanted: Wanted) -> _ToReplay:
+    entries = await _entries(kafka, wanted.topics)
+    chosen = wanted.open_ones(entries)
+    replays = plan_replays(entries, [entry.letter.letter_id for entry in chosen])
+    await check_partitions(kafka, replays, client_id=CLIENT_ID)
+    return _ToReplay(
+        replays, [entry.letter.letter_id for entry in chosen if entry.letter.origin is None]
+    )
+
+
+async def _replay(kafka: str, topics: Sequence[str], replays: Sequence[Replay]) -> None:
+    async with (
+        DeadLetterLog(kafka, client_id=CLIENT_ID, topics=topics) as log,
+        Producer(kafka, client_id=CLIENT_ID) as producer,
+    ):
+        with Stages() as stages:
+            await replay_records(
+                log,
+                producer,
+                replays,
+                progress=lambda done: stages.set("replayed", done, len(replays)),
+            )
+
+
+def _print_replays(replays: Sequence[Replay], *, dry_run: bool) -> None:
+    if not replays:
+        say("there is no dead letter to replay")
+        return
+    say_table(
+        ["record", "listing", ">version", "dead letters"],
+        [
+            (
+                r.origin,
+                printable(r.letter.listing_id) or "-",
+                r.letter.version or "-",
+                "\n".join(map(str, r.resolves)),
+            )
+            for r in replays
+        ],
+    )
+    if dry_run:
+        say(f"{len(replays)} records would be replayed; nothing was changed")
+    else:
+        say(
+            f"{len(replays)} records replayed; `shashin dlq ls` shows those that fail again",
+            style="green",
+        )
+
+
+@app.command(epilog="Example:  shashin dlq drop listings.events.dlq:12")
+def drop(
+    ids: IdsArgument = None,
+    *,
+    topic: TopicOption = None,
+    reason: ReasonOption = None,
+    step: StepOption = None,
+    listing: ListingOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: LimitOption = None,
+    all_open: AllOpenOption = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    kafka: KafkaOption = None,
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Resolve open dead letters without sending their records again."""
+    wanted = _wanted(ids, _filter(topic, reason, step, listing, since, until), limit)
+    check_wanted(wanted, "drop", all_open=all_open)
+    address = kafka or System(state).kafka_address()
+    chosen = wanted.open_ones(run(_entries(address, wanted.topics)))
+    if not dry_run and chosen:
+        _confirm(f"drop {len(chosen)} dead letters", yes=yes)
+        run(_drop(address, [entry.letter.letter_id for entry in chosen]))
+    if as_json:
+        say_json({"dry_run": dry_run, "dropped": [letter_document(entry) for entry in chosen]})
+        return
+    if not chosen:
+        say("there is no dead letter to drop")
+        return
+    say_table(COLUMNS, [row_of(entry) for entry in chosen], whole=WHOLE_COLUMNS)
+    if dry_run:
+        say(f"{len(chosen)} dead letters would be dropped; nothing was changed")
+    else:
+        say(f"{len(chosen)} dead letters dropped", style="green")
+
+
+async def _drop(kafka: str, ids: Sequence[LetterId]) -> None:
+    async with Producer(kafka, client_id=CLIENT_ID) as producer:
+        await resolve(producer, ids, "dropped")
+
+
+def _confirm(what: str, *, yes: bool) -> None:
+    """Ask whoever sits at a terminal; a script has said what it means."""
+    if yes or not sys.stdin.isatty():
+        return
+    if not typer.confirm(f"{what}?", err=True):
+        tell("nothing was changed")
+        raise typer.Exit(1)

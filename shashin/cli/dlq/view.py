@@ -1,0 +1,204 @@
+"""Dead letters as a person or a script sees them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from shashin.cli.dlq.filters import Count
+from shashin.cli.dlq.readable_events import readable_event
+from shashin.kafka.records import InRecord
+from shashin.kafka.replay_plan import Replay
+from shashin.kafka.stored_letters import Entry, Resolution, StoredLetter
+
+COLUMNS = ["id, when", "listing, version, scope", "reason, step, tries", "message"]
+WHOLE_COLUMNS = COLUMNS[:1]
+_MESSAGE_CHARACTERS = 72
+_SHOWN_BYTES = 64
+"""Of a value that is no message."""
+
+
+def printable(text: str) -> str:
+    """Return text of unknown origin without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def iso_time(at_ms: int) -> str:
+    """Return Unix milliseconds as an ISO time of this machine's zone, with seconds."""
+    return datetime.fromtimestamp(at_ms // 1000).astimezone().isoformat()
+
+
+def short_message(letter: StoredLetter) -> str:
+    """Return the message without what other columns say, cut to one line."""
+    text = letter.message
+    for said_elsewhere in (f"{letter.origin}", f", listing {letter.listing_id}"):
+        text = text.removeprefix(said_elsewhere)
+    text = printable(text.lstrip(" :,"))
+    return text if len(text) <= _MESSAGE_CHARACTERS else text[: _MESSAGE_CHARACTERS - 1] + "…"
+
+
+def scope_of(letter: StoredLetter) -> str:
+    """Return ``record``, or which photo is given up, counted from 0 as in messages."""
+    if letter.scope == "record":
+        return "record"
+    return "photo" if letter.photo_number is None else f"photo {letter.photo_number}"
+
+
+def row_of(entry: Entry) -> tuple[str, ...]:
+    """Return the cells of an entry, one a column, of two lines each: nine columns fit no terminal."""
+    letter = entry.letter
+    when = datetime.fromtimestamp(letter.at_ms // 1000).astimezone()
+    how = "" if entry.resolution is None else f"[{printable(entry.resolution.how)}] "
+    tries = f", {letter.tries} tries" if letter.tries > 1 else ""
+    return (
+        f"{letter.letter_id}\n{when:%Y-%m-%d %H:%M:%S}",
+        f"{printable(letter.listing_id) or '-'}\nv{letter.version or '?'}, {scope_of(letter)}",
+        f"{printable(letter.reason)}\n{printable(letter.step) or '-'}{tries}",
+        how + short_message(letter),
+    )
+
+
+def summary_line(counted: Sequence[Count]) -> str:
+    """Return how many letters there are, by topic and reason, in one line."""
+    still_open, resolved = sum(c.open for c in counted), sum(c.resolved for c in counted)
+    by_topic: dict[str, list[str]] = {}
+    for count in counted:
+        by_topic.setdefault(count.topic, []).append(
+            f"{count.open + count.resolved} {printable(count.reason)}"
+        )
+    parts = [f"{topic}: {', '.join(reasons)}" for topic, reasons in by_topic.items()]
+    head = f"{still_open} open" + (f", {resolved} resolved" if resolved else "")
+    return "; ".join([head, *parts])
+
+
+def letter_document(entry: Entry) -> dict[str, Any]:
+    """Return an entry as JSON shows it."""
+    letter = entry.letter
+    return {
+        "id": str(letter.letter_id),
+        "at": iso_time(letter.at_ms),
+        "topic": letter.topic,
+        "listing_id": letter.listing_id,
+        "version": letter.version or None,
+        "reason": letter.reason,
+        "message": letter.message,
+        "step": letter.step or None,
+        "tries": letter.tries or None,
+        "scope": letter.scope,
+        "photo_number": letter.photo_number,
+        "came_from": None
+        if letter.origin is None
+        else {
+            "topic": letter.origin.topic,
+            "partition": letter.origin.partition,
+            "offset": letter.origin.offset,
+        },
+        "open": entry.open,
+        "resolution": _resolution_document(entry.resolution),
+    }
+
+
+def _resolution_document(resolution: Resolution | None) -> dict[str, Any] | None:
+    if resolution is None:
+        return None
+    return {"how": resolution.how, "at": iso_time(resolution.at_ms)}
+
+
+def list_document(
+    shown: Iterable[Entry], counted: Iterable[Count], *, matching: int
+) -> dict[str, Any]:
+    """Return a list of entries as JSON shows it; ``matching`` are those before the limit."""
+    return {
+        "dead_letters": [letter_document(entry) for entry in shown],
+        "matching": matching,
+        "summary": [
+            {"topic": c.topic, "reason": c.reason, "open": c.open, "resolved": c.resolved}
+            for c in counted
+        ],
+    }
+
+
+def whole_document(entry: Entry, record: InRecord) -> dict[str, Any]:
+    """Return everything of one entry; ``record`` is its own, in the ``.dlq`` topic."""
+    event = readable_event(entry.letter.topic, record.value)
+    return {
+        **letter_document(entry),
+        "key": _text(record.key),
+        "headers": [
+            {"name": name, "value": value.decode(errors="replace")}
+            for name, value in record.headers
+        ],
+        "value_bytes": len(record.value),
+        "value_begins": record.value[:_SHOWN_BYTES].hex() if event is None else None,
+        "event": event,
+    }
+
+
+def _text(key: bytes | None) -> str | None:
+    return None if key is None else key.decode(errors="replace")
+
+
+def whole_rows(entry: Entry, record: InRecord) -> list[tuple[str, str]]:
+    """Return everything of one entry as names and texts."""
+    letter = entry.letter
+    if entry.resolution is None:
+        state = "open"
+    else:
+        state = f"{entry.resolution.how} at {iso_time(entry.resolution.at_ms)}"
+    rows = [
+        ("state", state),
+        ("given up at", iso_time(letter.at_ms)),
+        ("came from", "unknown" if letter.origin is None else str(letter.origin)),
+        ("listing", letter.listing_id or "-"),
+        ("version", str(letter.version or "-")),
+        ("reason", letter.reason),
+        ("message", letter.message or "-"),
+        ("step", letter.step or "-"),
+        ("tries", str(letter.tries or "-")),
+        ("scope", scope_of(letter)),
+        ("key", "-" if record.key is None else record.key.decode(errors="replace")),
+        *((f"header {name}", value.decode(errors="replace")) for name, value in record.headers),
+        ("value", f"{len(record.value):,} bytes"),
+    ]
+    event = readable_event(letter.topic, record.value)
+    if event is None:
+        begin = record.value[:_SHOWN_BYTES].hex(" ")
+        rows.append(("", f"no message of {letter.topic}; it begins with {begin or 'nothing'}"))
+    else:
+        rows += _event_rows(event)
+    return [(printable(name), printable(text)) for name, text in rows]
+
+
+def _event_rows(event: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for name, value in event.items():
+        if name == "photos":
+            for photo in value:
+                said = {key: text for key, text in photo.items() if key != "photo_number"}
+                rows.append((f"event photo {photo['photo_number']}", _pairs(said)))
+        else:
+            rows.append((f"event {name}", _pairs(value) if isinstance(value, dict) else str(value)))
+    return rows
+
+
+def _pairs(fields: dict[str, Any]) -> str:
+    told = {name: value for name, value in fields.items() if value}
+    if list(told) == ["uri"]:
+        return str(told["uri"])
+    parts = (
+        f"{name} ({_pairs(value)})" if isinstance(value, dict) else f"{name} {value}"
+        for name, value in told.items()
+    )
+    return ", ".join(parts) or "-"
+
+
+def replay_document(replay: Replay) -> dict[str, Any]:
+    """Return a record that is sent again as JSON shows it."""
+    return {
+        "record": str(replay.origin),
+        "to": f"{replay.origin.topic}[{replay.origin.partition}]",
+        "listing_id": replay.letter.listing_id,
+        "version": replay.letter.version or None,
+        "letters": [str(letter_id) for letter_id in replay.resolves],
+    }

@@ -1,0 +1,141 @@
+"""A contact sheet: the query and its hits as one HTML file with the pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from shashin.client.topic_tails import topic_tails
+from shashin.kafka.topics import LISTINGS_EVENTS
+from shashin.v1 import events_pb2, search_pb2
+
+_SIDE = 256
+"""Longest side of a picture on the sheet, in pixels."""
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; }
+h1 { font-size: 1.2rem; margin: 0 0 .3rem; }
+.note { opacity: .75; margin: 0 0 1.5rem; }
+.query { margin-bottom: 2rem; }
+.query img { border: 3px solid #2a6fdb; }
+ol { list-style: none; display: grid; gap: 1.2rem; padding: 0;
+     grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); }
+img, .none { width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 8px;
+             background: #8882; }
+.query img, .query .none { width: 256px; }
+.none { display: grid; place-items: center; text-align: center; opacity: .75; }
+.id { font-weight: 600; overflow-wrap: anywhere; }
+.score { float: right; font-variant-numeric: tabular-nums; opacity: .75; }
+"""
+
+
+@dataclass(frozen=True)
+class SheetHit:
+    """One hit as the sheet shows it."""
+
+    listing_id: str
+    score: float
+    details: str
+    picture: str | None
+    """A ``data:`` URI; None where no picture can be had."""
+
+
+def thumbnail_data_uri(photo: bytes) -> str | None:
+    """Return a small JPEG of the photo as a ``data:`` URI; None when it cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(photo)) as image:
+            image.draft("RGB", (_SIDE, _SIDE))
+            upright = ImageOps.exif_transpose(image)
+            upright.thumbnail((_SIDE, _SIDE))
+            small = io.BytesIO()
+            upright.convert("RGB").save(small, "JPEG", quality=85)
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(small.getvalue()).decode()
+
+
+def sheet_html(query: str, query_picture: str | None, note: str, hits: Sequence[SheetHit]) -> str:
+    """Return the page; ``query`` names what was searched for."""
+    items = "\n".join(
+        f'<li>{_picture(hit.picture, hit.listing_id)}<span class="score">{hit.score:.3f}</span>'
+        f'<div class="id">{escape(hit.listing_id)}</div><div>{escape(hit.details)}</div></li>'
+        for hit in hits
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f"<title>{escape(query)} - Shashin</title>\n<style>{_STYLE}</style></head><body>\n"
+        f'<div class="query"><h1>{escape(query)}</h1><p class="note">{escape(note)}</p>'
+        f"{_picture(query_picture, query)}</div>\n<ol>\n{items}\n</ol>\n</body></html>\n"
+    )
+
+
+def _picture(picture: str | None, name: str) -> str:
+    if picture is None:
+        return '<div class="none">no picture on this machine</div>'
+    return f'<img alt="{escape(name)}" src="{picture}">'
+
+
+def details_of(hit: search_pb2.Hit) -> str:
+    """Return a hit's attributes and tier in one line."""
+    return " · ".join(
+        part
+        for part in (
+            hit.attributes.category,
+            hit.attributes.brand,
+            price_of(hit.attributes),
+            f"{hit.tier} tier",
+        )
+        if part
+    )
+
+
+def price_of(attributes: events_pb2.Attributes) -> str:
+    """Return the price in minor units with its currency; empty when there is none."""
+    if not attributes.currency:
+        return ""
+    return f"{attributes.price_minor:,} {attributes.currency}"
+
+
+async def photo_uris(
+    bootstrap: str, hits: Sequence[search_pb2.Hit]
+) -> dict[tuple[str, int], Sequence[str]]:
+    """Return the photo URIs of the hits' versions, from what ``listings.events`` still holds."""
+    wanted = {(hit.listing_id, hit.version) for hit in hits}
+    keys = {listing_id.encode() for listing_id, _ in wanted}
+    found: dict[tuple[str, int], Sequence[str]] = {}
+    async with topic_tails(bootstrap, [LISTINGS_EVENTS]) as tails:
+        for record in await tails[LISTINGS_EVENTS].news(lambda record: record.key in keys):
+            event = events_pb2.ListingEvent.FromString(record.value)
+            if (event.listing_id, event.version) in wanted:
+                found[event.listing_id, event.version] = event.photo_uris
+    return found
+
+
+def sheet_hits(
+    hits: Sequence[search_pb2.Hit], uris: Mapping[tuple[str, int], Sequence[str]]
+) -> list[SheetHit]:
+    """Return the hits with the pictures of the photos that were found."""
+    return [
+        SheetHit(hit.listing_id, hit.score, details_of(hit), _picture_of(hit, uris)) for hit in hits
+    ]
+
+
+def _picture_of(hit: search_pb2.Hit, uris: Mapping[tuple[str, int], Sequence[str]]) -> str | None:
+    photos = uris.get((hit.listing_id, hit.version), ())
+    if hit.photo_number >= len(photos):
+        return None
+    parts = urlsplit(photos[hit.photo_number])
+    if parts.scheme != "file":
+        return None
+    try:
+        return thumbnail_data_uri(Path(unquote(parts.path)).read_bytes())
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""Talking to a running system from outside: events in, searches and topic tails out."""

@@ -1,0 +1,1 @@
+"""Between protobuf messages and Shashin's own types: events, index calls and offset ranges apart."""

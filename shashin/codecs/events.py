@@ -1,0 +1,85 @@
+"""Events and rows: what records of ``vectors.embedded`` say, as a shard's rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shashin.errors import InvalidEvent, UnparsableRecord, WrongVector
+from shashin.kafka.records import InRecord
+from shashin.shards.format.row import MAX_PHOTO_NUMBER, NO_TIME, NewRow, Row, RowAttributes
+from shashin.v1 import events_pb2
+
+
+def attributes_of(message: events_pb2.Attributes) -> RowAttributes:
+    """Return a row's attributes."""
+    return RowAttributes(
+        category=message.category,
+        brand=message.brand,
+        price_minor=message.price_minor,
+        currency=message.currency,
+        listed_at=message.listed_at.seconds if message.HasField("listed_at") else NO_TIME,
+    )
+
+
+def attributes_message(attributes: RowAttributes) -> events_pb2.Attributes:
+    """Return the message of a row's attributes."""
+    message = events_pb2.Attributes(
+        category=attributes.category,
+        brand=attributes.brand,
+        price_minor=attributes.price_minor,
+        currency=attributes.currency,
+    )
+    if attributes.listed_at != NO_TIME:
+        message.listed_at.seconds = attributes.listed_at
+    return message
+
+
+def parse_embedded(record: InRecord) -> events_pb2.EmbeddedListing:
+    """Return the message of a record of vectors.embedded.
+
+    Raises:
+        UnparsableRecord: when the value is something else.
+    """
+    message = events_pb2.EmbeddedListing()
+    try:
+        message.ParseFromString(record.value)
+    except Exception as error:
+        raise UnparsableRecord(f"{record} is not an EmbeddedListing: {error}") from error
+    if not message.listing_id:
+        raise UnparsableRecord(f"{record} is not an EmbeddedListing: it has no listing id")
+    return message
+
+
+def new_rows_of(
+    message: events_pb2.EmbeddedListing, dimensions: int, *, record: InRecord
+) -> list[NewRow]:
+    """Return one row a vector of the message.
+
+    Raises:
+        WrongVector: when a vector has another length, or a number that is not finite.
+        InvalidEvent: when a photo's number is more than a row can hold.
+    """
+    attributes = attributes_of(message.attributes)
+    rows = []
+    for photo in message.vectors:
+        if photo.photo_number > MAX_PHOTO_NUMBER:
+            raise InvalidEvent(
+                f"{record}, listing {message.listing_id} has a photo_number of "
+                f"{photo.photo_number}; at most {MAX_PHOTO_NUMBER} is expected"
+            )
+        if len(photo.vector) != 2 * dimensions:
+            raise WrongVector(
+                f"{record}, listing {message.listing_id}, photo {photo.photo_number} has a vector "
+                f"of {len(photo.vector)} bytes; {dimensions} dimensions in float16 have "
+                f"{2 * dimensions}: the embedder's model and SHASHIN_DIMENSIONS have to agree"
+            )
+        vector = np.frombuffer(photo.vector, dtype="<f2").astype(np.float32)
+        if not np.isfinite(vector).all():
+            raise WrongVector(
+                f"{record}, listing {message.listing_id}, photo {photo.photo_number} has a vector "
+                "with numbers that are not finite"
+            )
+        rows.append(
+            NewRow(Row(message.listing_id, message.version, photo.photo_number, attributes), vector)
+        )
+    return rows

@@ -1,0 +1,66 @@
+"""Between protobuf messages and the index's own types: events to rows, hits to columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from shashin.codecs.events import attributes_message
+from shashin.errors import InvalidQuery
+from shashin.shards.kinds.protocol import Vectors
+from shashin.shards.row_filter import RowFilter
+from shashin.shards.shard_hit import ShardHit
+from shashin.v1 import index_pb2
+
+
+def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vectors:
+    """Return the query vectors of a request, (m, dimensions) float32.
+
+    Raises:
+        InvalidQuery: naming the field that is wrong.
+    """
+    if request.dimensions != dimensions:
+        raise InvalidQuery(
+            f"dimensions is {request.dimensions}; this endpoint holds vectors of {dimensions}"
+        )
+    queries: npt.NDArray[np.float32] = np.frombuffer(request.queries, dtype=np.uint8)
+    if len(queries) == 0 or len(queries) % (4 * dimensions):
+        raise InvalidQuery(
+            f"queries has {len(queries)} bytes; expected 1 to 64 times {4 * dimensions}"
+        )
+    queries = queries.view("<f4").reshape(-1, dimensions)
+    if len(queries) > 64:
+        raise InvalidQuery(f"queries holds {len(queries)} vectors; at most 64 go in one call")
+    if not np.isfinite(queries).all():
+        raise InvalidQuery("queries holds numbers that are not finite")
+    if not 1 <= request.k <= 1000:
+        raise InvalidQuery(f"k is {request.k}; expected 1 to 1000")
+    return queries
+
+
+def filter_of(message: index_pb2.Filter) -> RowFilter:
+    """Return the filter that a message describes."""
+    return RowFilter(
+        categories=tuple(message.categories),
+        brands=tuple(message.brands),
+        min_price_minor=message.min_price_minor if message.HasField("min_price_minor") else None,
+        max_price_minor=message.max_price_minor if message.HasField("max_price_minor") else None,
+        currency=message.currency,
+        listed_from=message.listed_from if message.HasField("listed_from") else None,
+        listed_to=message.listed_to if message.HasField("listed_to") else None,
+    )
+
+
+def hit_columns(hits: Sequence[Sequence[ShardHit]]) -> index_pb2.HitColumns:
+    """Return the hits of all queries as packed columns."""
+    flat = [hit for of_query in hits for hit in of_query]
+    return index_pb2.HitColumns(
+        counts=[len(of_query) for of_query in hits],
+        listing_ids=[hit.row.listing_id for hit in flat],
+        versions=[hit.row.version for hit in flat],
+        photo_numbers=[hit.row.photo_number for hit in flat],
+        scores=[hit.score for hit in flat],
+        attributes=[attributes_message(hit.row.attributes) for hit in flat],
+    )

@@ -1,0 +1,108 @@
+"""A child process that cannot outlive its parent, and whose output is a bounded log."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from shashin.local.identity import ProcessIdentity
+from shashin.local.log_file import BoundedLog
+
+_POLL_SECONDS = 0.1
+_CHUNK = 64 * 1024
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Return what a child does before it becomes its program; looked up before the fork."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return prepare
+
+
+class Child:
+    """One running process. Has to be started from the main thread: its end would be the child's."""
+
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], log: BoundedLog, cwd: Path
+    ) -> None:
+        self._log = log
+        self._output, output = os.pipe()
+        os.set_blocking(self._output, False)
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                cwd=cwd,
+                process_group=0,
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one thread, and prctl is bound
+            )
+        except BaseException:
+            os.close(self._output)
+            raise
+        finally:
+            os.close(output)
+        self.started = time.monotonic()
+        self.identity = ProcessIdentity.of(self._process.pid)
+        asyncio.get_running_loop().add_reader(self._output, self._take_output)
+
+    @property
+    def pid(self) -> int:
+        """Its pid."""
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """Return its exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    async def exited(self) -> int:
+        """Wait until it ends; returns its exit code, negative for a signal."""
+        while (code := self._process.poll()) is None:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(_POLL_SECONDS)
+        return code
+
+    async def end(self, grace: float) -> None:
+        """Ask it to end, kill it and what it started when ``grace`` seconds were not enough."""
+        self._send(signal.SIGTERM)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.exited(), grace)
+        self._send(signal.SIGKILL)
+        await self.exited()
+
+    def close(self) -> None:
+        """Keep the last output, and end what the process may have left behind in its group."""
+        self._send(signal.SIGKILL)
+        self._take_output()
+        with suppress(ValueError):
+            asyncio.get_running_loop().remove_reader(self._output)
+        os.close(self._output)
+
+    def _send(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def _take_output(self) -> None:
+        with suppress(BlockingIOError):
+            while data := os.read(self._output, _CHUNK):
+                self._log.write(data)
+            # Everyone who could write has ended.
+            asyncio.get_running_loop().remove_reader(self._output)

@@ -1,0 +1,175 @@
+"""Starting and stopping everything of a state folder, as a command does it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shashin.errors import ProcessFailed, UserError
+from shashin.local.leftovers import end_leftovers
+from shashin.local.log_file import last_lines, quoted
+from shashin.local.processes import (
+    SUPERVISOR,
+    Plan,
+    ProcessRow,
+    ProcessSpec,
+    log_path,
+    plan_path,
+    process_table,
+    read_plan,
+    start_order,
+    supervisor_identity,
+)
+from shashin.local.state_file import write_json
+from shashin.local.supervisor import ALREADY_RUNNING
+
+_POLL_SECONDS = 0.1
+_NEVER_READY = {"failed", "crash-looping"}
+
+OnRows = Callable[[Sequence[ProcessRow]], None]
+"""Called with every process as it stands, again and again until all are ready."""
+
+
+def supervisor_runs(state_folder: Path) -> bool:
+    """Say whether a supervisor watches this state folder now."""
+    identity = supervisor_identity(state_folder.absolute())
+    return identity is not None and identity.is_running()
+
+
+def require_same_wishes(state_folder: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse wishes that differ from those of what runs already.
+
+    Raises:
+        UserError: naming each wish that differs.
+    """
+    plan = read_plan(state_folder.absolute())
+    known = plan.asked if plan is not None else {}
+    differing = [
+        f"{name} is {known.get(name)}, not {wish}"
+        for name, wish in asked.items()
+        if known.get(name) != wish
+    ]
+    if differing:
+        raise UserError(
+            f"{state_folder} runs already with other settings ({'; '.join(differing)}): "
+            "stop it first"
+        )
+
+
+async def up(
+    state_folder: Path,
+    specs: Sequence[ProcessSpec],
+    *,
+    embedded_kafka: bool = False,
+    asked: Mapping[str, Any] | None = None,
+    on_rows: OnRows | None = None,
+    ready_seconds: float = 180.0,
+) -> bool:
+    """Start a detached supervisor and wait until every process is ready.
+
+    Returns False when one ran already: then its plan stays, and only the wait is done. What was
+    started here is stopped again when it fails or when the wait is cancelled. ``embedded_kafka``
+    has the supervisor watch the state folder's own Kafka, which has to run already.
+
+    Raises:
+        UserError: when it runs already with other wishes than ``asked``.
+        ProcessFailed: when a process dies or is not ready in time; with the last lines of its log.
+    """
+    state = state_folder.absolute()  # noqa: ASYNC240 - asks no disk
+    if supervisor_runs(state):
+        require_same_wishes(state, asked or {})
+        await _until_ready(state, on_rows, ready_seconds, None)
+        return False
+    start_order(specs)
+    write_json(plan_path(state), Plan(tuple(specs), embedded_kafka, dict(asked or {})).document())
+    process = _launch(state)
+    try:
+        await _until_ready(state, on_rows, ready_seconds, process)
+    except BaseException:
+        await asyncio.shield(down(state))
+        process.wait()
+        raise
+    _KEPT.append(process)
+    return process.poll() is None
+
+
+async def down(state_folder: Path, *, stop_seconds: float = 120.0) -> bool:
+    """Stop the supervisor and all that it runs; returns False when nothing ran.
+
+    Kafka goes on: ``EmbeddedKafka.stop`` ends it.
+    """
+    state = state_folder.absolute()  # noqa: ASYNC240 - asks no disk
+    identity = supervisor_identity(state)
+    ran = identity is not None and identity.is_running()
+    if identity is not None and ran:
+        await identity.end(grace=stop_seconds)
+    return bool(await end_leftovers(state)) or ran
+
+
+_KEPT: list[subprocess.Popen[bytes]] = []
+"""Supervisors that are meant to outlive this process: nobody waits for them."""
+
+
+def _launch(state: Path) -> subprocess.Popen[bytes]:
+    log = log_path(state, SUPERVISOR)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "shashin.local.supervisor", "--state", str(state)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=Path(__file__).parents[2],
+            start_new_session=True,
+        )
+
+
+async def _until_ready(
+    state: Path,
+    on_rows: OnRows | None,
+    ready_seconds: float,
+    process: subprocess.Popen[bytes] | None,
+) -> None:
+    deadline = time.monotonic() + ready_seconds
+    rows: list[ProcessRow] = []
+    while True:
+        if process is None or _writes_the_table(process, state):
+            rows = process_table(state)
+            if on_rows is not None:
+                on_rows(rows)
+            for row in rows:
+                if row.status in _NEVER_READY:
+                    raise ProcessFailed(f"{row.name} {row.detail}")
+            if rows and all(row.well for row in rows):
+                return
+        _require_supervisor(state, process)
+        if time.monotonic() > deadline:
+            late = [f"{row.name} ({row.status}: {row.detail})" for row in rows if not row.well]
+            raise ProcessFailed(
+                f"not ready after {ready_seconds:.0f} s: {', '.join(late) or SUPERVISOR}; "
+                f"their logs are in {state / 'logs'}"
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _writes_the_table(process: subprocess.Popen[bytes], state: Path) -> bool:
+    """Say whether the table is this supervisor's, or another's that was quicker to start."""
+    identity = supervisor_identity(state)
+    if identity is None:
+        return False
+    return identity.pid == process.pid or process.poll() == ALREADY_RUNNING
+
+
+def _require_supervisor(state: Path, process: subprocess.Popen[bytes] | None) -> None:
+    if process is None:
+        if supervisor_runs(state):
+            return
+    elif process.poll() in {None, ALREADY_RUNNING}:
+        return
+    log = log_path(state, SUPERVISOR)
+    raise ProcessFailed(f"the supervisor died; the last lines of {log}:{quoted(last_lines(log))}")

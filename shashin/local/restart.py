@@ -1,0 +1,44 @@
+"""When a process that died is started again: the rules; shashin.local.supervisor keeps them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+FIRST_PAUSE_SECONDS = 0.3
+LONGEST_PAUSE_SECONDS = 20.0
+HEALTHY_SECONDS = 30.0
+"""A process that was ready for so long has its earlier deaths forgiven."""
+
+CRASH_LOOP_DEATHS = 4
+WRONG_SETTINGS = 2
+"""The exit code by which a service says that it cannot run as it is set."""
+
+
+@dataclass
+class RestartHistory:
+    """The deaths of one process, one after another."""
+
+    random: random.Random = field(default_factory=random.Random)
+    in_a_row: int = 0
+    ever_ready: bool = False
+
+    def died(self, *, ready_for: float) -> float:
+        """Note a death of a process that was ready for so many seconds; returns the pause.
+
+        The pause doubles with each death in a row up to ``LONGEST_PAUSE_SECONDS``, and is drawn
+        from its upper half, so that processes that died together do not come back together.
+        """
+        self.in_a_row = 1 if ready_for >= HEALTHY_SECONDS else self.in_a_row + 1
+        doubled = FIRST_PAUSE_SECONDS * (1 << min(self.in_a_row - 1, 16))
+        longest = min(LONGEST_PAUSE_SECONDS, doubled)
+        return longest * self.random.uniform(0.5, 1.0)
+
+    @property
+    def crash_looping(self) -> bool:
+        """Whether starting it again evidently does not help."""
+        return self.in_a_row >= CRASH_LOOP_DEATHS
+
+    def is_hopeless(self, exit_code: int) -> bool:
+        """Say whether it cannot come up as it is set: it never did, and says so itself."""
+        return exit_code == WRONG_SETTINGS and not self.ever_ready

@@ -1,0 +1,210 @@
+"""The system of one state folder: where its parts are, and how they start and stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from shashin.cli.options import DEFAULT_STATE
+from shashin.errors import UserError
+from shashin.local import control
+from shashin.local.kafka import DEFAULT_PORT, EmbeddedKafka
+from shashin.local.plan import EMBEDDER, ROUTER, Wanted, plan_processes
+from shashin.local.ports import choosing_ports, free_port, is_free
+from shashin.local.processes import KAFKA, ProcessRow, process_table, read_plan
+from shashin.model.loading import ModelDescription, describe_model
+from shashin.objectstore.open import open_object_store
+from shashin.terminal.console import Stages
+
+DEFAULT_MODEL = "demo-v1"
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """What ``shashin up`` may be told."""
+
+    kafka: str | None = None
+    repository: str | None = None
+    """URI of the model repository; None is a folder in the state folder."""
+    bucket_seconds: int = 3600
+    grace_seconds: float = 60.0
+    partitions: int = 4
+    model: str = DEFAULT_MODEL
+
+
+class System:
+    """Everything that lives in one state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self._nice_ports = self.folder == DEFAULT_STATE.absolute()
+        """Whether it asks for the well-known ports: another system may want them while a process
+        of this one is down, so only the one that a person has in a checkout does."""
+
+    @property
+    def model_id(self) -> str:
+        """The model whose vectors this system holds."""
+        plan = read_plan(self.folder)
+        return str(plan.asked["model_id"]) if plan is not None else DEFAULT_MODEL
+
+    @property
+    def photos(self) -> Path:
+        """Where published photos are copied to; the downloader may read here."""
+        return self.folder / "photos"
+
+    @property
+    def repository(self) -> str:
+        """URI of the model repository."""
+        plan = read_plan(self.folder)
+        asked = plan.asked.get("repository") if plan is not None else None
+        return str(asked) if asked else self._own_repository
+
+    @property
+    def _own_repository(self) -> str:
+        return (self.folder / "repository").as_uri()
+
+    @property
+    def logs(self) -> Path:
+        """Where every process writes its log."""
+        return self.folder / "logs"
+
+    def kafka_address(self) -> str:
+        """Return the bootstrap servers.
+
+        Raises:
+            UserError: when nothing was started here.
+        """
+        plan = read_plan(self.folder)
+        own = plan.asked.get("kafka") if plan is not None else None
+        return str(own) if own else self._kafka().bootstrap
+
+    def router_address(self) -> str:
+        """Return the router's gRPC address, HOST:PORT.
+
+        Raises:
+            UserError: when nothing was started here.
+        """
+        return self._grpc_address(ROUTER)
+
+    def embedder_address(self) -> str:
+        """Return the embedder's gRPC address, HOST:PORT.
+
+        Raises:
+            UserError: when nothing was started here.
+        """
+        return self._grpc_address(EMBEDDER)
+
+    def _grpc_address(self, name: str) -> str:
+        plan = read_plan(self.folder)
+        for spec in plan.processes if plan is not None else ():
+            if spec.name == name:
+                return spec.addresses["grpc"]
+        raise UserError(f"nothing was started in {self.folder}: `shashin up` starts everything")
+
+    def pids(self) -> Mapping[str, int]:
+        """Return the pid of every process that runs."""
+        return {row.name: row.pid for row in self.processes() if row.pid is not None}
+
+    def processes(self) -> list[ProcessRow]:
+        """Return every process as it stands; empty when nothing runs."""
+        return process_table(self.folder)
+
+    async def start(self, options: UpOptions, stages: Stages) -> bool:
+        """Start what does not run yet and wait until all is ready; returns False if all ran.
+
+        Raises:
+            UserError: when it runs already with other wishes, or a port or folder cannot be used.
+            ProcessFailed: when a process dies or is not ready in time.
+            KafkaUnavailable: when the user's own Kafka does not answer.
+        """
+        if options.repository is not None:
+            open_object_store(options.repository)  # refuses what no store can be
+        if Path(options.model).is_file():  # noqa: ASYNC240 - once, at the start
+            # The embedder runs in another folder.
+            options = replace(options, model=str(Path(options.model).absolute()))  # noqa: ASYNC240
+        async with choosing_ports(lambda: stages.set("waiting for another system to start", 0)):
+            return await self._start(options, describe_model(options.model), stages)
+
+    async def _start(self, options: UpOptions, model: ModelDescription, stages: Stages) -> bool:
+        from shashin.kafka.topics import ensure_topics
+
+        asked = {**asdict(options), "model_id": model.model_id}
+        if control.supervisor_runs(self.folder):
+            control.require_same_wishes(self.folder, asked)
+        kafka_started = False
+        kafka = options.kafka
+        if kafka is None:
+            kafka_started = await self._start_embedded(stages)
+            kafka = self._kafka().bootstrap
+        try:
+            await ensure_topics(kafka, partitions=options.partitions)
+            wanted = Wanted(
+                kafka=kafka,
+                repository=options.repository or self._own_repository,
+                model=options.model,
+                model_id=model.model_id,
+                dimensions=model.dimensions,
+                bucket_seconds=options.bucket_seconds,
+                grace_seconds=options.grace_seconds,
+            )
+            return await control.up(
+                self.folder,
+                plan_processes(self.folder, wanted, choose_port=_Ports(nice=self._nice_ports)),
+                embedded_kafka=options.kafka is None,
+                asked=asked,
+                on_rows=lambda rows: _show_rows(rows, stages),
+            )
+        except BaseException:
+            if kafka_started:
+                await self._kafka().stop()
+            raise
+
+    async def stop(self) -> bool:
+        """Stop everything, the embedded Kafka last; returns False when nothing ran."""
+        ran = await control.down(self.folder)
+        return await self._kafka().stop() or ran
+
+    def _kafka(self) -> EmbeddedKafka:
+        return EmbeddedKafka(self.folder, default_port=DEFAULT_PORT if self._nice_ports else None)
+
+    async def start_kafka(self, stages: Stages) -> str:
+        """Start the embedded Kafka alone; returns its address."""
+        await self._start_embedded(stages)
+        return self._kafka().bootstrap
+
+    async def stop_kafka(self) -> bool:
+        """Stop the embedded Kafka alone; returns False when it did not run.
+
+        Raises:
+            UserError: when services run that need it.
+        """
+        if control.supervisor_runs(self.folder):
+            raise UserError(
+                f"the services of {self.folder} run and need kafka: `shashin down` stops everything"
+            )
+        return await self._kafka().stop()
+
+    async def _start_embedded(self, stages: Stages) -> bool:
+        return await self._kafka().start(stages.set)
+
+
+class _Ports:
+    """Gives the port that would be nice where it is free, else another; none twice."""
+
+    def __init__(self, *, nice: bool) -> None:
+        self._nice = nice
+        self._given: set[int] = set()
+
+    def __call__(self, nice: int) -> int:
+        port = nice if self._nice else free_port()
+        while port in self._given or not is_free(port):
+            port = free_port()
+        self._given.add(port)
+        return port
+
+
+def _show_rows(rows: Sequence[ProcessRow], stages: Stages) -> None:
+    services = [row for row in rows if row.name != KAFKA]
+    ready = sum(row.well for row in services)
+    stages.set("processes ready", ready, len(services) or None)

@@ -1,0 +1,1 @@
+"""The model repository: shards and tier pointers in an object store."""

@@ -1,0 +1,84 @@
+"""Settings: one class a service, read from environment variables that begin with ``SHASHIN_``."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shashin.errors import SettingsError
+from shashin.model_space import ModelSpace
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="SHASHIN_", extra="ignore", frozen=True)
+
+    kafka: str = Field(
+        "127.0.0.1:9092", description="Kafka's bootstrap servers, HOST:PORT, comma-separated."
+    )
+    http_host: str = Field(
+        "127.0.0.1", description="Address that /metrics, /livez and /readyz listen on."
+    )
+    http_port: int = Field(
+        0, ge=0, le=65535, description="Port of /metrics, /livez and /readyz; 0 takes a free one."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line that is written."
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="json for machines, console for people."
+    )
+    stall_seconds: float = Field(
+        60.0, gt=0, description="Seconds without progress of a loop after which /livez fails."
+    )
+    drain_seconds: float = Field(
+        10.0, ge=0, description="Seconds that work under way may take after SIGTERM."
+    )
+
+
+class ModelSettings(ServiceSettings):
+    """The model of a service that works for one."""
+
+    model_id: str = Field(
+        "demo-v1",
+        min_length=1,
+        description="Model whose vectors this service works with; it leaves those of others alone.",
+    )
+
+
+class ModelSpaceSettings(ModelSettings):
+    """The model space of a service that handles vectors."""
+
+    dimensions: int = Field(128, ge=1, le=8192, description="Length of that model's vectors.")
+
+    @property
+    def space(self) -> ModelSpace:
+        """The model and the length of its vectors."""
+        return ModelSpace(self.model_id, self.dimensions)
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def load_settings(settings_class: type[SettingsT]) -> SettingsT:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: naming every missing variable, and every wrong one with its value and what
+            was expected.
+    """
+    try:
+        return settings_class()
+    except ValidationError as error:
+        prefix = settings_class.model_config.get("env_prefix", "")
+        problems = []
+        for problem in error.errors():
+            name = (prefix + "_".join(str(part) for part in problem["loc"])).upper()
+            if problem["type"] == "missing":
+                problems.append(f"{name} is not set, and has no default")
+            else:
+                problems.append(f"{name}={problem['input']!r}: {problem['msg'].lower()}")
+        raise SettingsError("wrong settings: " + "; ".join(problems)) from None

@@ -1,0 +1,174 @@
+"""IndexService over the shards that a process serves: the same for the live and the sealed tiers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import grpc
+from prometheus_client import Gauge, Histogram
+
+from shashin.codecs.index import filter_of, hit_columns, queries_of
+from shashin.codecs.ranges import position_messages, range_messages
+from shashin.errors import DeadlineExceeded, InvalidQuery, WrongModelRequested
+from shashin.model_space import ModelSpace
+from shashin.offsets.coverage import Position
+from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.shards.shard import Shard
+from shashin.v1 import index_pb2, index_pb2_grpc
+
+SEARCH_SECONDS = Histogram(
+    "shashin_index_search_seconds",
+    "Time that the search of a call took over all shards, in seconds.",
+    ["tier"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)
+ROWS = Gauge("shashin_index_rows", "Rows served, hidden ones included.", ["tier"])
+HIDDEN_ROWS = Gauge("shashin_index_hidden_rows", "Rows served that are hidden.", ["tier"])
+INDEX_BYTES = Gauge(
+    "shashin_index_bytes",
+    "Bytes of memory that indexes hold; mapped files belong to the page cache.",
+    ["tier"],
+)
+SHARDS = Gauge("shashin_index_shards", "Shards served.", ["tier"])
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
+    """Answers from a snapshot of the served shards; searches run in ``executor``.
+
+    ``positions`` returns what the live tier knows of the log; other tiers know nothing.
+    """
+
+    def __init__(
+        self,
+        served: ServedShards,
+        *,
+        space: ModelSpace,
+        tier: str,
+        executor: Executor,
+        positions: Callable[[Sequence[Shard]], Mapping[int, Position]] = lambda _shards: {},
+    ) -> None:
+        self._served = served
+        self._space = space
+        self._tier = tier
+        self._executor = executor
+        self._positions = positions
+        ROWS.labels(tier).set_function(lambda: sum(s.rows for s in served.snapshot().shards))
+        HIDDEN_ROWS.labels(tier).set_function(
+            lambda: sum(s.hidden_rows for s in served.snapshot().shards)
+        )
+        INDEX_BYTES.labels(tier).set_function(
+            lambda: sum(s.index_bytes for s in served.snapshot().shards)
+        )
+        SHARDS.labels(tier).set_function(lambda: len(served.snapshot().shards))
+
+    async def Search(  # noqa: N802
+        self, request: index_pb2.IndexSearchRequest, context: Context
+    ) -> index_pb2.IndexSearchResponse:
+        """Return the nearest visible rows over all shards, with the log ranges searched."""
+        started = time.perf_counter()
+        self._check_model(request.model_id)
+        snapshot = self._served.snapshot()
+        shards, positions = snapshot.shards, self._positions(snapshot.shards)
+        queries = queries_of(request, self._space.dimensions)
+        row_filter = filter_of(request.filter)
+        searching = asyncio.get_running_loop().run_in_executor(
+            self._executor, search_shards, shards, queries, request.k, row_filter
+        )
+        try:
+            hits = await asyncio.wait_for(searching, _seconds_left(request, context))
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the {self._tier} tier did not finish its search over {len(shards)} shards in time"
+            ) from None
+        seconds = time.perf_counter() - started
+        SEARCH_SECONDS.labels(self._tier).observe(seconds)
+        return index_pb2.IndexSearchResponse(
+            model_id=self._space.model_id,
+            hits=hit_columns(hits),
+            covered=range_messages(snapshot.covered()),
+            positions=position_messages(positions),
+            seconds=seconds,
+        )
+
+    async def Describe(  # noqa: N802
+        self, request: index_pb2.DescribeRequest, context: Context
+    ) -> index_pb2.DescribeResponse:
+        """Return what is held."""
+        del request, context
+        shards = self._served.snapshot().shards
+        positions = self._positions(shards)
+        return index_pb2.DescribeResponse(
+            model_id=self._space.model_id,
+            dimensions=self._space.dimensions,
+            tier=self._tier,
+            shards=[
+                index_pb2.ShardInfo(
+                    shard_id=shard.shard_id,
+                    tier=shard.tier,
+                    ranges=range_messages(shard.ranges),
+                    rows=shard.rows,
+                    hidden_rows=shard.hidden_rows,
+                    bucket_start=shard.bucket_start or 0,
+                )
+                for shard in shards
+            ],
+            rows=sum(shard.rows for shard in shards),
+            hidden_rows=sum(shard.hidden_rows for shard in shards),
+            positions=position_messages(positions),
+        )
+
+    async def Lookup(  # noqa: N802
+        self, request: index_pb2.LookupRequest, context: Context
+    ) -> index_pb2.LookupResponse:
+        """Return the visible rows of listings."""
+        del context
+        self._check_model(request.model_id)
+        if not 1 <= len(request.listing_ids) <= 1000:
+            raise InvalidQuery(f"{len(request.listing_ids)} listing ids; expected 1 to 1000")
+        shards = self._served.snapshot().shards
+        rows = await asyncio.get_running_loop().run_in_executor(
+            self._executor, _look_up, shards, list(request.listing_ids), request.with_vectors
+        )
+        return index_pb2.LookupResponse(
+            model_id=self._space.model_id, dimensions=self._space.dimensions, rows=rows
+        )
+
+    def _check_model(self, model_id: str) -> None:
+        if model_id != self._space.model_id:
+            raise WrongModelRequested(
+                f"model {model_id!r} was asked for; this endpoint holds {self._space.model_id!r}"
+            )
+
+
+def _look_up(
+    shards: Sequence[Shard], listing_ids: Sequence[str], with_vectors: bool
+) -> list[index_pb2.LookupRow]:
+    found = []
+    for shard in shards:
+        for listing_id in listing_ids:
+            for number, row in shard.visible_rows_of(listing_id):
+                vector = b""
+                if with_vectors:
+                    vector = shard.vectors([number])[0].astype("<f4").tobytes()
+                found.append(
+                    index_pb2.LookupRow(
+                        listing_id=listing_id,
+                        version=row.version,
+                        photo_number=row.photo_number,
+                        vector=vector,
+                    )
+                )
+    return found
+
+
+def _seconds_left(request: index_pb2.IndexSearchRequest, context: Context) -> float | None:
+    bounds = [context.time_remaining()]
+    if request.deadline_ms:
+        bounds.append(request.deadline_ms / 1000)
+    return min((bound for bound in bounds if bound is not None), default=None)

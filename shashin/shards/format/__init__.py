@@ -1,0 +1,1 @@
+"""What a shard is on disk: its manifest, its rows, its name."""

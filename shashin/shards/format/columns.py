@@ -1,0 +1,71 @@
+"""Rows as columns: numpy arrays, with strings as codes of a dictionary, so that one filter serves
+both open and sealed shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from shashin.shards.format.row import Row
+
+CODED_COLUMNS = ("category", "brand", "currency")
+"""Columns that hold strings as codes of a dictionary."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column of strings: ``codes`` (n,) int32 into ``values``."""
+
+    codes: npt.NDArray[np.int32]
+    values: Sequence[str]
+
+    def codes_of(self, wanted: Iterable[str]) -> npt.NDArray[np.int32]:
+        """Return the codes of the wanted strings that occur at all."""
+        wanted = set(wanted)
+        return np.array([i for i, v in enumerate(self.values) if v in wanted], dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The numeric view of a shard's first n rows that masks are computed from; each array is (n,)."""
+
+    group: npt.NDArray[np.uint32]
+    """Rows of one listing share a number, whatever their version."""
+    version: npt.NDArray[np.uint64]
+    price_minor: npt.NDArray[np.int64]
+    listed_at: npt.NDArray[np.int64]
+    category: Coded
+    brand: Coded
+    currency: Coded
+
+
+class Rows(Protocol):
+    """What a shard needs of its rows, open or sealed."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def listings(self) -> int:
+        """How many different listings the rows belong to."""
+        ...
+
+    def columns(self, count: int) -> Columns:
+        """Return the columns of the first ``count`` rows."""
+        ...
+
+    def row(self, number: int) -> Row:
+        """Return one row."""
+        ...
+
+    def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:
+        """Return the numbers of a listing's rows, all versions."""
+        ...
+
+    def versions_of(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """Return the versions of rows."""
+        ...

@@ -1,0 +1,106 @@
+"""The shard of a range that is being filled, in log order, by one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from shashin.model_space import ModelSpace
+from shashin.offsets.ranges import OffsetRange
+from shashin.shards.format.manifest import Manifest
+from shashin.shards.format.row import NewRow, Row
+from shashin.shards.kinds.protocol import GrowingKind
+from shashin.shards.shard import Shard
+from shashin.shards.visibility import HiddenMap
+from shashin.shards.writer import Origin, ShardWriter
+from shashin.tiers import LIVE
+
+
+class OpenShard(Shard):
+    """Searched while it grows, and then written.
+
+    Hidden rows are masked and never removed, so that the same range gives the same bytes.
+    """
+
+    tier = LIVE
+
+    def __init__(
+        self,
+        partition: int,
+        from_offset: int,
+        space: ModelSpace,
+        kind: GrowingKind,
+        hidden: HiddenMap,
+    ) -> None:
+        index = kind.growing(space.dimensions)
+        self._writer = ShardWriter(space, index, on_row=self._mask_row)
+        super().__init__(self._writer.rows, index, np.zeros(1024, dtype=np.bool_))
+        self.partition = partition
+        self.from_offset = from_offset
+        self.shard_id = f"open.p{partition:04d}.{from_offset:012d}"
+        self._position = from_offset
+        self._bucket_start: int | None = None
+        self._hidden = hidden
+
+    @property
+    def position(self) -> int:
+        """The offset after the last record that the shard holds."""
+        return self._position
+
+    @property
+    def bucket_start(self) -> int | None:
+        """Unix seconds; None while the shard has no record."""
+        return self._bucket_start
+
+    @property
+    def ranges(self) -> tuple[OffsetRange, ...]:
+        """The range so far."""
+        return (OffsetRange(self.partition, self.from_offset, self._position),)
+
+    @property
+    def listings(self) -> int:
+        """How many listings have rows here."""
+        return self._writer.rows.listings
+
+    def count_new(self, rows: Sequence[Row]) -> int:
+        """Return how many of these rows are not here yet."""
+        has = self._writer.rows.has
+        return sum(not has(r.listing_id, r.version, r.photo_number) for r in rows)
+
+    def end_at(self, offset: int) -> None:
+        """Extend the range up to its cut: the log has no records between."""
+        self._position = offset
+
+    def add(self, new_rows: Sequence[NewRow], *, position: int, bucket_start: int) -> None:
+        """Add the rows of the records up to ``position``.
+
+        A photo of a version that is here already is left out: a repeat adds nothing.
+        """
+        if self._bucket_start is None:
+            self._bucket_start = bucket_start
+        self._writer.add(new_rows)
+        self._position = position
+
+    def _mask_row(self, number: int, row: Row) -> None:
+        # Under the lock: whoever hides the listing now comes before, and the map says so, or
+        # after, and finds the row.
+        with self._mask_lock:
+            if number >= len(self._visible):
+                self._visible = np.concatenate([self._visible, np.zeros_like(self._visible)])
+            visible = self._hidden.visible(row.listing_id, row.version)
+            self._visible[number] = visible
+            self._hidden_rows += not visible
+
+    def write(self, folder: Path, *, tier: str, bucket_seconds: int, reason: str) -> Manifest:
+        """Write the shard that the range becomes; nothing may be added any more.
+
+        Raises:
+            OSError: when a file cannot be written.
+            CorruptShard: when what was written is not what was added.
+        """
+        if self._bucket_start is None:
+            raise AssertionError(f"{self.shard_id} ended without a record")
+        origin = Origin(tier, self._bucket_start, bucket_seconds, self.ranges, reason)
+        return self._writer.finish(folder, origin)

@@ -1,0 +1,55 @@
+"""Filters: which rows of a shard a search may return, as one mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from shashin.shards.format.columns import Coded, Columns
+from shashin.shards.format.row import NO_TIME
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """Conditions that a row has to meet, all of them; the defaults do not restrict."""
+
+    categories: tuple[str, ...] = ()
+    brands: tuple[str, ...] = ()
+    min_price_minor: int | None = None
+    max_price_minor: int | None = None
+    currency: str = ""
+    listed_from: int | None = None
+    """Unix seconds, inclusive."""
+    listed_to: int | None = None
+    """Unix seconds, exclusive."""
+
+    @property
+    def restricts(self) -> bool:
+        """Whether any condition is set."""
+        return any(getattr(self, field.name) != field.default for field in fields(self))
+
+    def mask(self, columns: Columns) -> npt.NDArray[np.bool_]:
+        """Return which rows meet the conditions, (n,) bool."""
+        mask = np.ones(len(columns.version), dtype=np.bool_)
+        for wanted, column in ((self.categories, columns.category), (self.brands, columns.brand)):
+            if wanted:
+                mask &= _any_of(column, wanted)
+        if self.currency:
+            mask &= _any_of(columns.currency, (self.currency,))
+        if self.min_price_minor is not None or self.max_price_minor is not None:
+            mask &= ~_any_of(columns.currency, ("",))
+        if self.min_price_minor is not None:
+            mask &= columns.price_minor >= self.min_price_minor
+        if self.max_price_minor is not None:
+            mask &= columns.price_minor <= self.max_price_minor
+        if self.listed_from is not None:
+            mask &= (columns.listed_at >= self.listed_from) & (columns.listed_at != NO_TIME)
+        if self.listed_to is not None:
+            mask &= (columns.listed_at < self.listed_to) & (columns.listed_at != NO_TIME)
+        return mask
+
+
+def _any_of(column: Coded, wanted: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    return np.isin(column.codes, column.codes_of(wanted))

@@ -1,0 +1,42 @@
+"""A sealed shard, memory-mapped; its files have been checked before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from shashin.offsets.ranges import OffsetRange
+from shashin.shards.format.manifest import Manifest
+from shashin.shards.format.rows_file import ROWS_FILE, SealedRows
+from shashin.shards.kinds.registry import open_index
+from shashin.shards.shard import Shard
+from shashin.shards.writer import check_sizes
+
+
+class SealedShard(Shard):
+    """One shard of the repository.
+
+    Raises:
+        CorruptShard: when a file is not what the manifest says.
+        UnknownFormat: when a file has a format that this reader does not know.
+    """
+
+    def __init__(self, manifest: Manifest, folder: Path) -> None:
+        index = open_index(manifest.index_spec, folder)
+        rows = SealedRows(folder / ROWS_FILE)
+        check_sizes(folder, expected=manifest.rows, rows=len(rows), vectors=len(index))
+        super().__init__(rows, index, np.ones(len(rows), dtype=np.bool_))
+        self.manifest = manifest
+        self.shard_id = manifest.shard_id
+        self.tier = manifest.tier
+
+    @property
+    def ranges(self) -> tuple[OffsetRange, ...]:
+        """The log ranges that the shard was built from."""
+        return self.manifest.source_ranges
+
+    @property
+    def bucket_start(self) -> int | None:
+        """Unix seconds."""
+        return self.manifest.bucket_start

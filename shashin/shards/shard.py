@@ -1,0 +1,103 @@
+"""What open and sealed shards have in common: how they are searched, hidden from and looked up.
+
+A shard is the three things that a search needs: rows, an index over their vectors, and a mask of
+the rows that are visible. A row belongs to a search once its vector is in the index.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from shashin.offsets.ranges import OffsetRange
+from shashin.shards.format.columns import Rows
+from shashin.shards.format.row import Row
+from shashin.shards.kinds.protocol import Neighbours, SearchableIndex, Vectors
+from shashin.shards.row_filter import RowFilter
+
+
+class Shard:
+    """Rows, index and mask."""
+
+    shard_id: str
+    tier: str
+
+    def __init__(self, rows: Rows, index: SearchableIndex, visible: npt.NDArray[np.bool_]) -> None:
+        self._rows = rows
+        self._index = index
+        self._visible = visible
+        self._hidden_rows = 0
+        self._mask_lock = threading.Lock()
+        """Held for moments, by whoever changes the mask."""
+
+    @property
+    def ranges(self) -> tuple[OffsetRange, ...]:
+        """The log ranges that the shard holds."""
+        raise NotImplementedError
+
+    @property
+    def bucket_start(self) -> int | None:
+        """Unix seconds; None for a shard without records."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> int:
+        """How many rows the shard has, hidden ones included."""
+        return len(self._rows)
+
+    @property
+    def hidden_rows(self) -> int:
+        """How many of them are hidden."""
+        return self._hidden_rows
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of memory that the index holds."""
+        return self._index.memory_bytes
+
+    def hide(self, listing_id: str, below_version: int) -> int:
+        """Hide the listing's rows of lower versions; returns how many were visible before."""
+        numbers = self._rows.rows_of(listing_id)
+        if len(numbers) == 0:
+            return 0
+        numbers = numbers[self._rows.versions_of(numbers) < np.uint64(below_version)]
+        with self._mask_lock:
+            # A row without a place in the mask is being added: its place is filled as the hidden
+            # map says, which knows this listing by now.
+            numbers = numbers[numbers < len(self._visible)]
+            newly = numbers[self._visible[numbers]]
+            self._visible[newly] = False
+            self._hidden_rows += len(newly)
+        return len(newly)
+
+    def search(self, queries: Vectors, k: int, row_filter: RowFilter) -> list[Neighbours]:
+        """Return for each query (m, dimensions) the nearest visible row of up to k listings."""
+        rows = len(self._index)
+        columns = self._rows.columns(rows)
+        allowed = None if self._hidden_rows == 0 else self._visible[:rows].copy()
+        if row_filter.restricts:
+            passing = row_filter.mask(columns)
+            allowed = passing if allowed is None else allowed & passing
+        return self._index.search(
+            queries, k, allowed=allowed, group=columns.group, groups=self._rows.listings
+        )
+
+    def row(self, number: int) -> Row:
+        """Return one row."""
+        return self._rows.row(number)
+
+    def visible_rows_of(self, listing_id: str) -> list[tuple[int, Row]]:
+        """Return the listing's visible rows with their numbers."""
+        searchable = len(self._index)
+        return [
+            (int(n), self._rows.row(int(n)))
+            for n in self._rows.rows_of(listing_id)
+            if n < searchable and self._visible[n]
+        ]
+
+    def vectors(self, numbers: Sequence[int]) -> Vectors:
+        """Return the vectors of rows, (len(numbers), dimensions) float32."""
+        return self._index.vectors(np.array(numbers, dtype=np.int64))

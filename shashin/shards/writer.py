@@ -1,0 +1,173 @@
+"""The one way in which shards come into being: rows and vectors in, a verified folder out.
+
+The open shard of the live tier adds as the log grows; a build adds what it reads of its inputs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shashin.errors import CorruptShard
+from shashin.model_space import ModelSpace
+from shashin.offsets.ranges import OffsetRange
+from shashin.shards.format.file_entry import file_entry
+from shashin.shards.format.index_spec import IndexSpec
+from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
+from shashin.shards.format.open_rows import OpenRows
+from shashin.shards.format.row import NewRow, Row
+from shashin.shards.format.rows_file import ROWS_FILE, SealedRows, write_rows
+from shashin.shards.format.shard_id import shard_id
+from shashin.shards.kinds.protocol import IndexBuilder, SearchableIndex
+from shashin.shards.kinds.registry import open_index
+
+_SAMPLE = 64
+"""Rows that recall is measured with."""
+
+_BLOCK = 8192
+"""Rows that queries are compared with at a time."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a shard belongs, and what it was made of."""
+
+    tier: str
+    bucket_start: int
+    """Unix seconds."""
+    bucket_seconds: int
+    sources: tuple[OffsetRange, ...]
+    """Ranges of the log, sorted."""
+    reason: str
+    """Why it ends where it does."""
+
+    def shard_id(self, space: ModelSpace) -> str:
+        """Return the id of the shard."""
+        return shard_id(space.model_id, self.tier, self.sources)
+
+
+def _nobody(_number: int, _row: Row) -> None:
+    return
+
+
+class ShardWriter:
+    """Rows with their vectors, in order, and then the shard of them.
+
+    One thread adds. ``on_row`` is told of each row's number before its vector can be searched.
+    """
+
+    def __init__(
+        self,
+        space: ModelSpace,
+        index: IndexBuilder,
+        *,
+        on_row: Callable[[int, Row], None] = _nobody,
+    ) -> None:
+        self.space = space
+        self.rows = OpenRows()
+        self._index = index
+        self._on_row = on_row
+
+    def add(self, new_rows: Sequence[NewRow]) -> None:
+        """Append rows; a photo of a version that is here already is left out."""
+        vectors = []
+        for new in new_rows:
+            row = new.row
+            if self.rows.has(row.listing_id, row.version, row.photo_number):
+                continue
+            self._on_row(self.rows.append(row), row)
+            vectors.append(new.vector)
+        if vectors:
+            self._index.add(np.stack(vectors))
+
+    def finish(self, folder: Path, origin: Origin) -> Manifest:
+        """Write the shard into ``folder``, emptied first, and read it back; returns its manifest.
+
+        Nothing may be added after it. The manifest is written last, once everything that it says
+        was found to be so in the files.
+
+        Raises:
+            OSError: when a file cannot be written.
+            CorruptShard: when what was written is not what was added.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        names = self._index.write(folder)
+        write_rows(self.rows, folder / ROWS_FILE)
+        spec = self._index.spec
+        index, rows = open_index(spec, folder), SealedRows(folder / ROWS_FILE)
+        check_sizes(folder, expected=len(self.rows), rows=len(rows), vectors=len(index))
+        manifest = self._manifest(origin, spec, folder, [*names, ROWS_FILE], recall_at_10(index))
+        (folder / MANIFEST_FILE).write_bytes(manifest.to_json())
+        return manifest
+
+    def _manifest(
+        self,
+        origin: Origin,
+        spec: IndexSpec,
+        folder: Path,
+        names: Sequence[str],
+        recall: float | None,
+    ) -> Manifest:
+        return Manifest(
+            shard_id=origin.shard_id(self.space),
+            tier=origin.tier,
+            bucket_start=origin.bucket_start,
+            bucket_seconds=origin.bucket_seconds,
+            model_id=self.space.model_id,
+            dimensions=spec.dimensions,
+            metric=spec.metric,
+            stored_type=spec.stored_type,
+            index_kind=spec.kind,
+            index_parameters=dict(spec.parameters),
+            rows=len(self.rows),
+            listings=self.rows.listings,
+            files=tuple(file_entry(folder / name) for name in names),
+            source_ranges=origin.sources,
+            cut_reason=origin.reason,
+            recall_at_10=recall,
+            created_at=time.time(),
+        )
+
+
+def check_sizes(folder: Path, *, expected: int, rows: int, vectors: int) -> None:
+    """Refuse a shard whose files hold something else than its manifest says.
+
+    Raises:
+        CorruptShard: naming the numbers.
+    """
+    if not expected == rows == vectors:
+        raise CorruptShard(
+            f"{folder} has {rows} rows and {vectors} vectors; its manifest says {expected}: build "
+            "the shard again"
+        )
+
+
+def recall_at_10(index: SearchableIndex) -> float | None:
+    """Return the share of the true 10 nearest rows that a search finds, over sampled rows.
+
+    The truth is exact search over the stored vectors. None for an index without rows.
+    """
+    rows = len(index)
+    if rows == 0:
+        return None
+    k = min(10, rows)
+    numbers = np.unique(np.linspace(0, rows - 1, num=min(_SAMPLE, rows)).astype(np.int64))
+    queries = index.vectors(numbers)
+    best = np.full((len(numbers), k), -np.inf, dtype=np.float32)
+    for start in range(0, rows, _BLOCK):
+        block = index.vectors(np.arange(start, min(start + _BLOCK, rows)))
+        scores = np.concatenate([best, queries @ block.T], axis=1)
+        best = -np.partition(-scores, k - 1, axis=1)[:, :k]
+    each_alone = np.arange(rows, dtype=np.uint32)
+    answers = index.search(queries, k, allowed=None, group=each_alone, groups=rows)
+    found = 0
+    for query, lowest, answer in zip(queries, best.min(axis=1), answers, strict=True):
+        # Equal scores are equally right, so scores are compared and not keys.
+        found += int(np.count_nonzero(index.vectors(answer.rows) @ query >= lowest - 1e-5))
+    return min(1.0, found / (k * len(numbers)))

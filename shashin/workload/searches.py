@@ -1,0 +1,71 @@
+"""Searching as a buyer would: unseen photos of listings on sale, and photos of sold ones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from shashin.client.concurrently import together
+from shashin.client.router import RouterClient
+from shashin.workload.listings import DemoListing
+
+_AT_ONCE = 2
+"""Searches under way at a time."""
+
+
+@dataclass
+class Searches:
+    """What the searches by photo gave."""
+
+    ranks: list[int | None] = field(default_factory=list)
+    """Rank of the listing that the photo is of, from 1; None when it is not among the first ten."""
+    seconds: list[float] = field(default_factory=list)
+    ghosts: set[str] = field(default_factory=set)
+    """Sold listings that were among the hits."""
+
+    def recall_at(self, k: int) -> float | None:
+        """Return the share of queries whose listing is among the first k; None without queries."""
+        if not self.ranks:
+            return None
+        return sum(rank is not None and rank <= k for rank in self.ranks) / len(self.ranks)
+
+
+async def search_unseen(
+    router: RouterClient,
+    listings: Sequence[DemoListing],
+    sold: Collection[str],
+    progress: Callable[[int], None],
+) -> Searches:
+    """Search with each listing's query photo."""
+    found = Searches()
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(listing: DemoListing) -> None:
+        assert listing.query is not None
+        photo = await asyncio.to_thread(listing.query.read_bytes)
+        async with gate:
+            started = time.perf_counter()
+            answer = await router.search(photo=photo, k=10)
+            found.seconds.append(time.perf_counter() - started)
+        ids = [hit.listing_id for hit in answer.hits]
+        found.ranks.append(ids.index(listing.listing_id) + 1 if listing.listing_id in ids else None)
+        found.ghosts.update(set(ids) & set(sold))
+        progress(len(found.ranks))
+
+    await together(*(one(listing) for listing in listings))
+    return found
+
+
+async def find_ghosts(
+    router: RouterClient, sold: Sequence[DemoListing], progress: Callable[[int], None]
+) -> set[str]:
+    """Return the sold listings that a search by their own photo, or by their id, still finds."""
+    ghosts = set(await router.locate([listing.listing_id for listing in sold]))
+    for number, listing in enumerate(sold, start=1):
+        photo = await asyncio.to_thread(listing.photos[0].read_bytes)
+        answer = await router.search(photo=photo, k=10)
+        ghosts |= {hit.listing_id for hit in answer.hits} & {listing.listing_id}
+        progress(number)
+    return ghosts

@@ -1,0 +1,134 @@
+"""Streaming the planned events at their times, and watching for sampled ones to be found."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from shashin.client.listing_events import SOLD, UPDATED, listing_event, send_events
+from shashin.client.router import RouterClient
+from shashin.errors import ShashinError
+from shashin.kafka.producer import Producer
+from shashin.v1 import events_pb2
+from shashin.workload.listings import DemoListing
+from shashin.workload.plan import PlannedEvent, StreamPlan
+
+_PROBE_SECONDS = 0.025
+"""Time between two looks for a sampled listing."""
+
+_PROBE_LIMIT = 60.0
+"""Seconds after which a sampled listing counts as never found."""
+
+_PRICE_CUT = 0.9
+"""An updated listing's new price as a share of the old one."""
+
+
+@dataclass
+class Freshness:
+    """How long sampled events took to show, each in seconds from the moment of sending."""
+
+    found: list[float] = field(default_factory=list)
+    """A new listing, until a search finds it."""
+    gone: list[float] = field(default_factory=list)
+    """A sold one, until no search finds it."""
+    missed: list[str] = field(default_factory=list)
+    """What never happened."""
+
+
+class Streamer:
+    """Sends the planned events; the sampled listings' cover vectors are known beforehand."""
+
+    def __init__(
+        self,
+        listings: Sequence[DemoListing],
+        plan: StreamPlan,
+        producer: Producer,
+        router: RouterClient,
+        covers: Mapping[int, npt.NDArray[np.float32]],
+    ) -> None:
+        self._listings = listings
+        self._plan = plan
+        self._producer = producer
+        self._router = router
+        self._covers = covers
+        self._probes: set[asyncio.Task[None]] = set()
+        self.freshness = Freshness()
+        self.sent = 0
+        self.photos_sent = 0
+        self.seconds = 0.0
+
+    async def run(self) -> None:
+        """Send every event when it is due, then wait for the sampled ones to show."""
+        started = time.monotonic()
+        try:
+            for event in self._plan.events:
+                late = time.monotonic() - started - event.at
+                if late < 0:
+                    await asyncio.sleep(-late)
+                await self._send(event)
+            self.seconds = time.monotonic() - started
+            while self._probes:
+                await asyncio.wait(self._probes)
+        finally:
+            for probe in self._probes:
+                probe.cancel()
+
+    async def _send(self, event: PlannedEvent) -> None:
+        message = event_message(self._listings[event.listing], event)
+        sent_at = time.monotonic()
+        if event.listing in self._covers and event.kind != UPDATED:
+            probe = asyncio.create_task(self._watch(event, sent_at))
+            self._probes.add(probe)
+            probe.add_done_callback(self._probes.discard)
+        await send_events(self._producer, [message])
+        self.sent += 1
+        self.photos_sent += len(message.photo_uris)
+
+    async def _watch(self, event: PlannedEvent, sent_at: float) -> None:
+        listing_id = self._listings[event.listing].listing_id
+        wanted = event.kind != SOLD
+        times = self.freshness.found if wanted else self.freshness.gone
+        while (asked_at := time.monotonic()) - sent_at < _PROBE_LIMIT:
+            try:
+                answer = await self._router.search(vector=self._covers[event.listing], k=10)
+            except ShashinError:
+                pass  # A search that fails says nothing; the next one may.
+            else:
+                if wanted == any(hit.listing_id == listing_id for hit in answer.hits):
+                    times.append(time.monotonic() - sent_at)
+                    return
+            await asyncio.sleep(max(0.001, _PROBE_SECONDS - (time.monotonic() - asked_at)))
+        self.freshness.missed.append(
+            f"{listing_id} was not found {_PROBE_LIMIT:.0f} s after its event"
+            if wanted
+            else f"{listing_id} was still found {_PROBE_LIMIT:.0f} s after it was sold"
+        )
+
+
+def event_message(listing: DemoListing, planned: PlannedEvent) -> events_pb2.ListingEvent:
+    """Return the event: an update has a lower price, and the photos in reverse order."""
+    if planned.kind == SOLD:
+        return listing_event(listing.listing_id, planned.version, SOLD)
+    uris, attributes = listing.photo_uris, listing.attributes
+    if planned.kind == UPDATED:
+        uris = uris[::-1]
+        attributes = replace(attributes, price_minor=int(attributes.price_minor * _PRICE_CUT))
+    return listing_event(
+        listing.listing_id,
+        planned.version,
+        planned.kind,
+        photo_uris=uris,
+        attributes=attributes,
+    )
+
+
+def probed_listings(plan: StreamPlan, count: int, at_most: int) -> Collection[int]:
+    """Return which listings are watched: evenly spread, with a part of the sold ones."""
+    step = max(1, -(-count // at_most))
+    sold = sorted(plan.sold)
+    return {*range(0, count, step), *sold[: max(1, at_most // 4)]}

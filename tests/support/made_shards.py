@@ -1,0 +1,135 @@
+"""Small shards for tests, sealed and committed for real."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shashin.model_space import ModelSpace
+from shashin.objectstore.file import FileObjectStore
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
+from shashin.shards.format.row import NewRow, Row, RowAttributes
+from shashin.shards.format.shard_id import shard_folder
+from shashin.shards.kinds.protocol import Vectors
+from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
+from shashin.shards.open_shard import OpenShard
+from shashin.shards.visibility import HiddenMap
+from shashin.tiers import HOURLY
+
+MODEL = "test-model"
+DIMENSIONS = 8
+SPACE = ModelSpace(MODEL, DIMENSIONS)
+KIND = growing_kind(DEFAULT_KIND)
+BUCKET_START = 472_222 * 3600
+
+
+def vectors(count: int, seed: int) -> Vectors:
+    """Return vectors (count, 8) of nearly unit length that bfloat16 holds exactly.
+
+    What is stored of them is what they are, so scores can be compared with brute force.
+    """
+    normal = np.random.default_rng(seed).normal(size=(count, DIMENSIONS)).astype(np.float32)
+    unit = normal / np.linalg.norm(normal, axis=1, keepdims=True)
+    exact: Vectors = (unit.view(np.uint32) & np.uint32(0xFFFF_0000)).view(np.float32)
+    return exact
+
+
+def vector_of(listing_id: str, version: int = 1, photo: int = 0) -> npt.NDArray[np.float32]:
+    """Return the vector (8,) that only this photo has."""
+    found: npt.NDArray[np.float32] = vectors(
+        1, zlib.crc32(f"{listing_id}/{version}/{photo}".encode())
+    )[0]
+    return found
+
+
+def new_row(
+    listing_id: str, version: int = 1, photo: int = 0, attributes: RowAttributes | None = None
+) -> NewRow:
+    """Return a row to be added, with its own vector."""
+    row = Row(listing_id, version, photo, attributes or RowAttributes("shoes", "ACME", 1, "JPY", 5))
+    return NewRow(row, vector_of(listing_id, version, photo))
+
+
+def listings(first: int, end: int) -> list[NewRow]:
+    """Return a row of one photo for each of the listings ``listing-<first>`` to before ``end``."""
+    return [new_row(f"listing-{number}") for number in range(first, end)]
+
+
+def open_shard(
+    rows: Sequence[NewRow] = (),
+    *,
+    from_offset: int = 0,
+    partition: int = 0,
+    hidden: HiddenMap | None = None,
+) -> OpenShard:
+    """Return a shard with these rows, as if each had come in a record of its own."""
+    known = HiddenMap() if hidden is None else hidden
+    shard = OpenShard(partition, from_offset, SPACE, KIND, known)
+    if rows:
+        shard.add(rows, position=from_offset + len(rows), bucket_start=BUCKET_START)
+    return shard
+
+
+def write(shard: OpenShard, folder: Path, **changes: Any) -> Manifest:
+    """Write a shard's files; returns its manifest, changed as the test asks for."""
+    if shard.bucket_start is None:
+        shard.add([], position=shard.position, bucket_start=BUCKET_START)
+    manifest = shard.write(folder, tier=HOURLY, bucket_seconds=3600, reason="time")
+    return replace(manifest, **{"recall_at_10": 1.0, "created_at": 1_700_000_000.5, **changes})
+
+
+def manifest_key(manifest: Manifest) -> str:
+    """Return where the repository keeps a manifest."""
+    folder = shard_folder(
+        manifest.model_id, manifest.tier, manifest.bucket_start, manifest.shard_id
+    )
+    return f"{folder}/{MANIFEST_FILE}"
+
+
+async def commit(
+    repository: ModelRepository, shard: OpenShard, scratch: Path, **changes: Any
+) -> StoredShard:
+    """Write and commit a shard."""
+    folder = scratch / shard.shard_id
+    manifest = write(shard, folder, **changes)
+    await repository.commit_shard(manifest, folder)
+    return StoredShard(manifest, manifest_key(manifest))
+
+
+class WatchedStore(FileObjectStore):
+    """A store of files that remembers what was asked of it, in order."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.root = root
+        self.reads: list[str] = []
+        self.writes: list[str] = []
+        self.downloads: list[str] = []
+        self.lists: list[str] = []
+
+    async def read(self, key: str) -> tuple[bytes, int]:
+        self.reads.append(key)
+        return await super().read(key)
+
+    async def write(self, key: str, data: bytes, *, if_generation_match: int | None = None) -> int:
+        self.writes.append(key)
+        return await super().write(key, data, if_generation_match=if_generation_match)
+
+    async def upload(self, key: str, path: Path, *, if_generation_match: int | None = None) -> int:
+        self.writes.append(key)
+        return await super().upload(key, path, if_generation_match=if_generation_match)
+
+    async def download(self, key: str, path: Path) -> None:
+        self.downloads.append(key)
+        await super().download(key, path)
+
+    async def list_objects(self, prefix: str) -> list[Any]:
+        self.lists.append(prefix)
+        return await super().list_objects(prefix)

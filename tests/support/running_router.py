@@ -1,0 +1,335 @@
+"""A router as it starts in production, over real endpoints with small shards, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from services.router.__main__ import serve
+from services.router.settings import RouterSettings
+from shashin.local.ports import free_port
+from shashin.model_space import ModelSpace
+from shashin.offsets.coverage import Position
+from shashin.rpc.channel import open_channel
+from shashin.rpc.server import grpc_server
+from shashin.runtime.health import Health
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import Runtime
+from shashin.serving.endpoint import IndexEndpoint
+from shashin.serving.served_shards import ServedShards
+from shashin.shards.format.row import NewRow, Row, RowAttributes
+from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
+from shashin.shards.open_shard import OpenShard
+from shashin.shards.visibility import HiddenMap
+from shashin.v1 import (
+    embed_pb2,
+    embed_pb2_grpc,
+    index_pb2,
+    index_pb2_grpc,
+    search_pb2,
+    search_pb2_grpc,
+)
+from tests.support.waiting import until
+
+MODEL = "test-model"
+DIMENSIONS = 16
+
+Vector = npt.NDArray[np.float32]
+
+
+def vector_of(listing_id: str, version: int = 1, photo: int = 0) -> Vector:
+    """Return a unit vector, (16,), that only this photo has."""
+    seed = zlib.crc32(f"{listing_id}/{version}/{photo}".encode())
+    return unit(np.random.default_rng(seed).normal(size=DIMENSIONS))
+
+
+def unit(vector: npt.ArrayLike) -> Vector:
+    """Return the vector at unit length."""
+    array = np.asarray(vector, dtype=np.float64)
+    return (array / np.linalg.norm(array)).astype(np.float32)
+
+
+SHOES = RowAttributes("shoes", "", 1200, "JPY")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One record of the log."""
+
+    listing_id: str
+    version: int = 1
+    photos: int = 1
+    attributes: RowAttributes = SHOES
+    vectors: tuple[Vector, ...] = ()
+    """One a photo; by default the vectors that only these photos have."""
+
+    def rows(self) -> list[NewRow]:
+        """Return its rows."""
+        vectors = self.vectors or tuple(
+            vector_of(self.listing_id, self.version, photo) for photo in range(self.photos)
+        )
+        return [
+            NewRow(Row(self.listing_id, self.version, photo, self.attributes), vector)
+            for photo, vector in enumerate(vectors)
+        ]
+
+
+def shard_of(
+    listings: Iterable[Listing],
+    *,
+    partition: int = 0,
+    from_offset: int = 0,
+    hidden: HiddenMap | None = None,
+    dimensions: int = DIMENSIONS,
+) -> OpenShard:
+    """Return a shard of the log from an offset on, one record a listing."""
+    shard = OpenShard(
+        partition,
+        from_offset,
+        ModelSpace(MODEL, dimensions),
+        growing_kind(DEFAULT_KIND),
+        hidden or HiddenMap(),
+    )
+    for offset, listing in enumerate(listings, start=from_offset):
+        shard.add(listing.rows(), position=offset + 1, bucket_start=0)
+    return shard
+
+
+class HeldBackEndpoint(IndexEndpoint):
+    """Answers searches when it is let go."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.let_go = asyncio.Event()
+        self.searching = asyncio.Event()
+
+    async def Search(  # noqa: N802
+        self, request: index_pb2.IndexSearchRequest, context: Any
+    ) -> index_pb2.IndexSearchResponse:
+        self.searching.set()
+        await self.let_go.wait()
+        return await super().Search(request, context)
+
+
+class ShallowEndpoint(IndexEndpoint):
+    """Fails whenever it is asked for more hits than its first answer had room for."""
+
+    asked: int | None = None
+
+    async def Search(  # noqa: N802
+        self, request: index_pb2.IndexSearchRequest, context: Any
+    ) -> index_pb2.IndexSearchResponse:
+        if self.asked is None:
+            self.asked = request.k
+        elif request.k > self.asked:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too deep")
+        return await super().Search(request, context)
+
+
+class NoLookupEndpoint(IndexEndpoint):
+    """Cannot look listings up."""
+
+    async def Lookup(  # noqa: N802
+        self, request: index_pb2.LookupRequest, context: Any
+    ) -> index_pb2.LookupResponse:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "no lookup today")
+        raise AssertionError
+
+
+@dataclass
+class FakeEmbedder(embed_pb2_grpc.EmbedServiceServicer):
+    """Embeds a photo of float32 bytes to that vector, or refuses."""
+
+    model_id: str = MODEL
+    refusal: tuple[grpc.StatusCode, str] | None = None
+    calls: int = 0
+
+    async def Embed(  # noqa: N802
+        self, request: embed_pb2.EmbedRequest, context: Any
+    ) -> embed_pb2.EmbedResponse:
+        self.calls += 1
+        if self.refusal is not None:
+            await context.abort(*self.refusal)
+        return embed_pb2.EmbedResponse(
+            model_id=self.model_id,
+            dimensions=len(request.photos[0]) // 4,
+            vectors=b"".join(request.photos),
+        )
+
+
+@dataclass
+class RunningEndpoint:
+    """One endpoint that answers gRPC until it is stopped."""
+
+    name: str
+    role: str
+    tier: str
+    address: str
+    handlers: Any
+    server: AsyncExitStack
+    served: ServedShards | None = None
+
+    def entry(self) -> dict[str, str]:
+        """Return its line of the discovery file."""
+        return {"name": self.name, "role": self.role, "tier": self.tier, "address": self.address}
+
+    async def stop(self) -> None:
+        """Stop answering."""
+        await self.server.aclose()
+
+
+@dataclass
+class System:
+    """A router and whatever endpoints a test starts."""
+
+    folder: Path
+    health: Health
+    stub: search_pb2_grpc.SearchServiceAsyncStub
+    stack: AsyncExitStack
+    executor: ThreadPoolExecutor
+    endpoints: list[RunningEndpoint] = field(default_factory=list)
+
+    async def index(
+        self,
+        name: str,
+        tier: str,
+        *shards: OpenShard,
+        model_id: str = MODEL,
+        kind: type[IndexEndpoint] = IndexEndpoint,
+        positions: dict[int, Position] | None = None,
+        announce: bool = True,
+    ) -> RunningEndpoint:
+        """Start an endpoint over shards; ``live`` reports the ends of its shards as positions."""
+        served = ServedShards(HiddenMap())
+        served.serve(shards)
+
+        def reported(_shards: Any) -> dict[int, Position]:
+            if positions is not None:
+                return positions
+            if tier != "live":
+                return {}
+            return {s.partition: Position(0, s.position) for s in served.snapshot().shards}  # type: ignore[attr-defined]
+
+        handlers = kind(
+            served,
+            space=ModelSpace(model_id, DIMENSIONS),
+            tier=tier,
+            executor=self.executor,
+            positions=reported,
+        )
+
+        def add(server: grpc.aio.Server) -> None:
+            index_pb2_grpc.add_IndexServiceServicer_to_server(handlers, server)
+
+        role = "indexer" if tier == "live" else "index-server"
+        started = await self._start(name, role, tier, add, handlers, announce=announce)
+        started.served = served
+        return started
+
+    async def embedder(self, name: str, handlers: FakeEmbedder) -> RunningEndpoint:
+        """Start an embedder."""
+
+        def add(server: grpc.aio.Server) -> None:
+            embed_pb2_grpc.add_EmbedServiceServicer_to_server(handlers, server)
+
+        return await self._start(name, "embedder", "", add, handlers)
+
+    async def _start(
+        self, name: str, role: str, tier: str, add: Any, handlers: Any, *, announce: bool = True
+    ) -> RunningEndpoint:
+        server = AsyncExitStack()
+        self.stack.push_async_callback(server.aclose)
+        port = await server.enter_async_context(
+            grpc_server(add, host="127.0.0.1", port=0, drain_seconds=0)
+        )
+        started = RunningEndpoint(name, role, tier, f"127.0.0.1:{port}", handlers, server)
+        if announce:
+            self.endpoints.append(started)
+            self.announce()
+        return started
+
+    def announce(self, *entries: dict[str, str]) -> None:
+        """Write the discovery file: the endpoints, and further entries."""
+        document = {"endpoints": [*(e.entry() for e in self.endpoints), *entries]}
+        written = self.folder / "discovery.new"
+        written.write_text(json.dumps(document))
+        written.rename(self.folder / "discovery.json")
+
+    async def status(self) -> search_pb2.StatusResponse:
+        """Ask the router for its status."""
+        return await self.stub.Status(search_pb2.StatusRequest())
+
+    async def until_described(self, *names: str) -> search_pb2.StatusResponse:
+        """Wait until the router knows exactly these endpoints, all ready; by default all."""
+        wanted = sorted(names or (e.name for e in self.endpoints if e.role != "embedder"))
+
+        async def described() -> search_pb2.StatusResponse | None:
+            status = await self.status()
+            ready = [e.name for e in status.endpoints if e.ready]
+            return status if ready == wanted == [e.name for e in status.endpoints] else None
+
+        found: search_pb2.StatusResponse = await until(described, f"{wanted} are described")
+        return found
+
+    async def search(
+        self, vector: Vector | None = None, *, caller_seconds: float = 30.0, **fields: Any
+    ) -> search_pb2.SearchResponse:
+        """Search; unless a test sets one, the deadline is far beyond what any machine needs."""
+        if vector is not None:
+            fields["vector"] = vector.astype("<f4").tobytes()
+        fields.setdefault("deadline_ms", 30_000)
+        return await self.stub.Search(search_pb2.SearchRequest(**fields), timeout=caller_seconds)
+
+
+@asynccontextmanager
+async def running_system(folder: Path, **settings: Any) -> AsyncIterator[System]:
+    """Run the router over an empty discovery, and stop everything at the end."""
+    told = {
+        "discovery": folder / "discovery.json",
+        "model_id": MODEL,
+        "dimensions": DIMENSIONS,
+        "grpc_port": free_port(),
+        "discovery_seconds": 0.02,
+        "describe_seconds": 0.05,
+        "drain_seconds": 0,
+        **settings,
+    }
+    router_settings = RouterSettings(**told)
+    health, stopping = Health(), asyncio.Event()
+    runtime = Runtime("router", router_settings, health, stopping, get_logger("router"))
+    async with AsyncExitStack() as stack:
+        executor = stack.enter_context(ThreadPoolExecutor(2))
+        router = asyncio.ensure_future(serve(runtime))
+
+        async def stop() -> None:
+            stopping.set()
+            await router
+
+        stack.push_async_callback(stop)
+        channel = await stack.enter_async_context(
+            open_channel(f"127.0.0.1:{router_settings.grpc_port}")
+        )
+        await channel.channel_ready()
+        stub = search_pb2_grpc.SearchServiceStub(channel)
+        yield System(folder, health, stub, stack, executor)
+
+
+def hits(answer: search_pb2.SearchResponse) -> list[tuple[str, int, int]]:
+    """Return listing, version and photo number of each hit."""
+    return [(hit.listing_id, hit.version, hit.photo_number) for hit in answer.hits]
+
+
+def ranges(messages: Iterable[index_pb2.OffsetRange]) -> list[tuple[int, int, int]]:
+    """Return partition, from and to of each range."""
+    return [(r.partition, r.from_offset, r.to_offset) for r in messages]

@@ -1,0 +1,108 @@
+"""A service as a real process, with its own settings, probes and log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+
+from shashin.local.ports import free_port
+from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+
+
+class RunningService:
+    """One process; ``grpc`` is its address where it has one."""
+
+    def __init__(self, name: str, kafka: str, settings: Mapping[str, object], *, log: Path) -> None:
+        self.name = name
+        self.http = f"127.0.0.1:{free_port()}"
+        self.grpc = f"127.0.0.1:{settings.get('grpc_port') or free_port()}"
+        told = {
+            "kafka": kafka,
+            "http_port": self.http.rpartition(":")[2],
+            "grpc_port": self.grpc.rpartition(":")[2],
+            **settings,
+        }
+        own = {key: value for key, value in os.environ.items() if not key.startswith("SHASHIN_")}
+        self._env = {
+            **own,
+            "OMP_NUM_THREADS": "1",
+            **{f"SHASHIN_{key.upper()}": str(value) for key, value in told.items()},
+        }
+        log.mkdir(exist_ok=True)
+        self._log = log / f"{name}-{self.http.rpartition(':')[2]}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        """Start the process; a second start follows an end."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220
+                [sys.executable, "-m", f"services.{self.name}"],
+                stdout=log,
+                stderr=log,
+                env=self._env,
+                cwd=ROOT,
+            )
+
+    async def until_ready(self) -> None:
+        """Wait until /readyz says so."""
+
+        async def ready() -> bool:
+            assert self.process.poll() is None, f"{self.name} ended:\n{self.log()}"
+            return await self.get("readyz") is not None
+
+        try:
+            await until(ready, f"{self.name} is ready")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()}") from None
+
+    async def get(self, path: str) -> str | None:
+        """Return what a page of its HTTP port says; None unless it answers 200."""
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://{self.http}/{path}") as response,
+            ):
+                text = await response.text()
+                return text if response.status == 200 else None
+        except aiohttp.ClientError:
+            return None
+
+    async def metric(self, name: str) -> float:
+        """Return the sum of a metric's samples."""
+        page = await self.get("metrics") or ""
+        lines = (line for line in page.splitlines() if not line.startswith("#"))
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process; it has to be started."""
+        assert self._process is not None
+        return self._process
+
+    def log(self) -> str:
+        """Return all that it logged."""
+        return self._log.read_text(errors="replace")
+
+    async def kill(self) -> None:
+        """Kill it as a crash does."""
+        self.process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(self.process.wait)
+
+    async def stop(self) -> int:
+        """Ask it to end; returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.to_thread(self.process.wait, 30)
+
+    async def close(self) -> None:
+        """End it, whatever it does."""
+        if self._process is not None and self._process.poll() is None:
+            await self.kill()

@@ -1,0 +1,205 @@
+"""Messages to the index's own types and back, and what is refused on the way."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shashin.codecs.events import attributes_message, attributes_of, new_rows_of, parse_embedded
+from shashin.codecs.index import filter_of, hit_columns, queries_of
+from shashin.codecs.ranges import range_messages
+from shashin.errors import InvalidEvent, InvalidQuery, RecordError, UnparsableRecord, WrongVector
+from shashin.kafka.records import InRecord
+from shashin.offsets.ranges import OffsetRange
+from shashin.shards.format.row import MAX_PHOTO_NUMBER, NO_TIME, Row, RowAttributes
+from shashin.shards.row_filter import RowFilter
+from shashin.shards.shard_hit import ShardHit
+from shashin.v1 import events_pb2, index_pb2
+from tests.support.made_shards import DIMENSIONS, vector_of
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+ATTRIBUTES = st.builds(
+    RowAttributes,
+    category=st.text(max_size=5),
+    brand=st.text(max_size=5),
+    price_minor=INT64,
+    currency=st.sampled_from(["", "JPY"]),
+    listed_at=INT64 | st.just(NO_TIME),
+)
+
+
+def record(value: bytes) -> InRecord:
+    return InRecord("vectors.embedded", 2, 42, 0, b"lamp", value)
+
+
+def embedded(**changes: Any) -> events_pb2.EmbeddedListing:
+    fields: dict[str, Any] = {
+        "listing_id": "lamp",
+        "version": 3,
+        "vectors": [
+            events_pb2.PhotoVector(
+                photo_number=photo, vector=vector_of("lamp", 3, photo).astype("<f2").tobytes()
+            )
+            for photo in (0, 2)
+        ],
+        **changes,
+    }
+    return events_pb2.EmbeddedListing(**fields)
+
+
+@given(ATTRIBUTES)
+def test_attributes_come_back_as_they_were(attributes: RowAttributes) -> None:
+    message = attributes_message(attributes)
+    travelled = events_pb2.Attributes.FromString(message.SerializeToString())
+    assert attributes_of(travelled) == attributes
+
+
+@given(ATTRIBUTES, st.integers(0, 2**64 - 1), st.integers(0, MAX_PHOTO_NUMBER))
+def test_a_listing_has_one_row_a_vector(
+    attributes: RowAttributes, version: int, photo_number: int
+) -> None:
+    vector = vector_of("lamp").astype("<f2")
+    message = embedded(
+        version=version,
+        attributes=attributes_message(attributes),
+        vectors=[
+            events_pb2.PhotoVector(photo_number=photo_number, vector=vector.tobytes()),
+            events_pb2.PhotoVector(photo_number=1, vector=(-vector).tobytes()),
+        ],
+    )
+    parsed = parse_embedded(record(message.SerializeToString()))
+    rows = new_rows_of(parsed, DIMENSIONS, record=record(b""))
+    assert [new.row for new in rows] == [
+        Row("lamp", version, photo_number, attributes),
+        Row("lamp", version, 1, attributes),
+    ]
+    for new, expected in zip(rows, (vector, -vector), strict=True):
+        assert new.vector.dtype == np.float32
+        assert new.vector.tolist() == expected.astype(np.float32).tolist()
+
+
+@pytest.mark.parametrize(
+    "value", [b"\xff\xff\xff", b"no protobuf", b"", embedded(listing_id="").SerializeToString()]
+)
+def test_what_is_no_embedded_listing_is_refused_with_its_record(value: bytes) -> None:
+    with pytest.raises(UnparsableRecord, match=r"vectors\.embedded\[2\]@42 is not an Embedded"):
+        parse_embedded(record(value))
+
+
+@pytest.mark.parametrize(
+    ("vector", "says"),
+    [
+        (b"", "photo 0 has a vector of 0 bytes; 8 dimensions in float16 have 16"),
+        (bytes(14), "14 bytes"),
+        (bytes(17), "17 bytes"),
+        (bytes(32), "32 bytes"),
+        (np.array([0, np.nan, 0, 0, 0, 0, 0, 0], dtype="<f2").tobytes(), "photo 0 .* not finite"),
+        (np.array([0, 0, 0, 0, 0, 0, 0, -np.inf], dtype="<f2").tobytes(), "not finite"),
+    ],
+)
+def test_a_vector_that_no_index_can_hold_is_refused_by_listing_and_photo(
+    vector: bytes, says: str
+) -> None:
+    message = embedded(vectors=[events_pb2.PhotoVector(vector=vector)])
+    with pytest.raises(WrongVector, match=rf"\[2\]@42, listing lamp, .*{says}"):
+        new_rows_of(message, DIMENSIONS, record=record(b""))
+
+
+def test_a_photo_number_that_no_row_can_hold_is_refused() -> None:
+    # Else it would come up when the shard is sealed, again and again.
+    message = embedded()
+    message.vectors[0].photo_number = MAX_PHOTO_NUMBER + 1
+    with pytest.raises(InvalidEvent, match="listing lamp has a photo_number of 65536"):
+        new_rows_of(message, DIMENSIONS, record=record(b""))
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_rows_or_a_record_error(value: bytes) -> None:
+    with suppress(RecordError):
+        message = parse_embedded(record(value))
+        rows = new_rows_of(message, DIMENSIONS, record=record(value))
+        assert len(rows) == len(message.vectors)
+
+
+def request(**changes: Any) -> index_pb2.IndexSearchRequest:
+    fields: dict[str, Any] = {
+        "queries": np.ones((2, DIMENSIONS), dtype="<f4").tobytes(),
+        "dimensions": DIMENSIONS,
+        "k": 10,
+        **changes,
+    }
+    return index_pb2.IndexSearchRequest(**fields)
+
+
+@pytest.mark.parametrize("count", [1, 64])
+@pytest.mark.parametrize("k", [1, 1000])
+def test_queries_at_their_bounds_are_taken(count: int, k: int) -> None:
+    numbers = np.arange(count * DIMENSIONS, dtype="<f4").reshape(count, DIMENSIONS)
+    queries = queries_of(request(queries=numbers.tobytes(), k=k), DIMENSIONS)
+    assert queries.dtype == np.float32
+    assert np.array_equal(queries, numbers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"dimensions": 4}, "dimensions is 4; this endpoint holds vectors of 8"),
+        ({"dimensions": 0}, "dimensions is 0"),
+        ({"queries": b""}, "queries has 0 bytes"),
+        ({"queries": bytes(33)}, "queries has 33 bytes"),
+        ({"queries": bytes(16)}, "queries has 16 bytes"),
+        ({"queries": bytes(65 * 32)}, "queries holds 65 vectors; at most 64"),
+        ({"queries": np.full(8, np.nan, "<f4").tobytes()}, "not finite"),
+        ({"queries": np.array([0] * 7 + [np.inf], "<f4").tobytes()}, "not finite"),
+        ({"k": 0}, "k is 0; expected 1 to 1000"),
+        ({"k": 1001}, "k is 1001"),
+    ],
+)
+def test_a_query_that_nobody_can_answer_is_refused_by_its_field(
+    changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(InvalidQuery, match=named):
+        queries_of(request(**changes), DIMENSIONS)
+
+
+def test_an_empty_filter_does_not_restrict() -> None:
+    assert filter_of(index_pb2.Filter()) == RowFilter()
+
+
+def test_a_bound_of_zero_is_a_bound() -> None:
+    message = index_pb2.Filter(
+        categories=["shoes"],
+        brands=["ACME", "Other"],
+        min_price_minor=0,
+        max_price_minor=0,
+        currency="JPY",
+        listed_from=0,
+        listed_to=0,
+    )
+    assert filter_of(message) == RowFilter(("shoes",), ("ACME", "Other"), 0, 0, "JPY", 0, 0)
+
+
+def test_hits_of_all_queries_are_packed_in_order() -> None:
+    attributes = RowAttributes("shoes", "ACME", 100, "JPY", 7)
+    hits = [
+        ShardHit(Row(name, version, version + 1, attributes), score)
+        for name, version, score in (("lamp", 1, 0.75), ("mug", 2, 0.5), ("hat", 3, -1.0))
+    ]
+    columns = hit_columns([hits[:2], [], hits[2:]])
+    assert list(columns.counts) == [2, 0, 1]
+    assert list(columns.listing_ids) == ["lamp", "mug", "hat"]
+    assert list(columns.versions) == [1, 2, 3]
+    assert list(columns.photo_numbers) == [2, 3, 4]
+    assert list(columns.scores) == [0.75, 0.5, -1.0]
+    assert [attributes_of(message) for message in columns.attributes] == [attributes] * 3
+
+
+@given(st.lists(st.builds(OffsetRange, *[st.integers(0, 2**31)] * 3), max_size=4))
+def test_ranges_travel_as_they_are(ranges: list[OffsetRange]) -> None:
+    messages = range_messages(ranges)
+    assert [OffsetRange(m.partition, m.from_offset, m.to_offset) for m in messages] == ranges

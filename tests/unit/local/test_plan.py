@@ -1,0 +1,143 @@
+"""What one machine runs: every process can be watched, found, and started with what it is told."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shashin.local.plan import Wanted, plan_processes
+from shashin.local.ports import HOST
+from shashin.local.processes import ProcessSpec, discovery_path, start_order
+from shashin.runtime.settings import ServiceSettings, load_settings
+
+STATE = Path("/srv/state")
+WANTED = Wanted(
+    kafka=f"{HOST}:9092",
+    repository="gs://bucket/folder",
+    model="demo-v1",
+    model_id="demo-v1",
+    dimensions=128,
+    bucket_seconds=60,
+    grace_seconds=5.0,
+)
+
+
+def planned(first_port: int | None = None) -> list[ProcessSpec]:
+    """Return the plan with the ports that would be nice, or with those from a first one on."""
+    given_ports = iter(range(first_port or 0, 65536))
+    return plan_processes(
+        STATE,
+        WANTED,
+        choose_port=(lambda nice: nice) if first_port is None else (lambda _: next(given_ports)),
+    )
+
+
+SPECS = {spec.name: spec for spec in planned()}
+every_process = pytest.mark.parametrize("name", SPECS)
+
+
+def settings_class(spec: ProcessSpec) -> type[ServiceSettings]:
+    module = importlib.import_module(f"{spec.argv[-1]}.settings")
+    (found,) = (
+        member
+        for member in vars(module).values()
+        if inspect.isclass(member)
+        and issubclass(member, ServiceSettings)
+        and member.__module__ == module.__name__
+    )
+    return found
+
+
+def read_settings(spec: ProcessSpec) -> ServiceSettings:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in spec.env.items():
+            patch.setenv(name, value)
+        return load_settings(settings_class(spec))
+
+
+@given(st.none() | st.integers(1024, 60_000))
+def test_no_two_processes_listen_on_the_same_port(first_port: int | None) -> None:
+    addresses = [address for spec in planned(first_port) for address in spec.addresses.values()]
+    assert len(set(addresses)) == len(addresses)
+    assert {address.rpartition(":")[0] for address in addresses} == {HOST}, "others cannot reach it"
+
+
+@every_process
+def test_every_process_can_be_watched_where_it_listens(name: str) -> None:
+    spec = SPECS[name]
+    assert spec.ready_url is not None
+    assert spec.live_url is not None
+    assert urlsplit(spec.ready_url).path == "/readyz"
+    assert urlsplit(spec.live_url).path == "/livez"
+    assert {urlsplit(url).netloc for url in (spec.ready_url, spec.live_url)} == {
+        spec.addresses["http"]
+    }
+
+
+@every_process
+def test_every_process_can_be_started_with_what_it_is_told(name: str) -> None:
+    spec = SPECS[name]
+    told = read_settings(spec)
+    assert f"{told.http_host}:{told.http_port}" == spec.addresses["http"]
+    assert told.kafka == WANTED.kafka
+    found = told.model_dump()
+    if "grpc" in spec.addresses:
+        assert f"{found['grpc_host']}:{found['grpc_port']}" == spec.addresses["grpc"]
+    else:
+        assert "grpc_port" not in found, "what answers gRPC needs an address"
+
+
+@every_process
+def test_no_process_is_told_what_it_does_not_know(name: str) -> None:
+    # A misspelt variable is read by nobody, and nobody says so.
+    spec = SPECS[name]
+    known = {f"SHASHIN_{field.upper()}" for field in settings_class(spec).model_fields}
+    assert {name for name in spec.env if name.startswith("SHASHIN_")} <= known
+
+
+def test_all_speak_of_the_same_model_repository_and_discovery() -> None:
+    told = {name: read_settings(spec).model_dump() for name, spec in SPECS.items()}
+    for setting, expected in (
+        ("model_id", WANTED.model_id),
+        ("dimensions", WANTED.dimensions),
+        ("repository", WANTED.repository),
+        ("discovery", discovery_path(STATE)),
+        ("bucket_seconds", WANTED.bucket_seconds),
+        ("grace_seconds", WANTED.grace_seconds),
+    ):
+        values = [found[setting] for found in told.values() if setting in found]
+        assert values
+        assert set(values) == {expected}, setting
+
+
+def test_what_others_search_is_in_discovery_under_its_address() -> None:
+    listed = {
+        (endpoint.role, endpoint.tier): endpoint.address == spec.addresses["grpc"]
+        for spec in SPECS.values()
+        for endpoint in spec.endpoints
+    }
+    assert listed == {
+        ("embedder", None): True,
+        ("indexer", "live"): True,
+        ("index-server", "hourly"): True,
+    }
+
+
+def test_no_two_processes_share_a_folder_to_work_in() -> None:
+    folders = [
+        found["work_folder"]
+        for found in (read_settings(spec).model_dump() for spec in SPECS.values())
+        if "work_folder" in found
+    ]
+    assert len(set(folders)) == len(folders) > 1
+    assert all(folder.is_relative_to(STATE) for folder in folders)
+
+
+def test_the_plan_can_be_started() -> None:
+    assert len(start_order(planned())) == len(SPECS) == 6

@@ -1,0 +1,77 @@
+"""When a process that died is started again: soon at first, later each time, never all at once."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shashin.local.restart import (
+    CRASH_LOOP_DEATHS,
+    FIRST_PAUSE_SECONDS,
+    HEALTHY_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    WRONG_SETTINGS,
+    RestartHistory,
+)
+
+SHORT = st.floats(0, HEALTHY_SECONDS, exclude_max=True)
+LONG = st.floats(HEALTHY_SECONDS, 1e6)
+
+
+def history(seed: int = 0) -> RestartHistory:
+    return RestartHistory(random.Random(seed))
+
+
+@given(st.lists(SHORT | LONG, min_size=1, max_size=60), st.integers())
+def test_pauses_double_with_each_death_in_a_row_up_to_the_longest(
+    ready_for: list[float], seed: int
+) -> None:
+    deaths = history(seed)
+    in_a_row = 0
+    for seconds in ready_for:
+        in_a_row = 1 if seconds >= HEALTHY_SECONDS else in_a_row + 1
+        whole = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (in_a_row - 1))
+        assert whole / 2 <= deaths.died(ready_for=seconds) <= whole
+
+
+def test_a_process_that_never_stops_dying_never_waits_longer() -> None:
+    deaths = history()
+    assert max(deaths.died(ready_for=0) for _ in range(10_000)) <= LONGEST_PAUSE_SECONDS
+
+
+def test_processes_that_died_together_do_not_come_back_together() -> None:
+    assert len({history(seed).died(ready_for=0) for seed in range(50)}) == 50
+
+
+@given(st.lists(SHORT, max_size=20), LONG)
+def test_a_process_that_was_well_for_long_has_its_deaths_forgiven(
+    short: list[float], long: float
+) -> None:
+    deaths = history()
+    for seconds in short:
+        deaths.died(ready_for=seconds)
+    assert deaths.died(ready_for=long) <= FIRST_PAUSE_SECONDS
+    assert not deaths.crash_looping
+
+
+def test_it_crash_loops_once_starting_it_again_evidently_does_not_help() -> None:
+    deaths = history()
+    assert not deaths.crash_looping
+    for death in range(1, 10):
+        deaths.died(ready_for=1)
+        assert deaths.crash_looping == (death >= CRASH_LOOP_DEATHS)
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 137, -9, -15])
+def test_a_death_that_may_pass_is_not_hopeless(code: int) -> None:
+    assert not history().is_hopeless(code)
+
+
+def test_wrong_settings_are_hopeless_only_for_what_never_ran_with_them() -> None:
+    deaths = history()
+    assert deaths.is_hopeless(WRONG_SETTINGS)
+    deaths.ever_ready = True
+    assert not deaths.is_hopeless(WRONG_SETTINGS), "it ran so: something else is wrong now"

@@ -1,0 +1,371 @@
+"""The model repository over a store of files: what commits a shard, and what a reader refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shashin.errors import (
+    CorruptShard,
+    ObjectNotFound,
+    PreconditionFailed,
+    RepositoryError,
+    UnknownFormat,
+)
+from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.shards.format.file_entry import file_entry
+from shashin.shards.format.manifest import MANIFEST_FILE
+from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
+from shashin.shards.sealed_shard import SealedShard
+from shashin.tiers import HOURLY
+from tests.support.made_shards import (
+    MODEL,
+    WatchedStore,
+    commit,
+    listings,
+    manifest_key,
+    open_shard,
+    write,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> WatchedStore:
+    return WatchedStore(tmp_path / "store")
+
+
+@pytest.fixture
+def repository(store: WatchedStore) -> ModelRepository:
+    return ModelRepository(store)
+
+
+@pytest.fixture
+async def stored(repository: ModelRepository, tmp_path: Path) -> StoredShard:
+    """A committed shard of five listings."""
+    return await commit(repository, open_shard(listings(0, 5)), tmp_path / "scratch")
+
+
+def objects(store: WatchedStore) -> dict[str, bytes]:
+    """Return the content of every object."""
+    return {
+        path.relative_to(store.root).as_posix(): path.read_bytes()
+        for path in store.root.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def test_an_entry_is_the_name_size_and_hash_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "some.file"
+    path.write_bytes(b"test" * 500_000)
+    entry = file_entry(path)
+    assert (entry.name, entry.size) == ("some.file", 2_000_000)
+    path.write_bytes(b"test")
+    assert file_entry(path).sha256 == (
+        "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    )
+
+
+# --- committing ---------------------------------------------------------------------------------
+
+
+async def test_files_are_written_before_the_manifest_that_vouches_for_them(
+    store: WatchedStore, repository: ModelRepository, tmp_path: Path
+) -> None:
+    manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
+    assert await repository.commit_shard(manifest, tmp_path / "shard") is True
+    assert [key.rpartition("/")[2] for key in store.writes] == [
+        INDEX_FILE,
+        ROWS_FILE,
+        MANIFEST_FILE,
+    ]
+    folder = f"indexes/{MODEL}/hourly/{manifest.bucket_start}/{manifest.shard_id}"
+    assert {key.rpartition("/")[0] for key in store.writes} == {folder}
+    assert (await repository.read_shard(manifest_key(manifest))).manifest == manifest
+
+
+async def test_the_first_commit_wins_and_whoever_comes_later_finds_the_same(
+    store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
+) -> None:
+    before = objects(store)
+    again = write(open_shard(listings(0, 5)), tmp_path / "later", created_at=1_800_000_000.0)
+    assert await ModelRepository(store).commit_shard(again, tmp_path / "later") is False
+    assert objects(store) == before, "also the time of the first one stays"
+
+
+async def test_other_content_for_the_same_range_is_an_error_and_what_is_there_stays(
+    store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
+) -> None:
+    before = objects(store)
+    other = write(open_shard(listings(1, 6)), tmp_path / "other", shard_id=stored.manifest.shard_id)
+    with pytest.raises(RepositoryError, match=f"{stored.manifest.shard_id} was committed with"):
+        await repository.commit_shard(other, tmp_path / "other")
+    assert objects(store) == before
+
+
+async def test_other_ranges_under_the_same_id_are_an_error(
+    repository: ModelRepository, stored: StoredShard, tmp_path: Path
+) -> None:
+    other = replace(stored.manifest, source_ranges=())
+    with pytest.raises(RepositoryError, match="other content"):
+        await repository.commit_shard(other, tmp_path)
+
+
+async def test_files_that_no_manifest_vouches_for_are_written_over(
+    store: WatchedStore, repository: ModelRepository, tmp_path: Path
+) -> None:
+    manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
+    folder = manifest_key(manifest).rpartition("/")[0]
+    await store.write(f"{folder}/{INDEX_FILE}", b"half of an upload")
+    assert await repository.commit_shard(manifest, tmp_path / "shard") is True
+    fetched = await repository.fetch(StoredShard(manifest, manifest_key(manifest)), tmp_path / "c")
+    assert SealedShard(manifest, fetched).rows == 5
+
+
+async def test_files_that_are_there_already_are_kept(
+    store: WatchedStore, repository: ModelRepository, tmp_path: Path
+) -> None:
+    manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
+    key = f"{manifest_key(manifest).rpartition('/')[0]}/{INDEX_FILE}"
+    generation = await store.upload(key, tmp_path / "shard" / INDEX_FILE)
+    assert await repository.commit_shard(manifest, tmp_path / "shard") is True
+    assert (await store.read(key))[1] == generation
+
+
+class InTheMidst(WatchedStore):
+    """Has something happen right before an upload."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.happening: Callable[[], Awaitable[object]] | None = None
+
+    async def upload(self, key: str, path: Path, *, if_generation_match: int | None = None) -> int:
+        happening, self.happening = self.happening, None
+        if happening is not None:
+            await happening()
+        return await super().upload(key, path, if_generation_match=if_generation_match)
+
+
+async def test_two_replicas_that_commit_at_once_agree_on_one_commit(tmp_path: Path) -> None:
+    store = InTheMidst(tmp_path / "store")
+    one, other = ModelRepository(store), ModelRepository(store)
+    manifest = write(open_shard(listings(0, 5)), tmp_path / "one")
+    twin = write(open_shard(listings(0, 5)), tmp_path / "other")
+    firsts: list[bool] = []
+
+    async def other_commits() -> None:
+        firsts.append(await other.commit_shard(twin, tmp_path / "other"))
+
+    store.happening = other_commits
+    firsts.append(await one.commit_shard(manifest, tmp_path / "one"))
+    assert firsts == [True, False]
+
+
+async def test_two_replicas_that_write_over_the_same_garbage_disturb_each_other_in_nothing(
+    tmp_path: Path,
+) -> None:
+    store = InTheMidst(tmp_path / "store")
+    repository = ModelRepository(store)
+    manifest = write(open_shard(listings(0, 5)), tmp_path / "one")
+    key = f"{manifest_key(manifest).rpartition('/')[0]}/{INDEX_FILE}"
+    await store.write(key, b"garbage")
+
+    async def other_is_about_to_write_over_it_too() -> None:
+        async def other_writes_over_it() -> None:
+            await store.upload(key, tmp_path / "one" / INDEX_FILE)
+
+        store.happening = other_writes_over_it
+
+    # The first upload meets the garbage; right before the second one, another replica is done.
+    store.happening = other_is_about_to_write_over_it_too
+    assert await repository.commit_shard(manifest, tmp_path / "one") is True
+    assert (await store.read(key))[0] == (tmp_path / "one" / INDEX_FILE).read_bytes()
+
+
+async def test_a_shard_that_is_committed_meanwhile_with_other_content_stays_whole(
+    tmp_path: Path,
+) -> None:
+    store = InTheMidst(tmp_path / "store")
+    one, other = ModelRepository(store), ModelRepository(store)
+    theirs = write(open_shard(listings(0, 5)), tmp_path / "theirs")
+    ours = write(open_shard(listings(1, 6)), tmp_path / "ours", shard_id=theirs.shard_id)
+    store.happening = lambda: other.commit_shard(theirs, tmp_path / "theirs")
+    with pytest.raises(RepositoryError, match="other content"):
+        await one.commit_shard(ours, tmp_path / "ours")
+    await other.verify(StoredShard(theirs, manifest_key(theirs)), tmp_path / "verify")
+
+
+# --- fetching -----------------------------------------------------------------------------------
+
+
+async def test_a_fetched_shard_is_what_was_committed(
+    store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
+) -> None:
+    folder = await repository.fetch(stored, tmp_path / "cache")
+    assert folder == tmp_path / "cache" / stored.manifest.shard_id
+    assert {entry: file_entry(folder / entry.name) for entry in stored.manifest.files} == {
+        entry: entry for entry in stored.manifest.files
+    }
+    assert SealedShard(stored.manifest, folder).visible_rows_of("listing-3")
+
+
+async def test_whole_files_are_not_fetched_again_and_a_damaged_one_is(
+    store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
+) -> None:
+    folder = await repository.fetch(stored, tmp_path / "cache")
+    assert len(store.downloads) == 2
+    await repository.fetch(stored, tmp_path / "cache")
+    assert len(store.downloads) == 2
+    (folder / ROWS_FILE).write_bytes(b"damaged")
+    await repository.fetch(stored, tmp_path / "cache")
+    assert store.downloads[2:] == [f"{stored.folder}/{ROWS_FILE}"]
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])
+@pytest.mark.parametrize("damage", [flipped, lambda data: data[:-1], lambda _data: b""])
+async def test_a_file_that_is_not_what_the_manifest_says_is_refused_by_key_and_not_kept(
+    store: WatchedStore,
+    repository: ModelRepository,
+    stored: StoredShard,
+    tmp_path: Path,
+    name: str,
+    damage: Callable[[bytes], bytes],
+) -> None:
+    key = f"{stored.folder}/{name}"
+    whole, _ = await store.read(key)
+    await store.write(key, damage(whole))
+    with pytest.raises(CorruptShard, match=rf"{key} has \d+ bytes .* manifest says {len(whole)}"):
+        await repository.fetch(stored, tmp_path / "cache")
+    assert not (tmp_path / "cache" / stored.manifest.shard_id / name).exists()
+    await store.write(key, whole)
+    folder = await repository.fetch(stored, tmp_path / "cache")
+    assert (folder / name).read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])
+async def test_a_file_that_is_missing_is_refused_by_key(
+    store: WatchedStore,
+    repository: ModelRepository,
+    stored: StoredShard,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    key = f"{stored.folder}/{name}"
+    (store.root / key).unlink()
+    with pytest.raises(CorruptShard, match=f"{key} is missing, though its manifest names it"):
+        await repository.fetch(stored, tmp_path / "cache")
+
+
+async def test_verifying_trusts_no_cache_and_leaves_nothing(
+    store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
+) -> None:
+    await repository.fetch(stored, tmp_path / "cache")
+    await repository.verify(stored, tmp_path / "cache")
+    key = f"{stored.folder}/{INDEX_FILE}"
+    await store.write(key, flipped((await store.read(key))[0]))
+    with pytest.raises(CorruptShard):
+        await repository.verify(stored, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+# --- listing ------------------------------------------------------------------------------------
+
+
+async def test_shards_are_listed_in_log_order_and_a_folder_without_a_manifest_is_none(
+    store: WatchedStore, repository: ModelRepository, tmp_path: Path
+) -> None:
+    for partition, start, end in ((1, 0, 2), (0, 9, 12), (0, 0, 9)):
+        shard = open_shard(listings(start, end), from_offset=start, partition=partition)
+        await commit(repository, shard, tmp_path)
+    await store.write(f"indexes/{MODEL}/hourly/7/half-uploaded/{INDEX_FILE}", b"half")
+    found, errors = await repository.shards(MODEL, HOURLY)
+    assert [str(r) for s in found for r in s.manifest.source_ranges] == [
+        "0:[0, 9)",
+        "0:[9, 12)",
+        "1:[0, 2)",
+    ]
+    assert errors == []
+    assert (await repository.shards(MODEL, "daily"))[0] == []
+    assert (await repository.shards("another-model", HOURLY))[0] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"{", CorruptShard),
+        (b"[]", CorruptShard),
+        (b'{"format": "shashin.manifest/9"}', UnknownFormat),
+        (b'{"format": "shashin.manifest/1"}', CorruptShard),
+    ],
+)
+async def test_an_unreadable_manifest_is_named_and_the_others_go_on(
+    store: WatchedStore,
+    repository: ModelRepository,
+    stored: StoredShard,
+    content: bytes,
+    error: type[RepositoryError],
+) -> None:
+    key = f"indexes/{MODEL}/hourly/7/broken/{MANIFEST_FILE}"
+    await store.write(key, content)
+    for _ in range(2):
+        found, errors = await repository.shards(MODEL, HOURLY)
+        assert found == [stored]
+        assert [type(e) for e in errors] == [error]
+        assert key in errors[0].message
+
+
+async def test_a_manifest_is_read_once_unless_it_was_written_again(
+    store: WatchedStore, repository: ModelRepository, stored: StoredShard
+) -> None:
+    for _ in range(3):
+        await repository.shards(MODEL, HOURLY)
+    assert store.reads.count(stored.manifest_key) == 1
+    mended = replace(stored.manifest, created_at=5.0)
+    await store.write(stored.manifest_key, mended.to_json())
+    found, _ = await repository.shards(MODEL, HOURLY)
+    assert found == [StoredShard(mended, stored.manifest_key)]
+
+
+async def test_a_shard_without_a_manifest_is_not_found(repository: ModelRepository) -> None:
+    with pytest.raises(ObjectNotFound):
+        await repository.read_shard(f"indexes/{MODEL}/hourly/7/none/{MANIFEST_FILE}")
+
+
+# --- the pointer --------------------------------------------------------------------------------
+
+
+def pointer(*shards: str) -> Pointer:
+    return Pointer(MODEL, HOURLY, tuple(PointedShard(shard, f"key-of-{shard}") for shard in shards))
+
+
+async def test_a_pointer_is_moved_only_over_the_one_that_was_read(
+    repository: ModelRepository,
+) -> None:
+    assert await repository.read_pointer(MODEL, HOURLY) == (None, 0)
+    first = await repository.move_pointer(pointer("a"), if_generation_match=0)
+    assert await repository.read_pointer(MODEL, HOURLY) == (pointer("a"), first)
+    for stale in (0, first - 1):
+        with pytest.raises(PreconditionFailed):
+            await repository.move_pointer(pointer("b"), if_generation_match=stale)
+    second = await repository.move_pointer(pointer("a", "b"), if_generation_match=first)
+    assert second != first
+    with pytest.raises(PreconditionFailed):
+        await repository.move_pointer(pointer("c"), if_generation_match=first)
+    assert await repository.read_pointer(MODEL, HOURLY) == (pointer("a", "b"), second)
+    assert await repository.read_pointer(MODEL, "daily") == (None, 0)
+
+
+async def test_a_pointer_that_is_garbage_is_refused_by_key(
+    store: WatchedStore, repository: ModelRepository
+) -> None:
+    await store.write(f"serving/{MODEL}/hourly.json", b"garbage")
+    with pytest.raises(CorruptShard, match=rf"serving/{MODEL}/hourly\.json is not a pointer"):
+        await repository.read_pointer(MODEL, HOURLY)

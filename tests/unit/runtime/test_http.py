@@ -1,0 +1,89 @@
+"""The probes and the metrics over real HTTP."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter
+
+from shashin.errors import UserError
+from shashin.runtime.health import Health
+from shashin.runtime.http import PID_HEADER, start_http
+
+HOST = "127.0.0.1"
+
+
+@asynccontextmanager
+async def serving(health: Health) -> AsyncIterator[str]:
+    """Serve while the context is open; yields the URL."""
+    runner, port = await start_http(health, HOST, 0)
+    try:
+        yield f"http://{HOST}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def get(url: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status, await response.text()
+
+
+async def test_a_process_that_is_well_answers_200() -> None:
+    async with serving(Health()) as url:
+        assert await get(f"{url}/livez") == (200, "ok\n")
+        assert await get(f"{url}/readyz") == (200, "ok\n")
+
+
+async def test_a_process_that_is_not_answers_503_with_a_reason_a_line() -> None:
+    health = Health()
+    async with serving(health) as url:
+        health.require("model", waiting_for="its weights")
+        health.require("consumer group")
+        assert await get(f"{url}/readyz") == (503, "model: its weights\nconsumer group: start\n")
+        assert (await get(f"{url}/livez"))[0] == 200
+        health.set_ready("model")
+        health.set_ready("consumer group")
+        assert await get(f"{url}/readyz") == (200, "ok\n")
+        health.fail("it is beyond help")
+        assert await get(f"{url}/livez") == (503, "it is beyond help\n")
+        assert await get(f"{url}/readyz") == (503, "it is beyond help\n")
+
+
+async def test_a_probe_says_which_process_answers() -> None:
+    async with serving(Health()) as url, aiohttp.ClientSession() as session:
+        for probe in ("livez", "readyz"):
+            async with session.get(f"{url}/{probe}") as response:
+                assert response.headers[PID_HEADER] == str(os.getpid())
+
+
+async def test_every_metric_of_the_process_is_on_the_page_in_prometheus_format() -> None:
+    name = f"test_http_{uuid.uuid4().hex}"
+    Counter(name, "Counts for a test.", ["topic"]).labels("listings.events").inc(3)
+    async with (
+        serving(Health()) as url,
+        aiohttp.ClientSession() as session,
+        session.get(f"{url}/metrics") as response,
+    ):
+        assert response.status == 200
+        assert response.headers["Content-Type"] == CONTENT_TYPE_LATEST
+        assert f'{name}_total{{topic="listings.events"}} 3.0\n' in await response.text()
+
+
+async def test_any_other_page_is_not_there() -> None:
+    async with serving(Health()) as url:
+        assert (await get(f"{url}/"))[0] == 404
+
+
+async def test_a_port_in_use_is_named_with_what_to_do() -> None:
+    runner, port = await start_http(Health(), HOST, 0)
+    try:
+        with pytest.raises(UserError, match=f"cannot listen on {HOST}:{port} ") as refused:
+            await start_http(Health(), HOST, port)
+        assert "set SHASHIN_HTTP_PORT to a free port" in refused.value.message
+    finally:
+        await runner.cleanup()

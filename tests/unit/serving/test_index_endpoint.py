@@ -1,0 +1,168 @@
+"""IndexService without a server: what a call is answered, and what it is refused for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from shashin.errors import DeadlineExceeded, InvalidQuery, WrongModelRequested
+from shashin.offsets.coverage import Position
+from shashin.offsets.ranges import OffsetRange
+from shashin.serving.endpoint import Context, IndexEndpoint
+from shashin.serving.served_shards import ServedShards
+from shashin.shards.visibility import HiddenMap
+from shashin.v1 import index_pb2
+from tests.support.made_shards import (
+    BUCKET_START,
+    DIMENSIONS,
+    MODEL,
+    SPACE,
+    new_row,
+    open_shard,
+    vector_of,
+)
+
+
+class Call:
+    """What a handler asks of a call: how long its client still waits."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = seconds
+
+    def time_remaining(self) -> float | None:
+        return self._seconds
+
+
+def call(seconds: float | None = None) -> Context:
+    return cast("Context", Call(seconds))
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as made:
+        yield made
+
+
+@pytest.fixture
+def served() -> ServedShards:
+    """Two shards of which the later one holds a newer version of the lamp."""
+    served = ServedShards(HiddenMap())
+    first = open_shard([new_row("lamp"), new_row("mug")], hidden=served.hidden)
+    second = open_shard([new_row("lamp", 2), new_row("hat")], from_offset=2, hidden=served.hidden)
+    served.serve([first, second])
+    return served
+
+
+@pytest.fixture
+def endpoint(served: ServedShards, executor: ThreadPoolExecutor) -> IndexEndpoint:
+    return IndexEndpoint(
+        served,
+        space=SPACE,
+        tier="live",
+        executor=executor,
+        positions=lambda shards: {0: Position(0, max(r.to_offset for r in shards[-1].ranges))},
+    )
+
+
+def search_for(listing: str, version: int = 1, **changes: Any) -> index_pb2.IndexSearchRequest:
+    fields: dict[str, Any] = {
+        "model_id": MODEL,
+        "queries": vector_of(listing, version).astype("<f4").tobytes(),
+        "dimensions": DIMENSIONS,
+        "k": 10,
+        **changes,
+    }
+    return index_pb2.IndexSearchRequest(**fields)
+
+
+async def test_an_answer_names_hits_the_ranges_that_were_searched_and_the_live_position(
+    endpoint: IndexEndpoint,
+) -> None:
+    answer = await endpoint.Search(search_for("mug"), call())
+    assert answer.model_id == MODEL
+    assert answer.hits.listing_ids[0] == "mug"
+    assert answer.hits.scores[0] == pytest.approx(1.0, abs=0.02)
+    assert list(answer.hits.counts) == [3]
+    ranges = [OffsetRange(r.partition, r.from_offset, r.to_offset) for r in answer.covered]
+    assert ranges == [OffsetRange(0, 0, 4)], "those that touch are one"
+    assert [(p.partition, p.horizon_offset, p.live_offset) for p in answer.positions] == [(0, 0, 4)]
+
+
+async def test_hidden_rows_are_neither_found_nor_looked_up(
+    endpoint: IndexEndpoint, served: ServedShards
+) -> None:
+    served.hide("lamp", 2)
+    served.hide("mug", 9)
+    answer = await endpoint.Search(search_for("mug"), call())
+    found = zip(answer.hits.listing_ids, answer.hits.versions, strict=True)
+    assert sorted(found) == [("hat", 1), ("lamp", 2)]
+    looked_up = await endpoint.Lookup(
+        index_pb2.LookupRequest(model_id=MODEL, listing_ids=["mug", "lamp", "none"]), call()
+    )
+    assert [(row.listing_id, row.version, row.vector) for row in looked_up.rows] == [
+        ("lamp", 2, b"")
+    ]
+
+
+async def test_a_lookup_gives_vectors_when_asked_for_them(endpoint: IndexEndpoint) -> None:
+    answer = await endpoint.Lookup(
+        index_pb2.LookupRequest(model_id=MODEL, listing_ids=["hat"], with_vectors=True), call()
+    )
+    (row,) = answer.rows
+    assert np.array_equal(np.frombuffer(row.vector, "<f4"), vector_of("hat"))
+    assert answer.dimensions == DIMENSIONS
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+async def test_a_lookup_of_none_or_too_many_listings_is_refused(
+    endpoint: IndexEndpoint, count: int
+) -> None:
+    with pytest.raises(InvalidQuery, match=f"{count} listing ids; expected 1 to 1000"):
+        await endpoint.Lookup(
+            index_pb2.LookupRequest(model_id=MODEL, listing_ids=["lamp"] * count), call()
+        )
+
+
+async def test_vectors_of_another_model_are_refused(endpoint: IndexEndpoint) -> None:
+    with pytest.raises(WrongModelRequested, match=r"'other' was asked for; .* holds 'test-model'"):
+        await endpoint.Search(search_for("lamp", model_id="other"), call())
+    with pytest.raises(WrongModelRequested):
+        await endpoint.Lookup(index_pb2.LookupRequest(model_id="other", listing_ids=["a"]), call())
+
+
+@pytest.mark.parametrize("bounds", [{"deadline_ms": 1}, {"seconds": 0.001}])
+async def test_a_search_that_cannot_start_in_time_says_which_tier_was_late(
+    endpoint: IndexEndpoint, executor: ThreadPoolExecutor, bounds: dict[str, Any]
+) -> None:
+    busy = threading.Event()
+    executor.submit(busy.wait)
+    try:
+        with pytest.raises(DeadlineExceeded, match=r"the live tier did not finish .* 2 shards"):
+            await endpoint.Search(
+                search_for("lamp", deadline_ms=bounds.get("deadline_ms", 0)),
+                call(bounds.get("seconds")),
+            )
+    finally:
+        busy.set()
+
+
+async def test_an_endpoint_says_what_it_holds(
+    endpoint: IndexEndpoint, served: ServedShards
+) -> None:
+    served.hide("mug", 2)
+    described = await endpoint.Describe(index_pb2.DescribeRequest(), call())
+    assert (described.model_id, described.dimensions, described.tier) == (MODEL, 8, "live")
+    assert (described.rows, described.hidden_rows) == (4, 1)
+    assert [(s.rows, s.hidden_rows, s.bucket_start) for s in described.shards] == [
+        (2, 1, BUCKET_START),
+        (2, 0, BUCKET_START),
+    ]
+    assert [(r.from_offset, r.to_offset) for s in described.shards for r in s.ranges] == [
+        (0, 2),
+        (2, 4),
+    ]

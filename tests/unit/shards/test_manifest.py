@@ -1,0 +1,169 @@
+"""Manifests: what is written is read, for ever; what is something else is refused by name."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shashin.errors import CorruptShard, RepositoryError, UnknownFormat
+from shashin.offsets.ranges import OffsetRange
+from shashin.shards.format.file_entry import FileEntry
+from shashin.shards.format.manifest import Manifest
+from shashin.shards.format.shard_id import shard_folder, shard_id
+
+GOLDEN = Path(__file__).parent / "golden" / "manifest-v1.json"
+KEY = "indexes/demo-v1/hourly/1699999200/shard/manifest.json"
+
+KNOWN = Manifest(
+    shard_id="demo-v1.hourly.p0000.000000000000-000000000240",
+    tier="hourly",
+    bucket_start=1_699_999_200,
+    bucket_seconds=3600,
+    model_id="demo-v1",
+    dimensions=128,
+    metric="ip",
+    stored_type="bf16",
+    index_kind="usearch-hnsw",
+    index_parameters={"connectivity": 16, "expansion_add": 128, "expansion_search": 64},
+    rows=480,
+    listings=200,
+    files=(
+        FileEntry(
+            "index.usearch",
+            123_456,
+            "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        ),
+        FileEntry(
+            "rows.arrow", 7_890, "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"
+        ),
+    ),
+    source_ranges=(OffsetRange(0, 0, 240),),
+    cut_reason="time",
+    recall_at_10=0.995,
+    created_at=1_700_002_860.5,
+    hidden_offsets={"0": 17},
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(GOLDEN.read_bytes())
+    return {**read, **changes}
+
+
+def test_a_manifest_of_the_first_format_stays_readable() -> None:
+    assert Manifest.from_json(GOLDEN.read_bytes(), key=KEY) == KNOWN
+
+
+def test_what_is_written_keeps_its_format() -> None:
+    # A reader that is older refuses what it does not know: a change needs another format number.
+    assert KNOWN.to_json() == GOLDEN.read_bytes()
+
+
+@given(
+    st.builds(
+        replace,
+        st.just(KNOWN),
+        recall_at_10=st.none() | st.floats(0, 1),
+        rows=st.integers(0, 2**63),
+        files=st.lists(
+            st.builds(FileEntry, st.text(), st.integers(0, 2**63), st.text()), max_size=3
+        ).map(tuple),
+        source_ranges=st.lists(
+            st.builds(OffsetRange, st.integers(0, 9), st.integers(0), st.integers(0)), max_size=3
+        ).map(tuple),
+        hidden_offsets=st.dictionaries(st.text(), st.integers(0), max_size=3),
+        created_at=st.floats(0, 1e12),
+    )
+)
+def test_a_manifest_that_was_written_is_read_as_it_was(manifest: Manifest) -> None:
+    assert Manifest.from_json(manifest.to_json(), key=KEY) == manifest
+
+
+@pytest.mark.parametrize("found", ["shashin.manifest/2", "shashin.pointer/1", "", None, 1, ["x"]])
+def test_another_format_is_refused_by_name(found: object) -> None:
+    data = json.dumps(document(format=found)).encode()
+    with pytest.raises(UnknownFormat, match=r"manifest\.json has format .*; this version reads"):
+        Manifest.from_json(data, key=KEY)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"[]", b"[1]", b"null", b"7", b'"format"', b"{}", b"\xff\xfe", b"[" * 100_000],
+    ids=lambda data: repr(data[:10]),
+)
+def test_what_is_no_manifest_is_refused_by_name(data: bytes) -> None:
+    with pytest.raises(CorruptShard, match=r"manifest\.json is not a manifest"):
+        Manifest.from_json(data, key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rows": "many"}, "rows"),
+        ({"dimensions": None}, "dimensions"),
+        ({"files": 7}, "files"),
+        ({"files": ["index.usearch"]}, "files"),
+        ({"files": [{"name": "index.usearch", "size": 1}]}, "sha256"),
+        ({"source_ranges": [{"partition": 0, "from_offset": 0}]}, "to_offset"),
+        ({"source_ranges": [{"partition": 0, "from_offset": "a", "to_offset": 1}]}, "from_offset"),
+        ({"from_the_future": 1}, "from_the_future"),
+    ],
+)
+def test_a_wrong_field_is_refused_by_its_name(changes: dict[str, Any], named: str) -> None:
+    data = json.dumps(document(**changes)).encode()
+    with pytest.raises(CorruptShard, match=rf"(?s)manifest\.json is not a whole manifest.*{named}"):
+        Manifest.from_json(data, key=KEY)
+
+
+@pytest.mark.parametrize("name", sorted(document().keys() - {"format", "hidden_offsets"}))
+def test_a_missing_field_is_refused_by_its_name(name: str) -> None:
+    left = {key: value for key, value in document().items() if key != name}
+    with pytest.raises(CorruptShard, match=rf"(?s)not a whole manifest.*{name}"):
+        Manifest.from_json(json.dumps(left).encode(), key=KEY)
+
+
+@given(st.data())
+def test_a_manifest_that_is_cut_short_is_refused(data: st.DataObject) -> None:
+    whole = GOLDEN.read_bytes().rstrip()
+    with pytest.raises(CorruptShard):
+        Manifest.from_json(whole[: data.draw(st.integers(0, len(whole) - 1))], key=KEY)
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=200)
+    | JSON.map(lambda value: json.dumps(value).encode())
+    | st.builds(
+        lambda name, value: json.dumps(document(**{name: value})).encode(),
+        st.sampled_from(sorted(document())),
+        JSON,
+    )
+)
+def test_any_bytes_are_a_manifest_that_can_be_used_or_a_repository_error(data: bytes) -> None:
+    with suppress(RepositoryError):
+        manifest = Manifest.from_json(data, key=KEY)
+        assert Manifest.from_json(manifest.to_json(), key=KEY) == manifest
+        assert sorted([manifest.source_ranges, KNOWN.source_ranges])
+
+
+def test_every_replica_gives_a_range_the_same_id_and_folder() -> None:
+    identity = shard_id("demo-v1", "hourly", [OffsetRange(12, 7, 1_234_567)])
+    assert identity == "demo-v1.hourly.p0012.000000000007-000001234567"
+    assert shard_folder("demo-v1", "hourly", 3600, identity) == (
+        f"indexes/demo-v1/hourly/3600/{identity}"
+    )
