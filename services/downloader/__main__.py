@@ -10,47 +10,33 @@ from services.downloader.handlers import DownloadStage
 from services.downloader.settings import DownloaderSettings
 from services.downloader.source import FileSource, Sources
 from services.downloader.versions import NewestVersions
-from shashin.kafka.consume import consume
+from shashin.kafka.consume import StageConsumer, Subscription
 from shashin.kafka.producer import Producer
-from shashin.kafka.retry import until_done
 from shashin.kafka.topics import LISTINGS_EVENTS
-from shashin.runtime.scope import Runtime, run_service
+from shashin.runtime.scope import ServiceScope
+from shashin.runtime.service import run_service
 
 
-async def serve(runtime: Runtime[DownloaderSettings]) -> None:
+async def serve(scope: ServiceScope[DownloaderSettings]) -> None:
     """Run the downloader until SIGTERM."""
-    settings, health, stopping = runtime.settings, runtime.health, runtime.stopping
+    settings = scope.settings
     sources = Sources({"file": FileSource(settings.roots(), max_bytes=settings.max_bytes)})
     async with AsyncExitStack() as stack:
         executor = stack.enter_context(
             ThreadPoolExecutor(settings.decoders, thread_name_prefix="decode")
         )
-        beat = health.heartbeat("start")
-        producer = await until_done(
-            f"connect to kafka at {settings.kafka}",
+        producer = await scope.start.retry(
+            f"kafka at {settings.kafka}",
             lambda: stack.enter_async_context(Producer(settings.kafka, client_id="downloader")),
-            stopping=stopping,
-            beat=beat,
         )
-        health.finished(beat)
-        fetcher = PhotoFetcher(
-            sources,
-            concurrency=settings.concurrency,
-            executor=executor,
+        fetcher = PhotoFetcher(sources, concurrency=settings.concurrency, executor=executor)
+        consumer = StageConsumer(
+            DownloadStage(fetcher, NewestVersions(settings.remembered_listings)),
+            Subscription(settings.kafka, LISTINGS_EVENTS, "downloader", settings.batch_records),
+            producer,
+            settings.dead_letter_policy(),
         )
-        await runtime.run_until_stopped(
-            consume(
-                DownloadStage(fetcher, NewestVersions(settings.remembered_listings)),
-                bootstrap=settings.kafka,
-                topic=LISTINGS_EVENTS,
-                group="downloader",
-                producer=producer,
-                health=health,
-                stopping=stopping,
-                max_records=settings.batch_records,
-                giving_up=settings.giving_up(),
-            )
-        )
+        await scope.run(consumer.loop())
 
 
 if __name__ == "__main__":

@@ -96,13 +96,13 @@ def outcome_of(
     listing, if there is one, stays as it is. Where a photo's source did not answer, another try
     may end better.
     """
-    try_again = next((p.error for p in photos if p.error is not None and p.error.retryable), None)
+    retry_for = next((p.error for p in photos if p.error is not None and p.error.retryable), None)
     failed = [(number, photo) for number, photo in enumerate(photos) if photo.error is not None]
     where = f"{record}, listing {event.listing_id}"
     if len(failed) == len(photos):
         reasons = "; ".join(f"photo {n}: {p.error.reason}: {p.error}" for n, p in failed if p.error)
         error = NoUsablePhoto(f"{where}: none of its {len(photos)} photos can be used: {reasons}")
-        return Outcome(dead_letters=[DeadLetter(record, error, FETCH)], try_again=try_again)
+        return Outcome(dead_letters=[DeadLetter(record, error, FETCH)], retry_for=retry_for)
     value = downloaded_listing(event, photos).SerializeToString()
     if len(value) > MAX_RECORD_BYTES - _RESERVED_BYTES:
         size_error = RecordError(
@@ -120,7 +120,7 @@ def outcome_of(
             for number, photo in failed
             if photo.error is not None
         ],
-        try_again=try_again,
+        retry_for=retry_for,
     )
 
 

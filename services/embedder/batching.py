@@ -23,6 +23,9 @@ from PIL import Image
 
 from services.embedder import metrics
 from shashin.errors import EmbedderOverloaded
+from shashin.runtime.scope import LoopScope
+
+_IDLE_SECONDS = 1.0
 
 Vectors = npt.NDArray[np.float32]
 
@@ -113,23 +116,19 @@ class BatchedModel:
             job.done.cancel()
             raise
 
-    async def run(self, stopping: asyncio.Event) -> None:
+    async def run(self, loop: LoopScope) -> None:
         """Call the model until stopped and nothing waits any more."""
-        stop = asyncio.ensure_future(stopping.wait())
         try:
-            while True:
-                if await self._call_once():
-                    continue
-                if stopping.is_set():
-                    return
-                self._news.clear()
-                news = asyncio.ensure_future(self._news.wait())
-                await asyncio.wait({news, stop}, return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
+            while loop.next_turn() or self._anything_waits():
+                if not await self._call_once():
+                    self._news.clear()
+                    await loop.wait(self._news, _IDLE_SECONDS)
         finally:
-            stop.cancel()
             for job in (job for queue in self._queues.values() for job in queue):
                 job.done.cancel()
+
+    def _anything_waits(self) -> bool:
+        return any(self._queues.values())
 
     async def _call_once(self) -> bool:
         """Embed one batch; returns False when nothing waits."""

@@ -49,9 +49,11 @@ class EmbedStage:
         try:
             listing.ParseFromString(record.value)
         except (DecodeError, UnicodeDecodeError) as error:
-            return _given_up(record, UnparsableRecord(f"{record} is no DownloadedListing: {error}"))
+            return _dead_lettered(
+                record, UnparsableRecord(f"{record} is no DownloadedListing: {error}")
+            )
         if not listing.listing_id:
-            return _given_up(record, UnparsableRecord(f"{record} has no listing id"))
+            return _dead_lettered(record, UnparsableRecord(f"{record} has no listing id"))
         # Photos that the downloader failed on are dead letters of its topic already.
         usable = [photo for photo in listing.photos if photo.WhichOneof("outcome") == "thumbnail"]
         loop = asyncio.get_running_loop()
@@ -71,7 +73,7 @@ class EmbedStage:
         if not images:
             reasons = "; ".join(f"photo {p.photo_number}: {e.reason}: {e}" for p, e in failed)
             where = f"{record}, listing {listing.listing_id}"
-            return _given_up(
+            return _dead_lettered(
                 record,
                 NoUsablePhoto(f"{where}: no thumbnail can be used: {reasons or 'it has none'}"),
                 DECODE,
@@ -121,7 +123,7 @@ class EmbedStage:
         )
 
 
-def _given_up(
+def _dead_lettered(
     record: InRecord, error: UnparsableRecord | NoUsablePhoto, step: str = PARSE
 ) -> Outcome:
     return Outcome(dead_letters=[DeadLetter(record, error, step)])

@@ -12,11 +12,9 @@ from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import PreconditionFailed, RepositoryError, ShashinError
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.failpoints import failpoint
-from shashin.runtime.health import Health
 from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import Loop, LoopScope
 from shashin.tiers import PLANNED_TIERS
-
-PLANNED = "plan"
 
 log = get_logger(__name__)
 
@@ -29,48 +27,45 @@ class Builder:
         settings: ImageBuilderSettings,
         repository: ModelRepository,
         rollout: Rollout,
-        health: Health,
-        stopping: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._repository = repository
         self._rollout = rollout
-        self._health = health
-        self._stopping = stopping
         self._awake = asyncio.Event()
-        # Here and not in the loop: /readyz is answered before the loop has begun.
-        health.require(PLANNED, waiting_for="the first plan")
 
     def wake(self) -> None:
         """Look at the repository soon."""
         metrics.WAKES.inc()
         self._awake.set()
 
-    async def run(self) -> None:
-        """Plan and roll out until stopped; ready after the first round."""
-        beat = self._health.heartbeat("planning")
+    def loop(self) -> Loop:
+        """Return the loop, ready after the first round."""
+        return Loop("planning", self.run, ready_when="the first plan")
+
+    async def run(self, loop: LoopScope) -> None:
+        """Plan and roll out until stopped."""
         next_round = 0.0
-        while not self._stopping.is_set():
-            beat.beat()
+        while loop.next_turn():
             if self._awake.is_set() or time.monotonic() >= next_round:
                 self._awake.clear()
                 next_round = time.monotonic() + self._settings.resync_seconds
                 for tier in PLANNED_TIERS:
-                    await self._round(tier)
-            await self._pause()
+                    await self._round(tier, loop)
+            await loop.wait(self._awake, 0.5)
 
-    async def _round(self, tier: str) -> None:
+    async def _round(self, tier: str, loop: LoopScope) -> None:
         try:
-            await self._plan_and_roll_out(tier)
-            self._health.set_ready(PLANNED)
+            with loop.waiting_for("the model repository"):
+                await self._plan_and_roll_out(tier)
+            loop.ready()
         except PreconditionFailed:
             log.info("the pointer was moved meanwhile: planning again", tier=tier)
             self._awake.set()
         except RepositoryError as error:
             log.error("cannot plan: the tier serves as before", tier=tier, error=error.message)  # noqa: TRY400
         except ShashinError as error:
-            log.warning("repository does not answer: trying again", error=error.message)
-            self._health.set_unready(PLANNED, error.message)
+            log.warning("the repository does not answer: retrying", error=error.message)
+            loop.not_ready(error.message)
 
     async def _plan_and_roll_out(self, tier: str) -> None:
         model_id = self._settings.model_id
@@ -100,10 +95,3 @@ class Builder:
         failpoint("after-pointer")
         metrics.ROLLOUTS.labels(tier).inc()
         log.info("rolled out", tier=tier, shards=len(plan.pointer.shards))
-
-    async def _pause(self) -> None:
-        wake = asyncio.ensure_future(self._awake.wait())
-        stop = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait({wake, stop}, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
-        wake.cancel()
-        stop.cancel()

@@ -12,29 +12,30 @@ from services.index_server.tier import TierFollower
 from shashin.objectstore.open import open_object_store
 from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
-from shashin.runtime.scope import Runtime, run_service
+from shashin.runtime.scope import ServiceScope
+from shashin.runtime.service import run_service
 from shashin.serving.endpoint import IndexEndpoint
-from shashin.serving.hidden_follower import CONDITION, follow_hidden
+from shashin.serving.hidden_follower import HiddenFollower
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.visibility import HiddenMap
 from shashin.v1 import index_pb2_grpc
 
 
-async def serve(runtime: Runtime[IndexServerSettings]) -> None:
+async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
     """Run the index server until SIGTERM."""
-    settings, health, stopping = runtime.settings, runtime.health, runtime.stopping
+    settings = scope.settings
+    scope.health.ready_when_degraded = True
     repository = ModelRepository(open_object_store(settings.repository))
     settings.work_folder.mkdir(parents=True, exist_ok=True)
     served = ServedShards(HiddenMap())
-    health.require(CONDITION)
-    follower = TierFollower(settings, served, repository, health, stopping)
+    tier = TierFollower(settings, served, repository)
+    hidden = HiddenFollower(
+        served, bootstrap=settings.kafka, client_id=f"index-server-{settings.tier}"
+    )
     async with AsyncExitStack() as stack:
         searchers = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="search"))
         endpoint = IndexEndpoint(
-            served,
-            space=settings.space,
-            tier=settings.tier,
-            executor=searchers,
+            served, space=settings.space, tier=settings.tier, executor=searchers
         )
 
         def add(server: grpc.aio.Server) -> None:
@@ -48,17 +49,8 @@ async def serve(runtime: Runtime[IndexServerSettings]) -> None:
                 drain_seconds=settings.drain_seconds,
             )
         )
-        runtime.log.info("serving", grpc_port=port, tier=settings.tier)
-        await runtime.run_until_stopped(
-            follow_hidden(
-                served,
-                bootstrap=settings.kafka,
-                client_id=f"index-server-{settings.tier}",
-                health=health,
-                stopping=stopping,
-            ),
-            follower.follow(),
-        )
+        scope.log.info("serving", grpc_port=port, tier=settings.tier)
+        await scope.run(hidden.loop(), tier.loop())
 
 
 if __name__ == "__main__":

@@ -17,21 +17,18 @@ from pathlib import Path
 from services.index_server import metrics
 from services.index_server.settings import IndexServerSettings
 from shashin.errors import RepositoryError, ShashinError
-from shashin.kafka.retry import backoff_seconds
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository
+from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.failpoints import failpoint
-from shashin.runtime.health import Health, Heartbeat
 from shashin.runtime.logging import get_logger
-from shashin.runtime.scope import sleep_unless
+from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.sealed_shard import SealedShard
 
-POINTER = "pointer"
-
 FIRST_WAIT_SECONDS = 1.0
-GREATEST_WAIT_SECONDS = 30.0
-"""Between two tries of shards that cannot be served, while the pointer stays as it is."""
+MAX_WAIT_SECONDS = 30.0
+"""Between two attempts at shards that cannot be served, while the pointer stays as it is."""
 
 log = get_logger(__name__)
 
@@ -63,7 +60,7 @@ def plan_swap(
 
 
 def _waits() -> Iterator[float]:
-    return backoff_seconds(first=FIRST_WAIT_SECONDS, greatest=GREATEST_WAIT_SECONDS)
+    return backoff_seconds(first=FIRST_WAIT_SECONDS, longest=MAX_WAIT_SECONDS)
 
 
 class TierFollower:
@@ -74,63 +71,60 @@ class TierFollower:
         settings: IndexServerSettings,
         served: ServedShards,
         repository: ModelRepository,
-        health: Health,
-        stopping: asyncio.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._served = served
         self._repository = repository
-        self._health = health
-        self._stopping = stopping
         self._cache = settings.work_folder
         self._serving: tuple[SealedShard, ...] = ()
         self._clock = clock
         self._bad: dict[str, str] = {}
         """Shards that cannot be served, with the reason."""
         self._waits = _waits()
-        self._try_again_at = 0.0
-        # Here and not in the loop: /readyz is answered before the loop has begun.
-        health.require(POINTER, waiting_for="the tier's pointer")
+        self._retry_at = 0.0
 
-    async def follow(self) -> None:
-        """Follow the pointer until stopped; ready once it has been read and acted on."""
-        beat = self._health.heartbeat("follower of the pointer")
+    def loop(self) -> Loop:
+        """Return the loop, ready once the pointer has been read and acted on."""
+        return Loop("follower of the pointer", self.run, ready_when="the tier's pointer")
+
+    async def run(self, loop: LoopScope) -> None:
+        """Follow the pointer until stopped."""
         done: int | None = None
-        while not self._stopping.is_set():
-            beat.beat()
+        while loop.next_turn():
             try:
-                pointer, generation = await self._repository.read_pointer(
-                    self._settings.model_id, self._settings.tier
-                )
+                with loop.waiting_for("the tier's pointer"):
+                    pointer, generation = await self._repository.read_pointer(
+                        self._settings.model_id, self._settings.tier
+                    )
                 metrics.BAD_POINTER.set(0)
                 if pointer is None:
                     # Nothing is sealed yet: serving nothing is right.
-                    self._health.set_ready(POINTER)
+                    loop.ready()
                 elif generation != done:
                     self._waits = _waits()
-                    await self._swap_to(pointer, beat)
+                    await self._swap_to(pointer, loop)
                     done = generation
-                    self._health.set_ready(POINTER)
-                elif self._bad and self._clock() >= self._try_again_at:
-                    await self._swap_to(pointer, beat)
+                    loop.ready()
+                elif self._bad and self._clock() >= self._retry_at:
+                    await self._swap_to(pointer, loop)
             except RepositoryError as error:
                 metrics.BAD_POINTER.set(1)
                 log.error("unreadable pointer: serving as before", error=error.message)  # noqa: TRY400
             except ShashinError as error:
                 log.warning("repository does not answer: serving as before", error=error.message)
-            await sleep_unless(self._stopping, self._settings.poll_seconds)
+            await loop.sleep(self._settings.poll_seconds)
 
-    async def _swap_to(self, pointer: Pointer, beat: Heartbeat) -> None:
+    async def _swap_to(self, pointer: Pointer, loop: LoopScope) -> None:
         loaded = {shard.shard_id: shard for shard in self._serving}
         bad: dict[str, str] = {}
         for pointed in pointer.shards:
             if pointed.shard_id in loaded:
                 continue
-            # A first start may fetch hundreds of shards: each of them is progress.
-            beat.beat()
             try:
-                loaded[pointed.shard_id] = await self._load(pointed)
+                # A first start may fetch hundreds of shards, each of them for minutes.
+                with loop.waiting_for(f"shard {pointed.shard_id}"):
+                    loaded[pointed.shard_id] = await self._load(pointed)
             except ShashinError as error:
                 bad[pointed.shard_id] = error.message
                 if self._bad.get(pointed.shard_id) != error.message:
@@ -142,7 +136,7 @@ class TierFollower:
         self._bad = bad
         metrics.BAD_SHARDS.set(len(bad))
         if bad:
-            self._try_again_at = self._clock() + next(self._waits)
+            self._retry_at = self._clock() + next(self._waits)
         swap = plan_swap(self._serving, loaded, pointer)
         if swap.serve != self._serving:
             failpoint("before-swap")

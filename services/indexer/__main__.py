@@ -9,65 +9,63 @@ from contextlib import AsyncExitStack
 import grpc
 
 from services.indexer.live_tier import LiveTier
-from services.indexer.release import IndexServers
+from services.indexer.recovery import Recovery
+from services.indexer.release import IndexServers, Release
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings
+from services.indexer.tail import Tail
 from shashin.discovery.file import FileDiscovery
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
-from shashin.kafka.retry import until_done
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.objectstore.open import open_object_store
 from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
-from shashin.runtime.scope import Runtime, run_service
+from shashin.runtime.failpoints import failpoint
+from shashin.runtime.scope import ServiceScope
+from shashin.runtime.service import run_service
 from shashin.serving.endpoint import IndexEndpoint
-from shashin.serving.hidden_follower import CONDITION, follow_hidden
+from shashin.serving.hidden_follower import HiddenFollower
 from shashin.serving.served_shards import ServedShards
+from shashin.shards.open_shard import OpenShard
 from shashin.shards.visibility import HiddenMap
 from shashin.tiers import LIVE
 from shashin.v1 import index_pb2_grpc
 
 
-async def serve(runtime: Runtime[IndexerSettings]) -> None:
+async def serve(scope: ServiceScope[IndexerSettings]) -> None:
     """Run the indexer until SIGTERM."""
-    settings, health, stopping = runtime.settings, runtime.health, runtime.stopping
+    settings = scope.settings
+    scope.health.ready_when_degraded = True
     repository = ModelRepository(open_object_store(settings.repository))
     shutil.rmtree(settings.work_folder, ignore_errors=True)
     settings.work_folder.mkdir(parents=True)
     served = ServedShards(HiddenMap())
-    health.require(CONDITION)
-    health.serving = True
+    live = LiveTier(settings, served)
     async with AsyncExitStack() as stack:
-        searchers = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="search"))
-        sealers = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="seal"))
-        beat = health.heartbeat("start")
-        producer, reader = await until_done(
-            f"connect to kafka at {settings.kafka}",
-            lambda: _connect(settings, stack),
-            stopping=stopping,
-            beat=beat,
+
+        def threads(count: int, name: str) -> ThreadPoolExecutor:
+            return stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix=name))
+
+        producer, reader = await scope.start.retry(
+            f"kafka at {settings.kafka}", lambda: _connect(settings, stack)
         )
-        sealer = Sealer(
-            repository,
-            producer,
-            model_id=settings.model_id,
-            bucket_seconds=settings.bucket_seconds,
-            work_folder=settings.work_folder,
-            executor=sealers,
-            stopping=stopping,
-        )
-        live = LiveTier(settings, served, repository, reader, producer, sealer, health, stopping)
-        stack.callback(live.close)
-        await until_done("recover from manifests", live.recover, stopping=stopping, beat=beat)
-        health.finished(beat)
+        await Recovery(settings, repository, reader).run(live, scope.start)
+
+        async def committed(shard: OpenShard) -> None:
+            live.held.note_committed(shard.shard_id)
+            failpoint("before-offset-commit")
+            await reader.commit(live.sealed_up_to())
+
+        sealer = Sealer(settings, repository, producer, threads(1, "seal"), committed)
+        tail = Tail(settings, live, reader, producer, sealer, threads(1, "index-writer"))
         servers = IndexServers(FileDiscovery(settings.discovery), settings.model_id)
         stack.push_async_callback(servers.close)
         endpoint = IndexEndpoint(
             served,
             space=settings.space,
             tier=LIVE,
-            executor=searchers,
+            executor=threads(2, "search"),
             positions=live.positions,
         )
 
@@ -82,18 +80,12 @@ async def serve(runtime: Runtime[IndexerSettings]) -> None:
                 drain_seconds=settings.drain_seconds,
             )
         )
-        runtime.log.info("serving", grpc_port=port)
-        await runtime.run_until_stopped(
-            follow_hidden(
-                served,
-                bootstrap=settings.kafka,
-                client_id="indexer",
-                health=health,
-                stopping=stopping,
-            ),
-            live.follow(),
-            live.seal(),
-            live.release(servers),
+        scope.log.info("serving", grpc_port=port)
+        await scope.run(
+            HiddenFollower(served, bootstrap=settings.kafka, client_id="indexer").loop(),
+            tail.loop(),
+            sealer.loop(),
+            Release(live, servers, settings.release_after_seconds).loop(),
         )
 
 

@@ -1,46 +1,108 @@
-"""Where to go on after a start: decided from the manifests alone, never from the consumer group."""
+"""The start of the live tier: manifests say where each partition is read from, and which sealed
+shards nobody serves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shashin.offsets.coverage import Position, coverage
-from shashin.offsets.ranges import OffsetRange, merge_ranges
+from services.indexer.live_tier import LiveTier
+from services.indexer.settings import IndexerSettings, parse_partitions
+from services.indexer.start_offsets import StartOffset, start_offsets
+from shashin.errors import RepositoryError, UserError
+from shashin.kafka.log_reader import LogReader
+from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import LoopScope
+from shashin.shards.sealed_shard import SealedShard
+from shashin.tiers import HOURLY
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where one partition goes on."""
+class Found:
+    """What the repository and the log say at a start."""
 
-    horizon_offset: int
-    """Offsets below need not be covered."""
-    from_offset: int
-    """The open range begins here."""
-    lost: tuple[OffsetRange, ...] = ()
-    """Offsets from the horizon on that no shard holds and that the log has already deleted."""
+    starts: Mapping[int, StartOffset]
+    unserved: Sequence[StoredShard]
+    """Sealed shards that the tier's pointer does not name: to be adopted."""
 
 
-def starts(sealed: Iterable[OffsetRange], log_begins: Mapping[int, int]) -> dict[int, Start]:
-    """Return where each partition of ``log_begins`` goes on.
+class Recovery:
+    """Brings a live tier to where the last process left it."""
 
-    ``sealed`` are the source ranges of the committed shards, ``log_begins`` the first offset that
-    the log still holds of each partition. A partition goes on at the end of its first unbroken
-    run of sealed ranges: behind a hole the log is read again, and cutting it anew gives the
-    shards that are there already. A hole that the log no longer holds is lost; then the run that
-    the log begins in counts, since a range cut from its middle would overlap a sealed one.
-    """
-    merged = merge_ranges(sealed)
-    found = {}
-    for partition, log_begin in log_begins.items():
-        runs = [run for run in merged if run.partition == partition]
-        if not runs:
-            found[partition] = Start(log_begin, log_begin)
-            continue
-        horizon, end = runs[0].from_offset, runs[0].to_offset
-        if end < log_begin:
-            holding = (run for run in runs if run.from_offset <= log_begin < run.to_offset)
-            end = next((run.to_offset for run in holding), log_begin)
-        lost = coverage(runs, {partition: Position(horizon, log_begin)}).missing
-        found[partition] = Start(horizon, end, lost)
-    return found
+    def __init__(
+        self, settings: IndexerSettings, repository: ModelRepository, reader: LogReader
+    ) -> None:
+        self._settings = settings
+        self._repository = repository
+        self._reader = reader
+
+    async def run(self, live: LiveTier, loop: LoopScope) -> None:
+        """Begin the live tier's partitions and adopt what nobody serves.
+
+        Raises:
+            UserError: when a partition that this replica is to index does not exist.
+        """
+        loop.not_ready("reading manifests")
+        found = await loop.retry("manifests and the log's offsets", self._find)
+        live.begin(found.starts)
+        for stored in found.unserved:
+            loop.not_ready(f"adopting shard {stored.manifest.shard_id}")
+            await self._adopt(stored, live, loop)
+
+    async def _find(self) -> Found:
+        partitions = await self._wanted_partitions()
+        stored, errors = await self._repository.shards(self._settings.model_id, HOURLY)
+        for error in errors:
+            log.error("unreadable manifest: its range is read from the log", error=error.message)
+        ranges = [r for shard in stored for r in shard.manifest.source_ranges]
+        starts = start_offsets(ranges, await self._reader.begin_offsets(partitions))
+        pointer, _ = await self._repository.read_pointer(self._settings.model_id, HOURLY)
+        pointed = {shard.shard_id for shard in pointer.shards} if pointer else set()
+        unserved = [
+            shard
+            for shard in stored
+            if shard.manifest.shard_id not in pointed and _is_before_open(shard, starts)
+        ]
+        return Found(starts, unserved)
+
+    async def _wanted_partitions(self) -> list[int]:
+        existing = await self._reader.partitions()
+        wanted = parse_partitions(self._settings.partitions)
+        if wanted is None:
+            return existing
+        if missing := set(wanted) - set(existing):
+            raise UserError(
+                f"SHASHIN_PARTITIONS names partitions {sorted(missing)}, but {VECTORS_EMBEDDED} "
+                f"has {len(existing)}: name partitions from 0 to {len(existing) - 1}"
+            )
+        return wanted
+
+    async def _adopt(self, stored: StoredShard, live: LiveTier, loop: LoopScope) -> None:
+        cache = self._settings.work_folder / "held"
+        try:
+            folder = await loop.retry(
+                f"shard {stored.manifest.shard_id}", lambda: self._repository.fetch(stored, cache)
+            )
+            shard = await asyncio.to_thread(SealedShard, stored.manifest, folder)
+        except RepositoryError as error:
+            log.error(  # noqa: TRY400 - the message says all
+                "a sealed shard cannot be served: its range is missing until it is fixed",
+                shard=stored.manifest.shard_id,
+                error=error.message,
+            )
+        else:
+            live.adopt(shard)
+
+
+def _is_before_open(stored: StoredShard, starts: Mapping[int, StartOffset]) -> bool:
+    """Whether every range of the shard lies before the open range of its partition, which is ours."""
+    return all(
+        r.partition in starts and r.to_offset <= starts[r.partition].from_offset
+        for r in stored.manifest.source_ranges
+    )

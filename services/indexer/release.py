@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
 
+from services.indexer.live_tier import LiveTier
 from shashin.discovery.protocol import Discovery, Endpoint
 from shashin.offsets.coverage import Position, coverage
 from shashin.offsets.ranges import OffsetRange
 from shashin.rpc.channel import open_channel
+from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import Loop, LoopScope
 from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2, index_pb2_grpc
+
+_POLL_SECONDS = 0.5
 
 log = get_logger(__name__)
 
@@ -93,3 +99,34 @@ class IndexServers:
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
+
+
+class Release:
+    """Has the live tier release sealed shards that index servers hold."""
+
+    def __init__(self, live: LiveTier, servers: IndexServers, after_seconds: float) -> None:
+        self._live = live
+        self._servers = servers
+        self._after_seconds = after_seconds
+        self._seen_since: dict[str, float] = {}
+
+    def loop(self) -> Loop:
+        """Return the loop."""
+        return Loop("release of sealed shards", self.run)
+
+    async def run(self, loop: LoopScope) -> None:
+        """Ask index servers, as long as there is something to release, until stopped."""
+        while await loop.sleep(_POLL_SECONDS):
+            candidates = self._live.held.releasable()
+            if not candidates:
+                continue
+            with loop.waiting_for("index servers to describe themselves"):
+                held = await self._servers.held_ranges()
+            due, self._seen_since = due_for_release(
+                candidates, held, self._seen_since, time.monotonic(), self._after_seconds
+            )
+            if due:
+                failpoint("before-release")
+                self._live.release(due)
+                failpoint("after-release")
+                log.info("released", shards=[shard.shard_id for shard in due])

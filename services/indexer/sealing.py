@@ -5,68 +5,75 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
 from services.indexer import metrics
+from services.indexer.settings import IndexerSettings
 from shashin.errors import DiskUnavailable, ObjectStoreError
 from shashin.kafka.producer import OutRecord, Producer
-from shashin.kafka.retry import until_done
 from shashin.kafka.topics import INDEXES_SEALED
 from shashin.offsets.cut import CutReason
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.failpoints import failpoint
-from shashin.runtime.health import Heartbeat
 from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import Loop, LoopScope
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 from shashin.shards.format.shard_id import shard_folder, shard_id
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
 from shashin.v1 import events_pb2
 
+_IDLE_SECONDS = 1.0
+
 log = get_logger(__name__)
 
 
 class Sealer:
-    """Writes, commits and announces ended ranges, one after the other."""
+    """Writes, commits and announces ended ranges, one after the other; ``executor`` writes."""
 
     def __init__(
         self,
+        settings: IndexerSettings,
         repository: ModelRepository,
         producer: Producer,
-        *,
-        model_id: str,
-        bucket_seconds: int,
-        work_folder: Path,
         executor: Executor,
-        stopping: asyncio.Event,
+        committed: Callable[[OpenShard], Awaitable[None]],
     ) -> None:
+        self._space = settings.space
+        self._bucket_seconds = settings.bucket_seconds
+        self._work_folder = settings.work_folder
         self._repository = repository
         self._producer = producer
-        self._model_id = model_id
-        self._bucket_seconds = bucket_seconds
-        self._work_folder = work_folder
         self._executor = executor
-        self._stopping = stopping
-        self._queue: asyncio.Queue[tuple[OpenShard, CutReason, float]] = asyncio.Queue()
+        self._committed = committed
+        """Told of each shard that is in the repository."""
+        self._queue: deque[tuple[OpenShard, CutReason, float]] = deque()
+        self._news = asyncio.Event()
 
     def seal(self, shard: OpenShard, reason: CutReason) -> None:
         """Queue an ended range."""
-        self._queue.put_nowait((shard, reason, time.monotonic()))
+        self._queue.append((shard, reason, time.monotonic()))
+        self._news.set()
 
-    async def run(self, sealed: Callable[[OpenShard], Awaitable[None]], beat: Heartbeat) -> None:
-        """Seal what is queued until stopped; tells ``sealed`` of each committed shard.
+    def loop(self) -> Loop:
+        """Return the loop."""
+        return Loop("sealer", self.run)
+
+    async def run(self, loop: LoopScope) -> None:
+        """Seal what is queued until stopped.
 
         What is queued at the end is left: the next start reads it from the log again.
         """
-        while not self._stopping.is_set():
-            beat.beat()
-            try:
-                shard, reason, since = await asyncio.wait_for(self._queue.get(), 0.5)
-            except TimeoutError:
+        while loop.next_turn():
+            if not self._queue:
+                self._news.clear()
+                await loop.wait(self._news, _IDLE_SECONDS)
                 continue
-            first = await self._seal(shard, reason, beat)
+            shard, reason, since = self._queue.popleft()
+            first = await self._seal(shard, reason, loop)
             seconds = time.monotonic() - since
             metrics.SEAL_SECONDS.observe(seconds)
             metrics.SHARDS_SEALED.labels(reason.value).inc()
@@ -80,46 +87,41 @@ class Sealer:
                 first=first,
                 seconds=round(seconds, 3),
             )
-            await sealed(shard)
+            await self._committed(shard)
 
-    async def _seal(self, shard: OpenShard, reason: CutReason, beat: Heartbeat) -> bool:
-        identity = shard_id(self._model_id, HOURLY, shard.ranges)
+    async def _seal(self, shard: OpenShard, reason: CutReason, loop: LoopScope) -> bool:
+        identity = shard_id(self._space.model_id, HOURLY, shard.ranges)
         folder = self._work_folder / identity
-        manifest = await until_done(
-            f"write shard {identity}",
-            lambda: self._written(shard, identity, reason, folder),
-            stopping=self._stopping,
-            beat=beat,
+        manifest = await loop.retry(
+            f"writing shard {identity}", lambda: self._written(shard, identity, reason, folder)
         )
         failpoint("after-write")
-        first = await until_done(
-            f"commit shard {identity}",
+        first = await loop.retry(
+            f"committing shard {identity}",
             lambda: self._repository.commit_shard(manifest, folder),
-            stopping=self._stopping,
-            beat=beat,
             # Whatever keeps a shard from the store, its rows are to be searched here meanwhile.
-            waits_for=(ObjectStoreError,),
+            also=(ObjectStoreError,),
         )
-        prefix = shard_folder(self._model_id, HOURLY, manifest.bucket_start, identity)
-        news = OutRecord(
-            INDEXES_SEALED,
-            identity.encode(),
-            events_pb2.SealedShard(
-                shard_id=identity,
-                tier=HOURLY,
-                model_id=self._model_id,
-                manifest_key=f"{prefix}/{MANIFEST_FILE}",
-            ).SerializeToString(),
-        )
+        news = self._announcement(manifest)
         failpoint("before-event")
-        await until_done(
-            f"announce shard {identity}",
-            lambda: self._producer.send_all([news]),
-            stopping=self._stopping,
-            beat=beat,
-        )
+        await loop.retry(f"announcing shard {identity}", lambda: self._producer.send_all([news]))
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return first
+
+    def _announcement(self, manifest: Manifest) -> OutRecord:
+        folder = shard_folder(
+            manifest.model_id, manifest.tier, manifest.bucket_start, manifest.shard_id
+        )
+        return OutRecord(
+            INDEXES_SEALED,
+            manifest.shard_id.encode(),
+            events_pb2.SealedShard(
+                shard_id=manifest.shard_id,
+                tier=manifest.tier,
+                model_id=manifest.model_id,
+                manifest_key=f"{folder}/{MANIFEST_FILE}",
+            ).SerializeToString(),
+        )
 
     async def _written(
         self, shard: OpenShard, identity: str, reason: CutReason, folder: Path

@@ -15,14 +15,16 @@ from services.router.search import Searcher
 from services.router.settings import RouterSettings
 from shashin.discovery.file import FileDiscovery
 from shashin.rpc.server import grpc_server
-from shashin.runtime.scope import Runtime, run_service
+from shashin.runtime.scope import ServiceScope
+from shashin.runtime.service import run_service
 from shashin.serving.fleet import Fleet
 from shashin.v1 import search_pb2_grpc
 
 
-async def serve(runtime: Runtime[RouterSettings]) -> None:
+async def serve(scope: ServiceScope[RouterSettings]) -> None:
     """Run the router until SIGTERM."""
-    settings = runtime.settings
+    settings = scope.settings
+    scope.health.ready_when_degraded = True
     positions = KnownPositions()
     async with AsyncExitStack() as stack:
         fleet = Fleet()
@@ -31,8 +33,6 @@ async def serve(runtime: Runtime[RouterSettings]) -> None:
             FileDiscovery(settings.discovery),
             fleet,
             positions,
-            runtime.health,
-            runtime.stopping,
             space=settings.space,
             discovery_seconds=settings.discovery_seconds,
             describe_seconds=settings.describe_seconds,
@@ -65,8 +65,8 @@ async def serve(runtime: Runtime[RouterSettings]) -> None:
                 drain_seconds=settings.drain_seconds,
             )
         )
-        runtime.log.info("serving", grpc_port=port, model_id=settings.model_id)
-        await runtime.run_until_stopped(watch.follow_discovery(), watch.describe())
+        scope.log.info("serving", grpc_port=port, model_id=settings.model_id)
+        await scope.run(*watch.loops())
 
 
 if __name__ == "__main__":

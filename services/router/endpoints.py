@@ -15,13 +15,10 @@ from shashin.errors import ShashinError
 from shashin.model_space import ModelSpace
 from shashin.offsets.coverage import Position
 from shashin.offsets.ranges import OffsetRange, merge_ranges
-from shashin.runtime.health import Health
 from shashin.runtime.logging import get_logger
-from shashin.runtime.scope import sleep_unless
+from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.fleet import Fleet, Peer, ask_all
 from shashin.v1 import index_pb2
-
-CONDITION = "index endpoints"
 
 _LEAST_DESCRIBE_TIMEOUT = 1.0
 """Seconds that an endpoint may take to describe itself, however short the interval is."""
@@ -57,8 +54,6 @@ class EndpointWatch:
         discovery: Discovery,
         fleet: Fleet,
         positions: KnownPositions,
-        health: Health,
-        stopping: asyncio.Event,
         *,
         space: ModelSpace,
         discovery_seconds: float,
@@ -67,15 +62,12 @@ class EndpointWatch:
         self._discovery = discovery
         self._fleet = fleet
         self._positions = positions
-        self._health = health
-        self._stopping = stopping
         self._space = space
         self._discovery_seconds = discovery_seconds
         self._describe_seconds = describe_seconds
         self._states: dict[Endpoint, EndpointState] = {}
         self._known_before: Mapping[int, Position] = {}
         self._changed = asyncio.Event()
-        health.require(CONDITION, waiting_for="an index endpoint that describes itself")
 
     def states(self) -> list[EndpointState]:
         """Return one state for each index endpoint in discovery, by name."""
@@ -93,30 +85,43 @@ class EndpointWatch:
             self._known_before,
         )
 
-    async def follow_discovery(self) -> None:
-        """Follow discovery until stopped."""
-        beat = self._health.heartbeat("follower of discovery")
-        while not self._stopping.is_set():
-            beat.beat()
+    def loops(self) -> tuple[Loop, Loop]:
+        """Return the loops, ready once an index endpoint has described itself."""
+        return (
+            Loop("follower of discovery", self._follow_discovery),
+            Loop(
+                "describer of endpoints",
+                self._describe,
+                ready_when="an index endpoint that describes itself",
+            ),
+        )
+
+    async def _follow_discovery(self, loop: LoopScope) -> None:
+        while loop.next_turn():
             try:
-                if self._fleet.sync(await self._discovery.endpoints()):
+                with loop.waiting_for("discovery"):
+                    named = await self._discovery.endpoints()
+                if self._fleet.sync(named):
                     self._changed.set()
+                loop.clear("discovery")
             except ShashinError as error:
+                loop.degraded("discovery", error.message)
                 log.warning("discovery does not answer: endpoints stay", error=error.message)
-            await sleep_unless(self._stopping, self._discovery_seconds)
-        self._changed.set()
+            await loop.sleep(self._discovery_seconds)
 
-    async def describe(self) -> None:
+    async def _describe(self, loop: LoopScope) -> None:
         """Ask every endpoint what it holds, again and again, at once when endpoints change."""
-        beat = self._health.heartbeat("describer of endpoints")
-        while not self._stopping.is_set():
-            beat.beat()
+        while loop.next_turn():
             self._changed.clear()
-            await self.describe_once()
-            await sleep_unless(self._changed, self._describe_seconds)
+            not_ready = await self.describe_once()
+            if not_ready is None:
+                loop.ready()
+            else:
+                loop.not_ready(not_ready)
+            await loop.wait(self._changed, self._describe_seconds)
 
-    async def describe_once(self) -> None:
-        """Ask every endpoint once, and act on the answers."""
+    async def describe_once(self) -> str | None:
+        """Ask every endpoint once, and act on the answers; returns why none is ready, or None."""
         known_before = self._positions.snapshot()
         timeout = max(self._describe_seconds, _LEAST_DESCRIBE_TIMEOUT)
         with self._fleet.hold_index_peers() as peers:
@@ -136,6 +141,7 @@ class EndpointWatch:
         self._states, self._known_before = states, known_before
         self._positions.learn(joined(p for s in states.values() for p in s.positions))
         self._publish()
+        return self._not_ready()
 
     def _fault(self, answer: index_pb2.DescribeResponse) -> str | None:
         if answer.dimensions == self._space.dimensions:
@@ -166,13 +172,15 @@ class EndpointWatch:
         for tier in sorted({state.tier for state in states}):
             metrics.ENDPOINTS.labels(tier, "ready").set(counts[tier, True])
             metrics.ENDPOINTS.labels(tier, "unready").set(counts[tier, False])
+
+    def _not_ready(self) -> str | None:
+        states = self.states()
         if any(state.ready for state in states):
-            self._health.set_ready(CONDITION)
-        elif states:
-            errors = "; ".join(f"{state.endpoint.name}: {state.error}" for state in states)
-            self._health.set_unready(CONDITION, f"none of {len(states)} is ready: {errors}")
-        else:
-            self._health.set_unready(CONDITION, "discovery names none")
+            return None
+        if not states:
+            return "discovery names none"
+        errors = "; ".join(f"{state.endpoint.name}: {state.error}" for state in states)
+        return f"none of {len(states)} is ready: {errors}"
 
 
 def _state(peer: Peer, answer: index_pb2.DescribeResponse) -> EndpointState:

@@ -1,12 +1,12 @@
 """The one loop of every consumer group: at least once, nothing skipped, nothing lost.
 
-A turn polls a batch, has the stage turn each record into output records or an error (tried again
-where that may help: shashin.kafka.settling), writes the outputs and the dead letters, waits for the
+A turn polls a batch, has the stage turn each record into output records or an error (retried when
+that may help: shashin.kafka.processing), writes the outputs and the dead letters, waits for the
 broker's acknowledgement, and only then commits the offset after the last record of each partition.
 A crash anywhere repeats the batch.
 
-Who keeps positions elsewhere reads with shashin.kafka.log_reader instead: the indexer, whose
-positions are in the shards' manifests, and the followers of ``listings.hidden``.
+A reader that keeps its positions elsewhere uses shashin.kafka.log_reader instead: the indexer,
+whose positions are in the shards' manifests, and the followers of ``listings.hidden``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -22,14 +23,13 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from prometheus_client import Counter, Histogram
 
 from shashin.errors import KafkaUnavailable, TooManyDeadLetters
+from shashin.kafka.dead_letter_policy import DeadLetterPolicy, pause_consumption
 from shashin.kafka.dead_letters import note_dead_letters
+from shashin.kafka.processing import BatchProcessor, Interrupted
 from shashin.kafka.records import InRecord, Outcome, Stage
-from shashin.kafka.retry import until_done
-from shashin.kafka.settling import GivingUp, Interrupted, Settler, stand_still
 from shashin.runtime.failpoints import failpoint
-from shashin.runtime.health import Health
 from shashin.runtime.logging import get_logger
-from shashin.runtime.scope import sleep_unless
+from shashin.runtime.scope import Loop, LoopScope
 
 if TYPE_CHECKING:
     from shashin.kafka.producer import Producer
@@ -39,137 +39,160 @@ BATCH_SECONDS = Histogram(
     "shashin_consume_batch_seconds", "Time from a poll to its commit, in seconds.", ["topic"]
 )
 
-_LOOK_SECONDS = 5.0
+_BROKER_CHECK_SECONDS = 5.0
 
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class Subscription:
+    """What a consumer group reads, and how much of it at a time."""
+
+    bootstrap: str
+    topic: str
+    group: str
+    max_records: int
+    """In a batch. Together with ``fetch_bytes`` it bounds the loop's memory."""
+    fetch_bytes: int = 8 * 1024 * 1024
+    """Read ahead of a batch, per partition."""
+
+
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc, unused-ignore]
-    def __init__(self, stage: Stage, health: Health) -> None:
+    def __init__(self, stage: Stage, loop: LoopScope) -> None:
         self._stage = stage
-        self._health = health
+        self._loop = loop
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         self._stage.partitions_lost([tp.partition for tp in revoked])
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
-        self._health.set_ready("consumer group")
+        self._loop.ready()
 
 
-async def consume(
-    stage: Stage,
-    *,
-    bootstrap: str,
-    topic: str,
-    group: str,
-    producer: Producer,
-    health: Health,
-    stopping: asyncio.Event,
-    max_records: int,
-    giving_up: GivingUp | None = None,
-    fetch_bytes: int = 8 * 1024 * 1024,
-) -> None:
-    """Run the loop until ``stopping`` is set.
+class StageConsumer:
+    """Reads a subscription through a stage."""
 
-    ``max_records`` bounds a batch and ``fetch_bytes`` what is read ahead of it for each
-    partition: together they bound the loop's memory.
-    """
-    beat = health.heartbeat(f"consumer of {topic}")
-    health.require("consumer group", waiting_for="partitions of " + topic)
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
-        group_id=group,
-        client_id=group,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=fetch_bytes,
-        fetch_max_wait_ms=500,
-        retry_backoff_ms=500,
-        session_timeout_ms=15_000,
-        heartbeat_interval_ms=3_000,
-        max_poll_interval_ms=600_000,
-    )
-    consumer.subscribe([topic], listener=_Rebalance(stage, health))
-    settler = Settler(
-        stage, giving_up or GivingUp(), topic=topic, health=health, beat=beat, stopping=stopping
-    )
-    stopped: TooManyDeadLetters | None = None
-    broker = _BrokerWatch(consumer, bootstrap, health)
+    def __init__(
+        self,
+        stage: Stage,
+        subscription: Subscription,
+        producer: Producer,
+        policy: DeadLetterPolicy,
+    ) -> None:
+        self._stage = stage
+        self._from = subscription
+        self._producer = producer
+        self._policy = policy
 
-    async def start() -> None:
+    def loop(self) -> Loop:
+        """Return the loop, ready once the group has given it partitions."""
+        topic = self._from.topic
+        return Loop(f"consumer of {topic}", self.run, ready_when=f"partitions of {topic}")
+
+    async def run(self, loop: LoopScope) -> None:
+        """Consume until stopped."""
+        topic = self._from.topic
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._from.bootstrap,
+            group_id=self._from.group,
+            client_id=self._from.group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=self._from.fetch_bytes,
+            fetch_max_wait_ms=500,
+            retry_backoff_ms=500,
+            session_timeout_ms=15_000,
+            heartbeat_interval_ms=3_000,
+            max_poll_interval_ms=600_000,
+        )
+        consumer.subscribe([topic], listener=_Rebalance(self._stage, loop))
+        refused: TooManyDeadLetters | None = None
+        try:
+            await loop.retry(f"kafka at {self._from.bootstrap}", lambda: self._start(consumer))
+            await self._turns(consumer, loop)
+        except Interrupted:
+            log.info("stopping: a batch is left to whoever reads next", topic=topic)
+        except TooManyDeadLetters as error:
+            refused = error
+        finally:
+            # Another member of the group, of a version that works perhaps, gets the partitions.
+            with loop.waiting_for("kafka to release the partitions"):
+                await consumer.stop()
+        if refused is not None:
+            await pause_consumption(refused, topic, loop)
+
+    async def _start(self, consumer: AIOKafkaConsumer) -> None:
         try:
             await consumer.start()
         except KafkaError as error:
-            raise KafkaUnavailable(f"kafka at {bootstrap} does not answer: {error}") from error
+            raise KafkaUnavailable(
+                f"kafka at {self._from.bootstrap} does not answer: {error}"
+            ) from error
 
-    try:
-        await until_done(f"connect to {bootstrap}", start, stopping=stopping, beat=beat)
-        while not stopping.is_set():
-            beat.beat()
-            try:
-                polled = await consumer.getmany(timeout_ms=500, max_records=max_records)
-            except KafkaError as error:
-                log.warning("poll failed: waiting", topic=topic, error=repr(error))
-                await sleep_unless(stopping, 1.0)
-                continue
-            records = [InRecord.of(r) for partition in polled.values() for r in partition]
+    async def _turns(self, consumer: AIOKafkaConsumer, loop: LoopScope) -> None:
+        topic = self._from.topic
+        processor = BatchProcessor(self._stage, self._policy, topic, loop)
+        broker = _BrokerCheck(consumer, self._from.bootstrap, loop)
+        while loop.next_turn():
+            records = await self._polled(consumer, loop)
             if not records:
-                await broker.look()
+                await broker.check()
                 continue
             RECORDS.labels(topic).inc(len(records))
             failpoint("after-read")
             with BATCH_SECONDS.labels(topic).time():
-                await _write_out(await settler.settle(records), producer, stopping)
+                outcomes = await processor.outcomes(records)
+                await self._write(outcomes, loop)
                 failpoint("after-produce")
-                await _commit(consumer, records)
+                with loop.waiting_for("kafka to commit offsets"):
+                    await _commit(consumer, records)
                 failpoint("after-commit")
-    except Interrupted:
-        log.info("stopping: a batch is left to whoever reads next", topic=topic)
-    except TooManyDeadLetters as error:
-        stopped = error
-    finally:
-        # Another member of the group, of a version that works perhaps, gets the partitions.
-        await consumer.stop()
-    if stopped is not None:
-        await stand_still(stopped, topic, health=health, beat=beat, stopping=stopping)
+
+    async def _polled(self, consumer: AIOKafkaConsumer, loop: LoopScope) -> list[InRecord]:
+        """Return the next records of all partitions; none after half a second without any."""
+        poll = f"poll of {self._from.topic}"
+        try:
+            polled = await consumer.getmany(timeout_ms=500, max_records=self._from.max_records)
+        except KafkaError as error:
+            log.warning("poll failed: retrying", topic=self._from.topic, error=repr(error))
+            loop.degraded(poll, repr(error))
+            await loop.sleep(1.0)
+            return []
+        loop.clear(poll)
+        return [InRecord.of(r) for partition in polled.values() for r in partition]
+
+    async def _write(self, outcomes: Sequence[Outcome], loop: LoopScope) -> None:
+        outputs = [output for outcome in outcomes for output in outcome.outputs]
+        dead_letters = [letter for outcome in outcomes for letter in outcome.dead_letters]
+        note_dead_letters(dead_letters)
+        outputs += [letter.as_record() for letter in dead_letters]
+        await loop.retry("kafka to take outputs", lambda: self._producer.send_all(outputs))
 
 
-class _BrokerWatch:
+class _BrokerCheck:
     """Tells an idle topic from a broker that is away: the client library polls both in silence."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, bootstrap: str, health: Health) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, bootstrap: str, loop: LoopScope) -> None:
         self._consumer = consumer
         self._bootstrap = bootstrap
-        self._health = health
-        self._next_look = 0.0
+        self._loop = loop
+        self._next_check = 0.0
 
-    async def look(self) -> None:
-        """Ask the broker something small, once in a few seconds."""
+    async def check(self) -> None:
+        """Ask the broker something small, once every few seconds."""
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_check:
             return
-        self._next_look = now + _LOOK_SECONDS
+        self._next_check = now + _BROKER_CHECK_SECONDS
         try:
-            async with asyncio.timeout(_LOOK_SECONDS):
+            async with asyncio.timeout(_BROKER_CHECK_SECONDS):
                 await self._consumer.end_offsets(self._consumer.assignment())
         except (KafkaError, TimeoutError):
-            self._health.hold("kafka", f"{self._bootstrap} does not answer: waiting")
+            self._loop.degraded("kafka", f"{self._bootstrap} does not answer: waiting")
             log.warning("kafka does not answer: waiting", bootstrap=self._bootstrap)
         else:
-            self._health.go_on("kafka")
-
-
-async def _write_out(
-    outcomes: Sequence[Outcome], producer: Producer, stopping: asyncio.Event
-) -> None:
-    outputs = [output for outcome in outcomes for output in outcome.outputs]
-    given_up = [letter for outcome in outcomes for letter in outcome.dead_letters]
-    note_dead_letters(given_up)
-    outputs += [letter.as_record() for letter in given_up]
-    await until_done(
-        "write outputs", lambda: producer.send_all(outputs), stopping=stopping, beat=None
-    )
+            self._loop.clear("kafka")
 
 
 async def _commit(consumer: AIOKafkaConsumer, records: Sequence[InRecord]) -> None:

@@ -16,7 +16,9 @@ from shashin.kafka.topics import DEAD_LETTER_SUFFIX
 from shashin.runtime.logging import get_logger
 
 DEAD_LETTERS = Counter(
-    "shashin_dead_letters", "Records or photos given up, by reason.", ["topic", "scope", "reason"]
+    "shashin_dead_letters",
+    "Records or photos that were dead-lettered, by reason.",
+    ["topic", "scope", "reason"],
 )
 
 Scope = Literal["record", "photo"]
@@ -28,13 +30,13 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Why a record, or one photo of it, is given up."""
+    """Why a record, or one photo of it, is dead-lettered."""
 
     record: InRecord
     error: ShashinError
     step: str
-    """The service and step that gave up, for example ``downloader.fetch``."""
-    tries: int = 1
+    """The service and step that failed, for example ``downloader.fetch``."""
+    attempts: int = 1
     scope: Scope = "record"
     """record: nothing of it goes on; photo: one photo is lost, the rest of the listing goes on."""
     photo_number: int | None = None
@@ -45,7 +47,7 @@ class DeadLetter:
             "shashin-error": self.error.reason,
             "shashin-message": self.error.message,
             "shashin-step": self.step,
-            "shashin-tries": str(self.tries),
+            "shashin-attempts": str(self.attempts),
             "shashin-scope": self.scope,
             "shashin-topic": self.record.topic,
             "shashin-partition": str(self.record.partition),
@@ -65,7 +67,7 @@ class DeadLetter:
 
 
 def note_dead_letters(letters: Iterable[DeadLetter]) -> None:
-    """Count and log what is given up."""
+    """Count and log what is dead-lettered."""
     for letter in letters:
         DEAD_LETTERS.labels(letter.record.topic, letter.scope, letter.error.reason).inc()
         log.warning(
@@ -73,7 +75,7 @@ def note_dead_letters(letters: Iterable[DeadLetter]) -> None:
             record=str(letter.record),
             scope=letter.scope,
             step=letter.step,
-            tries=letter.tries,
+            attempts=letter.attempts,
             reason=letter.error.reason,
             error=letter.error.message,
         )

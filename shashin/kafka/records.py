@@ -45,15 +45,15 @@ class InRecord:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one record: what it leads to, and what of it is given up."""
+    """The outcome of one record: what it leads to, and what of it is dead-lettered."""
 
     outputs: Sequence[OutRecord] = ()
     dead_letters: Sequence[DeadLetter] = ()
-    try_again: ShashinError | None = None
-    """Why another try may end better; None when this outcome is final."""
+    retry_for: ShashinError | None = None
+    """The error that a retry may help; None when this outcome is final."""
 
     @property
-    def given_up(self) -> bool:
+    def dead_lettered(self) -> bool:
         """Whether nothing of the record goes on."""
         return any(letter.scope == "record" for letter in self.dead_letters)
 
@@ -62,7 +62,7 @@ class Stage(Protocol):
     """What one service does with records; it names what is wrong with one, and retries nothing."""
 
     async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
-        """Return one outcome a record, in their order; may be called again with some of them."""
+        """Return one outcome per record, in their order; may be called again with some of them."""
         ...
 
     def partitions_lost(self, partitions: Sequence[int]) -> None:

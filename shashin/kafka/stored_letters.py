@@ -111,7 +111,7 @@ class StoredLetter:
     reason: str
     message: str
     step: str
-    tries: int
+    attempts: int
     """0 where the record does not say."""
     scope: Scope
     photo_number: int | None
@@ -184,7 +184,7 @@ def letter_of(record: InRecord) -> StoredLetter:
         reason=headers.get("shashin-error") or UNKNOWN_REASON,
         message=headers.get("shashin-message", ""),
         step=headers.get("shashin-step", ""),
-        tries=_number(headers.get("shashin-tries")) or 0,
+        attempts=_number(headers.get("shashin-attempts")) or 0,
         scope="photo" if of_photo else "record",
         photo_number=_number(headers.get("shashin-photo-number")) if of_photo else None,
         origin=_origin(topic, headers),

@@ -12,7 +12,7 @@ from shashin.model_space import ModelSpace
 
 
 class ServiceSettings(BaseSettings):
-    """What every service can be told."""
+    """Settings of every service."""
 
     model_config = SettingsConfigDict(env_prefix="SHASHIN_", extra="ignore", frozen=True)
 
@@ -33,6 +33,11 @@ class ServiceSettings(BaseSettings):
     )
     stall_seconds: float = Field(
         60.0, gt=0, description="Seconds without progress of a loop after which /livez fails."
+    )
+    start_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="The same for the start, which may load a model or replay a log.",
     )
     drain_seconds: float = Field(
         10.0, ge=0, description="Seconds that work under way may take after SIGTERM."

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from prometheus_client import Counter, Gauge
 
 from shashin.errors import ShashinError
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.records import InRecord
-from shashin.kafka.retry import until_done
 from shashin.kafka.topics import LISTINGS_HIDDEN
-from shashin.runtime.health import Health
 from shashin.runtime.logging import get_logger
-from shashin.runtime.scope import sleep_unless
+from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.served_shards import ServedShards
 from shashin.v1 import events_pb2
 
@@ -23,69 +19,70 @@ BAD_RECORDS = Counter(
     "shashin_hidden_bad_records", "Records of listings.hidden that name no listing; left out."
 )
 
-CONDITION = "hidden listings"
-
 log = get_logger(__name__)
 
 
-async def follow_hidden(
-    served: ServedShards, *, bootstrap: str, client_id: str, health: Health, stopping: asyncio.Event
-) -> None:
-    """Apply every record to the served shards; ready once the end, as of the start, is reached."""
-    beat = health.heartbeat("follower of " + LISTINGS_HIDDEN)
-    health.require(CONDITION, waiting_for="the end of " + LISTINGS_HIDDEN)
-    HIDDEN_LISTINGS.set_function(lambda: len(served.hidden))
-    while not stopping.is_set():
-        try:
-            await _follow(served, bootstrap, client_id, health, stopping)
-        except ShashinError as error:
-            if not error.retryable:
-                raise
-            # Applying a record twice changes nothing: begin again.
-            log.warning("following hidden listings failed: beginning again", error=error.message)
-            beat.beat()
-            await sleep_unless(stopping, 1.0)
+class HiddenFollower:
+    """Applies every record of ``listings.hidden`` to the served shards."""
 
+    def __init__(self, served: ServedShards, *, bootstrap: str, client_id: str) -> None:
+        self._served = served
+        self._bootstrap = bootstrap
+        self._client_id = client_id
+        HIDDEN_LISTINGS.set_function(lambda: len(served.hidden))
 
-async def _follow(
-    served: ServedShards, bootstrap: str, client_id: str, health: Health, stopping: asyncio.Event
-) -> None:
-    beat = health.heartbeat("follower of " + LISTINGS_HIDDEN)
-    async with LogReader(bootstrap, LISTINGS_HIDDEN, client_id=client_id) as reader:
-        partitions = await until_done(
-            "find " + LISTINGS_HIDDEN, reader.partitions, stopping=stopping, beat=beat
+    def loop(self) -> Loop:
+        """Return the loop, ready once the end, as of the start, is reached."""
+        return Loop(
+            f"follower of {LISTINGS_HIDDEN}",
+            self.run,
+            ready_when=f"the end of {LISTINGS_HIDDEN}",
         )
-        positions = await reader.begin_offsets(partitions)
-        behind = {
-            partition: end
-            for partition, end in (await reader.end_offsets(partitions)).items()
-            if end > positions[partition]
-        }
-        reader.start_at(positions)
-        while not stopping.is_set():
-            beat.beat()
-            behind = {p: end for p, end in behind.items() if await reader.position(p) < end}
-            if not behind:
-                health.set_ready(CONDITION)
-            for records in (await reader.read(timeout_seconds=0.5, max_records=2_000)).values():
-                for record in records:
-                    _apply(served, record)
-            if reader.known_partitions() != partitions:
-                log.info("listings.hidden has new partitions: beginning again")
-                return
 
+    async def run(self, loop: LoopScope) -> None:
+        """Follow until stopped."""
+        while loop.next_turn():
+            try:
+                await self._follow(loop)
+            except ShashinError as error:
+                if loop.stopping or not error.retryable:
+                    raise
+                # Applying a record twice changes nothing: start again from the beginning.
+                loop.degraded(loop.name, error.message)
+                log.warning("following failed: starting again", error=error.message)
+                await loop.sleep(1.0)
 
-def _apply(served: ServedShards, record: InRecord) -> None:
-    message = events_pb2.HiddenListing()
-    try:
-        message.ParseFromString(record.value)
-    except Exception as error:  # noqa: BLE001
-        BAD_RECORDS.inc()
-        log.warning("not a HiddenListing: left out", record=str(record), error=str(error))
-        return
-    if not message.listing_id:
-        BAD_RECORDS.inc()
-        log.warning("a HiddenListing without an id: left out", record=str(record))
-        return
-    served.hide(message.listing_id, message.below_version)
-    HIDDEN_RECORDS.inc()
+    async def _follow(self, loop: LoopScope) -> None:
+        async with LogReader(self._bootstrap, LISTINGS_HIDDEN, client_id=self._client_id) as reader:
+            partitions = await loop.retry(f"partitions of {LISTINGS_HIDDEN}", reader.partitions)
+            with loop.waiting_for(f"offsets of {LISTINGS_HIDDEN}"):
+                positions = await reader.begin_offsets(partitions)
+                ends = await reader.end_offsets(partitions)
+            behind = {p: end for p, end in ends.items() if end > positions[p]}
+            reader.start_at(positions)
+            while loop.next_turn():
+                behind = {p: end for p, end in behind.items() if await reader.position(p) < end}
+                if not behind:
+                    loop.ready()
+                for records in (await reader.read(timeout_seconds=0.5, max_records=2_000)).values():
+                    for record in records:
+                        self._apply(record)
+                loop.clear(loop.name)
+                if reader.known_partitions() != partitions:
+                    log.info("listings.hidden has new partitions: starting again")
+                    return
+
+    def _apply(self, record: InRecord) -> None:
+        message = events_pb2.HiddenListing()
+        try:
+            message.ParseFromString(record.value)
+        except Exception as error:  # noqa: BLE001
+            BAD_RECORDS.inc()
+            log.warning("not a HiddenListing: left out", record=str(record), error=str(error))
+            return
+        if not message.listing_id:
+            BAD_RECORDS.inc()
+            log.warning("a HiddenListing without an id: left out", record=str(record))
+            return
+        self._served.hide(message.listing_id, message.below_version)
+        HIDDEN_RECORDS.inc()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
 from shashin.errors import InvalidEvent, KafkaUnavailable
-from shashin.kafka.consume import consume
+from shashin.kafka.consume import StageConsumer, Subscription
+from shashin.kafka.dead_letter_policy import DeadLetterPolicy
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord, Outcome
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, ensure_topics
 from shashin.runtime.health import Health
+from tests.support.loops import running
 from tests.support.topic_records import records_of
 from tests.support.waiting import until
 
@@ -26,7 +28,7 @@ class Crash(BaseException):
 
 
 class Copying:
-    """Copies each record; gives up those that say so; can be told to crash once."""
+    """Copies each record; dead-letters those that say so; can be told to crash once."""
 
     def __init__(self, *, crash_on: bytes | None = None) -> None:
         self.seen: list[bytes] = []
@@ -54,28 +56,21 @@ class Copying:
 
 @asynccontextmanager
 async def consuming(
-    kafka: str, stage: Copying, health: Health | None = None
+    kafka: str,
+    stage: Copying,
+    health: Health | None = None,
+    writer: Producer | None = None,
 ) -> AsyncIterator[None]:
     """Run the loop while the context is open; a crash of it comes out at the end."""
-    stopping = asyncio.Event()
     async with Producer(kafka, client_id="test") as producer:
-        loop = asyncio.ensure_future(
-            consume(
-                stage,
-                bootstrap=kafka,
-                topic=LISTINGS_EVENTS,
-                group="test-copy",
-                producer=producer,
-                health=health or Health(),
-                stopping=stopping,
-                max_records=10,
-            )
+        consumer = StageConsumer(
+            stage,
+            Subscription(kafka, LISTINGS_EVENTS, "test-copy", max_records=10),
+            writer or producer,
+            DeadLetterPolicy(),
         )
-        try:
+        async with running(consumer.loop(), health=health):
             yield
-        finally:
-            stopping.set()
-            await loop
 
 
 async def values_of(kafka: str, topic: str) -> list[bytes]:
@@ -132,7 +127,7 @@ async def test_a_crash_before_the_commit_repeats_the_batch_and_loses_nothing(
         await until(lambda: _has_all(kafka, 30), "all are copied in the end")
 
 
-async def test_the_heart_beats_while_there_is_nothing_to_do(kafka: str, producer: Producer) -> None:
+async def test_an_idle_loop_makes_progress(kafka: str, producer: Producer) -> None:
     now = [0.0]
     health = Health(stall_seconds=10, clock=lambda: now[0])
     stage = Copying()
@@ -140,9 +135,48 @@ async def test_the_heart_beats_while_there_is_nothing_to_do(kafka: str, producer
     async with consuming(kafka, stage, health):
         await until(lambda: stage.seen, "the loop runs")
         assert not health.readiness_problems()
-        now[0] = 100.0
-        assert health.liveness_problems()
-        await until(lambda: not health.liveness_problems(), "an idle loop beats again")
+        for turn in (1, 2, 3):
+            # Whoever makes no progress after this never looks alive again.
+            now[0] = 100.0 * turn
+            await until(lambda: not health.liveness_problems(), "an idle loop makes progress")
+
+
+class ProducerOfABrokerThatIsAway(Producer):
+    """Takes nothing until the broker is back."""
+
+    away = True
+    attempts = 0
+
+    async def send_all(self, records: Iterable[OutRecord]) -> None:
+        self.attempts += 1
+        if self.away:
+            raise KafkaUnavailable("kafka did not acknowledge")
+        await super().send_all(records)
+
+
+async def test_a_broker_that_goes_away_in_the_middle_of_a_write_is_no_stall_and_is_named(
+    kafka: str, producer: Producer
+) -> None:
+    now = [0.0]
+    health = Health(stall_seconds=10, clock=lambda: now[0])
+    await producer.send_all(events(3))
+    async with (
+        ProducerOfABrokerThatIsAway(kafka, client_id="test") as writer,
+        consuming(kafka, Copying(), health, writer),
+    ):
+
+        def has_tried(attempts: int) -> bool:
+            return writer.attempts >= attempts
+
+        for attempts in (1, 2):
+            await until(partial(has_tried, attempts), "it tries to write")
+            now[0] += 1000
+            assert health.liveness_problems() == []
+        named = "kafka to take outputs: kafka did not acknowledge"
+        await until(lambda: named in health.problems(), "it says what it waits for")
+        writer.away = False
+        await until(lambda: _count(kafka, IMAGES_DOWNLOADED, 3), "all are copied")
+        await until(lambda: not health.problems(), "all is well")
 
 
 async def test_topics_with_unequal_partitions_are_refused(kafka: str) -> None:

@@ -308,7 +308,7 @@ async def test_a_repository_that_is_away_is_waited_for_and_searches_go_on(
     shutil.rmtree(folder, ignore_errors=True)
     folder.touch()  # whoever writes below it fails
     await producer.send_all([embedded("lamp")])
-    await until(lambda: "waiting to try again" in indexer.log(), "it says that it waits")
+    await until(lambda: "retrying" in indexer.log(), "it says that it waits")
     async with IndexClient(indexer.grpc) as client:
         assert await client.finds("lamp")
     folder.unlink()
@@ -330,7 +330,7 @@ async def test_a_disk_that_cannot_be_written_is_waited_for_and_loses_nothing(
     await until(partial(holds_one_shard, repository), "it is sealed once the disk can be written")
 
 
-async def test_too_many_bad_records_stop_the_reader_and_searches_go_on(
+async def test_too_many_bad_records_pause_consumption_and_searches_go_on(
     start_service: StartService, producer: Producer, kafka: str, tmp_path: Path
 ) -> None:
     indexer = await start_service(
@@ -343,10 +343,10 @@ async def test_too_many_bad_records_stop_the_reader_and_searches_go_on(
             OutRecord(VECTORS_EMBEDDED, b"bad", b"\xff\xff", partition=0) for _ in range(30)
         )
         await until(
-            lambda: _metric_is(indexer, "shashin_consumer_stopped", 1), "the reader has stopped"
+            lambda: _metric_is(indexer, "shashin_consumption_paused", 1), "consumption is paused"
         )
         assert await client.finds("lamp")
-    assert "stopped: too many dead letters" in indexer.log()
+    assert "consumption paused: too many dead letters" in indexer.log()
     assert await indexer.get("livez") is not None
     assert await indexer.get("readyz") is not None, "searches are to come here all the same"
     assert await indexer.get("healthz") is None

@@ -24,7 +24,7 @@ from shashin.local.processes import (
     supervisor_identity,
 )
 from shashin.runtime.health import Health
-from shashin.runtime.http import start_http
+from shashin.runtime.probes import start_probes
 from tests.support.waiting import until
 
 SERVER = """
@@ -112,7 +112,7 @@ async def test_an_answer_of_another_process_on_its_port_makes_no_process_ready(
     state: Path,
 ) -> None:
     health = Health()
-    runner, port = await start_http(health, "127.0.0.1", 0)
+    runner, port = await start_probes(health, "127.0.0.1", 0)
     try:
         words = f"print('port {port} is taken'); import time; time.sleep(0.5); raise SystemExit(2)"
         spec = ProcessSpec(

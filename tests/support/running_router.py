@@ -24,8 +24,7 @@ from shashin.offsets.coverage import Position
 from shashin.rpc.channel import open_channel
 from shashin.rpc.server import grpc_server
 from shashin.runtime.health import Health
-from shashin.runtime.logging import get_logger
-from shashin.runtime.scope import Runtime
+from shashin.runtime.scope import ServiceScope
 from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.format.row import NewRow, Row, RowAttributes
@@ -306,14 +305,14 @@ async def running_system(folder: Path, **settings: Any) -> AsyncIterator[System]
         **settings,
     }
     router_settings = RouterSettings(**told)
-    health, stopping = Health(), asyncio.Event()
-    runtime = Runtime("router", router_settings, health, stopping, get_logger("router"))
+    health, stop_event = Health(), asyncio.Event()
+    scope = ServiceScope("router", router_settings, health, stop_event)
     async with AsyncExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor(2))
-        router = asyncio.ensure_future(serve(runtime))
+        router = asyncio.ensure_future(serve(scope))
 
         async def stop() -> None:
-            stopping.set()
+            stop_event.set()
             await router
 
         stack.push_async_callback(stop)

@@ -16,37 +16,38 @@ from pydantic import Field
 
 from shashin.errors import KafkaUnavailable
 from shashin.runtime.logging import get_logger
-from shashin.runtime.scope import Runtime, run_service
+from shashin.runtime.scope import Loop, LoopScope, ServiceScope
+from shashin.runtime.service import run_service
 from shashin.runtime.settings import ServiceSettings
 from tests.support.waiting import until
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 class EchoSettings(ServiceSettings):
-    """What the service can be told."""
+    """Settings of the service."""
 
     mood: str = Field("well", description="well, named-error, unexpected-error or stuck.")
     greeting: str = Field(description="Is logged.")
 
 
-async def serve(runtime: Runtime[EchoSettings]) -> None:
+async def serve(scope: ServiceScope[EchoSettings]) -> None:
     """Log in every way there is, then do as told."""
-    get_logger("echo").info("greeting", text=runtime.settings.greeting, odd=Path("a\nb"))
+    get_logger("echo").info("greeting", text=scope.settings.greeting, odd=Path("a\nb"))
     logging.getLogger("a.library").warning("a library's %s", "line\nbreak", extra={"size": 3})
     logging.getLogger("aiokafka").info("reconnects again")
     structlog.contextvars.bind_contextvars(partition=7)
 
-    async def work() -> None:
-        if runtime.settings.mood == "named-error":
+    async def work(loop: LoopScope) -> None:
+        if scope.settings.mood == "named-error":
             raise KafkaUnavailable("kafka is gone")
-        if runtime.settings.mood == "unexpected-error":
+        if scope.settings.mood == "unexpected-error":
             raise ZeroDivisionError("nobody expected this")
-        await runtime.stopping.wait()
-        if runtime.settings.mood == "stuck":
+        await loop.until_stopped()
+        if scope.settings.mood == "stuck":
             await asyncio.Event().wait()
 
-    await runtime.run_until_stopped(work())
+    await scope.run(Loop("work", work))
 
 
 class ServiceProcess:

@@ -12,7 +12,7 @@ from shashin.kafka.records import InRecord
 from shashin.kafka.replay_plan import Replay
 from shashin.kafka.stored_letters import Entry, Resolution, StoredLetter
 
-COLUMNS = ["id, when", "listing, version, scope", "reason, step, tries", "message"]
+COLUMNS = ["id, when", "listing, version, scope", "reason, step, attempts", "message"]
 WHOLE_COLUMNS = COLUMNS[:1]
 _MESSAGE_CHARACTERS = 72
 _SHOWN_BYTES = 64
@@ -50,11 +50,11 @@ def row_of(entry: Entry) -> tuple[str, ...]:
     letter = entry.letter
     when = datetime.fromtimestamp(letter.at_ms // 1000).astimezone()
     how = "" if entry.resolution is None else f"[{printable(entry.resolution.how)}] "
-    tries = f", {letter.tries} tries" if letter.tries > 1 else ""
+    attempts = f", {letter.attempts} attempts" if letter.attempts > 1 else ""
     return (
         f"{letter.letter_id}\n{when:%Y-%m-%d %H:%M:%S}",
         f"{printable(letter.listing_id) or '-'}\nv{letter.version or '?'}, {scope_of(letter)}",
-        f"{printable(letter.reason)}\n{printable(letter.step) or '-'}{tries}",
+        f"{printable(letter.reason)}\n{printable(letter.step) or '-'}{attempts}",
         how + short_message(letter),
     )
 
@@ -84,7 +84,7 @@ def letter_document(entry: Entry) -> dict[str, Any]:
         "reason": letter.reason,
         "message": letter.message,
         "step": letter.step or None,
-        "tries": letter.tries or None,
+        "attempts": letter.attempts or None,
         "scope": letter.scope,
         "photo_number": letter.photo_number,
         "came_from": None
@@ -155,7 +155,7 @@ def whole_rows(entry: Entry, record: InRecord) -> list[tuple[str, str]]:
         ("reason", letter.reason),
         ("message", letter.message or "-"),
         ("step", letter.step or "-"),
-        ("tries", str(letter.tries or "-")),
+        ("attempts", str(letter.attempts or "-")),
         ("scope", scope_of(letter)),
         ("key", "-" if record.key is None else record.key.decode(errors="replace")),
         *((f"header {name}", value.decode(errors="replace")) for name, value in record.headers),

@@ -226,9 +226,9 @@ async def test_a_source_that_does_not_answer_may_answer_when_it_is_tried_again()
                 record("c", photos=["x://good"]),
             ]
         )
-    assert (one.try_again, one.given_up) == (gone, False)
-    assert (all_of_them.try_again, all_of_them.given_up) == (gone, True)
-    assert none.try_again is None
+    assert (one.retry_for, one.dead_lettered) == (gone, False)
+    assert (all_of_them.retry_for, all_of_them.dead_lettered) == (gone, True)
+    assert none.retry_for is None
     (letter,) = all_of_them.dead_letters
     assert "PhotoUnavailable: gone for now" in letter.error.message
 
@@ -238,8 +238,8 @@ async def test_what_no_retry_can_help_is_not_tried_again(error: type[PhotoError]
     source = Failing(error("never"))
     with ThreadPoolExecutor(1) as executor:
         (outcome,) = await stage_of(source, executor).process([record(photos=["x://fails"])])
-    assert outcome.given_up
-    assert outcome.try_again is None
+    assert outcome.dead_lettered
+    assert outcome.retry_for is None
 
 
 async def test_no_more_originals_are_in_memory_than_allowed() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from services.embedder.batching import BatchedModel, Kind
 from shashin.errors import EmbedderOverloaded
+from tests.support.loops import loop_scope
 from tests.support.waiting import until
 from tests.unit.embedder.colour_model import ColourModel
 
@@ -30,7 +31,7 @@ async def batched(
     stopping = asyncio.Event()
     with ThreadPoolExecutor(1) as executor:
         batching = BatchedModel(model, executor, batch_photos=batch_photos, waiting_queries=waiting)
-        running = asyncio.ensure_future(batching.run(stopping))
+        running = asyncio.ensure_future(batching.run(loop_scope(stop=stopping)))
         try:
             yield batching
         finally:

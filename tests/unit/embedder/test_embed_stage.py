@@ -21,6 +21,7 @@ from shashin.rpc.channel import open_channel
 from shashin.rpc.server import grpc_server
 from shashin.runtime.settings import load_settings
 from shashin.v1 import embed_pb2, embed_pb2_grpc, events_pb2
+from tests.support.loops import loop_scope
 from tests.unit.embedder.colour_model import ColourModel
 
 
@@ -35,7 +36,7 @@ async def model() -> AsyncIterator[BatchedModel]:
     stopping = asyncio.Event()
     with ThreadPoolExecutor(1) as executor:
         batching = BatchedModel(ColourModel(), executor, batch_photos=4, waiting_queries=100)
-        running = asyncio.ensure_future(batching.run(stopping))
+        running = asyncio.ensure_future(batching.run(loop_scope(stop=stopping)))
         yield batching
         stopping.set()
         await running

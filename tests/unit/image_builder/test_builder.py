@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.image_builder.handlers import PLANNED, Builder
+from services.image_builder.handlers import Builder
 from services.image_builder.rollout import PointerRollout, Rollout
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import ObjectStoreUnavailable
@@ -17,6 +17,7 @@ from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.health import Health
 from shashin.tiers import HOURLY
+from tests.support import loops
 from tests.support.made_shards import MODEL, WatchedStore, commit, listings, open_shard
 from tests.support.waiting import until
 
@@ -64,14 +65,10 @@ async def running(
     settings = ImageBuilderSettings(
         model_id=MODEL, repository="file:///unused", resync_seconds=3600
     )
-    health, stopping = Health(), asyncio.Event()
-    builder = Builder(settings, repository, rollout or PointerRollout(repository), health, stopping)
-    task = asyncio.ensure_future(builder.run())
-    try:
+    health = Health()
+    builder = Builder(settings, repository, rollout or PointerRollout(repository))
+    async with loops.running(builder.loop(), health=health):
         yield builder, health
-    finally:
-        stopping.set()
-        await task
 
 
 async def pointed(repository: ModelRepository) -> list[str]:
@@ -174,7 +171,7 @@ async def test_a_pointer_that_is_unreadable_is_not_written_over(
     async with running(repository) as (builder, health):
         await a_round_has_passed(builder, store)
         assert (await store.read(key))[0] == b"garbage"
-        assert health.readiness_problems() == [f"{PLANNED}: the first plan"]
+        assert health.readiness_problems() == ["planning: waiting for the first plan"]
         (store.root / key).unlink()
         builder.wake()
         await until(lambda: _is(repository, ids(stored)), "without it, the tier is planned anew")
@@ -187,7 +184,7 @@ async def test_a_repository_that_does_not_answer_is_waited_for(
     store.away = True
     async with running(repository) as (builder, health):
         await until(
-            lambda: health.readiness_problems() == [f"{PLANNED}: the store is away"], "it says so"
+            lambda: health.readiness_problems() == ["planning: the store is away"], "it says so"
         )
         store.away = False
         builder.wake()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +12,7 @@ import pytest
 from services.index_server.settings import IndexServerSettings
 from services.index_server.tier import (
     FIRST_WAIT_SECONDS,
-    GREATEST_WAIT_SECONDS,
-    POINTER,
+    MAX_WAIT_SECONDS,
     TierFollower,
 )
 from shashin.errors import ObjectStoreUnavailable
@@ -27,6 +25,7 @@ from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
+from tests.support.loops import running
 from tests.support.made_shards import (
     DIMENSIONS,
     MODEL,
@@ -86,7 +85,6 @@ class Tier:
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
-        stopping = asyncio.Event()
         settings = IndexServerSettings(
             model_id=MODEL,
             dimensions=DIMENSIONS,
@@ -94,15 +92,9 @@ class Tier:
             work_folder=self.cache,
             poll_seconds=0.001,
         )
-        follower = TierFollower(
-            settings, self.served, self.repository, self.health, stopping, self.clock
-        )
-        task = asyncio.ensure_future(follower.follow())
-        try:
+        follower = TierFollower(settings, self.served, self.repository, self.clock)
+        async with running(follower.loop(), health=self.health):
             yield
-        finally:
-            stopping.set()
-            await task
 
     async def sealed(self, begin: int, end: int, **changes: object) -> StoredShard:
         shard = open_shard(listings(begin, end), from_offset=begin)
@@ -240,7 +232,7 @@ async def test_a_corrupt_shard_is_refused_while_the_others_are_served_until_it_i
         await tier.serves(good, old)
         assert tier.finds("listing-2"), "nothing is taken away while a new shard is missing"
         await tier.store.write(f"{bad.folder}/{name}", whole)
-        tier.clock.now += GREATEST_WAIT_SECONDS
+        tier.clock.now += MAX_WAIT_SECONDS
         await tier.serves(good, bad)
         assert tier.finds("listing-10")
         await until(lambda: old.manifest.shard_id not in tier.cached(), "the old one is forgotten")
@@ -293,7 +285,9 @@ async def test_a_store_that_is_away_is_waited_for(tier: Tier) -> None:
     tier.store.away = True
     async with tier.followed():
         await until(lambda: tier.store.refused > 3, "it asks again and again")
-        assert tier.health.readiness_problems() == [f"{POINTER}: the tier's pointer"]
+        assert tier.health.readiness_problems() == [
+            "follower of the pointer: waiting for the tier's pointer"
+        ]
         tier.store.away = False
         await tier.serves(stored)
 
@@ -313,8 +307,8 @@ async def test_a_bad_shard_is_tried_again_ever_more_rarely(tier: Tier) -> None:
             tier.clock.now += 0.51 * wait
             tries += 1
             await tier.tried(bad, tries)
-            wait = min(2 * wait, GREATEST_WAIT_SECONDS)
-        assert wait == GREATEST_WAIT_SECONDS
+            wait = min(2 * wait, MAX_WAIT_SECONDS)
+        assert wait == MAX_WAIT_SECONDS
         assert tier.tries(bad, INDEX_FILE) == 1, "its whole file is kept"
         assert tier.tries(good) == 1
 
@@ -326,7 +320,7 @@ async def test_a_pointer_that_moves_has_everything_tried_at_once(tier: Tier) -> 
     async with tier.followed():
         await tier.tried(bad, 1)
         for tries in (2, 3, 4, 5):
-            tier.clock.now += GREATEST_WAIT_SECONDS
+            tier.clock.now += MAX_WAIT_SECONDS
             await tier.tried(bad, tries)
         await tier.point_to(bad, good)
         await tier.tried(bad, 6)
@@ -346,7 +340,7 @@ async def test_a_bad_shard_that_is_no_longer_named_is_left_alone_and_forgotten(t
         await tier.point_to(good)
         await tier.serves(good)
         await until(lambda: tier.cached() == {good.manifest.shard_id}, "its folder is gone")
-        tier.clock.now += GREATEST_WAIT_SECONDS
+        tier.clock.now += MAX_WAIT_SECONDS
         await tier.some_turns()
     assert tier.tries(bad) == 1
 
@@ -354,7 +348,7 @@ async def test_a_bad_shard_that_is_no_longer_named_is_left_alone_and_forgotten(t
 async def test_a_first_start_that_takes_long_makes_progress_with_every_shard(tier: Tier) -> None:
     shards = [await tier.sealed(5 * n, 5 * n + 5) for n in range(4)]
     await tier.point_to(*shards)
-    tier.store.download_seconds = 0.4 * tier.health.stall_seconds
+    tier.store.download_seconds = 100.0  # longer than a stall
     async with tier.followed():
         await tier.serves(*shards)
     assert tier.store.problems == []

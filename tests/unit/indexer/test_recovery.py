@@ -1,84 +1,165 @@
-"""Where partitions go on after a start, against sets of single offsets."""
+"""The start of the live tier: manifests decide what is read again and what is taken up."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from pathlib import Path
+from typing import cast
 
-from services.indexer.recovery import Start, starts
+import pytest
+
+from services.indexer.live_tier import LiveTier
+from services.indexer.recovery import Recovery
+from services.indexer.settings import IndexerSettings
+from shashin.errors import KafkaUnavailable, UserError
+from shashin.kafka.log_reader import LogReader
+from shashin.offsets.coverage import Position
 from shashin.offsets.ranges import OffsetRange
-
-RANGES = st.lists(
-    st.builds(
-        lambda partition, begin, length: OffsetRange(partition, begin, begin + length),
-        st.integers(0, 1),
-        st.integers(0, 18),
-        st.integers(1, 5),
-    ),
-    max_size=8,
-)
+from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.serving.served_shards import ServedShards
+from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.visibility import HiddenMap
+from shashin.tiers import HOURLY
+from tests.support.loops import loop_scope
+from tests.support.made_shards import DIMENSIONS, MODEL, WatchedStore, commit, listings, open_shard
 
 
-@given(RANGES, st.integers(0, 25))
-def test_a_partition_goes_on_where_nothing_is_sealed_twice_and_nothing_is_left_out(
-    sealed: list[OffsetRange], log_begin: int
+class LogThatBegins:
+    """A log of two partitions, as far as a start asks about it."""
+
+    def __init__(self) -> None:
+        self.begins = {0: 0, 1: 0}
+
+    async def partitions(self) -> list[int]:
+        return sorted(self.begins)
+
+    async def begin_offsets(self, partitions: list[int]) -> dict[int, int]:
+        return {partition: self.begins[partition] for partition in partitions}
+
+
+class Indexer:
+    """A live tier over a repository in a folder."""
+
+    def __init__(self, folder: Path, partitions: str = "all") -> None:
+        self.folder = folder
+        self.store = WatchedStore(folder / "store")
+        self.repository = ModelRepository(self.store)
+        self.log = LogThatBegins()
+        self.served = ServedShards(HiddenMap())
+        settings = IndexerSettings(
+            model_id=MODEL,
+            dimensions=DIMENSIONS,
+            repository=(folder / "store").as_uri(),
+            work_folder=folder / "work",
+            discovery=folder / "discovery.json",
+            partitions=partitions,
+        )
+        self.live = LiveTier(settings, self.served)
+        self._recovery = Recovery(settings, self.repository, cast("LogReader", self.log))
+
+    async def recover(self) -> None:
+        await self._recovery.run(self.live, loop_scope(ready_when="the start to finish"))
+
+    async def sealed(self, begin: int, end: int, partition: int = 0) -> StoredShard:
+        shard = open_shard(listings(begin, end), from_offset=begin, partition=partition)
+        return await commit(self.repository, shard, self.folder / "scratch")
+
+    async def point_to(self, *shards: StoredShard) -> None:
+        named = tuple(PointedShard(s.manifest.shard_id, s.manifest_key) for s in shards)
+        await self.repository.move_pointer(Pointer(MODEL, HOURLY, named), if_generation_match=0)
+
+    def ranges(self) -> list[str]:
+        """Return the ranges that are served, but for open ones that are still empty."""
+        ranges = [r for shard in self.served.snapshot().shards for r in shard.ranges]
+        return [str(r) for r in ranges if r.from_offset < r.to_offset]
+
+
+@pytest.fixture
+def indexer(tmp_path: Path) -> Indexer:
+    return Indexer(tmp_path)
+
+
+async def test_each_partition_is_read_from_where_its_last_shard_ends(indexer: Indexer) -> None:
+    await indexer.sealed(0, 5)
+    await indexer.sealed(5, 9)
+    await indexer.recover()
+    assert indexer.live.next_offsets() == {0: 9, 1: 0}
+    assert indexer.live.positions(indexer.served.snapshot().shards) == {
+        0: Position(0, 9),
+        1: Position(0, 0),
+    }
+
+
+async def test_sealed_shards_that_no_pointer_names_are_served_until_somebody_else_does(
+    indexer: Indexer,
 ) -> None:
-    found = starts(sealed, {0: log_begin})[0]
-    held = {o for r in sealed if r.partition == 0 for o in range(r.from_offset, r.to_offset)}
-    if not held:
-        assert found == Start(log_begin, log_begin)
-        return
-    assert found.horizon_offset == min(held), "what is sealed is covered from there on"
-    # The open range never begins on an offset that a shard holds, and the log still has it.
-    assert found.from_offset not in held
-    assert found.from_offset >= log_begin
-    # Everything before it is sealed, lost, or below the horizon.
-    before = set(range(found.horizon_offset, found.from_offset))
-    lost = {o for r in found.lost for o in range(r.from_offset, r.to_offset)}
-    assert before - held == lost == set(range(found.horizon_offset, log_begin)) - held
-    # No hole that can be read again is left behind.
-    assert all(offset in held or offset < log_begin for offset in before)
+    pointed = await indexer.sealed(0, 5)
+    await indexer.sealed(5, 9)
+    await indexer.point_to(pointed)
+    indexer.served.hide("listing-7", 2)
+    await indexer.recover()
+    assert indexer.ranges() == ["0:[5, 9)"]
+    taken_up = indexer.served.snapshot().shards[0]
+    assert taken_up.visible_rows_of("listing-6")
+    assert taken_up.visible_rows_of("listing-7") == [], "it was hidden before it was taken up"
 
 
-@given(RANGES, st.integers(0, 25), st.randoms(use_true_random=False))
-def test_the_order_of_manifests_does_not_matter(
-    sealed: list[OffsetRange], log_begin: int, dice: object
+async def test_a_shard_behind_a_hole_is_not_taken_up_since_it_will_be_cut_anew(
+    indexer: Indexer,
 ) -> None:
-    shuffled = list(sealed)
-    dice.shuffle(shuffled)  # type: ignore[attr-defined]
-    begins = {0: log_begin, 1: 3}
-    assert starts(shuffled, begins) == starts(sealed, begins)
+    await indexer.sealed(0, 5)
+    await indexer.sealed(7, 9)
+    await indexer.recover()
+    assert indexer.ranges() == ["0:[0, 5)"]
+    assert indexer.live.next_offsets()[0] == 5
 
 
-def sealed(*bounds: tuple[int, int]) -> list[OffsetRange]:
-    return [OffsetRange(0, begin, end) for begin, end in bounds]
+async def test_a_shard_whose_file_is_damaged_does_not_keep_the_others_from_starting(
+    indexer: Indexer,
+) -> None:
+    damaged = await indexer.sealed(0, 5)
+    await indexer.sealed(5, 9)
+    await indexer.store.write(f"{damaged.folder}/{ROWS_FILE}", b"damaged")
+    await indexer.recover()
+    assert indexer.ranges() == ["0:[5, 9)"]
+    assert indexer.live.next_offsets()[0] == 9
 
 
-def test_without_shards_everything_that_the_log_holds_is_read() -> None:
-    assert starts([], {0: 0, 1: 7}) == {0: Start(0, 0), 1: Start(7, 7)}
+async def test_a_manifest_that_is_unreadable_has_its_range_read_from_the_log(
+    indexer: Indexer,
+) -> None:
+    await indexer.sealed(0, 5)
+    unreadable = await indexer.sealed(5, 9)
+    await indexer.store.write(unreadable.manifest_key, b"{")
+    await indexer.recover()
+    assert indexer.live.next_offsets()[0] == 5
 
 
-def test_an_unbroken_run_goes_on_at_its_end() -> None:
-    assert starts(sealed((0, 5), (5, 9), (9, 12)), {0: 0}) == {0: Start(0, 12)}
-    assert starts(sealed((0, 5), (5, 9)), {0: 9}) == {0: Start(0, 9)}
+async def test_a_start_that_has_to_be_retried_serves_nothing_twice(indexer: Indexer) -> None:
+    await indexer.sealed(0, 5)
+    asked = indexer.log.begin_offsets
+    failures = iter([KafkaUnavailable("kafka is away")])
+
+    async def away_at_first(partitions: list[int]) -> dict[int, int]:
+        for failure in failures:
+            raise failure
+        return await asked(partitions)
+
+    indexer.log.begin_offsets = away_at_first  # type: ignore[method-assign]
+    await indexer.recover()
+    assert indexer.ranges() == ["0:[0, 5)"]
 
 
-def test_a_hole_is_read_again() -> None:
-    assert starts(sealed((0, 5), (7, 9)), {0: 0}) == {0: Start(0, 5)}
+async def test_a_replica_takes_care_of_its_own_partitions_only(tmp_path: Path) -> None:
+    indexer = Indexer(tmp_path, partitions="1")
+    await indexer.sealed(0, 5, partition=0)
+    await indexer.sealed(0, 3, partition=1)
+    await indexer.recover()
+    assert indexer.live.next_offsets() == {1: 3}
+    assert indexer.ranges() == [str(OffsetRange(1, 0, 3))]
 
 
-def test_what_retention_removed_from_the_beginning_is_not_asked_for() -> None:
-    assert starts(sealed((20, 25)), {0: 4}) == {0: Start(20, 25)}
-
-
-def test_offsets_that_are_neither_sealed_nor_in_the_log_are_lost_and_named() -> None:
-    assert starts(sealed((0, 5)), {0: 8}) == {0: Start(0, 8, tuple(sealed((5, 8))))}
-
-
-def test_behind_a_lost_hole_no_range_begins_amid_a_sealed_one() -> None:
-    # It would overlap that one, and no tier may serve two shards of the same offsets.
-    assert starts(sealed((0, 5), (7, 12)), {0: 9}) == {0: Start(0, 12, tuple(sealed((5, 7))))}
-
-
-def test_partitions_of_others_are_left_alone() -> None:
-    assert starts([OffsetRange(7, 0, 5)], {0: 2}) == {0: Start(2, 2)}
+async def test_partitions_that_the_topic_does_not_have_are_refused_by_name(tmp_path: Path) -> None:
+    indexer = Indexer(tmp_path, partitions="1-3")
+    with pytest.raises(UserError, match=r"partitions \[2, 3\], but"):
+        await indexer.recover()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,16 +10,24 @@ from typing import cast
 import pytest
 
 from services.indexer.sealing import Sealer
+from services.indexer.settings import IndexerSettings
 from shashin.kafka.producer import Producer
 from shashin.offsets.cut import CutReason
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.repository import ModelRepository
-from shashin.runtime.health import Health
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.sealed_shard import SealedShard
 from shashin.tiers import HOURLY
 from shashin.v1 import events_pb2
-from tests.support.made_shards import BUCKET_START, MODEL, WatchedStore, listings, open_shard
+from tests.support.loops import running
+from tests.support.made_shards import (
+    BUCKET_START,
+    DIMENSIONS,
+    MODEL,
+    WatchedStore,
+    listings,
+    open_shard,
+)
 from tests.support.waiting import until
 from tests.unit.indexer.sent_records import SentRecords
 
@@ -41,33 +48,29 @@ class Replica:
 
     def __init__(self, store: WatchedStore, work: Path, executor: ThreadPoolExecutor) -> None:
         self.work = work
-        self.stopping = asyncio.Event()
         self.sealed: list[str] = []
         self.sent = SentRecords()
-        self.sealer = Sealer(
-            ModelRepository(store),
-            cast("Producer", self.sent),
+        settings = IndexerSettings(
             model_id=MODEL,
-            bucket_seconds=3600,
+            dimensions=DIMENSIONS,
+            repository=store.root.as_uri(),
             work_folder=work,
-            executor=executor,
-            stopping=self.stopping,
+            discovery=work / "discovery.json",
+        )
+
+        async def committed(shard: OpenShard) -> None:
+            self.sealed.append(shard.shard_id)
+
+        self.sealer = Sealer(
+            settings, ModelRepository(store), cast("Producer", self.sent), executor, committed
         )
 
     async def seal(self, *shards: OpenShard) -> None:
         """Seal these, and stop."""
         for shard in shards:
             self.sealer.seal(shard, CutReason.ROWS)
-
-        async def told(shard: OpenShard) -> None:
-            self.sealed.append(shard.shard_id)
-
-        running = asyncio.ensure_future(
-            self.sealer.run(told, Health().heartbeat("sealer of the test"))
-        )
-        await until(lambda: len(self.sealed) == len(shards) or running.done(), "all are sealed")
-        self.stopping.set()
-        await running
+        async with running(self.sealer.loop()):
+            await until(lambda: len(self.sealed) == len(shards), "all are sealed")
 
 
 async def test_an_ended_range_is_committed_announced_and_taken_from_disk(

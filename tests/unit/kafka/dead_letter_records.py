@@ -60,7 +60,7 @@ def letter(
         came,
         error or InvalidEvent(f"{came}, listing {listing_id} is bad"),
         step,
-        tries=3,
+        attempts=3,
         scope="record" if photo is None else "photo",
         photo_number=photo,
     )

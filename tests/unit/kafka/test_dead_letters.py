@@ -32,9 +32,9 @@ def record(headers: Sequence[tuple[str, bytes]] = ()) -> InRecord:
 
 @given(RECORDS, st.text(), st.integers(1, 100))
 def test_the_record_is_kept_as_it_came_and_the_cause_is_in_the_headers(
-    taken: InRecord, message: str, tries: int
+    taken: InRecord, message: str, attempts: int
 ) -> None:
-    letter = DeadLetter(taken, InvalidEvent(message), "downloader.check", tries).as_record()
+    letter = DeadLetter(taken, InvalidEvent(message), "downloader.check", attempts).as_record()
     assert letter.topic == f"{taken.topic}.dlq"
     assert (letter.key, letter.value) == (taken.key, taken.value)
     assert Counter(taken.headers) <= Counter(letter.headers)
@@ -45,7 +45,7 @@ def test_the_record_is_kept_as_it_came_and_the_cause_is_in_the_headers(
         "shashin-error": "InvalidEvent",
         "shashin-message": message,
         "shashin-step": "downloader.check",
-        "shashin-tries": str(tries),
+        "shashin-attempts": str(attempts),
         "shashin-scope": "record",
         "shashin-topic": taken.topic,
         "shashin-partition": str(taken.partition),
@@ -53,25 +53,25 @@ def test_the_record_is_kept_as_it_came_and_the_cause_is_in_the_headers(
     }
 
 
-def test_a_photo_that_is_given_up_is_named_by_its_number() -> None:
+def test_a_photo_that_is_dead_lettered_is_named_by_its_number() -> None:
     letter = DeadLetter(record(), PhotoMissing("gone"), "downloader.fetch", 5, "photo", 0)
     said = dict(letter.as_record().headers)
     assert said["shashin-scope"] == b"photo"
     assert said["shashin-photo-number"] == b"0"
-    assert said["shashin-tries"] == b"5"
+    assert said["shashin-attempts"] == b"5"
 
 
-def test_a_record_that_is_given_up_whole_names_no_photo() -> None:
+def test_a_record_that_is_dead_lettered_whole_names_no_photo() -> None:
     letter = DeadLetter(record(), InvalidEvent("bad"), "downloader.check")
     assert "shashin-photo-number" not in dict(letter.as_record().headers)
 
 
-def test_a_letter_that_was_put_back_and_is_given_up_again_has_only_its_last_cause() -> None:
-    def given_up(headers: Sequence[tuple[str, bytes]], error: ShashinError) -> DeadLetter:
+def test_a_letter_that_was_put_back_and_is_dead_lettered_again_has_only_its_last_cause() -> None:
+    def dead_lettered(headers: Sequence[tuple[str, bytes]], error: ShashinError) -> DeadLetter:
         return DeadLetter(record(headers), error, "downloader.check")
 
-    first = given_up([("trace", b"1")], InvalidEvent("no listing_id")).as_record()
-    again = given_up(first.headers, TooManyPhotos("21 photos")).as_record()
+    first = dead_lettered([("trace", b"1")], InvalidEvent("no listing_id")).as_record()
+    again = dead_lettered(first.headers, TooManyPhotos("21 photos")).as_record()
     names = [name for name, _ in again.headers]
     assert len(names) == len(set(names))
     assert dict(again.headers)["shashin-error"] == b"TooManyPhotos"

@@ -26,7 +26,7 @@ OUR_HEADERS = [
     "shashin-error",
     "shashin-message",
     "shashin-step",
-    "shashin-tries",
+    "shashin-attempts",
     "shashin-scope",
     "shashin-topic",
     "shashin-partition",
@@ -54,13 +54,13 @@ def test_what_a_service_wrote_is_read_back() -> None:
         Origin(LISTINGS_EVENTS, 2, 31),
     )
     assert (read.reason, read.message, read.step) == ("PhotoMissing", "gone", "downloader.fetch")
-    assert (read.tries, read.scope, read.photo_number) == (3, "photo", 1)
+    assert (read.attempts, read.scope, read.photo_number) == (3, "photo", 1)
     assert str(read.at_ms).encode() == dict(record.headers)["shashin-at"]
 
 
 def test_a_strangers_record_is_a_letter_of_unknown_reason_that_came_from_nowhere() -> None:
     read = letter_of(InRecord(DLQ, 0, 3, 1234, b"key", b"\xff", [("app", b"x")]))
-    assert (read.reason, read.origin, read.tries) == (UNKNOWN_REASON, None, 0)
+    assert (read.reason, read.origin, read.attempts) == (UNKNOWN_REASON, None, 0)
     assert (read.listing_id, read.version, read.at_ms) == ("key", 0, 1234)
 
 

@@ -12,7 +12,7 @@ import pytest
 from shashin.local.ports import HOST, free_port
 from shashin.local.probe import probe
 from shashin.runtime.health import Health
-from shashin.runtime.http import start_http
+from shashin.runtime.probes import start_probes
 
 HERE = os.getpid()
 
@@ -37,20 +37,22 @@ async def answering(answer: bytes, *, hangs: bool = False) -> AsyncIterator[str]
 
 async def test_a_service_is_ready_when_it_says_so_and_else_says_why_not() -> None:
     health = Health()
-    runner, port = await start_http(health, HOST, 0)
+    runner, port = await start_probes(health, HOST, 0)
     try:
         ready = f"http://{HOST}:{port}/readyz"
         assert await probe(ready, HERE) is None
-        health.require("model")
-        health.require("consumer group", waiting_for="partitions")
-        assert await probe(ready, HERE) == "model: start; consumer group: partitions"
+        health.register("reader", ready_when="the end of the log")
+        health.register("planner", ready_when="the first plan")
+        assert await probe(ready, HERE) == (
+            "reader: waiting for the end of the log; planner: waiting for the first plan"
+        )
         assert await probe(f"http://{HOST}:{port}/livez", HERE) is None
     finally:
         await runner.cleanup()
 
 
 async def test_another_process_that_took_the_port_is_not_taken_for_the_right_one() -> None:
-    runner, port = await start_http(Health(), HOST, 0)
+    runner, port = await start_probes(Health(), HOST, 0)
     try:
         says = await probe(f"http://{HOST}:{port}/readyz", HERE + 1)
     finally:

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter
 
 from shashin.errors import UserError
 from shashin.runtime.health import Health
-from shashin.runtime.http import PID_HEADER, start_http
+from shashin.runtime.probes import PID_HEADER, start_probes
 
 HOST = "127.0.0.1"
 
@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 @asynccontextmanager
 async def serving(health: Health) -> AsyncIterator[str]:
     """Serve while the context is open; yields the URL."""
-    runner, port = await start_http(health, HOST, 0)
+    runner, port = await start_probes(health, HOST, 0)
     try:
         yield f"http://{HOST}:{port}"
     finally:
@@ -39,19 +39,24 @@ async def test_a_process_that_is_well_answers_200() -> None:
         assert await get(f"{url}/readyz") == (200, "ok\n")
 
 
-async def test_a_process_that_is_not_answers_503_with_a_reason_a_line() -> None:
-    health = Health()
+async def test_a_process_that_is_not_answers_503_with_one_reason_per_line() -> None:
+    clock = [1000.0]
+    health = Health(stall_seconds=10, clock=lambda: clock[0])
     async with serving(health) as url:
-        health.require("model", waiting_for="its weights")
-        health.require("consumer group")
-        assert await get(f"{url}/readyz") == (503, "model: its weights\nconsumer group: start\n")
+        reader = health.register("reader", ready_when="the end of the log")
+        planner = health.register("planner", ready_when="the first plan")
+        assert await get(f"{url}/readyz") == (
+            503,
+            "reader: waiting for the end of the log\nplanner: waiting for the first plan\n",
+        )
         assert (await get(f"{url}/livez"))[0] == 200
-        health.set_ready("model")
-        health.set_ready("consumer group")
+        reader.not_ready = planner.not_ready = None
         assert await get(f"{url}/readyz") == (200, "ok\n")
-        health.fail("it is beyond help")
-        assert await get(f"{url}/livez") == (503, "it is beyond help\n")
-        assert await get(f"{url}/readyz") == (503, "it is beyond help\n")
+        planner.degraded["kafka"] = "does not answer"
+        assert await get(f"{url}/healthz") == (503, "kafka: does not answer\n")
+        clock[0] += 11
+        planner.progress()
+        assert await get(f"{url}/livez") == (503, "reader made no progress for 11 s\n")
 
 
 async def test_a_probe_says_which_process_answers() -> None:
@@ -80,10 +85,10 @@ async def test_any_other_page_is_not_there() -> None:
 
 
 async def test_a_port_in_use_is_named_with_what_to_do() -> None:
-    runner, port = await start_http(Health(), HOST, 0)
+    runner, port = await start_probes(Health(), HOST, 0)
     try:
         with pytest.raises(UserError, match=f"cannot listen on {HOST}:{port} ") as refused:
-            await start_http(Health(), HOST, port)
+            await start_probes(Health(), HOST, port)
         assert "set SHASHIN_HTTP_PORT to a free port" in refused.value.message
     finally:
         await runner.cleanup()

@@ -29,7 +29,7 @@ def _probe(problems: Callable[[], list[str]]) -> Callable[[web.Request], web.Res
     return answer
 
 
-async def start_http(health: Health, host: str, port: int) -> tuple[web.AppRunner, int]:
+async def start_probes(health: Health, host: str, port: int) -> tuple[web.AppRunner, int]:
     """Serve the probes and the metrics; returns the runner and the port taken.
 
     Raises:

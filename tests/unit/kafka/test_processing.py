@@ -1,4 +1,4 @@
-"""What may succeed later is tried again; a storm of dead letters stops the loop, not the records."""
+"""What may succeed later is retried; a storm of dead letters stops the loop, not the records."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from shashin.errors import (
     ShashinError,
     TooManyDeadLetters,
 )
-from shashin.kafka import settling
+from shashin.kafka import processing
+from shashin.kafka.dead_letter_policy import (
+    DeadLetterPolicy,
+    RecentRecords,
+    pause_consumption,
+)
 from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.processing import BatchProcessor, Interrupted
 from shashin.kafka.records import InRecord, Outcome
-from shashin.kafka.settling import GivingUp, Interrupted, RecentRecords, Settler, stand_still
 from shashin.runtime.health import Health
+from tests.support.loops import loop_scope
 from tests.support.waiting import until
 
 TOPIC = "listings.events"
@@ -30,7 +36,7 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     def at_once(**_bounds: float) -> object:
         return iter(lambda: 0.001, None)
 
-    monkeypatch.setattr(settling, "backoff_seconds", at_once)
+    monkeypatch.setattr(processing, "backoff_seconds", at_once)
 
 
 def records(*values: str) -> list[InRecord]:
@@ -65,74 +71,70 @@ class Scripted:
         return Outcome()
 
     def _not_yet(self, record: InRecord, error: ShashinError) -> Outcome:
-        return Outcome(dead_letters=[DeadLetter(record, error, "test")], try_again=error)
+        return Outcome(dead_letters=[DeadLetter(record, error, "test")], retry_for=error)
 
     def partitions_lost(self, partitions: Sequence[int]) -> None:
         del partitions
 
 
-def settler(
+def processor(
     stage: Scripted,
-    policy: GivingUp,
+    policy: DeadLetterPolicy,
     health: Health | None = None,
-    stopping: asyncio.Event | None = None,
-) -> Settler:
-    health = health or Health()
-    return Settler(
-        stage,
-        policy,
-        topic=TOPIC,
-        health=health,
-        beat=health.heartbeat("loop"),
-        stopping=stopping or asyncio.Event(),
-    )
+    stop: asyncio.Event | None = None,
+) -> BatchProcessor:
+    return BatchProcessor(stage, policy, TOPIC, loop_scope(health, stop=stop))
 
 
-async def test_only_what_may_succeed_later_is_tried_again_and_order_is_kept() -> None:
+async def test_only_what_may_succeed_later_is_retried_and_order_is_kept() -> None:
     stage = Scripted()
-    outcomes = await settler(stage, GivingUp(tries=5)).settle(
+    outcomes = await processor(stage, DeadLetterPolicy(attempts=5)).outcomes(
         records("good", "later3", "bad", "fine")
     )
-    assert [outcome.given_up for outcome in outcomes] == [False, False, True, False]
+    assert [outcome.dead_lettered for outcome in outcomes] == [False, False, True, False]
     assert stage.asked == ["good", "later3", "bad", "fine", "later3", "later3"]
 
 
-async def test_after_its_tries_a_record_is_a_dead_letter_that_counts_them() -> None:
-    (outcome,) = await settler(Scripted(), GivingUp(tries=4)).settle(records("later9"))
+async def test_after_its_attempts_a_record_is_a_dead_letter_that_counts_them() -> None:
+    (outcome,) = await processor(Scripted(), DeadLetterPolicy(attempts=4)).outcomes(
+        records("later9")
+    )
     (letter,) = outcome.dead_letters
-    assert (letter.tries, letter.error.reason) == (4, "PhotoUnavailable")
+    assert (letter.attempts, letter.error.reason) == (4, "PhotoUnavailable")
 
 
 async def test_a_record_on_which_processing_breaks_costs_no_other_one() -> None:
-    outcomes = await settler(Scripted(), GivingUp(tries=2)).settle(
+    outcomes = await processor(Scripted(), DeadLetterPolicy(attempts=2)).outcomes(
         records("good", "bug", "fine", "bad")
     )
-    assert [outcome.given_up for outcome in outcomes] == [False, True, False, True]
+    assert [outcome.dead_lettered for outcome in outcomes] == [False, True, False, True]
     (letter,) = outcomes[1].dead_letters
     assert letter.error.reason == "UnexpectedFailure"
     assert letter.error.message == f"{TOPIC}[0]@1: ZeroDivisionError: nobody foresaw this"
-    assert letter.tries == 2
+    assert letter.attempts == 2
 
 
 async def test_too_many_that_no_retry_can_help_are_refused_with_the_first_one() -> None:
-    policy = GivingUp(tries=2, window=10, share=0.3)
-    settling_records = settler(Scripted(), policy)
-    await settling_records.settle(records("bad", "good", "bad", "bad"))
+    policy = DeadLetterPolicy(attempts=2, window=10, share=0.3)
+    processing_records = processor(Scripted(), policy)
+    await processing_records.outcomes(records("bad", "good", "bad", "bad"))
     with pytest.raises(TooManyDeadLetters, match=r"1 of 2 records .* InvalidEvent: bad"):
-        await settling_records.settle(records("good", "bad"))
+        await processing_records.outcomes(records("good", "bad"))
 
 
 async def test_bad_records_of_long_ago_do_not_count() -> None:
-    settling_records = settler(Scripted(), GivingUp(window=4, share=0.5))
+    processing_records = processor(Scripted(), DeadLetterPolicy(window=4, share=0.5))
     for _ in range(10):
-        outcomes = await settling_records.settle(records("bad", "good", "good", "bad"))
-        assert sum(outcome.given_up for outcome in outcomes) == 2
+        outcomes = await processing_records.outcomes(records("bad", "good", "good", "bad"))
+        assert sum(outcome.dead_lettered for outcome in outcomes) == 2
 
 
-async def test_when_what_they_need_is_away_nothing_is_given_up_and_it_goes_on_by_itself() -> None:
+async def test_when_what_they_need_is_away_nothing_is_dead_lettered_and_it_resumes_by_itself() -> (
+    None
+):
     stage, health = Scripted(), Health()
     work = asyncio.ensure_future(
-        settler(stage, GivingUp(tries=2, window=4, share=0.5), health).settle(
+        processor(stage, DeadLetterPolicy(attempts=2, window=4, share=0.5), health).outcomes(
             records("away1", "away2", "away3", "bad")
         )
     )
@@ -140,44 +142,42 @@ async def test_when_what_they_need_is_away_nothing_is_given_up_and_it_goes_on_by
     assert "the source is away" in problem
     stage.away = False
     outcomes = await work
-    assert [outcome.given_up for outcome in outcomes] == [False, False, False, True]
+    assert [outcome.dead_lettered for outcome in outcomes] == [False, False, False, True]
     assert not health.readiness_problems()
 
 
-async def test_who_is_to_stop_gives_up_nothing_that_waits() -> None:
+async def test_a_loop_that_is_to_stop_dead_letters_nothing_that_waits() -> None:
     stopping = asyncio.Event()
     work = asyncio.ensure_future(
-        settler(Scripted(), GivingUp(tries=100), stopping=stopping).settle(records("away"))
+        processor(Scripted(), DeadLetterPolicy(attempts=100), stop=stopping).outcomes(
+            records("away")
+        )
     )
     stopping.set()
     with pytest.raises(Interrupted):
         await work
 
 
-async def test_a_loop_that_stopped_is_alive_and_not_ready() -> None:
-    health, stopping = Health(), asyncio.Event()
-    standing = asyncio.ensure_future(
-        stand_still(
-            TooManyDeadLetters("5 of 6 would be"),
-            TOPIC,
-            health=health,
-            beat=health.heartbeat("loop"),
-            stopping=stopping,
+async def test_a_loop_that_paused_consumption_is_alive_and_not_ready() -> None:
+    health, stop = Health(), asyncio.Event()
+    paused = asyncio.ensure_future(
+        pause_consumption(
+            TooManyDeadLetters("5 of 6 would be"), TOPIC, loop_scope(health, stop=stop)
         )
     )
     assert await until(health.readiness_problems, "it is not ready") == [
         f"processing of {TOPIC}: 5 of 6 would be"
     ]
     assert not health.liveness_problems()
-    stopping.set()
-    await standing
+    stop.set()
+    await paused
 
 
 @given(st.lists(st.lists(st.booleans(), max_size=9), max_size=12), st.integers(1, 12))
 def test_no_window_of_the_log_has_more_dead_letters_than_allowed(
     batches: list[list[bool]], window: int
 ) -> None:
-    policy = GivingUp(window=window, share=0.4)
+    policy = DeadLetterPolicy(window=window, share=0.4)
     recent, taken = RecentRecords(policy), list[bool]()
     for batch in batches:
         if not recent.would_exceed(batch):

@@ -1,0 +1,222 @@
+"""The tail loop: follows the log into the open shards, and cuts them where the log says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from services.indexer import metrics
+from services.indexer.handlers import parse_batch
+from services.indexer.live_tier import LiveTier
+from services.indexer.partition import Add, Cut, PartitionState
+from services.indexer.sealing import Sealer
+from services.indexer.settings import IndexerSettings, parse_partitions
+from services.indexer.start_offsets import start_offsets
+from shashin.errors import TooManyDeadLetters
+from shashin.kafka.dead_letter_policy import RecentRecords, pause_consumption
+from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
+from shashin.kafka.log_reader import LogReader
+from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.records import InRecord
+from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.runtime.failpoints import failpoint
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import Loop, LoopScope
+
+_BACKPRESSURE = f"consumption of {VECTORS_EMBEDDED}"
+_PROGRESS_SECONDS = 2.0
+
+log = get_logger(__name__)
+
+
+class Tail:
+    """Reads ``vectors.embedded`` on from where the live tier stands.
+
+    ``writer`` has one thread, which adds the rows of all partitions.
+    """
+
+    def __init__(
+        self,
+        settings: IndexerSettings,
+        live: LiveTier,
+        reader: LogReader,
+        producer: Producer,
+        sealer: Sealer,
+        writer: Executor,
+    ) -> None:
+        self._settings = settings
+        self._live = live
+        self._reader = reader
+        self._producer = producer
+        self._sealer = sealer
+        self._writer = writer
+        self._rules = settings.cut_rules()
+        self._indexes_all = parse_partitions(settings.partitions) is None
+        self._recent = RecentRecords(settings.dead_letter_policy())
+        self._paused = False
+
+    def loop(self) -> Loop:
+        """Return the loop, ready once the end of the log, as of the start, is reached."""
+        return Loop(
+            f"reader of {VECTORS_EMBEDDED}",
+            self.run,
+            ready_when=f"the end of {VECTORS_EMBEDDED}",
+        )
+
+    async def run(self, loop: LoopScope) -> None:
+        """Read and apply the log until stopped; what is searchable by then stays so."""
+        self._reader.start_at(self._live.next_offsets())
+        try:
+            await self._follow(loop)
+        except TooManyDeadLetters as error:
+            await pause_consumption(error, VECTORS_EMBEDDED, loop)
+
+    async def _follow(self, loop: LoopScope) -> None:
+        replay = _Replay(
+            self._live,
+            await loop.retry(
+                "the end of the log",
+                lambda: self._reader.end_offsets(list(self._live.partitions)),
+            ),
+        )
+        next_idle_check = 0.0
+        while loop.next_turn():
+            await self._begin_new_partitions(loop)
+            if not await self._waited_for_room(loop):
+                batches = await loop.retry(
+                    f"records of {VECTORS_EMBEDDED}",
+                    lambda: self._reader.read(timeout_seconds=0.25, max_records=512),
+                )
+                if batches:
+                    failpoint("after-read")
+                for partition, records in batches.items():
+                    await self._apply(self._live.partitions[partition], records, loop)
+                replay.report(loop)
+            # Also while other partitions are busy: an idle one must not wait for them.
+            if (now := time.monotonic()) >= next_idle_check:
+                await self._cut_idle(loop)
+                next_idle_check = now + min(1.0, self._rules.bucket_seconds / 10)
+
+    async def _begin_new_partitions(self, loop: LoopScope) -> None:
+        """Begin partitions that were added to the topic, when this replica indexes all."""
+        if not self._indexes_all:
+            return
+        new = [p for p in self._reader.known_partitions() if p not in self._live.partitions]
+        if not new:
+            return
+        log.info("partitions were added", partitions=new)
+        begins = await loop.retry(
+            "where new partitions begin", lambda: self._reader.begin_offsets(new)
+        )
+        self._live.begin(start_offsets((), begins))
+        self._reader.start_at(self._live.next_offsets())
+
+    async def _waited_for_room(self, loop: LoopScope) -> bool:
+        """Apply backpressure: wait a moment when too many rows are held; returns whether it did."""
+        rows = self._live.held.rows
+        paused = rows > self._settings.held_row_limit
+        metrics.READING_PAUSED.set(paused)
+        if not paused:
+            loop.clear(_BACKPRESSURE)
+        else:
+            if not self._paused:
+                log.warning("consumption paused: sealed rows wait for an index server", rows=rows)
+            loop.degraded(_BACKPRESSURE, f"paused: {rows} sealed rows wait for an index server")
+            await loop.sleep(0.5)
+        self._paused = paused
+        return paused
+
+    async def _apply(
+        self, state: PartitionState, records: Sequence[InRecord], loop: LoopScope
+    ) -> None:
+        batch = parse_batch(records, self._settings.space)
+        await self._dead_letter(records, batch.dead_letters, loop)
+        for step in state.steps(batch.records):
+            match step:
+                case Add(records=added):
+                    await asyncio.get_running_loop().run_in_executor(self._writer, state.add, added)
+                    self._observe(added[-1].timestamp_ms, len(added), state)
+                    metrics.ROWS.inc(sum(len(record.rows) for record in added))
+                    failpoint("after-add")
+                    superseding = [
+                        batch.superseding[record.offset]
+                        for record in added
+                        if record.offset in batch.superseding
+                    ]
+                    await self._write(superseding, loop)
+                    failpoint("after-hide")
+                case Cut() as cut:
+                    self._cut(state, cut)
+
+    async def _dead_letter(
+        self, records: Sequence[InRecord], letters: Sequence[DeadLetter], loop: LoopScope
+    ) -> None:
+        bad = {letter.record.offset for letter in letters}
+        dead_lettered = [record.offset in bad for record in records]
+        if letters and self._recent.would_exceed(dead_lettered):
+            raise self._recent.refuse(VECTORS_EMBEDDED, dead_lettered, letters[0])
+        self._recent.note(dead_lettered)
+        note_dead_letters(letters)
+        await self._write([letter.as_record() for letter in letters], loop)
+
+    def _observe(self, appended_ms: int, records: int, state: PartitionState) -> None:
+        metrics.RECORDS.inc(records)
+        metrics.SEARCHABLE_SECONDS.observe(max(0.0, time.time() - appended_ms / 1000))
+        metrics.LIVE_OFFSET.labels(state.partition).set(state.open.position)
+
+    async def _write(self, records: Sequence[OutRecord], loop: LoopScope) -> None:
+        if records:
+            await loop.retry("kafka to take records", lambda: self._producer.send_all(records))
+
+    async def _cut_idle(self, loop: LoopScope) -> None:
+        asked_at_ms = int(time.time() * 1000)
+        candidates = [
+            state
+            for state in self._live.partitions.values()
+            if state.idle_cut(state.open.position, asked_at_ms) is not None
+        ]
+        if not candidates:
+            return
+        ends = await loop.retry(
+            "high watermarks",
+            lambda: self._reader.end_offsets([state.partition for state in candidates]),
+        )
+        for state in candidates:
+            cut = state.idle_cut(ends[state.partition], asked_at_ms)
+            if cut is not None:
+                self._cut(state, cut)
+
+    def _cut(self, state: PartitionState, cut: Cut) -> None:
+        self._sealer.seal(self._live.cut(state, cut), cut.reason)
+        failpoint("after-cut")
+
+
+class _Replay:
+    """How far the log is read of what it held at the start."""
+
+    def __init__(self, live: LiveTier, ends: dict[int, int]) -> None:
+        self._live = live
+        self._behind = ends
+        self._total = self._left()
+        self._next_report = time.monotonic() + _PROGRESS_SECONDS
+
+    def _left(self) -> int:
+        offsets = self._live.next_offsets()
+        return sum(max(0, end - offsets[partition]) for partition, end in self._behind.items())
+
+    def report(self, loop: LoopScope) -> None:
+        """Report readiness, or how much is left."""
+        if not self._behind:
+            return
+        offsets = self._live.next_offsets()
+        self._behind = {p: end for p, end in self._behind.items() if offsets[p] < end}
+        now = time.monotonic()
+        if not self._behind:
+            loop.ready()
+        elif now >= self._next_report:
+            left = self._left()
+            log.info("replaying the log", done=self._total - left, total=self._total)
+            loop.not_ready(f"replaying: {left} of {self._total} records left")
+            self._next_report = now + _PROGRESS_SECONDS

@@ -1,0 +1,79 @@
+"""When a record is dead-lettered, and when so many would be that the fault must be elsewhere.
+
+Every loop that dead-letters records asks here: the consumer groups of shashin.kafka.consume, and
+the indexer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prometheus_client import Gauge
+
+from shashin.errors import TooManyDeadLetters
+from shashin.kafka.dead_letters import DeadLetter
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import LoopScope
+
+PAUSED = Gauge(
+    "shashin_consumption_paused",
+    "1 while consumption of a topic is paused because too many records would be dead-lettered, "
+    "else 0.",
+    ["topic"],
+)
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class DeadLetterPolicy:
+    """When a record is dead-lettered, and when that is refused."""
+
+    attempts: int = 5
+    """Of a record whose error a retry may help."""
+    window: int = 200
+    """Recent records that are looked at."""
+    share: float = 0.25
+    """Of these, the most that may be dead-lettered."""
+
+
+class RecentRecords:
+    """How many of the recent records were dead-lettered."""
+
+    def __init__(self, policy: DeadLetterPolicy) -> None:
+        self._policy = policy
+        self._dead_lettered: deque[bool] = deque(maxlen=policy.window)
+
+    def would_exceed(self, dead_lettered: Sequence[bool]) -> bool:
+        """Whether these records, one flag each, would make too many."""
+        recent = [*self._dead_lettered, *dead_lettered][-self._policy.window :]
+        return sum(recent) > self._policy.share * self._policy.window
+
+    def note(self, dead_lettered: Sequence[bool]) -> None:
+        """Remember records."""
+        self._dead_lettered.extend(dead_lettered)
+
+    def refuse(
+        self, topic: str, dead_lettered: Sequence[bool], first: DeadLetter
+    ) -> TooManyDeadLetters:
+        """Return the error of records that would make too many."""
+        return TooManyDeadLetters(
+            f"{sum(dead_lettered)} of {len(dead_lettered)} records of {topic} would be "
+            f"dead-lettered now, more than {self._policy.share:.0%} of the last "
+            f"{self._policy.window} in all; the first is {first.record}: {first.error.reason}: "
+            f"{first.error.message}. None of them is. Fix what is wrong and restart, or allow more "
+            "with SHASHIN_DEAD_LETTER_SHARE"
+        )
+
+
+async def pause_consumption(error: TooManyDeadLetters, topic: str, loop: LoopScope) -> None:
+    """Report that consumption is paused, and keep the process for its other work until it stops.
+
+    It stays alive: restarting it would only dead-letter the next records.
+    """
+    PAUSED.labels(topic).set(1)
+    loop.degraded(f"processing of {topic}", error.message)
+    log.error("consumption paused: too many dead letters", topic=topic, error=error.message)
+    await loop.until_stopped()

@@ -1,0 +1,104 @@
+"""From records to final outcomes: what may succeed later is retried, and a storm of dead letters is
+taken for a fault of this process or of what it needs, not of the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from prometheus_client import Counter
+
+from shashin.errors import UnexpectedFailure
+from shashin.kafka.dead_letter_policy import DeadLetterPolicy, RecentRecords
+from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.records import InRecord, Outcome, Stage
+from shashin.runtime.backoff import backoff_seconds
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import LoopScope
+
+RETRIES = Counter("shashin_retries", "Records that were retried, by reason.", ["topic", "reason"])
+
+log = get_logger(__name__)
+
+
+class Interrupted(Exception):
+    """The process is to stop while records wait for a retry: they are left for the next one."""
+
+
+class BatchProcessor:
+    """Has a stage process records until each outcome is final."""
+
+    def __init__(self, stage: Stage, policy: DeadLetterPolicy, topic: str, loop: LoopScope) -> None:
+        self._stage = stage
+        self._policy = policy
+        self._topic = topic
+        self._loop = loop
+        self._recent = RecentRecords(policy)
+        self._work = f"processing of {topic}"
+
+    async def outcomes(self, records: Sequence[InRecord]) -> list[Outcome]:
+        """Return one final outcome per record.
+
+        While so many fail in a way that a retry may help that what they need must be away,
+        nothing is dead-lettered: consumption pauses, says why, and resumes when it is back.
+
+        Raises:
+            TooManyDeadLetters: when too many fail in a way that no retry can help.
+            Interrupted: when the process is to stop before all outcomes are final.
+        """
+        for wait in backoff_seconds(first=1.0):
+            outcomes = await self._attempted(records)
+            dead_lettered = [outcome.dead_lettered for outcome in outcomes]
+            if not any(dead_lettered) or not self._recent.would_exceed(dead_lettered):
+                self._recent.note(dead_lettered)
+                self._loop.clear(self._work)
+                return outcomes
+            for_good = [outcome.dead_lettered and outcome.retry_for is None for outcome in outcomes]
+            first = next(letter for outcome in outcomes for letter in outcome.dead_letters)
+            refusal = self._recent.refuse(self._topic, dead_lettered, first)
+            if self._recent.would_exceed(for_good):
+                raise refusal
+            self._loop.degraded(self._work, refusal.message)
+            log.warning("consumption paused: retrying", topic=self._topic, error=refusal.message)
+            await self._pause(wait)
+        raise AssertionError("unreachable: the waits never end")
+
+    async def _attempted(self, records: Sequence[InRecord]) -> list[Outcome]:
+        """Process the records, those that may succeed later up to ``attempts`` times."""
+        outcomes: dict[int, Outcome] = {}
+        waiting = list(range(len(records)))
+        for attempts, wait in enumerate(backoff_seconds(), start=1):
+            found = await self._processed([records[i] for i in waiting])
+            outcomes |= zip(waiting, (_with_attempts(o, attempts) for o in found), strict=True)
+            waiting = [i for i in waiting if outcomes[i].retry_for is not None]
+            if not waiting or attempts >= self._policy.attempts:
+                break
+            for i in waiting:
+                error = outcomes[i].retry_for
+                assert error is not None
+                RETRIES.labels(self._topic, error.reason).inc()
+                log.info("retrying", record=str(records[i]), attempts=attempts, error=error.message)
+            await self._pause(wait)
+        return [outcomes[i] for i in range(len(records))]
+
+    async def _processed(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
+        try:
+            return await self._stage.process(records)
+        except Exception as error:
+            if len(records) > 1:
+                log.exception("processing failed: taking its records one by one", topic=self._topic)
+                return [(await self._processed([record]))[0] for record in records]
+            log.exception("processing failed", record=str(records[0]))
+            failure = UnexpectedFailure(f"{records[0]}: {type(error).__name__}: {error}")
+            letter = DeadLetter(records[0], failure, step=f"process {self._topic}")
+            return [Outcome(dead_letters=[letter], retry_for=failure)]
+
+    async def _pause(self, seconds: float) -> None:
+        if not await self._loop.sleep(seconds):
+            raise Interrupted
+
+
+def _with_attempts(outcome: Outcome, attempts: int) -> Outcome:
+    letters = [replace(letter, attempts=attempts) for letter in outcome.dead_letters]
+    return replace(outcome, dead_letters=letters)

@@ -1,0 +1,81 @@
+"""The life of a service process: settings, logs, probes, the work itself, and the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import Info
+
+from shashin.errors import ShashinError
+from shashin.runtime import failpoints
+from shashin.runtime.health import Health
+from shashin.runtime.logging import configure_logging, get_logger
+from shashin.runtime.probes import start_probes
+from shashin.runtime.scope import ServiceScope, SettingsT
+from shashin.runtime.settings import load_settings
+
+BUILD = Info("shashin_service", "Which service this process is.")
+
+Serve = Callable[[ServiceScope[SettingsT]], Awaitable[None]]
+
+
+async def _serve(name: str, settings: SettingsT, serve: Serve[SettingsT]) -> int:
+    log = get_logger(name)
+    health = Health(stall_seconds=settings.stall_seconds)
+    stop, signalled = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        signalled.set()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, on_signal)
+    scope = ServiceScope(name, settings, health, stop)
+    runner, port = await start_probes(health, settings.http_host, settings.http_port)
+    BUILD.info({"service": name})
+    log.info("started", http_port=port, pid=os.getpid())
+    try:
+        await serve(scope)
+    except ShashinError as error:
+        if signalled.is_set() and error.retryable:
+            # It was waiting for something that is away when it was told to stop.
+            log.info("drained", left_waiting=error.message)
+            return 0
+        log.error("stopped by an error", error=error.message, reason=error.reason)  # noqa: TRY400
+        return 1
+    except Exception:
+        log.exception("stopped by an unexpected error")
+        return 1
+    finally:
+        await runner.cleanup()
+    log.info("drained")
+    return 0
+
+
+def run_service(name: str, settings_class: type[SettingsT], serve: Serve[SettingsT]) -> None:
+    """Run a service until SIGTERM, then exit: 0 after a drain, 1 on an error, 2 on bad settings."""
+    try:
+        settings = load_settings(settings_class)
+    except ShashinError as error:
+        sys.stderr.write(f"{name}: {error.message}\n")
+        raise SystemExit(2) from None
+    failpoints.enable(name)
+    configure_logging(name, level=settings.log_level, log_format=settings.log_format)
+    try:
+        import uvloop
+    except ImportError:
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        try:
+            code = runner.run(_serve(name, settings, serve))
+        except ShashinError as error:
+            sys.stderr.write(f"{name}: {error.message}\n")
+            code = 2
+    raise SystemExit(code)
