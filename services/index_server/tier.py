@@ -18,6 +18,7 @@ from services.index_server import metrics
 from services.index_server.settings import IndexServerSettings
 from shashin.errors import RepositoryError, ShashinError
 from shashin.kafka.retry import backoff_seconds
+from shashin.objectstore.protocol import Version
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.failpoints import failpoint
@@ -96,21 +97,21 @@ class TierFollower:
     async def follow(self) -> None:
         """Follow the pointer until stopped; ready once it has been read and acted on."""
         beat = self._health.heartbeat("follower of the pointer")
-        done: int | None = None
+        done: Version | None = None
         while not self._stopping.is_set():
             beat.beat()
             try:
-                pointer, generation = await self._repository.read_pointer(
+                pointer, version = await self._repository.read_pointer(
                     self._settings.model_id, self._settings.tier
                 )
                 metrics.BAD_POINTER.set(0)
                 if pointer is None:
                     # Nothing is sealed yet: serving nothing is right.
                     self._health.set_ready(POINTER)
-                elif generation != done:
+                elif version != done:
                     self._waits = _waits()
                     await self._swap_to(pointer, beat)
-                    done = generation
+                    done = version
                     self._health.set_ready(POINTER)
                 elif self._bad and self._clock() >= self._try_again_at:
                     await self._swap_to(pointer, beat)

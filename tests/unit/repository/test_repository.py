@@ -15,6 +15,7 @@ from shashin.errors import (
     RepositoryError,
     UnknownFormat,
 )
+from shashin.objectstore.protocol import OnlyIf, Version
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.file_entry import file_entry
@@ -131,9 +132,9 @@ async def test_files_that_are_there_already_are_kept(
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
     key = f"{manifest_key(manifest).rpartition('/')[0]}/{INDEX_FILE}"
-    generation = await store.upload(key, tmp_path / "shard" / INDEX_FILE)
+    version = await store.upload(key, tmp_path / "shard" / INDEX_FILE)
     assert await repository.commit_shard(manifest, tmp_path / "shard") is True
-    assert (await store.read(key))[1] == generation
+    assert (await store.read(key))[1] == version
 
 
 class InTheMidst(WatchedStore):
@@ -143,11 +144,11 @@ class InTheMidst(WatchedStore):
         super().__init__(root)
         self.happening: Callable[[], Awaitable[object]] | None = None
 
-    async def upload(self, key: str, path: Path, *, if_generation_match: int | None = None) -> int:
+    async def upload(self, key: str, path: Path, *, only_if: OnlyIf | None = None) -> Version:
         happening, self.happening = self.happening, None
         if happening is not None:
             await happening()
-        return await super().upload(key, path, if_generation_match=if_generation_match)
+        return await super().upload(key, path, only_if=only_if)
 
 
 async def test_two_replicas_that_commit_at_once_agree_on_one_commit(tmp_path: Path) -> None:
@@ -349,18 +350,19 @@ def pointer(*shards: str) -> Pointer:
 async def test_a_pointer_is_moved_only_over_the_one_that_was_read(
     repository: ModelRepository,
 ) -> None:
-    assert await repository.read_pointer(MODEL, HOURLY) == (None, 0)
-    first = await repository.move_pointer(pointer("a"), if_generation_match=0)
+    assert await repository.read_pointer(MODEL, HOURLY) == (None, None)
+    first = await repository.move_pointer(pointer("a"), over=None)
     assert await repository.read_pointer(MODEL, HOURLY) == (pointer("a"), first)
-    for stale in (0, first - 1):
+    anothers = await repository.move_pointer(Pointer("another-model", HOURLY, ()), over=None)
+    for stale in (None, anothers):
         with pytest.raises(PreconditionFailed):
-            await repository.move_pointer(pointer("b"), if_generation_match=stale)
-    second = await repository.move_pointer(pointer("a", "b"), if_generation_match=first)
+            await repository.move_pointer(pointer("b"), over=stale)
+    second = await repository.move_pointer(pointer("a", "b"), over=first)
     assert second != first
     with pytest.raises(PreconditionFailed):
-        await repository.move_pointer(pointer("c"), if_generation_match=first)
+        await repository.move_pointer(pointer("c"), over=first)
     assert await repository.read_pointer(MODEL, HOURLY) == (pointer("a", "b"), second)
-    assert await repository.read_pointer(MODEL, "daily") == (None, 0)
+    assert await repository.read_pointer(MODEL, "daily") == (None, None)
 
 
 async def test_a_pointer_that_is_garbage_is_refused_by_key(
