@@ -122,8 +122,10 @@ async def test_news_lead_to_a_plan_and_no_news_to_none(
         builder.wake()
         await until(lambda: _is(repository, ids(first)), "the shard is rolled out")
         _, version = await repository.read_pointer(MODEL, HOURLY)
+        store.reads.clear()
         await a_round_has_passed(builder, store)
         assert (await repository.read_pointer(MODEL, HOURLY))[1] == version, "nothing is new"
+        assert store.reads == [], "what is unchanged is not read again"
 
 
 async def _is(repository: ModelRepository, expected: list[str]) -> bool:

@@ -188,6 +188,19 @@ async def test_what_the_pointer_names_is_served_and_ready_means_that_it_is(tier:
     assert tier.tries(first) == 1, "what is served already is not fetched again"
 
 
+async def test_an_unchanged_pointer_is_not_read_again_and_a_changed_one_is(tier: Tier) -> None:
+    first, second = await tier.sealed(0, 5), await tier.sealed(5, 9)
+    await tier.point_to(first)
+    tier.store.reads.clear()
+    async with tier.followed():
+        await tier.serves(first)
+        await tier.some_turns()
+        pointer_reads = tier.store.reads.count(pointer_key(MODEL, HOURLY))
+        await tier.point_to(first, second)
+        await tier.serves(first, second)
+    assert pointer_reads <= 1
+
+
 async def test_rows_that_were_hidden_before_are_hidden_in_a_shard_that_joins(tier: Tier) -> None:
     stored = await tier.sealed(0, 5)
     tier.served.hide("listing-2", 2)
