@@ -134,7 +134,7 @@ class ObjectNotFound(ObjectStoreError):
 
 
 class PreconditionFailed(ObjectStoreError):
-    """The object's generation is not the one that the write was conditioned on."""
+    """The object's version is not the one that the operation was conditioned on."""
 
     grpc_status = "FAILED_PRECONDITION"
     http_status = 412

@@ -72,7 +72,7 @@ class Builder:
         stored, unreadable = await self._repository.shards(model_id, tier)
         for error in unreadable:
             log.error("manifest left out", error=error.message, reason=error.reason)
-        current, generation = await self._repository.read_pointer(model_id, tier)
+        current, version = await self._repository.read_pointer(model_id, tier)
         plan = plan_tier(
             model_id,
             tier,
@@ -91,7 +91,7 @@ class Builder:
         if plan.pointer == current or (current is None and not plan.pointer.shards):
             return
         failpoint("before-pointer")
-        await self._rollout.roll_out(plan.pointer, over_generation=generation)
+        await self._rollout.roll_out(plan.pointer, over=version)
         failpoint("after-pointer")
         metrics.ROLLOUTS.labels(tier).inc()
         log.info("rolled out", tier=tier, shards=len(plan.pointer.shards))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shashin.offsets.ranges import OffsetRange
+from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.repository.pointer import PointedShard, Pointer
 
 
@@ -31,7 +33,8 @@ def plan_tier(
 ) -> Plan:
     """Return what the tier should serve: every shard whose offsets no other one claims.
 
-    Where two overlap, the one that is served already stays, else the one that begins first.
+    If two overlap, the one that is served already stays, else the one that begins first. Of the
+    shards in the way of one that is left out, the plan names the first in the log.
     """
     served = set(current.shards) if current else set()
 
@@ -40,22 +43,41 @@ def plan_tier(
         # Down to the key: a change of the bucket's length can seal one range in two folders.
         return (pointed not in served, candidate.ranges, pointed)
 
-    taken: list[tuple[OffsetRange, str]] = []
+    claims: defaultdict[int, _Claims] = defaultdict(_Claims)
     chosen: list[PointedShard] = []
     overlapping: dict[str, str] = {}
     for candidate in sorted(candidates, key=precedence):
-        other = next(
-            (owner for held, owner in taken for r in candidate.ranges if _overlap(held, r)), None
-        )
+        ranges = merge_ranges(candidate.ranges)
+        owners = (claims[r.partition].owner_within(r) for r in ranges)
+        other = next((owner for owner in owners if owner is not None), None)
         if other is not None:
             overlapping[candidate.shard_id] = other
             continue
-        taken += [(r, candidate.shard_id) for r in candidate.ranges]
+        for r in ranges:
+            claims[r.partition].add(r, candidate.shard_id)
         chosen.append(PointedShard(candidate.shard_id, candidate.manifest_key))
     return Plan(Pointer(model_id, tier, tuple(sorted(chosen))), overlapping)
 
 
-def _overlap(a: OffsetRange, b: OffsetRange) -> bool:
-    return (
-        a.partition == b.partition and a.from_offset < b.to_offset and b.from_offset < a.to_offset
-    )
+class _Claims:
+    """The ranges of one partition that are claimed: no two overlap, so begins and ends ascend."""
+
+    def __init__(self) -> None:
+        self._begins: list[int] = []
+        self._ends: list[int] = []
+        self._owners: list[str] = []
+
+    def owner_within(self, r: OffsetRange) -> str | None:
+        """Return the shard with the first claim to an offset of ``r``; None when nobody has one."""
+        at = bisect_right(self._ends, r.from_offset)
+        if at < len(self._begins) and self._begins[at] < r.to_offset:
+            return self._owners[at]
+        return None
+
+    def add(self, r: OffsetRange, owner: str) -> None:
+        """Claim ``r``, which nobody has a claim within."""
+        # Candidates come in the order of the log, so nearly all of these append.
+        at = bisect_right(self._ends, r.from_offset)
+        self._begins.insert(at, r.from_offset)
+        self._ends.insert(at, r.to_offset)
+        self._owners.insert(at, owner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from shashin.objectstore.protocol import Version
 from shashin.repository.pointer import Pointer
 from shashin.repository.repository import ModelRepository
 
@@ -11,8 +12,8 @@ from shashin.repository.repository import ModelRepository
 class Rollout(Protocol):
     """Makes a tier serve what the plan says."""
 
-    async def roll_out(self, pointer: Pointer, *, over_generation: int) -> None:
-        """Roll a pointer out over the generation that the plan was made from.
+    async def roll_out(self, pointer: Pointer, *, over: Version | None) -> None:
+        """Roll a pointer out over the version that the plan was made from; None: there was none.
 
         Raises:
             PreconditionFailed: when the pointer was moved meanwhile: plan again.
@@ -26,6 +27,6 @@ class PointerRollout:
     def __init__(self, repository: ModelRepository) -> None:
         self._repository = repository
 
-    async def roll_out(self, pointer: Pointer, *, over_generation: int) -> None:
+    async def roll_out(self, pointer: Pointer, *, over: Version | None) -> None:
         """Move the pointer."""
-        await self._repository.move_pointer(pointer, if_generation_match=over_generation)
+        await self._repository.move_pointer(pointer, over=over)

@@ -17,6 +17,7 @@ from pathlib import Path
 from services.index_server import metrics
 from services.index_server.settings import IndexServerSettings
 from shashin.errors import RepositoryError, ShashinError
+from shashin.objectstore.protocol import Version
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.backoff import backoff_seconds
@@ -90,21 +91,21 @@ class TierFollower:
 
     async def run(self, loop: LoopScope) -> None:
         """Follow the pointer until stopped."""
-        done: int | None = None
+        done: Version | None = None
         while loop.next_turn():
             try:
                 with loop.waiting_for("the tier's pointer"):
-                    pointer, generation = await self._repository.read_pointer(
+                    pointer, version = await self._repository.read_pointer(
                         self._settings.model_id, self._settings.tier
                     )
                 metrics.BAD_POINTER.set(0)
                 if pointer is None:
                     # Nothing is sealed yet: serving nothing is right.
                     loop.ready()
-                elif generation != done:
+                elif version != done:
                     self._waits = _waits()
                     await self._swap_to(pointer, loop)
-                    done = generation
+                    done = version
                     loop.ready()
                 elif self._bad and self._clock() >= self._retry_at:
                     await self._swap_to(pointer, loop)

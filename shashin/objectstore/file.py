@@ -1,7 +1,8 @@
 """Objects as files below a folder: the object store of one machine.
 
-A file's modification time in nanoseconds is its generation. Writers take a lock, so that a
-condition and its write are one step, and a new file's time is always later than the old one's.
+A file's modification time in nanoseconds is its version. Writers take a lock, so that a condition
+and its write are one step, and a new file's time is always later than the old one's. A write
+replaces the file, so whoever has it open goes on reading the version that it opened.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
+import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
+from urllib.parse import SplitResult, unquote
 
 from shashin.errors import (
     ObjectNotFound,
@@ -24,12 +28,19 @@ from shashin.errors import (
     PreconditionFailed,
 )
 from shashin.objectstore.keys import check_key, check_prefix
-from shashin.objectstore.protocol import ObjectInfo
+from shashin.objectstore.protocol import STREAM_CHUNK_BYTES, ObjectInfo, OnlyIf, Version
 
 T = TypeVar("T")
 
 _SCRATCH = ".scratch"
 _LOCK = ".lock"
+
+
+def open_folder(location: SplitResult) -> FileObjectStore | None:
+    """Return the store of ``file:///ABSOLUTE/FOLDER``; None for a location of another form."""
+    if location.netloc or not location.path.startswith("/"):
+        return None
+    return FileObjectStore(Path(unquote(location.path)))
 
 
 class FileObjectStore:
@@ -44,23 +55,36 @@ class FileObjectStore:
     def __repr__(self) -> str:
         return f"FileObjectStore({self._root})"
 
-    async def read(self, key: str) -> tuple[bytes, int]:
-        """Return an object's bytes and generation."""
+    async def stat(self, key: str) -> ObjectInfo:
+        """Return an object's size and version."""
+        return await self._run(key, lambda: self._stat(key))
+
+    async def read(self, key: str) -> tuple[bytes, Version]:
+        """Return an object's bytes and version."""
         return await self._run(key, lambda: self._read(key))
+
+    async def stream(self, key: str) -> AsyncGenerator[bytes]:
+        """Return the bytes of the version that is there now, in chunks."""
+        file = await self._run(key, lambda: self._opened(key))
+        try:
+            while chunk := await self._run(key, lambda: file.read(STREAM_CHUNK_BYTES)):
+                yield chunk
+        finally:
+            await self._run(key, file.close)
 
     async def download(self, key: str, path: Path) -> None:
         """Copy an object to ``path``."""
         await self._run(key, lambda: self._download(key, path))
 
-    async def write(self, key: str, data: bytes, *, if_generation_match: int | None = None) -> int:
+    async def write(self, key: str, data: bytes, *, only_if: OnlyIf | None = None) -> Version:
         """Write an object, if the condition holds."""
 
         def fill(scratch: Path) -> None:
             scratch.write_bytes(data)
 
-        return await self._run(key, lambda: self._put(key, fill, if_generation_match))
+        return await self._run(key, lambda: self._put(key, fill, only_if))
 
-    async def upload(self, key: str, path: Path, *, if_generation_match: int | None = None) -> int:
+    async def upload(self, key: str, path: Path, *, only_if: OnlyIf | None = None) -> Version:
         """Write an object from a file, if the condition holds."""
 
         def fill(scratch: Path) -> None:
@@ -68,7 +92,11 @@ class FileObjectStore:
                 raise ObjectStoreError(f"there is no file {path} to be object {key}")
             shutil.copyfile(path, scratch)
 
-        return await self._run(key, lambda: self._put(key, fill, if_generation_match))
+        return await self._run(key, lambda: self._put(key, fill, only_if))
+
+    async def delete(self, key: str, *, only_if: OnlyIf | None = None) -> None:
+        """Delete an object, if the condition holds."""
+        await self._run(key, lambda: self._delete(key, only_if))
 
     async def list_objects(self, prefix: str) -> list[ObjectInfo]:
         """Return the objects below ``prefix``, sorted by key."""
@@ -94,27 +122,37 @@ class FileObjectStore:
     def _path(self, key: str) -> Path:
         return self._root.joinpath(*check_key(key))
 
-    def _existing(self, key: str) -> Path:
-        path = self._path(key)
-        if not path.is_file():
-            raise ObjectNotFound(f"no object {key} in {self._root}")
-        return path
+    def _stat(self, key: str) -> ObjectInfo:
+        found = _stat_of(self._path(key))
+        if found is None:
+            raise self._not_found(key)
+        return ObjectInfo(key, found.st_size, _version(found))
 
-    def _read(self, key: str) -> tuple[bytes, int]:
-        with self._existing(key).open("rb") as file:
-            return file.read(), os.fstat(file.fileno()).st_mtime_ns
+    def _opened(self, key: str) -> BinaryIO:
+        try:
+            return self._path(key).open("rb")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise self._not_found(key) from error
+
+    def _not_found(self, key: str) -> ObjectNotFound:
+        return ObjectNotFound(f"no object {key} in {self._root}")
+
+    def _read(self, key: str) -> tuple[bytes, Version]:
+        with self._opened(key) as file:
+            return file.read(), _version(os.fstat(file.fileno()))
 
     def _download(self, key: str, path: Path) -> None:
-        source = self._existing(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            shutil.copyfile(source, scratch)
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with self._opened(key) as source:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            try:
+                with scratch.open("wb") as target:
+                    shutil.copyfileobj(source, target, STREAM_CHUNK_BYTES)
+                scratch.replace(path)
+            finally:
+                scratch.unlink(missing_ok=True)
 
-    def _put(self, key: str, fill: Callable[[Path], None], if_generation_match: int | None) -> int:
+    def _put(self, key: str, fill: Callable[[Path], None], only_if: OnlyIf | None) -> Version:
         path = self._path(key)
         scratch_folder = self._root / _SCRATCH
         scratch_folder.mkdir(parents=True, exist_ok=True)
@@ -124,19 +162,34 @@ class FileObjectStore:
             with scratch.open("rb") as file:
                 os.fsync(file.fileno())
             with self._locked():
-                now = path.stat().st_mtime_ns if path.is_file() else 0
-                if if_generation_match is not None and if_generation_match != now:
-                    raise PreconditionFailed(
-                        f"object {key} has generation {now}, not {if_generation_match}"
-                    )
-                written = scratch.stat()
-                generation = max(written.st_mtime_ns, now + 1)
-                os.utime(scratch, ns=(written.st_atime_ns, generation))
+                found = _stat_of(path)
+                _check(key, found, only_if)
+                # Not the time that the file system gave it: its clock ticks in milliseconds, and
+                # an object that is deleted and written again within one would have its old version.
+                now = max(time.time_ns(), found.st_mtime_ns + 1 if found else 0)
+                os.utime(scratch, ns=(now, now))
+                version = _version(scratch.stat())
                 path.parent.mkdir(parents=True, exist_ok=True)
                 scratch.replace(path)
-            return generation
+            return version
         finally:
             scratch.unlink(missing_ok=True)
+
+    def _delete(self, key: str, only_if: OnlyIf | None) -> None:
+        path = self._path(key)
+        # Without a root there is no lock to take, and no object to delete.
+        with self._locked() if self._root.is_dir() else nullcontext():
+            found = _stat_of(path)
+            _check(key, found, only_if)
+            if found is None:
+                return
+            path.unlink()
+            # A folder that nothing lies in would be in the way of an object with its name.
+            for folder in path.relative_to(self._root).parents[:-1]:
+                try:
+                    (self._root / folder).rmdir()
+                except OSError:
+                    return
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -155,11 +208,31 @@ class FileObjectStore:
                 key = path.relative_to(self._root).as_posix()
                 if key.startswith(prefix) and not name.startswith("."):
                     try:
-                        stat = path.stat()
+                        file = path.stat()
                     except FileNotFoundError:
                         continue
-                    found.append(ObjectInfo(key, stat.st_size, stat.st_mtime_ns))
+                    found.append(ObjectInfo(key, file.st_size, _version(file)))
         return sorted(found)
+
+
+def _stat_of(path: Path) -> os.stat_result | None:
+    """Return what the file is; None when there is none, which a folder is not either."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _version(file: os.stat_result) -> Version:
+    return Version(str(file.st_mtime_ns))
+
+
+def _check(key: str, found: os.stat_result | None, only_if: OnlyIf | None) -> None:
+    version = _version(found) if found else None
+    if only_if is not None and not only_if.holds(version):
+        there = "does not exist" if version is None else f"has version {version}"
+        raise PreconditionFailed(f"object {key} {there}, expected {only_if}: read it again")
 
 
 def _unless_it_is_not_there(error: OSError) -> None:

@@ -1,19 +1,23 @@
 """Objects in a Google Cloud Storage bucket.
 
-The client library checks CRC32C both ways. Credentials are the application default ones;
-``STORAGE_EMULATOR_HOST`` (http://HOST:PORT) names an emulator, which needs none.
+An object's generation is its version. CRC32C is checked both ways. Credentials are the application
+default ones; ``STORAGE_EMULATOR_HOST`` (http://HOST:PORT) names an emulator, which needs none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import SplitResult, unquote
 
+import google_crc32c
 import requests
 from google.api_core.exceptions import (
     Forbidden,
@@ -37,7 +41,7 @@ from shashin.errors import (
     PreconditionFailed,
 )
 from shashin.objectstore.keys import check_key, check_prefix
-from shashin.objectstore.protocol import ObjectInfo
+from shashin.objectstore.protocol import STREAM_CHUNK_BYTES, ObjectInfo, OnlyIf, Version
 
 T = TypeVar("T")
 
@@ -45,6 +49,10 @@ EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
 CHECKSUM = "crc32c"
 
 _THREADS = 8
+_UPLOAD_CHUNK_BYTES = 8 * STREAM_CHUNK_BYTES
+"""What the client library holds of a file that it uploads; its default are 100 MiB."""
+_STREAM_REQUEST_BYTES = 8 * STREAM_CHUNK_BYTES
+"""What a stream asks for at once: a request takes as long as some MiB do."""
 _TIMEOUT_SECONDS = (5.0, 60.0)
 """To connect; without a byte."""
 
@@ -52,12 +60,13 @@ _RETRY = DEFAULT_RETRY.with_timeout(10.0)
 """What goes on longer is for the caller to wait for, who says so in its log."""
 
 
-class GcsObjectStore:
-    """An ObjectStore of one bucket, its keys below ``prefix``.
+def open_bucket(location: SplitResult) -> GcsObjectStore | None:
+    """Return the store of ``gs://BUCKET/FOLDER``; None for a location of another form."""
+    return GcsObjectStore(location.netloc, unquote(location.path)) if location.netloc else None
 
-    A write that is repeated by the client library after a lost answer can meet its own result and
-    raise PreconditionFailed: whoever writes under a condition has to look at what is there then.
-    """
+
+class GcsObjectStore:
+    """An ObjectStore of one bucket, its keys below ``prefix``."""
 
     def __init__(self, bucket: str, prefix: str = "") -> None:
         folder = prefix.strip("/")
@@ -71,22 +80,48 @@ class GcsObjectStore:
     def __repr__(self) -> str:
         return f"GcsObjectStore({self._name})"
 
-    async def read(self, key: str) -> tuple[bytes, int]:
-        """Return an object's bytes and generation."""
+    async def stat(self, key: str) -> ObjectInfo:
+        """Return an object's size and version."""
+        return await self._run(key, lambda: self._info(self._newest(key)))
+
+    async def read(self, key: str) -> tuple[bytes, Version]:
+        """Return an object's bytes and version."""
         return await self._run(key, lambda: self._read(key))
+
+    async def stream(self, key: str) -> AsyncGenerator[bytes]:
+        """Return the bytes of the generation that is there now, in chunks."""
+        newest = await self._run(key, lambda: self._newest(key))
+        crc32c = 0
+        for start in range(0, newest.size, _STREAM_REQUEST_BYTES):
+            try:
+                data, crc32c = await self._run(
+                    key, partial(self._read_range, newest, start, crc32c)
+                )
+            except ObjectNotFound as error:
+                raise PreconditionFailed(
+                    f"object {key} in {self._name} was overwritten or deleted while it was read: "
+                    "read it again"
+                ) from error
+            for at in range(0, len(data), STREAM_CHUNK_BYTES):
+                yield data[at : at + STREAM_CHUNK_BYTES]
+        if base64.b64encode(crc32c.to_bytes(4, "big")).decode() != newest.crc32c:
+            raise ObjectStoreUnavailable(
+                f"object {key} in {self._name}: Checksum mismatch: the bytes that were read are "
+                "not those that were written"
+            )
 
     async def download(self, key: str, path: Path) -> None:
         """Copy an object to ``path``."""
         await self._run(key, lambda: self._download(key, path))
 
-    async def write(self, key: str, data: bytes, *, if_generation_match: int | None = None) -> int:
+    async def write(self, key: str, data: bytes, *, only_if: OnlyIf | None = None) -> Version:
         """Write an object, if the condition holds."""
 
         def put(blob: storage.Blob) -> None:
             blob.upload_from_string(
                 data,
                 content_type="application/octet-stream",
-                if_generation_match=if_generation_match,
+                if_generation_match=_generation_match(only_if),
                 checksum=CHECKSUM,
                 timeout=_TIMEOUT_SECONDS,
                 retry=_RETRY,
@@ -94,22 +129,37 @@ class GcsObjectStore:
 
         return await self._run(key, lambda: self._put(key, put), needs_only_the_bucket=True)
 
-    async def upload(self, key: str, path: Path, *, if_generation_match: int | None = None) -> int:
+    async def upload(self, key: str, path: Path, *, only_if: OnlyIf | None = None) -> Version:
         """Write an object from a file, if the condition holds."""
 
         def put(blob: storage.Blob) -> None:
             if not path.is_file():
                 raise ObjectStoreError(f"there is no file {path} to be object {key}")
+            blob.chunk_size = _UPLOAD_CHUNK_BYTES
             blob.upload_from_filename(
                 str(path),
                 content_type="application/octet-stream",
-                if_generation_match=if_generation_match,
+                if_generation_match=_generation_match(only_if),
                 checksum=CHECKSUM,
                 timeout=_TIMEOUT_SECONDS,
                 retry=_RETRY,
             )
 
         return await self._run(key, lambda: self._put(key, put), needs_only_the_bucket=True)
+
+    async def delete(self, key: str, *, only_if: OnlyIf | None = None) -> None:
+        """Delete an object, if the condition holds."""
+        try:
+            if only_if is not None:
+                # For emulators, which ignore the condition of a delete. The store itself checks
+                # it once more, below, where nothing can come in between.
+                found = await self.stat(key)
+                if not only_if.holds(found.version):
+                    raise self._other_version(key)
+            await self._run(key, lambda: self._delete(key, only_if))
+        except ObjectNotFound as error:
+            if only_if is not None and not only_if.holds(None):
+                raise self._other_version(key) from error
 
     async def list_objects(self, prefix: str) -> list[ObjectInfo]:
         """Return the objects below ``prefix``, sorted by key."""
@@ -127,7 +177,7 @@ class GcsObjectStore:
                 raise self._no_bucket() from error
             raise ObjectNotFound(f"no {where}") from error
         except GooglePreconditionFailed as error:
-            raise PreconditionFailed(f"{where} has another generation than expected") from error
+            raise self._other_version(key) from error
         except (Forbidden, Unauthorized) as error:
             raise ObjectStoreError(f"{where} may not be accessed: {error.message}") from error
         except (GoogleServerError, TooManyRequests, TransportError, DataCorruption) as error:
@@ -190,23 +240,48 @@ class GcsObjectStore:
             f"there is no bucket {self._bucket_name}: create it, or name another"
         )
 
+    def _other_version(self, key: str) -> PreconditionFailed:
+        return PreconditionFailed(
+            f"object {key} in {self._name} has another version than expected: read it again"
+        )
+
     def _blob(self, key: str, generation: int | None = None) -> storage.Blob:
         check_key(key)
         return self._bucket().blob(self._prefix + key, generation=generation)
 
-    def _read(self, key: str) -> tuple[bytes, int]:
+    def _newest(self, key: str) -> storage.Blob:
+        """Return an object's description, which names the generation that is there now."""
+        blob = self._blob(key)
+        blob.reload(timeout=_TIMEOUT_SECONDS, retry=_RETRY)
+        return blob
+
+    def _info(self, blob: storage.Blob) -> ObjectInfo:
+        key = blob.name[len(self._prefix) :]
+        return ObjectInfo(key, int(blob.size), _version(blob))
+
+    def _read(self, key: str) -> tuple[bytes, Version]:
         while True:
-            newest = self._blob(key)
-            newest.reload(timeout=_TIMEOUT_SECONDS, retry=_RETRY)
-            generation = int(newest.generation)
+            newest = self._newest(key)
             try:
-                data = self._blob(key, generation).download_as_bytes(
+                data = self._blob(key, newest.generation).download_as_bytes(
                     checksum=CHECKSUM, timeout=_TIMEOUT_SECONDS, retry=_RETRY
                 )
             except NotFound:
                 # It was written anew in between; when it was deleted, the reload says so.
                 continue
-            return data, generation
+            return data, _version(newest)
+
+    def _read_range(self, newest: storage.Blob, start: int, crc32c: int) -> tuple[bytes, int]:
+        """Return the bytes from ``start`` on, and the checksum of all up to their end."""
+        blob = self._bucket().blob(newest.name, generation=newest.generation)
+        data: bytes = blob.download_as_bytes(
+            start=start,
+            end=start + _STREAM_REQUEST_BYTES - 1,
+            checksum=None,  # the store knows that of the whole object only
+            timeout=_TIMEOUT_SECONDS,
+            retry=_RETRY,
+        )
+        return data, google_crc32c.extend(crc32c, data)
 
     def _download(self, key: str, path: Path) -> None:
         blob = self._blob(key)
@@ -220,10 +295,17 @@ class GcsObjectStore:
         finally:
             scratch.unlink(missing_ok=True)
 
-    def _put(self, key: str, put: Callable[[storage.Blob], None]) -> int:
+    def _put(self, key: str, put: Callable[[storage.Blob], None]) -> Version:
         blob = self._blob(key)
         put(blob)
-        return int(blob.generation)
+        return _version(blob)
+
+    def _delete(self, key: str, only_if: OnlyIf | None) -> None:
+        self._blob(key).delete(
+            if_generation_match=_generation_match(only_if),
+            timeout=_TIMEOUT_SECONDS,
+            retry=_RETRY,
+        )
 
     def _list(self, prefix: str) -> list[ObjectInfo]:
         check_prefix(prefix)
@@ -233,7 +315,15 @@ class GcsObjectStore:
             timeout=_TIMEOUT_SECONDS,
             retry=_RETRY,
         )
-        cut = len(self._prefix)
-        return sorted(
-            ObjectInfo(blob.name[cut:], int(blob.size), int(blob.generation)) for blob in found
-        )
+        return sorted(self._info(blob) for blob in found)
+
+
+def _version(blob: storage.Blob) -> Version:
+    return Version(str(blob.generation))
+
+
+def _generation_match(only_if: OnlyIf | None) -> int | None:
+    """Return the condition as the API has it: 0 stands for no object."""
+    if only_if is None:
+        return None
+    return 0 if only_if.version is None else int(only_if.version)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 
@@ -42,12 +44,13 @@ def coverage(
     A partition that is expected but has no position is unknown: nobody can tell how far its log
     goes, so the answer is not complete.
     """
-    merged = merge_ranges(held)
+    merged = groupby(merge_ranges(held), key=attrgetter("partition"))
+    by_partition = {partition: list(ranges) for partition, ranges in merged}
     missing: list[OffsetRange] = []
     for partition, position in sorted(positions.items()):
         reached = position.horizon_offset
-        for held_range in merged:
-            if held_range.partition != partition or held_range.to_offset <= reached:
+        for held_range in by_partition.get(partition, ()):
+            if held_range.to_offset <= reached:
                 continue
             if held_range.from_offset >= position.live_offset:
                 break

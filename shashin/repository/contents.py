@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from shashin.errors import RepositoryError
 from shashin.objectstore.open import open_object_store
 from shashin.offsets.coverage import Position, coverage
-from shashin.offsets.ranges import OffsetRange
+from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 
@@ -86,26 +86,34 @@ def arrangement_problems(contents: Contents) -> list[str]:
 
 
 def overlapping(manifests: Iterable[Manifest]) -> list[tuple[str, str]]:
-    """Return the pairs of shards that claim the same offsets of a partition."""
-    spans = sorted((r, manifest.shard_id) for manifest in manifests for r in manifest.source_ranges)
-    found = []
+    """Return pairs of shards that claim the same offsets of a partition.
+
+    Every shard that shares an offset with another is in a pair. Not all of its pairs are named,
+    since there can be as many as the square of the shards.
+    """
+    spans = sorted(
+        (r, manifest.shard_id)
+        for manifest in manifests
+        for r in merge_ranges(manifest.source_ranges)
+    )
+    found: dict[tuple[str, str], None] = {}
     furthest: tuple[OffsetRange, str] | None = None
     for current in spans:
         if furthest is not None and furthest[0].partition == current[0].partition:
             if current[0].from_offset < furthest[0].to_offset:
-                found.append((furthest[1], current[1]))
+                found[min(furthest[1], current[1]), max(furthest[1], current[1])] = None
             if current[0].to_offset <= furthest[0].to_offset:
                 continue
         furthest = current
-    return found
+    return list(found)
 
 
 def gaps(ranges: Sequence[OffsetRange]) -> list[OffsetRange]:
     """Return the offsets between the first and the last of each partition that no range holds."""
-    positions = {}
-    for partition in {r.partition for r in ranges}:
-        of_partition = [r for r in ranges if r.partition == partition]
-        positions[partition] = Position(
-            min(r.from_offset for r in of_partition), max(r.to_offset for r in of_partition)
+    positions: dict[int, Position] = {}
+    for r in ranges:
+        known = positions.get(r.partition, Position(r.from_offset, r.to_offset))
+        positions[r.partition] = Position(
+            min(known.horizon_offset, r.from_offset), max(known.live_offset, r.to_offset)
         )
     return list(coverage(ranges, positions).missing)

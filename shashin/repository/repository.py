@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
 from shashin.errors import CorruptShard, ObjectNotFound, PreconditionFailed, RepositoryError
-from shashin.objectstore.protocol import ObjectStore
+from shashin.objectstore.protocol import ObjectStore, OnlyIf, Version
 from shashin.repository.pointer import Pointer, pointer_key
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
@@ -38,7 +39,8 @@ class ModelRepository:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._manifests: dict[str, tuple[int, StoredShard]] = {}
+        self._manifests: dict[str, tuple[Version, StoredShard]] = {}
+        self._pointers: dict[str, tuple[Version, Pointer]] = {}
 
     async def commit_shard(self, manifest: Manifest, folder: Path) -> bool:
         """Upload a shard's files, then its manifest; returns whether this call committed it.
@@ -60,7 +62,7 @@ class ModelRepository:
                 await self._upload_once(prefix, folder / entry.name, entry)
             failpoint("before-manifest")
             try:
-                await self._store.write(key, manifest.to_json(), if_generation_match=0)
+                await self._store.write(key, manifest.to_json(), only_if=OnlyIf.absent())
             except PreconditionFailed:
                 log.info("another replica committed the shard first", shard=manifest.shard_id)
             else:
@@ -78,24 +80,49 @@ class ModelRepository:
     async def _upload_once(self, prefix: str, path: Path, entry: FileEntry) -> None:
         """Upload a file unless the same bytes lie there: another replica may be at it as well."""
         key = f"{prefix}/{entry.name}"
-        generation = 0
-        while True:
+        only_if: OnlyIf | None = OnlyIf.absent()
+        while only_if is not None:
             try:
-                await self._store.upload(key, path, if_generation_match=generation)
+                await self._store.upload(key, path, only_if=only_if)
             except PreconditionFailed:
-                data, generation = await self._store.read(key)
+                only_if = await self._if_garbage(prefix, entry)
             else:
                 return
-            if hashlib.sha256(data).hexdigest() == entry.sha256:
-                return
+
+    async def _if_garbage(self, prefix: str, entry: FileEntry) -> OnlyIf | None:
+        """Return the condition to write a file over what lies there; None when that stays."""
+        key = f"{prefix}/{entry.name}"
+        while True:
+            try:
+                found = await self._store.stat(key)
+                if found.size == entry.size and await self._sha256(key) == entry.sha256:
+                    return None
+            except ObjectNotFound:
+                return OnlyIf.absent()
+            except PreconditionFailed:
+                continue  # another replica wrote over it while it was compared
             if await self._exists(f"{prefix}/{MANIFEST_FILE}"):
                 # Committed meanwhile, with other content: that stays, whoever is right.
-                return
+                return None
             # No manifest vouches for what lies there: garbage of a replica that died.
             log.warning("writing over a file that no manifest vouches for", key=key)
+            # The version from before the comparison: what came since is not written over.
+            return OnlyIf.unchanged(found.version)
+
+    async def _sha256(self, key: str) -> str:
+        """Hash an object as it streams by: a shard's file need not fit into memory."""
+        digest = hashlib.sha256()
+        async with aclosing(self._store.stream(key)) as chunks:
+            async for chunk in chunks:
+                await asyncio.to_thread(digest.update, chunk)
+        return digest.hexdigest()
 
     async def _exists(self, key: str) -> bool:
-        return any(info.key == key for info in await self._store.list_objects(key))
+        try:
+            await self._store.stat(key)
+        except ObjectNotFound:
+            return False
+        return True
 
     async def read_shard(self, manifest_key: str) -> StoredShard:
         """Read one manifest.
@@ -120,9 +147,9 @@ class ModelRepository:
             if not info.key.endswith(f"/{MANIFEST_FILE}"):
                 continue
             known = self._manifests.get(info.key)
-            if known is None or known[0] != info.generation:
+            if known is None or known[0] != info.version:
                 try:
-                    known = (info.generation, await self.read_shard(info.key))
+                    known = (info.version, await self.read_shard(info.key))
                 except RepositoryError as error:
                     errors.append(error)
                     continue
@@ -141,7 +168,7 @@ class ModelRepository:
         folder = cache / stored.manifest.shard_id
         for entry in stored.manifest.files:
             path = folder / entry.name
-            if path.is_file() and await asyncio.to_thread(file_entry, path) == entry:
+            if await asyncio.to_thread(_is_whole, path, entry):
                 continue
             key = f"{stored.folder}/{entry.name}"
             try:
@@ -178,17 +205,23 @@ class ModelRepository:
                 "manifest so that the shard is sealed anew"
             )
 
-    async def read_pointer(self, model_id: str, tier: str) -> tuple[Pointer | None, int]:
-        """Return a tier's pointer and its generation; ``(None, 0)`` when there is none yet."""
+    async def read_pointer(self, model_id: str, tier: str) -> tuple[Pointer | None, Version | None]:
+        """Return a tier's pointer and its version; ``(None, None)`` when there is none yet.
+
+        Cheap to poll: the pointer is read only when its version is not the one that was read last.
+        """
         key = pointer_key(model_id, tier)
         try:
-            data, generation = await self._store.read(key)
+            known = self._pointers.get(key)
+            if known is None or known[0] != (await self._store.stat(key)).version:
+                data, version = await self._store.read(key)
+                known = self._pointers[key] = (version, Pointer.from_json(data, key=key))
         except ObjectNotFound:
-            return None, 0
-        return Pointer.from_json(data, key=key), generation
+            return None, None
+        return known[1], known[0]
 
-    async def move_pointer(self, pointer: Pointer, *, if_generation_match: int) -> int:
-        """Write a tier's pointer over the generation that was read; returns the new one.
+    async def move_pointer(self, pointer: Pointer, *, over: Version | None) -> Version:
+        """Write a tier's pointer over the version that was read, None for none; returns the new one.
 
         Raises:
             PreconditionFailed: when somebody else moved it meanwhile: read it again and decide.
@@ -196,5 +229,9 @@ class ModelRepository:
         return await self._store.write(
             pointer_key(pointer.model_id, pointer.tier),
             pointer.to_json(),
-            if_generation_match=if_generation_match,
+            only_if=OnlyIf.absent() if over is None else OnlyIf.unchanged(over),
         )
+
+
+def _is_whole(path: Path, entry: FileEntry) -> bool:
+    return path.is_file() and file_entry(path) == entry

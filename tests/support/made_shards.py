@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from shashin.model_space import ModelSpace
 from shashin.objectstore.file import FileObjectStore
+from shashin.objectstore.protocol import ObjectInfo, OnlyIf, Version
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 from shashin.shards.format.row import NewRow, Row, RowAttributes
@@ -109,27 +111,44 @@ class WatchedStore(FileObjectStore):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.root = root
+        self.stats: list[str] = []
         self.reads: list[str] = []
+        self.streams: list[str] = []
         self.writes: list[str] = []
         self.downloads: list[str] = []
+        self.deletes: list[str] = []
         self.lists: list[str] = []
 
-    async def read(self, key: str) -> tuple[bytes, int]:
+    async def stat(self, key: str) -> ObjectInfo:
+        self.stats.append(key)
+        return await super().stat(key)
+
+    async def read(self, key: str) -> tuple[bytes, Version]:
         self.reads.append(key)
         return await super().read(key)
 
-    async def write(self, key: str, data: bytes, *, if_generation_match: int | None = None) -> int:
-        self.writes.append(key)
-        return await super().write(key, data, if_generation_match=if_generation_match)
+    async def stream(self, key: str) -> AsyncGenerator[bytes]:
+        self.streams.append(key)
+        async with aclosing(super().stream(key)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
-    async def upload(self, key: str, path: Path, *, if_generation_match: int | None = None) -> int:
+    async def write(self, key: str, data: bytes, *, only_if: OnlyIf | None = None) -> Version:
         self.writes.append(key)
-        return await super().upload(key, path, if_generation_match=if_generation_match)
+        return await super().write(key, data, only_if=only_if)
+
+    async def upload(self, key: str, path: Path, *, only_if: OnlyIf | None = None) -> Version:
+        self.writes.append(key)
+        return await super().upload(key, path, only_if=only_if)
 
     async def download(self, key: str, path: Path) -> None:
         self.downloads.append(key)
         await super().download(key, path)
 
-    async def list_objects(self, prefix: str) -> list[Any]:
+    async def delete(self, key: str, *, only_if: OnlyIf | None = None) -> None:
+        self.deletes.append(key)
+        await super().delete(key, only_if=only_if)
+
+    async def list_objects(self, prefix: str) -> list[ObjectInfo]:
         self.lists.append(prefix)
         return await super().list_objects(prefix)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ OpenStore = Callable[[], ObjectStore]
 def names_in(folder: Path) -> list[str]:
     """Return the names of all that lies in a folder, hidden files included."""
     return sorted(path.name for path in folder.iterdir())
+
+
+async def streamed(store: ObjectStore, key: str) -> list[bytes]:
+    """Return the chunks of an object."""
+    async with aclosing(store.stream(key)) as chunks:
+        return [chunk async for chunk in chunks]
 
 
 @pytest.fixture(autouse=True)

@@ -11,13 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shashin.errors import ObjectNotFound, PreconditionFailed
-from shashin.objectstore.protocol import ObjectInfo, ObjectStore
-from tests.contract.objectstore.conftest import OpenStore
+from shashin.objectstore.protocol import ObjectInfo, ObjectStore, OnlyIf, Version
+from tests.contract.objectstore.conftest import OpenStore, streamed
 
 KEYS = st.sampled_from(["a/b/c", "a/bc", "a/b d", "b", "a#1?x=%20+", "写真/é"])
 PREFIXES = st.sampled_from(["", "a", "a/", "a/b", "a/b/", "b", "写", "c/d"])
 
 Condition = Literal["none", "absent", "current", "earlier", "another's"]
+CONDITIONS: st.SearchStrategy[Condition] = st.sampled_from(
+    ["none", "absent", "current", "earlier", "another's"]
+)
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,20 @@ class Put:
 
 
 @dataclass(frozen=True)
+class Delete:
+    key: str
+    condition: Condition
+
+
+@dataclass(frozen=True)
 class Get:
     key: str
-    to_file: bool
+    way: Literal["read", "stream", "download"]
+
+
+@dataclass(frozen=True)
+class Stat:
+    key: str
 
 
 @dataclass(frozen=True)
@@ -39,103 +53,144 @@ class List:
     prefix: str
 
 
-PUTS = st.builds(
-    Put,
-    KEYS,
-    st.binary(max_size=30),
-    st.sampled_from(["none", "absent", "current", "earlier", "another's"]),
-    st.booleans(),
-)
-OPERATIONS = st.lists(
-    st.one_of(PUTS, st.builds(Get, KEYS, st.booleans()), st.builds(List, PREFIXES)), max_size=25
+Operation = Put | Delete | Get | Stat | List
+
+OPERATIONS: st.SearchStrategy[list[Operation]] = st.lists(
+    st.one_of(
+        st.builds(Put, KEYS, st.binary(max_size=30), CONDITIONS, st.booleans()),
+        st.builds(Delete, KEYS, CONDITIONS),
+        st.builds(Get, KEYS, st.sampled_from(["read", "stream", "download"])),
+        st.builds(Stat, KEYS),
+        st.builds(List, PREFIXES),
+    ),
+    max_size=25,
 )
 
 
 class Model:
-    """What a store should hold: every key's data and generations, the current one last."""
+    """What a store should hold, and every version that each key ever had."""
 
-    def __init__(self) -> None:
-        self._objects: dict[str, tuple[bytes, list[int]]] = {}
+    def __init__(self, foreign: Version) -> None:
+        self._objects: dict[str, tuple[bytes, Version]] = {}
+        self._history: dict[str, dict[Version, bytes]] = {}
+        self._foreign = foreign
+        """A version of no key that is asked about."""
 
-    def generation(self, key: str) -> int:
-        return self._objects[key][1][-1] if key in self._objects else 0
+    def version(self, key: str) -> Version | None:
+        return self._objects[key][1] if key in self._objects else None
 
-    def condition(self, put: Put) -> int | None:
-        """Return the generation that the write is conditioned on."""
-        if put.condition == "none":
+    def only_if(self, key: str, condition: Condition) -> OnlyIf | None:
+        """Return what a write or delete of the key is conditioned on."""
+        if condition == "none":
             return None
-        if put.condition == "absent":
-            return 0
-        if put.condition == "current":
-            return self.generation(put.key)
-        if put.condition == "earlier":
-            return self._objects[put.key][1][0] if put.key in self._objects else 1
-        return next((self.generation(key) for key in self._objects if key != put.key), 1)
+        current = self.version(key)
+        if condition == "absent" or (condition == "current" and current is None):
+            return OnlyIf.absent()
+        if condition == "current":
+            assert current is not None
+            return OnlyIf.unchanged(current)
+        if condition == "earlier":
+            return OnlyIf.unchanged(next(iter(self._history.get(key, {})), self._foreign))
+        others = (version for other, (_, version) in self._objects.items() if other != key)
+        return OnlyIf.unchanged(next(others, self._foreign))
 
-    def put(self, put: Put, generation: int) -> None:
-        earlier = self._objects.get(put.key, (b"", []))[1]
-        assert generation not in earlier
-        self._objects[put.key] = (put.data, [*earlier, generation])
+    def put(self, key: str, data: bytes, version: Version) -> None:
+        # A store may call the same bytes by the same name again, other bytes never.
+        assert self._history.setdefault(key, {}).setdefault(version, data) == data
+        self._objects[key] = (data, version)
 
-    def get(self, key: str) -> tuple[bytes, int] | None:
-        return (self._objects[key][0], self.generation(key)) if key in self._objects else None
+    def delete(self, key: str) -> None:
+        self._objects.pop(key, None)
+
+    def get(self, key: str) -> bytes | None:
+        return self._objects[key][0] if key in self._objects else None
+
+    def read(self, key: str) -> tuple[bytes, Version] | None:
+        return self._objects.get(key)
 
     def listed(self, prefix: str) -> list[ObjectInfo]:
         return sorted(
-            ObjectInfo(key, len(data), generations[-1])
-            for key, (data, generations) in self._objects.items()
+            ObjectInfo(key, len(data), version)
+            for key, (data, version) in self._objects.items()
             if key.startswith(prefix)
         )
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        return next((info for info in self.listed(key) if info.key == key), None)
 
 
 class Checked:
     """A store's folder and its model, side by side."""
 
-    def __init__(self, store: ObjectStore, scratch: Path) -> None:
+    def __init__(self, store: ObjectStore, foreign: Version, scratch: Path) -> None:
         self._store = store
         self._folder = f"{uuid.uuid4().hex}/"
         self._scratch = scratch
-        self._model = Model()
+        self._model = Model(foreign)
 
-    async def do(self, operation: Put | Get | List) -> None:
+    async def do(self, operation: Operation) -> None:
         if isinstance(operation, Put):
             await self._put(operation)
+        elif isinstance(operation, Delete):
+            await self._delete(operation)
         elif isinstance(operation, Get):
-            assert await self._get(operation) == self._model.get(operation.key)
+            await self._get(operation)
+        elif isinstance(operation, Stat):
+            assert await self._stat(operation.key) == self._model.stat(operation.key)
         else:
             assert await self._list(operation.prefix) == self._model.listed(operation.prefix)
 
     async def _put(self, put: Put) -> None:
-        key, condition = self._folder + put.key, self._model.condition(put)
-        holds = condition in {None, self._model.generation(put.key)}
+        key, only_if = self._folder + put.key, self._model.only_if(put.key, put.condition)
+        holds = only_if is None or only_if.holds(self._model.version(put.key))
         try:
             if put.from_file:
                 self._scratch.write_bytes(put.data)
-                generation = await self._store.upload(
-                    key, self._scratch, if_generation_match=condition
-                )
+                version = await self._store.upload(key, self._scratch, only_if=only_if)
             else:
-                generation = await self._store.write(key, put.data, if_generation_match=condition)
+                version = await self._store.write(key, put.data, only_if=only_if)
         except PreconditionFailed:
             assert not holds
         else:
             assert holds
-            self._model.put(put, generation)
+            self._model.put(put.key, put.data, version)
 
-    async def _get(self, get: Get) -> tuple[bytes, int] | None:
+    async def _delete(self, delete: Delete) -> None:
+        only_if = self._model.only_if(delete.key, delete.condition)
+        holds = only_if is None or only_if.holds(self._model.version(delete.key))
         try:
-            if not get.to_file:
-                return await self._store.read(self._folder + get.key)
-            await self._store.download(self._folder + get.key, self._scratch)
+            await self._store.delete(self._folder + delete.key, only_if=only_if)
+        except PreconditionFailed:
+            assert not holds
+        else:
+            assert holds
+            self._model.delete(delete.key)
+
+    async def _get(self, get: Get) -> None:
+        key = self._folder + get.key
+        try:
+            if get.way == "read":
+                assert await self._store.read(key) == self._model.read(get.key)
+            elif get.way == "stream":
+                assert b"".join(await streamed(self._store, key)) == self._model.get(get.key)
+            else:
+                await self._store.download(key, self._scratch)
+                assert self._scratch.read_bytes() == self._model.get(get.key)
+        except ObjectNotFound:
+            assert self._model.get(get.key) is None
+
+    async def _stat(self, key: str) -> ObjectInfo | None:
+        try:
+            return self._in_the_folder(await self._store.stat(self._folder + key))
         except ObjectNotFound:
             return None
-        return self._scratch.read_bytes(), self._model.generation(get.key)
 
     async def _list(self, prefix: str) -> list[ObjectInfo]:
-        return [
-            ObjectInfo(info.key.removeprefix(self._folder), info.size, info.generation)
-            for info in await self._store.list_objects(self._folder + prefix)
-        ]
+        listed = await self._store.list_objects(self._folder + prefix)
+        return [self._in_the_folder(info) for info in listed]
+
+    def _in_the_folder(self, info: ObjectInfo) -> ObjectInfo:
+        return ObjectInfo(info.key.removeprefix(self._folder), info.size, info.version)
 
 
 @settings(
@@ -145,9 +200,11 @@ class Checked:
 )
 @given(operations=OPERATIONS)
 async def test_it_answers_as_a_dictionary_does(
-    open_store: OpenStore, tmp_path: Path, operations: list[Put | Get | List]
+    open_store: OpenStore, tmp_path: Path, operations: list[Operation]
 ) -> None:
-    checked = Checked(open_store(), tmp_path / "scratch")
+    store = open_store()
+    foreign = await store.write("foreign", b"what no key of the model ever holds")
+    checked = Checked(store, foreign, tmp_path / "scratch")
     for operation in operations:
         await checked.do(operation)
     await checked.do(List(""))

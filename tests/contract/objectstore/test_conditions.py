@@ -1,4 +1,4 @@
-"""A write under a condition happens only where it holds, and only once where many try."""
+"""What is done under a condition happens only if it holds, and only once when many try."""
 
 from __future__ import annotations
 
@@ -7,35 +7,66 @@ import asyncio
 import pytest
 
 from shashin.errors import ObjectNotFound, PreconditionFailed
-from shashin.objectstore.protocol import ObjectStore
+from shashin.objectstore.protocol import ObjectStore, OnlyIf
 from tests.contract.objectstore.conftest import OpenStore
 
 WRITERS = 8
 
 
-async def test_generation_zero_writes_only_where_nothing_is(store: ObjectStore) -> None:
-    generation = await store.write("a", b"first", if_generation_match=0)
+async def test_a_write_only_if_absent_creates_an_object_and_replaces_none(
+    store: ObjectStore,
+) -> None:
+    version = await store.write("a", b"first", only_if=OnlyIf.absent())
     with pytest.raises(PreconditionFailed, match="object a ") as refused:
-        await store.write("a", b"second", if_generation_match=0)
+        await store.write("a", b"second", only_if=OnlyIf.absent())
     assert not refused.value.retryable
-    assert await store.read("a") == (b"first", generation)
+    assert await store.read("a") == (b"first", version)
 
 
-async def test_a_generation_is_written_over_only_while_it_lasts(store: ObjectStore) -> None:
+async def test_a_write_only_if_unchanged_replaces_the_version_that_was_read(
+    store: ObjectStore,
+) -> None:
     first = await store.write("a", b"first")
-    second = await store.write("a", b"second", if_generation_match=first)
+    second = await store.write("a", b"second", only_if=OnlyIf.unchanged(first))
     with pytest.raises(PreconditionFailed):
-        await store.write("a", b"third", if_generation_match=first)
+        await store.write("a", b"third", only_if=OnlyIf.unchanged(first))
     assert await store.read("a") == (b"second", second)
-    assert await store.write("a", b"third", if_generation_match=second) != second
+    assert await store.write("a", b"third", only_if=OnlyIf.unchanged(second)) != second
 
 
-async def test_a_generation_is_not_written_where_nothing_is(store: ObjectStore) -> None:
-    generation = await store.write("a", b"data")
+async def test_a_write_only_if_unchanged_creates_no_object(store: ObjectStore) -> None:
+    version = await store.write("a", b"data")
     with pytest.raises(PreconditionFailed):
-        await store.write("b", b"data", if_generation_match=generation)
+        await store.write("b", b"data", only_if=OnlyIf.unchanged(version))
     with pytest.raises(ObjectNotFound):
         await store.read("b")
+
+
+async def test_a_delete_only_if_unchanged_deletes_the_version_that_was_read(
+    store: ObjectStore,
+) -> None:
+    first = await store.write("a", b"first")
+    second = await store.write("a", b"second")
+    for stale in (OnlyIf.unchanged(first), OnlyIf.absent()):
+        with pytest.raises(PreconditionFailed, match="object a ") as refused:
+            await store.delete("a", only_if=stale)
+        assert not refused.value.retryable
+    assert await store.read("a") == (b"second", second)
+    await store.delete("a", only_if=OnlyIf.unchanged(second))
+    with pytest.raises(PreconditionFailed):
+        await store.delete("a", only_if=OnlyIf.unchanged(second))
+    await store.delete("a", only_if=OnlyIf.absent())
+
+
+async def test_a_version_that_was_deleted_never_comes_back(store: ObjectStore) -> None:
+    # Else a writer that read the first content would write over one that it never saw.
+    first = await store.write("a", b"first")
+    await store.delete("a")
+    second = await store.write("a", b"other")
+    assert second != first
+    with pytest.raises(PreconditionFailed):
+        await store.write("a", b"third", only_if=OnlyIf.unchanged(first))
+    assert await store.read("a") == (b"other", second)
 
 
 async def test_a_write_without_a_condition_always_happens(store: ObjectStore) -> None:
@@ -46,20 +77,21 @@ async def test_a_write_without_a_condition_always_happens(store: ObjectStore) ->
 
 async def test_of_many_writers_at_the_same_time_exactly_one_wins(open_store: OpenStore) -> None:
     stores = [open_store() for _ in range(WRITERS)]
-    generation = 0
+    only_if = OnlyIf.absent()
     for _ in range(4):  # where nothing is, then over what won
         results = await asyncio.gather(
             *(
-                store.write("pointer", bytes([number]), if_generation_match=generation)
+                store.write("pointer", bytes([number]), only_if=only_if)
                 for number, store in enumerate(stores)
             ),
             return_exceptions=True,
         )
-        (winner,) = [n for n, result in enumerate(results) if isinstance(result, int)]
+        (winner,) = [n for n, result in enumerate(results) if isinstance(result, str)]
         lost = [result for result in results if isinstance(result, PreconditionFailed)]
         assert len(lost) == WRITERS - 1, results
-        data, generation = await stores[0].read("pointer")
-        assert (data, generation) == (bytes([winner]), results[winner])
+        data, version = await stores[0].read("pointer")
+        assert (data, version) == (bytes([winner]), results[winner])
+        only_if = OnlyIf.unchanged(version)
 
 
 async def test_no_change_is_lost_when_all_write_over_what_they_read(open_store: OpenStore) -> None:
@@ -68,11 +100,10 @@ async def test_no_change_is_lost_when_all_write_over_what_they_read(open_store: 
     async def count(times: int) -> None:
         store = open_store()
         while times:
-            data, generation = await store.read("counter")
+            data, version = await store.read("counter")
+            more = str(int(data) + 1).encode()
             try:
-                await store.write(
-                    "counter", str(int(data) + 1).encode(), if_generation_match=generation
-                )
+                await store.write("counter", more, only_if=OnlyIf.unchanged(version))
             except PreconditionFailed:
                 continue  # another was quicker
             times -= 1

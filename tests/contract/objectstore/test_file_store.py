@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import uuid
+from contextlib import aclosing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shashin.errors import ObjectNotFound, ObjectStoreError, ObjectStoreUnavailable
 from shashin.objectstore.file import FileObjectStore
+from shashin.objectstore.protocol import OnlyIf
 
 ROOT = Path(__file__).parents[3]
 FULL = Path("/dev/full")
@@ -22,13 +25,14 @@ import asyncio, sys
 from pathlib import Path
 from shashin.errors import PreconditionFailed
 from shashin.objectstore.file import FileObjectStore
+from shashin.objectstore.protocol import OnlyIf
 
 async def count(store, times):
     while times:
-        data, generation = await store.read("counter")
+        data, version = await store.read("counter")
         try:
             more = str(int(data) + 1).encode()
-            await store.write("counter", more, if_generation_match=generation)
+            await store.write("counter", more, only_if=OnlyIf.unchanged(version))
         except PreconditionFailed:
             continue
         times -= 1
@@ -90,7 +94,7 @@ async def test_a_process_that_is_killed_leaves_the_lock_free(
 async def test_a_full_disk_can_be_retried_and_leaves_what_was_there(
     store: FileObjectStore, root: Path
 ) -> None:
-    generation = await store.write("a", b"before")
+    version = await store.write("a", b"before")
     with pytest.MonkeyPatch.context() as patch:
         # The name under which a write begins is led to the device that is always full.
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=7))
@@ -98,9 +102,9 @@ async def test_a_full_disk_can_be_retried_and_leaves_what_was_there(
         with pytest.raises(ObjectStoreUnavailable, match=r"object a .* disk is full") as failed:
             await store.write("a", bytes(100_000))
     assert failed.value.retryable
-    assert await store.read("a") == (b"before", generation)
+    assert await store.read("a") == (b"before", version)
     assert list((root / ".scratch").iterdir()) == []
-    assert await store.write("a", bytes(100_000), if_generation_match=generation)
+    assert await store.write("a", bytes(100_000), only_if=OnlyIf.unchanged(version))
 
 
 async def test_what_a_killed_writer_left_is_no_object(store: FileObjectStore, root: Path) -> None:
@@ -109,29 +113,44 @@ async def test_what_a_killed_writer_left_is_no_object(store: FileObjectStore, ro
     assert [info.key for info in await store.list_objects("")] == ["a"]
 
 
-async def test_generations_grow_when_the_clock_was_set_back(
+async def test_a_file_is_always_newer_than_the_one_it_replaces_also_after_the_clock_was_set_back(
     store: FileObjectStore, root: Path
 ) -> None:
     await store.write("a", b"written")
     ahead = (root / "a").stat().st_mtime_ns + 3600 * 10**9
     os.utime(root / "a", ns=(ahead, ahead))
-    assert (await store.read("a"))[1] == ahead
-    generation = await store.write("a", b"written later", if_generation_match=ahead)
-    assert generation > ahead
-    assert await store.read("a") == (b"written later", generation)
+    _, first = await store.read("a")
+    second = await store.write("a", b"written later", only_if=OnlyIf.unchanged(first))
+    assert second != first
+    assert (root / "a").stat().st_mtime_ns > ahead
+    assert await store.read("a") == (b"written later", second)
+
+
+async def test_every_write_has_a_version_of_its_own_also_of_the_same_bytes(
+    store: FileObjectStore,
+) -> None:
+    versions = [await store.write("a", b"same bytes") for _ in range(50)]
+    assert len(set(versions)) == len(versions)
 
 
 async def test_a_key_cannot_be_anothers_folder_and_no_retry_can_help(
     store: FileObjectStore,
 ) -> None:
     await store.write("a/b", b"data")
-    for key, condition in (("a", None), ("a", 0), ("a/b/c", None), ("a/b/c/d", 0)):
+    for key, condition in (
+        ("a", None),
+        ("a", OnlyIf.absent()),
+        ("a/b/c", None),
+        ("a/b/c/d", OnlyIf.absent()),
+    ):
         with pytest.raises(ObjectStoreError, match=f"object {key} ") as refused:
-            await store.write(key, b"data", if_generation_match=condition)
+            await store.write(key, b"data", only_if=condition)
         assert type(refused.value) is ObjectStoreError
         assert not refused.value.retryable
-        with pytest.raises(ObjectNotFound):
-            await store.read(key)
+        for look in (store.read, store.stat):
+            with pytest.raises(ObjectNotFound):
+                await look(key)
+        await store.delete(key)
     assert [info.key for info in await store.list_objects("")] == ["a/b"]
 
 
@@ -150,3 +169,26 @@ async def test_a_folder_that_cannot_be_read_is_an_error_and_not_an_empty_listing
     (root / "loop").symlink_to("loop")
     with pytest.raises(ObjectStoreUnavailable):
         await store.list_objects("loop/")
+
+
+async def test_a_stream_that_is_left_early_closes_its_file(
+    store: FileObjectStore, root: Path
+) -> None:
+    await store.write("a", bytes(4 * 1024 * 1024))
+
+    def opened() -> list[str]:
+        return [file.path for file in psutil.Process().open_files() if file.path == str(root / "a")]
+
+    async with aclosing(store.stream("a")) as stream:
+        await anext(stream)
+        assert opened()
+    assert opened() == []
+
+
+async def test_a_stream_goes_on_with_the_version_that_it_began_with(store: FileObjectStore) -> None:
+    await store.write("a", b"first" * 1024 * 1024)
+    async with aclosing(store.stream("a")) as stream:
+        chunks = [await anext(stream)]
+        await store.write("a", b"other")
+        chunks += [chunk async for chunk in stream]
+    assert b"".join(chunks) == b"first" * 1024 * 1024

@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from shashin.errors import ObjectNotFound, ObjectStoreError, ObjectStoreUnavailable
+from shashin.errors import (
+    ObjectNotFound,
+    ObjectStoreError,
+    ObjectStoreUnavailable,
+    PreconditionFailed,
+)
 from shashin.objectstore.gcs import EMULATOR_VARIABLE, GcsObjectStore
-from tests.contract.objectstore.conftest import names_in
+from shashin.objectstore.protocol import OnlyIf, Version
+from tests.contract.objectstore.conftest import names_in, streamed
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -43,10 +49,14 @@ def refusing(status: int) -> Answer:
 def operations(store: GcsObjectStore, folder: Path) -> list[Callable[[], Awaitable[object]]]:
     (folder / "up").write_bytes(b"data")
     return [
+        lambda: store.stat("a"),
         lambda: store.read("a"),
+        lambda: streamed(store, "a"),
         lambda: store.download("a", folder / "down"),
         lambda: store.write("a", b"data"),
         lambda: store.upload("a", folder / "up"),
+        lambda: store.delete("a"),
+        lambda: store.delete("a", only_if=OnlyIf.absent()),
         lambda: store.list_objects("a"),
     ]
 
@@ -112,4 +122,24 @@ async def test_a_download_that_is_cut_short_can_be_retried_and_leaves_no_part(
             await store.read("a")
         with pytest.raises(ObjectStoreUnavailable, match="object a in gs://bucket"):
             await store.download("a", tmp_path / "down")
+        with pytest.raises(ObjectStoreUnavailable, match="object a in gs://bucket"):
+            await streamed(store, "a")
     assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [404, 412])
+async def test_a_delete_has_the_store_check_its_condition_so_that_nothing_comes_in_between(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions = []
+
+    async def changed_meanwhile(request: web.Request) -> web.StreamResponse:
+        if request.method == "GET":
+            return web.json_response({"name": "a", "generation": "5", "size": "1", "items": []})
+        conditions.append(request.query.get("ifGenerationMatch"))
+        return web.json_response({"error": {"message": "says the store"}}, status=status)
+
+    async with answering(changed_meanwhile, monkeypatch) as store:
+        with pytest.raises(PreconditionFailed, match="object a in gs://bucket"):
+            await store.delete("a", only_if=OnlyIf.unchanged(Version("5")))
+    assert conditions == ["5"]

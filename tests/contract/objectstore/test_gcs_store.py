@@ -10,7 +10,8 @@ import pytest
 
 from shashin.errors import ObjectStoreError, ObjectStoreUnavailable
 from shashin.objectstore.gcs import EMULATOR_VARIABLE, GcsObjectStore
-from tests.contract.objectstore.conftest import names_in
+from shashin.objectstore.protocol import OnlyIf
+from tests.contract.objectstore.conftest import names_in, streamed
 from tests.support.fake_gcs import BUCKET, FakeGcs
 
 
@@ -24,14 +25,18 @@ async def test_a_store_that_is_gone_can_be_retried_and_goes_on_when_it_is_back(
     lasting_gcs: FakeGcs, few_retries: None, tmp_path: Path
 ) -> None:
     store = GcsObjectStore(BUCKET, "a folder")
-    generation = await store.write("a", b"data")
+    version = await store.write("a", b"data")
     (tmp_path / "up").write_bytes(b"data")
     await lasting_gcs.kill()
     failures = await asyncio.gather(
+        store.stat("a"),
         store.read("a"),
+        streamed(store, "a"),
         store.download("a", tmp_path / "down"),
         store.write("a", b"more"),
         store.upload("a", tmp_path / "up"),
+        store.delete("a"),
+        store.delete("a", only_if=OnlyIf.absent()),
         store.list_objects(""),
         return_exceptions=True,
     )
@@ -41,8 +46,8 @@ async def test_a_store_that_is_gone_can_be_retried_and_goes_on_when_it_is_back(
         assert f"gs://{BUCKET}/a folder" in failure.message
     assert names_in(tmp_path) == ["up"]
     await lasting_gcs.start()
-    assert await store.read("a") == (b"data", generation)
-    assert await store.write("a", b"more", if_generation_match=generation) != generation
+    assert await store.read("a") == (b"data", version)
+    assert await store.write("a", b"more", only_if=OnlyIf.unchanged(version)) != version
 
 
 async def test_a_bucket_that_is_missing_is_named_by_every_operation(
@@ -52,10 +57,14 @@ async def test_a_bucket_that_is_missing_is_named_by_every_operation(
     (tmp_path / "up").write_bytes(b"data")
     store = GcsObjectStore("mistyped", "a folder")
     refusals = await asyncio.gather(
+        store.stat("a"),
         store.read("a"),
+        streamed(store, "a"),
         store.download("a", tmp_path / "down"),
         store.write("a", b"data"),
         store.upload("a", tmp_path / "up"),
+        store.delete("a"),
+        store.delete("a", only_if=OnlyIf.absent()),
         store.list_objects(""),
         return_exceptions=True,
     )
@@ -76,6 +85,8 @@ async def test_wrong_bytes_are_never_handed_on(
         await store.read("a")
     with pytest.raises(ObjectStoreUnavailable, match="Checksum mismatch"):
         await store.download("a", tmp_path / "down")
+    with pytest.raises(ObjectStoreUnavailable, match="Checksum mismatch"):
+        await streamed(store, "a")
     assert names_in(tmp_path) == []
 
 
@@ -92,6 +103,14 @@ async def test_a_store_is_one_folder_of_its_bucket(emulator: FakeGcs) -> None:
         f"{folder}/a",
         f"{folder}-and-more/a",
     }
+
+
+async def test_every_write_has_a_version_of_its_own_also_of_the_same_bytes(
+    emulator: FakeGcs,
+) -> None:
+    store = GcsObjectStore(BUCKET, uuid.uuid4().hex)
+    versions = [await store.write("a", b"same bytes") for _ in range(50)]
+    assert len(set(versions)) == len(versions)
 
 
 async def test_a_listing_has_more_than_one_page(emulator: FakeGcs) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shashin.errors import UserError
 from shashin.objectstore.keys import check_key, check_prefix
 from shashin.objectstore.protocol import ObjectInfo, ObjectStore
-from tests.contract.objectstore.conftest import OpenStore, names_in
+from tests.contract.objectstore.conftest import OpenStore, names_in, streamed
 
 BAD_KEYS = [
     "",
@@ -41,6 +41,9 @@ NO_PREFIXES = sorted(set(BAD_KEYS) - {"", "a/"})
 Operation = Callable[[ObjectStore, str, Path], Awaitable[object]]
 
 OPERATIONS: dict[str, Operation] = {
+    "stat": lambda store, key, path: store.stat(key),
+    "stream": lambda store, key, path: streamed(store, key),
+    "delete": lambda store, key, path: store.delete(key),
     "read": lambda store, key, path: store.read(key),
     "download": lambda store, key, path: store.download(key, path.with_name("down")),
     "write": lambda store, key, path: store.write(key, b"data"),
@@ -86,9 +89,13 @@ async def test_any_other_key_is_read_and_listed_as_it_was_written(
 ) -> None:
     # In a folder of its own: a key cannot lie where an earlier one has its folder.
     store, folder = open_store(), f"{uuid.uuid4().hex}/"
-    generation = await store.write(folder + key, data)
-    assert await store.read(folder + key) == (data, generation)
-    assert await store.list_objects(folder) == [ObjectInfo(folder + key, len(data), generation)]
+    version = await store.write(folder + key, data)
+    written = ObjectInfo(folder + key, len(data), version)
+    assert await store.read(folder + key) == (data, version)
+    assert await store.stat(folder + key) == written
+    assert await store.list_objects(folder) == [written]
+    await store.delete(folder + key)
+    assert await store.list_objects(folder) == []
 
 
 @given(GOOD_KEYS, st.integers(0, 60))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shashin.errors import PreconditionFailed
-from shashin.objectstore.protocol import ObjectInfo, ObjectStore
+from shashin.objectstore.protocol import ObjectInfo, ObjectStore, OnlyIf
 from tests.contract.objectstore.conftest import OpenStore
 
 KEYS = ["a/b/1", "a/b/2", "a/bc/1", "a/bd", "a/B", "a-b", "ab", "z/ü 日本"]
@@ -17,7 +17,7 @@ async def listed(store: ObjectStore, prefix: str) -> list[str]:
     return [info.key for info in await store.list_objects(prefix)]
 
 
-async def test_objects_are_listed_with_size_and_generation_sorted_by_key(
+async def test_objects_are_listed_with_size_and_version_sorted_by_key(
     store: ObjectStore,
 ) -> None:
     written = [
@@ -26,7 +26,7 @@ async def test_objects_are_listed_with_size_and_generation_sorted_by_key(
     assert await store.list_objects("") == sorted(written)
 
 
-async def test_a_listing_shows_the_newest_generation(store: ObjectStore) -> None:
+async def test_a_listing_shows_the_newest_version(store: ObjectStore) -> None:
     await store.write("a", b"first")
     newest = await store.write("a", b"the second")
     assert await store.list_objects("a") == [ObjectInfo("a", 10, newest)]
@@ -61,11 +61,11 @@ async def test_an_empty_store_lists_nothing(store: ObjectStore, prefix: str) -> 
 
 async def test_what_failed_is_not_listed(open_store: OpenStore, tmp_path: Path) -> None:
     store = open_store()
-    await store.write("a", b"data")
+    version = await store.write("a", b"data")
     (tmp_path / "up").write_bytes(b"data")
-    for key, condition in (("a", 0), ("b", 5)):
+    for key, only_if in (("a", OnlyIf.absent()), ("b", OnlyIf.unchanged(version))):
         with pytest.raises(PreconditionFailed):
-            await store.write(key, b"data", if_generation_match=condition)
+            await store.write(key, b"data", only_if=only_if)
         with pytest.raises(PreconditionFailed):
-            await store.upload(key, tmp_path / "up", if_generation_match=condition)
+            await store.upload(key, tmp_path / "up", only_if=only_if)
     assert await listed(open_store(), "") == ["a"]

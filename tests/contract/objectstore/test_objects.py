@@ -1,20 +1,21 @@
-"""Objects are read as they were written, whole, and every write has a generation."""
+"""Objects are read as they were written, whole, until they are deleted; each has a version."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from shashin.errors import ObjectNotFound
-from shashin.objectstore.protocol import ObjectStore
-from tests.contract.objectstore.conftest import OpenStore
+from shashin.objectstore.protocol import ObjectInfo, ObjectStore, Version
+from tests.contract.objectstore.conftest import OpenStore, streamed
 
 
-async def test_what_is_written_is_read_with_its_generation(store: ObjectStore) -> None:
+async def test_what_is_written_is_read_with_its_version(store: ObjectStore) -> None:
     first = await store.write("indexes/a/manifest.json", b"one")
-    assert first > 0, "0 stands for an object that does not exist"
     assert await store.read("indexes/a/manifest.json") == (b"one", first)
     second = await store.write("indexes/a/manifest.json", b"another")
     assert second != first
@@ -25,34 +26,80 @@ async def test_what_is_written_is_read_with_its_generation(store: ObjectStore) -
 async def test_bytes_are_not_interpreted(store: ObjectStore, data: bytes) -> None:
     await store.write("a", data)
     assert (await store.read("a"))[0] == data
+    assert b"".join(await streamed(store, "a")) == data
 
 
 async def test_what_one_process_writes_another_reads(open_store: OpenStore) -> None:
-    generation = await open_store().write("a/b", b"data")
-    assert await open_store().read("a/b") == (b"data", generation)
+    version = await open_store().write("a/b", b"data")
+    assert await open_store().read("a/b") == (b"data", version)
+    await open_store().delete("a/b")
+    with pytest.raises(ObjectNotFound):
+        await open_store().stat("a/b")
 
 
 @pytest.mark.parametrize("key", ["a", "a/b", "a/b/c", "b"])
 async def test_a_missing_object_is_named(store: ObjectStore, key: str) -> None:
     await store.write("a/bc", b"a neighbour")
-    with pytest.raises(ObjectNotFound, match=f"no object {key} in ") as refused:
-        await store.read(key)
-    assert not refused.value.retryable
+    looks = (store.stat, store.read, partial(streamed, store))
+    for look in looks:
+        with pytest.raises(ObjectNotFound, match=f"no object {key} in ") as refused:
+            await look(key)
+        assert not refused.value.retryable
 
 
-async def test_every_write_has_a_generation_of_its_own_however_fast_they_come(
+async def test_every_content_has_a_version_of_its_own_however_fast_they_come(
     store: ObjectStore,
 ) -> None:
     # Most of these fall within the same millisecond as the one before.
-    generations = [await store.write("a", b"same bytes") for _ in range(50)]
-    assert len(set(generations)) == len(generations)
+    versions = []
+    for number in range(50):
+        versions.append(await store.write("a", bytes([number])))
+        if number % 2:
+            await store.delete("a")
+    assert len(set(versions)) == len(versions)
+
+
+async def test_an_object_is_described_as_it_is_now(store: ObjectStore) -> None:
+    for data in (b"first", b"the second"):
+        version = await store.write("a/b", data)
+        assert await store.stat("a/b") == ObjectInfo("a/b", len(data), version)
+
+
+async def test_what_is_deleted_is_gone_and_its_neighbours_are_not(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    for key in ("a/b/1", "a/b/2", "a/bc"):
+        await store.write(key, b"data")
+    await store.delete("a/b/1")
+    looks = (store.stat, store.read, partial(streamed, store))
+    for look in looks:
+        with pytest.raises(ObjectNotFound, match="no object a/b/1 in "):
+            await look("a/b/1")
+    with pytest.raises(ObjectNotFound, match="no object a/b/1 in "):
+        await store.download("a/b/1", tmp_path / "down")
+    assert [info.key for info in await store.list_objects("")] == ["a/b/2", "a/bc"]
+
+
+@pytest.mark.parametrize("key", ["a", "a/b", "a/b/c", "z/y/x"])
+async def test_deleting_what_is_not_there_is_no_error(store: ObjectStore, key: str) -> None:
+    await store.delete(key)  # of a store that nothing was ever written to
+    await store.write("a/bc", b"a neighbour")
+    await store.delete(key)
+    assert [info.key for info in await store.list_objects("")] == ["a/bc"]
+
+
+async def test_a_key_is_free_again_when_nothing_lies_below_it_any_more(store: ObjectStore) -> None:
+    await store.write("a/b/c", b"data")
+    await store.delete("a/b/c")
+    await store.write("a", b"where a folder was")
+    assert [info.key for info in await store.list_objects("")] == ["a"]
 
 
 async def test_a_reader_sees_whole_objects_while_they_are_written_over(
     open_store: OpenStore,
 ) -> None:
     writer, reader = open_store(), open_store()
-    written: dict[int, bytes] = {}
+    written: dict[Version, bytes] = {}
 
     async def write(number: int) -> None:
         data = bytes([number]) * (300_000 + 10_000 * number)
@@ -64,16 +111,15 @@ async def test_a_reader_sees_whole_objects_while_they_are_written_over(
 
     await write(0)
     writing = asyncio.ensure_future(write_over())
-    read: list[tuple[bytes, int]] = [await reader.read("a")]
+    read: list[tuple[bytes, Version]] = [await reader.read("a")]
     while not writing.done():
         read.append(await reader.read("a"))
     await writing
-    assert all(written[generation] == data for data, generation in read)
+    assert all(written[version] == data for data, version in read)
 
 
 async def test_a_large_object_comes_back_to_the_byte(store: ObjectStore) -> None:
     data = random.Random(1).randbytes(20 * 1024 * 1024)
-    generation = await store.write("large", data)
-    assert await store.read("large") == (data, generation)
-    (listed,) = await store.list_objects("large")
-    assert (listed.size, listed.generation) == (len(data), generation)
+    version = await store.write("large", data)
+    assert await store.read("large") == (data, version)
+    assert await store.list_objects("large") == [ObjectInfo("large", len(data), version)]

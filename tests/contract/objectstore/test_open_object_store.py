@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from shashin.errors import UserError
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.file import FileObjectStore, open_folder
+from shashin.objectstore.open import SCHEMES, Scheme, known_forms, open_object_store
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -55,3 +60,36 @@ async def test_the_folder_of_files_is_made_by_the_first_write(tmp_path: Path) ->
     assert not folder.exists()
     await store.write("a", b"data")
     assert (folder / "a").read_bytes() == b"data"
+
+
+def test_a_scheme_is_one_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        SCHEMES, "nfs", Scheme("nfs:///FOLDER", f"{open_folder.__module__}:open_folder")
+    )
+    assert isinstance(open_object_store("nfs:///srv"), FileObjectStore)
+    assert known_forms() == "file:///ABSOLUTE/FOLDER, gs://BUCKET/FOLDER or nfs:///FOLDER"
+    with pytest.raises(UserError, match=known_forms()):
+        open_object_store("https://storage.example.com/bucket")
+
+
+@pytest.mark.parametrize(
+    ("uri", "others"),
+    [
+        ("file:///srv", ["google.cloud.storage", "shashin.objectstore.gcs"]),
+        ("gs://bucket", ["shashin.objectstore.file"]),
+    ],
+)
+def test_a_process_needs_the_libraries_of_its_own_store_alone(uri: str, others: list[str]) -> None:
+    program = (
+        "import sys; from shashin.objectstore.open import open_object_store; "
+        "open_object_store(sys.argv[1]); print(sorted(set(sys.argv[2:]) & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", program, uri, *others]
+    loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shashin.objectstore.gcs", None)
+    with pytest.raises(UserError, match=r"'gs://bucket' needs the package .* not installed here"):
+        open_object_store("gs://bucket")

@@ -15,7 +15,7 @@ from shashin.errors import (
     ObjectStoreUnavailable,
     PreconditionFailed,
 )
-from shashin.objectstore.protocol import ObjectStore
+from shashin.objectstore.protocol import ObjectStore, OnlyIf
 
 FULL = Path("/dev/full")
 
@@ -26,8 +26,8 @@ def files_below(folder: Path) -> set[str]:
 
 async def test_a_file_goes_up_and_comes_down_as_it_was(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "up").write_bytes(b"\x00 rows \xff")
-    generation = await store.upload("shard/rows.arrow", tmp_path / "up")
-    assert await store.read("shard/rows.arrow") == (b"\x00 rows \xff", generation)
+    version = await store.upload("shard/rows.arrow", tmp_path / "up")
+    assert await store.read("shard/rows.arrow") == (b"\x00 rows \xff", version)
     await store.download("shard/rows.arrow", tmp_path / "new" / "folder" / "down")
     assert (tmp_path / "new" / "folder" / "down").read_bytes() == b"\x00 rows \xff"
     assert files_below(tmp_path) == {"up", "new/folder/down"}
@@ -37,12 +37,12 @@ async def test_an_upload_obeys_the_conditions_of_a_write(
     store: ObjectStore, tmp_path: Path
 ) -> None:
     (tmp_path / "up").write_bytes(b"first")
-    first = await store.upload("a", tmp_path / "up", if_generation_match=0)
+    first = await store.upload("a", tmp_path / "up", only_if=OnlyIf.absent())
     (tmp_path / "up").write_bytes(b"second")
     with pytest.raises(PreconditionFailed):
-        await store.upload("a", tmp_path / "up", if_generation_match=0)
+        await store.upload("a", tmp_path / "up", only_if=OnlyIf.absent())
     assert await store.read("a") == (b"first", first)
-    second = await store.upload("a", tmp_path / "up", if_generation_match=first)
+    second = await store.upload("a", tmp_path / "up", only_if=OnlyIf.unchanged(first))
     assert await store.read("a") == (b"second", second)
 
 

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import math
+import random
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,6 +14,7 @@ from shashin.repository.contents import Contents, arrangement_problems, gaps, ov
 from shashin.repository.repository import StoredShard
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.shard_id import shard_id
+from tests.support.counted_offsets import Counted, comparisons_of
 
 
 def manifest(partition: int, start: int, end: int, tier: str = "hourly") -> Manifest:
@@ -56,6 +63,43 @@ def test_overlaps_are_found_exactly_where_two_shards_share_an_offset(
     held = [{(p, o) for o in range(start, start + n)} for p, start, n in spans]
     any_shared = sum(map(len, held)) > len(set().union(*held)) if held else False
     assert bool(overlapping(manifests)) == any_shared
+
+
+SPANS = st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(0, 9))
+
+
+@given(st.lists(st.lists(SPANS, min_size=1, max_size=3), max_size=10))
+def test_every_shard_that_shares_an_offset_is_named_with_one_that_it_shares_it_with(
+    shards: list[list[tuple[int, int, int]]],
+) -> None:
+    manifests, held = [], {}
+    for number, spans in enumerate(shards):
+        sources = tuple(OffsetRange(p, start, start + length) for p, start, length in spans)
+        made = replace(manifest(0, 0, 1), shard_id=f"shard-{number}", source_ranges=sources)
+        manifests.append(made)
+        held[made.shard_id] = {(p, o) for p, start, n in spans for o in range(start, start + n)}
+    sharing = [(a, b) for a, b in combinations(sorted(held), 2) if held[a] & held[b]]
+    found = overlapping(manifests)
+    assert set(found) <= set(sharing)
+    assert len(found) == len(set(found))
+    assert {shard for pair in found for shard in pair} == {s for pair in sharing for s in pair}
+
+
+@pytest.mark.parametrize("length", [10, 15, 10_000_000])
+def test_looking_for_overlaps_and_gaps_takes_n_log_n_comparisons(length: int) -> None:
+    count = 2000
+    manifests = [
+        replace(manifest(0, 0, 1), shard_id=f"shard-{n}", source_ranges=(source,))
+        for n in range(count)
+        for source in [
+            OffsetRange(Counted(n % 500), Counted(n // 500 * 10), Counted(n // 500 * 10 + length))
+        ]
+    ]
+    random.Random(3).shuffle(manifests)
+    ranges = [r for made in manifests for r in made.source_ranges]
+    most = 12 * count * math.log2(count)
+    assert comparisons_of(lambda: overlapping(manifests)) < most
+    assert comparisons_of(lambda: gaps(ranges)) < most
 
 
 def test_a_gap_is_named() -> None:

@@ -51,7 +51,7 @@ def repository(tmp_path: Path) -> Path:
     seal(models, 10, 30, tmp_path / "scratch")
     key = f"indexes/demo-v1/hourly/1000/{first}/manifest.json"
     pointer = Pointer("demo-v1", HOURLY, (PointedShard(first, key),))
-    asyncio.run(models.move_pointer(pointer, if_generation_match=0))
+    asyncio.run(models.move_pointer(pointer, over=None))
     return root
 
 

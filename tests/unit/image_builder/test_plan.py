@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Callable
 from itertools import combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.image_builder.plan import Candidate, plan_tier
+from services.image_builder.plan import Candidate, Plan, plan_tier
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.pointer import PointedShard, Pointer
+from tests.support.counted_offsets import Counted, comparisons_of
 
 RANGES = st.builds(
     lambda partition, begin, length: OffsetRange(partition, begin, begin + length),
-    st.integers(0, 1),
+    st.integers(0, 2),
     st.integers(0, 20),
     st.integers(1, 6),
 )
@@ -22,7 +27,7 @@ RANGES = st.builds(
 @st.composite
 def candidates_and_pointer(draw: st.DrawFn) -> tuple[list[Candidate], Pointer | None]:
     """Return candidates, some of the same range or id, and a pointer to some that never overlap."""
-    ranges = draw(st.lists(st.lists(RANGES, min_size=1, max_size=2), max_size=8))
+    ranges = draw(st.lists(st.lists(RANGES, min_size=1, max_size=4), max_size=12))
     candidates = [
         Candidate(f"shard-{draw(st.integers(0, 9))}", f"key-{number}", tuple(sorted(of_shard)))
         for number, of_shard in enumerate(ranges)
@@ -35,6 +40,9 @@ def candidates_and_pointer(draw: st.DrawFn) -> tuple[list[Candidate], Pointer | 
             served.append(candidate)
     gone = [PointedShard("shard-gone", "key-gone")] if draw(st.booleans()) else []
     return candidates, Pointer("m", "hourly", (*map(pointed, served), *gone))
+
+
+Shards = Callable[[int], list[Candidate]]
 
 
 def pointed(candidate: Candidate) -> PointedShard:
@@ -97,6 +105,83 @@ def test_a_plan_that_was_rolled_out_is_the_next_plan(
     assert list(pointer.shards) == sorted(pointer.shards)
 
 
+def planned_by_comparing_all_with_all(
+    candidates: list[Candidate], current: Pointer | None
+) -> tuple[Pointer, dict[str, set[str]]]:
+    """Return the pointer, and for each shard that is left out all that are in its way."""
+    served = set(current.shards) if current else set()
+    taken: list[Candidate] = []
+    in_the_way: dict[str, set[str]] = {}
+    for candidate in sorted(
+        candidates, key=lambda c: (pointed(c) not in served, c.ranges, pointed(c))
+    ):
+        others = {
+            other.shard_id
+            for other in taken
+            for held in other.ranges
+            for r in candidate.ranges
+            if held.partition == r.partition
+            and held.from_offset < r.to_offset
+            and r.from_offset < held.to_offset
+        }
+        if others:
+            in_the_way[candidate.shard_id] = others
+        else:
+            taken.append(candidate)
+    return Pointer("m", "hourly", tuple(sorted(map(pointed, taken)))), in_the_way
+
+
+@given(candidates_and_pointer())
+def test_the_plan_is_that_of_comparing_every_shard_with_every_other(
+    given_: tuple[list[Candidate], Pointer | None],
+) -> None:
+    candidates, current = given_
+    plan = plan_tier("m", "hourly", candidates, current)
+    pointer, in_the_way = planned_by_comparing_all_with_all(candidates, current)
+    assert plan.pointer == pointer
+    assert plan.overlapping.keys() == in_the_way.keys()
+    assert all(other in in_the_way[shard] for shard, other in plan.overlapping.items())
+
+
+def hourly_shards(count: int) -> list[Candidate]:
+    """Return shards that tile 16 partitions, in no order."""
+    candidates = [
+        Candidate(
+            f"shard-{n}",
+            f"key-{n}",
+            (OffsetRange(Counted(n % 16), Counted(n // 16 * 10), Counted(n // 16 * 10 + 10)),),
+        )
+        for n in range(count)
+    ]
+    random.Random(count).shuffle(candidates)
+    return candidates
+
+
+def shards_beside_the_halves_of_each(count: int) -> list[Candidate]:
+    """Return shards of two ranges each, half of which are left out for two others' sake."""
+    return [
+        Candidate(
+            f"shard-{n}", f"key-{n}", tuple(OffsetRange(Counted(p), begin, end) for p in (0, 1))
+        )
+        for n in range(count)
+        for begin, end in [(Counted(n * 5), Counted(n * 5 + 7))]
+    ]
+
+
+@pytest.mark.parametrize("shards", [hourly_shards, shards_beside_the_halves_of_each])
+@pytest.mark.parametrize("served_already", [0.0, 0.5, 1.0])
+def test_planning_takes_n_log_n_comparisons(shards: Shards, served_already: float) -> None:
+    count = 3000
+    candidates = shards(count)
+    served = plan_tier("m", "hourly", candidates[: int(count * served_already)], None).pointer
+
+    def plan() -> Plan:
+        return plan_tier("m", "hourly", candidates, served)
+
+    # Comparing all with all takes 9 million.
+    assert comparisons_of(plan) < 12 * count * math.log2(count)
+
+
 def candidate(shard: str, begin: int, end: int) -> Candidate:
     return Candidate(shard, f"key-{shard}", (OffsetRange(0, begin, end),))
 
@@ -110,6 +195,22 @@ def test_of_two_that_overlap_the_served_one_stays_else_the_one_that_begins_first
     planned = plan_tier("m", "hourly", both, current)
     assert planned.pointer == current
     assert planned.overlapping == {"early": "late"}
+
+
+def test_of_several_in_the_way_the_first_in_the_log_is_named() -> None:
+    late, early, long = candidate("late", 6, 9), candidate("early", 1, 3), candidate("long", 0, 9)
+    current = Pointer("m", "hourly", (pointed(early), pointed(late)))
+    assert plan_tier("m", "hourly", [late, long, early], current).overlapping == {"long": "early"}
+
+
+def test_a_shard_whose_own_ranges_overlap_or_are_empty_claims_each_offset_once() -> None:
+    odd = Candidate(
+        "odd", "key-odd", (OffsetRange(0, 0, 10), OffsetRange(0, 2, 4), OffsetRange(0, 12, 12))
+    )
+    others = [candidate("within", 5, 7), candidate("behind", 10, 15)]
+    plan = plan_tier("m", "hourly", [odd, *others], None)
+    assert plan.pointer.shards == (pointed(others[1]), pointed(odd))
+    assert plan.overlapping == {"within": "odd"}
 
 
 def test_shards_that_touch_do_not_overlap() -> None:

@@ -16,7 +16,8 @@ from services.index_server.tier import (
     TierFollower,
 )
 from shashin.errors import ObjectStoreUnavailable
-from shashin.repository.pointer import PointedShard, Pointer
+from shashin.objectstore.protocol import ObjectInfo, Version
+from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.health import Health
 from shashin.serving.served_shards import ServedShards, search_shards
@@ -59,11 +60,18 @@ class Store(WatchedStore):
         self.problems: list[str] = []
         """What kept the process from being alive while it downloaded."""
 
-    async def read(self, key: str) -> tuple[bytes, int]:
+    async def stat(self, key: str) -> ObjectInfo:
+        self._require_it()
+        return await super().stat(key)
+
+    async def read(self, key: str) -> tuple[bytes, Version]:
+        self._require_it()
+        return await super().read(key)
+
+    def _require_it(self) -> None:
         if self.away:
             self.refused += 1
             raise ObjectStoreUnavailable("the store is away")
-        return await super().read(key)
 
     async def download(self, key: str, path: Path) -> None:
         self._clock.now += self.download_seconds
@@ -101,11 +109,9 @@ class Tier:
         return await commit(self.repository, shard, self.folder / "scratch", **changes)
 
     async def point_to(self, *shards: StoredShard) -> None:
-        _, generation = await self.repository.read_pointer(MODEL, HOURLY)
+        _, version = await self.repository.read_pointer(MODEL, HOURLY)
         named = tuple(PointedShard(s.manifest.shard_id, s.manifest_key) for s in shards)
-        await self.repository.move_pointer(
-            Pointer(MODEL, HOURLY, named), if_generation_match=generation
-        )
+        await self.repository.move_pointer(Pointer(MODEL, HOURLY, named), over=version)
 
     async def damage(self, shard: StoredShard, name: str = ROWS_FILE) -> bytes:
         """Overwrite a file of a shard; returns what it was."""
@@ -121,11 +127,17 @@ class Tier:
 
     async def some_turns(self) -> None:
         """Wait until the follower has come round a few times more."""
-        turns = len(self.store.reads)
-        await until(lambda: len(self.store.reads) > turns + 5, "the follower comes round")
+        turns = self.looks_at_the_pointer()
+        await until(lambda: self.looks_at_the_pointer() > turns + 5, "the follower comes round")
+
+    def looks_at_the_pointer(self) -> int:
+        key = pointer_key(MODEL, HOURLY)
+        return self.store.stats.count(key) + self.store.reads.count(key)
 
     async def tried(self, shard: StoredShard, times: int) -> None:
         await until(lambda: self.tries(shard) == times, f"it is tried {times} times")
+        # The next try is scheduled only after this one has failed.
+        await self.some_turns()
 
     def ids(self) -> list[str]:
         return [shard.shard_id for shard in self.served.snapshot().shards]
@@ -166,6 +178,19 @@ async def test_what_the_pointer_names_is_served_and_ready_means_that_it_is(tier:
         await tier.serves(first, second, unnamed)
         assert tier.finds("listing-10")
     assert tier.tries(first) == 1, "what is served already is not fetched again"
+
+
+async def test_an_unchanged_pointer_is_not_read_again_and_a_changed_one_is(tier: Tier) -> None:
+    first, second = await tier.sealed(0, 5), await tier.sealed(5, 9)
+    await tier.point_to(first)
+    tier.store.reads.clear()
+    async with tier.followed():
+        await tier.serves(first)
+        await tier.some_turns()
+        pointer_reads = tier.store.reads.count(pointer_key(MODEL, HOURLY))
+        await tier.point_to(first, second)
+        await tier.serves(first, second)
+    assert pointer_reads <= 1
 
 
 async def test_rows_that_were_hidden_before_are_hidden_in_a_shard_that_joins(tier: Tier) -> None:
@@ -259,7 +284,7 @@ async def test_a_pointer_whose_key_leads_to_another_shard_is_not_believed(tier: 
     first, second = await tier.sealed(0, 5), await tier.sealed(5, 9)
     wrong = PointedShard(second.manifest.shard_id, first.manifest_key)
     pointer = Pointer(MODEL, HOURLY, (wrong,))
-    await tier.repository.move_pointer(pointer, if_generation_match=0)
+    await tier.repository.move_pointer(pointer, over=None)
     async with tier.followed():
         await until(lambda: not tier.health.readiness_problems(), "the pointer was acted on")
         assert tier.ids() == []

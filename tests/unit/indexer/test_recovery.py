@@ -66,7 +66,7 @@ class Indexer:
 
     async def point_to(self, *shards: StoredShard) -> None:
         named = tuple(PointedShard(s.manifest.shard_id, s.manifest_key) for s in shards)
-        await self.repository.move_pointer(Pointer(MODEL, HOURLY, named), if_generation_match=0)
+        await self.repository.move_pointer(Pointer(MODEL, HOURLY, named), over=None)
 
     def ranges(self) -> list[str]:
         """Return the ranges that are served, but for open ones that are still empty."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from itertools import pairwise
 
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from shashin.offsets.coverage import Coverage, Position, coverage
 from shashin.offsets.ranges import OffsetRange, merge_ranges
+from tests.support.counted_offsets import Counted, comparisons_of
 
 PARTITIONS = st.integers(0, 2)
 OFFSETS = st.integers(0, 14)
@@ -54,6 +57,15 @@ def test_missing_is_every_offset_from_horizon_to_live_that_no_range_holds(
     assert list(found.missing) == merge_ranges(found.missing), "the fewest ranges, sorted"
     assert found.unknown_partitions == tuple(sorted(expected - positions.keys()))
     assert found.complete == (needed <= offsets_of(held) and expected <= positions.keys())
+
+
+def test_coverage_takes_n_log_n_comparisons_however_many_partitions_there_are() -> None:
+    count = partitions = 1500
+    held = [OffsetRange(Counted(p), Counted(10), Counted(20)) for p in range(partitions)]
+    random.Random(4).shuffle(held)
+    positions = {p: Position(Counted(0), Counted(30)) for p in range(partitions)}
+    # Going through all ranges for each partition takes 2 million.
+    assert comparisons_of(lambda: coverage(held, positions)) < 12 * count * math.log2(count)
 
 
 def test_a_partition_whose_position_nobody_knows_makes_an_answer_incomplete() -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import hashlib
+import random
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +20,8 @@ from shashin.errors import (
     RepositoryError,
     UnknownFormat,
 )
-from shashin.repository.pointer import PointedShard, Pointer
+from shashin.objectstore.protocol import OnlyIf, Version
+from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.file_entry import file_entry
 from shashin.shards.format.manifest import MANIFEST_FILE
@@ -131,9 +137,137 @@ async def test_files_that_are_there_already_are_kept(
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
     key = f"{manifest_key(manifest).rpartition('/')[0]}/{INDEX_FILE}"
-    generation = await store.upload(key, tmp_path / "shard" / INDEX_FILE)
+    version = await store.upload(key, tmp_path / "shard" / INDEX_FILE)
     assert await repository.commit_shard(manifest, tmp_path / "shard") is True
-    assert (await store.read(key))[1] == generation
+    assert (await store.stat(key)).version == version
+
+
+class Large:
+    """A shard with a file of 12 MiB, as large as an index gets for what a test can tell."""
+
+    def __init__(self, folder: Path) -> None:
+        manifest = write(open_shard(listings(0, 5)), folder)
+        self.folder = folder
+        self.path = folder / INDEX_FILE
+        self.content = random.Random(7).randbytes(12 * 1024 * 1024)
+        self.path.write_bytes(self.content)
+        rows = [entry for entry in manifest.files if entry.name != INDEX_FILE]
+        self.manifest = replace(manifest, files=(file_entry(self.path), *rows))
+        self.key = f"{manifest_key(manifest).rpartition('/')[0]}/{INDEX_FILE}"
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Large:
+    return Large(tmp_path / "large")
+
+
+async def test_a_large_file_that_is_there_already_is_compared_piece_by_piece(
+    store: WatchedStore, repository: ModelRepository, large: Large
+) -> None:
+    version = await store.write(large.key, large.content)
+    assert await repository.commit_shard(large.manifest, large.folder) is True
+    assert store.reads == store.downloads == []
+    assert store.streams == [large.key]
+    assert (await store.stat(large.key)).version == version
+
+
+async def test_the_event_loop_turns_while_a_large_file_is_hashed(
+    store: WatchedStore,
+    repository: ModelRepository,
+    large: Large,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await store.write(large.key, large.content)
+    loop, real, turns = asyncio.get_running_loop(), hashlib.sha256, []
+
+    class AwaitsATurnOfTheLoop:
+        """Hashes only after the loop has turned, which it cannot while it is hashing itself."""
+
+        def __init__(self, data: bytes = b"") -> None:
+            self._digest = real()
+            self.update(data)
+
+        def update(self, data: bytes) -> None:
+            turned = threading.Event()
+            loop.call_soon_threadsafe(turned.set)
+            if data:
+                turns.append(turned.wait(5))
+            self._digest.update(data)
+
+        def hexdigest(self) -> str:
+            return self._digest.hexdigest()
+
+    monkeypatch.setattr(hashlib, "sha256", AwaitsATurnOfTheLoop)
+    await repository.commit_shard(large.manifest, large.folder)
+    await repository.fetch(
+        StoredShard(large.manifest, manifest_key(large.manifest)), large.folder.parent / "cache"
+    )
+    assert len(turns) >= 2
+    assert all(turns)
+
+
+async def test_a_file_of_another_size_is_written_over_without_a_look_at_its_bytes(
+    store: WatchedStore, repository: ModelRepository, large: Large
+) -> None:
+    await store.write(large.key, large.content[:-1])
+    assert await repository.commit_shard(large.manifest, large.folder) is True
+    assert store.reads == store.streams == []
+    assert (await store.stat(large.key)).size == len(large.content)
+
+
+async def test_a_file_of_the_same_size_that_differs_is_written_over(
+    store: WatchedStore, repository: ModelRepository, large: Large
+) -> None:
+    await store.write(large.key, flipped(large.content))
+    assert await repository.commit_shard(large.manifest, large.folder) is True
+    assert store.streams == [large.key]
+    assert (await store.read(large.key))[0] == large.content
+
+
+async def test_whether_a_manifest_is_there_is_asked_without_a_listing(
+    store: WatchedStore, repository: ModelRepository, large: Large
+) -> None:
+    await store.write(large.key, flipped(large.content))
+    await repository.commit_shard(large.manifest, large.folder)
+    await repository.commit_shard(large.manifest, large.folder)
+    assert store.lists == []
+
+
+class ChangesWhileStreamed(WatchedStore):
+    """Has something happen in the midst of the first stream, which ends it as on a remote store."""
+
+    happening: Callable[[], Awaitable[object]] | None = None
+
+    async def stream(self, key: str) -> AsyncGenerator[bytes]:
+        happening, self.happening = self.happening, None
+        async with aclosing(super().stream(key)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+                if happening is not None:
+                    await happening()
+                    raise PreconditionFailed(f"object {key} was overwritten while it was read")
+
+
+@pytest.mark.parametrize("theirs", ["garbage", "the same", "nothing"])
+async def test_a_file_that_changes_while_it_is_compared_is_compared_again(
+    tmp_path: Path, large: Large, theirs: str
+) -> None:
+    store = ChangesWhileStreamed(tmp_path / "store")
+    await store.write(large.key, flipped(large.content))
+
+    async def change() -> None:
+        if theirs == "nothing":
+            await store.delete(large.key)
+        else:
+            changed = large.content if theirs == "the same" else large.content[::-1]
+            await store.write(large.key, changed)
+
+    store.happening = change
+    assert await ModelRepository(store).commit_shard(large.manifest, large.folder) is True
+    assert (await store.read(large.key))[0] == large.content
+    uploads = store.writes.count(large.key)
+    # Ours are the refused one and one over garbage; the test's own are the first and the change.
+    assert uploads == {"garbage": 4, "the same": 3, "nothing": 3}[theirs]
 
 
 class InTheMidst(WatchedStore):
@@ -143,11 +277,11 @@ class InTheMidst(WatchedStore):
         super().__init__(root)
         self.happening: Callable[[], Awaitable[object]] | None = None
 
-    async def upload(self, key: str, path: Path, *, if_generation_match: int | None = None) -> int:
+    async def upload(self, key: str, path: Path, *, only_if: OnlyIf | None = None) -> Version:
         happening, self.happening = self.happening, None
         if happening is not None:
             await happening()
-        return await super().upload(key, path, if_generation_match=if_generation_match)
+        return await super().upload(key, path, only_if=only_if)
 
 
 async def test_two_replicas_that_commit_at_once_agree_on_one_commit(tmp_path: Path) -> None:
@@ -349,18 +483,50 @@ def pointer(*shards: str) -> Pointer:
 async def test_a_pointer_is_moved_only_over_the_one_that_was_read(
     repository: ModelRepository,
 ) -> None:
-    assert await repository.read_pointer(MODEL, HOURLY) == (None, 0)
-    first = await repository.move_pointer(pointer("a"), if_generation_match=0)
+    assert await repository.read_pointer(MODEL, HOURLY) == (None, None)
+    first = await repository.move_pointer(pointer("a"), over=None)
     assert await repository.read_pointer(MODEL, HOURLY) == (pointer("a"), first)
-    for stale in (0, first - 1):
+    anothers = await repository.move_pointer(Pointer("another-model", HOURLY, ()), over=None)
+    for stale in (None, anothers):
         with pytest.raises(PreconditionFailed):
-            await repository.move_pointer(pointer("b"), if_generation_match=stale)
-    second = await repository.move_pointer(pointer("a", "b"), if_generation_match=first)
+            await repository.move_pointer(pointer("b"), over=stale)
+    second = await repository.move_pointer(pointer("a", "b"), over=first)
     assert second != first
     with pytest.raises(PreconditionFailed):
-        await repository.move_pointer(pointer("c"), if_generation_match=first)
+        await repository.move_pointer(pointer("c"), over=first)
     assert await repository.read_pointer(MODEL, HOURLY) == (pointer("a", "b"), second)
-    assert await repository.read_pointer(MODEL, "daily") == (None, 0)
+    assert await repository.read_pointer(MODEL, "daily") == (None, None)
+
+
+async def test_an_unchanged_pointer_is_read_once_however_often_it_is_polled(
+    store: WatchedStore, repository: ModelRepository
+) -> None:
+    key = pointer_key(MODEL, HOURLY)
+    writer = ModelRepository(store)
+    assert await repository.read_pointer(MODEL, HOURLY) == (None, None)
+    version = None
+    for number in range(3):
+        version = await writer.move_pointer(pointer(f"shard-{number}"), over=version)
+        store.reads.clear()
+        for _ in range(20):
+            expected = (pointer(f"shard-{number}"), version)
+            assert await repository.read_pointer(MODEL, HOURLY) == expected
+        assert store.reads == [key], "a change is seen at the next poll, and read once"
+    await store.delete(key)
+    assert await repository.read_pointer(MODEL, HOURLY) == (None, None)
+
+
+async def test_a_pointer_that_turns_into_garbage_is_refused_at_every_poll_until_it_is_fixed(
+    store: WatchedStore, repository: ModelRepository
+) -> None:
+    first = await repository.move_pointer(pointer("a"), over=None)
+    assert await repository.read_pointer(MODEL, HOURLY) == (pointer("a"), first)
+    garbage = await store.write(pointer_key(MODEL, HOURLY), b"garbage")
+    for _ in range(2):
+        with pytest.raises(CorruptShard):
+            await repository.read_pointer(MODEL, HOURLY)
+    second = await repository.move_pointer(pointer("a", "b"), over=garbage)
+    assert await repository.read_pointer(MODEL, HOURLY) == (pointer("a", "b"), second)
 
 
 async def test_a_pointer_that_is_garbage_is_refused_by_key(
