@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a command runs."""
+"""Options that several commands share, with their defaults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_STATE = Path(".shashin")
+from shashin.local.system import DEFAULT_STATE
+
+__all__ = ["DEFAULT_STATE", "JsonOption", "KafkaOption", "RouterOption", "StateOption"]
 
 StateOption = Annotated[
     Path,

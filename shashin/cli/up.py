@@ -12,10 +12,13 @@ from shashin.client.coverage_text import coverage_line
 from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
 from shashin.local.processes import ProcessRow
+from shashin.local.restart import Restart
 from shashin.local.system import DEFAULT_MODEL, System, UpOptions
 from shashin.terminal.console import Stages, command, megabytes, say, say_json, say_table
 from shashin.terminal.run import run
 from shashin.v1 import search_pb2
+
+_STOPPING = "stopping every process"
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +85,12 @@ def up(
 
 def down(state: StateOption = DEFAULT_STATE) -> None:
     """Stop every process; listings, shards and Kafka's log stay in the state folder."""
-    stopped = run(System(state).stop())
+    system = System(state)
+    with Stages() as stages:
+        if system.processes():
+            stages.set(_STOPPING)
+        stopped = run(system.stop())
+        stages.finish(_STOPPING)
     say("everything is stopped" if stopped else "nothing was running")
 
 
@@ -139,6 +147,13 @@ def _print_status(
         ],
     )
     say(f"memory together: {megabytes(sum(process.rss_bytes for process in processes))}")
+    for process in processes:
+        if (last := process.last_restart) is not None:
+            say(
+                f"{process.name} was last restarted at {last.time:%Y-%m-%d %H:%M:%S} UTC because "
+                f"{last.reason}",
+                style="yellow",
+            )
     if searched is not None:
         say_table(
             ["tier", "endpoint", ">shards", ">rows", ">hidden rows"],
@@ -161,7 +176,14 @@ def _process_document(process: ProcessRow) -> dict[str, Any]:
         "detail": process.detail,
         "pid": process.pid,
         "restarts": process.restarts,
+        "last_restart": _restart_document(process.last_restart),
         "rss_bytes": process.rss_bytes,
         "peak_rss_bytes": process.peak_rss_bytes,
         "addresses": process.addresses,
     }
+
+
+def _restart_document(last: Restart | None) -> dict[str, str] | None:
+    if last is None:
+        return None
+    return {"reason": last.reason, "at": last.time.isoformat(timespec="seconds")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ from typing import Any
 
 from shashin.errors import ProcessFailed, UserError
 from shashin.local.leftovers import end_leftovers
-from shashin.local.log_file import last_lines, quoted
+from shashin.local.liveness import STARTUP_SECONDS
+from shashin.local.log_file import last_lines, quoted, size_of
 from shashin.local.processes import (
     SUPERVISOR,
     Plan,
@@ -25,11 +27,16 @@ from shashin.local.processes import (
     start_order,
     supervisor_identity,
 )
+from shashin.local.service_code import child_environment, services_folder
 from shashin.local.state_file import write_json
 from shashin.local.supervisor import ALREADY_RUNNING
 
 _POLL_SECONDS = 0.1
 _NEVER_READY = {"failed", "crash-looping"}
+
+READY_SECONDS = STARTUP_SECONDS + 60.0
+"""Longest wait for everything to be ready: longer than the supervisor lets one process start, so
+that a start that is too slow is reported with the supervisor's reason."""
 
 OnRows = Callable[[Sequence[ProcessRow]], None]
 """Called with every process as it stands, again and again until all are ready."""
@@ -68,7 +75,7 @@ async def up(
     embedded_kafka: bool = False,
     asked: Mapping[str, Any] | None = None,
     on_rows: OnRows | None = None,
-    ready_seconds: float = 180.0,
+    ready_seconds: float = READY_SECONDS,
 ) -> bool:
     """Start a detached supervisor and wait until every process is ready.
 
@@ -87,9 +94,10 @@ async def up(
         return False
     start_order(specs)
     write_json(plan_path(state), Plan(tuple(specs), embedded_kafka, dict(asked or {})).document())
+    log_before = size_of(log_path(state, SUPERVISOR))
     process = _launch(state)
     try:
-        await _until_ready(state, on_rows, ready_seconds, process)
+        await _until_ready(state, on_rows, ready_seconds, process, log_before)
     except BaseException:
         await asyncio.shield(down(state))
         process.wait()
@@ -118,13 +126,15 @@ _KEPT: list[subprocess.Popen[bytes]] = []
 def _launch(state: Path) -> subprocess.Popen[bytes]:
     log = log_path(state, SUPERVISOR)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    # The supervisor itself bounds its log; this is for what it cannot say there, such as a crash.
+    with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "shashin.local.supervisor", "--state", str(state)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd=Path(__file__).parents[2],
+            env=child_environment(os.environ),
+            cwd=services_folder(),
             start_new_session=True,
         )
 
@@ -134,6 +144,7 @@ async def _until_ready(
     on_rows: OnRows | None,
     ready_seconds: float,
     process: subprocess.Popen[bytes] | None,
+    log_before: int = 0,
 ) -> None:
     deadline = time.monotonic() + ready_seconds
     rows: list[ProcessRow] = []
@@ -144,17 +155,22 @@ async def _until_ready(
                 on_rows(rows)
             for row in rows:
                 if row.status in _NEVER_READY:
-                    raise ProcessFailed(f"{row.name} {row.detail}")
+                    raise ProcessFailed(f"{row.name}: {row.detail}")
             if rows and all(row.well for row in rows):
                 return
-        _require_supervisor(state, process)
+        _require_supervisor(state, process, log_before)
         if time.monotonic() > deadline:
-            late = [f"{row.name} ({row.status}: {row.detail})" for row in rows if not row.well]
+            late = [f"{row.name} ({_how_far(row)})" for row in rows if not row.well]
             raise ProcessFailed(
                 f"not ready after {ready_seconds:.0f} s: {', '.join(late) or SUPERVISOR}; "
                 f"their logs are in {state / 'logs'}"
             )
         await asyncio.sleep(_POLL_SECONDS)
+
+
+def _how_far(row: ProcessRow) -> str:
+    restarted = f"; restarted because {row.last_restart.reason}" if row.last_restart else ""
+    return f"{row.status}: {row.detail}{restarted}"
 
 
 def _writes_the_table(process: subprocess.Popen[bytes], state: Path) -> bool:
@@ -165,11 +181,14 @@ def _writes_the_table(process: subprocess.Popen[bytes], state: Path) -> bool:
     return identity.pid == process.pid or process.poll() == ALREADY_RUNNING
 
 
-def _require_supervisor(state: Path, process: subprocess.Popen[bytes] | None) -> None:
+def _require_supervisor(
+    state: Path, process: subprocess.Popen[bytes] | None, log_before: int
+) -> None:
     if process is None:
         if supervisor_runs(state):
             return
     elif process.poll() in {None, ALREADY_RUNNING}:
         return
     log = log_path(state, SUPERVISOR)
-    raise ProcessFailed(f"the supervisor died; the last lines of {log}:{quoted(last_lines(log))}")
+    lines = last_lines(log, since=log_before)
+    raise ProcessFailed(f"the supervisor died; the last lines of {log}:{quoted(lines)}")

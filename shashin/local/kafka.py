@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from shashin.local.jars import ensure_jars
 from shashin.local.kafka_config import java_options, log4j_properties, server_properties
 from shashin.local.log_file import last_lines, quoted, size_of
 from shashin.local.ports import HOST, free_port, is_free, preferred_or_free, require_free
+from shashin.local.progress import SILENT, Progress
 from shashin.local.state_file import read_json, write_json
 
 DEFAULT_PORT = 9092
@@ -31,10 +32,8 @@ _POLL_SECONDS = 0.1
 _STOP_SECONDS = 30.0
 _FORMAT_SECONDS = 120.0
 _PORT_SECONDS = 5.0
+_STARTING, _FORMATTING = "starting kafka", "formatting kafka's storage"
 _JAVA_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
-
-Progress = Callable[[str, float, float | None], None]
-"""Called with a stage's name, how much of it is done, and of how much where that is known."""
 
 
 class EmbeddedKafka:
@@ -92,7 +91,7 @@ class EmbeddedKafka:
         """Say whether its process runs (it may not answer yet)."""
         return self.pid is not None
 
-    async def start(self, progress: Progress | None = None) -> bool:
+    async def start(self, progress: Progress = SILENT) -> bool:
         """Start it and wait until consumer groups work; returns False when it ran already.
 
         Raises:
@@ -101,30 +100,34 @@ class EmbeddedKafka:
             JarMismatch: when a downloaded jar is not the pinned one.
             ProcessFailed: when it dies or does not answer; with the last lines of its log.
         """
-        tell = progress or (lambda _stage, _done, _total: None)
         _require_usable(self.folder)
+        progress.set(_STARTING)
         async with self._locked():
             if self.is_running():
                 self._require_same_port()
-                await self._wait_until_ready(tell, log_before=size_of(self.log))
+                await self._wait_until_ready(log_before=size_of(self.log))
+                progress.finish(_STARTING)
                 return False
             port = await self._choose_port()
             jars = await asyncio.to_thread(
                 ensure_jars,
                 cache=self._cache,
-                progress=lambda done, total: tell("fetching kafka (MB)", done / 1e6, total / 1e6),
+                progress=lambda done, total: progress.set(
+                    "fetching kafka (MB)", done / 1e6, total / 1e6
+                ),
             )
             class_path = os.pathsep.join(map(str, jars))
-            await self._format(class_path, tell)
+            await self._format(class_path, progress)
             log_before = size_of(self.log)
             process = self._launch(class_path, port)
             try:
-                await self._wait_until_ready(tell, log_before, process)
+                await self._wait_until_ready(log_before, process)
             except BaseException:
                 process.kill()
                 process.wait()
                 raise
             _KEPT.append(process)
+            progress.finish(_STARTING)
             return True
 
     async def stop(self) -> bool:
@@ -181,11 +184,11 @@ class EmbeddedKafka:
         )
         return self._wanted_port
 
-    async def _format(self, class_path: str, tell: Progress) -> None:
+    async def _format(self, class_path: str, progress: Progress) -> None:
         """Make the storage when there is none; a format that was interrupted leaves none."""
         if (self._data / "meta.properties").exists():
             return
-        tell("formatting kafka's storage", 0, 1)
+        progress.set(_FORMATTING)
         fresh = self.folder / "formatting"
         shutil.rmtree(fresh, ignore_errors=True)
         config = self._write_config(fresh, DEFAULT_PORT, DEFAULT_PORT + 1)
@@ -210,7 +213,7 @@ class EmbeddedKafka:
             raise ProcessFailed(f"kafka's storage in {fresh} cannot be made:{quoted(lines)}")
         shutil.rmtree(self._data, ignore_errors=True)
         fresh.replace(self._data)
-        tell("formatting kafka's storage", 1, 1)
+        progress.finish(_FORMATTING)
 
     def _write_config(self, data: Path, port: int, controller_port: int) -> Path:
         from shashin.kafka.topics import MAX_RECORD_BYTES
@@ -260,12 +263,8 @@ class EmbeddedKafka:
         return process
 
     async def _wait_until_ready(
-        self,
-        tell: Progress,
-        log_before: int,
-        process: subprocess.Popen[bytes] | None = None,
+        self, log_before: int, process: subprocess.Popen[bytes] | None = None
     ) -> None:
-        tell("starting kafka", 0, 1)
         started = time.monotonic()
         cluster_id = _cluster_id_of(self._data)
         while not await _answers(self.bootstrap, cluster_id):
@@ -277,7 +276,6 @@ class EmbeddedKafka:
             if waited > self._ready_seconds:
                 raise self._failed(f"does not answer after {waited:.0f} s", log_before)
             await asyncio.sleep(_POLL_SECONDS)
-        tell("starting kafka", 1, 1)
 
     def _failed(self, what: str, log_before: int) -> ProcessFailed:
         lines = [

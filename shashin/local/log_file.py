@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,7 +12,7 @@ _TAIL_BYTES = 16 * 1024
 
 
 class BoundedLog:
-    """A file that is renamed to ``<name>.1`` when it is full, so that two files are the most."""
+    """A file that is renamed to ``<name>.1`` once it is full, so that two files are the most."""
 
     def __init__(self, path: Path, *, max_bytes: int = 8 * 1024 * 1024) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -19,15 +20,22 @@ class BoundedLog:
         self._max_bytes = max_bytes
         self._file = path.open("ab", buffering=0)
         self._size = os.fstat(self._file.fileno()).st_size
+        self._line_ended = _ends_with_a_line(path)
 
     def write(self, data: bytes) -> None:
         """Append; a full disk loses the lines, and never stops the process that wrote them."""
         with suppress(OSError):
             if self._size and self._size + len(data) > self._max_bytes:
-                self._begin_anew()
+                self._rotate()
             self._size += self._file.write(data) or 0
+            self._line_ended = data.endswith(b"\n") if data else self._line_ended
 
-    def _begin_anew(self) -> None:
+    def write_line(self, line: str) -> None:
+        """Append one line; it begins a new one if the process was killed in the middle of its own."""
+        begin = "" if self._line_ended else "\n"
+        self.write(f"{begin}{line}\n".encode("utf-8", errors="replace"))
+
+    def _rotate(self) -> None:
         with suppress(FileNotFoundError):  # somebody deleted it, or the last try got no further
             self.path.replace(self.path.with_name(self.path.name + ".1"))
         fresh = self.path.open("ab", buffering=0)
@@ -37,6 +45,29 @@ class BoundedLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class LogStream(io.TextIOBase):
+    """A bounded log as a text stream: for what this process itself would write to stderr."""
+
+    def __init__(self, log: BoundedLog) -> None:
+        self._log = log
+
+    def write(self, text: str) -> int:
+        """Append; returns the number of characters."""
+        self._log.write(text.encode("utf-8", errors="replace"))
+        return len(text)
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) == b"\n"
+    except OSError:
+        pass
+    return True
 
 
 def size_of(path: Path) -> int:

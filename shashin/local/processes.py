@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from shashin.errors import UserError
 from shashin.local.identity import Memory, ProcessIdentity, memory_of
+from shashin.local.liveness import STALLED_SECONDS, STARTUP_SECONDS
+from shashin.local.restart import Restart
 from shashin.local.state_file import read_json, write_json
 
 PLAN_FORMAT = 1
@@ -49,7 +51,11 @@ class ProcessSpec:
     ready_url: str | None = None
     """Answers 200 when the process is ready; without one, it is ready once it runs."""
     live_url: str | None = None
-    """Answers 200 while the process makes progress; it is restarted when it long does not."""
+    """Answers 200 while the process makes progress; it is restarted if it long does not."""
+    startup_seconds: float = STARTUP_SECONDS
+    """Longest time from its start to the first 200 of ``live_url``."""
+    stalled_seconds: float = STALLED_SECONDS
+    """Longest time without a 200 of ``live_url`` after that."""
     depends_on: tuple[str, ...] = ()
     """Processes that have to be ready before this one is started for the first time."""
     addresses: dict[str, str] = field(default_factory=dict)
@@ -139,6 +145,8 @@ class ProcessRow:
     create_time: float | None = None
     """Seconds since the epoch."""
     restarts: int = 0
+    last_restart: Restart | None = None
+    """Why and when it was last started again; None if it never was, or if nobody recorded it."""
     rss_bytes: int = 0
     peak_rss_bytes: int = 0
     """Greatest resident size that it, or the process before a restart, ever had."""
@@ -148,6 +156,11 @@ class ProcessRow:
     def well(self) -> bool:
         """Whether it does its work."""
         return self.status == "ready"
+
+
+def is_service(row: ProcessRow) -> bool:
+    """Say whether a process is one of Shashin's services."""
+    return row.name not in {SUPERVISOR, KAFKA}
 
 
 def plan_path(state_folder: Path) -> Path:
@@ -260,6 +273,7 @@ def _row(entry: Mapping[str, Any]) -> ProcessRow:
         pid=identity.pid if identity is not None and running else None,
         create_time=identity.create_time if identity is not None and running else None,
         restarts=int(entry.get("restarts", 0)),
+        last_restart=Restart.from_document(entry.get("last_restart")),
         rss_bytes=memory.rss if memory else 0,
         peak_rss_bytes=max(memory.peak if memory else 0, int(entry.get("peak_rss_bytes", 0))),
         addresses=dict(entry.get("addresses", {})),
@@ -283,6 +297,7 @@ def _kafka_row(state_folder: Path, document: Any) -> ProcessRow | None:
         {
             "name": KAFKA,
             "restarts": watched.get("restarts", 0),
+            "last_restart": watched.get("last_restart"),
             "status": watched.get("status", "ready") if supervised else "ready",
             "detail": watched.get("detail", ""),
             "peak_rss_bytes": watched.get("peak_rss_bytes", 0),

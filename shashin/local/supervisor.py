@@ -13,8 +13,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import closing, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from shashin.errors import ShashinError, UserError
 from shashin.local.child import Child
 from shashin.local.identity import ProcessIdentity, memory_of
 from shashin.local.leftovers import end_leftovers
-from shashin.local.log_file import BoundedLog, last_lines, quoted
+from shashin.local.liveness import Liveness, reason_to_restart
+from shashin.local.log_file import BoundedLog, LogStream, last_lines, quoted
 from shashin.local.probe import probe
 from shashin.local.processes import (
     KAFKA,
@@ -37,18 +38,41 @@ from shashin.local.processes import (
     start_order,
     write_discovery,
 )
-from shashin.local.restart import RestartHistory
+from shashin.local.restart import Restart, RestartHistory, how_it_ended
+from shashin.local.service_code import child_environment, services_folder
 from shashin.local.state_file import write_json
+from shashin.runtime.logging import configure_logging, get_logger
 
 ALREADY_RUNNING = 3
 """Exit code when another supervisor holds the state folder."""
 
-STALLED_SECONDS = 30.0
-"""How long a process may fail its liveness probe before it is restarted."""
-
 _PROBE_SECONDS = 0.1
 _READY_PROBE_SECONDS = 1.0
 _TABLE_SECONDS = 5.0
+_SLOW_SECONDS = 30.0
+"""How often the log says of a process that it is still not ready after its start."""
+
+_LOG = get_logger(__name__)
+
+
+def _log_format(environment: Mapping[str, str]) -> str:
+    """Return the format of the log of a process with this environment: json or console."""
+    return environment.get("SHASHIN_LOG_FORMAT", "json")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a process came to its end."""
+
+    exit_code: int
+    """Negative for a signal."""
+    stopped_because: str | None
+    """Why the supervisor stopped it; None if it ended by itself."""
+
+    @property
+    def reason(self) -> str:
+        """Why it has to be started again, as a clause."""
+        return self.stopped_because or how_it_ended(self.exit_code)
 
 
 @dataclass
@@ -60,6 +84,7 @@ class Watched:
     status: Status = "waiting"
     detail: str = ""
     restarts: int = 0
+    last_restart: Restart | None = None
     peak_rss: int = 0
     child: Child | None = None
     ready_since: float | None = None
@@ -74,6 +99,7 @@ class Watched:
             "detail": self.detail,
             **(identity.document() if identity is not None else {}),
             "restarts": self.restarts,
+            "last_restart": self.last_restart.document() if self.last_restart else None,
             "addresses": self.spec.addresses,
             "rss_bytes": memory_of(self.child.pid).rss if self.child is not None else 0,
             "peak_rss_bytes": self.peak_rss,
@@ -92,13 +118,19 @@ class Supervisor:
         ]
         self._by_name = {watched.spec.name: watched for watched in self._watched}
         self._kafka = RestartHistory()
-        self._kafka_entry: dict[str, Any] = {"status": "ready", "detail": "", "restarts": 0}
+        self._kafka_entry: dict[str, Any] = {
+            "status": "ready",
+            "detail": "",
+            "restarts": 0,
+            "last_restart": None,
+        }
         self._identity = ProcessIdentity.of(os.getpid())
         self._listed: list[str] | None = None
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Run until ``stopping`` is set, then end the processes, the last started first."""
+        _LOG.info("started", pid=os.getpid(), processes=list(self._by_name))
         self._publish()
         tasks = [asyncio.ensure_future(self._keep(watched)) for watched in self._watched]
         tasks.append(asyncio.ensure_future(self._keep_table()))
@@ -113,31 +145,37 @@ class Supervisor:
             for task in [stop, *tasks]:
                 task.cancel()
             await asyncio.gather(stop, *tasks, return_exceptions=True)
+            _LOG.info("stopping")
             await self._end_all()
+            _LOG.info("stopped")
 
     async def _keep(self, watched: Watched) -> None:
         """Keep one process running."""
         await self._until_dependencies_are_ready(watched)
+        because: str | None = None
         while True:
             try:
-                watched.child = self._start(watched)
+                watched.child = self._start(watched, because)
             except OSError as error:
                 self._set(watched, "failed", f"cannot be started: {error}")
                 break
-            died = await self._until_it_ends(watched, watched.child)
+            ending = await self._until_it_ends(watched, watched.child)
             watched.child.close()
             ready_for = time.monotonic() - watched.ready_since if watched.ready_since else 0.0
             watched.child, watched.ready_since = None, None
-            if watched.history.is_hopeless(died):
-                self._set(watched, "failed", self._obituary(watched, died))
+            if ending.stopped_because is None and watched.history.is_hopeless(ending.exit_code):
+                self._set(watched, "failed", self._obituary(watched, ending.reason))
                 break
+            because = ending.reason
             pause = watched.history.died(ready_for=ready_for)
-            watched.restarts += 1
             looping = watched.history.crash_looping
             self._set(
                 watched,
                 "crash-looping" if looping else "restarting",
-                self._obituary(watched, died),
+                self._obituary(watched, because),
+            )
+            _LOG.warning(
+                "ended", process=watched.spec.name, reason=because, restart_in_s=round(pause, 1)
             )
             await asyncio.sleep(pause)
         await asyncio.Event().wait()  # the others go on
@@ -148,39 +186,66 @@ class Supervisor:
                 self._set(watched, "waiting", f"for {name}")
                 await asyncio.sleep(_PROBE_SECONDS)
 
-    def _start(self, watched: Watched) -> Child:
+    def _start(self, watched: Watched, because: str | None) -> Child:
+        """Start a process, again if there is a reason ``because`` of which it has to be."""
         spec = watched.spec
-        child = Child(
-            spec.argv,
-            env={**os.environ, **spec.env},
-            log=watched.log,
-            cwd=Path(__file__).parents[2],
-        )
+        environment = child_environment({**os.environ, **spec.env})
+        child = Child(spec.argv, env=environment, log=watched.log, cwd=services_folder())
         watched.child = child
+        if because is None:
+            _LOG.info("started", process=spec.name, pid=child.pid)
+        else:
+            watched.restarts += 1
+            watched.last_restart = Restart(because, time.time())
+            # Its output is read after this, so the line comes before it.
+            watched.log.write_line(watched.last_restart.line(_log_format(environment)))
+            _LOG.warning(
+                "restarted",
+                process=spec.name,
+                pid=child.pid,
+                restarts=watched.restarts,
+                reason=because,
+            )
         self._set(watched, "starting", "")
         return child
 
-    async def _until_it_ends(self, watched: Watched, child: Child) -> int:
-        """Watch a process until it ends; returns its exit code."""
+    async def _until_it_ends(self, watched: Watched, child: Child) -> Ending:
+        """Watch a process until it ends, by itself or because it was not live."""
         spec = watched.spec
-        alive_at = time.monotonic()
+        liveness = Liveness(child.started)
+        stopped_because: str | None = None
         next_look = 0.0
+        slow_at = child.started + _SLOW_SECONDS
         while (code := child.exit_code()) is None:
             now = time.monotonic()
             if now >= next_look:
                 problem = await probe(spec.ready_url, child.pid) if spec.ready_url else None
                 self._note_readiness(watched, problem)
-                if spec.live_url is None or await probe(spec.live_url, child.pid) is None:
-                    alive_at = time.monotonic()
-                elif watched.ready_since is None:
-                    alive_at = max(alive_at, child.started)
-                if time.monotonic() - alive_at > STALLED_SECONDS:
-                    self._set(watched, "unready", "made no progress: is restarted")
+                if problem is not None and watched.ready_since is None and now > slow_at:
+                    slow_at = now + _SLOW_SECONDS
+                    _LOG.warning(
+                        "still starting",
+                        process=spec.name,
+                        for_s=round(now - child.started),
+                        reason=problem,
+                    )
+                silence = await probe(spec.live_url, child.pid) if spec.live_url else None
+                now = time.monotonic()
+                liveness = liveness.answered(now) if silence is None else liveness.failed()
+                reason = reason_to_restart(
+                    liveness,
+                    now,
+                    startup_seconds=spec.startup_seconds,
+                    stalled_seconds=spec.stalled_seconds,
+                )
+                if reason is not None:
+                    stopped_because = f"{reason} ({silence})"
+                    self._set(watched, "unready", f"{stopped_because}: is restarted")
                     await child.end(spec.stop_seconds)
                 settled = watched.status == "ready"
                 next_look = now + (_READY_PROBE_SECONDS if settled else _PROBE_SECONDS)
             await asyncio.sleep(_PROBE_SECONDS)
-        return code
+        return Ending(code, stopped_because)
 
     def _note_readiness(self, watched: Watched, problem: str | None) -> None:
         if problem is None:
@@ -194,15 +259,29 @@ class Supervisor:
         else:
             self._set(watched, "starting", problem)
 
-    def _obituary(self, watched: Watched, code: int) -> str:
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    def _obituary(self, watched: Watched, reason: str) -> str:
         path = log_path(self._state, watched.spec.name)
-        return f"{how}; the last lines of {path}:{quoted(last_lines(path))}"
+        return f"{reason}; the last lines of {path}:{quoted(last_lines(path))}"
 
     def _set(self, watched: Watched, status: Status, detail: str) -> None:
         if (watched.status, watched.detail) != (status, detail):
+            if watched.status != status:
+                self._log_change(watched, status, detail)
             watched.status, watched.detail = status, detail
             self._publish()
+
+    def _log_change(self, watched: Watched, status: Status, detail: str) -> None:
+        """Log what no other line says."""
+        name = watched.spec.name
+        if status == "ready" and watched.status == "unready":
+            _LOG.info("ready again", process=name)
+        elif status == "ready" and watched.child is not None:
+            after = time.monotonic() - watched.child.started
+            _LOG.info("ready", process=name, after_s=round(after, 1))
+        elif status == "unready" and not self.stopping.is_set():
+            _LOG.warning("not ready", process=name, reason=detail)
+        elif status == "failed":
+            _LOG.error("failed", process=name, reason=detail)
 
     def _publish(self) -> None:
         """Write what runs and what is ready; a full disk must not end the supervisor."""
@@ -246,12 +325,27 @@ class Supervisor:
             pause = self._kafka.died(ready_for=time.monotonic() - seen)
             looping = self._kafka.crash_looping
             entry["status"] = "crash-looping" if looping else "restarting"
-            entry["detail"] = entry["detail"] or "died"
-            entry["restarts"] += 1
+            entry["detail"] = entry["detail"] or "its process died"
+            reason = str(entry["detail"]).partition("; the last lines of")[0]
+            _LOG.warning("ended", process=KAFKA, reason=reason, restart_in_s=round(pause, 1))
             self._publish()
             await asyncio.sleep(pause)
+            restart = Restart(reason, time.time())
+            entry["restarts"] += 1
+            entry["last_restart"] = restart.document()
+            with suppress(OSError), closing(BoundedLog(kafka.log)) as log:
+                log.write_line(restart.line("console"))
+            _LOG.warning(
+                "restarted", process=KAFKA, restarts=entry["restarts"], reason=restart.reason
+            )
+            self._publish()
             entry["detail"] = await self._start_kafka(kafka.port)
             seen = time.monotonic()
+            if entry["detail"]:
+                _LOG.error("failed", process=KAFKA, reason=entry["detail"])
+            else:
+                entry["status"] = "ready"
+                _LOG.info("ready", process=KAFKA, after_s=round(time.time() - restart.at, 1))
             self._publish()
 
     async def _start_kafka(self, port: int) -> str:
@@ -263,7 +357,8 @@ class Supervisor:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
+            env=child_environment(os.environ),
+            cwd=services_folder(),
         )
         _, errors = await process.communicate()
         return errors.decode("utf-8", errors="replace").strip()
@@ -292,6 +387,14 @@ def only_one(state_folder: Path) -> Iterator[bool]:
             yield True
 
 
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Write the supervisor's log lines, and whatever else goes to stderr, to a bounded file."""
+    with closing(BoundedLog(path)) as log, redirect_stderr(LogStream(log)):
+        configure_logging(SUPERVISOR, level="info", log_format=_log_format(os.environ))
+        yield
+
+
 async def supervise(state_folder: Path) -> int:
     """Run the plan of a state folder until SIGTERM; returns the exit code.
 
@@ -304,12 +407,14 @@ async def supervise(state_folder: Path) -> int:
         plan = read_plan(state_folder)
         if plan is None:
             raise UserError(f"there is no plan in {state_folder}: nothing is known to run")
-        await end_leftovers(state_folder)
-        supervisor = Supervisor(state_folder, plan)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, supervisor.stopping.set)
-        await supervisor.run()
+        with logging_to(log_path(state_folder, SUPERVISOR)):
+            if ended := await end_leftovers(state_folder):
+                _LOG.warning("ended what an earlier supervisor left running", processes=ended)
+            supervisor = Supervisor(state_folder, plan)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, supervisor.stopping.set)
+            await supervisor.run()
     return 0
 
 

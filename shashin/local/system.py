@@ -6,18 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from shashin.cli.options import DEFAULT_STATE
 from shashin.errors import UserError
 from shashin.local import control
 from shashin.local.kafka import DEFAULT_PORT, EmbeddedKafka
 from shashin.local.plan import EMBEDDER, ROUTER, Wanted, plan_processes
 from shashin.local.ports import choosing_ports, free_port, is_free
-from shashin.local.processes import KAFKA, ProcessRow, process_table, read_plan
+from shashin.local.processes import ProcessRow, is_service, process_table, read_plan
+from shashin.local.progress import SILENT, Progress
 from shashin.model.loading import ModelDescription, describe_model
 from shashin.objectstore.open import open_object_store
-from shashin.terminal.console import Stages
+
+DEFAULT_STATE = Path(".shashin")
+"""State folder of a checkout, relative to where a command runs."""
 
 DEFAULT_MODEL = "demo-v1"
+
+_WAITING = "waiting for another system on this machine to start"
+_LOADING = "loading the model"
+_TOPICS = "creating topics"
+_SERVICES = "services ready"
+_NAMED_AT_MOST = 3
+"""Unready processes that a line of progress names: at first it is all of them."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,7 @@ class System:
         """Return every process as it stands; empty when nothing runs."""
         return process_table(self.folder)
 
-    async def start(self, options: UpOptions, stages: Stages) -> bool:
+    async def start(self, options: UpOptions, progress: Progress = SILENT) -> bool:
         """Start what does not run yet and wait until all is ready; returns False if all ran.
 
         Raises:
@@ -123,10 +132,11 @@ class System:
         if Path(options.model).is_file():  # noqa: ASYNC240 - once, at the start
             # The embedder runs in another folder.
             options = replace(options, model=str(Path(options.model).absolute()))  # noqa: ASYNC240
-        async with choosing_ports(lambda: stages.set("waiting for another system to start", 0)):
-            return await self._start(options, describe_model(options.model), stages)
+        async with choosing_ports(lambda: progress.set(_WAITING)):
+            progress.finish(_WAITING)
+            return await self._start(options, _described(options.model, progress), progress)
 
-    async def _start(self, options: UpOptions, model: ModelDescription, stages: Stages) -> bool:
+    async def _start(self, options: UpOptions, model: ModelDescription, progress: Progress) -> bool:
         from shashin.kafka.topics import ensure_topics
 
         asked = {**asdict(options), "model_id": model.model_id}
@@ -135,10 +145,12 @@ class System:
         kafka_started = False
         kafka = options.kafka
         if kafka is None:
-            kafka_started = await self._start_embedded(stages)
+            kafka_started = await self._kafka().start(progress)
             kafka = self._kafka().bootstrap
         try:
+            progress.set(_TOPICS)
             await ensure_topics(kafka, partitions=options.partitions)
+            progress.finish(_TOPICS)
             wanted = Wanted(
                 kafka=kafka,
                 repository=options.repository or self._own_repository,
@@ -148,12 +160,14 @@ class System:
                 bucket_seconds=options.bucket_seconds,
                 grace_seconds=options.grace_seconds,
             )
+            specs = plan_processes(self.folder, wanted, choose_port=_Ports(nice=self._nice_ports))
+            progress.set(_SERVICES, 0, len(specs))
             return await control.up(
                 self.folder,
-                plan_processes(self.folder, wanted, choose_port=_Ports(nice=self._nice_ports)),
+                specs,
                 embedded_kafka=options.kafka is None,
                 asked=asked,
-                on_rows=lambda rows: _show_rows(rows, stages),
+                on_rows=lambda rows: _report(rows, progress),
             )
         except BaseException:
             if kafka_started:
@@ -168,9 +182,9 @@ class System:
     def _kafka(self) -> EmbeddedKafka:
         return EmbeddedKafka(self.folder, default_port=DEFAULT_PORT if self._nice_ports else None)
 
-    async def start_kafka(self, stages: Stages) -> str:
+    async def start_kafka(self, progress: Progress) -> str:
         """Start the embedded Kafka alone; returns its address."""
-        await self._start_embedded(stages)
+        await self._kafka().start(progress)
         return self._kafka().bootstrap
 
     async def stop_kafka(self) -> bool:
@@ -184,9 +198,6 @@ class System:
                 f"the services of {self.folder} run and need kafka: `shashin down` stops everything"
             )
         return await self._kafka().stop()
-
-    async def _start_embedded(self, stages: Stages) -> bool:
-        return await self._kafka().start(stages.set)
 
 
 class _Ports:
@@ -204,7 +215,32 @@ class _Ports:
         return port
 
 
-def _show_rows(rows: Sequence[ProcessRow], stages: Stages) -> None:
-    services = [row for row in rows if row.name != KAFKA]
-    ready = sum(row.well for row in services)
-    stages.set("processes ready", ready, len(services) or None)
+def _described(model: str, progress: Progress) -> ModelDescription:
+    """Describe a model; all but the default one have to be loaded for that."""
+    if model == DEFAULT_MODEL:
+        return describe_model(model)
+    progress.set(_LOADING)
+    described = describe_model(model)
+    progress.finish(_LOADING)
+    return described
+
+
+def _report(rows: Sequence[ProcessRow], progress: Progress) -> None:
+    services = [row for row in rows if is_service(row)]
+    if services:
+        ready = sum(row.well for row in services)
+        progress.set(_SERVICES, ready, len(services), note=waiting_for(services))
+
+
+def waiting_for(services: Sequence[ProcessRow]) -> str:
+    """Return which services are not ready yet, in a few words; empty if that is too many."""
+    unready = [row for row in services if not row.well]
+    if not 0 < len(unready) <= _NAMED_AT_MOST:
+        return ""
+    return "waiting for " + ", ".join(map(_named, unready))
+
+
+def _named(row: ProcessRow) -> str:
+    if row.last_restart is None:
+        return row.name
+    return f"{row.name}, restarted because {row.last_restart.reason}"

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from shashin_catalogue import EVALUATION_NUMBERS
 
 from shashin.model.embedder import PhotoEmbedder
 from shashin.model.rendered_photos import Photos, Progress, rendered_photos
+from shashin.rendering import require_rendering
 
 CATALOGUE_SEED = 2026
 _SIDE = 224
@@ -69,7 +69,14 @@ def evaluate(
     progress: Callable[[str, int, int], None],
     config: EvaluationConfig | None = None,
 ) -> Evaluation:
-    """Search unseen photos among photos of products that no training saw."""
+    """Search unseen photos among photos of products that no training saw.
+
+    Raises:
+        UserError: if nothing here can render photos.
+    """
+    require_rendering()
+    from shashin_catalogue import EVALUATION_NUMBERS
+
     config = config or EvaluationConfig()
     photos = rendered_photos(
         work / f"evaluation-{config.products}-{config.photos}-{_SIDE}.npy",

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from shashin_catalogue import product, render_photo
 
 from shashin.model.embedder import square
 
@@ -71,6 +70,8 @@ def _ignore_interrupts() -> None:
 
 
 def _render(seed: int, numbers: Sequence[int], photos_each: int, side: int) -> Photos:
+    from shashin_catalogue import product, render_photo
+
     photos = np.empty((len(numbers), photos_each, side, side, 3), np.uint8)
     for row, number in enumerate(numbers):
         shown = product(seed, number)

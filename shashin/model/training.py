@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from shashin_catalogue import TRAINING_NUMBERS
 from torch import Tensor
 from torch.nn import functional
 
 from shashin.model.checkpoint import Checkpoint
 from shashin.model.network import PhotoNetwork, normalised
 from shashin.model.rendered_photos import Photos, rendered_photos
+from shashin.rendering import require_rendering
 
 CATALOGUE_SEED = 2026
 
@@ -63,7 +63,14 @@ OnProgress = Callable[[TrainingProgress], None]
 
 
 def train(config: TrainingConfig, work: Path, on_progress: OnProgress) -> Checkpoint:
-    """Train a network from nothing; rendered photos are kept in ``work`` for the next run."""
+    """Train a network from nothing; rendered photos are kept in ``work`` for the next run.
+
+    Raises:
+        UserError: if nothing here can render photos.
+    """
+    require_rendering()
+    from shashin_catalogue import TRAINING_NUMBERS
+
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
     photos = rendered_photos(

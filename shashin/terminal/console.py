@@ -8,27 +8,32 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _LOG_WIDTH = 118
 """Columns of a table where no terminal says how wide it is."""
 
 _QUIET_SECONDS = 2.0
-"""Longest silence of work under way, where lines stand for bars."""
+"""Longest silence of work under way, if lines stand for bars."""
+
+_BAR_WIDTH = 30
 
 
 def _console(*, stderr: bool) -> Console:
@@ -98,6 +103,31 @@ def _escaped(cell: object) -> str:
     return str(cell).replace("[", r"\[")
 
 
+@dataclass(frozen=True)
+class Stage:
+    """How far a stage of work is."""
+
+    done: float | None = None
+    """None for a stage that is not counted: it is under way or over."""
+    total: float | None = None
+    note: str = ""
+    """What it waits for."""
+    finished: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it is left to do."""
+        return self.finished or (self.done is not None and self.done == self.total)
+
+    def line(self, name: str) -> str:
+        """Return how far it is, in one line."""
+        if self.done is None:
+            far = ": done" if self.finished else ""
+        else:
+            far = f" {self.done:,.0f}" + ("" if self.total is None else f"/{self.total:,.0f}")
+        return f"{name}{far}" + (f" ({self.note})" if self.note else "")
+
+
 class Stages:
     """The stages of work under way, each with how much of it is done.
 
@@ -106,22 +136,23 @@ class Stages:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._done: dict[str, tuple[float, float | None]] = {}
+        self._stages: dict[str, Stage] = {}
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._finished = threading.Event()
         self._lines: threading.Thread | None = None
-        self._told: dict[str, tuple[float, float | None]] = {}
+        self._told: dict[str, Stage] = {}
 
     def __enter__(self) -> Stages:
         console = _console(stderr=True)
-        if console.is_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:
             self._bars = Progress(
                 SpinnerColumn(finished_text="[green]✓"),
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=40),
-                MofNCompleteColumn(),
+                TextColumn("{task.description}", markup=False),
+                _CountedBar(bar_width=_BAR_WIDTH),
+                _CountedShare(),
                 TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=console,
             )
             self._bars.start()
@@ -143,49 +174,79 @@ class Stages:
             self._lines.join()
             self._print_line(only_news=True)
 
-    def set(self, stage: str, done: float, total: float | None = None) -> None:
-        """Say how much of a stage is done; the first call adds the stage."""
-        if total is None and stage in self._done:
-            total = self._done[stage][1]
-        self._done[stage] = (done, total)
+    def set(
+        self, stage: str, done: float | None = None, total: float | None = None, *, note: str = ""
+    ) -> None:
+        """Say how much of a stage is done; the first call adds the stage.
+
+        A stage that nothing is counted of is under way until ``finish``.
+        """
+        if total is None and stage in self._stages:
+            total = self._stages[stage].total
+        self._show(stage, Stage(done, total, note))
+
+    def finish(self, stage: str) -> None:
+        """Say that a stage is over; nothing if it never began."""
+        if stage in self._stages:
+            self._show(stage, replace(self._stages[stage], note="", finished=True))
+
+    def _show(self, name: str, stage: Stage) -> None:
+        self._stages[name] = stage
         if self._bars is None:
             return
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._tasks[stage], completed=done, total=total)
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=None, note="", counted=False)
+        counted = stage.done is not None
+        self._bars.update(
+            self._tasks[name],
+            # A task is ticked off once it is completed.
+            completed=stage.done if counted else float(stage.finished),
+            total=stage.total if counted or not stage.finished else 1.0,
+            note=stage.note,
+            counted=counted,
+        )
 
     def _print_lines(self) -> None:
         while not self._finished.wait(_QUIET_SECONDS):
             self._print_line(only_news=False)
 
     def _print_line(self, *, only_news: bool) -> None:
-        now = dict(self._done)
+        now = dict(self._stages)
         line = stages_line(now, self._told, only_news=only_news)
         if line:
             tell(f"{time.monotonic() - self._started:5.0f} s  {line}")
         self._told = now
 
 
-def stages_line(
-    done: Mapping[str, tuple[float, float | None]],
-    told: Mapping[str, tuple[float, float | None]],
-    *,
-    only_news: bool = False,
-) -> str:
-    """Return in one line where those stages stand that moved since they were ``told``.
+class _CountedBar(BarColumn):
+    """A bar, for a stage that is counted."""
 
-    When none moved, those that are not finished, or else the last one: somebody waits, and should
-    see that work goes on. With ``only_news`` nothing.
+    def render(self, task: Task) -> RenderableType:  # type: ignore[override]
+        return super().render(task) if task.fields["counted"] else Text("")
+
+
+class _CountedShare(MofNCompleteColumn):
+    """How many of how many, for a stage that is counted."""
+
+    def render(self, task: Task) -> Text:
+        if not task.fields["counted"]:
+            return Text("")
+        return super().render(task) if task.total is not None else Text(f"{task.completed:,.0f}")
+
+
+def stages_line(
+    stages: Mapping[str, Stage], told: Mapping[str, Stage], *, only_news: bool = False
+) -> str:
+    """Return in one line how far those stages are that moved since they were ``told``.
+
+    If none moved, those that are not over, or else the last one: somebody waits, and should see
+    that work goes on. With ``only_news`` nothing.
     """
-    shown = {stage: at for stage, at in done.items() if told.get(stage) != at}
+    shown = {name: stage for name, stage in stages.items() if told.get(name) != stage}
     if not shown and not only_news:
-        unfinished = {stage: (now, total) for stage, (now, total) in done.items() if now != total}
-        shown = unfinished or dict(list(done.items())[-1:])
-    parts = []
-    for stage, (now, total) in shown.items():
-        of = "" if total is None else f"/{total:,.0f}"
-        parts.append(f"{stage} {now:,.0f}{of}")
-    return "   ".join(parts)
+        unfinished = {name: stage for name, stage in stages.items() if not stage.over}
+        shown = unfinished or dict(list(stages.items())[-1:])
+    return "   ".join(stage.line(name) for name, stage in shown.items())
 
 
 def megabytes(size: float) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shashin.client.listing_events import ListingAttributes
 from shashin.client.listing_sources import SourceListing, keep_photos, read_source
+from shashin.rendering import require_rendering
 
 _LISTINGS_AT_ONCE = 10
 """Listings that one task of a rendering process makes."""
@@ -50,7 +51,11 @@ async def render_listings(
     """Render the first ``count`` products of the catalogue in parallel processes.
 
     ``progress`` is told how many photos there are so far.
+
+    Raises:
+        UserError: if nothing here can render photos.
     """
+    require_rendering()
     numbers = list(range(count))
     chunks = [numbers[i : i + _LISTINGS_AT_ONCE] for i in range(0, count, _LISTINGS_AT_ONCE)]
     loop = asyncio.get_running_loop()

@@ -517,7 +517,7 @@ async def test_every_service_that_is_asked_to_end_drains_and_exits_with_0(
         assert events.index("drained") < events.index("started")
         assert "cancelled work that did not drain" not in events
     # The supervisor says it for a moment only, until it starts the service again.
-    assert {detail for _, detail in said} <= {"ended with exit code 0"}
+    assert {detail for _, detail in said} <= {"it ended with exit code 0"}
     await system.until_versions({"while-draining": 1})
     await system.until_balanced()
 

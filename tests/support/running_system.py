@@ -39,7 +39,6 @@ from shashin.local.processes import (
     supervisor_identity,
 )
 from shashin.local.system import System, UpOptions
-from shashin.terminal.console import Stages
 from shashin.tiers import HOURLY
 from shashin.v1 import events_pb2, search_pb2
 from shashin.workload.balance import Balance
@@ -89,7 +88,7 @@ class RunningSystem:
     async def _start(self, options: UpOptions) -> None:
         # While a test has killed this Kafka, no other system of this machine may take its port.
         await EmbeddedKafka(self.system.folder, port=_secluded_port()).start()
-        await self.system.start(options, Stages())
+        await self.system.start(options)
 
     async def stop(self) -> None:
         """Stop every process."""

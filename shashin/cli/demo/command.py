@@ -16,6 +16,7 @@ from shashin.cli.demo.run import DemoOptions, DemoRun
 from shashin.cli.options import DEFAULT_STATE, StateOption
 from shashin.errors import UserError
 from shashin.local.system import System
+from shashin.rendering import require_rendering
 from shashin.terminal.console import command, complain, near, say, tell
 from shashin.terminal.run import run
 from shashin.workload.listings import own_listings
@@ -62,6 +63,8 @@ def demo(
     """
     if sold + updated > 1:
         raise UserError(f"--sold {sold} and --updated {updated} are more than all listings")
+    if photos is None:
+        require_rendering(instead=", or show your own photos with --photos")
     options = DemoOptions(listings, rate, bucket_seconds, sold, updated, queries, bad, seed)
     started = time.monotonic()
     system = System(state / FOLDER)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shashin.cli.demo.report import Figures, figures_document, percentile, print_figures
 from shashin.cli.demo.run import Patience, demo_problems
-from shashin.terminal.console import seconds, stages_line
+from shashin.terminal.console import seconds
 from shashin.v1 import search_pb2
 from shashin.workload.progress import Standing
 from shashin.workload.searches import Searches
@@ -130,20 +130,6 @@ def test_the_figures_print_with_their_units(capsys: pytest.CaptureFixture[str]) 
     for part in ("p50 210 ms, p99 1.50 s", "0 of 100 sold", "380.0 MB  together", "a = b"):
         assert part in printed
     assert "problem: something" in printed
-
-
-def test_a_line_says_what_moved_where_there_is_no_terminal() -> None:
-    before = {"rendered": (9, 9.0), "published": (1200, 2000.0), "searchable": (3.0, None)}
-    assert stages_line(before, {}) == "rendered 9/9   published 1,200/2,000   searchable 3"
-    after = {**before, "published": (1300, 2000.0)}
-    assert stages_line(after, before) == "published 1,300/2,000"
-
-
-def test_a_line_says_what_is_waited_for_when_nothing_moves() -> None:
-    standing = {"rendered": (9, 9.0), "published": (1300, 2000.0)}
-    assert stages_line(standing, standing) == "published 1,300/2,000"
-    assert stages_line({"rendered": (9, 9.0)}, {"rendered": (9, 9.0)}) == "rendered 9/9"
-    assert not stages_line(standing, standing, only_news=True)
 
 
 def test_no_time_is_a_dash() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shashin.local.log_file import BoundedLog, last_lines, quoted, size_of
+from shashin.local.log_file import BoundedLog, LogStream, last_lines, quoted, size_of
 
 CHUNKS = st.lists(st.binary(max_size=120), max_size=30)
 
@@ -74,6 +74,36 @@ def test_lines_that_cannot_be_written_are_lost_and_later_ones_are_not(
     log.write(b"c" * 60)
     assert path.read_bytes() == b"c" * 60
     assert earlier(path).read_bytes().startswith(b"a" * 60)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", b"a line\n"),
+        (b"whole\n", b"whole\na line\n"),
+        (b"cut in the mid", b"cut in the mid\na line\n"),
+    ],
+)
+def test_a_line_begins_a_new_one_whatever_stands_before_it(
+    path: Path, before: bytes, after: bytes
+) -> None:
+    with closing(BoundedLog(path)) as log:
+        log.write(before)
+        log.write_line("a line")
+    assert path.read_bytes() == after
+    path.write_bytes(before)
+    with closing(BoundedLog(path)) as again:
+        again.write_line("a line")
+    assert path.read_bytes() == after, "an earlier process left it so"
+
+
+def test_what_is_written_to_the_stream_of_a_log_is_bounded_as_well(path: Path) -> None:
+    with closing(BoundedLog(path, max_bytes=100)) as log:
+        for number in range(50):
+            print(f"line {number} with an odd \udcff", file=LogStream(log))
+    assert {file.name for file in path.parent.iterdir()} == {"router.log", "router.log.1"}
+    assert all(file.stat().st_size <= 100 for file in path.parent.iterdir())
+    assert last_lines(path, 1) == ["line 49 with an odd ?"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device is always full here")

@@ -30,6 +30,7 @@ from shashin.local.processes import (
     start_order,
     supervisor_identity,
 )
+from shashin.local.restart import Restart
 from shashin.local.state_file import write_json
 
 TEXT = st.text(max_size=6)
@@ -41,6 +42,8 @@ SPECS = st.builds(
     env=WORDS,
     ready_url=st.none() | TEXT,
     live_url=st.none() | TEXT,
+    startup_seconds=st.floats(0, 1000),
+    stalled_seconds=st.floats(0, 100),
     depends_on=st.lists(TEXT, max_size=2).map(tuple),
     addresses=WORDS,
     endpoints=st.lists(st.builds(EndpointSpec, TEXT, TEXT, st.none() | TEXT), max_size=2).map(
@@ -62,6 +65,13 @@ PLANS = st.builds(
 @given(PLANS)
 def test_a_plan_is_read_as_it_was_written(plan: Plan) -> None:
     assert Plan.from_document(json.loads(json.dumps(plan.document()))) == plan
+
+
+def test_a_plan_of_an_earlier_version_is_read_with_the_usual_bounds() -> None:
+    document = Plan((ProcessSpec("router", ("a",)),)).document()
+    for entry in document["processes"]:
+        del entry["startup_seconds"], entry["stalled_seconds"]
+    assert Plan.from_document(document) == Plan((ProcessSpec("router", ("a",)),))
 
 
 def test_a_state_folder_without_a_plan_has_none(tmp_path: Path) -> None:
@@ -299,7 +309,39 @@ def test_kafka_that_is_gone_is_shown_while_its_supervisor_starts_it_again(
 ) -> None:
     write_json(tmp_path / "kafka" / "process.json", {**gone.document(), "port": 9092})
     assert process_table(tmp_path) == []
-    kafka = {"status": "restarting", "detail": "died", "restarts": 3}
+    last = Restart("its process died", 1e9)
+    kafka = {
+        "status": "restarting",
+        "detail": "died",
+        "restarts": 3,
+        "last_restart": last.document(),
+    }
     write_table(tmp_path, this_process(), kafka=kafka)
     row = table(tmp_path)["kafka"]
     assert (row.status, row.detail, row.restarts) == ("restarting", "died", 3)
+    assert row.last_restart == last
+
+
+def test_why_a_process_was_restarted_is_known_after_it_is_ready_again(
+    tmp_path: Path, alive: ProcessIdentity
+) -> None:
+    last = Restart("it was killed by signal 9", 1e9)
+    write_table(
+        tmp_path,
+        this_process(),
+        entry("router", "ready", alive, restarts=1, last_restart=last.document()),
+        entry("indexer", "ready", alive, last_restart=None),
+    )
+    rows = table(tmp_path)
+    assert rows["router"].well
+    assert rows["router"].last_restart == last
+    assert rows["indexer"].last_restart is None
+
+
+@pytest.mark.parametrize("recorded", [{}, {"last_restart": {"at": 7}}, {"last_restart": "gone"}])
+def test_a_table_that_does_not_say_why_a_process_was_restarted_is_shown_without_it(
+    tmp_path: Path, alive: ProcessIdentity, recorded: dict[str, Any]
+) -> None:
+    write_table(tmp_path, this_process(), entry("router", "ready", alive, restarts=1, **recorded))
+    router = table(tmp_path)["router"]
+    assert (router.well, router.restarts, router.last_restart) == (True, 1, None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,9 @@ from shashin.local.restart import (
     HEALTHY_SECONDS,
     LONGEST_PAUSE_SECONDS,
     WRONG_SETTINGS,
+    Restart,
     RestartHistory,
+    how_it_ended,
 )
 
 SHORT = st.floats(0, HEALTHY_SECONDS, exclude_max=True)
@@ -75,3 +79,37 @@ def test_wrong_settings_are_hopeless_only_for_what_never_ran_with_them() -> None
     assert deaths.is_hopeless(WRONG_SETTINGS)
     deaths.ever_ready = True
     assert not deaths.is_hopeless(WRONG_SETTINGS), "it ran so: something else is wrong now"
+
+
+# --- what is recorded of a restart --------------------------------------------------------------
+
+RESTART = Restart("it was killed by signal 9", 1_750_000_000.25)
+
+
+@given(st.text(), st.floats(0, 4e9))
+def test_a_restart_is_read_as_it_was_written(reason: str, at: float) -> None:
+    restart = Restart(reason, at)
+    assert Restart.from_document(json.loads(json.dumps(restart.document()))) == restart
+
+
+@pytest.mark.parametrize("document", [None, {}, [], "killed", 7, {"reason": "x"}, {"at": 1}])
+def test_what_names_no_restart_is_none(document: Any) -> None:
+    assert Restart.from_document(document) is None
+
+
+def test_an_end_is_named_by_its_signal_or_exit_code() -> None:
+    assert how_it_ended(-9) == "it was killed by signal 9"
+    assert how_it_ended(1) == "it ended with exit code 1"
+    assert how_it_ended(0) == "it ended with exit code 0"
+
+
+def test_the_line_in_a_process_log_has_the_format_of_that_log() -> None:
+    assert json.loads(RESTART.line("json")) == {
+        "event": "supervisor: restarted because it was killed by signal 9",
+        "service": "supervisor",
+        "level": "warning",
+        "timestamp": "2025-06-15T15:06:40.250000Z",
+    }
+    line = RESTART.line("console")
+    assert line.startswith("2025-06-15T15:06:40.250000Z ")
+    assert line.endswith(" supervisor: restarted because it was killed by signal 9")
