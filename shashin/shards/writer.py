@@ -41,7 +41,7 @@ class Origin:
     """Unix seconds."""
     bucket_seconds: int
     sources: tuple[OffsetRange, ...]
-    """Ranges of the log, sorted."""
+    """Ranges of the log, in any order."""
     reason: str
     """Why it ends where it does."""
 
@@ -87,8 +87,8 @@ class ShardWriter:
     def finish(self, folder: Path, origin: Origin) -> Manifest:
         """Write the shard into ``folder``, emptied first, and read it back; returns its manifest.
 
-        Nothing may be added after it. The manifest is written last, once everything that it says
-        was found to be so in the files.
+        Nothing may be added after it. The manifest is written last, once the files could be opened
+        as it describes them and hold as many rows and vectors as were added.
 
         Raises:
             OSError: when a file cannot be written.
@@ -126,7 +126,7 @@ class ShardWriter:
             rows=len(self.rows),
             listings=self.rows.listings,
             files=tuple(file_entry(folder / name) for name in names),
-            source_ranges=origin.sources,
+            source_ranges=tuple(sorted(origin.sources)),
             cut_reason=origin.reason,
             recall_at_10=recall,
             created_at=time.time(),
