@@ -100,8 +100,9 @@ def copy_code(service: str, folder: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     for source, target in wheel["force-include"].items():
-        (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / source, folder / target)
+        if (ROOT / source).is_file():  # a folder is code of others
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / source, folder / target)
     if service != CONTROLLER:
         package = folder / "services" / service
         shutil.copytree(ROOT / "services" / service, package, ignore=pycache)
