@@ -6,7 +6,7 @@ RUN := .venv/bin/
 # Tests use their own processes a worker; more workers than cores only make them wait.
 WORKERS ?= 2
 
-.PHONY: help install demo test test-unit check format proto docs lock chaos bench clean
+.PHONY: help install demo test test-unit check format proto docs lock locks-test chaos bench clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ docs: install ## write docs/settings.md anew from the settings classes
 
 lock: install ## resolve pyproject.toml into locks/ (ARGS=--upgrade for newer versions)
 	$(RUN)python locks/lock.py $(ARGS)
+
+locks-test: install ## start each service with nothing but its own lock, two minutes (ARGS="router ...")
+	@$(RUN)python -m locks.test $(ARGS)
 
 chaos: install ## kill every service at every boundary, at most 15 minutes (ARGS=--quick: 4)
 	@$(RUN)python -m tests.chaos $(ARGS)

@@ -41,6 +41,7 @@ its own environment. For itself it reads:
 | `SHASHIN_STATE` | `--state` | Folder that holds everything; `.shashin`. |
 | `SHASHIN_ROUTER` | `--router` | Router to ask instead of the one in the state folder. |
 | `SHASHIN_KAFKA` | `--kafka` | Kafka to use instead of the embedded one. |
+| `SHASHIN_REPOSITORY` | `--repository` | Model repository to use instead of the one in the state folder. |
 | `SHASHIN_CACHE` | | Folder for Kafka's jars; the user's cache unless set. |
 
 A model of your own has a name (`shashin model train --model-id`) that all services have to agree on:

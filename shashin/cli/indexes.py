@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shashin.cli.options import DEFAULT_STATE, JsonOption, StateOption
+from shashin.cli.options import DEFAULT_STATE, JsonOption, RepositoryOption, StateOption
 from shashin.errors import ShashinError, UserError
 from shashin.local.system import System
 from shashin.repository.contents import Contents, arrangement_problems, read_contents
@@ -24,15 +24,6 @@ from shashin.terminal.console import Stages, megabytes, say, say_json, say_table
 from shashin.terminal.run import run
 
 app = typer.Typer(no_args_is_help=True, help="The shards in the model repository.")
-
-RepositoryOption = Annotated[
-    str | None,
-    typer.Option(
-        envvar="SHASHIN_REPOSITORY",
-        metavar="URI",
-        help="Another model repository than the one in the state folder: file:///FOLDER.",
-    ),
-]
 
 
 @app.command(epilog="Example:  shashin indexes ls --json")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shashin.cli.options import JsonOption
+from shashin.cli.options import JsonOption, QueriesOption, WorkOption
 from shashin.terminal.console import Stages, command, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Train and evaluate embedding models.")
 
 _WORK = Path(".shashin/model")
-
-WorkOption = Annotated[
-    Path,
-    typer.Option(
-        "--work", help="Folder that keeps rendered photos for the next run.", file_okay=False
-    ),
-]
 
 
 @app.command(epilog="Example:  shashin model train --output my-model.pt --epochs 4")
@@ -81,7 +74,7 @@ def evaluate(
     model: Annotated[
         str, typer.Argument(help="demo-v1, torchvision:NAME, or a checkpoint.")
     ] = "demo-v1",
-    queries: Annotated[int, typer.Option(help="Unseen photos to search with.", min=1)] = 1000,
+    queries: QueriesOption = 1000,
     products: Annotated[
         int, typer.Option(help="Products to search among, with 3 photos each.", min=2)
     ] = 3334,

@@ -40,3 +40,36 @@ KafkaOption = Annotated[
         help="Use this Kafka instead of the embedded one.",
     ),
 ]
+RepositoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--repository",
+        envvar="SHASHIN_REPOSITORY",
+        metavar="URI",
+        help="Use this model repository instead of the one in the state folder: file:///FOLDER or "
+        "gs://BUCKET/FOLDER.",
+    ),
+]
+BucketSecondsOption = Annotated[
+    int,
+    typer.Option(
+        "--bucket-seconds", help="Length of a bucket: how often shards are sealed.", min=1
+    ),
+]
+NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return once Kafka has the events.")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="Only the newest N that match.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+WorkOption = Annotated[
+    Path,
+    typer.Option(
+        "--work", help="Folder that keeps rendered photos for the next run.", file_okay=False
+    ),
+]
+QueriesOption = Annotated[
+    int, typer.Option("--queries", help="Unseen photos to search with.", min=1)
+]

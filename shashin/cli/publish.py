@@ -12,7 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
-from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, RouterOption, StateOption
+from shashin.cli.options import (
+    DEFAULT_STATE,
+    JsonOption,
+    KafkaOption,
+    NoWaitOption,
+    RouterOption,
+    StateOption,
+)
 from shashin.client.listing_events import (
     LISTED,
     REMOVED,
@@ -36,8 +43,6 @@ _SEND_AT_ONCE = 100
 _POLL_SECONDS = 0.2
 _STALL_SECONDS = 60.0
 """How long nothing may become searchable before the wait is given up."""
-
-NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return once Kafka has the events.")]
 
 
 @dataclass

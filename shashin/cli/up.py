@@ -7,7 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from shashin.cli.coverage import status_document
-from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, StateOption
+from shashin.cli.options import (
+    DEFAULT_STATE,
+    BucketSecondsOption,
+    JsonOption,
+    KafkaOption,
+    RepositoryOption,
+    StateOption,
+)
 from shashin.client.coverage_text import coverage_line
 from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
@@ -31,17 +38,8 @@ def register(app: typer.Typer) -> None:
 def up(
     *,
     kafka: KafkaOption = None,
-    repository: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URI",
-            help="Keep shards here instead of in the state folder: gs://BUCKET/FOLDER or "
-            "file:///FOLDER.",
-        ),
-    ] = None,
-    bucket_seconds: Annotated[
-        int, typer.Option(help="Length of a bucket: how often shards are sealed.", min=1)
-    ] = 3600,
+    repository: RepositoryOption = None,
+    bucket_seconds: BucketSecondsOption = 3600,
     partitions: Annotated[
         int, typer.Option(help="Partitions of each topic, when it is created.", min=1, max=256)
     ] = 4,

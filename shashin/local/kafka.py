@@ -334,7 +334,7 @@ def _ending(code: int) -> str:
 
 async def _answers(bootstrap: str, cluster_id: str) -> bool:
     """Say whether this cluster's consumer groups work there: later than that the port is open."""
-    from shashin.local.kafka_ready import require_groups
+    from shashin.kafka.ready import require_groups
 
     try:
         await require_groups(bootstrap, cluster_id)

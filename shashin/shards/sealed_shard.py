@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from shashin.offsets.ranges import OffsetRange
+from shashin.shards.files import open_files
 from shashin.shards.format.manifest import Manifest
-from shashin.shards.format.rows_file import ROWS_FILE, SealedRows
-from shashin.shards.kinds.registry import open_index
 from shashin.shards.shard import Shard
-from shashin.shards.writer import check_sizes
 
 
 class SealedShard(Shard):
@@ -23,10 +21,8 @@ class SealedShard(Shard):
     """
 
     def __init__(self, manifest: Manifest, folder: Path) -> None:
-        index = open_index(manifest.index_spec, folder)
-        rows = SealedRows(folder / ROWS_FILE)
-        check_sizes(folder, expected=manifest.rows, rows=len(rows), vectors=len(index))
-        super().__init__(rows, index, np.ones(len(rows), dtype=np.bool_))
+        files = open_files(folder, manifest.index_spec, rows=manifest.rows)
+        super().__init__(files.rows, files.index, np.ones(manifest.rows, dtype=np.bool_))
         self.manifest = manifest
         self.shard_id = manifest.shard_id
         self.tier = manifest.tier

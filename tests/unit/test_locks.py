@@ -1,4 +1,4 @@
-"""The locks: hashed, without any registry's address, and no torch where none is needed."""
+"""The locks: one per service, hashed, no registry's address, and no torch where none is needed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+from locks.lock import SERVICES as LOCKED
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
@@ -28,6 +30,17 @@ def test_everything_is_hashed_and_no_registry_is_named(lock: Path) -> None:
     assert all("--hash=sha256:" in text for _, text in pinned.values())
     assert "://" not in lock.read_text()
     assert "index-url" not in lock.read_text()
+
+
+def test_every_service_has_an_extra_and_a_lock() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    services = {
+        path.parent.name.replace("_", "-") for path in (ROOT / "services").glob("*/__main__.py")
+    }
+    assert services
+    assert services <= project["optional-dependencies"].keys()
+    assert services <= set(LOCKED)
+    assert {f"{name}.txt" for name in LOCKED} <= set(NAMES)
 
 
 @pytest.mark.parametrize(

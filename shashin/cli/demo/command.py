@@ -13,7 +13,7 @@ import typer
 
 from shashin.cli.demo.report import figures_document, print_figures
 from shashin.cli.demo.run import DemoOptions, DemoRun
-from shashin.cli.options import DEFAULT_STATE, StateOption
+from shashin.cli.options import DEFAULT_STATE, BucketSecondsOption, QueriesOption, StateOption
 from shashin.errors import UserError
 from shashin.local.system import System
 from shashin.rendering import require_rendering
@@ -41,14 +41,12 @@ def demo(
         ),
     ] = None,
     rate: Annotated[float, typer.Option(help="Photos a second.", min=1, max=10_000)] = 60.0,
-    bucket_seconds: Annotated[
-        int, typer.Option(help="Length of a bucket: how often shards are sealed.", min=1)
-    ] = 20,
+    bucket_seconds: BucketSecondsOption = 20,
     sold: Annotated[
         float, typer.Option(help="Share that is sold on the way.", min=0, max=1)
     ] = 0.05,
     updated: Annotated[float, typer.Option(help="Share that is updated.", min=0, max=1)] = 0.01,
-    queries: Annotated[int, typer.Option(help="Unseen photos to search with.", min=1)] = 300,
+    queries: QueriesOption = 300,
     bad: Annotated[int, typer.Option(help="Broken events and photos to mix in.", min=0)] = 9,
     seed: Annotated[int, typer.Option(help="Decides products, sales and samples.")] = 1,
     json_file: Annotated[

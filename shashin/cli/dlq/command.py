@@ -33,7 +33,15 @@ from shashin.cli.dlq.view import (
     whole_document,
     whole_rows,
 )
-from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, StateOption
+from shashin.cli.options import (
+    DEFAULT_STATE,
+    DryRunOption,
+    JsonOption,
+    KafkaOption,
+    LimitOption,
+    StateOption,
+    YesOption,
+)
 from shashin.client.topic_tails import CLIENT_ID
 from shashin.errors import UserError
 from shashin.kafka.dead_letter_log import (
@@ -85,14 +93,7 @@ SinceOption = Annotated[
 UntilOption = Annotated[
     str | None, typer.Option(metavar="AGE|TIME", help="Only letters from before then.")
 ]
-LimitOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Only the newest N that match.")
-]
 AllOpenOption = Annotated[bool, typer.Option("--all-open", help="Every letter that is open.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")
-]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def _filter(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,10 @@ NAME = "flat-f16"
 INDEX_FILE = "vectors.npy"
 METRIC = "ip"
 STORED_TYPE = "f16"
+DTYPE = np.dtype("<f2")
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+_HEADER_BYTES = 128
 
 
 class FlatF16:
@@ -30,7 +33,7 @@ class FlatF16:
 
     def builder(self, dimensions: int) -> FlatIndex:
         """Return an empty index."""
-        return FlatIndex(np.zeros((0, dimensions), dtype=np.float16))
+        return FlatIndex(np.zeros((0, dimensions), dtype=DTYPE))
 
     growing = builder
 
@@ -42,25 +45,16 @@ class FlatF16:
                 f"this version reads {NAME} {METRIC} {STORED_TYPE} without any: upgrade the "
                 "reader or build the shard again"
             )
-        path = folder / INDEX_FILE
-        try:
-            # numpy maps no empty file, and no file of an empty shard has anything to map.
-            stored = np.load(path, mmap_mode="r" if path.stat().st_size else None)
-        except (OSError, ValueError, EOFError) as error:
-            raise CorruptShard(f"{path} is not a file of vectors: {error}") from error
-        if stored.ndim != 2 or stored.dtype != np.float16 or stored.shape[1] != spec.dimensions:
-            raise CorruptShard(
-                f"{path} is not an index of {spec.dimensions} dimensions (found {stored.dtype} "
-                f"{stored.shape})"
-            )
-        return FlatIndex(stored)
+        return FlatIndex(_mapped(folder / INDEX_FILE, spec.dimensions))
 
 
 class FlatIndex:
     """The vectors, growing or mapped. Readers take one array and keep it, so no lock is needed."""
 
     def __init__(self, stored: npt.NDArray[np.float16]) -> None:
-        self._stored = stored
+        self._mapped = isinstance(stored, np.memmap)
+        # A plain view of what is mapped: whatever is computed from a memmap would be one as well.
+        self._stored = np.asarray(stored)
         self._size = len(stored)
 
     @property
@@ -71,7 +65,7 @@ class FlatIndex:
     @property
     def memory_bytes(self) -> int:
         """Bytes in memory."""
-        return 0 if isinstance(self._stored, np.memmap) else self._stored.nbytes
+        return 0 if self._mapped else self._stored.nbytes
 
     def __len__(self) -> int:
         return self._size
@@ -80,18 +74,18 @@ class FlatIndex:
         """Append vectors (n, dimensions) under the next keys."""
         end = self._size + len(vectors)
         if end > len(self._stored):
-            room = np.zeros((max(1024, 2 * end), self._stored.shape[1]), dtype=np.float16)
-            room[: self._size] = self._stored[: self._size]
-            self._stored = room
+            larger = np.zeros((max(1024, 2 * end), self._stored.shape[1]), dtype=DTYPE)
+            larger[: self._size] = self._stored[: self._size]
+            self._stored = larger
         self._stored[self._size : end] = vectors
         self._size = end
 
     def write(self, folder: Path) -> Sequence[str]:
         """Write ``vectors.npy``."""
+        vectors = self._stored[: self._size]
         with (folder / INDEX_FILE).open("wb") as file:
-            np.save(file, self._stored[: self._size])
-            file.flush()
-            os.fsync(file.fileno())
+            file.write(_header(*vectors.shape))
+            file.write(vectors.data)
         return (INDEX_FILE,)
 
     def search(
@@ -107,6 +101,43 @@ class FlatIndex:
     def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
         """Return the stored vectors of keys, (len(keys), dimensions) float32."""
         return self._stored[keys].astype(np.float32)
+
+
+def _header(rows: int, dimensions: int) -> bytes:
+    """Return what comes before the vectors: a header of numpy's format 1.0, 128 bytes long.
+
+    Written here and not by numpy, so that another version of it writes and reads the same bytes.
+    """
+    described = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({rows}, {dimensions}), }}"
+    length = _HEADER_BYTES - len(_MAGIC) - 2
+    return (
+        _MAGIC + length.to_bytes(2, "little") + described.ljust(length - 1).encode("ascii") + b"\n"
+    )
+
+
+def _mapped(path: Path, dimensions: int) -> npt.NDArray[np.float16]:
+    """Map the vectors of a file, (n, dimensions).
+
+    A header is compared with the only right one for a file of this size: numpy would parse it as
+    Python's literals, and what is none of them raises anything.
+
+    Raises:
+        CorruptShard: when it is missing, or is not what ``write`` left.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+        size = path.stat().st_size
+        rows = max(0, size - _HEADER_BYTES) // (DTYPE.itemsize * max(1, dimensions))
+        whole = _HEADER_BYTES + rows * DTYPE.itemsize * dimensions
+        if (size, header) != (whole, _header(rows, dimensions)):
+            raise CorruptShard(
+                f"{path} is not a whole file of float16 vectors of {dimensions} dimensions: it has "
+                f"{size} bytes and begins with {header!r}"
+            )
+        return np.memmap(path, DTYPE, mode="r", offset=_HEADER_BYTES, shape=(rows, dimensions))
+    except OSError as error:
+        raise CorruptShard(f"{path} is not a file of vectors: {error}") from error
 
 
 KIND = FlatF16()

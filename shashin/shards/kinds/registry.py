@@ -1,8 +1,8 @@
 """The index kinds by name. Each is imported when it is asked for, so that a service installs only
 the libraries of the kinds that it meets.
 
-A new kind is a module here with a ``KIND``, its name below, and a place in the tests of
-``tests/contract/kinds``.
+A new kind is a module here with a ``KIND`` and its name below: the tests of ``tests/contract/kinds``
+then run with it as well.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from usearch.compiled import MetricKind, ScalarKind
 from usearch.index import Index
 
 from shashin.errors import CorruptShard, UnknownFormat
@@ -26,6 +27,9 @@ NAME = "usearch-hnsw"
 INDEX_FILE = "index.usearch"
 METRIC = "ip"
 STORED_TYPE = "bf16"
+
+_MAX_PARAMETER = 65_535
+"""More than any graph is built with; far beyond it the library runs out of memory, or of bits."""
 
 _ADD_AT_ONCE = 8
 """Vectors added under one hold of the lock: about 2 ms, which a search may have to wait."""
@@ -60,16 +64,41 @@ class UsearchHnsw:
                 f"the index in {folder} is of kind {spec}; this version reads "
                 f"{NAME} {METRIC} {STORED_TYPE}: upgrade the reader or build the shard again"
             )
-        try:
-            built_with = UsearchHnsw(**spec.parameters)
-        except TypeError as error:
+        known = {parameter.name for parameter in fields(self)}
+        wrong = {
+            name: value
+            for name, value in spec.parameters.items()
+            if name not in known or not 1 <= value <= _MAX_PARAMETER
+        }
+        if wrong:
             raise UnknownFormat(
                 f"the index in {folder} has index parameters that this version does not know: "
-                f"{error}"
-            ) from error
-        opened = UsearchIndex(spec.dimensions, built_with)
-        opened.map(folder / INDEX_FILE)
+                f"{wrong}; expected {', '.join(sorted(known))}, from 1 to {_MAX_PARAMETER}"
+            )
+        path = folder / INDEX_FILE
+        _check_metadata(path, spec.dimensions)
+        opened = UsearchIndex(spec.dimensions, UsearchHnsw(**spec.parameters))
+        opened.map(path)
         return opened
+
+
+def _check_metadata(path: Path, dimensions: int) -> None:
+    """Refuse a file that says of itself that it is another index.
+
+    The library takes metric and type of the file over whatever was asked for, and fails in its own
+    ways on a length of vectors that cannot be.
+
+    Raises:
+        CorruptShard: saying what was found.
+    """
+    try:
+        found = Index.metadata(str(path))
+    except (RuntimeError, ValueError) as error:
+        raise CorruptShard(f"{path} is not a USearch index: {error}") from error
+    if not found or found["dimensions"] != dimensions:
+        raise CorruptShard(f"{path} is not an index of {dimensions} dimensions (found {found})")
+    if (found["kind_metric"], found["kind_scalar"]) != (MetricKind.IP, ScalarKind.BF16):
+        raise CorruptShard(f"{path} is not an index of {METRIC} and {STORED_TYPE} (found {found})")
 
 
 class UsearchIndex:
@@ -98,7 +127,8 @@ class UsearchIndex:
     @property
     def memory_bytes(self) -> int:
         """Bytes in memory."""
-        return int(self._index.memory_usage)
+        with self._lock:
+            return int(self._index.memory_usage)
 
     def __len__(self) -> int:
         return self._size
@@ -107,14 +137,9 @@ class UsearchIndex:
         """Become the index in a file.
 
         Raises:
-            CorruptShard: when the file is not a USearch index of these dimensions.
+            CorruptShard: when the file is not a whole index.
         """
         try:
-            metadata = Index.metadata(str(path))
-            if not metadata or metadata["dimensions"] != self._dimensions:
-                raise CorruptShard(
-                    f"{path} is not an index of {self._dimensions} dimensions (found {metadata})"
-                )
             self._index.view(str(path))
         except (RuntimeError, ValueError) as error:
             raise CorruptShard(f"{path} is not a USearch index: {error}") from error

@@ -16,7 +16,6 @@ from shashin.errors import CorruptShard, RepositoryError, UnknownFormat
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.file_entry import FileEntry
 from shashin.shards.format.manifest import Manifest
-from shashin.shards.format.shard_id import shard_folder, shard_id
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest-v1.json"
 KEY = "indexes/demo-v1/hourly/1699999200/shard/manifest.json"
@@ -159,11 +158,3 @@ def test_any_bytes_are_a_manifest_that_can_be_used_or_a_repository_error(data: b
         manifest = Manifest.from_json(data, key=KEY)
         assert Manifest.from_json(manifest.to_json(), key=KEY) == manifest
         assert sorted([manifest.source_ranges, KNOWN.source_ranges])
-
-
-def test_every_replica_gives_a_range_the_same_id_and_folder() -> None:
-    identity = shard_id("demo-v1", "hourly", [OffsetRange(12, 7, 1_234_567)])
-    assert identity == "demo-v1.hourly.p0012.000000000007-000001234567"
-    assert shard_folder("demo-v1", "hourly", 3600, identity) == (
-        f"indexes/demo-v1/hourly/3600/{identity}"
-    )

@@ -1,0 +1,22 @@
+"""Every index kind by its name."""
+
+from __future__ import annotations
+
+import pytest
+
+from shashin.shards.kinds.registry import index_kind, kind_names
+from tests.support.kind_under_test import KindUnderTest
+
+GROWING = [name for name in kind_names() if hasattr(index_kind(name), "growing")]
+
+
+@pytest.fixture(scope="module", params=kind_names())
+def tested(request: pytest.FixtureRequest) -> KindUnderTest:
+    """A kind that every test of the contract is run with."""
+    return KindUnderTest(request.param)
+
+
+@pytest.fixture(scope="module", params=GROWING)
+def growing(request: pytest.FixtureRequest) -> KindUnderTest:
+    """A kind whose indexes can be searched while they grow."""
+    return KindUnderTest(request.param)

@@ -1,0 +1,30 @@
+"""What a masked search has to find, by comparing the query with every row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Vectors
+
+
+def brute_force(
+    rows: Vectors, query: Vectors, k: int, allowed: Mask | None, group: Groups
+) -> list[tuple[int, float]]:
+    """Return row and score of the nearest allowed row of each of the k nearest groups.
+
+    ``group`` (n,) covers the first n rows; those after them are no part of the search.
+    """
+    best: dict[int, tuple[float, int]] = {}
+    for number, score in enumerate((rows[: len(group)] @ query).tolist()):
+        if allowed is None or allowed[number]:
+            listing = int(group[number])
+            best[listing] = max(best.get(listing, (-np.inf, 0)), (score, -number))
+    nearest = sorted(best.values(), reverse=True)[:k]
+    return [(-number, score) for score, number in nearest]
+
+
+def assert_same(found: Neighbours, expected: list[tuple[int, float]]) -> None:
+    """Have an answer be the expected rows in their order, with their scores."""
+    assert found.rows.tolist() == [row for row, _ in expected]
+    assert found.scores.tolist() == pytest.approx([score for _, score in expected], abs=1e-5)

@@ -1,0 +1,36 @@
+"""An index kind under test: indexes of it that are grown, or built, written and opened."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shashin.shards.kinds.protocol import GrowingIndex, IndexKind, SearchableIndex, Vectors
+from shashin.shards.kinds.registry import growing_kind, index_kind
+from tests.support.made_shards import DIMENSIONS
+
+
+class KindUnderTest:
+    """One kind, and how tests make indexes of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.kind: IndexKind = index_kind(name)
+
+    def grown(self, rows: Vectors) -> GrowingIndex:
+        """Return an index that these rows were added to, and that can be searched and added to."""
+        index = growing_kind(self.name).growing(DIMENSIONS)
+        index.add(rows)
+        return index
+
+    @contextmanager
+    def opened(self, rows: Vectors) -> Iterator[SearchableIndex]:
+        """Build an index of rows, write it, and open what was written."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            builder = self.kind.builder(DIMENSIONS)
+            builder.add(rows)
+            builder.write(folder)
+            yield self.kind.open(builder.spec, folder)
