@@ -12,7 +12,7 @@ from services.indexer.live_tier import LiveTier
 from services.indexer.release import IndexServers
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings
-from shashin.discovery.file import FileDiscovery
+from shashin.discovery.open import open_discovery
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
 from shashin.kafka.retry import until_done
@@ -61,7 +61,9 @@ async def serve(runtime: Runtime[IndexerSettings]) -> None:
         stack.callback(live.close)
         await until_done("recover from manifests", live.recover, stopping=stopping, beat=beat)
         health.finished(beat)
-        servers = IndexServers(FileDiscovery(settings.discovery), settings.model_id)
+        discovery = open_discovery(settings.discovery)
+        stack.push_async_callback(discovery.close)
+        servers = IndexServers(discovery, settings.model_id)
         stack.push_async_callback(servers.close)
         endpoint = IndexEndpoint(
             served,

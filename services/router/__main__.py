@@ -13,7 +13,7 @@ from services.router.handlers import SearchHandlers
 from services.router.locate import Locator
 from services.router.search import Searcher
 from services.router.settings import RouterSettings
-from shashin.discovery.file import FileDiscovery
+from shashin.discovery.open import open_discovery
 from shashin.rpc.server import grpc_server
 from shashin.runtime.scope import Runtime, run_service
 from shashin.serving.fleet import Fleet
@@ -25,10 +25,12 @@ async def serve(runtime: Runtime[RouterSettings]) -> None:
     settings = runtime.settings
     positions = KnownPositions()
     async with AsyncExitStack() as stack:
+        discovery = open_discovery(settings.discovery)
+        stack.push_async_callback(discovery.close)
         fleet = Fleet()
         stack.push_async_callback(fleet.close)
         watch = EndpointWatch(
-            FileDiscovery(settings.discovery),
+            discovery,
             fleet,
             positions,
             runtime.health,

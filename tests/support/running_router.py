@@ -296,7 +296,7 @@ class System:
 async def running_system(folder: Path, **settings: Any) -> AsyncIterator[System]:
     """Run the router over an empty discovery, and stop everything at the end."""
     told = {
-        "discovery": folder / "discovery.json",
+        "discovery": (folder / "discovery.json").as_uri(),
         "model_id": MODEL,
         "dimensions": DIMENSIONS,
         "grpc_port": free_port(),

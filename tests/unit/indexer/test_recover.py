@@ -61,7 +61,7 @@ class Indexer:
                 dimensions=DIMENSIONS,
                 repository=(folder / "store").as_uri(),
                 work_folder=folder / "work",
-                discovery=folder / "discovery.json",
+                discovery=(folder / "discovery.json").as_uri(),
                 partitions=partitions,
             ),
             self.served,
