@@ -27,7 +27,7 @@ async def serve(runtime: Runtime[RouterSettings]) -> None:
     async with AsyncExitStack() as stack:
         discovery = open_discovery(settings.discovery)
         stack.push_async_callback(discovery.close)
-        fleet = Fleet()
+        fleet = Fleet(settings.model_id)
         stack.push_async_callback(fleet.close)
         watch = EndpointWatch(
             discovery,

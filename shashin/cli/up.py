@@ -9,6 +9,7 @@ import typer
 from shashin.cli.coverage import status_document
 from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, StateOption
 from shashin.client.coverage_text import coverage_line
+from shashin.client.endpoint_text import other_model_lines
 from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
 from shashin.local.processes import ProcessRow
@@ -148,6 +149,8 @@ def _print_status(
                 if e.ready
             ],
         )
+        for line in other_model_lines(searched):
+            say(line)
         good = searched.coverage.complete
         say(coverage_line(searched.coverage), style="green" if good else "red")
     if trouble:

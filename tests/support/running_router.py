@@ -137,6 +137,17 @@ class ShallowEndpoint(IndexEndpoint):
         return await super().Search(request, context)
 
 
+class SwappedEndpoint(IndexEndpoint):
+    """Answers its first search, and holds another model from then on."""
+
+    async def Search(  # noqa: N802
+        self, request: index_pb2.IndexSearchRequest, context: Any
+    ) -> index_pb2.IndexSearchResponse:
+        answer = await super().Search(request, context)
+        self._space = ModelSpace("other-model", self._space.dimensions)
+        return answer
+
+
 class NoLookupEndpoint(IndexEndpoint):
     """Cannot look listings up."""
 
@@ -179,10 +190,18 @@ class RunningEndpoint:
     handlers: Any
     server: AsyncExitStack
     served: ServedShards | None = None
+    announced_model: str = ""
+    """The model that discovery says it holds; empty: discovery does not say."""
 
     def entry(self) -> dict[str, str]:
         """Return its line of the discovery file."""
-        return {"name": self.name, "role": self.role, "tier": self.tier, "address": self.address}
+        return {
+            "name": self.name,
+            "role": self.role,
+            "tier": self.tier,
+            "address": self.address,
+            "model_id": self.announced_model,
+        }
 
     async def stop(self) -> None:
         """Stop answering."""
@@ -209,8 +228,12 @@ class System:
         kind: type[IndexEndpoint] = IndexEndpoint,
         positions: dict[int, Position] | None = None,
         announce: bool = True,
+        announced_model: str = "",
     ) -> RunningEndpoint:
-        """Start an endpoint over shards; ``live`` reports the ends of its shards as positions."""
+        """Start an endpoint over shards; ``live`` reports the ends of its shards as positions.
+
+        ``announced_model`` is what discovery says of its model; by default it does not say.
+        """
         served = ServedShards(HiddenMap())
         served.serve(shards)
 
@@ -233,27 +256,49 @@ class System:
             index_pb2_grpc.add_IndexServiceServicer_to_server(handlers, server)
 
         role = "indexer" if tier == "live" else "index-server"
-        started = await self._start(name, role, tier, add, handlers, announce=announce)
+        started = await self._start(
+            name, role, tier, add, handlers, announce=announce, announced_model=announced_model
+        )
         started.served = served
         return started
 
-    async def embedder(self, name: str, handlers: FakeEmbedder) -> RunningEndpoint:
+    async def embedder(
+        self, name: str, handlers: FakeEmbedder, *, announced_model: str = ""
+    ) -> RunningEndpoint:
         """Start an embedder."""
 
         def add(server: grpc.aio.Server) -> None:
             embed_pb2_grpc.add_EmbedServiceServicer_to_server(handlers, server)
 
-        return await self._start(name, "embedder", "", add, handlers)
+        return await self._start(
+            name, "embedder", "", add, handlers, announced_model=announced_model
+        )
 
     async def _start(
-        self, name: str, role: str, tier: str, add: Any, handlers: Any, *, announce: bool = True
+        self,
+        name: str,
+        role: str,
+        tier: str,
+        add: Any,
+        handlers: Any,
+        *,
+        announced_model: str,
+        announce: bool = True,
     ) -> RunningEndpoint:
         server = AsyncExitStack()
         self.stack.push_async_callback(server.aclose)
         port = await server.enter_async_context(
             grpc_server(add, host="127.0.0.1", port=0, drain_seconds=0)
         )
-        started = RunningEndpoint(name, role, tier, f"127.0.0.1:{port}", handlers, server)
+        started = RunningEndpoint(
+            name,
+            role,
+            tier,
+            f"127.0.0.1:{port}",
+            handlers,
+            server,
+            announced_model=announced_model,
+        )
         if announce:
             self.endpoints.append(started)
             self.announce()
@@ -269,6 +314,19 @@ class System:
     async def status(self) -> search_pb2.StatusResponse:
         """Ask the router for its status."""
         return await self.stub.Status(search_pb2.StatusRequest())
+
+    async def until_models_are(self, **models: str) -> search_pb2.StatusResponse:
+        """Wait until the router knows exactly these endpoints by the models that they hold."""
+
+        async def known() -> search_pb2.StatusResponse | None:
+            status = await self.status()
+            found = {e.name: e.model_id for e in status.endpoints}
+            return (
+                status if found == models and not any(e.error for e in status.endpoints) else None
+            )
+
+        found: search_pb2.StatusResponse = await until(known, f"endpoints of {models} are known")
+        return found
 
     async def until_described(self, *names: str) -> search_pb2.StatusResponse:
         """Wait until the router knows exactly these endpoints, all ready; by default all."""

@@ -5,10 +5,20 @@ from __future__ import annotations
 import grpc
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from shashin.local.ports import free_port
 from shashin.v1 import search_pb2
-from tests.support.running_router import FakeEmbedder, Listing, System, hits, shard_of, vector_of
+from tests.support.running_router import (
+    DIMENSIONS,
+    MODEL,
+    FakeEmbedder,
+    Listing,
+    System,
+    hits,
+    shard_of,
+    vector_of,
+)
 
 PHOTO = (3.0 * vector_of("lamp")).astype("<f4").tobytes()
 """What the fake embedder turns into the lamp's vector, though not of unit length."""
@@ -33,7 +43,8 @@ async def indexed(system: System) -> System:
 
 async def settled(system: System, *names: str) -> None:
     """Wait until discovery has been read again: an index endpoint comes after the embedders."""
-    await system.index("last", "hourly", shard_of([]))
+    number = len(system.endpoints)
+    await system.index(f"last-{number}", "hourly", shard_of([]))
     await system.until_described()
     assert {e.name for e in system.endpoints} >= set(names)
 
@@ -132,6 +143,50 @@ async def test_an_embedder_of_another_model_is_asked_last(indexed: System) -> No
         assert hits(await search(indexed)) == [("lamp", 1, 0)]
     assert right.calls == 6
     assert wrong.calls == 1
+
+
+async def test_an_embedder_that_discovery_says_is_of_another_model_is_never_asked(
+    indexed: System,
+) -> None:
+    wrong, right = FakeEmbedder(model_id="other-model"), FakeEmbedder()
+    await indexed.embedder("a-wrong", wrong, announced_model="other-model")
+    await indexed.embedder("b-right", right, announced_model=MODEL)
+    await settled(indexed)
+    for _ in range(3):
+        assert hits(await search(indexed)) == [("lamp", 1, 0)]
+    assert (right.calls, wrong.calls) == (3, 0)
+
+
+async def test_with_announced_embedders_of_other_models_only_the_error_names_them_and_ours(
+    indexed: System,
+) -> None:
+    wrong = FakeEmbedder(model_id="other-model")
+    other = await indexed.embedder("embedder", wrong, announced_model="other-model")
+    await settled(indexed)
+    code, details = await refusal(indexed)
+    assert code == grpc.StatusCode.FAILED_PRECONDITION
+    assert f"embedder at {other.address} (it holds model 'other-model')" in details
+    assert "the router searches model 'test-model'" in details
+    assert wrong.calls == 0
+
+
+async def test_another_model_of_an_embedder_is_no_failed_call(indexed: System) -> None:
+    await indexed.embedder("wrong", FakeEmbedder(model_id="other-model"))
+    await indexed.embedder("dead-wrong", FakeEmbedder(), announced_model="other-model")
+    await settled(indexed)
+    before = failed_embeds()
+    await refusal(indexed)
+    assert failed_embeds() == before
+    await indexed.embedder("odd", FakeEmbedder())
+    await settled(indexed)
+    await refusal(indexed, np.zeros(DIMENSIONS, dtype="<f4").tobytes())
+    assert failed_embeds() == before + 1, "a vector that nobody can search with is one"
+
+
+def failed_embeds() -> float:
+    """Return how many failed calls to embedders the metric counts, of all statuses."""
+    (family,) = (m for m in REGISTRY.collect() if m.name == "shashin_router_failed_embeds")
+    return sum(s.value for s in family.samples if s.name.endswith("_total"))
 
 
 async def test_vectors_of_another_length_are_not_searched_with(indexed: System) -> None:

@@ -173,22 +173,6 @@ async def test_a_router_that_never_saw_an_indexer_knows_no_position(system: Syst
     assert not answer.coverage.complete
 
 
-async def test_an_endpoint_of_another_model_is_refused_and_never_mixed(system: System) -> None:
-    await system.index("indexer", "live", shard_of([Listing("mine")]))
-    await system.index("other", "hourly", shard_of([Listing("theirs")]), model_id="other-model")
-
-    async def seen() -> bool:
-        errors = {e.name: e.error for e in (await system.status()).endpoints}
-        return errors.get("indexer") == "" and "other-model" in errors.get("other", "")
-
-    await until(seen, "the router knows which endpoint is of another model")
-    answer = await system.search(vector_of("theirs"), k=5)
-    assert hits(answer) == [("mine", 1, 0)]
-    assert [f.name for f in answer.failed_endpoints] == ["other"]
-    assert "FAILED_PRECONDITION" in answer.failed_endpoints[0].error
-    assert answer.coverage.complete, "it holds nothing that this model's log has"
-
-
 async def test_a_slow_endpoint_is_cut_off_at_the_deadline(system: System) -> None:
     await system.index("indexer", "live", shard_of([Listing("new")], from_offset=1))
     await system.index("slow", "hourly", shard_of([Listing("old")]), kind=HeldBackEndpoint)
