@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from shashin.offsets.coverage import Position, coverage
+from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange
 
 
@@ -111,7 +111,7 @@ def answer_coverage(
         for partition in known_before.keys() | fresh.keys()
     }
     return AnswerCoverage(
-        missing=coverage(held, judged).missing,
+        missing=missing_ranges(held, judged),
         unknown_partitions=tuple(sorted(expected - fresh.keys())),
         partitions=len(expected),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from shashin.errors import RepositoryError
 from shashin.objectstore.open import open_object_store
-from shashin.offsets.coverage import Position, coverage
+from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
@@ -108,4 +108,4 @@ def gaps(ranges: Sequence[OffsetRange]) -> list[OffsetRange]:
         positions[partition] = Position(
             min(r.from_offset for r in of_partition), max(r.to_offset for r in of_partition)
         )
-    return list(coverage(ranges, positions).missing)
+    return list(missing_ranges(ranges, positions))

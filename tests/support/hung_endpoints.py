@@ -58,14 +58,18 @@ class SilentSocket:
     def __init__(self) -> None:
         self.address = ""
         self.connected = asyncio.Event()
+        self._hung_up = asyncio.Event()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def hang_up(self) -> None:
+        """Close each connection."""
+        self._hung_up.set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Keep a connection until it is hung up."""
+        del reader
         self.connected.set()
-        try:
-            while await reader.read(4096):
-                pass
-        finally:
-            writer.close()
+        await self._hung_up.wait()
+        writer.close()
 
 
 @asynccontextmanager
@@ -74,8 +78,9 @@ async def silent_sockets(count: int) -> AsyncIterator[list[SilentSocket]]:
     sockets = [SilentSocket() for _ in range(count)]
     async with AsyncExitStack() as stack:
         for silent in sockets:
-            server = await asyncio.start_server(silent._accept, "127.0.0.1", 0)
+            server = await asyncio.start_server(silent.accept, "127.0.0.1", 0)
             stack.callback(server.close)
+            stack.callback(silent.hang_up)
             host, port = server.sockets[0].getsockname()
             silent.address = f"{host}:{port}"
         yield sockets
