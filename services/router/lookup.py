@@ -10,15 +10,13 @@ import numpy.typing as npt
 
 from services.router.deadline import Deadline
 from services.router.no_answer import nobody_answered
-from services.router.queries import GREATEST_LISTINGS, check_listing_id, unit_length
+from services.router.queries import check_listing_id, unit_length
+from shashin.codecs.limits import MAX_LISTING_IDS, MAX_QUERIES
 from shashin.errors import InvalidQuery, ListingNotFound, NoEndpoint
 from shashin.model_space import ModelSpace
 from shashin.serving.fleet import Failure, Held, Round, ask_all
 from shashin.tiers import freshest_first
 from shashin.v1 import index_pb2
-
-GREATEST_QUERIES = 64
-"""Query vectors that one IndexService.Search takes."""
 
 
 @dataclass
@@ -63,9 +61,9 @@ def checked_ids(listing_ids: Sequence[str]) -> list[str]:
     Raises:
         InvalidQuery: when there are none or too many, or one cannot be an id.
     """
-    if not 1 <= len(listing_ids) <= GREATEST_LISTINGS:
+    if not 1 <= len(listing_ids) <= MAX_LISTING_IDS:
         raise InvalidQuery(
-            f"listing_ids has {len(listing_ids)} ids; expected 1 to {GREATEST_LISTINGS}: ask in "
+            f"listing_ids has {len(listing_ids)} ids; expected 1 to {MAX_LISTING_IDS}: ask in "
             "several calls"
         )
     for number, listing_id in enumerate(listing_ids):
@@ -132,7 +130,7 @@ def queries_of(
     """
     vectors = []
     if found is not None:
-        for photo_number in found.photo_numbers[:GREATEST_QUERIES]:
+        for photo_number in found.photo_numbers[:MAX_QUERIES]:
             vector = np.frombuffer(found.vectors[photo_number], dtype="<f4").astype(np.float64)
             if np.isfinite(vector).all() and vector.any():
                 vectors.append(vector)

@@ -1,9 +1,9 @@
 """The search: check the query, get its vectors, ask every endpoint, merge, and judge coverage.
 
 Knows nothing of how a query came in. Endpoints are asked for more listings than wanted. They give
-each listing once already, so the surplus only has to make up for listings that another endpoint
-has in a newer version, and for the listing searched by; where it is not enough, those endpoints
-that may hold something back are asked for twice as many, until the answer is settled.
+each listing once already, so this over-fetch only has to make up for listings that another
+endpoint has in a newer version, and for the listing searched by; if it is not enough, those
+endpoints that may hold something back are asked for twice as many, until none does.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from services.router.answer_coverage import AnswerCoverage, KnownPositions, answ
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
 from services.router.lookup import look_up, queries_of
-from services.router.merge import EndpointHits, MergedHit, merge, unsettled
+from services.router.merge import EndpointHits, MergedHit, may_hold_back, merge
 from services.router.no_answer import nobody_answered
 from services.router.queries import Query, checked, query_vector
+from shashin.codecs.limits import MAX_HITS
 from shashin.codecs.ranges import positions_in, ranges_in
 from shashin.discovery.protocol import Endpoint
 from shashin.errors import ShashinError
@@ -42,13 +43,10 @@ from shashin.serving.fleet import (
 )
 from shashin.v1 import events_pb2, index_pb2
 
-GREATEST_ASKED = 1000
-"""Hits that one IndexService.Search gives for a query."""
 
-
-def first_asked(k: int) -> int:
+def initial_k(k: int) -> int:
     """Return how many listings endpoints are asked for at first."""
-    return min(k + k // 2 + 8, GREATEST_ASKED)
+    return min(k + k // 2 + 8, MAX_HITS)
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class SearchAnswer:
 
 @dataclass
 class _Gathered:
-    """What the endpoints have answered so far; a deeper answer replaces a shallower one."""
+    """What the endpoints have answered so far; one with more hits replaces an earlier one."""
 
     answers: dict[Endpoint, tuple[EndpointHits, index_pb2.IndexSearchResponse]] = field(
         default_factory=dict
@@ -172,7 +170,7 @@ class Searcher:
             timings.embed = vectors_at - started
             # Before the first call is sent: see services.router.answer_coverage.
             known_before = self._positions.snapshot()
-            await self._ask_until_settled(query, queries, held.peers, deadline, gathered, timings)
+            await self._ask_with_over_fetch(query, queries, held.peers, deadline, gathered, timings)
         if not gathered.answers:
             raise self._nobody(gathered, held, deadline)
         merging_at = time.perf_counter()
@@ -222,7 +220,7 @@ class Searcher:
         gathered.lookup_failures = {failure.endpoint: failure for failure in failures}
         return queries_of(query.listing_id, found.get(query.listing_id), failures)
 
-    async def _ask_until_settled(
+    async def _ask_with_over_fetch(
         self,
         query: Query,
         queries: npt.NDArray[np.float32],
@@ -231,7 +229,7 @@ class Searcher:
         gathered: _Gathered,
         timings: Timings,
     ) -> None:
-        count = first_asked(query.k)
+        count = initial_k(query.k)
         packed = queries.astype("<f4").tobytes()
         asking = list(peers)
         while asking:
@@ -249,20 +247,19 @@ class Searcher:
             hits = gathered.hits()
             gathered.merged = merge(hits, query.k, leave_out=query.listing_id or "")
             endpoints = list(gathered.answers)
-            deeper = {
-                endpoints[number]
-                for number in unsettled(hits, gathered.merged, query.k, GREATEST_ASKED)
+            lacking = {
+                endpoints[number] for number in may_hold_back(hits, gathered.merged, query.k)
             }
             asking = [
                 peer
                 for peer in peers
-                if peer.endpoint in deeper and peer.endpoint not in gathered.silent
+                if peer.endpoint in lacking and peer.endpoint not in gathered.silent
             ]
-            count = min(2 * count, GREATEST_ASKED)
+            count = min(2 * count, MAX_HITS)
             timings.fan_out += answered - started
             timings.merge += time.perf_counter() - answered
             if asking:
-                metrics.DEEPER_ROUNDS.inc()
+                metrics.OVER_FETCH_ROUNDS.inc()
 
     async def _ask(
         self,

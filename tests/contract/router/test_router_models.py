@@ -8,7 +8,7 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
-from services.router.search import first_asked
+from services.router.search import initial_k
 from shashin.model_space import ModelSpace
 from shashin.v1 import search_pb2
 from tests.support.running_router import (
@@ -182,7 +182,7 @@ async def test_an_endpoint_whose_model_changes_between_two_rounds_does_not_count
     system: System,
 ) -> None:
     k = 2
-    crowd = 2 * first_asked(k)
+    crowd = 2 * initial_k(k)
     towards = vector_of("towards")
     sealed = [Listing(f"moved-{i}", 1, vectors=(towards,)) for i in range(crowd)]
     moved = [Listing(f"moved-{i}", 2, vectors=(unit(-towards),)) for i in range(crowd)]

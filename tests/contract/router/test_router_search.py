@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from services.router.search import first_asked
+from services.router.search import initial_k
 from shashin.local.ports import free_port
 from shashin.offsets.coverage import Position
 from shashin.shards.format.row import RowAttributes
@@ -88,7 +88,7 @@ async def test_superseded_hits_make_the_answer_neither_short_nor_wrong(system: S
         return (unit(np.cos(angle) * across + np.sin(angle) * up),)
 
     replicas = 3
-    at_once = first_asked(k)
+    at_once = initial_k(k)
     crowd = replicas * at_once
     sealed = [Listing(f"moved-{i}", 1, vectors=at(0.001 * i)) for i in range(crowd)]
     sealed += [Listing(f"kept-{i}", 1, vectors=at(1.0 + 0.02 * i)) for i in range(k)]
@@ -111,7 +111,7 @@ async def test_an_endpoint_that_fails_when_asked_for_more_does_not_count_as_sear
     system: System,
 ) -> None:
     k = 2
-    crowd = 2 * first_asked(k)
+    crowd = 2 * initial_k(k)
     towards = vector_of("towards")
     sealed = [Listing(f"moved-{i}", 1, vectors=(towards,)) for i in range(crowd)]
     moved = [Listing(f"moved-{i}", 2, vectors=(unit(-towards),)) for i in range(crowd)]
@@ -351,7 +351,7 @@ async def test_a_search_under_way_survives_that_its_endpoint_leaves(system: Syst
     system.endpoints.remove(leaving)
     system.announce()
     await system.until_described("hourly")
-    leaving.handlers.let_go.set()
+    leaving.handlers.released.set()
     answer = await search
     assert hits(answer) == [("new", 1, 0)]
     assert not answer.failed_endpoints
