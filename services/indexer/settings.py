@@ -15,7 +15,7 @@ from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind, kind_names
 
 
 class IndexerSettings(ConsumerSettings, DiscoverySettings, ModelSpaceSettings):
-    """What the indexer can be told."""
+    """Settings of the indexer."""
 
     grpc_host: str = Field("127.0.0.1", description="Address that IndexService listens on.")
     grpc_port: int = Field(

@@ -24,7 +24,7 @@ from shashin.v1 import index_pb2
 
 CONDITION = "index endpoints"
 
-_LEAST_DESCRIBE_TIMEOUT = 1.0
+_MIN_DESCRIBE_TIMEOUT = 1.0
 """Seconds that an endpoint may take to describe itself, however short the interval is."""
 
 log = get_logger(__name__)
@@ -133,7 +133,7 @@ class EndpointWatch:
     async def describe_once(self) -> None:
         """Ask every endpoint once, and act on the answers."""
         known_before = self._positions.snapshot()
-        timeout = max(self._describe_seconds, _LEAST_DESCRIBE_TIMEOUT)
+        timeout = max(self._describe_seconds, _MIN_DESCRIBE_TIMEOUT)
         with self._fleet.hold(*INDEX_ROLES) as held:
             asked = await ask_all(
                 held.peers,

@@ -1,4 +1,4 @@
-"""The error of a call that no index endpoint answered: who was asked, and who could not be."""
+"""The error of a call that no index endpoint answered: which failed, and which hold another model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def nobody_answered(
     model_id: str,
     deadline_seconds: float,
 ) -> ShashinError:
-    """Return the error of a call for a model that failed at some endpoints and passed by others."""
+    """Return the error of a call that some endpoints failed and others have no rows for."""
     others = "; ".join(map(str, other_models))
     if not failures:
         if not others:

@@ -72,7 +72,7 @@ class Listing:
     photos: int = 1
     attributes: RowAttributes = SHOES
     vectors: tuple[Vector, ...] = ()
-    """One a photo; by default the vectors that only these photos have."""
+    """One per photo; by default the vectors that only these photos have."""
 
     def rows(self) -> list[NewRow]:
         """Return its rows."""
@@ -90,16 +90,14 @@ def shard_of(
     *,
     partition: int = 0,
     from_offset: int = 0,
-    hidden: HiddenMap | None = None,
-    dimensions: int = DIMENSIONS,
 ) -> OpenShard:
     """Return a shard of the log from an offset on, one record a listing."""
     shard = OpenShard(
         partition,
         from_offset,
-        ModelSpace(MODEL, dimensions),
+        ModelSpace(MODEL, DIMENSIONS),
         growing_kind(DEFAULT_KIND),
-        hidden or HiddenMap(),
+        HiddenMap(),
     )
     for offset, listing in enumerate(listings, start=from_offset):
         shard.add(listing.rows(), position=offset + 1, bucket_start=0)
@@ -107,18 +105,18 @@ def shard_of(
 
 
 class HeldBackEndpoint(IndexEndpoint):
-    """Answers searches when it is let go."""
+    """Answers searches once it is released."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.let_go = asyncio.Event()
+        self.released = asyncio.Event()
         self.searching = asyncio.Event()
 
     async def Search(  # noqa: N802
         self, request: index_pb2.IndexSearchRequest, context: Any
     ) -> index_pb2.IndexSearchResponse:
         self.searching.set()
-        await self.let_go.wait()
+        await self.released.wait()
         return await super().Search(request, context)
 
 
@@ -351,21 +349,19 @@ class System:
 
 
 @asynccontextmanager
-async def running_system(folder: Path, **settings: Any) -> AsyncIterator[System]:
+async def running_system(folder: Path) -> AsyncIterator[System]:
     """Run the router over an empty discovery, and stop everything at the end."""
-    told = {
-        "discovery": (folder / "discovery.json").as_uri(),
-        "model_id": MODEL,
-        "dimensions": DIMENSIONS,
-        "grpc_port": free_port(),
-        "discovery_seconds": 0.02,
-        "describe_seconds": 0.05,
-        "drain_seconds": 0,
-        **settings,
-    }
-    router_settings = RouterSettings(**told)
+    settings = RouterSettings(
+        discovery=(folder / "discovery.json").as_uri(),
+        model_id=MODEL,
+        dimensions=DIMENSIONS,
+        grpc_port=free_port(),
+        discovery_seconds=0.02,
+        describe_seconds=0.05,
+        drain_seconds=0,
+    )
     health, stopping = Health(), asyncio.Event()
-    runtime = Runtime("router", router_settings, health, stopping, get_logger("router"))
+    runtime = Runtime("router", settings, health, stopping, get_logger("router"))
     async with AsyncExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor(2))
         router = asyncio.ensure_future(serve(runtime))
@@ -375,9 +371,7 @@ async def running_system(folder: Path, **settings: Any) -> AsyncIterator[System]
             await router
 
         stack.push_async_callback(stop)
-        channel = await stack.enter_async_context(
-            open_channel(f"127.0.0.1:{router_settings.grpc_port}")
-        )
+        channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{settings.grpc_port}"))
         await channel.channel_ready()
         stub = search_pb2_grpc.SearchServiceStub(channel)
         yield System(folder, health, stub, stack, executor)
