@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.figures import percentile
 from bench.workload import PHOTOS_EACH, Workload
-from shashin.codecs.events import attributes_message
+from shashin.codecs.attributes import attributes_message
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.rpc.channel import open_channel

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from google.protobuf.message import DecodeError
 
+from shashin.codecs.limits import MAX_LISTING_ID_BYTES
 from shashin.errors import InvalidEvent, TooManyPhotos, UnparsableRecord
 from shashin.kafka.records import InRecord
 from shashin.v1 import events_pb2
 
 MAX_PHOTOS = 20
-MAX_ID_BYTES = 256
 MAX_TEXT_BYTES = 256
 MAX_URI_BYTES = 4096
 WITH_PHOTOS = (events_pb2.LISTING_KIND_LISTED, events_pb2.LISTING_KIND_UPDATED)
@@ -40,10 +40,14 @@ def checked_event(record: InRecord) -> events_pb2.ListingEvent:
 
 def _check_identity(event: events_pb2.ListingEvent, record: InRecord) -> None:
     if not event.listing_id:
-        raise InvalidEvent(f"{record} has no listing_id: expected 1 to {MAX_ID_BYTES} bytes")
+        raise InvalidEvent(
+            f"{record} has no listing_id: expected 1 to {MAX_LISTING_ID_BYTES} bytes"
+        )
     size = len(event.listing_id.encode())
-    if size > MAX_ID_BYTES:
-        raise InvalidEvent(f"{record} has a listing_id of {size} bytes; at most {MAX_ID_BYTES}")
+    if size > MAX_LISTING_ID_BYTES:
+        raise InvalidEvent(
+            f"{record} has a listing_id of {size} bytes; at most {MAX_LISTING_ID_BYTES}"
+        )
     if (record.key or b"") != event.listing_id.encode():
         raise InvalidEvent(
             f"{record}, listing {event.listing_id} has the key "

@@ -14,7 +14,7 @@ from services.indexer.release import IndexServers, Release
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings
 from services.indexer.tail import Tail
-from shashin.discovery.file import FileDiscovery
+from shashin.discovery.open import open_discovery
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import VECTORS_EMBEDDED
@@ -59,7 +59,9 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
 
         sealer = Sealer(settings, repository, producer, threads(1, "seal"), committed)
         tail = Tail(settings, live, reader, producer, sealer, threads(1, "index-writer"))
-        servers = IndexServers(FileDiscovery(settings.discovery), settings.model_id)
+        discovery = open_discovery(settings.discovery)
+        stack.push_async_callback(discovery.close)
+        servers = IndexServers(discovery, settings.model_id)
         stack.push_async_callback(servers.close)
         endpoint = IndexEndpoint(
             served,

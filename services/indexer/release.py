@@ -5,31 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-import grpc
-
 from services.indexer.live_tier import LiveTier
-from shashin.discovery.protocol import Discovery, Endpoint
-from shashin.offsets.coverage import Position, coverage
-from shashin.offsets.ranges import OffsetRange
-from shashin.rpc.channel import open_channel
+from shashin.codecs.ranges import ranges_in
+from shashin.discovery.protocol import INDEX_SERVER, Discovery
+from shashin.errors import ShashinError
+from shashin.offsets.ranges import MergedRanges, OffsetRange
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
+from shashin.serving.fleet import Fleet, ask_all
 from shashin.shards.shard import Shard
-from shashin.v1 import index_pb2, index_pb2_grpc
+from shashin.v1 import index_pb2
+
+ANSWER_SECONDS = 2.0
+"""How long index servers have to say what they hold, all of them at once."""
 
 _POLL_SECONDS = 0.5
 
 log = get_logger(__name__)
 
 
-def held_elsewhere(shard: Shard, held: Iterable[OffsetRange]) -> bool:
+def held_elsewhere(shard: Shard, held: MergedRanges) -> bool:
     """Whether the ranges that index servers hold contain all of the shard's."""
-    held = list(held)
-    return all(
-        coverage(held, {r.partition: Position(r.from_offset, r.to_offset)}).complete
-        for r in shard.ranges
-    )
+    return all(map(held.contain, shard.ranges))
 
 
 def due_for_release(
@@ -39,15 +37,15 @@ def due_for_release(
     now: float,
     after_seconds: float,
 ) -> tuple[list[Shard], dict[str, float]]:
-    """Return the shards to let go, and since when each of the others has been held elsewhere.
+    """Return the shards to release, and since when each of the others has been held elsewhere.
 
     A search that began before the index server had the shard may still be on its way here, so a
-    shard is let go only when it has been held elsewhere for ``after_seconds`` without a break.
+    shard is released only when it has been held elsewhere for ``after_seconds`` without a break.
     """
-    held = list(held)
+    merged = MergedRanges(held)
     due, since = [], {}
     for shard in shards:
-        if not held_elsewhere(shard, held):
+        if not held_elsewhere(shard, merged):
             continue
         first = seen_since.get(shard.shard_id, now)
         if now - first >= after_seconds:
@@ -63,42 +61,44 @@ class IndexServers:
     def __init__(self, discovery: Discovery, model_id: str) -> None:
         self._discovery = discovery
         self._model_id = model_id
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._fleet = Fleet(model_id)
 
     async def held_ranges(self) -> list[OffsetRange]:
-        """Return the ranges that ready index servers of the model hold now."""
-        endpoints = [e for e in await self._discovery.endpoints() if e.role == "index-server"]
-        for address in set(self._channels) - {e.address for e in endpoints}:
-            await self._channels.pop(address).close()
-        held: list[OffsetRange] = []
-        for endpoint in endpoints:
-            held += await self._held_by(endpoint)
-        return held
+        """Return the ranges that ready index servers of the model hold now.
 
-    async def _held_by(self, endpoint: Endpoint) -> list[OffsetRange]:
-        channel = self._channels.get(endpoint.address)
-        if channel is None:
-            channel = self._channels[endpoint.address] = open_channel(endpoint.address)
+        One that does not answer within ``ANSWER_SECONDS`` is taken to hold nothing.
+        """
         try:
-            answer = await index_pb2_grpc.IndexServiceStub(channel).Describe(
-                index_pb2.DescribeRequest(), timeout=2.0
+            endpoints = await self._discovery.endpoints()
+        except ShashinError as error:
+            log.warning("discovery does not answer: index servers stay", error=error.message)
+        else:
+            self._fleet.sync(e for e in endpoints if e.role == INDEX_SERVER)
+        with self._fleet.hold(INDEX_SERVER) as held:
+            asked = await ask_all(
+                held.peers,
+                lambda peer: peer.index.Describe(
+                    index_pb2.DescribeRequest(), timeout=ANSWER_SECONDS
+                ),
+                method="Describe",
+                model_id=self._model_id,
             )
-        except grpc.aio.AioRpcError as error:
-            log.info("an index server does not answer", endpoint=endpoint.name, code=error.code())
-            return []
-        if answer.model_id != self._model_id:
-            return []
+        for failure in asked.failures:
+            log.info(
+                "an index server does not answer",
+                endpoint=failure.endpoint.name,
+                error=failure.error,
+            )
         return [
-            OffsetRange(r.partition, r.from_offset, r.to_offset)
+            held_range
+            for _, answer in asked.answers
             for shard in answer.shards
-            for r in shard.ranges
+            for held_range in ranges_in(shard.ranges)
         ]
 
     async def close(self) -> None:
         """Close every channel."""
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
+        await self._fleet.close()
 
 
 class Release:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from shashin.discovery.settings import DiscoverySettings
 from shashin.kafka.settings import ConsumerSettings
 from shashin.offsets.cut import CutRules
 from shashin.runtime.settings import ModelSpaceSettings
@@ -13,8 +14,8 @@ from shashin.shards.kinds.protocol import GrowingKind
 from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind, kind_names
 
 
-class IndexerSettings(ConsumerSettings, ModelSpaceSettings):
-    """What the indexer can be told."""
+class IndexerSettings(ConsumerSettings, DiscoverySettings, ModelSpaceSettings):
+    """Settings of the indexer."""
 
     grpc_host: str = Field("127.0.0.1", description="Address that IndexService listens on.")
     grpc_port: int = Field(
@@ -26,7 +27,6 @@ class IndexerSettings(ConsumerSettings, ModelSpaceSettings):
     work_folder: Path = Field(
         description="Folder for shards while they are written; its content may be lost."
     )
-    discovery: Path = Field(description="File that names the ready endpoints.")
     bucket_seconds: int = Field(
         3600, ge=1, le=7 * 86400, description="Length of a bucket of the hourly tier, in seconds."
     )

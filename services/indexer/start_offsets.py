@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from shashin.offsets.coverage import Position, coverage
+from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 
 
@@ -43,6 +43,6 @@ def start_offsets(
         if end < log_begin:
             holding = (run for run in runs if run.from_offset <= log_begin < run.to_offset)
             end = next((run.to_offset for run in holding), log_begin)
-        lost = coverage(runs, {partition: Position(horizon, log_begin)}).missing
+        lost = missing_ranges(runs, {partition: Position(horizon, log_begin)})
         found[partition] = StartOffset(horizon, end, lost)
     return found

@@ -13,7 +13,7 @@ from services.router.handlers import SearchHandlers
 from services.router.locate import Locator
 from services.router.search import Searcher
 from services.router.settings import RouterSettings
-from shashin.discovery.file import FileDiscovery
+from shashin.discovery.open import open_discovery
 from shashin.rpc.server import grpc_server
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
@@ -27,10 +27,12 @@ async def serve(scope: ServiceScope[RouterSettings]) -> None:
     scope.health.ready_when_degraded = True
     positions = KnownPositions()
     async with AsyncExitStack() as stack:
-        fleet = Fleet()
+        discovery = open_discovery(settings.discovery)
+        stack.push_async_callback(discovery.close)
+        fleet = Fleet(settings.model_id)
         stack.push_async_callback(fleet.close)
         watch = EndpointWatch(
-            FileDiscovery(settings.discovery),
+            discovery,
             fleet,
             positions,
             space=settings.space,

@@ -7,7 +7,7 @@ cannot make a short answer look complete. What is learnt while the calls are und
 count: it may lie behind the snapshots that were searched.
 
 Index servers and live tier take their snapshots at slightly different moments. A shard that the
-live tier let go between them would be in neither; the indexer keeps released rows for longer than
+live tier released between them would be in neither; the indexer keeps released rows for longer than
 the deadline of a search (SHASHIN_RELEASE_AFTER_SECONDS), so this does not happen. If it ever did,
 no answer would hide it: its range is in nobody's ``held`` and comes out as missing.
 """
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from shashin.offsets.coverage import Position, coverage
+from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange
 
 
@@ -28,7 +28,7 @@ class AnswerCoverage:
 
     missing: tuple[OffsetRange, ...]
     unknown_partitions: tuple[int, ...]
-    """Partitions that no live tier reported on in this answer: their log may go on further."""
+    """Partitions that no live tier reported on in this answer: their log may be longer by now."""
     partitions: int
     """How many partitions were judged; with none, nothing is known and nothing complete."""
 
@@ -46,7 +46,7 @@ class AnswerCoverage:
 class KnownPositions:
     """The last known positions of every partition that was ever reported.
 
-    Live offsets only grow. A topic that is deleted and created anew starts at 0 again: the router
+    Live offsets only grow. A topic that is deleted and recreated starts at 0 again: the router
     has to be restarted then, as have the indexers.
     """
 
@@ -72,7 +72,7 @@ class KnownPositions:
 
 
 def joined(reports: Iterable[tuple[int, Position]]) -> dict[int, Position]:
-    """Return one position a partition of what several live tiers report.
+    """Return one position per partition of what several live tiers report.
 
     The farthest live offset counts, and the lowest horizon: as long as one of them says that an
     offset has to be covered, an answer without it is not complete.
@@ -111,7 +111,7 @@ def answer_coverage(
         for partition in known_before.keys() | fresh.keys()
     }
     return AnswerCoverage(
-        missing=coverage(held, judged).missing,
+        missing=missing_ranges(held, judged),
         unknown_partitions=tuple(sorted(expected - fresh.keys())),
         partitions=len(expected),
     )

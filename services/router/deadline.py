@@ -21,7 +21,7 @@ class Deadline:
 
     @classmethod
     def within(cls, *bounds: float | None, clock: Callable[[], float] = time.monotonic) -> Deadline:
-        """Return the deadline of the least of the bounds, in seconds from now; None is no bound."""
+        """Return the deadline of the shortest of the bounds, in seconds from now; None is no bound."""
         seconds = min(bound for bound in bounds if bound is not None)
         reserve = min(_RESERVE_SECONDS, _RESERVE_SHARE * max(0.0, seconds))
         return cls(seconds, clock() + seconds - reserve, clock)

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from services.router import metrics
 from services.router.answer_coverage import AnswerCoverage, KnownPositions, answer_coverage, joined
@@ -17,13 +18,20 @@ from shashin.offsets.coverage import Position
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
-from shashin.serving.fleet import Fleet, Peer, ask_all
+from shashin.serving.fleet import INDEX_ROLES, Fleet, OtherModel, Peer, ask_all, tier_of
 from shashin.v1 import index_pb2
 
-_LEAST_DESCRIBE_TIMEOUT = 1.0
+_MIN_DESCRIBE_TIMEOUT = 1.0
 """Seconds that an endpoint may take to describe itself, however short the interval is."""
 
 log = get_logger(__name__)
+
+
+Standing = Literal[
+    "ready",  # described itself, and holds the model that is searched
+    "unready",
+    "other_model",  # holds another model: nothing is wrong with it, and nothing is asked of it
+]
 
 
 @dataclass(frozen=True)
@@ -32,8 +40,11 @@ class EndpointState:
 
     endpoint: Endpoint
     tier: str
-    error: str = "not described yet"
-    """Empty when it is ready."""
+    standing: Standing = "unready"
+    error: str = ""
+    """Why it is unready."""
+    model_id: str = ""
+    """The model that it holds, as far as that is known."""
     shards: int = 0
     rows: int = 0
     hidden_rows: int = 0
@@ -42,8 +53,12 @@ class EndpointState:
 
     @property
     def ready(self) -> bool:
-        """Whether it described itself and holds the active model."""
-        return not self.error
+        """Whether searches are answered with what it holds."""
+        return self.standing == "ready"
+
+    def __str__(self) -> str:
+        said = f"it holds model {self.model_id!r}" if self.standing == "other_model" else self.error
+        return f"{self.endpoint.name}: {said}"
 
 
 class EndpointWatch:
@@ -72,8 +87,8 @@ class EndpointWatch:
     def states(self) -> list[EndpointState]:
         """Return one state for each index endpoint in discovery, by name."""
         return [
-            self._states.get(endpoint, EndpointState(endpoint, endpoint.tier))
-            for endpoint in self._fleet.index_endpoints()
+            self._states.get(endpoint, _undescribed(endpoint))
+            for endpoint in self._fleet.endpoints(*INDEX_ROLES)
         ]
 
     def coverage(self) -> AnswerCoverage:
@@ -123,20 +138,20 @@ class EndpointWatch:
     async def describe_once(self) -> str | None:
         """Ask every endpoint once, and act on the answers; returns why none is ready, or None."""
         known_before = self._positions.snapshot()
-        timeout = max(self._describe_seconds, _LEAST_DESCRIBE_TIMEOUT)
-        with self._fleet.hold_index_peers() as peers:
+        timeout = max(self._describe_seconds, _MIN_DESCRIBE_TIMEOUT)
+        with self._fleet.hold(*INDEX_ROLES) as held:
             asked = await ask_all(
-                peers,
+                held.peers,
                 lambda peer: peer.index.Describe(index_pb2.DescribeRequest(), timeout=timeout),
                 method="Describe",
                 model_id=self._space.model_id,
                 check=self._fault,
             )
-            tiers = {peer.endpoint: peer.tier for peer in peers}
-        states = {peer.endpoint: _state(peer, answer) for peer, answer in asked.answers}
+        states = {peer.endpoint: _ready(peer, answer) for peer, answer in asked.answers}
         for failure in asked.failures:
-            endpoint = failure.endpoint
-            states[endpoint] = EndpointState(endpoint, tiers[endpoint], error=failure.error)
+            states[failure.endpoint] = _unready(failure.endpoint, failure.error)
+        for other in (*held.other_models, *asked.other_models):
+            states[other.endpoint] = _other_model(other)
         self._log_changes(states)
         self._states, self._known_before = states, known_before
         self._positions.learn(joined(p for s in states.values() for p in s.positions))
@@ -154,11 +169,12 @@ class EndpointWatch:
     def _log_changes(self, states: Mapping[Endpoint, EndpointState]) -> None:
         for endpoint, state in states.items():
             before = self._states.get(endpoint)
-            if before is None or before.ready != state.ready:
+            if before is None or before.standing != state.standing:
                 log.info(
-                    "endpoint is ready" if state.ready else "endpoint is not ready",
+                    _EVENTS[state.standing],
                     endpoint=endpoint.name,
                     tier=state.tier,
+                    model_id=state.model_id or None,
                     error=state.error or None,
                 )
 
@@ -167,11 +183,11 @@ class EndpointWatch:
         metrics.COVERAGE_COMPLETE.set(coverage.complete)
         metrics.MISSING_OFFSETS.set(coverage.missing_offsets)
         metrics.UNKNOWN_PARTITIONS.set(len(coverage.unknown_partitions))
-        counts = Counter((state.tier, state.ready) for state in states)
+        counts = Counter((state.tier, state.standing) for state in states)
         metrics.ENDPOINTS.clear()
         for tier in sorted({state.tier for state in states}):
-            metrics.ENDPOINTS.labels(tier, "ready").set(counts[tier, True])
-            metrics.ENDPOINTS.labels(tier, "unready").set(counts[tier, False])
+            for standing in _EVENTS:
+                metrics.ENDPOINTS.labels(tier, standing).set(counts[tier, standing])
 
     def _not_ready(self) -> str | None:
         states = self.states()
@@ -179,15 +195,38 @@ class EndpointWatch:
             return None
         if not states:
             return "discovery names none"
-        errors = "; ".join(f"{state.endpoint.name}: {state.error}" for state in states)
-        return f"none of {len(states)} is ready: {errors}"
+        return (
+            f"none of {len(states)} is ready for model {self._space.model_id!r}: "
+            f"{'; '.join(map(str, states))}"
+        )
 
 
-def _state(peer: Peer, answer: index_pb2.DescribeResponse) -> EndpointState:
+_EVENTS: dict[Standing, str] = {
+    "ready": "endpoint is ready",
+    "unready": "endpoint is not ready",
+    "other_model": "endpoint holds another model",
+}
+
+
+def _unready(endpoint: Endpoint, error: str) -> EndpointState:
+    return EndpointState(endpoint, tier_of(endpoint), error=error, model_id=endpoint.model_id)
+
+
+def _undescribed(endpoint: Endpoint) -> EndpointState:
+    return _unready(endpoint, "not described yet")
+
+
+def _other_model(other: OtherModel) -> EndpointState:
+    endpoint = other.endpoint
+    return EndpointState(endpoint, tier_of(endpoint), "other_model", model_id=other.model_id)
+
+
+def _ready(peer: Peer, answer: index_pb2.DescribeResponse) -> EndpointState:
     return EndpointState(
         endpoint=peer.endpoint,
         tier=peer.tier or answer.tier,
-        error="",
+        standing="ready",
+        model_id=answer.model_id,
         shards=len(answer.shards),
         rows=answer.rows,
         hidden_rows=answer.hidden_rows,

@@ -73,6 +73,7 @@ class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
                     rows=state.rows,
                     hidden_rows=state.hidden_rows,
                     covered=range_messages(state.covered),
+                    model_id=state.model_id,
                 )
                 for state in self._watch.states()
             ],

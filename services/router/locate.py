@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from services.router.deadline import Deadline
 from services.router.lookup import FoundListing, checked_ids, look_up
 from shashin.model_space import ModelSpace
-from shashin.serving.fleet import Failure, Fleet, nobody_answered
+from shashin.serving.fleet import INDEX_ROLES, Failure, Fleet
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Locator:
 
         Raises:
             InvalidQuery: when there are no ids, too many, or one cannot be an id.
-            NoEndpoint: when no endpoint answers.
+            NoEndpoint: when no endpoint of the model answers.
             DeadlineExceeded: when none answers in time.
         """
         ids = checked_ids(listing_ids)
@@ -40,11 +40,9 @@ class Locator:
         deadline = Deadline.within(
             self._deadline_seconds if caller_seconds is None else caller_seconds
         )
-        with self._fleet.hold_index_peers() as peers:
-            if not peers:
-                raise nobody_answered((), deadline.seconds)
+        with self._fleet.hold(*INDEX_ROLES) as held:
             found, failures = await look_up(
-                peers,
+                held,
                 ids,
                 space=self._space,
                 with_vectors=False,

@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from services.router.deadline import Deadline
-from services.router.queries import GREATEST_LISTINGS, check_listing_id, unit_length
+from services.router.no_answer import nobody_answered
+from services.router.queries import check_listing_id, unit_length
+from shashin.codecs.limits import MAX_LISTING_IDS, MAX_QUERIES
 from shashin.errors import InvalidQuery, ListingNotFound, NoEndpoint
 from shashin.model_space import ModelSpace
-from shashin.serving.fleet import WRONG_MODEL, Failure, Peer, Round, ask_all, nobody_answered
+from shashin.serving.fleet import Failure, Held, Round, ask_all
 from shashin.tiers import freshest_first
 from shashin.v1 import index_pb2
-
-GREATEST_QUERIES = 64
-"""Query vectors that one IndexService.Search takes."""
 
 
 @dataclass
@@ -62,9 +61,9 @@ def checked_ids(listing_ids: Sequence[str]) -> list[str]:
     Raises:
         InvalidQuery: when there are none or too many, or one cannot be an id.
     """
-    if not 1 <= len(listing_ids) <= GREATEST_LISTINGS:
+    if not 1 <= len(listing_ids) <= MAX_LISTING_IDS:
         raise InvalidQuery(
-            f"listing_ids has {len(listing_ids)} ids; expected 1 to {GREATEST_LISTINGS}: ask in "
+            f"listing_ids has {len(listing_ids)} ids; expected 1 to {MAX_LISTING_IDS}: ask in "
             "several calls"
         )
     for number, listing_id in enumerate(listing_ids):
@@ -73,7 +72,7 @@ def checked_ids(listing_ids: Sequence[str]) -> list[str]:
 
 
 async def look_up(
-    peers: Sequence[Peer],
+    held: Held,
     listing_ids: Sequence[str],
     *,
     space: ModelSpace,
@@ -83,7 +82,7 @@ async def look_up(
     """Return the listings that were found, and the endpoints that failed.
 
     Raises:
-        NoEndpoint: when no endpoint answers.
+        NoEndpoint: when no endpoint of the model answers.
         DeadlineExceeded: when none answers in time.
     """
     request = index_pb2.LookupRequest(
@@ -101,14 +100,19 @@ async def look_up(
         return None
 
     asked: Round[index_pb2.LookupResponse] = await ask_all(
-        peers,
+        held.peers,
         lambda peer: peer.index.Lookup(request, timeout=deadline.left()),
         method="Lookup",
         model_id=space.model_id,
         check=fault,
     )
     if not asked.answers:
-        raise nobody_answered(asked.failures, deadline.seconds)
+        raise nobody_answered(
+            asked.failures,
+            [*held.other_models, *asked.other_models],
+            model_id=space.model_id,
+            deadline_seconds=deadline.seconds,
+        )
     found = newest_versions(
         (peer.tier, row) for peer, answer in asked.answers for row in answer.rows
     )
@@ -126,17 +130,16 @@ def queries_of(
     """
     vectors = []
     if found is not None:
-        for photo_number in found.photo_numbers[:GREATEST_QUERIES]:
+        for photo_number in found.photo_numbers[:MAX_QUERIES]:
             vector = np.frombuffer(found.vectors[photo_number], dtype="<f4").astype(np.float64)
             if np.isfinite(vector).all() and vector.any():
                 vectors.append(vector)
     if vectors:
         return unit_length(np.stack(vectors))
-    lost = [failure for failure in failures if failure.status != WRONG_MODEL]
-    if lost:
+    if failures:
         raise NoEndpoint(
             f"listing {listing_id!r} is on none of the endpoints that answered, but these did not: "
-            f"{'; '.join(map(str, lost))}"
+            f"{'; '.join(map(str, failures))}"
         )
     raise ListingNotFound(
         f"listing {listing_id!r} is not searchable: it is unknown, hidden, or its photos are not "

@@ -1,9 +1,9 @@
 """Merging: the hits of many endpoints become one list in which a listing occurs once. Pure.
 
-An endpoint gives its nearest listings only, so a merged list may lack some: where the hits of one
+An endpoint gives its nearest listings only, so a merged list may lack some: if the hits of one
 endpoint are superseded by newer versions from another, what the first one held back could have
-been nearer. ``unsettled`` names the endpoints of which that is possible; once it names none, every
-listing whose newest version belongs into the list is in it, up to the order of equal scores.
+been nearer. ``may_hold_back`` names the endpoints of which that is possible; once it names none,
+every listing whose newest version belongs into the list is in it, up to the order of equal scores.
 
 What merging cannot know is a newer version that no answer showed, because it is too far from the
 query. Its older version is a hit until ``listings.hidden`` hides it, moments after the newer one
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from shashin.codecs.limits import MAX_HITS
 from shashin.tiers import age_of
 
 
@@ -36,8 +37,8 @@ class EndpointHits:
     photo_numbers: Sequence[int]
     scores: Sequence[float]
 
-    def greatest_unseen(self) -> float:
-        """Return a bound of the score of whatever the endpoint held back.
+    def max_unseen_score(self) -> float:
+        """Return an upper bound of the score of whatever the endpoint held back.
 
         Minus infinity when it had fewer hits than asked for, so that it held nothing back.
         """
@@ -70,7 +71,7 @@ class MergedHit:
 def merge(answers: Sequence[EndpointHits], k: int, *, leave_out: str = "") -> list[MergedHit]:
     """Return the up to ``k`` best listings, by falling score and then by listing id.
 
-    Of a listing only the newest version among the answers counts, even where an older one is
+    Of a listing only the newest version among the answers counts, even if an older one is
     nearer. ``leave_out`` is a listing that is never a hit.
     """
     best: dict[str, tuple[int, float, int, int, int, int]] = {}
@@ -95,16 +96,16 @@ def merge(answers: Sequence[EndpointHits], k: int, *, leave_out: str = "") -> li
     ]
 
 
-def unsettled(
-    answers: Sequence[EndpointHits], merged: Sequence[MergedHit], k: int, most: int
+def may_hold_back(
+    answers: Sequence[EndpointHits], merged: Sequence[MergedHit], k: int
 ) -> list[int]:
-    """Return which answers may hold back a listing that belongs into the merged list.
+    """Return which answers may lack a listing that belongs into the merged list.
 
-    An endpoint that was asked for ``most`` hits already cannot be asked for more.
+    An endpoint that was asked for ``MAX_HITS`` already cannot be asked for more.
     """
-    least = merged[-1].score if len(merged) >= k else -math.inf
+    worst = merged[-1].score if len(merged) >= k else -math.inf
     return [
         number
         for number, answer in enumerate(answers)
-        if answer.asked < most and answer.greatest_unseen() > least
+        if answer.asked < MAX_HITS and answer.max_unseen_score() > worst
     ]

@@ -16,8 +16,8 @@ FAILED_EMBEDS = Counter(
     "Calls to embedders that failed for a reason other than the photo, by gRPC status.",
     ["status"],
 )
-DEEPER_ROUNDS = Counter(
-    "shashin_router_deeper_rounds",
+OVER_FETCH_ROUNDS = Counter(
+    "shashin_router_over_fetch_rounds",
     "Times that endpoints were asked for more hits, because newer versions superseded too many.",
 )
 INCOMPLETE_ANSWERS = Counter(
@@ -33,4 +33,9 @@ MISSING_OFFSETS = Gauge(
 UNKNOWN_PARTITIONS = Gauge(
     "shashin_router_unknown_partitions", "Partitions whose live position no endpoint reports."
 )
-ENDPOINTS = Gauge("shashin_router_endpoints", "Index endpoints in discovery.", ["tier", "state"])
+ENDPOINTS = Gauge(
+    "shashin_router_endpoints",
+    "Index endpoints in discovery, by state: ready, unready, or other_model when another model is "
+    "held than is searched.",
+    ["tier", "state"],
+)

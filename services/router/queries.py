@@ -7,17 +7,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from shashin.codecs.limits import MAX_LISTING_ID_BYTES
 from shashin.errors import InvalidQuery, PhotoEmpty, PhotoTooLarge
 from shashin.v1 import index_pb2
 
-DEFAULT_K, GREATEST_K = 10, 500
-GREATEST_DEADLINE_MS = 60_000
-GREATEST_PHOTO_BYTES = 16 * 1024 * 1024
-GREATEST_ID_BYTES = 256
-GREATEST_LISTINGS = 1000
-"""Listing ids that one Locate may name."""
-
-_GREATEST_CHOICES = 1000
+DEFAULT_K, MAX_K = 10, 500
+MAX_DEADLINE_MS = 60_000
+MAX_PHOTO_BYTES = 16 * 1024 * 1024
+MAX_FILTER_CHOICES = 1000
+"""Categories, or brands, that one filter may name."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Query:
 
     photo: bytes | None = None
     vector: bytes | None = None
-    """Little-endian float32, 4 bytes a dimension."""
+    """Little-endian float32, 4 bytes per dimension."""
     listing_id: str | None = None
     k: int = 0
     """Listings wanted, 1 to 500; 0 means 10."""
@@ -49,13 +47,13 @@ def checked(query: Query) -> Query:
             f"the query has {' and '.join(given) or 'nothing to search for'}; expected exactly one "
             "of photo, vector and listing_id"
         )
-    if not 0 <= query.k <= GREATEST_K:
+    if not 0 <= query.k <= MAX_K:
         raise InvalidQuery(
-            f"k is {query.k}; expected 1 to {GREATEST_K}, or 0 for the default of {DEFAULT_K}"
+            f"k is {query.k}; expected 1 to {MAX_K}, or 0 for the default of {DEFAULT_K}"
         )
-    if not 0 <= query.deadline_ms <= GREATEST_DEADLINE_MS:
+    if not 0 <= query.deadline_ms <= MAX_DEADLINE_MS:
         raise InvalidQuery(
-            f"deadline_ms is {query.deadline_ms}; expected 1 to {GREATEST_DEADLINE_MS}, or 0 for "
+            f"deadline_ms is {query.deadline_ms}; expected 1 to {MAX_DEADLINE_MS}, or 0 for "
             "the router's default"
         )
     if query.listing_id is not None:
@@ -73,16 +71,16 @@ def check_listing_id(name: str, listing_id: str) -> None:
         InvalidQuery: naming the field.
     """
     size = len(listing_id.encode())
-    if not 1 <= size <= GREATEST_ID_BYTES:
-        raise InvalidQuery(f"{name} has {size} bytes; expected 1 to {GREATEST_ID_BYTES}")
+    if not 1 <= size <= MAX_LISTING_ID_BYTES:
+        raise InvalidQuery(f"{name} has {size} bytes; expected 1 to {MAX_LISTING_ID_BYTES}")
 
 
 def _check_photo(photo: bytes) -> None:
     if not photo:
         raise PhotoEmpty("photo has no bytes; expected an image file")
-    if len(photo) > GREATEST_PHOTO_BYTES:
+    if len(photo) > MAX_PHOTO_BYTES:
         raise PhotoTooLarge(
-            f"photo has {len(photo)} bytes; expected at most {GREATEST_PHOTO_BYTES}: send a "
+            f"photo has {len(photo)} bytes; expected at most {MAX_PHOTO_BYTES}: send a "
             "smaller one, 256 pixels on the short side are enough"
         )
 
@@ -92,20 +90,20 @@ def _check_filter(row_filter: index_pb2.Filter) -> None:
         ("filter.categories", row_filter.categories),
         ("filter.brands", row_filter.brands),
     ):
-        if len(choices) > _GREATEST_CHOICES:
+        if len(choices) > MAX_FILTER_CHOICES:
             raise InvalidQuery(
-                f"{name} names {len(choices)} choices; expected at most {_GREATEST_CHOICES}"
+                f"{name} names {len(choices)} choices; expected at most {MAX_FILTER_CHOICES}"
             )
     for bound in ("min_price_minor", "max_price_minor"):
         if row_filter.HasField(bound) and getattr(row_filter, bound) < 0:
             raise InvalidQuery(
                 f"filter.{bound} is {getattr(row_filter, bound)}; prices are 0 or more"
             )
-    least, most = row_filter.min_price_minor, row_filter.max_price_minor
+    cheapest, dearest = row_filter.min_price_minor, row_filter.max_price_minor
     both = row_filter.HasField("min_price_minor") and row_filter.HasField("max_price_minor")
-    if both and least > most:
+    if both and cheapest > dearest:
         raise InvalidQuery(
-            f"filter.min_price_minor is {least} and filter.max_price_minor is {most}: no price is "
+            f"filter.min_price_minor is {cheapest} and filter.max_price_minor is {dearest}: no price is "
             "both"
         )
     currency = row_filter.currency

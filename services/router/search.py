@@ -1,9 +1,9 @@
 """The search: check the query, get its vectors, ask every endpoint, merge, and judge coverage.
 
 Knows nothing of how a query came in. Endpoints are asked for more listings than wanted. They give
-each listing once already, so the surplus only has to make up for listings that another endpoint
-has in a newer version, and for the listing searched by; where it is not enough, those endpoints
-that may hold something back are asked for twice as many, until the answer is settled.
+each listing once already, so this over-fetch only has to make up for listings that another
+endpoint has in a newer version, and for the listing searched by; if it is not enough, those
+endpoints that may hold something back are asked for twice as many, until none does.
 """
 
 from __future__ import annotations
@@ -21,23 +21,32 @@ from services.router.answer_coverage import AnswerCoverage, KnownPositions, answ
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
 from services.router.lookup import look_up, queries_of
-from services.router.merge import EndpointHits, MergedHit, merge, unsettled
+from services.router.merge import EndpointHits, MergedHit, may_hold_back, merge
+from services.router.no_answer import nobody_answered
 from services.router.queries import Query, checked, query_vector
+from shashin.codecs.limits import MAX_HITS
 from shashin.codecs.ranges import positions_in, ranges_in
 from shashin.discovery.protocol import Endpoint
+from shashin.errors import ShashinError
 from shashin.model_space import ModelSpace
 from shashin.offsets.coverage import Position
 from shashin.runtime.failpoints import failpoint
-from shashin.serving.fleet import Failure, Fleet, Peer, Round, ask_all, nobody_answered
+from shashin.serving.fleet import (
+    INDEX_ROLES,
+    Failure,
+    Fleet,
+    Held,
+    OtherModel,
+    Peer,
+    Round,
+    ask_all,
+)
 from shashin.v1 import events_pb2, index_pb2
 
-GREATEST_ASKED = 1000
-"""Hits that one IndexService.Search gives for a query."""
 
-
-def first_asked(k: int) -> int:
+def initial_k(k: int) -> int:
     """Return how many listings endpoints are asked for at first."""
-    return min(k + k // 2 + 8, GREATEST_ASKED)
+    return min(k + k // 2 + 8, MAX_HITS)
 
 
 @dataclass(frozen=True)
@@ -73,12 +82,13 @@ class SearchAnswer:
 
 @dataclass
 class _Gathered:
-    """What the endpoints have answered so far; a deeper answer replaces a shallower one."""
+    """What the endpoints have answered so far; one with more hits replaces an earlier one."""
 
     answers: dict[Endpoint, tuple[EndpointHits, index_pb2.IndexSearchResponse]] = field(
         default_factory=dict
     )
     failures: dict[Endpoint, Failure] = field(default_factory=dict)
+    other_models: dict[Endpoint, OtherModel] = field(default_factory=dict)
     lookup_failures: dict[Endpoint, Failure] = field(default_factory=dict)
     """Of the search by a listing, before the search itself: they leave no range unsearched."""
     merged: list[MergedHit] = field(default_factory=list)
@@ -88,18 +98,28 @@ class _Gathered:
             self.answers[peer.endpoint] = (_columns(peer.tier, count, answer), answer)
         for failure in asked.failures:
             self.failures[failure.endpoint] = failure
+        for other in asked.other_models:
+            self.other_models[other.endpoint] = other
+
+    @property
+    def silent(self) -> set[Endpoint]:
+        """Those that gave no answer when they were asked last, so they are asked no more."""
+        return self.failures.keys() | self.other_models.keys()
+
+    @property
+    def searched(self) -> set[Endpoint]:
+        """Those that answered in full.
+
+        One that was silent when it was asked for more may have held back a hit: what it gave is
+        shown, but its ranges do not count as searched.
+        """
+        return self.answers.keys() - self.silent
 
     def hits(self) -> list[EndpointHits]:
         return [hits for hits, _ in self.answers.values()]
 
     def complete_answers(self) -> list[index_pb2.IndexSearchResponse]:
-        # An endpoint that failed when it was asked for more may have held back a hit: what it
-        # gave is shown, but its ranges do not count as searched.
-        return [
-            answer
-            for endpoint, (_, answer) in self.answers.items()
-            if endpoint not in self.failures
-        ]
+        return [self.answers[endpoint][1] for endpoint in self.searched]
 
 
 class Searcher:
@@ -132,7 +152,7 @@ class Searcher:
             PhotoError: when its photo cannot be used.
             ListingNotFound: when the listing searched by is not searchable.
             WrongModelRequested: when only embedders of another model answer.
-            NoEndpoint: when no endpoint answers.
+            NoEndpoint: when no endpoint of the model answers.
             DeadlineExceeded: when none answers in time.
         """
         started = time.perf_counter()
@@ -141,18 +161,18 @@ class Searcher:
         deadline = Deadline.within(own, caller_seconds)
         timings = Timings()
         gathered = _Gathered()
-        with self._fleet.hold_index_peers() as peers:
-            if not peers:
-                raise nobody_answered((), deadline.seconds)
-            queries = await self._queries_of(query, peers, deadline, gathered)
+        with self._fleet.hold(*INDEX_ROLES) as held:
+            if not held.peers:
+                raise self._nobody(gathered, held, deadline)
+            queries = await self._queries_of(query, held, deadline, gathered)
             vectors_at = time.perf_counter()
             failpoint("after-embed")
             timings.embed = vectors_at - started
             # Before the first call is sent: see services.router.answer_coverage.
             known_before = self._positions.snapshot()
-            await self._ask_until_settled(query, queries, peers, deadline, gathered, timings)
+            await self._ask_with_over_fetch(query, queries, held.peers, deadline, gathered, timings)
         if not gathered.answers:
-            raise nobody_answered(list(gathered.failures.values()), deadline.seconds)
+            raise self._nobody(gathered, held, deadline)
         merging_at = time.perf_counter()
         coverage = self._coverage(gathered, known_before)
         sources = list(gathered.answers.values())
@@ -170,12 +190,20 @@ class Searcher:
             hits=hits,
             coverage=coverage,
             failures=list((gathered.lookup_failures | gathered.failures).values()),
-            endpoints=len(gathered.answers.keys() - gathered.failures.keys()),
+            endpoints=len(gathered.searched),
             timings=timings,
         )
 
+    def _nobody(self, gathered: _Gathered, held: Held, deadline: Deadline) -> ShashinError:
+        return nobody_answered(
+            list(gathered.failures.values()),
+            [*held.other_models, *gathered.other_models.values()],
+            model_id=self._space.model_id,
+            deadline_seconds=deadline.seconds,
+        )
+
     async def _queries_of(
-        self, query: Query, peers: Sequence[Peer], deadline: Deadline, gathered: _Gathered
+        self, query: Query, held: Held, deadline: Deadline, gathered: _Gathered
     ) -> npt.NDArray[np.float32]:
         if query.vector is not None:
             return query_vector(query.vector, self._space.dimensions)
@@ -183,7 +211,7 @@ class Searcher:
             return await self._embedding.query_of(query.photo, deadline)
         assert query.listing_id is not None
         found, failures = await look_up(
-            peers,
+            held,
             [query.listing_id],
             space=self._space,
             with_vectors=True,
@@ -192,7 +220,7 @@ class Searcher:
         gathered.lookup_failures = {failure.endpoint: failure for failure in failures}
         return queries_of(query.listing_id, found.get(query.listing_id), failures)
 
-    async def _ask_until_settled(
+    async def _ask_with_over_fetch(
         self,
         query: Query,
         queries: npt.NDArray[np.float32],
@@ -201,7 +229,7 @@ class Searcher:
         gathered: _Gathered,
         timings: Timings,
     ) -> None:
-        count = first_asked(query.k)
+        count = initial_k(query.k)
         packed = queries.astype("<f4").tobytes()
         asking = list(peers)
         while asking:
@@ -219,20 +247,19 @@ class Searcher:
             hits = gathered.hits()
             gathered.merged = merge(hits, query.k, leave_out=query.listing_id or "")
             endpoints = list(gathered.answers)
-            deeper = {
-                endpoints[number]
-                for number in unsettled(hits, gathered.merged, query.k, GREATEST_ASKED)
+            lacking = {
+                endpoints[number] for number in may_hold_back(hits, gathered.merged, query.k)
             }
             asking = [
                 peer
                 for peer in peers
-                if peer.endpoint in deeper and peer.endpoint not in gathered.failures
+                if peer.endpoint in lacking and peer.endpoint not in gathered.silent
             ]
-            count = min(2 * count, GREATEST_ASKED)
+            count = min(2 * count, MAX_HITS)
             timings.fan_out += answered - started
             timings.merge += time.perf_counter() - answered
             if asking:
-                metrics.DEEPER_ROUNDS.inc()
+                metrics.OVER_FETCH_ROUNDS.inc()
 
     async def _ask(
         self,

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
+from shashin.discovery.settings import DiscoverySettings
 from shashin.runtime.settings import ModelSpaceSettings
 
 
-class RouterSettings(ModelSpaceSettings):
-    """What the router can be told."""
+class RouterSettings(DiscoverySettings, ModelSpaceSettings):
+    """Settings of the router."""
 
     grpc_host: str = Field("127.0.0.1", description="Address that SearchService listens on.")
     grpc_port: int = Field(
         0, ge=0, le=65535, description="Port of SearchService; 0 takes a free one."
     )
-    discovery: Path = Field(description="File that names the ready endpoints.")
     deadline_ms: int = Field(
         1000,
         ge=1,

@@ -8,6 +8,7 @@ import typer
 
 from shashin.cli.options import DEFAULT_STATE, JsonOption, RouterOption, StateOption
 from shashin.client.coverage_text import coverage_document, coverage_line
+from shashin.client.endpoint_text import endpoint_document, readiness
 from shashin.client.router import RouterClient
 from shashin.local.system import System
 from shashin.terminal.console import say, say_json, say_table
@@ -45,13 +46,14 @@ async def _status(address: str) -> search_pb2.StatusResponse:
 def print_status(status: search_pb2.StatusResponse) -> None:
     """Print the endpoints that the router asks, and the coverage."""
     say_table(
-        ["endpoint", "tier", "address", "ready", ">shards", ">rows", ">hidden", "error"],
+        ["endpoint", "tier", "address", "model", "ready", ">shards", ">rows", ">hidden", "error"],
         [
             (
                 endpoint.name,
                 endpoint.tier,
                 endpoint.address,
-                "yes" if endpoint.ready else "no",
+                endpoint.model_id or "-",
+                readiness(endpoint, status.model_id),
                 endpoint.shards,
                 f"{endpoint.rows:,}",
                 f"{endpoint.hidden_rows:,}",
@@ -68,19 +70,7 @@ def status_document(status: search_pb2.StatusResponse) -> dict[str, Any]:
     return {
         "model_id": status.model_id,
         "coverage": coverage_document(status.coverage),
-        "endpoints": [
-            {
-                "name": endpoint.name,
-                "tier": endpoint.tier,
-                "address": endpoint.address,
-                "ready": endpoint.ready,
-                "error": endpoint.error,
-                "shards": endpoint.shards,
-                "rows": endpoint.rows,
-                "hidden_rows": endpoint.hidden_rows,
-            }
-            for endpoint in status.endpoints
-        ],
+        "endpoints": [endpoint_document(endpoint) for endpoint in status.endpoints],
     }
 
 

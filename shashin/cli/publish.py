@@ -29,8 +29,9 @@ from shashin.client.listing_events import (
     version_now,
 )
 from shashin.client.listing_sources import SourceListing, keep_photos, read_source
-from shashin.client.router import LOCATE_AT_ONCE, RouterClient
+from shashin.client.router import RouterClient
 from shashin.client.topic_tails import CLIENT_ID, GivenUp, TopicTail, new_dead_letters, topic_tails
+from shashin.codecs.limits import MAX_LISTING_IDS
 from shashin.errors import DeadlineExceeded
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import DEAD_LETTER_TOPICS
@@ -156,7 +157,7 @@ async def _wait_searchable(
     last_news = time.monotonic()
     while outstanding:
         # Events are worked on roughly in the order in which they were sent.
-        found = await router.locate(islice(outstanding, LOCATE_AT_ONCE))
+        found = await router.locate(islice(outstanding, MAX_LISTING_IDS))
         for listing_id, location in found.items():
             if location.version >= outstanding[listing_id]:
                 del outstanding[listing_id]

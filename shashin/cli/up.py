@@ -16,6 +16,7 @@ from shashin.cli.options import (
     StateOption,
 )
 from shashin.client.coverage_text import coverage_line
+from shashin.client.endpoint_text import other_model_lines
 from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
 from shashin.local.processes import ProcessRow
@@ -161,6 +162,8 @@ def _print_status(
                 if e.ready
             ],
         )
+        for line in other_model_lines(searched):
+            say(line)
         good = searched.coverage.complete
         say(coverage_line(searched.coverage), style="green" if good else "red")
     if trouble:

@@ -12,13 +12,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from shashin.client.listing_events import ListingAttributes
+from shashin.codecs.limits import MAX_LISTING_ID_BYTES
 from shashin.errors import UserError
 
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jpe", ".jfif"}
 )
 MAX_PHOTOS = 20
-MAX_ID_BYTES = 256
 
 _COLUMNS = frozenset(
     {"listing_id", "photos", "category", "brand", "price_minor", "currency", "version"}
@@ -180,8 +180,11 @@ def _currency(text: Mapping[str, str], where: str) -> str:
 
 def _checked(listing: SourceListing) -> SourceListing:
     size = len(listing.listing_id.encode())
-    if not 1 <= size <= MAX_ID_BYTES:
-        raise UserError(f"{listing.where} has a listing id of {size} bytes; expected 1 to 256")
+    if not 1 <= size <= MAX_LISTING_ID_BYTES:
+        raise UserError(
+            f"{listing.where} has a listing id of {size} bytes; expected 1 to "
+            f"{MAX_LISTING_ID_BYTES}"
+        )
     if not listing.photos:
         raise UserError(f"{listing.where} names no photo")
     if len(listing.photos) > MAX_PHOTOS:

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from shashin.codecs.limits import MAX_LISTING_IDS
 from shashin.errors import DeadlineExceeded, NoEndpoint, ShashinError, UserError
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.rpc.channel import open_channel
@@ -20,9 +21,6 @@ from shashin.v1 import (
     search_pb2,
     search_pb2_grpc,
 )
-
-LOCATE_AT_ONCE = 1000
-"""Listing ids that one Locate may name."""
 
 _EMBED_AT_ONCE = 16
 
@@ -99,8 +97,8 @@ class RouterClient:
         """Return where each searchable listing is; hidden and unknown ones are left out."""
         ids = list(listing_ids)
         found: dict[str, search_pb2.Location] = {}
-        for start in range(0, len(ids), LOCATE_AT_ONCE):
-            request = search_pb2.LocateRequest(listing_ids=ids[start : start + LOCATE_AT_ONCE])
+        for start in range(0, len(ids), MAX_LISTING_IDS):
+            request = search_pb2.LocateRequest(listing_ids=ids[start : start + MAX_LISTING_IDS])
             answer: search_pb2.LocateResponse = await self._call(self._stub.Locate, request, 10.0)
             if answer.failed_endpoints:
                 failed = answer.failed_endpoints[0]

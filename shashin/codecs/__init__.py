@@ -1,1 +1,4 @@
-"""Between protobuf messages and Shashin's own types: events, index calls and offset ranges apart."""
+"""Between protobuf messages and Shashin's own types, and the sizes that messages may have.
+
+One module for each kind of message, so that a process imports only what it speaks.
+"""

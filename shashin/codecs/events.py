@@ -1,37 +1,14 @@
-"""Events and rows: what records of ``vectors.embedded`` say, as a shard's rows."""
+"""Records of ``vectors.embedded``, as the rows that they add to a shard."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from shashin.codecs.attributes import attributes_of
 from shashin.errors import InvalidEvent, UnparsableRecord, WrongVector
 from shashin.kafka.records import InRecord
-from shashin.shards.format.row import MAX_PHOTO_NUMBER, NO_TIME, NewRow, Row, RowAttributes
+from shashin.shards.format.row import MAX_PHOTO_NUMBER, NewRow, Row
 from shashin.v1 import events_pb2
-
-
-def attributes_of(message: events_pb2.Attributes) -> RowAttributes:
-    """Return a row's attributes."""
-    return RowAttributes(
-        category=message.category,
-        brand=message.brand,
-        price_minor=message.price_minor,
-        currency=message.currency,
-        listed_at=message.listed_at.seconds if message.HasField("listed_at") else NO_TIME,
-    )
-
-
-def attributes_message(attributes: RowAttributes) -> events_pb2.Attributes:
-    """Return the message of a row's attributes."""
-    message = events_pb2.Attributes(
-        category=attributes.category,
-        brand=attributes.brand,
-        price_minor=attributes.price_minor,
-        currency=attributes.currency,
-    )
-    if attributes.listed_at != NO_TIME:
-        message.listed_at.seconds = attributes.listed_at
-    return message
 
 
 def parse_embedded(record: InRecord) -> events_pb2.EmbeddedListing:
@@ -53,7 +30,7 @@ def parse_embedded(record: InRecord) -> events_pb2.EmbeddedListing:
 def new_rows_of(
     message: events_pb2.EmbeddedListing, dimensions: int, *, record: InRecord
 ) -> list[NewRow]:
-    """Return one row a vector of the message.
+    """Return one row per vector of the message.
 
     Raises:
         WrongVector: when a vector has another length, or a number that is not finite.

@@ -1,4 +1,4 @@
-"""Between protobuf messages and the index's own types: events to rows, hits to columns."""
+"""Calls of IndexService: the queries and the filter of a request, and hits as packed columns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from shashin.codecs.events import attributes_message
+from shashin.codecs.attributes import attributes_message
+from shashin.codecs.limits import MAX_HITS, MAX_QUERIES
 from shashin.errors import InvalidQuery
 from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.row_filter import RowFilter
@@ -28,15 +29,17 @@ def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vector
     queries: npt.NDArray[np.float32] = np.frombuffer(request.queries, dtype=np.uint8)
     if len(queries) == 0 or len(queries) % (4 * dimensions):
         raise InvalidQuery(
-            f"queries has {len(queries)} bytes; expected 1 to 64 times {4 * dimensions}"
+            f"queries has {len(queries)} bytes; expected 1 to {MAX_QUERIES} times {4 * dimensions}"
         )
     queries = queries.view("<f4").reshape(-1, dimensions)
-    if len(queries) > 64:
-        raise InvalidQuery(f"queries holds {len(queries)} vectors; at most 64 go in one call")
+    if len(queries) > MAX_QUERIES:
+        raise InvalidQuery(
+            f"queries holds {len(queries)} vectors; at most {MAX_QUERIES} go in one call"
+        )
     if not np.isfinite(queries).all():
         raise InvalidQuery("queries holds numbers that are not finite")
-    if not 1 <= request.k <= 1000:
-        raise InvalidQuery(f"k is {request.k}; expected 1 to 1000")
+    if not 1 <= request.k <= MAX_HITS:
+        raise InvalidQuery(f"k is {request.k}; expected 1 to {MAX_HITS}")
     return queries
 
 

@@ -1,1 +1,1 @@
-"""Which endpoints exist now: one small Protocol, one adapter a size of the system."""
+"""Which endpoints are ready now: one Protocol, one adapter per URI scheme."""

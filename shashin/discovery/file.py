@@ -13,7 +13,10 @@ log = get_logger(__name__)
 
 
 class FileDiscovery:
-    """Reads ``{"endpoints": [{"name", "role", "tier", "address"}]}`` anew whenever it changes."""
+    """Reads ``{"endpoints": [{"name", "role", "tier", "address", "model_id"}]}`` after each change.
+
+    ``tier`` and ``model_id`` may be missing or null.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,9 +44,19 @@ class FileDiscovery:
             self._stamp = stamp
         return self._known
 
+    async def close(self) -> None:
+        """Do nothing: no file is kept open."""
+
 
 def _endpoint(entry: Any) -> Endpoint:
-    found = Endpoint(entry["name"], entry["role"], entry["address"], entry.get("tier") or "")
-    if not all(isinstance(part, str) for part in (found.name, found.address, found.tier)):
-        raise TypeError(f"name, address and tier have to be text: {entry}")
+    found = Endpoint(
+        entry["name"],
+        entry["role"],
+        entry["address"],
+        tier=entry.get("tier") or "",
+        model_id=entry.get("model_id") or "",
+    )
+    parts = (found.name, found.role, found.address, found.tier, found.model_id)
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError(f"name, role, address, tier and model_id have to be text: {entry}")
     return found

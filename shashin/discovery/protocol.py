@@ -7,6 +7,10 @@ from typing import Literal, Protocol
 
 Role = Literal["indexer", "index-server", "embedder"]
 
+INDEXER: Role = "indexer"
+INDEX_SERVER: Role = "index-server"
+EMBEDDER: Role = "embedder"
+
 
 @dataclass(frozen=True, order=True)
 class Endpoint:
@@ -15,13 +19,28 @@ class Endpoint:
     name: str
     role: Role
     address: str
+    """HOST:PORT; an IPv6 address stands in brackets."""
     tier: str = ""
-    """live, hourly, daily or monthly; empty for an embedder."""
+    """live, hourly, daily or monthly; empty for an embedder, or when discovery does not say."""
+    model_id: str = ""
+    """The model that it works with; empty when discovery does not say."""
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.address}"
 
 
 class Discovery(Protocol):
-    """Knows the ready endpoints."""
+    """Knows the ready endpoints. Making one does no I/O, so that settings can be checked with it."""
 
     async def endpoints(self) -> list[Endpoint]:
-        """Return the endpoints that are ready now, sorted by name; cheap to call often."""
+        """Return the endpoints that are ready now, sorted by name; cheap to call often.
+
+        Raises:
+            ShashinError: when what knows the endpoints does not answer; callers keep those that
+                they have.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections and watches; no call follows."""
         ...

@@ -51,8 +51,8 @@ def plan_processes(
     """
     model = {"SHASHIN_MODEL_ID": wanted.model_id}
     vectors = {**model, "SHASHIN_DIMENSIONS": str(wanted.dimensions)}
-    discovery = {"SHASHIN_DISCOVERY": str(discovery_path(state))}
-    processes = _Processes(wanted.kafka, choose_port)
+    discovery = {"SHASHIN_DISCOVERY": discovery_path(state).as_uri()}
+    processes = _Processes(wanted, choose_port)
     processes.add(
         "downloader",
         {
@@ -94,8 +94,9 @@ def plan_processes(
 class _Processes:
     """Gives each process its ports, its probes and what all are told."""
 
-    def __init__(self, kafka: str, choose_port: Callable[[int], int]) -> None:
-        self._kafka = kafka
+    def __init__(self, wanted: Wanted, choose_port: Callable[[int], int]) -> None:
+        self._kafka = wanted.kafka
+        self._model_id = wanted.model_id
         self._choose_port = choose_port
         self.specs: list[ProcessSpec] = []
 
@@ -131,6 +132,6 @@ class _Processes:
                 addresses=addresses,
                 endpoints=()
                 if serves is None
-                else (EndpointSpec(serves[0], addresses["grpc"], serves[1]),),
+                else (EndpointSpec(serves[0], addresses["grpc"], serves[1], self._model_id),),
             )
         )

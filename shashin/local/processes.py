@@ -38,6 +38,8 @@ class EndpointSpec:
     address: str
     """HOST:PORT of its gRPC server."""
     tier: str | None = None
+    model_id: str | None = None
+    """The model that it works with; None when the plan does not say."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ def write_discovery(state_folder: Path, ready: Iterable[ProcessSpec]) -> None:
             "role": endpoint.role,
             "tier": endpoint.tier,
             "address": endpoint.address,
+            "model_id": endpoint.model_id,
         }
         for spec in ready
         for number, endpoint in enumerate(spec.endpoints)

@@ -6,7 +6,7 @@ What a search answer says of itself is decided with these in services.router.ans
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
@@ -21,28 +21,12 @@ class Position:
     live_offset: int
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """Whether everything that must be covered is, and what is not."""
+def missing_ranges(
+    held: Iterable[OffsetRange], positions: Mapping[int, Position]
+) -> tuple[OffsetRange, ...]:
+    """Return the offsets between horizon and live position that no held range contains.
 
-    missing: tuple[OffsetRange, ...] = ()
-    unknown_partitions: tuple[int, ...] = field(default=())
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is missing and every partition's position is known."""
-        return not self.missing and not self.unknown_partitions
-
-
-def coverage(
-    held: Iterable[OffsetRange],
-    positions: Mapping[int, Position],
-    expected_partitions: Iterable[int] = (),
-) -> Coverage:
-    """Return which offsets between horizon and live position no held range contains.
-
-    A partition that is expected but has no position is unknown: nobody can tell how far its log
-    goes, so the answer is not complete.
+    In the fewest ranges, sorted.
     """
     merged = groupby(merge_ranges(held), key=attrgetter("partition"))
     by_partition = {partition: list(ranges) for partition, ranges in merged}
@@ -59,5 +43,4 @@ def coverage(
             reached = held_range.to_offset
         if reached < position.live_offset:
             missing.append(OffsetRange(partition, reached, position.live_offset))
-    unknown = tuple(sorted(set(expected_partitions) - set(positions)))
-    return Coverage(tuple(missing), unknown)
+    return tuple(missing)

@@ -1,7 +1,8 @@
-"""Offset ranges of the log: merging, overlap. Pure functions."""
+"""Offset ranges of the log: merging them, and what they contain. Pure."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -33,3 +34,24 @@ def merge_ranges(ranges: Iterable[OffsetRange]) -> list[OffsetRange]:
         else:
             merged.append(current)
     return merged
+
+
+class MergedRanges:
+    """Offset ranges that are merged once and then asked often what they contain."""
+
+    def __init__(self, ranges: Iterable[OffsetRange]) -> None:
+        self._merged = merge_ranges(ranges)
+
+    def contain(self, wanted: OffsetRange) -> bool:
+        """Return whether they contain every offset of a range; an empty one has none."""
+        if wanted.from_offset >= wanted.to_offset:
+            return True
+        after = bisect_right(self._merged, (wanted.partition, wanted.from_offset), key=_start)
+        if after == 0:
+            return False
+        holding = self._merged[after - 1]
+        return holding.partition == wanted.partition and wanted.to_offset <= holding.to_offset
+
+
+def _start(held: OffsetRange) -> tuple[int, int]:
+    return held.partition, held.from_offset

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from shashin.errors import RepositoryError
 from shashin.objectstore.open import open_object_store
-from shashin.offsets.coverage import Position, coverage
+from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
@@ -116,4 +116,4 @@ def gaps(ranges: Sequence[OffsetRange]) -> list[OffsetRange]:
         positions[r.partition] = Position(
             min(known.horizon_offset, r.from_offset), max(known.live_offset, r.to_offset)
         )
-    return list(coverage(ranges, positions).missing)
+    return list(missing_ranges(ranges, positions))

@@ -85,5 +85,8 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
             if problem["type"] == "missing":
                 problems.append(f"{name} is not set, and has no default")
             else:
-                problems.append(f"{name}={problem['input']!r}: {problem['msg'].lower()}")
+                # Our own validators say it in our own words, and may quote what was set.
+                own = problem.get("ctx", {}).get("error")
+                said = problem["msg"].lower() if own is None else str(own)
+                problems.append(f"{name}={problem['input']!r}: {said}")
         raise SettingsError("wrong settings: " + "; ".join(problems)) from None

@@ -12,6 +12,7 @@ import grpc
 from prometheus_client import Gauge, Histogram
 
 from shashin.codecs.index import filter_of, hit_columns, queries_of
+from shashin.codecs.limits import MAX_LISTING_IDS
 from shashin.codecs.ranges import position_messages, range_messages
 from shashin.errors import DeadlineExceeded, InvalidQuery, WrongModelRequested
 from shashin.model_space import ModelSpace
@@ -129,8 +130,10 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         """Return the visible rows of listings."""
         del context
         self._check_model(request.model_id)
-        if not 1 <= len(request.listing_ids) <= 1000:
-            raise InvalidQuery(f"{len(request.listing_ids)} listing ids; expected 1 to 1000")
+        if not 1 <= len(request.listing_ids) <= MAX_LISTING_IDS:
+            raise InvalidQuery(
+                f"{len(request.listing_ids)} listing ids; expected 1 to {MAX_LISTING_IDS}"
+            )
         shards = self._served.snapshot().shards
         rows = await asyncio.get_running_loop().run_in_executor(
             self._executor, _look_up, shards, list(request.listing_ids), request.with_vectors

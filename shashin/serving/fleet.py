@@ -1,7 +1,10 @@
-"""Fan-out: one channel an endpoint, in step with discovery, and calls to all of them at once.
+"""Fan-out: one channel per endpoint, in step with discovery, and calls to all of them at once.
 
-A search holds the endpoints that it began with until it ends. An endpoint that leaves discovery
-gets no new searches, and its channel is closed when the last search that holds it is done.
+Whoever asks holds the endpoints that it began with until it is done. An endpoint that leaves
+discovery gets no new calls, and its channel is closed when nobody holds it any more.
+
+A fleet works with one model. An endpoint of another model is no failure: it is not asked if
+discovery says so, and set aside if its own answer does.
 """
 
 from __future__ import annotations
@@ -15,17 +18,15 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 from prometheus_client import Counter
 
-from shashin.discovery.protocol import Endpoint
-from shashin.errors import DeadlineExceeded, NoEndpoint, ShashinError
+from shashin.discovery.protocol import INDEX_SERVER, INDEXER, Endpoint, Role
+from shashin.errors import WrongModelRequested
 from shashin.rpc.channel import open_channel
 from shashin.runtime.logging import get_logger
 from shashin.tiers import LIVE
 from shashin.v1 import embed_pb2_grpc, index_pb2_grpc
 
-EMBEDDER = "embedder"
-
-WRONG_MODEL = grpc.StatusCode.FAILED_PRECONDITION.name
-"""How an endpoint of another model fails: it holds nothing that this router could search."""
+INDEX_ROLES: tuple[Role, ...] = (INDEXER, INDEX_SERVER)
+"""The roles of endpoints that hold shards."""
 
 FAILED_CALLS = Counter(
     "shashin_fleet_failed_calls",
@@ -48,12 +49,17 @@ class OfModel(Protocol):
 AnswerT = TypeVar("AnswerT", bound=OfModel)
 
 
+def tier_of(endpoint: Endpoint) -> str:
+    """Return the tier that an endpoint serves; empty when discovery does not say."""
+    return endpoint.tier or (LIVE if endpoint.role == INDEXER else "")
+
+
 class Peer:
     """An endpoint with its channel."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.tier = endpoint.tier or (LIVE if endpoint.role == "indexer" else "")
+        self.tier = tier_of(endpoint)
         self.holders = 0
         self.removed = False
         self._channel = open_channel(endpoint.address)
@@ -65,9 +71,6 @@ class Peer:
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()
-
-    def __str__(self) -> str:
-        return f"{self.endpoint.name} at {self.endpoint.address}"
 
 
 @dataclass(frozen=True)
@@ -85,73 +88,101 @@ class Failure:
         return f"{self.status}: {self.message}"
 
     def __str__(self) -> str:
-        return f"{self.endpoint.name} at {self.endpoint.address}: {self.error}"
+        return f"{self.endpoint}: {self.error}"
+
+
+@dataclass(frozen=True)
+class OtherModel:
+    """An endpoint that holds another model than the fleet works with."""
+
+    endpoint: Endpoint
+    model_id: str = ""
+    """The model that it holds; empty when it only refused ours."""
+    refusal: str = ""
+    """What it said when it refused ours."""
+
+    def __str__(self) -> str:
+        said = self.refusal or f"it holds model {self.model_id!r}"
+        return f"{self.endpoint} ({said})"
+
+
+@dataclass(frozen=True)
+class Held:
+    """The endpoints of some roles, as one caller holds them."""
+
+    peers: list[Peer]
+    """Those to ask."""
+    other_models: list[OtherModel]
+    """Those that are not asked, since discovery says that they hold another model."""
 
 
 @dataclass
 class Round(Generic[AnswerT]):
-    """What came of asking endpoints, each in one of the two lists."""
+    """The outcome of asking endpoints; each is in one of the lists."""
 
     answers: list[tuple[Peer, AnswerT]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    other_models: list[OtherModel] = field(default_factory=list)
 
 
 class Fleet:
-    """The endpoints that discovery names now."""
+    """The endpoints that discovery names now, for one model."""
 
-    def __init__(self) -> None:
+    def __init__(self, model_id: str) -> None:
+        self._model_id = model_id
         self._peers: dict[Endpoint, Peer] = {}
+        self._other_models: set[Endpoint] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     def sync(self, endpoints: Iterable[Endpoint]) -> bool:
         """Know exactly these endpoints from now on; returns whether that changed anything."""
         wanted = dict.fromkeys(endpoints)
-        gone = [endpoint for endpoint in self._peers if endpoint not in wanted]
-        new = [endpoint for endpoint in wanted if endpoint not in self._peers]
+        known = self._peers.keys() | self._other_models
+        gone = known - wanted.keys()
+        new = [endpoint for endpoint in wanted if endpoint not in known]
         for endpoint in gone:
-            peer = self._peers.pop(endpoint)
-            peer.removed = True
+            self._other_models.discard(endpoint)
+            peer = self._peers.pop(endpoint, None)
             log.info("endpoint left", endpoint=endpoint.name, address=endpoint.address)
-            self._close_when_free(peer)
+            if peer is not None:
+                peer.removed = True
+                self._close_if_free(peer)
         for endpoint in new:
-            self._peers[endpoint] = Peer(endpoint)
+            if endpoint.model_id in {"", self._model_id}:
+                self._peers[endpoint] = Peer(endpoint)
+            else:
+                self._other_models.add(endpoint)
             log.info(
                 "endpoint joined",
                 endpoint=endpoint.name,
                 address=endpoint.address,
                 role=endpoint.role,
                 tier=endpoint.tier,
+                model_id=endpoint.model_id,
             )
         return bool(gone or new)
 
-    def index_endpoints(self) -> list[Endpoint]:
-        """Return the endpoints that hold shards, sorted."""
-        return sorted(endpoint for endpoint in self._peers if endpoint.role != EMBEDDER)
+    def endpoints(self, *roles: Role) -> list[Endpoint]:
+        """Return the endpoints of these roles, of whatever model, sorted."""
+        return sorted(e for e in self._peers.keys() | self._other_models if e.role in roles)
 
     @contextmanager
-    def hold_index_peers(self) -> Iterator[list[Peer]]:
-        """Hold the endpoints that have shards: none of their channels closes meanwhile."""
-        with self._hold([p for p in self._peers.values() if p.endpoint.role != EMBEDDER]) as held:
-            yield held
-
-    @contextmanager
-    def hold_embedders(self) -> Iterator[list[Peer]]:
-        """Hold the embedders."""
-        with self._hold([p for p in self._peers.values() if p.endpoint.role == EMBEDDER]) as held:
-            yield held
-
-    @contextmanager
-    def _hold(self, peers: list[Peer]) -> Iterator[list[Peer]]:
-        for peer in peers:
+    def hold(self, *roles: Role) -> Iterator[Held]:
+        """Hold the endpoints of these roles: none of their channels closes meanwhile."""
+        held = Held(
+            [peer for peer in self._peers.values() if peer.endpoint.role in roles],
+            [OtherModel(e, e.model_id) for e in sorted(self._other_models) if e.role in roles],
+        )
+        for peer in held.peers:
             peer.holders += 1
         try:
-            yield peers
+            yield held
         finally:
-            for peer in peers:
+            for peer in held.peers:
                 peer.holders -= 1
-                self._close_when_free(peer)
+                self._close_if_free(peer)
 
-    def _close_when_free(self, peer: Peer) -> None:
+    def _close_if_free(self, peer: Peer) -> None:
         if peer.removed and peer.holders == 0:
             task = asyncio.ensure_future(peer.close())
             self._closing.add(task)
@@ -172,9 +203,9 @@ async def ask_all(
     model_id: str,
     check: Callable[[AnswerT], str | None] = lambda _answer: None,
 ) -> Round[AnswerT]:
-    """Ask all at once and wait for all: the deadline is on each call.
+    """Ask all at once and wait for all: the deadline is on each call, so it bounds the round.
 
-    An answer of another model is a failure, and so is one in which ``check`` finds a fault.
+    An answer in which ``check`` finds a fault is a failure.
     """
     # gRPC sends a call when it is made, not when it is awaited: no task of our own is needed.
     calls = [(peer, send(peer)) for peer in peers]
@@ -184,45 +215,40 @@ async def ask_all(
             try:
                 answer = await call
             except grpc.aio.AioRpcError as error:
-                failure = Failure(peer.endpoint, error.code().name, error.details() or "no details")
+                match _outcome_of(error, peer.endpoint):
+                    case OtherModel() as other:
+                        asked.other_models.append(other)
+                    case Failure() as failure:
+                        _note_failure(asked, failure, method, peer)
+                continue
+            if answer.model_id != model_id:
+                asked.other_models.append(OtherModel(peer.endpoint, answer.model_id))
+            elif (fault := check(answer)) is not None:
+                failure = Failure(peer.endpoint, grpc.StatusCode.INTERNAL.name, fault)
+                _note_failure(asked, failure, method, peer)
             else:
-                fault = check(answer)
-                if answer.model_id != model_id:
-                    failure = Failure(
-                        peer.endpoint,
-                        WRONG_MODEL,
-                        f"it holds model {answer.model_id!r}; {model_id!r} is searched",
-                    )
-                elif fault is not None:
-                    failure = Failure(peer.endpoint, grpc.StatusCode.INTERNAL.name, fault)
-                else:
-                    asked.answers.append((peer, answer))
-                    continue
-            asked.failures.append(failure)
-            FAILED_CALLS.labels(method, peer.tier, failure.status).inc()
+                asked.answers.append((peer, answer))
     finally:
-        # Reached early only when the caller went away.
+        # Reached early only if the caller went away.
         for _, call in calls:
             _cancel(call)
     return asked
 
 
+def _outcome_of(error: grpc.aio.AioRpcError, endpoint: Endpoint) -> Failure | OtherModel:
+    details = error.details() or "no details"
+    reason, _, message = details.partition(": ")
+    refused = error.code() == grpc.StatusCode.FAILED_PRECONDITION
+    if refused and reason == WrongModelRequested.__name__:
+        return OtherModel(endpoint, refusal=message)
+    return Failure(endpoint, error.code().name, details)
+
+
+def _note_failure(asked: Round[Any], failure: Failure, method: str, peer: Peer) -> None:
+    asked.failures.append(failure)
+    FAILED_CALLS.labels(method, peer.tier, failure.status).inc()
+
+
 def _cancel(call: Any) -> None:
     if not call.done():
         call.cancel()
-
-
-def nobody_answered(failures: Sequence[Failure], deadline_seconds: float) -> ShashinError:
-    """Return the error of a call to which no endpoint had an answer."""
-    if not failures:
-        return NoEndpoint(
-            "no index endpoint is known: discovery names no indexer and no index server; start "
-            "one, or look at SHASHIN_DISCOVERY"
-        )
-    listed = "; ".join(str(failure) for failure in failures)
-    if all(f.status == grpc.StatusCode.DEADLINE_EXCEEDED.name for f in failures):
-        return DeadlineExceeded(
-            f"none of {len(failures)} endpoints answered within {deadline_seconds * 1000:.0f} ms: "
-            f"{listed}"
-        )
-    return NoEndpoint(f"none of {len(failures)} endpoints answered: {listed}")

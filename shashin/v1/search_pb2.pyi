@@ -320,6 +320,7 @@ class EndpointStatus(message.Message):
     ROWS_FIELD_NUMBER: builtins.int
     HIDDEN_ROWS_FIELD_NUMBER: builtins.int
     COVERED_FIELD_NUMBER: builtins.int
+    MODEL_ID_FIELD_NUMBER: builtins.int
     name: builtins.str
     address: builtins.str
     tier: builtins.str
@@ -328,6 +329,10 @@ class EndpointStatus(message.Message):
     shards: builtins.int
     rows: builtins.int
     hidden_rows: builtins.int
+    model_id: builtins.str
+    """The model that it holds; empty when not known. One of another model is not ready, without an
+    error: nothing is wrong with it, and it is left out of searches.
+    """
     @builtins.property
     def covered(self) -> containers.RepeatedCompositeFieldContainer[index_pb2.OffsetRange]: ...
     def __init__(
@@ -342,10 +347,11 @@ class EndpointStatus(message.Message):
         rows: builtins.int = ...,
         hidden_rows: builtins.int = ...,
         covered: abc.Iterable[index_pb2.OffsetRange] | None = ...,
+        model_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["address", b"address", "covered", b"covered", "error", b"error", "hidden_rows", b"hidden_rows", "name", b"name", "ready", b"ready", "rows", b"rows", "shards", b"shards", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["address", b"address", "covered", b"covered", "error", b"error", "hidden_rows", b"hidden_rows", "model_id", b"model_id", "name", b"name", "ready", b"ready", "rows", b"rows", "shards", b"shards", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shashin.client.listing_sources import MAX_ID_BYTES
 from shashin.client.router import RouterClient
 from shashin.client.topic_tails import GivenUp, TopicTail, hidden_below, new_dead_letters
+from shashin.codecs.limits import MAX_LISTING_ID_BYTES
 from shashin.kafka.topics import LISTINGS_EVENTS, LISTINGS_HIDDEN
 from shashin.workload.balance import Balance, EventIn, Found, balance_of, event_in
 
@@ -33,7 +33,9 @@ class Ledger:
             self._below[listing_id] = max(below, self._below.get(listing_id, 0))
         # A refused event may have an id that no listing can have, and no search can be asked for.
         ids = {
-            e.listing_id for e in self._events if 1 <= len(e.listing_id.encode()) <= MAX_ID_BYTES
+            e.listing_id
+            for e in self._events
+            if 1 <= len(e.listing_id.encode()) <= MAX_LISTING_ID_BYTES
         }
         found = {
             listing_id: Found(location.version, len(location.photo_numbers))

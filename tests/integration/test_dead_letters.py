@@ -223,7 +223,7 @@ async def test_a_replayed_version_of_a_sold_listing_does_not_become_visible(
         dimensions=DIMENSIONS,
         repository=(tmp_path / "repository").as_uri(),
         work_folder=tmp_path / "work",
-        discovery=tmp_path / "discovery.json",
+        discovery=(tmp_path / "discovery.json").as_uri(),
     )
     version_1 = embedded("lamp", 1).value
     letter = dead(VECTORS_EMBEDDED, error=WrongVector("it was bad"), value=version_1)

@@ -39,7 +39,7 @@ async def start_indexer(
     """Start an indexer with short buckets that lets sealed rows go soon."""
     settings = {
         "work_folder": tmp_path / "indexer",
-        "discovery": tmp_path / "discovery.json",
+        "discovery": (tmp_path / "discovery.json").as_uri(),
         "bucket_seconds": 2,
         "grace_seconds": 0.5,
         "release_after_seconds": 0.5,

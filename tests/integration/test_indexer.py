@@ -44,7 +44,7 @@ def indexer_settings(tmp_path: Path, **changes: object) -> dict[str, object]:
         "dimensions": DIMENSIONS,
         "repository": (tmp_path / "repository").as_uri(),
         "work_folder": tmp_path / "work",
-        "discovery": tmp_path / "discovery.json",
+        "discovery": (tmp_path / "discovery.json").as_uri(),
         "bucket_seconds": 3600,
         "grace_seconds": 1,
         **changes,

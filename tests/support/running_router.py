@@ -71,7 +71,7 @@ class Listing:
     photos: int = 1
     attributes: RowAttributes = SHOES
     vectors: tuple[Vector, ...] = ()
-    """One a photo; by default the vectors that only these photos have."""
+    """One per photo; by default the vectors that only these photos have."""
 
     def rows(self) -> list[NewRow]:
         """Return its rows."""
@@ -89,16 +89,14 @@ def shard_of(
     *,
     partition: int = 0,
     from_offset: int = 0,
-    hidden: HiddenMap | None = None,
-    dimensions: int = DIMENSIONS,
 ) -> OpenShard:
     """Return a shard of the log from an offset on, one record a listing."""
     shard = OpenShard(
         partition,
         from_offset,
-        ModelSpace(MODEL, dimensions),
+        ModelSpace(MODEL, DIMENSIONS),
         growing_kind(DEFAULT_KIND),
-        hidden or HiddenMap(),
+        HiddenMap(),
     )
     for offset, listing in enumerate(listings, start=from_offset):
         shard.add(listing.rows(), position=offset + 1, bucket_start=0)
@@ -106,18 +104,18 @@ def shard_of(
 
 
 class HeldBackEndpoint(IndexEndpoint):
-    """Answers searches when it is let go."""
+    """Answers searches once it is released."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.let_go = asyncio.Event()
+        self.released = asyncio.Event()
         self.searching = asyncio.Event()
 
     async def Search(  # noqa: N802
         self, request: index_pb2.IndexSearchRequest, context: Any
     ) -> index_pb2.IndexSearchResponse:
         self.searching.set()
-        await self.let_go.wait()
+        await self.released.wait()
         return await super().Search(request, context)
 
 
@@ -134,6 +132,17 @@ class ShallowEndpoint(IndexEndpoint):
         elif request.k > self.asked:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too deep")
         return await super().Search(request, context)
+
+
+class SwappedEndpoint(IndexEndpoint):
+    """Answers its first search, and holds another model from then on."""
+
+    async def Search(  # noqa: N802
+        self, request: index_pb2.IndexSearchRequest, context: Any
+    ) -> index_pb2.IndexSearchResponse:
+        answer = await super().Search(request, context)
+        self._space = ModelSpace("other-model", self._space.dimensions)
+        return answer
 
 
 class NoLookupEndpoint(IndexEndpoint):
@@ -178,10 +187,18 @@ class RunningEndpoint:
     handlers: Any
     server: AsyncExitStack
     served: ServedShards | None = None
+    announced_model: str = ""
+    """The model that discovery says it holds; empty: discovery does not say."""
 
     def entry(self) -> dict[str, str]:
         """Return its line of the discovery file."""
-        return {"name": self.name, "role": self.role, "tier": self.tier, "address": self.address}
+        return {
+            "name": self.name,
+            "role": self.role,
+            "tier": self.tier,
+            "address": self.address,
+            "model_id": self.announced_model,
+        }
 
     async def stop(self) -> None:
         """Stop answering."""
@@ -208,8 +225,12 @@ class System:
         kind: type[IndexEndpoint] = IndexEndpoint,
         positions: dict[int, Position] | None = None,
         announce: bool = True,
+        announced_model: str = "",
     ) -> RunningEndpoint:
-        """Start an endpoint over shards; ``live`` reports the ends of its shards as positions."""
+        """Start an endpoint over shards; ``live`` reports the ends of its shards as positions.
+
+        ``announced_model`` is what discovery says of its model; by default it does not say.
+        """
         served = ServedShards(HiddenMap())
         served.serve(shards)
 
@@ -232,27 +253,49 @@ class System:
             index_pb2_grpc.add_IndexServiceServicer_to_server(handlers, server)
 
         role = "indexer" if tier == "live" else "index-server"
-        started = await self._start(name, role, tier, add, handlers, announce=announce)
+        started = await self._start(
+            name, role, tier, add, handlers, announce=announce, announced_model=announced_model
+        )
         started.served = served
         return started
 
-    async def embedder(self, name: str, handlers: FakeEmbedder) -> RunningEndpoint:
+    async def embedder(
+        self, name: str, handlers: FakeEmbedder, *, announced_model: str = ""
+    ) -> RunningEndpoint:
         """Start an embedder."""
 
         def add(server: grpc.aio.Server) -> None:
             embed_pb2_grpc.add_EmbedServiceServicer_to_server(handlers, server)
 
-        return await self._start(name, "embedder", "", add, handlers)
+        return await self._start(
+            name, "embedder", "", add, handlers, announced_model=announced_model
+        )
 
     async def _start(
-        self, name: str, role: str, tier: str, add: Any, handlers: Any, *, announce: bool = True
+        self,
+        name: str,
+        role: str,
+        tier: str,
+        add: Any,
+        handlers: Any,
+        *,
+        announced_model: str,
+        announce: bool = True,
     ) -> RunningEndpoint:
         server = AsyncExitStack()
         self.stack.push_async_callback(server.aclose)
         port = await server.enter_async_context(
             grpc_server(add, host="127.0.0.1", port=0, drain_seconds=0)
         )
-        started = RunningEndpoint(name, role, tier, f"127.0.0.1:{port}", handlers, server)
+        started = RunningEndpoint(
+            name,
+            role,
+            tier,
+            f"127.0.0.1:{port}",
+            handlers,
+            server,
+            announced_model=announced_model,
+        )
         if announce:
             self.endpoints.append(started)
             self.announce()
@@ -268,6 +311,19 @@ class System:
     async def status(self) -> search_pb2.StatusResponse:
         """Ask the router for its status."""
         return await self.stub.Status(search_pb2.StatusRequest())
+
+    async def until_models_are(self, **models: str) -> search_pb2.StatusResponse:
+        """Wait until the router knows exactly these endpoints by the models that they hold."""
+
+        async def known() -> search_pb2.StatusResponse | None:
+            status = await self.status()
+            found = {e.name: e.model_id for e in status.endpoints}
+            return (
+                status if found == models and not any(e.error for e in status.endpoints) else None
+            )
+
+        found: search_pb2.StatusResponse = await until(known, f"endpoints of {models} are known")
+        return found
 
     async def until_described(self, *names: str) -> search_pb2.StatusResponse:
         """Wait until the router knows exactly these endpoints, all ready; by default all."""
@@ -292,21 +348,19 @@ class System:
 
 
 @asynccontextmanager
-async def running_system(folder: Path, **settings: Any) -> AsyncIterator[System]:
+async def running_system(folder: Path) -> AsyncIterator[System]:
     """Run the router over an empty discovery, and stop everything at the end."""
-    told = {
-        "discovery": folder / "discovery.json",
-        "model_id": MODEL,
-        "dimensions": DIMENSIONS,
-        "grpc_port": free_port(),
-        "discovery_seconds": 0.02,
-        "describe_seconds": 0.05,
-        "drain_seconds": 0,
-        **settings,
-    }
-    router_settings = RouterSettings(**told)
+    settings = RouterSettings(
+        discovery=(folder / "discovery.json").as_uri(),
+        model_id=MODEL,
+        dimensions=DIMENSIONS,
+        grpc_port=free_port(),
+        discovery_seconds=0.02,
+        describe_seconds=0.05,
+        drain_seconds=0,
+    )
     health, stop_event = Health(), asyncio.Event()
-    scope = ServiceScope("router", router_settings, health, stop_event)
+    scope = ServiceScope("router", settings, health, stop_event)
     async with AsyncExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor(2))
         router = asyncio.ensure_future(serve(scope))
@@ -316,9 +370,7 @@ async def running_system(folder: Path, **settings: Any) -> AsyncIterator[System]
             await router
 
         stack.push_async_callback(stop)
-        channel = await stack.enter_async_context(
-            open_channel(f"127.0.0.1:{router_settings.grpc_port}")
-        )
+        channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{settings.grpc_port}"))
         await channel.channel_ready()
         stub = search_pb2_grpc.SearchServiceStub(channel)
         yield System(folder, health, stub, stack, executor)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import grpc
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from shashin.local.ports import free_port
 from shashin.v1 import search_pb2
-from tests.support.running_router import FakeEmbedder, Listing, System, hits, shard_of, vector_of
+from tests.support.running_router import (
+    DIMENSIONS,
+    MODEL,
+    FakeEmbedder,
+    Listing,
+    System,
+    hits,
+    shard_of,
+    vector_of,
+)
 
 PHOTO = (3.0 * vector_of("lamp")).astype("<f4").tobytes()
 """What the fake embedder turns into the lamp's vector, though not of unit length."""
@@ -31,16 +41,16 @@ async def indexed(system: System) -> System:
     return system
 
 
-async def settled(system: System, *names: str) -> None:
+async def until_read(system: System) -> None:
     """Wait until discovery has been read again: an index endpoint comes after the embedders."""
-    await system.index("last", "hourly", shard_of([]))
+    number = len(system.endpoints)
+    await system.index(f"last-{number}", "hourly", shard_of([]))
     await system.until_described()
-    assert {e.name for e in system.endpoints} >= set(names)
 
 
 async def test_a_photo_finds_the_listing_that_its_vector_is_of(indexed: System) -> None:
     await indexed.embedder("embedder", FakeEmbedder())
-    await settled(indexed)
+    await until_read(indexed)
     answer = await search(indexed)
     assert hits(answer) == [("lamp", 1, 0)]
     assert answer.hits[0].score == pytest.approx(1.0, abs=0.01), "the query has unit length"
@@ -51,7 +61,7 @@ async def test_embedders_share_the_work(indexed: System) -> None:
     embedders = [FakeEmbedder(), FakeEmbedder()]
     for number, embedder in enumerate(embedders):
         await indexed.embedder(f"embedder-{number}", embedder)
-    await settled(indexed)
+    await until_read(indexed)
     for _ in range(6):
         await search(indexed)
     assert [embedder.calls for embedder in embedders] == [3, 3]
@@ -62,7 +72,7 @@ async def test_an_embedder_that_cannot_answer_is_passed_over(indexed: System) ->
     await indexed.embedder("overloaded", overloaded)
     dead = await indexed.embedder("dead", FakeEmbedder())
     await indexed.embedder("well", FakeEmbedder())
-    await settled(indexed)
+    await until_read(indexed)
     await dead.stop()
     for _ in range(3):
         assert hits(await search(indexed)) == [("lamp", 1, 0)]
@@ -103,7 +113,7 @@ async def test_what_the_embedder_says_of_a_bad_photo_reaches_the_caller(
     embedders = [FakeEmbedder(refusal=refusing), FakeEmbedder(refusal=refusing)]
     for number, embedder in enumerate(embedders):
         await indexed.embedder(f"embedder-{number}", embedder)
-    await settled(indexed)
+    await until_read(indexed)
     assert await refusal(indexed) == (grpc.StatusCode.INVALID_ARGUMENT, expected)
     assert sum(embedder.calls for embedder in embedders) == 1, "no other one is asked in vain"
 
@@ -116,7 +126,7 @@ async def test_an_empty_photo_is_refused(indexed: System) -> None:
 
 async def test_an_embedder_of_another_model_is_an_error_that_names_both(indexed: System) -> None:
     await indexed.embedder("embedder", FakeEmbedder(model_id="other-model"))
-    await settled(indexed)
+    await until_read(indexed)
     code, details = await refusal(indexed)
     assert code == grpc.StatusCode.FAILED_PRECONDITION
     assert "'other-model'" in details
@@ -127,16 +137,60 @@ async def test_an_embedder_of_another_model_is_asked_last(indexed: System) -> No
     wrong, right = FakeEmbedder(model_id="other-model"), FakeEmbedder()
     await indexed.embedder("a-wrong", wrong)
     await indexed.embedder("b-right", right)
-    await settled(indexed)
+    await until_read(indexed)
     for _ in range(6):
         assert hits(await search(indexed)) == [("lamp", 1, 0)]
     assert right.calls == 6
     assert wrong.calls == 1
 
 
+async def test_an_embedder_that_discovery_says_is_of_another_model_is_never_asked(
+    indexed: System,
+) -> None:
+    wrong, right = FakeEmbedder(model_id="other-model"), FakeEmbedder()
+    await indexed.embedder("a-wrong", wrong, announced_model="other-model")
+    await indexed.embedder("b-right", right, announced_model=MODEL)
+    await until_read(indexed)
+    for _ in range(3):
+        assert hits(await search(indexed)) == [("lamp", 1, 0)]
+    assert (right.calls, wrong.calls) == (3, 0)
+
+
+async def test_with_announced_embedders_of_other_models_only_the_error_names_them_and_ours(
+    indexed: System,
+) -> None:
+    wrong = FakeEmbedder(model_id="other-model")
+    other = await indexed.embedder("embedder", wrong, announced_model="other-model")
+    await until_read(indexed)
+    code, details = await refusal(indexed)
+    assert code == grpc.StatusCode.FAILED_PRECONDITION
+    assert f"embedder at {other.address} (it holds model 'other-model')" in details
+    assert "the router searches model 'test-model'" in details
+    assert wrong.calls == 0
+
+
+async def test_another_model_of_an_embedder_is_no_failed_call(indexed: System) -> None:
+    await indexed.embedder("wrong", FakeEmbedder(model_id="other-model"))
+    await indexed.embedder("dead-wrong", FakeEmbedder(), announced_model="other-model")
+    await until_read(indexed)
+    before = failed_embeds()
+    await refusal(indexed)
+    assert failed_embeds() == before
+    await indexed.embedder("odd", FakeEmbedder())
+    await until_read(indexed)
+    await refusal(indexed, np.zeros(DIMENSIONS, dtype="<f4").tobytes())
+    assert failed_embeds() == before + 1, "a vector that nobody can search with is one"
+
+
+def failed_embeds() -> float:
+    """Return how many failed calls to embedders the metric counts, of all statuses."""
+    (family,) = (m for m in REGISTRY.collect() if m.name == "shashin_router_failed_embeds")
+    return sum(s.value for s in family.samples if s.name.endswith("_total"))
+
+
 async def test_vectors_of_another_length_are_not_searched_with(indexed: System) -> None:
     await indexed.embedder("embedder", FakeEmbedder())
-    await settled(indexed)
+    await until_read(indexed)
     code, details = await refusal(indexed, np.ones(8, dtype="<f4").tobytes())
     assert code == grpc.StatusCode.FAILED_PRECONDITION
     assert "8 dimensions" in details
@@ -145,7 +199,7 @@ async def test_vectors_of_another_length_are_not_searched_with(indexed: System) 
 async def test_when_embedding_takes_too_long_the_deadline_is_the_error(indexed: System) -> None:
     late = (grpc.StatusCode.DEADLINE_EXCEEDED, "the batch did not start in time")
     await indexed.embedder("embedder", FakeEmbedder(refusal=late))
-    await settled(indexed)
+    await until_read(indexed)
     code, details = await refusal(indexed)
     assert code == grpc.StatusCode.DEADLINE_EXCEEDED
     assert "embedder at 127.0.0.1" in details

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from services.router.search import first_asked
+from services.router.search import initial_k
 from shashin.local.ports import free_port
 from shashin.offsets.coverage import Position
 from shashin.shards.format.row import RowAttributes
@@ -88,7 +88,7 @@ async def test_superseded_hits_make_the_answer_neither_short_nor_wrong(system: S
         return (unit(np.cos(angle) * across + np.sin(angle) * up),)
 
     replicas = 3
-    at_once = first_asked(k)
+    at_once = initial_k(k)
     crowd = replicas * at_once
     sealed = [Listing(f"moved-{i}", 1, vectors=at(0.001 * i)) for i in range(crowd)]
     sealed += [Listing(f"kept-{i}", 1, vectors=at(1.0 + 0.02 * i)) for i in range(k)]
@@ -111,7 +111,7 @@ async def test_an_endpoint_that_fails_when_asked_for_more_does_not_count_as_sear
     system: System,
 ) -> None:
     k = 2
-    crowd = 2 * first_asked(k)
+    crowd = 2 * initial_k(k)
     towards = vector_of("towards")
     sealed = [Listing(f"moved-{i}", 1, vectors=(towards,)) for i in range(crowd)]
     moved = [Listing(f"moved-{i}", 2, vectors=(unit(-towards),)) for i in range(crowd)]
@@ -171,22 +171,6 @@ async def test_a_router_that_never_saw_an_indexer_knows_no_position(system: Syst
     answer = await system.search(vector_of("old"))
     assert list(answer.coverage.unknown_partitions) == [3]
     assert not answer.coverage.complete
-
-
-async def test_an_endpoint_of_another_model_is_refused_and_never_mixed(system: System) -> None:
-    await system.index("indexer", "live", shard_of([Listing("mine")]))
-    await system.index("other", "hourly", shard_of([Listing("theirs")]), model_id="other-model")
-
-    async def seen() -> bool:
-        errors = {e.name: e.error for e in (await system.status()).endpoints}
-        return errors.get("indexer") == "" and "other-model" in errors.get("other", "")
-
-    await until(seen, "the router knows which endpoint is of another model")
-    answer = await system.search(vector_of("theirs"), k=5)
-    assert hits(answer) == [("mine", 1, 0)]
-    assert [f.name for f in answer.failed_endpoints] == ["other"]
-    assert "FAILED_PRECONDITION" in answer.failed_endpoints[0].error
-    assert answer.coverage.complete, "it holds nothing that this model's log has"
 
 
 async def test_a_slow_endpoint_is_cut_off_at_the_deadline(system: System) -> None:
@@ -367,7 +351,7 @@ async def test_a_search_under_way_survives_that_its_endpoint_leaves(system: Syst
     system.endpoints.remove(leaving)
     system.announce()
     await system.until_described("hourly")
-    leaving.handlers.let_go.set()
+    leaving.handlers.released.set()
     answer = await search
     assert hits(answer) == [("new", 1, 0)]
     assert not answer.failed_endpoints

@@ -20,6 +20,11 @@ class FakeRouter(search_pb2_grpc.SearchServiceServicer):
     coverage: search_pb2.Coverage = field(
         default_factory=lambda: search_pb2.Coverage(complete=True)
     )
+    endpoints: list[search_pb2.EndpointStatus] = field(
+        default_factory=lambda: [
+            search_pb2.EndpointStatus(name="indexer-0", tier="live", ready=True, rows=7)
+        ]
+    )
     refusal: tuple[grpc.StatusCode, str] | None = None
     requests: list[search_pb2.SearchRequest] = field(default_factory=list)
     address: str = ""
@@ -45,9 +50,8 @@ class FakeRouter(search_pb2_grpc.SearchServiceServicer):
     def Status(  # noqa: N802
         self, request: search_pb2.StatusRequest, context: Any
     ) -> search_pb2.StatusResponse:
-        endpoint = search_pb2.EndpointStatus(name="indexer-0", tier="live", ready=True, rows=7)
         return search_pb2.StatusResponse(
-            model_id="demo-v1", endpoints=[endpoint], coverage=self.coverage
+            model_id="demo-v1", endpoints=self.endpoints, coverage=self.coverage
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from shashin.cli.app import app
+from shashin.cli.up import _print_status
 from shashin.tiers import HOURLY
 from shashin.v1 import search_pb2
 from tests.unit.cli.fake_router import FakeRouter, fake_router
@@ -123,6 +124,51 @@ def test_incomplete_coverage_is_exit_code_1(router: FakeRouter) -> None:
     result = shashin("coverage", "--router", router.address, "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["coverage"]["unknown_partitions"] == [2]
+
+
+def mixed_endpoints() -> list[search_pb2.EndpointStatus]:
+    """Return an endpoint that is searched, one that is dead, and one of another model."""
+    return [
+        search_pb2.EndpointStatus(
+            name="indexer", tier="live", address="h:1", ready=True, model_id="demo-v1"
+        ),
+        search_pb2.EndpointStatus(name="dead", tier="hourly", address="h:2", error="UNAVAILABLE"),
+        search_pb2.EndpointStatus(name="next", tier="hourly", address="h:3", model_id="demo-v2"),
+    ]
+
+
+def test_coverage_shows_an_endpoint_of_another_model_as_such_and_not_as_failed(
+    router: FakeRouter,
+) -> None:
+    router.endpoints = mixed_endpoints()
+    result = shashin("coverage", "--router", router.address)
+    assert result.exit_code == 0
+    cells = [list(map(str.strip, line.split("│"))) for line in result.stdout.splitlines()]
+    shown = {row[1]: (row[4], row[5]) for row in cells if len(row) > 5}
+    assert shown == {
+        "indexer": ("demo-v1", "yes"),
+        "dead": ("-", "no"),
+        "next": ("demo-v2", "other model"),
+    }
+    as_json = shashin("coverage", "--router", router.address, "--json")
+    assert [e["model_id"] for e in json.loads(as_json.stdout)["endpoints"]] == [
+        "demo-v1",
+        "",
+        "demo-v2",
+    ]
+
+
+def test_status_names_the_model_of_an_endpoint_that_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = search_pb2.StatusResponse(model_id="demo-v1", endpoints=mixed_endpoints())
+    _print_status([], status, "")
+    shown = capsys.readouterr().out
+    assert (
+        "next at h:3 holds model 'demo-v2' and is left out: 'demo-v1' is searched"
+        in shown.splitlines()
+    )
+    assert "dead" not in shown, "the table of processes shows what is down"
 
 
 def test_locate_says_which_listings_cannot_be_found(router: FakeRouter) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.codecs.events import attributes_message, attributes_of, new_rows_of, parse_embedded
+from shashin.codecs.attributes import attributes_message, attributes_of
+from shashin.codecs.events import new_rows_of, parse_embedded
 from shashin.codecs.index import filter_of, hit_columns, queries_of
 from shashin.codecs.ranges import range_messages
 from shashin.errors import InvalidEvent, InvalidQuery, RecordError, UnparsableRecord, WrongVector

@@ -18,7 +18,7 @@ from shashin.local.processes import EndpointSpec, ProcessSpec, discovery_path, w
 
 INDEXER = Endpoint("indexer", "indexer", "127.0.0.1:50053", "live")
 SERVER = Endpoint("index-server-hourly", "index-server", "127.0.0.1:50054", "hourly")
-EMBEDDER = Endpoint("embedder", "embedder", "127.0.0.1:50052")
+EMBEDDER = Endpoint("embedder", "embedder", "127.0.0.1:50052", model_id="demo-v1")
 
 ENDPOINTS = st.lists(
     st.builds(
@@ -27,6 +27,7 @@ ENDPOINTS = st.lists(
         role=st.sampled_from(["indexer", "index-server", "embedder"]),
         address=st.text(max_size=8),
         tier=st.sampled_from(["", "live", "hourly", "daily"]),
+        model_id=st.sampled_from(["", "demo-v1", "another/model"]),
     ),
     max_size=5,
     unique_by=lambda endpoint: endpoint.name,
@@ -53,7 +54,9 @@ def remove(path: Path) -> None:
 
 def serving(*endpoints: Endpoint, name: str = "") -> ProcessSpec:
     """Return a process that serves these endpoints, or the one that bears its name."""
-    specs = tuple(EndpointSpec(e.role, e.address, e.tier or None) for e in endpoints)
+    specs = tuple(
+        EndpointSpec(e.role, e.address, e.tier or None, e.model_id or None) for e in endpoints
+    )
     return ProcessSpec(name or endpoints[0].name, (), endpoints=specs)
 
 
@@ -126,6 +129,8 @@ BROKEN = [
     json.dumps({"endpoints": [entry(name=7)]}).encode(),
     json.dumps({"endpoints": [entry(address=None)]}).encode(),
     json.dumps({"endpoints": [entry(tier=3)]}).encode(),
+    json.dumps({"endpoints": [entry(role=3)]}).encode(),
+    json.dumps({"endpoints": [entry(model_id=["demo-v1"])]}).encode(),
 ]
 
 
@@ -160,6 +165,13 @@ async def test_an_endpoint_of_a_role_that_is_not_known_hides_no_other(
     entries = [entry(name="z", role="another"), entry(name="a")]
     put(path, json.dumps({"endpoints": entries, "more": 1}).encode())
     assert [endpoint.name for endpoint in await discovery.endpoints()] == ["a", "z"]
+
+
+async def test_an_entry_need_not_say_its_tier_or_its_model(
+    path: Path, discovery: FileDiscovery
+) -> None:
+    put(path, b'{"endpoints": [{"name": "a", "role": "indexer", "address": "127.0.0.1:1"}]}')
+    assert await discovery.endpoints() == [Endpoint("a", "indexer", "127.0.0.1:1")]
 
 
 async def test_a_folder_in_its_place_changes_nothing(path: Path, discovery: FileDiscovery) -> None:

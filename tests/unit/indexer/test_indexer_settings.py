@@ -54,7 +54,7 @@ def settings_of(tmp_path: Path, **changes: object) -> IndexerSettings:
     return IndexerSettings(
         repository=tmp_path.as_uri(),
         work_folder=tmp_path / "work",
-        discovery=tmp_path / "discovery.json",
+        discovery=(tmp_path / "discovery.json").as_uri(),
         **changes,  # type: ignore[arg-type]
     )
 

@@ -1,4 +1,4 @@
-"""When the live tier lets go of a sealed shard: held elsewhere, for long enough, without a break."""
+"""When the live tier releases a sealed shard: held elsewhere, for long enough, without a break."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.indexer.release import due_for_release, held_elsewhere
-from shashin.offsets.ranges import OffsetRange
+from shashin.offsets.ranges import MergedRanges, OffsetRange
 from shashin.shards.open_shard import OpenShard
 from tests.support.made_shards import open_shard
 
@@ -31,8 +31,10 @@ def test_a_shard_is_held_elsewhere_when_all_its_offsets_are(
 ) -> None:
     offsets = {o for r in held if r.partition == 0 for o in range(r.from_offset, r.to_offset)}
     expected = set(range(begin, begin + length)) <= offsets
-    assert held_elsewhere(shard(begin, begin + length), held) == expected
-    assert held_elsewhere(shard(begin, begin + length), iter(held)) == expected
+    ours = shard(begin, begin + length)
+    assert held_elsewhere(ours, MergedRanges(held)) == expected
+    due, since = due_for_release([ours], iter(held), {}, 10.0, after_seconds=0.0)
+    assert (due == [ours], since) == (expected, {})
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.5, 1.0, 2.5, 4.0])), max_size=30))
@@ -55,7 +57,7 @@ def test_a_shard_is_due_when_every_look_for_long_enough_has_seen_it_elsewhere(
             break
 
 
-def test_an_endpoint_that_flaps_begins_anew() -> None:
+def test_an_endpoint_that_flaps_starts_over() -> None:
     ours, held = shard(0, 5), [OffsetRange(0, 0, 5)]
     _, since = due_for_release([ours], held, {}, 10.0, AFTER)
     assert since == {ours.shard_id: 10.0}
@@ -77,4 +79,4 @@ def test_each_shard_is_judged_by_its_own_range() -> None:
 
 def test_shards_that_index_servers_hold_together_are_held() -> None:
     held = [OffsetRange(0, 3, 5), OffsetRange(0, 0, 3)]
-    assert held_elsewhere(shard(0, 5), held)
+    assert held_elsewhere(shard(0, 5), MergedRanges(held))

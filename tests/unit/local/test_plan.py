@@ -107,7 +107,7 @@ def test_all_speak_of_the_same_model_repository_and_discovery() -> None:
         ("model_id", WANTED.model_id),
         ("dimensions", WANTED.dimensions),
         ("repository", WANTED.repository),
-        ("discovery", discovery_path(STATE)),
+        ("discovery", discovery_path(STATE).as_uri()),
         ("bucket_seconds", WANTED.bucket_seconds),
         ("grace_seconds", WANTED.grace_seconds),
     ):
@@ -127,6 +127,11 @@ def test_what_others_search_is_in_discovery_under_its_address() -> None:
         ("indexer", "live"): True,
         ("index-server", "hourly"): True,
     }
+
+
+def test_what_others_search_is_in_discovery_with_its_model() -> None:
+    models = {endpoint.model_id for spec in SPECS.values() for endpoint in spec.endpoints}
+    assert models == {WANTED.model_id}
 
 
 def test_no_two_processes_share_a_folder_to_work_in() -> None:

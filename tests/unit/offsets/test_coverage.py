@@ -9,8 +9,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.offsets.coverage import Coverage, Position, coverage
-from shashin.offsets.ranges import OffsetRange, merge_ranges
+from shashin.offsets.coverage import Position, missing_ranges
+from shashin.offsets.ranges import MergedRanges, OffsetRange, merge_ranges
 from tests.support.counted_offsets import Counted, comparisons_of
 
 PARTITIONS = st.integers(0, 2)
@@ -43,20 +43,18 @@ def test_the_order_of_ranges_does_not_matter(ranges: list[OffsetRange], dice: ob
     assert merge_ranges(merge_ranges(ranges)) == merge_ranges(ranges)
 
 
-@given(RANGES, POSITIONS, st.sets(st.integers(0, 4)))
+@given(RANGES, POSITIONS)
 def test_missing_is_every_offset_from_horizon_to_live_that_no_range_holds(
-    held: list[OffsetRange], positions: dict[int, Position], expected: set[int]
+    held: list[OffsetRange], positions: dict[int, Position]
 ) -> None:
     needed = {
         (partition, offset)
         for partition, position in positions.items()
         for offset in range(position.horizon_offset, position.live_offset)
     }
-    found = coverage(held, positions, expected)
-    assert offsets_of(list(found.missing)) == needed - offsets_of(held)
-    assert list(found.missing) == merge_ranges(found.missing), "the fewest ranges, sorted"
-    assert found.unknown_partitions == tuple(sorted(expected - positions.keys()))
-    assert found.complete == (needed <= offsets_of(held) and expected <= positions.keys())
+    missing = list(missing_ranges(held, positions))
+    assert offsets_of(missing) == needed - offsets_of(held)
+    assert missing == merge_ranges(missing), "the fewest ranges, sorted"
 
 
 def test_coverage_takes_n_log_n_comparisons_however_many_partitions_there_are() -> None:
@@ -65,13 +63,14 @@ def test_coverage_takes_n_log_n_comparisons_however_many_partitions_there_are() 
     random.Random(4).shuffle(held)
     positions = {p: Position(Counted(0), Counted(30)) for p in range(partitions)}
     # Going through all ranges for each partition takes 2 million.
-    assert comparisons_of(lambda: coverage(held, positions)) < 12 * count * math.log2(count)
+    assert comparisons_of(lambda: missing_ranges(held, positions)) < 12 * count * math.log2(count)
 
 
-def test_a_partition_whose_position_nobody_knows_makes_an_answer_incomplete() -> None:
-    found = coverage([OffsetRange(0, 0, 5)], {0: Position(0, 5)}, expected_partitions=[0, 1])
-    assert found == Coverage(missing=(), unknown_partitions=(1,))
-    assert not found.complete
+@given(RANGES, st.builds(OffsetRange, PARTITIONS, OFFSETS, OFFSETS))
+def test_merged_ranges_contain_a_range_if_they_hold_all_of_its_offsets(
+    held: list[OffsetRange], wanted: OffsetRange
+) -> None:
+    assert MergedRanges(iter(held)).contain(wanted) == (offsets_of([wanted]) <= offsets_of(held))
 
 
 def test_a_range_says_which_partition_and_offsets_it_is() -> None:

@@ -12,7 +12,7 @@ class Clock:
         return self.now
 
 
-def test_the_least_bound_counts_and_none_is_no_bound() -> None:
+def test_the_shortest_bound_counts_and_none_is_no_bound() -> None:
     clock = Clock()
     assert Deadline.within(2.0, None, 0.5, clock=clock).seconds == 0.5
 

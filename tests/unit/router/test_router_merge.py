@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.merge import EndpointHits, MergedHit, merge, unsettled
+from services.router.merge import EndpointHits, MergedHit, may_hold_back, merge
+from shashin.codecs.limits import MAX_HITS
 
 TIERS = ("live", "hourly", "daily")
 
@@ -20,7 +21,7 @@ class StoredRow:
     version: int
     photo_number: int
     scores: tuple[float, ...]
-    """One a query."""
+    """One per query."""
 
 
 def answer_of(rows: Sequence[StoredRow], endpoint: int, queries: int, asked: int) -> EndpointHits:
@@ -49,17 +50,17 @@ def answer_of(rows: Sequence[StoredRow], endpoint: int, queries: int, asked: int
     )
 
 
-def settle(rows: Sequence[StoredRow], queries: int, k: int, leave_out: str = "") -> list[MergedHit]:
-    """Ask the endpoints for no more than k at first, and deeper until nothing is held back."""
+def search(rows: Sequence[StoredRow], queries: int, k: int, leave_out: str = "") -> list[MergedHit]:
+    """Ask the endpoints for no more than k at first, and for more until nothing is held back."""
     answers = [answer_of(rows, endpoint, queries, k) for endpoint in range(len(TIERS))]
     count = k
     while True:
         merged = merge(answers, k, leave_out=leave_out)
-        deeper = unsettled(answers, merged, k, most=1000)
-        if not deeper:
+        lacking = may_hold_back(answers, merged, k)
+        if not lacking:
             return merged
         count *= 2
-        for endpoint in deeper:
+        for endpoint in lacking:
             answers[endpoint] = answer_of(rows, endpoint, queries, count)
 
 
@@ -99,7 +100,7 @@ def test_with_one_visible_version_the_answer_is_that_of_brute_force(
     expected = sorted(
         ((-score, listing) for listing, (_, score) in best_rows(rows).items()),
     )[:k]
-    assert [(-hit.score, hit.listing_id) for hit in settle(rows, queries, k)] == expected
+    assert [(-hit.score, hit.listing_id) for hit in search(rows, queries, k)] == expected
 
 
 @given(stored_rows(versions=3), st.integers(1, 8))
@@ -107,14 +108,14 @@ def test_versions_that_shadow_each_other_make_the_answer_neither_short_nor_wrong
     stored: tuple[list[StoredRow], int], k: int
 ) -> None:
     rows, queries = stored
-    hits = settle(rows, queries, k)
+    hits = search(rows, queries, k)
     newest = best_rows(rows)
     assert len({hit.listing_id for hit in hits}) == len(hits) == min(k, len(newest))
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.listing_id))
-    least = hits[-1].score if len(hits) == k else -1.0
+    worst = hits[-1].score if len(hits) == k else -1.0
     shown = {hit.listing_id: (hit.version, hit.score) for hit in hits}
     for listing, (version, score) in newest.items():
-        if score > least:
+        if score > worst:
             assert shown[listing] == (version, score), "a better hit was held back"
     for hit in hits:
         assert hit.score == max(
@@ -131,9 +132,9 @@ def test_a_listing_left_out_leaves_no_gap(
     rows, queries = stored
     left_out = f"listing-{number}"
     others = [row for row in rows if row.listing_id != left_out]
-    hits = settle(rows, queries, k, leave_out=left_out)
+    hits = search(rows, queries, k, leave_out=left_out)
     assert [(hit.listing_id, hit.score) for hit in hits] == [
-        (hit.listing_id, hit.score) for hit in settle(others, queries, k)
+        (hit.listing_id, hit.score) for hit in search(others, queries, k)
     ]
 
 
@@ -186,14 +187,22 @@ def test_equal_scores_are_ordered_by_listing_id() -> None:
     assert [hit.listing_id for hit in merge(answers, 2)] == ["a", "b"]
 
 
-def test_an_endpoint_that_had_fewer_hits_than_asked_for_is_settled() -> None:
+def test_an_endpoint_that_had_fewer_hits_than_asked_for_holds_nothing_back() -> None:
     answer = hits_of("live", ("lamp", 1, 0, 0.1), asked=2)
-    assert unsettled([answer], merge([answer], 5), 5, most=1000) == []
+    assert may_hold_back([answer], merge([answer], 5), 5) == []
 
 
-def test_an_endpoint_that_may_hold_back_a_nearer_listing_is_not_settled() -> None:
+def test_an_endpoint_that_may_hold_back_a_nearer_listing_is_named() -> None:
     sealed = hits_of("hourly", ("lamp", 1, 0, 0.9), ("mug", 1, 0, 0.8), asked=2)
     live = hits_of("live", ("lamp", 2, 0, 0.1), ("mug", 2, 0, 0.1), ("hat", 1, 0, 0.2), asked=4)
     merged = merge([sealed, live], 2)
-    assert unsettled([sealed, live], merged, 2, most=1000) == [0]
-    assert unsettled([sealed, live], merged, 2, most=2) == [], "it gives no more than that"
+    assert may_hold_back([sealed, live], merged, 2) == [0]
+
+
+def test_an_endpoint_that_gave_as_many_hits_as_one_call_can_is_not_named() -> None:
+    rows = [(f"listing-{i}", 1, 0, 0.9) for i in range(MAX_HITS)]
+    live = hits_of("live", *((listing, 2, 0, 0.1) for listing, *_ in rows), asked=2 * MAX_HITS)
+    almost = hits_of("hourly", *rows[1:], asked=MAX_HITS - 1)
+    assert may_hold_back([almost, live], merge([almost, live], 2), 2) == [0]
+    most = hits_of("hourly", *rows, asked=MAX_HITS)
+    assert may_hold_back([most, live], merge([most, live], 2), 2) == []

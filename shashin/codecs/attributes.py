@@ -1,0 +1,30 @@
+"""A listing's attributes, to and from their message."""
+
+from __future__ import annotations
+
+from shashin.shards.format.row import NO_TIME, RowAttributes
+from shashin.v1 import events_pb2
+
+
+def attributes_of(message: events_pb2.Attributes) -> RowAttributes:
+    """Return a row's attributes."""
+    return RowAttributes(
+        category=message.category,
+        brand=message.brand,
+        price_minor=message.price_minor,
+        currency=message.currency,
+        listed_at=message.listed_at.seconds if message.HasField("listed_at") else NO_TIME,
+    )
+
+
+def attributes_message(attributes: RowAttributes) -> events_pb2.Attributes:
+    """Return the message of a row's attributes."""
+    message = events_pb2.Attributes(
+        category=attributes.category,
+        brand=attributes.brand,
+        price_minor=attributes.price_minor,
+        currency=attributes.currency,
+    )
+    if attributes.listed_at != NO_TIME:
+        message.listed_at.seconds = attributes.listed_at
+    return message

@@ -1,0 +1,29 @@
+"""The setting of a service that has to know endpoints."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from shashin.discovery.open import FILE_FORM, open_discovery
+from shashin.errors import UserError
+from shashin.runtime.settings import ServiceSettings
+
+
+class DiscoverySettings(ServiceSettings):
+    """Where endpoints are found."""
+
+    discovery: str = Field(
+        description=f"URI of what names the ready endpoints: {FILE_FORM} (JSON, re-read after each "
+        "change), or static: with the endpoints themselves, such as "
+        "static:indexer=10.0.0.6:50053,index-server/hourly@demo-v1=[fd00::7]:50054,"
+        "embedder=10.0.0.8:50052."
+    )
+
+    @field_validator("discovery")
+    @classmethod
+    def _discovery_can_be_opened(cls, value: str) -> str:
+        try:
+            open_discovery(value)
+        except UserError as error:
+            raise ValueError(error.message) from None
+        return value

@@ -1,0 +1,100 @@
+"""From a URI to a discovery, and what a setting that is none says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.indexer.settings import IndexerSettings
+from services.router.settings import RouterSettings
+from shashin.discovery.open import open_discovery
+from shashin.discovery.protocol import Endpoint
+from shashin.errors import SettingsError, UserError
+from shashin.runtime.settings import ServiceSettings, load_settings
+from tests.support.running_service import ROOT
+
+ENTRY = {"name": "a", "role": "embedder", "address": "127.0.0.1:1"}
+
+
+@pytest.mark.parametrize("name", ["discovery.json", "a b%20#?.json", "写真"])
+async def test_a_file_is_named_by_its_uri(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps({"endpoints": [ENTRY]}))
+    discovery = open_discovery(path.as_uri())
+    assert await discovery.endpoints() == [Endpoint("a", "embedder", "127.0.0.1:1")]
+    await discovery.close()
+
+
+@pytest.mark.parametrize("uri", ["FILE:///srv/none.json", "Static:indexer=h:1"])
+async def test_the_scheme_may_be_in_capitals(uri: str) -> None:
+    discovery = open_discovery(uri)
+    assert len(await discovery.endpoints()) == uri.startswith("S")
+    await discovery.close()
+
+
+WRONG = [
+    ("/srv/discovery.json", "it is a path, and a URI is expected: file:///srv/discovery.json"),
+    ("discovery.json", "expected file:///ABSOLUTE/FILE or static:"),
+    ("", "expected file:///ABSOLUTE/FILE or static:"),
+    ("static", "expected file:///ABSOLUTE/FILE or static:"),
+    ("http://127.0.0.1/", "expected file:///ABSOLUTE/FILE or static:"),
+    ("file:discovery.json", "it names no absolute file, expected file:///ABSOLUTE/FILE"),
+    ("file://discovery.json", "it names no absolute file"),
+    ("file://host/srv/discovery.json", "it names no absolute file"),
+    ("file:///srv/state/", "it names no absolute file"),
+    ("file:///srv/d.json?x=1", "it names no absolute file"),
+    ("file:///srv/d.json#x", "it names no absolute file"),
+    ("file://[", "it names no absolute file"),
+    ("static:indexer=h:1,Embedder=h:2", "endpoint 'Embedder=h:2' is wrong"),
+]
+
+
+@pytest.mark.parametrize(("uri", "why"), WRONG)
+def test_what_is_no_discovery_is_refused_with_the_form_to_use(uri: str, why: str) -> None:
+    with pytest.raises(UserError) as refused:
+        open_discovery(uri)
+    assert why in refused.value.message
+
+
+@pytest.mark.parametrize("settings", [RouterSettings, IndexerSettings])
+@pytest.mark.parametrize(("uri", "why"), WRONG)
+def test_a_service_names_the_variable_with_what_it_holds(
+    settings: type[ServiceSettings], uri: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"REPOSITORY": "file:///srv", "WORK_FOLDER": "/w", "DISCOVERY": uri}.items():
+        monkeypatch.setenv(f"SHASHIN_{name}", value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(settings)
+    assert refused.value.message.startswith(f"wrong settings: SHASHIN_DISCOVERY={uri!r}: ")
+    assert why in refused.value.message
+
+
+@pytest.mark.parametrize("name", ["router", "indexer"])
+def test_a_path_in_the_place_of_a_uri_ends_the_start_with_2(name: str) -> None:
+    told: dict[str, Any] = {
+        "SHASHIN_DISCOVERY": "/srv/discovery.json",
+        "SHASHIN_REPOSITORY": "file:///srv/repository",
+        "SHASHIN_WORK_FOLDER": "/srv/work",
+    }
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SHASHIN_")}
+    ended = subprocess.run(
+        [sys.executable, "-m", f"services.{name}"],
+        env={**kept, **told},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line == (
+        f"{name}: wrong settings: SHASHIN_DISCOVERY='/srv/discovery.json': it is a path, and a URI "
+        "is expected: file:///srv/discovery.json"
+    )
