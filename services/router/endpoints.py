@@ -40,7 +40,7 @@ class EndpointState:
 
     endpoint: Endpoint
     tier: str
-    standing: Standing = "unready"
+    standing: Standing
     error: str = ""
     """Why it is unready."""
     model_id: str = ""
@@ -87,9 +87,14 @@ class EndpointWatch:
     def states(self) -> list[EndpointState]:
         """Return one state for each index endpoint in discovery, by name."""
         return [
-            self._states.get(endpoint, _undescribed(endpoint))
+            self._states.get(endpoint) or self._undescribed(endpoint)
             for endpoint in self._fleet.endpoints(*INDEX_ROLES)
         ]
+
+    def _undescribed(self, endpoint: Endpoint) -> EndpointState:
+        if endpoint.may_hold(self._space.model_id):
+            return _unready(endpoint, "not described yet")
+        return _other_model(OtherModel(endpoint, endpoint.model_id))
 
     def coverage(self) -> AnswerCoverage:
         """Return what the ready endpoints hold of the log."""
@@ -150,7 +155,7 @@ class EndpointWatch:
         states = {peer.endpoint: _ready(peer, answer) for peer, answer in asked.answers}
         for failure in asked.failures:
             states[failure.endpoint] = _unready(failure.endpoint, failure.error)
-        for other in (*held.other_models, *asked.other_models):
+        for other in asked.other_models:
             states[other.endpoint] = _other_model(other)
         self._log_changes(states)
         self._states, self._known_before = states, known_before
@@ -209,11 +214,7 @@ _EVENTS: dict[Standing, str] = {
 
 
 def _unready(endpoint: Endpoint, error: str) -> EndpointState:
-    return EndpointState(endpoint, tier_of(endpoint), error=error, model_id=endpoint.model_id)
-
-
-def _undescribed(endpoint: Endpoint) -> EndpointState:
-    return _unready(endpoint, "not described yet")
+    return EndpointState(endpoint, tier_of(endpoint), "unready", error, endpoint.model_id)
 
 
 def _other_model(other: OtherModel) -> EndpointState:

@@ -25,6 +25,10 @@ class Endpoint:
     model_id: str = ""
     """The model that it works with; empty when discovery does not say."""
 
+    def may_hold(self, model_id: str) -> bool:
+        """Whether it works with a model, as far as discovery can tell."""
+        return self.model_id in {"", model_id}
+
     def __str__(self) -> str:
         return f"{self.name} at {self.address}"
 

@@ -148,7 +148,7 @@ class Fleet:
                 peer.removed = True
                 self._close_if_free(peer)
         for endpoint in new:
-            if endpoint.model_id in {"", self._model_id}:
+            if endpoint.may_hold(self._model_id):
                 self._peers[endpoint] = Peer(endpoint)
             else:
                 self._other_models.add(endpoint)
