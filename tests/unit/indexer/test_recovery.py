@@ -51,7 +51,7 @@ class Indexer:
             dimensions=DIMENSIONS,
             repository=(folder / "store").as_uri(),
             work_folder=folder / "work",
-            discovery=folder / "discovery.json",
+            discovery=(folder / "discovery.json").as_uri(),
             partitions=partitions,
         )
         self.live = LiveTier(settings, self.served)

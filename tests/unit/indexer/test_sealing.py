@@ -55,7 +55,7 @@ class Replica:
             dimensions=DIMENSIONS,
             repository=store.root.as_uri(),
             work_folder=work,
-            discovery=work / "discovery.json",
+            discovery=(work / "discovery.json").as_uri(),
         )
 
         async def committed(shard: OpenShard) -> None:

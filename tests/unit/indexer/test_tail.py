@@ -84,7 +84,7 @@ class Indexer:
             dimensions=DIMENSIONS,
             repository=folder.as_uri(),
             work_folder=folder / "work",
-            discovery=folder / "discovery.json",
+            discovery=(folder / "discovery.json").as_uri(),
             grace_seconds=1e12,
             **changes,
         )
