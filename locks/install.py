@@ -23,7 +23,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed.sha256"
 BACKEND = os.environ.get("UV_TORCH_BACKEND", "")
-LEAST_PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 TORCH_PACKAGES = ("torch", "torchvision")
 
 
@@ -83,7 +83,7 @@ def torch_pins() -> list[str]:
 
 def main() -> None:
     """Install what is missing."""
-    if sys.version_info < LEAST_PYTHON:
+    if sys.version_info < MIN_PYTHON:
         sys.exit(
             f"install: this is Python {sys.version.split()[0]}, Shashin needs 3.11 or newer: "
             "run `make PYTHON=/path/to/python3.11 ...`"

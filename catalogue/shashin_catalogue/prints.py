@@ -88,13 +88,13 @@ _LETTERS: dict[str, tuple[tuple[Point, ...], ...]] = {
 }
 
 
-def _letters(d: Dice) -> list[Part]:
+def _dead_letters(d: Dice) -> list[Part]:
     count = d.whole(1, 3)
     parts = []
     for i in range(count):
-        letter = _LETTERS[d.one_of(sorted(_LETTERS))]
+        dead_letter = _LETTERS[d.one_of(sorted(_LETTERS))]
         scale, x = 0.9 / count, (i - (count - 1) / 2) * 2.0 / count
-        for points in letter:
+        for points in dead_letter:
             moved = [(x + px * scale, py * min(0.9, 2 * scale)) for px, py in points]
             parts.append(stroke(*moved, width=0.26 / count**0.5, role="body"))
     return parts
@@ -126,7 +126,7 @@ PRINTS: dict[str, Callable[[Dice], list[Part]]] = {
     "cross": _cross,
     "flower": _flower,
     "waves": _waves,
-    "letters": _letters,
+    "letters": _dead_letters,
     "bar": _bar,
     "face": _face,
 }

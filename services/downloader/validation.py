@@ -13,7 +13,7 @@ MAX_PHOTOS = 20
 MAX_TEXT_BYTES = 256
 MAX_URI_BYTES = 4096
 WITH_PHOTOS = (events_pb2.LISTING_KIND_LISTED, events_pb2.LISTING_KIND_UPDATED)
-_GREATEST_VERSION = 2**63 - 2
+_MAX_VERSION = 2**63 - 2
 """Leaves room for below_version, which is one more."""
 
 
@@ -55,7 +55,7 @@ def _check_identity(event: events_pb2.ListingEvent, record: InRecord) -> None:
             "so that a listing's events stay in order"
         )
     where = f"{record}, listing {event.listing_id}"
-    if not 1 <= event.version <= _GREATEST_VERSION:
+    if not 1 <= event.version <= _MAX_VERSION:
         raise InvalidEvent(f"{where} has version {event.version}; expected 1 or more")
     known = events_pb2.ListingKind.values()
     if event.kind == events_pb2.LISTING_KIND_UNSPECIFIED or event.kind not in known:

@@ -151,15 +151,15 @@ class Tail:
                     self._cut(state, cut)
 
     async def _dead_letter(
-        self, records: Sequence[InRecord], letters: Sequence[DeadLetter], loop: LoopScope
+        self, records: Sequence[InRecord], dead_letters: Sequence[DeadLetter], loop: LoopScope
     ) -> None:
-        bad = {letter.record.offset for letter in letters}
+        bad = {dead_letter.record.offset for dead_letter in dead_letters}
         dead_lettered = [record.offset in bad for record in records]
-        if letters and self._recent.would_exceed(dead_lettered):
-            raise self._recent.refuse(VECTORS_EMBEDDED, dead_lettered, letters[0])
+        if dead_letters and self._recent.would_exceed(dead_lettered):
+            raise self._recent.refuse(VECTORS_EMBEDDED, dead_lettered, dead_letters[0])
         self._recent.note(dead_lettered)
-        note_dead_letters(letters)
-        await self._write([letter.as_record() for letter in letters], loop)
+        note_dead_letters(dead_letters)
+        await self._write([dead_letter.as_record() for dead_letter in dead_letters], loop)
 
     def _observe(self, appended_ms: int, records: int, state: PartitionState) -> None:
         metrics.RECORDS.inc(records)

@@ -30,7 +30,13 @@ from shashin.client.listing_events import (
 )
 from shashin.client.listing_sources import SourceListing, keep_photos, read_source
 from shashin.client.router import RouterClient
-from shashin.client.topic_tails import CLIENT_ID, GivenUp, TopicTail, new_dead_letters, topic_tails
+from shashin.client.topic_tails import (
+    CLIENT_ID,
+    SeenDeadLetter,
+    TopicTail,
+    new_dead_letters,
+    topic_tails,
+)
 from shashin.codecs.limits import MAX_LISTING_IDS
 from shashin.errors import DeadlineExceeded
 from shashin.kafka.producer import Producer
@@ -52,9 +58,9 @@ class Published:
 
     versions: dict[str, int] = field(default_factory=dict)
     searchable: set[str] = field(default_factory=set)
-    given_up: list[GivenUp] = field(default_factory=list)
+    dead_lettered: list[SeenDeadLetter] = field(default_factory=list)
     """Whole listings."""
-    photos_given_up: list[GivenUp] = field(default_factory=list)
+    photos_dead_lettered: list[SeenDeadLetter] = field(default_factory=list)
     """Single photos; the rest of their listings goes on."""
 
 
@@ -103,7 +109,7 @@ def publish(
         say_json(_document(outcome, waited=not no_wait))
     else:
         _print_outcome(outcome, waited=not no_wait)
-    if outcome.given_up:
+    if outcome.dead_lettered:
         raise typer.Exit(1)
 
 
@@ -164,13 +170,13 @@ async def _wait_searchable(
                 outcome.searchable.add(listing_id)
                 last_news = time.monotonic()
         # Read after that: a listing's lost photos are dead letters before it is searchable.
-        for letter in await new_dead_letters(tails):
-            if outcome.versions.get(letter.listing_id) != letter.version:
+        for dead_letter in await new_dead_letters(tails):
+            if outcome.versions.get(dead_letter.listing_id) != dead_letter.version:
                 continue
-            if letter.photo_number is not None:
-                outcome.photos_given_up.append(letter)
-            elif outstanding.pop(letter.listing_id, None) is not None:
-                outcome.given_up.append(letter)
+            if dead_letter.photo_number is not None:
+                outcome.photos_dead_lettered.append(dead_letter)
+            elif outstanding.pop(dead_letter.listing_id, None) is not None:
+                outcome.dead_lettered.append(dead_letter)
                 last_news = time.monotonic()
         stages.set("searchable", len(outcome.searchable), len(outcome.versions))
         if outstanding:
@@ -187,15 +193,16 @@ def _check_stall(last_news: float, what: str) -> None:
 
 
 def _print_outcome(outcome: Published, *, waited: bool) -> None:
-    for letter in outcome.photos_given_up:
+    for dead_letter in outcome.photos_dead_lettered:
         say(
-            f"listing {letter.listing_id}, photo {(letter.photo_number or 0) + 1} left out: "
-            f"{letter.message} ({letter.reason})",
+            f"listing {dead_letter.listing_id}, photo {(dead_letter.photo_number or 0) + 1} left out: "
+            f"{dead_letter.message} ({dead_letter.reason})",
             style="yellow",
         )
-    for letter in outcome.given_up:
+    for dead_letter in outcome.dead_lettered:
         say(
-            f"listing {letter.listing_id} given up: {letter.message} ({letter.reason})", style="red"
+            f"listing {dead_letter.listing_id} given up: {dead_letter.message} ({dead_letter.reason})",
+            style="red",
         )
     total = len(outcome.versions)
     if waited:
@@ -205,15 +212,15 @@ def _print_outcome(outcome: Published, *, waited: bool) -> None:
 
 
 def _document(outcome: Published, *, waited: bool) -> dict[str, Any]:
-    def letters(given_up: Sequence[GivenUp]) -> list[dict[str, Any]]:
+    def dead_letters(dead_lettered: Sequence[SeenDeadLetter]) -> list[dict[str, Any]]:
         return [
             {
-                "listing_id": letter.listing_id,
-                "photo_number": letter.photo_number,
-                "reason": letter.reason,
-                "message": letter.message,
+                "listing_id": dead_letter.listing_id,
+                "photo_number": dead_letter.photo_number,
+                "reason": dead_letter.reason,
+                "message": dead_letter.message,
             }
-            for letter in given_up
+            for dead_letter in dead_lettered
         ]
 
     return {
@@ -225,8 +232,8 @@ def _document(outcome: Published, *, waited: bool) -> dict[str, Any]:
             }
             for listing_id, version in outcome.versions.items()
         ],
-        "given_up": letters(outcome.given_up),
-        "photos_given_up": letters(outcome.photos_given_up),
+        "given_up": dead_letters(outcome.dead_lettered),
+        "photos_given_up": dead_letters(outcome.photos_dead_lettered),
     }
 
 

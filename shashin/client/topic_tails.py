@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from shashin.kafka.dlq_entries import is_resolution, stored_dead_letter
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.records import InRecord
-from shashin.kafka.stored_letters import is_resolution, letter_of
 from shashin.kafka.topics import DEAD_LETTER_TOPICS, LISTINGS_HIDDEN
 from shashin.v1 import events_pb2
 
@@ -16,7 +16,7 @@ CLIENT_ID = "shashin-cli"
 
 
 @dataclass(frozen=True)
-class GivenUp:
+class SeenDeadLetter:
     """One dead letter: a record, or one photo of it, that cannot be used."""
 
     topic: str
@@ -33,19 +33,19 @@ class GivenUp:
     step: str
 
 
-def given_up_of(record: InRecord) -> GivenUp:
+def seen_dead_letter(record: InRecord) -> SeenDeadLetter:
     """Return what a record of a ``.dlq`` topic says."""
-    letter = letter_of(record)
-    return GivenUp(
-        topic=letter.topic,
-        partition=letter.origin.partition if letter.origin is not None else -1,
-        offset=letter.origin.offset if letter.origin is not None else -1,
-        listing_id=letter.listing_id,
-        version=letter.version,
-        photo_number=letter.photo_number,
-        reason=letter.reason,
-        message=letter.message,
-        step=letter.step,
+    dead_letter = stored_dead_letter(record)
+    return SeenDeadLetter(
+        topic=dead_letter.topic,
+        partition=dead_letter.origin.partition if dead_letter.origin is not None else -1,
+        offset=dead_letter.origin.offset if dead_letter.origin is not None else -1,
+        listing_id=dead_letter.listing_id,
+        version=dead_letter.version,
+        photo_number=dead_letter.photo_number,
+        reason=dead_letter.reason,
+        message=dead_letter.message,
+        step=dead_letter.step,
     )
 
 
@@ -96,10 +96,10 @@ async def topic_tails(bootstrap: str, topics: Iterable[str]) -> AsyncIterator[di
         yield tails
 
 
-async def new_dead_letters(tails: Mapping[str, TopicTail]) -> list[GivenUp]:
+async def new_dead_letters(tails: Mapping[str, TopicTail]) -> list[SeenDeadLetter]:
     """Return the dead letters since the last call, of the ``.dlq`` topics among the tails."""
     return [
-        given_up_of(record)
+        seen_dead_letter(record)
         for topic in DEAD_LETTER_TOPICS
         if topic in tails
         for record in await tails[topic].news(lambda record: not is_resolution(record))

@@ -164,9 +164,9 @@ class StageConsumer:
 
     async def _write(self, outcomes: Sequence[Outcome], loop: LoopScope) -> None:
         outputs = [output for outcome in outcomes for output in outcome.outputs]
-        dead_letters = [letter for outcome in outcomes for letter in outcome.dead_letters]
+        dead_letters = [dead_letter for outcome in outcomes for dead_letter in outcome.dead_letters]
         note_dead_letters(dead_letters)
-        outputs += [letter.as_record() for letter in dead_letters]
+        outputs += [dead_letter.as_record() for dead_letter in dead_letters]
         await loop.retry("kafka to take outputs", lambda: self._producer.send_all(outputs))
 
 

@@ -56,7 +56,7 @@ class DeadLetter:
         }
         if self.photo_number is not None:
             cause["shashin-photo-number"] = str(self.photo_number)
-        # A letter that was put back into its topic still names the cause of then.
+        # An entry that was put back into its topic still names the cause of then.
         kept = [header for header in self.record.headers if not header[0].startswith(_OURS)]
         return OutRecord(
             topic=self.record.topic + DEAD_LETTER_SUFFIX,
@@ -66,16 +66,18 @@ class DeadLetter:
         )
 
 
-def note_dead_letters(letters: Iterable[DeadLetter]) -> None:
+def note_dead_letters(dead_letters: Iterable[DeadLetter]) -> None:
     """Count and log what is dead-lettered."""
-    for letter in letters:
-        DEAD_LETTERS.labels(letter.record.topic, letter.scope, letter.error.reason).inc()
+    for dead_letter in dead_letters:
+        DEAD_LETTERS.labels(
+            dead_letter.record.topic, dead_letter.scope, dead_letter.error.reason
+        ).inc()
         log.warning(
             "dead letter",
-            record=str(letter.record),
-            scope=letter.scope,
-            step=letter.step,
-            attempts=letter.attempts,
-            reason=letter.error.reason,
-            error=letter.error.message,
+            record=str(dead_letter.record),
+            scope=dead_letter.scope,
+            step=dead_letter.step,
+            attempts=dead_letter.attempts,
+            reason=dead_letter.error.reason,
+            error=dead_letter.error.message,
         )

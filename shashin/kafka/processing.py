@@ -55,7 +55,9 @@ class BatchProcessor:
                 self._loop.clear(self._work)
                 return outcomes
             for_good = [outcome.dead_lettered and outcome.retry_for is None for outcome in outcomes]
-            first = next(letter for outcome in outcomes for letter in outcome.dead_letters)
+            first = next(
+                dead_letter for outcome in outcomes for dead_letter in outcome.dead_letters
+            )
             refusal = self._recent.refuse(self._topic, dead_lettered, first)
             if self._recent.would_exceed(for_good):
                 raise refusal
@@ -91,8 +93,8 @@ class BatchProcessor:
                 return [(await self._processed([record]))[0] for record in records]
             log.exception("processing failed", record=str(records[0]))
             failure = UnexpectedFailure(f"{records[0]}: {type(error).__name__}: {error}")
-            letter = DeadLetter(records[0], failure, step=f"process {self._topic}")
-            return [Outcome(dead_letters=[letter], retry_for=failure)]
+            dead_letter = DeadLetter(records[0], failure, step=f"process {self._topic}")
+            return [Outcome(dead_letters=[dead_letter], retry_for=failure)]
 
     async def _pause(self, seconds: float) -> None:
         if not await self._loop.sleep(seconds):
@@ -100,5 +102,5 @@ class BatchProcessor:
 
 
 def _with_attempts(outcome: Outcome, attempts: int) -> Outcome:
-    letters = [replace(letter, attempts=attempts) for letter in outcome.dead_letters]
-    return replace(outcome, dead_letters=letters)
+    dead_letters = [replace(dead_letter, attempts=attempts) for dead_letter in outcome.dead_letters]
+    return replace(outcome, dead_letters=dead_letters)

@@ -55,7 +55,7 @@ class Outcome:
     @property
     def dead_lettered(self) -> bool:
         """Whether nothing of the record goes on."""
-        return any(letter.scope == "record" for letter in self.dead_letters)
+        return any(dead_letter.scope == "record" for dead_letter in self.dead_letters)
 
 
 class Stage(Protocol):

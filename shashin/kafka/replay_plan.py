@@ -6,47 +6,51 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from shashin.kafka.dlq_entries import DlqEntry, DlqEntryId, Origin, StoredDeadLetter
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
-from shashin.kafka.stored_letters import Entry, LetterId, Origin, StoredLetter
 
-GREATEST_CHUNK_RECORDS = 200
-GREATEST_CHUNK_BYTES = 16 * 1024 * 1024
+MAX_CHUNK_RECORDS = 200
+MAX_CHUNK_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Replay:
     """One record that is sent again."""
 
-    letter: StoredLetter
-    """The letter whose value is sent."""
+    dead_letter: StoredDeadLetter
+    """The entry whose value is sent."""
     origin: Origin
     """Where the record stood; it goes to the end of the same partition."""
-    resolves: tuple[LetterId, ...]
-    """All open letters of that record: the replay tries each of its photos again."""
+    resolves: tuple[DlqEntryId, ...]
+    """All open entries of that record: the replay tries each of its photos again."""
 
 
-def plan_replays(entries: Iterable[Entry], chosen: Iterable[LetterId]) -> list[Replay]:
-    """Return one replay for each record that one of the chosen letters is of.
+def plan_replays(entries: Iterable[DlqEntry], chosen: Iterable[DlqEntryId]) -> list[Replay]:
+    """Return one replay for each record that one of the chosen entries is of.
 
     Letters without an origin are left out. Records come in the order of the topics' partitions,
-    except that the versions of a listing come in their own order: a letter that was replayed before
+    except that the versions of a listing come in their own order: an entry that was replayed before
     in vain has a younger place in the log than its version has.
     """
     wanted = set(chosen)
-    letters_of: dict[tuple[Origin, bytes | None, bytes], list[StoredLetter]] = defaultdict(list)
+    dead_letters_of: dict[tuple[Origin, bytes | None, bytes], list[StoredDeadLetter]] = defaultdict(
+        list
+    )
     for entry in entries:
-        letter = entry.letter
-        if entry.open and letter.origin is not None:
+        dead_letter = entry.dead_letter
+        if entry.open and dead_letter.origin is not None:
             # Offsets begin anew where a topic is deleted and made again: contents have to agree.
-            letters_of[letter.origin, letter.key, letter.value_sha256].append(letter)
+            dead_letters_of[dead_letter.origin, dead_letter.key, dead_letter.value_sha256].append(
+                dead_letter
+            )
     replays = []
-    for (origin, _, _), letters in letters_of.items():
-        if any(letter.letter_id in wanted for letter in letters):
-            ids = tuple(sorted(letter.letter_id for letter in letters))
-            first = min(letters, key=lambda letter: letter.letter_id)
+    for (origin, _, _), dead_letters in dead_letters_of.items():
+        if any(dead_letter.entry_id in wanted for dead_letter in dead_letters):
+            ids = tuple(sorted(dead_letter.entry_id for dead_letter in dead_letters))
+            first = min(dead_letters, key=lambda dead_letter: dead_letter.entry_id)
             replays.append(Replay(first, origin, ids))
-    replays.sort(key=lambda replay: (replay.origin, replay.letter.letter_id))
+    replays.sort(key=lambda replay: (replay.origin, replay.dead_letter.entry_id))
     return _versions_in_order(replays)
 
 
@@ -54,11 +58,11 @@ def _versions_in_order(replays: Sequence[Replay]) -> list[Replay]:
     """Return the replays with each listing's own ones in the order of their versions."""
     places: dict[tuple[str, int, str], list[int]] = defaultdict(list)
     for place, replay in enumerate(replays):
-        key = (replay.origin.topic, replay.origin.partition, replay.letter.listing_id)
+        key = (replay.origin.topic, replay.origin.partition, replay.dead_letter.listing_id)
         places[key].append(place)
     ordered = list(replays)
     for of_listing in places.values():
-        by_version = sorted(of_listing, key=lambda place: replays[place].letter.version)
+        by_version = sorted(of_listing, key=lambda place: replays[place].dead_letter.version)
         for place, taken_from in zip(of_listing, by_version, strict=True):
             ordered[place] = replays[taken_from]
     return ordered
@@ -69,10 +73,10 @@ def in_chunks(replays: Iterable[Replay]) -> Iterator[list[Replay]]:
     chunk: list[Replay] = []
     size = 0
     for replay in replays:
-        size += replay.letter.value_bytes
-        if chunk and (size > GREATEST_CHUNK_BYTES or len(chunk) >= GREATEST_CHUNK_RECORDS):
+        size += replay.dead_letter.value_bytes
+        if chunk and (size > MAX_CHUNK_BYTES or len(chunk) >= MAX_CHUNK_RECORDS):
             yield chunk
-            chunk, size = [], replay.letter.value_bytes
+            chunk, size = [], replay.dead_letter.value_bytes
         chunk.append(replay)
     if chunk:
         yield chunk

@@ -23,7 +23,7 @@ PIN_FILE = Path(__file__).with_name("kafka_jars.json")
 CACHE_VARIABLE = "SHASHIN_CACHE"
 
 _FETCHERS = 6
-_TRIES = 4
+_ATTEMPTS = 4
 
 FetchProgress = Callable[[int, int], None]
 """Called with the bytes fetched so far and the bytes to fetch."""
@@ -182,13 +182,13 @@ def download(jar: Jar, staging: Path) -> Path:
         repo_cache=staging, local_repos=[], remote_repos=repositories, timeout=30
     )
     artifact = context.project(jar.group, jar.artifact).at_version(jar.version).artifact()
-    for attempt in range(1, _TRIES + 1):
+    for attempt in range(1, _ATTEMPTS + 1):
         try:
             return Path(artifact.resolve())
         except requests.RequestException as error:
             # jgo writes the file in place, and takes one that is there for whole.
             shutil.rmtree(staging / artifact.component.path_prefix, ignore_errors=True)
-            if attempt == _TRIES:
+            if attempt == _ATTEMPTS:
                 raise FetchFailed(_unfetched(jar, repositories.values(), error)) from error
             time.sleep(0.5 * 2**attempt)
         except RuntimeError as error:

@@ -27,7 +27,7 @@ from shashin.local.progress import SILENT, Progress
 from shashin.local.state_file import read_json, write_json
 
 DEFAULT_PORT = 9092
-_LEAST_FREE_BYTES = 256 * 1024**2
+_MIN_FREE_BYTES = 256 * 1024**2
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 30.0
 _FORMAT_SECONDS = 120.0
@@ -303,10 +303,10 @@ def _require_usable(folder: Path) -> None:
             f"kafka cannot keep its log in {folder} ({error.strerror or error}): make the folder "
             "writable, or choose another state folder"
         ) from error
-    if free < _LEAST_FREE_BYTES:
+    if free < _MIN_FREE_BYTES:
         raise UserError(
             f"the disk of {folder} has {free / 1e6:.0f} MB left, kafka needs "
-            f"{_LEAST_FREE_BYTES / 1e6:.0f} MB: free some, or choose another state folder"
+            f"{_MIN_FREE_BYTES / 1e6:.0f} MB: free some, or choose another state folder"
         )
 
 

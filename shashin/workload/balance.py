@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from shashin.client.topic_tails import GivenUp
+from shashin.client.topic_tails import SeenDeadLetter
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import LISTINGS_EVENTS
 from shashin.v1 import events_pb2
@@ -77,7 +77,7 @@ def event_in(record: InRecord) -> EventIn:
 
 def balance_of(
     events: Iterable[EventIn],
-    given_up: Collection[GivenUp],
+    dead_lettered: Collection[SeenDeadLetter],
     below: Mapping[str, int],
     found: Mapping[str, Found],
 ) -> Balance:
@@ -87,15 +87,15 @@ def balance_of(
     listing that is found in a version that should be hidden is a problem as well, and so is a
     photo that is neither searchable nor a dead letter.
     """
-    records = [letter for letter in given_up if letter.photo_number is None]
+    records = [dead_letter for dead_letter in dead_lettered if dead_letter.photo_number is None]
     by_offset = {(r.partition, r.offset) for r in records if r.topic == LISTINGS_EVENTS}
     by_version = {(r.listing_id, r.version) for r in records if r.topic != LISTINGS_EVENTS}
-    photos_given_up: dict[tuple[str, int], set[int]] = {}
-    for letter in given_up:
-        if letter.photo_number is not None:
-            photos_given_up.setdefault((letter.listing_id, letter.version), set()).add(
-                letter.photo_number
-            )
+    photos_dead_lettered: dict[tuple[str, int], set[int]] = {}
+    for dead_letter in dead_lettered:
+        if dead_letter.photo_number is not None:
+            photos_dead_lettered.setdefault(
+                (dead_letter.listing_id, dead_letter.version), set()
+            ).add(dead_letter.photo_number)
     balance = Balance()
     nowhere = []
     for event in events:
@@ -110,7 +110,7 @@ def balance_of(
                 balance.problems.append(f"{event} is hidden, but a search can still find it")
         elif location is not None and location.version == event.version:
             balance.searchable += 1
-            lost = len(photos_given_up.get(identity, ()))
+            lost = len(photos_dead_lettered.get(identity, ()))
             balance.photos_searchable += location.photos
             balance.photos_dead_lettered += lost
             if location.photos + lost != event.photos:

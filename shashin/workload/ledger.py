@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shashin.client.router import RouterClient
-from shashin.client.topic_tails import GivenUp, TopicTail, hidden_below, new_dead_letters
+from shashin.client.topic_tails import SeenDeadLetter, TopicTail, hidden_below, new_dead_letters
 from shashin.codecs.limits import MAX_LISTING_ID_BYTES
 from shashin.kafka.topics import LISTINGS_EVENTS, LISTINGS_HIDDEN
 from shashin.workload.balance import Balance, EventIn, Found, balance_of, event_in
@@ -19,7 +19,7 @@ class Ledger:
         self._router = router
         self._events: list[EventIn] = []
         self._below: dict[str, int] = {}
-        self.given_up: list[GivenUp] = []
+        self.dead_lettered: list[SeenDeadLetter] = []
 
     async def look(self) -> Balance:
         """Read what is new, ask the router for every listing, and return the balance.
@@ -28,7 +28,7 @@ class Ledger:
             ShashinError: when Kafka or the router does not answer.
         """
         self._events += [event_in(record) for record in await self._tails[LISTINGS_EVENTS].news()]
-        self.given_up += await new_dead_letters(self._tails)
+        self.dead_lettered += await new_dead_letters(self._tails)
         for listing_id, below in hidden_below(await self._tails[LISTINGS_HIDDEN].news()).items():
             self._below[listing_id] = max(below, self._below.get(listing_id, 0))
         # A refused event may have an id that no listing can have, and no search can be asked for.
@@ -41,4 +41,4 @@ class Ledger:
             listing_id: Found(location.version, len(location.photo_numbers))
             for listing_id, location in (await self._router.locate(sorted(ids))).items()
         }
-        return balance_of(self._events, self.given_up, self._below, found)
+        return balance_of(self._events, self.dead_lettered, self._below, found)

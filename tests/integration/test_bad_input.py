@@ -24,7 +24,7 @@ from shashin.photos import thumbnail
 from shashin.v1 import events_pb2
 from tests.support.odd_photos import ODD, bomb, picture, saved, sixteen_bit_grey
 from tests.support.rendered_listings import photo_of
-from tests.support.running_system import ConnectedSystem, Letters
+from tests.support.running_system import ConnectedSystem, NewDeadLetters
 from tests.support.waiting import until
 
 GOOD = photo_of(200)
@@ -38,16 +38,18 @@ async def _nothing_is_restarted(system: ConnectedSystem) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def letters(system: ConnectedSystem) -> Letters:
+async def dead_letters(system: ConnectedSystem) -> NewDeadLetters:
     """Dead letters of listing events since the test began."""
-    return await system.new_letters(LISTINGS_EVENTS)
+    return await system.new_dead_letters_of(LISTINGS_EVENTS)
 
 
-async def letters_of(letters: Letters, key: bytes | None, count: int = 1) -> list[InRecord]:
+async def dead_letters_of(
+    dead_letters: NewDeadLetters, key: bytes | None, count: int = 1
+) -> list[InRecord]:
     """Wait for the dead letters of a listing; returns them in the order of the log."""
 
     async def there() -> list[InRecord]:
-        found = [letter for letter in await letters.look() if letter.key == key]
+        found = [dead_letter for dead_letter in await dead_letters.look() if dead_letter.key == key]
         return found if len(found) >= count else []
 
     found: list[InRecord] = await until(there, f"{count} dead letters of {key!r}")
@@ -55,8 +57,8 @@ async def letters_of(letters: Letters, key: bytes | None, count: int = 1) -> lis
     return found
 
 
-def headers_of(letter: InRecord) -> dict[str, str]:
-    return {name.removeprefix("shashin-"): value.decode() for name, value in letter.headers}
+def headers_of(dead_letter: InRecord) -> dict[str, str]:
+    return {name.removeprefix("shashin-"): value.decode() for name, value in dead_letter.headers}
 
 
 # --- photos that are to be found ----------------------------------------------------------------
@@ -150,7 +152,7 @@ BROKEN: dict[str, tuple[Place, str]] = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 async def test_a_broken_photo_is_a_dead_letter_by_name_and_the_listings_other_photos_go_on(
-    system: ConnectedSystem, letters: Letters, tmp_path: Path, kind: str
+    system: ConnectedSystem, dead_letters: NewDeadLetters, tmp_path: Path, kind: str
 ) -> None:
     place, reason = BROKEN[kind]
     uris = [
@@ -160,10 +162,10 @@ async def test_a_broken_photo_is_a_dead_letter_by_name_and_the_listings_other_ph
     ]
     sent = record_of(listing_event(kind, 1, LISTED, photo_uris=uris))
     await system.write(sent)
-    (letter,) = await letters_of(letters, kind.encode())
-    headers = headers_of(letter)
-    assert letter.topic == f"{LISTINGS_EVENTS}.dlq"
-    assert letter.value == sent.value
+    (dead_letter,) = await dead_letters_of(dead_letters, kind.encode())
+    headers = headers_of(dead_letter)
+    assert dead_letter.topic == f"{LISTINGS_EVENTS}.dlq"
+    assert dead_letter.value == sent.value
     assert headers["error"] == reason
     assert (headers["scope"], headers["photo-number"]) == ("photo", "1")
     assert (headers["step"], headers["tries"]) == ("downloader.fetch", "1")
@@ -179,15 +181,15 @@ async def test_a_broken_photo_is_a_dead_letter_by_name_and_the_listings_other_ph
 
 
 async def test_a_listing_without_a_usable_photo_is_one_dead_letter_that_names_each(
-    system: ConnectedSystem, letters: Letters, tmp_path: Path
+    system: ConnectedSystem, dead_letters: NewDeadLetters, tmp_path: Path
 ) -> None:
     uris = [place(system, tmp_path) for place, _ in BROKEN.values()]
     sent = record_of(listing_event("hopeless", 1, LISTED, photo_uris=uris))
     await system.write(sent)
-    (letter,) = await letters_of(letters, b"hopeless")
-    headers = headers_of(letter)
+    (dead_letter,) = await dead_letters_of(dead_letters, b"hopeless")
+    headers = headers_of(dead_letter)
     topic, partition, offset = await _came_from(system, sent)
-    assert letter.value == sent.value
+    assert dead_letter.value == sent.value
     assert (headers["error"], headers["scope"]) == ("NoUsablePhoto", "record")
     assert headers["message"].startswith(f"{topic}[{partition}]@{offset}, listing hopeless: ")
     for number, (_, reason) in enumerate(BROKEN.values()):
@@ -271,15 +273,15 @@ REFUSED: dict[str, tuple[OutRecord, str, str]] = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 async def test_a_refused_event_is_a_dead_letter_as_it_came_and_the_next_one_goes_on(
-    system: ConnectedSystem, letters: Letters, kind: str
+    system: ConnectedSystem, dead_letters: NewDeadLetters, kind: str
 ) -> None:
     sent, reason, words = REFUSED[kind]
     await system.write(sent)
-    (letter,) = await letters_of(letters, sent.key)
-    headers = headers_of(letter)
+    (dead_letter,) = await dead_letters_of(dead_letters, sent.key)
+    headers = headers_of(dead_letter)
     topic, partition, offset = await _came_from(system, sent)
-    assert letter.topic == f"{LISTINGS_EVENTS}.dlq"
-    assert letter.value == sent.value
+    assert dead_letter.topic == f"{LISTINGS_EVENTS}.dlq"
+    assert dead_letter.value == sent.value
     assert (headers["error"], headers["scope"]) == (reason, "record")
     assert (headers["step"], headers["tries"]) == ("downloader.validate", "1")
     assert headers["message"].startswith(f"{topic}[{partition}]@{offset}")
@@ -294,15 +296,15 @@ async def test_a_refused_event_is_a_dead_letter_as_it_came_and_the_next_one_goes
 
 @pytest.mark.parametrize("kind", [UPDATED, SOLD])
 async def test_a_version_that_goes_backwards_is_a_dead_letter_and_the_newer_one_stays(
-    system: ConnectedSystem, letters: Letters, kind: events_pb2.ListingKind.ValueType
+    system: ConnectedSystem, dead_letters: NewDeadLetters, kind: events_pb2.ListingKind.ValueType
 ) -> None:
     listing_id = f"backwards-{kind}"
     await system.publish(listing_id, [GOOD], version=5)
     await system.until_versions({listing_id: 5})
     photos = [GOOD] if kind == UPDATED else []
     await system.publish(listing_id, photos, version=4, kind=kind)
-    (letter,) = await letters_of(letters, listing_id.encode())
-    headers = headers_of(letter)
+    (dead_letter,) = await dead_letters_of(dead_letters, listing_id.encode())
+    headers = headers_of(dead_letter)
     assert headers["error"] == "StaleVersion"
     assert headers["message"].startswith(f"{LISTINGS_EVENTS}[")
     assert f"listing {listing_id} has version 4 after version 5" in headers["message"]
@@ -319,13 +321,13 @@ async def test_a_version_that_goes_backwards_is_a_dead_letter_and_the_newer_one_
 async def test_a_record_between_two_services_that_does_not_parse_stops_neither(
     system: ConnectedSystem, topic: str, step: str
 ) -> None:
-    letters = await system.new_letters(topic)
+    dead_letters = await system.new_dead_letters_of(topic)
     sent = OutRecord(topic, f"broken in {topic}".encode(), b"\xff\xfe not protobuf")
     await system.write(sent)
-    (letter,) = await letters_of(letters, sent.key)
-    headers = headers_of(letter)
-    assert letter.topic == f"{topic}.dlq"
-    assert letter.value == sent.value
+    (dead_letter,) = await dead_letters_of(dead_letters, sent.key)
+    headers = headers_of(dead_letter)
+    assert dead_letter.topic == f"{topic}.dlq"
+    assert dead_letter.value == sent.value
     assert (headers["error"], headers["step"], headers["tries"]) == ("UnparsableRecord", step, "1")
     assert headers["message"].startswith(f"{topic}[{headers['partition']}]@{headers['offset']}")
     await _goes_on(system, f"after-{topic}")
@@ -334,7 +336,7 @@ async def test_a_record_between_two_services_that_does_not_parse_stops_neither(
 async def test_a_thumbnail_that_is_broken_on_its_way_costs_the_listing_that_photo(
     system: ConnectedSystem,
 ) -> None:
-    letters = await system.new_letters(IMAGES_DOWNLOADED)
+    dead_letters = await system.new_dead_letters_of(IMAGES_DOWNLOADED)
     listing = events_pb2.DownloadedListing(
         listing_id="broken-thumbnail",
         version=1,
@@ -347,9 +349,9 @@ async def test_a_thumbnail_that_is_broken_on_its_way_costs_the_listing_that_phot
     await system.write(
         OutRecord(IMAGES_DOWNLOADED, b"broken-thumbnail", listing.SerializeToString())
     )
-    (letter,) = await letters_of(letters, b"broken-thumbnail")
-    headers = headers_of(letter)
-    assert letter.topic == f"{IMAGES_DOWNLOADED}.dlq"
+    (dead_letter,) = await dead_letters_of(dead_letters, b"broken-thumbnail")
+    headers = headers_of(dead_letter)
+    assert dead_letter.topic == f"{IMAGES_DOWNLOADED}.dlq"
     assert (headers["error"], headers["step"]) == ("PhotoUndecodable", "embedder.decode")
     assert (headers["scope"], headers["photo-number"]) == ("photo", "0")
     await system.until_versions({"broken-thumbnail": 1})
@@ -360,7 +362,7 @@ async def test_a_thumbnail_that_is_broken_on_its_way_costs_the_listing_that_phot
 async def test_a_vector_of_another_length_is_a_dead_letter_and_leaves_no_gap(
     system: ConnectedSystem,
 ) -> None:
-    letters = await system.new_letters(VECTORS_EMBEDDED)
+    dead_letters = await system.new_dead_letters_of(VECTORS_EMBEDDED)
     listing = events_pb2.EmbeddedListing(
         listing_id="short-vector",
         version=1,
@@ -370,9 +372,9 @@ async def test_a_vector_of_another_length_is_a_dead_letter_and_leaves_no_gap(
         vectors=[events_pb2.PhotoVector(photo_number=0, vector=b"\0" * 64)],
     )
     await system.write(OutRecord(VECTORS_EMBEDDED, b"short-vector", listing.SerializeToString()))
-    (letter,) = await letters_of(letters, b"short-vector")
-    headers = headers_of(letter)
-    assert letter.topic == f"{VECTORS_EMBEDDED}.dlq"
+    (dead_letter,) = await dead_letters_of(dead_letters, b"short-vector")
+    headers = headers_of(dead_letter)
+    assert dead_letter.topic == f"{VECTORS_EMBEDDED}.dlq"
     assert (headers["error"], headers["step"]) == ("WrongVector", "indexer.parse")
     await _goes_on(system, "after-short-vector")
     assert (await system.complete_answer(photo=GOOD)).coverage.complete

@@ -41,8 +41,8 @@ class Copying:
             if record.value == self._crash_on:
                 raise Crash
             if record.value.startswith(b"bad"):
-                letter = DeadLetter(record, InvalidEvent("it is bad"), "test.copy")
-                outcomes.append(Outcome(dead_letters=[letter]))
+                dead_letter = DeadLetter(record, InvalidEvent("it is bad"), "test.copy")
+                outcomes.append(Outcome(dead_letters=[dead_letter]))
             else:
                 output = OutRecord(
                     IMAGES_DOWNLOADED, record.key, record.value, partition=record.partition
@@ -95,9 +95,9 @@ async def test_every_record_is_copied_and_a_bad_one_is_a_dead_letter_with_its_ca
     assert sorted(await values_of(kafka, IMAGES_DOWNLOADED)) == sorted(
         record.value for record in events(50)
     )
-    (letter,) = await records_of(kafka, DEAD)
-    headers = dict(letter.headers)
-    assert (letter.key, letter.value) == (b"key", b"bad one")
+    (dead_letter,) = await records_of(kafka, DEAD)
+    headers = dict(dead_letter.headers)
+    assert (dead_letter.key, dead_letter.value) == (b"key", b"bad one")
     assert headers["shashin-error"] == b"InvalidEvent"
     assert headers["shashin-message"] == b"it is bad"
     assert headers["shashin-step"] == b"test.copy"

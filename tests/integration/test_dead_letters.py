@@ -14,11 +14,11 @@ from PIL import Image
 from shashin.client.listing_events import LISTED, SOLD, listing_event, record_of
 from shashin.client.topic_tails import new_dead_letters, topic_tails
 from shashin.errors import InvalidEvent, PhotoMissing, ShashinError, WrongVector
-from shashin.kafka.dead_letter_log import DeadLetterLog
 from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.dlq_entries import StoredDeadLetter
+from shashin.kafka.dlq_topics import DlqTopics
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord
-from shashin.kafka.stored_letters import StoredLetter
 from shashin.kafka.topics import (
     DEAD_LETTER_TOPICS,
     IMAGES_DOWNLOADED,
@@ -102,24 +102,26 @@ def dead(
     ).as_record()
 
 
-async def open_letters(kafka: str, **say: str) -> list[StoredLetter]:
-    """Return the open letters whose fields say this; asks Kafka itself."""
-    async with DeadLetterLog(kafka, client_id="test-look") as log:
-        found = [entry.letter for entry in await log.entries() if entry.open]
+async def open_entries(kafka: str, **say: str) -> list[StoredDeadLetter]:
+    """Return the open entries whose fields say this; asks Kafka itself."""
+    async with DlqTopics(kafka, client_id="test-look") as log:
+        found = [entry.dead_letter for entry in await log.entries() if entry.open]
     return [li for li in found if all(getattr(li, name) == text for name, text in say.items())]
 
 
 async def open_ids(kafka: str) -> set[str]:
-    return {str(letter.letter_id) for letter in await open_letters(kafka)}
+    return {str(dead_letter.entry_id) for dead_letter in await open_entries(kafka)}
 
 
-async def until_open(kafka: str, count: int, **say: str) -> list[StoredLetter]:
-    async def found() -> list[StoredLetter] | None:
-        letters = await open_letters(kafka, **say)
-        return letters if len(letters) == count else None
+async def until_open(kafka: str, count: int, **say: str) -> list[StoredDeadLetter]:
+    async def found() -> list[StoredDeadLetter] | None:
+        dead_letters = await open_entries(kafka, **say)
+        return dead_letters if len(dead_letters) == count else None
 
-    letters: list[StoredLetter] = await until(found, f"{count} dead letters {say} are open")
-    return letters
+    dead_letters: list[StoredDeadLetter] = await until(
+        found, f"{count} dead letters {say} are open"
+    )
+    return dead_letters
 
 
 async def everything(kafka: str) -> dict[str, Sequence[InRecord]]:
@@ -146,13 +148,13 @@ async def test_a_mended_photo_is_replayed_on_its_partition_and_its_letter_is_res
     )
     await until_open(kafka, 5)
     found = said(await dlq("ls", "--json"))["dead_letters"]
-    reasons = sorted(letter["reason"] for letter in found)
+    reasons = sorted(dead_letter["reason"] for dead_letter in found)
     assert reasons == ["PhotoMissing"] * 4 + ["UnparsableRecord"]
-    (letter,) = [letter for letter in found if letter["listing_id"] == "lamp-2"]
+    (dead_letter,) = [dead_letter for dead_letter in found if dead_letter["listing_id"] == "lamp-2"]
     table = (await dlq("ls", "--listing", "lamp-2")).out
-    assert letter["id"] in table
+    assert dead_letter["id"] in table
     assert "1 open; listings.events: 1 PhotoMissing" in table
-    (shown,) = said(await dlq("show", letter["id"], "--json"))
+    (shown,) = said(await dlq("show", dead_letter["id"], "--json"))
     assert (shown["scope"], shown["photo_number"]) == ("photo", 1)
     assert shown["step"] == "downloader.fetch"
     assert shown["event"]["photos"][1]["uri"] == late.as_uri()
@@ -176,9 +178,9 @@ async def test_a_mended_photo_is_replayed_on_its_partition_and_its_letter_is_res
         listing = events_pb2.DownloadedListing.FromString(record.value)
         assert listing.version == 1
         assert [photo.WhichOneof("outcome") for photo in listing.photos] == ["thumbnail"] * 2
-    (left,) = await open_letters(kafka)
+    (left,) = await open_entries(kafka)
     assert left.reason == "UnparsableRecord"
-    (shown,) = said(await dlq("show", letter["id"], "--json"))
+    (shown,) = said(await dlq("show", dead_letter["id"], "--json"))
     assert shown["resolution"]["how"] == "replayed"
     twice = [r for r in await records_of(kafka, LISTINGS_EVENTS) if r.key == b"lamp-2"]
     assert [(r.value, list(r.headers)) for r in twice] == [(twice[0].value, [])] * 2
@@ -190,11 +192,14 @@ async def test_what_is_not_mended_is_a_new_dead_letter(
     await start_service("downloader", photo_roots=photos)
     await producer.send_all([listed("lamp", 1, photos / "missing.jpg")])
     (first,) = await until_open(kafka, 1, reason="NoUsablePhoto")
-    assert (await dlq("replay", str(first.letter_id))).code == 0
+    assert (await dlq("replay", str(first.entry_id))).code == 0
 
     async def again() -> bool:
-        ids = {letter.letter_id for letter in await open_letters(kafka, reason="NoUsablePhoto")}
-        return ids != set() and first.letter_id not in ids
+        ids = {
+            dead_letter.entry_id
+            for dead_letter in await open_entries(kafka, reason="NoUsablePhoto")
+        }
+        return ids != set() and first.entry_id not in ids
 
     await until(again, "it failed again")
 
@@ -226,8 +231,8 @@ async def test_a_replayed_version_of_a_sold_listing_does_not_become_visible(
         discovery=(tmp_path / "discovery.json").as_uri(),
     )
     version_1 = embedded("lamp", 1).value
-    letter = dead(VECTORS_EMBEDDED, error=WrongVector("it was bad"), value=version_1)
-    await producer.send_all([letter, hidden("lamp", 3), embedded("chair")])
+    dead_letter = dead(VECTORS_EMBEDDED, error=WrongVector("it was bad"), value=version_1)
+    await producer.send_all([dead_letter, hidden("lamp", 3), embedded("chair")])
     async with IndexClient(indexer.grpc) as client:
         await until(lambda: client.finds("chair"), "the chair is found")
         assert (await dlq("replay", "--listing", "lamp")).code == 0
@@ -269,7 +274,7 @@ async def test_letters_of_one_record_are_replayed_once_and_all_are_resolved(
     await producer.send_all([dead(photo=0), dead(photo=1), dead(origin=(0, 1), photo=0)])
     replayed = said(await dlq("replay", f"{DLQ}:1", "--json"))
     (replay,) = replayed["replayed"]
-    assert replay["letters"] == [f"{DLQ}:0", f"{DLQ}:1"]
+    assert replay["entries"] == [f"{DLQ}:0", f"{DLQ}:1"]
     assert len(await records_of(kafka, LISTINGS_EVENTS)) == 1
     assert await open_ids(kafka) == {f"{DLQ}:2"}
 
@@ -289,7 +294,7 @@ async def test_a_dropped_letter_is_resolved_and_goes_nowhere(
     assert await records_of(kafka, LISTINGS_EVENTS) == []
     # The record with which it was dropped is no dead letter to anybody else either.
     async with topic_tails(kafka, DEAD_LETTER_TOPICS) as tails:
-        assert [letter.offset for letter in await new_dead_letters(tails)] == [0, 5]
+        assert [dead_letter.offset for dead_letter in await new_dead_letters(tails)] == [0, 5]
 
 
 async def test_filters_select_exactly_what_they_say(
@@ -315,9 +320,9 @@ async def test_filters_select_exactly_what_they_say(
     }
     for filters, ids in expected.items():
         found = said(await dlq("ls", "--json", *filters))["dead_letters"]
-        assert {letter["id"] for letter in found} == ids, filters
+        assert {dead_letter["id"] for dead_letter in found} == ids, filters
     dropped = said(await dlq("drop", "--step", "downloader.fetch", "--json"))
-    assert [letter["id"] for letter in dropped["dropped"]] == [f"{DLQ}:1"]
+    assert [dead_letter["id"] for dead_letter in dropped["dropped"]] == [f"{DLQ}:1"]
     assert await open_ids(kafka) == {f"{DLQ}:0", f"{DLQ}:2", images}
 
 
@@ -342,7 +347,7 @@ async def test_an_id_that_is_not_open_is_one_line_and_changes_nothing(
     unknown = await dlq("replay", f"{DLQ}:0", f"{DLQ}:9")
     assert_one_line(unknown, 1, f"there is no dead letter {DLQ}:9: `shashin dlq ls --all`")
     assert_one_line(await dlq("drop", f"{DLQ}:0", f"{DLQ}:1"), 1, f"{DLQ}:1 was dropped before")
-    # The record that resolves a letter is no letter.
+    # The record that resolves an entry is no entry.
     assert_one_line(await dlq("show", f"{DLQ}:2"), 1, f"there is no dead letter {DLQ}:2")
     assert await everything(kafka) == before
 

@@ -176,7 +176,7 @@ def _render_corpus() -> list[RenderedListing]:
 
 
 @dataclass
-class Letters:
+class NewDeadLetters:
     """Dead letters since this was made, by topic."""
 
     tails: Mapping[str, TopicTail]
@@ -348,12 +348,12 @@ class ConnectedSystem:
         kafka = self.system.kafka_address()
         return await self._stack.enter_async_context(topic_tails(kafka, topics))
 
-    async def new_letters(self, *topics: str) -> Letters:
+    async def new_dead_letters_of(self, *topics: str) -> NewDeadLetters:
         """Follow the dead letters of these topics from now on."""
         tails = await self.tails(*(topic + DEAD_LETTER_SUFFIX for topic in topics))
         for tail in tails.values():
             await tail.go_to_end()
-        return Letters(tails)
+        return NewDeadLetters(tails)
 
 
 def listing_ids_of(answer: search_pb2.SearchResponse) -> list[str]:

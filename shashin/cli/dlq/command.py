@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from shashin.cli.dlq.filters import (
-    LetterFilter,
+    DlqFilter,
     Wanted,
     check_wanted,
     counts,
@@ -24,7 +24,7 @@ from shashin.cli.dlq.filters import (
 from shashin.cli.dlq.view import (
     COLUMNS,
     WHOLE_COLUMNS,
-    letter_document,
+    entry_document,
     list_document,
     printable,
     replay_document,
@@ -44,8 +44,9 @@ from shashin.cli.options import (
 )
 from shashin.client.topic_tails import CLIENT_ID
 from shashin.errors import UserError
-from shashin.kafka.dead_letter_log import (
-    DeadLetterLog,
+from shashin.kafka.dlq_entries import DlqEntry, DlqEntryId, parse_entry_id
+from shashin.kafka.dlq_topics import (
+    DlqTopics,
     check_partitions,
     replay_records,
     resolve,
@@ -53,7 +54,6 @@ from shashin.kafka.dead_letter_log import (
 from shashin.kafka.producer import Producer
 from shashin.kafka.records import InRecord
 from shashin.kafka.replay_plan import Replay, plan_replays
-from shashin.kafka.stored_letters import Entry, LetterId, parse_letter_id
 from shashin.local.system import System
 from shashin.terminal.console import Stages, complain, say, say_json, say_table, tell
 from shashin.terminal.run import run
@@ -71,29 +71,29 @@ TopicOption = Annotated[
     str | None, typer.Option(help="Only records of this topic, such as listings.events.")
 ]
 ReasonOption = Annotated[
-    str | None, typer.Option(help="Only letters with this reason, such as PhotoMissing.")
+    str | None, typer.Option(help="Only entries with this reason, such as PhotoMissing.")
 ]
 StepOption = Annotated[
     str | None,
     typer.Option(
-        help="Only letters of this step, such as downloader.fetch, or of a service's steps, such "
+        help="Only entries of this step, such as downloader.fetch, or of a service's steps, such "
         "as downloader."
     ),
 ]
 ListingOption = Annotated[
-    str | None, typer.Option("--listing", metavar="ID", help="Only letters of this listing.")
+    str | None, typer.Option("--listing", metavar="ID", help="Only entries of this listing.")
 ]
 SinceOption = Annotated[
     str | None,
     typer.Option(
         metavar="AGE|TIME",
-        help="Only letters from then on: so long ago (30m, 2h, 7d), or an ISO time.",
+        help="Only entries from then on: so long ago (30m, 2h, 7d), or an ISO time.",
     ),
 ]
 UntilOption = Annotated[
-    str | None, typer.Option(metavar="AGE|TIME", help="Only letters from before then.")
+    str | None, typer.Option(metavar="AGE|TIME", help="Only entries from before then.")
 ]
-AllOpenOption = Annotated[bool, typer.Option("--all-open", help="Every letter that is open.")]
+AllOpenOption = Annotated[bool, typer.Option("--all-open", help="Every entry that is open.")]
 
 
 def _filter(
@@ -103,13 +103,13 @@ def _filter(
     listing: str | None,
     since: str | None,
     until: str | None,
-) -> LetterFilter:
+) -> DlqFilter:
     now_ms = time.time_ns() // 1_000_000
     since_ms = None if since is None else parse_moment(since, now_ms=now_ms)
     until_ms = None if until is None else parse_moment(until, now_ms=now_ms)
     if since_ms is not None and until_ms is not None and since_ms >= until_ms:
-        raise UserError(f"--since {since} is not before --until {until}: no letter can match")
-    return LetterFilter(
+        raise UserError(f"--since {since} is not before --until {until}: no entry can match")
+    return DlqFilter(
         topic=None if topic is None else parse_topic(topic),
         reason=reason,
         step=step,
@@ -119,12 +119,12 @@ def _filter(
     )
 
 
-def _wanted(ids: list[str] | None, letter_filter: LetterFilter, limit: int | None) -> Wanted:
-    return Wanted(tuple(map(parse_letter_id, ids or ())), letter_filter, limit)
+def _wanted(ids: list[str] | None, dlq_filter: DlqFilter, limit: int | None) -> Wanted:
+    return Wanted(tuple(map(parse_entry_id, ids or ())), dlq_filter, limit)
 
 
-async def _entries(kafka: str, topics: Sequence[str]) -> list[Entry]:
-    async with DeadLetterLog(kafka, client_id=CLIENT_ID, topics=topics) as log:
+async def _entries(kafka: str, topics: Sequence[str]) -> list[DlqEntry]:
+    async with DlqTopics(kafka, client_id=CLIENT_ID, topics=topics) as log:
         return await log.entries()
 
 
@@ -139,22 +139,22 @@ def ls(
     until: UntilOption = None,
     limit: LimitOption = None,
     resolved_too: Annotated[
-        bool, typer.Option("--all", help="Also letters that were replayed or dropped.")
+        bool, typer.Option("--all", help="Also entries that were replayed or dropped.")
     ] = False,
     kafka: KafkaOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
     """List dead letters that are open, the newest last."""
-    letter_filter = _filter(topic, reason, step, listing, since, until)
-    entries = run(_entries(kafka or System(state).kafka_address(), letter_filter.topics))
-    matching = filtered(entries, letter_filter, resolved_too=resolved_too)
+    dlq_filter = _filter(topic, reason, step, listing, since, until)
+    entries = run(_entries(kafka or System(state).kafka_address(), dlq_filter.topics))
+    matching = filtered(entries, dlq_filter, resolved_too=resolved_too)
     shown, counted = newest(matching, limit), counts(matching)
     if as_json:
         say_json(list_document(shown, counted, matching=len(matching)))
         return
     if not matching:
-        narrowed = " that matches" if letter_filter.restricts else ""
+        narrowed = " that matches" if dlq_filter.restricts else ""
         say(f"there is no dead letter{narrowed}{'' if resolved_too else ' and is open'}")
         return
     say_table(COLUMNS, [row_of(entry) for entry in shown], whole=WHOLE_COLUMNS)
@@ -186,24 +186,24 @@ def show(
         say_json([whole_document(entry, record) for entry, record in found])
         return
     for entry, record in found:
-        say_table(["", str(entry.letter.letter_id)], whole_rows(entry, record))
+        say_table(["", str(entry.dead_letter.entry_id)], whole_rows(entry, record))
     if not found:
         say("there is no dead letter that matches and is open")
 
 
-async def _whole(kafka: str, wanted: Wanted) -> list[tuple[Entry, InRecord]]:
-    async with DeadLetterLog(kafka, client_id=CLIENT_ID, topics=wanted.topics) as log:
+async def _whole(kafka: str, wanted: Wanted) -> list[tuple[DlqEntry, InRecord]]:
+    async with DlqTopics(kafka, client_id=CLIENT_ID, topics=wanted.topics) as log:
         entries = await log.entries()
         # What has an id may be looked at, resolved or not.
         chosen = with_ids(entries, wanted.ids) if wanted.ids else wanted.open_ones(entries)
-        records = await log.records(entry.letter.letter_id for entry in chosen)
-    return [(entry, records[entry.letter.letter_id]) for entry in chosen]
+        records = await log.records(entry.dead_letter.entry_id for entry in chosen)
+    return [(entry, records[entry.dead_letter.entry_id]) for entry in chosen]
 
 
 @dataclass(frozen=True)
 class _ToReplay:
     replays: list[Replay]
-    not_replayable: list[LetterId]
+    not_replayable: list[DlqEntryId]
 
 
 @app.command(epilog="Example:  shashin dlq replay --reason PhotoMissing --since 2h --dry-run")
@@ -234,15 +234,15 @@ def replay(
     address = kafka or System(state).kafka_address()
     planned = run(_plan(address, wanted))
     if not dry_run and planned.replays:
-        letters = sum(len(r.resolves) for r in planned.replays)
-        _confirm(f"replay {len(planned.replays)} records, of {letters} dead letters", yes=yes)
+        dead_letters = sum(len(r.resolves) for r in planned.replays)
+        _confirm(f"replay {len(planned.replays)} records, of {dead_letters} dead letters", yes=yes)
         run(_replay(address, wanted.topics, planned.replays))
     if as_json:
         say_json(
             {
                 "dry_run": dry_run,
                 "replayed": [replay_document(r) for r in planned.replays],
-                "not_replayable": [str(letter_id) for letter_id in planned.not_replayable],
+                "not_replayable": [str(entry_id) for entry_id in planned.not_replayable],
             }
         )
     else:
@@ -258,16 +258,17 @@ def replay(
 async def _plan(kafka: str, wanted: Wanted) -> _ToReplay:
     entries = await _entries(kafka, wanted.topics)
     chosen = wanted.open_ones(entries)
-    replays = plan_replays(entries, [entry.letter.letter_id for entry in chosen])
+    replays = plan_replays(entries, [entry.dead_letter.entry_id for entry in chosen])
     await check_partitions(kafka, replays, client_id=CLIENT_ID)
     return _ToReplay(
-        replays, [entry.letter.letter_id for entry in chosen if entry.letter.origin is None]
+        replays,
+        [entry.dead_letter.entry_id for entry in chosen if entry.dead_letter.origin is None],
     )
 
 
 async def _replay(kafka: str, topics: Sequence[str], replays: Sequence[Replay]) -> None:
     async with (
-        DeadLetterLog(kafka, client_id=CLIENT_ID, topics=topics) as log,
+        DlqTopics(kafka, client_id=CLIENT_ID, topics=topics) as log,
         Producer(kafka, client_id=CLIENT_ID) as producer,
     ):
         with Stages() as stages:
@@ -288,8 +289,8 @@ def _print_replays(replays: Sequence[Replay], *, dry_run: bool) -> None:
         [
             (
                 r.origin,
-                printable(r.letter.listing_id) or "-",
-                r.letter.version or "-",
+                printable(r.dead_letter.listing_id) or "-",
+                r.dead_letter.version or "-",
                 "\n".join(map(str, r.resolves)),
             )
             for r in replays
@@ -329,9 +330,9 @@ def drop(
     chosen = wanted.open_ones(run(_entries(address, wanted.topics)))
     if not dry_run and chosen:
         _confirm(f"drop {len(chosen)} dead letters", yes=yes)
-        run(_drop(address, [entry.letter.letter_id for entry in chosen]))
+        run(_drop(address, [entry.dead_letter.entry_id for entry in chosen]))
     if as_json:
-        say_json({"dry_run": dry_run, "dropped": [letter_document(entry) for entry in chosen]})
+        say_json({"dry_run": dry_run, "dropped": [entry_document(entry) for entry in chosen]})
         return
     if not chosen:
         say("there is no dead letter to drop")
@@ -343,7 +344,7 @@ def drop(
         say(f"{len(chosen)} dead letters dropped", style="green")
 
 
-async def _drop(kafka: str, ids: Sequence[LetterId]) -> None:
+async def _drop(kafka: str, ids: Sequence[DlqEntryId]) -> None:
     async with Producer(kafka, client_id=CLIENT_ID) as producer:
         await resolve(producer, ids, "dropped")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from shashin.kafka.stored_letters import ListingMessage, message_of
+from shashin.kafka.dlq_entries import ListingMessage, message_of
 from shashin.v1 import events_pb2
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from shashin.cli.dlq.filters import Count
 from shashin.cli.dlq.readable_events import readable_event
+from shashin.kafka.dlq_entries import DlqEntry, Resolution, StoredDeadLetter
 from shashin.kafka.records import InRecord
 from shashin.kafka.replay_plan import Replay
-from shashin.kafka.stored_letters import Entry, Resolution, StoredLetter
 
 COLUMNS = ["id, when", "listing, version, scope", "reason, step, attempts", "message"]
 WHOLE_COLUMNS = COLUMNS[:1]
@@ -29,38 +29,38 @@ def iso_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms // 1000).astimezone().isoformat()
 
 
-def short_message(letter: StoredLetter) -> str:
+def short_message(dead_letter: StoredDeadLetter) -> str:
     """Return the message without what other columns say, cut to one line."""
-    text = letter.message
-    for said_elsewhere in (f"{letter.origin}", f", listing {letter.listing_id}"):
+    text = dead_letter.message
+    for said_elsewhere in (f"{dead_letter.origin}", f", listing {dead_letter.listing_id}"):
         text = text.removeprefix(said_elsewhere)
     text = printable(text.lstrip(" :,"))
     return text if len(text) <= _MESSAGE_CHARACTERS else text[: _MESSAGE_CHARACTERS - 1] + "…"
 
 
-def scope_of(letter: StoredLetter) -> str:
+def scope_of(dead_letter: StoredDeadLetter) -> str:
     """Return ``record``, or which photo is given up, counted from 0 as in messages."""
-    if letter.scope == "record":
+    if dead_letter.scope == "record":
         return "record"
-    return "photo" if letter.photo_number is None else f"photo {letter.photo_number}"
+    return "photo" if dead_letter.photo_number is None else f"photo {dead_letter.photo_number}"
 
 
-def row_of(entry: Entry) -> tuple[str, ...]:
+def row_of(entry: DlqEntry) -> tuple[str, ...]:
     """Return the cells of an entry, one a column, of two lines each: nine columns fit no terminal."""
-    letter = entry.letter
-    when = datetime.fromtimestamp(letter.at_ms // 1000).astimezone()
+    dead_letter = entry.dead_letter
+    when = datetime.fromtimestamp(dead_letter.at_ms // 1000).astimezone()
     how = "" if entry.resolution is None else f"[{printable(entry.resolution.how)}] "
-    attempts = f", {letter.attempts} attempts" if letter.attempts > 1 else ""
+    attempts = f", {dead_letter.attempts} attempts" if dead_letter.attempts > 1 else ""
     return (
-        f"{letter.letter_id}\n{when:%Y-%m-%d %H:%M:%S}",
-        f"{printable(letter.listing_id) or '-'}\nv{letter.version or '?'}, {scope_of(letter)}",
-        f"{printable(letter.reason)}\n{printable(letter.step) or '-'}{attempts}",
-        how + short_message(letter),
+        f"{dead_letter.entry_id}\n{when:%Y-%m-%d %H:%M:%S}",
+        f"{printable(dead_letter.listing_id) or '-'}\nv{dead_letter.version or '?'}, {scope_of(dead_letter)}",
+        f"{printable(dead_letter.reason)}\n{printable(dead_letter.step) or '-'}{attempts}",
+        how + short_message(dead_letter),
     )
 
 
 def summary_line(counted: Sequence[Count]) -> str:
-    """Return how many letters there are, by topic and reason, in one line."""
+    """Return how many entries there are, by topic and reason, in one line."""
     still_open, resolved = sum(c.open for c in counted), sum(c.resolved for c in counted)
     by_topic: dict[str, list[str]] = {}
     for count in counted:
@@ -72,27 +72,27 @@ def summary_line(counted: Sequence[Count]) -> str:
     return "; ".join([head, *parts])
 
 
-def letter_document(entry: Entry) -> dict[str, Any]:
+def entry_document(entry: DlqEntry) -> dict[str, Any]:
     """Return an entry as JSON shows it."""
-    letter = entry.letter
+    dead_letter = entry.dead_letter
     return {
-        "id": str(letter.letter_id),
-        "at": iso_time(letter.at_ms),
-        "topic": letter.topic,
-        "listing_id": letter.listing_id,
-        "version": letter.version or None,
-        "reason": letter.reason,
-        "message": letter.message,
-        "step": letter.step or None,
-        "attempts": letter.attempts or None,
-        "scope": letter.scope,
-        "photo_number": letter.photo_number,
+        "id": str(dead_letter.entry_id),
+        "at": iso_time(dead_letter.at_ms),
+        "topic": dead_letter.topic,
+        "listing_id": dead_letter.listing_id,
+        "version": dead_letter.version or None,
+        "reason": dead_letter.reason,
+        "message": dead_letter.message,
+        "step": dead_letter.step or None,
+        "attempts": dead_letter.attempts or None,
+        "scope": dead_letter.scope,
+        "photo_number": dead_letter.photo_number,
         "came_from": None
-        if letter.origin is None
+        if dead_letter.origin is None
         else {
-            "topic": letter.origin.topic,
-            "partition": letter.origin.partition,
-            "offset": letter.origin.offset,
+            "topic": dead_letter.origin.topic,
+            "partition": dead_letter.origin.partition,
+            "offset": dead_letter.origin.offset,
         },
         "open": entry.open,
         "resolution": _resolution_document(entry.resolution),
@@ -106,11 +106,11 @@ def _resolution_document(resolution: Resolution | None) -> dict[str, Any] | None
 
 
 def list_document(
-    shown: Iterable[Entry], counted: Iterable[Count], *, matching: int
+    shown: Iterable[DlqEntry], counted: Iterable[Count], *, matching: int
 ) -> dict[str, Any]:
     """Return a list of entries as JSON shows it; ``matching`` are those before the limit."""
     return {
-        "dead_letters": [letter_document(entry) for entry in shown],
+        "dead_letters": [entry_document(entry) for entry in shown],
         "matching": matching,
         "summary": [
             {"topic": c.topic, "reason": c.reason, "open": c.open, "resolved": c.resolved}
@@ -119,11 +119,11 @@ def list_document(
     }
 
 
-def whole_document(entry: Entry, record: InRecord) -> dict[str, Any]:
+def whole_document(entry: DlqEntry, record: InRecord) -> dict[str, Any]:
     """Return everything of one entry; ``record`` is its own, in the ``.dlq`` topic."""
-    event = readable_event(entry.letter.topic, record.value)
+    event = readable_event(entry.dead_letter.topic, record.value)
     return {
-        **letter_document(entry),
+        **entry_document(entry),
         "key": _text(record.key),
         "headers": [
             {"name": name, "value": value.decode(errors="replace")}
@@ -139,32 +139,32 @@ def _text(key: bytes | None) -> str | None:
     return None if key is None else key.decode(errors="replace")
 
 
-def whole_rows(entry: Entry, record: InRecord) -> list[tuple[str, str]]:
+def whole_rows(entry: DlqEntry, record: InRecord) -> list[tuple[str, str]]:
     """Return everything of one entry as names and texts."""
-    letter = entry.letter
+    dead_letter = entry.dead_letter
     if entry.resolution is None:
         state = "open"
     else:
         state = f"{entry.resolution.how} at {iso_time(entry.resolution.at_ms)}"
     rows = [
         ("state", state),
-        ("given up at", iso_time(letter.at_ms)),
-        ("came from", "unknown" if letter.origin is None else str(letter.origin)),
-        ("listing", letter.listing_id or "-"),
-        ("version", str(letter.version or "-")),
-        ("reason", letter.reason),
-        ("message", letter.message or "-"),
-        ("step", letter.step or "-"),
-        ("attempts", str(letter.attempts or "-")),
-        ("scope", scope_of(letter)),
+        ("given up at", iso_time(dead_letter.at_ms)),
+        ("came from", "unknown" if dead_letter.origin is None else str(dead_letter.origin)),
+        ("listing", dead_letter.listing_id or "-"),
+        ("version", str(dead_letter.version or "-")),
+        ("reason", dead_letter.reason),
+        ("message", dead_letter.message or "-"),
+        ("step", dead_letter.step or "-"),
+        ("attempts", str(dead_letter.attempts or "-")),
+        ("scope", scope_of(dead_letter)),
         ("key", "-" if record.key is None else record.key.decode(errors="replace")),
         *((f"header {name}", value.decode(errors="replace")) for name, value in record.headers),
         ("value", f"{len(record.value):,} bytes"),
     ]
-    event = readable_event(letter.topic, record.value)
+    event = readable_event(dead_letter.topic, record.value)
     if event is None:
         begin = record.value[:_SHOWN_BYTES].hex(" ")
-        rows.append(("", f"no message of {letter.topic}; it begins with {begin or 'nothing'}"))
+        rows.append(("", f"no message of {dead_letter.topic}; it begins with {begin or 'nothing'}"))
     else:
         rows += _event_rows(event)
     return [(printable(name), printable(text)) for name, text in rows]
@@ -198,7 +198,7 @@ def replay_document(replay: Replay) -> dict[str, Any]:
     return {
         "record": str(replay.origin),
         "to": f"{replay.origin.topic}[{replay.origin.partition}]",
-        "listing_id": replay.letter.listing_id,
-        "version": replay.letter.version or None,
-        "letters": [str(letter_id) for letter_id in replay.resolves],
+        "listing_id": replay.dead_letter.listing_id,
+        "version": replay.dead_letter.version or None,
+        "entries": [str(entry_id) for entry_id in replay.resolves],
     }

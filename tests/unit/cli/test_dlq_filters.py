@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shashin.cli.dlq.filters import (
-    LetterFilter,
+    DlqFilter,
     Wanted,
     check_wanted,
     counts,
@@ -21,12 +21,12 @@ from shashin.cli.dlq.filters import (
     parse_topic,
 )
 from shashin.errors import DeadLetterNotFound, DeadLetterNotOpen, UserError
-from shashin.kafka.stored_letters import (
-    Entry,
-    LetterId,
+from shashin.kafka.dlq_entries import (
+    DlqEntry,
+    DlqEntryId,
     Resolution,
-    StoredLetter,
-    parse_letter_id,
+    StoredDeadLetter,
+    parse_entry_id,
 )
 
 TOPICS = ["listings.events", "images.downloaded"]
@@ -42,9 +42,9 @@ def entry(
     reason: str = "PhotoMissing",
     step: str = STEPS[0],
     resolved: bool = False,
-) -> Entry:
-    letter = StoredLetter(
-        LetterId(f"{topic}.dlq", 0, offset),
+) -> DlqEntry:
+    dead_letter = StoredDeadLetter(
+        DlqEntryId(f"{topic}.dlq", 0, offset),
         at_ms,
         listing_id,
         1,
@@ -59,7 +59,7 @@ def entry(
         0,
         b"",
     )
-    return Entry(letter, Resolution(0, offset, "dropped", 0) if resolved else None)
+    return DlqEntry(dead_letter, Resolution(0, offset, "dropped", 0) if resolved else None)
 
 
 ENTRIES = st.builds(
@@ -73,7 +73,7 @@ ENTRIES = st.builds(
     resolved=st.booleans(),
 )
 FILTERS = st.builds(
-    LetterFilter,
+    DlqFilter,
     topic=st.none() | st.sampled_from(TOPICS),
     reason=st.none() | st.sampled_from(["PhotoMissing", "InvalidEvent"]),
     step=st.none() | st.sampled_from([*STEPS, "downloader"]),
@@ -85,46 +85,48 @@ FILTERS = st.builds(
 
 @given(st.lists(ENTRIES, max_size=12), FILTERS, st.booleans())
 def test_a_filter_is_the_intersection_of_its_parts(
-    entries: list[Entry], letter_filter: LetterFilter, resolved_too: bool
+    entries: list[DlqEntry], dlq_filter: DlqFilter, resolved_too: bool
 ) -> None:
     expected = list(entries)
-    for field in fields(letter_filter):
-        alone = LetterFilter(**{field.name: getattr(letter_filter, field.name)})
+    for field in fields(dlq_filter):
+        alone = DlqFilter(**{field.name: getattr(dlq_filter, field.name)})
         kept = filtered(entries, alone, resolved_too=resolved_too)
         expected = [e for e in expected if e in kept]
-    assert filtered(entries, letter_filter, resolved_too=resolved_too) == expected
+    assert filtered(entries, dlq_filter, resolved_too=resolved_too) == expected
 
 
 @given(st.lists(ENTRIES, max_size=12), st.integers(0, 20))
-def test_a_moment_parts_the_letters_in_two(entries: list[Entry], moment: int) -> None:
-    before = filtered(entries, LetterFilter(until_ms=moment), resolved_too=True)
-    after = filtered(entries, LetterFilter(since_ms=moment), resolved_too=True)
+def test_a_moment_parts_the_letters_in_two(entries: list[DlqEntry], moment: int) -> None:
+    before = filtered(entries, DlqFilter(until_ms=moment), resolved_too=True)
+    after = filtered(entries, DlqFilter(since_ms=moment), resolved_too=True)
     assert len(before) + len(after) == len(entries)
-    assert all(e.letter.at_ms < moment for e in before)
+    assert all(e.dead_letter.at_ms < moment for e in before)
 
 
 @given(st.lists(ENTRIES, max_size=12))
-def test_a_filter_without_parts_takes_what_is_open(entries: list[Entry]) -> None:
-    assert not LetterFilter().restricts
-    kept = filtered(entries, LetterFilter(), resolved_too=False)
+def test_a_filter_without_parts_takes_what_is_open(entries: list[DlqEntry]) -> None:
+    assert not DlqFilter().restricts
+    kept = filtered(entries, DlqFilter(), resolved_too=False)
     assert kept == [e for e in entries if e.open]
 
 
 def test_a_service_stands_for_all_of_its_steps() -> None:
     entries = [entry(i, step=step) for i, step in enumerate(STEPS)]
-    kept = filtered(entries, LetterFilter(step="downloader"), resolved_too=False)
-    assert [e.letter.step for e in kept] == ["downloader.fetch", "downloader.validate"]
+    kept = filtered(entries, DlqFilter(step="downloader"), resolved_too=False)
+    assert [e.dead_letter.step for e in kept] == ["downloader.fetch", "downloader.validate"]
 
 
 @given(st.lists(ENTRIES, max_size=8), st.none() | st.integers(1, 10))
-def test_a_limit_keeps_the_newest_in_their_order(entries: list[Entry], limit: int | None) -> None:
+def test_a_limit_keeps_the_newest_in_their_order(
+    entries: list[DlqEntry], limit: int | None
+) -> None:
     kept = newest(entries, limit)
     assert len(kept) == min(len(entries), limit or len(entries))
     assert entries[len(entries) - len(kept) :] == kept
 
 
 @given(st.lists(ENTRIES, max_size=12))
-def test_counts_count_every_letter_once(entries: list[Entry]) -> None:
+def test_counts_count_every_letter_once(entries: list[DlqEntry]) -> None:
     counted = counts(entries)
     assert sum(c.open for c in counted) == sum(e.open for e in entries)
     assert sum(c.open + c.resolved for c in counted) == len(entries)
@@ -133,7 +135,7 @@ def test_counts_count_every_letter_once(entries: list[Entry]) -> None:
 
 def test_ids_select_those_and_each_once() -> None:
     entries = [entry(i) for i in range(3)]
-    wanted = Wanted(tuple(map(parse_letter_id, ["listings.events.dlq:2"] * 2)))
+    wanted = Wanted(tuple(map(parse_entry_id, ["listings.events.dlq:2"] * 2)))
     assert wanted.open_ones(entries) == [entries[2]]
     assert wanted.topics == ("listings.events.dlq",)
 
@@ -142,7 +144,7 @@ def test_one_id_that_does_not_exist_or_is_not_open_refuses_all() -> None:
     entries = [entry(0), entry(1, resolved=True)]
 
     def wanted(*offsets: int) -> Wanted:
-        return Wanted(tuple(LetterId("listings.events.dlq", 0, offset) for offset in offsets))
+        return Wanted(tuple(DlqEntryId("listings.events.dlq", 0, offset) for offset in offsets))
 
     with pytest.raises(DeadLetterNotFound, match=r"no dead letter listings\.events\.dlq:7"):
         wanted(0, 7).open_ones(entries)
@@ -150,19 +152,19 @@ def test_one_id_that_does_not_exist_or_is_not_open_refuses_all() -> None:
         wanted(0, 1).open_ones(entries)
 
 
-IDS = (LetterId("listings.events.dlq", 0, 0),)
-BY_REASON = LetterFilter(reason="PhotoMissing")
+IDS = (DlqEntryId("listings.events.dlq", 0, 0),)
+BY_REASON = DlqFilter(reason="PhotoMissing")
 
 
 @pytest.mark.parametrize(
     ("wanted", "all_open"),
     [
         (Wanted(IDS), False),
-        (Wanted(letter_filter=BY_REASON), False),
-        (Wanted(letter_filter=BY_REASON, limit=3), False),
+        (Wanted(dlq_filter=BY_REASON), False),
+        (Wanted(dlq_filter=BY_REASON, limit=3), False),
         (Wanted(), True),
         (Wanted(limit=3), True),
-        (Wanted(letter_filter=BY_REASON, limit=3), None),
+        (Wanted(dlq_filter=BY_REASON, limit=3), None),
     ],
 )
 def test_letters_may_be_named_in_one_way(wanted: Wanted, all_open: bool | None) -> None:
@@ -177,7 +179,7 @@ def test_letters_may_be_named_in_one_way(wanted: Wanted, all_open: bool | None) 
         (Wanted(IDS, BY_REASON), False, "ids or filters, not both"),
         (Wanted(IDS, limit=1), False, "ids or filters, not both"),
         (Wanted(IDS), True, "ids or filters, not both"),
-        (Wanted(letter_filter=BY_REASON), True, "leave it or the filters out"),
+        (Wanted(dlq_filter=BY_REASON), True, "leave it or the filters out"),
     ],
 )
 def test_letters_that_are_named_not_at_all_or_twice_are_refused(

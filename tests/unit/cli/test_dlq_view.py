@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shashin.cli.dlq.filters import counts
 from shashin.cli.dlq.readable_events import readable_event
 from shashin.cli.dlq.view import (
-    letter_document,
+    entry_document,
     row_of,
     short_message,
     summary_line,
@@ -18,20 +18,20 @@ from shashin.cli.dlq.view import (
     whole_rows,
 )
 from shashin.errors import InvalidEvent, PhotoMissing
+from shashin.kafka.dlq_entries import MESSAGES, entries_of, stored_dead_letter
 from shashin.kafka.records import InRecord
-from shashin.kafka.stored_letters import MESSAGES, entries_of, letter_of
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, VECTORS_EMBEDDED
 from shashin.v1 import events_pb2
-from tests.unit.kafka.dead_letter_records import event, letter, resolution
+from tests.unit.kafka.dead_letter_records import dead_letter, event, resolution
 
 DLQ = LISTINGS_EVENTS + ".dlq"
 
 
 def test_a_message_is_cut_and_does_not_say_what_other_columns_say() -> None:
-    read = letter_of(letter(0, origin=(1, 9)))
+    read = stored_dead_letter(dead_letter(0, origin=(1, 9)))
     assert read.message == "listings.events[1]@9, listing lamp is bad"
     assert short_message(read) == "is bad"
-    long = letter_of(letter(0, error=InvalidEvent("x" * 500)))
+    long = stored_dead_letter(dead_letter(0, error=InvalidEvent("x" * 500)))
     assert len(short_message(long)) == 72
     assert short_message(long).endswith("x…")
 
@@ -58,15 +58,15 @@ def test_whatever_lies_there_can_be_shown_and_commands_no_terminal(
     texts += [text for row in whole_rows(entry, record) for text in row]
     texts.append(summary_line(counts([entry])))
     assert all(text.isprintable() for text in texts)
-    json.dumps([letter_document(entry), whole_document(entry, record)])
+    json.dumps([entry_document(entry), whole_document(entry, record)])
 
 
 def test_the_summary_counts_by_topic_and_reason() -> None:
     records = [
-        letter(0, error=PhotoMissing("gone"), photo=0),
-        letter(1, error=PhotoMissing("gone"), photo=1),
-        letter(2),
-        letter(0, topic=IMAGES_DOWNLOADED),
+        dead_letter(0, error=PhotoMissing("gone"), photo=0),
+        dead_letter(1, error=PhotoMissing("gone"), photo=1),
+        dead_letter(2),
+        dead_letter(0, topic=IMAGES_DOWNLOADED),
     ]
     records.append(resolution(records[0], 3))
     assert summary_line(counts(entries_of(records))) == (
@@ -76,7 +76,7 @@ def test_the_summary_counts_by_topic_and_reason() -> None:
 
 
 def test_everything_of_a_letter_is_shown() -> None:
-    record = letter(3, origin=(1, 9), error=PhotoMissing("gone"), photo=1)
+    record = dead_letter(3, origin=(1, 9), error=PhotoMissing("gone"), photo=1)
     (entry,) = entries_of([record, resolution(record, 4, "dropped")])
     rows = dict(whole_rows(entry, record))
     assert rows["state"].startswith("dropped at 1970-")
@@ -93,7 +93,7 @@ def test_everything_of_a_letter_is_shown() -> None:
 
 
 def test_a_value_that_is_no_message_shows_how_it_begins() -> None:
-    record = letter(3, value=b"\xff\xfe")
+    record = dead_letter(3, value=b"\xff\xfe")
     (entry,) = entries_of([record])
     assert whole_document(entry, record)["value_begins"] == "fffe"
     assert ("", "no message of listings.events; it begins with ff fe") in whole_rows(entry, record)

@@ -131,8 +131,12 @@ async def test_a_bad_photo_is_a_dead_letter_and_the_others_go_on(
         "thumbnail",
     ]
     assert listing.photos[1].failure.reason == reason
-    (letter,) = outcome.dead_letters
-    assert (letter.scope, letter.photo_number, letter.error.reason) == ("photo", 1, reason)
+    (dead_letter,) = outcome.dead_letters
+    assert (dead_letter.scope, dead_letter.photo_number, dead_letter.error.reason) == (
+        "photo",
+        1,
+        reason,
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,10 +156,10 @@ async def test_a_listing_without_any_usable_photo_is_one_dead_letter_that_names_
     uris = [f"{folder.as_uri()}/{name}" for name in ("empty.jpg", "missing.jpg")]
     (outcome,) = await stage.process([record(photos=uris)])
     assert not outcome.outputs
-    (letter,) = outcome.dead_letters
-    assert (letter.scope, letter.error.reason) == ("record", "NoUsablePhoto")
-    assert "photo 0: PhotoEmpty" in letter.error.message
-    assert "photo 1: PhotoMissing" in letter.error.message
+    (dead_letter,) = outcome.dead_letters
+    assert (dead_letter.scope, dead_letter.error.reason) == ("record", "NoUsablePhoto")
+    assert "photo 0: PhotoEmpty" in dead_letter.error.message
+    assert "photo 1: PhotoMissing" in dead_letter.error.message
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ async def test_outcomes_stand_in_the_order_of_the_records_and_bad_ones_stop_noth
     shown = [
         (
             [output.topic for output in outcome.outputs],
-            [letter.error.reason for letter in outcome.dead_letters],
+            [dead_letter.error.reason for dead_letter in outcome.dead_letters],
         )
         for outcome in outcomes
     ]
@@ -229,8 +233,8 @@ async def test_a_source_that_does_not_answer_may_answer_when_it_is_tried_again()
     assert (one.retry_for, one.dead_lettered) == (gone, False)
     assert (all_of_them.retry_for, all_of_them.dead_lettered) == (gone, True)
     assert none.retry_for is None
-    (letter,) = all_of_them.dead_letters
-    assert "PhotoUnavailable: gone for now" in letter.error.message
+    (dead_letter,) = all_of_them.dead_letters
+    assert "PhotoUnavailable: gone for now" in dead_letter.error.message
 
 
 @pytest.mark.parametrize("error", [PhotoMissing, PhotoForbidden, PhotoEmpty, PhotoTooLarge])

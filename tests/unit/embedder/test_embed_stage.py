@@ -95,9 +95,9 @@ async def test_a_thumbnail_that_does_not_decode_is_a_dead_letter_and_the_others_
 ) -> None:
     (outcome,) = await stage.process([record(b"broken", jpeg((200, 0, 0)))])
     assert len(outcome.outputs) == 1
-    (letter,) = outcome.dead_letters
-    assert (letter.scope, letter.photo_number) == ("photo", 0)
-    assert letter.error.reason == "PhotoUndecodable"
+    (dead_letter,) = outcome.dead_letters
+    assert (dead_letter.scope, dead_letter.photo_number) == ("photo", 0)
+    assert dead_letter.error.reason == "PhotoUndecodable"
 
 
 @pytest.mark.parametrize("thumbnails", [(), (None,), (b"broken",)])
@@ -113,7 +113,7 @@ async def test_records_that_do_not_parse_stop_nothing(stage: EmbedStage) -> None
     broken = InRecord("images.downloaded", 0, 0, 0, b"x", b"\xff\xff")
     nameless = record(jpeg((1, 2, 3)), listing_id="")
     outcomes = await stage.process([broken, nameless, record(jpeg((200, 0, 0)))])
-    reasons = [[letter.error.reason for letter in o.dead_letters] for o in outcomes]
+    reasons = [[dead_letter.error.reason for dead_letter in o.dead_letters] for o in outcomes]
     assert reasons == [["UnparsableRecord"], ["UnparsableRecord"], []]
     assert len(outcomes[2].outputs) == 1
 

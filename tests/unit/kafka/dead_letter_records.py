@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from shashin.errors import InvalidEvent, ShashinError
 from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.dlq_entries import DlqEntryId, How, resolution_record
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
-from shashin.kafka.stored_letters import How, LetterId, resolution_record
 from shashin.kafka.topics import LISTINGS_EVENTS
 from shashin.v1 import events_pb2
 
@@ -36,7 +36,7 @@ def stored(record: OutRecord, offset: int, *, timestamp_ms: int = 1000) -> InRec
     )
 
 
-def letter(
+def dead_letter(
     offset: int,
     *,
     listing_id: str = "lamp",
@@ -69,5 +69,5 @@ def letter(
 
 def resolution(of: InRecord, offset: int, how: How = "replayed") -> InRecord:
     """Return the record that resolves a dead letter."""
-    letter_id = LetterId(of.topic, of.partition, of.offset)
-    return stored(resolution_record(letter_id, how, at_ms=5000), offset)
+    entry_id = DlqEntryId(of.topic, of.partition, of.offset)
+    return stored(resolution_record(entry_id, how, at_ms=5000), offset)

@@ -34,11 +34,13 @@ def record(headers: Sequence[tuple[str, bytes]] = ()) -> InRecord:
 def test_the_record_is_kept_as_it_came_and_the_cause_is_in_the_headers(
     taken: InRecord, message: str, attempts: int
 ) -> None:
-    letter = DeadLetter(taken, InvalidEvent(message), "downloader.check", attempts).as_record()
-    assert letter.topic == f"{taken.topic}.dlq"
-    assert (letter.key, letter.value) == (taken.key, taken.value)
-    assert Counter(taken.headers) <= Counter(letter.headers)
-    said = {name: value.decode() for name, value in letter.headers if name.startswith("shashin-")}
+    dead_letter = DeadLetter(taken, InvalidEvent(message), "downloader.check", attempts).as_record()
+    assert dead_letter.topic == f"{taken.topic}.dlq"
+    assert (dead_letter.key, dead_letter.value) == (taken.key, taken.value)
+    assert Counter(taken.headers) <= Counter(dead_letter.headers)
+    said = {
+        name: value.decode() for name, value in dead_letter.headers if name.startswith("shashin-")
+    }
     at = said.pop("shashin-at")
     assert int(at) > 0
     assert said == {
@@ -54,16 +56,16 @@ def test_the_record_is_kept_as_it_came_and_the_cause_is_in_the_headers(
 
 
 def test_a_photo_that_is_dead_lettered_is_named_by_its_number() -> None:
-    letter = DeadLetter(record(), PhotoMissing("gone"), "downloader.fetch", 5, "photo", 0)
-    said = dict(letter.as_record().headers)
+    dead_letter = DeadLetter(record(), PhotoMissing("gone"), "downloader.fetch", 5, "photo", 0)
+    said = dict(dead_letter.as_record().headers)
     assert said["shashin-scope"] == b"photo"
     assert said["shashin-photo-number"] == b"0"
     assert said["shashin-attempts"] == b"5"
 
 
 def test_a_record_that_is_dead_lettered_whole_names_no_photo() -> None:
-    letter = DeadLetter(record(), InvalidEvent("bad"), "downloader.check")
-    assert "shashin-photo-number" not in dict(letter.as_record().headers)
+    dead_letter = DeadLetter(record(), InvalidEvent("bad"), "downloader.check")
+    assert "shashin-photo-number" not in dict(dead_letter.as_record().headers)
 
 
 def test_a_letter_that_was_put_back_and_is_dead_lettered_again_has_only_its_last_cause() -> None:

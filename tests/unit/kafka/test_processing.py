@@ -99,8 +99,8 @@ async def test_after_its_attempts_a_record_is_a_dead_letter_that_counts_them() -
     (outcome,) = await processor(Scripted(), DeadLetterPolicy(attempts=4)).outcomes(
         records("later9")
     )
-    (letter,) = outcome.dead_letters
-    assert (letter.attempts, letter.error.reason) == (4, "PhotoUnavailable")
+    (dead_letter,) = outcome.dead_letters
+    assert (dead_letter.attempts, dead_letter.error.reason) == (4, "PhotoUnavailable")
 
 
 async def test_a_record_on_which_processing_breaks_costs_no_other_one() -> None:
@@ -108,10 +108,10 @@ async def test_a_record_on_which_processing_breaks_costs_no_other_one() -> None:
         records("good", "bug", "fine", "bad")
     )
     assert [outcome.dead_lettered for outcome in outcomes] == [False, True, False, True]
-    (letter,) = outcomes[1].dead_letters
-    assert letter.error.reason == "UnexpectedFailure"
-    assert letter.error.message == f"{TOPIC}[0]@1: ZeroDivisionError: nobody foresaw this"
-    assert letter.attempts == 2
+    (dead_letter,) = outcomes[1].dead_letters
+    assert dead_letter.error.reason == "UnexpectedFailure"
+    assert dead_letter.error.message == f"{TOPIC}[0]@1: ZeroDivisionError: nobody foresaw this"
+    assert dead_letter.attempts == 2
 
 
 async def test_too_many_that_no_retry_can_help_are_refused_with_the_first_one() -> None:

@@ -7,40 +7,40 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shashin.kafka.dlq_entries import DlqEntry, DlqEntryId, entries_of
 from shashin.kafka.records import InRecord
 from shashin.kafka.replay_plan import (
-    GREATEST_CHUNK_BYTES,
-    GREATEST_CHUNK_RECORDS,
+    MAX_CHUNK_BYTES,
+    MAX_CHUNK_RECORDS,
     in_chunks,
     plan_replays,
     replayed_record,
 )
-from shashin.kafka.stored_letters import Entry, LetterId, entries_of
 from shashin.kafka.topics import LISTINGS_EVENTS
-from tests.unit.kafka.dead_letter_records import letter, resolution
+from tests.unit.kafka.dead_letter_records import dead_letter, resolution
 
 DLQ = LISTINGS_EVENTS + ".dlq"
 
 
-def ids(*offsets: int) -> list[LetterId]:
-    return [LetterId(DLQ, 0, offset) for offset in offsets]
+def ids(*offsets: int) -> list[DlqEntryId]:
+    return [DlqEntryId(DLQ, 0, offset) for offset in offsets]
 
 
 def test_a_record_with_several_letters_is_sent_once_and_all_are_resolved() -> None:
-    entries = entries_of(letter(i, origin=(1, 9), photo=i) for i in range(3))
+    entries = entries_of(dead_letter(i, origin=(1, 9), photo=i) for i in range(3))
     (replay,) = plan_replays(entries, ids(1))
     assert replay.resolves == tuple(ids(0, 1, 2))
     assert (replay.origin.topic, replay.origin.partition) == (LISTINGS_EVENTS, 1)
 
 
 def test_a_letter_that_is_resolved_before_is_left_as_it_is() -> None:
-    first, second = letter(0, photo=0), letter(1, photo=1)
+    first, second = dead_letter(0, photo=0), dead_letter(1, photo=1)
     (replay,) = plan_replays(entries_of([first, second, resolution(first, 2, "dropped")]), ids(1))
     assert replay.resolves == tuple(ids(1))
 
 
 def test_the_same_place_in_a_topic_that_was_made_again_is_another_record() -> None:
-    entries = entries_of([letter(0, listing_id="lamp"), letter(1, listing_id="chair")])
+    entries = entries_of([dead_letter(0, listing_id="lamp"), dead_letter(1, listing_id="chair")])
     (replay,) = plan_replays(entries, ids(0))
     assert replay.resolves == tuple(ids(0))
 
@@ -52,13 +52,13 @@ def test_a_strangers_record_is_not_sent_anywhere() -> None:
 
 def test_a_version_that_failed_again_is_sent_before_a_younger_version() -> None:
     entries = entries_of(
-        [letter(0, version=2, origin=(0, 6)), letter(1, version=1, origin=(0, 10))]
+        [dead_letter(0, version=2, origin=(0, 6)), dead_letter(1, version=1, origin=(0, 10))]
     )
-    assert [r.letter.version for r in plan_replays(entries, ids(0, 1))] == [1, 2]
+    assert [r.dead_letter.version for r in plan_replays(entries, ids(0, 1))] == [1, 2]
 
 
 def test_the_record_is_sent_as_it_came() -> None:
-    stored = letter(5, listing_id="chair", origin=(3, 8))
+    stored = dead_letter(5, listing_id="chair", origin=(3, 8))
     (replay,) = plan_replays(entries_of([stored]), ids(5))
     sent = replayed_record(replay, stored)
     assert (sent.topic, sent.partition, sent.headers) == (LISTINGS_EVENTS, 3, ())
@@ -66,9 +66,9 @@ def test_the_record_is_sent_as_it_came() -> None:
 
 
 @st.composite
-def dead_letters(draw: st.DrawFn) -> list[Entry]:
+def dead_letters(draw: st.DrawFn) -> list[DlqEntry]:
     records = [
-        letter(
+        dead_letter(
             offset,
             listing_id=draw(st.sampled_from("abc")),
             version=draw(st.integers(1, 4)),
@@ -85,42 +85,42 @@ def dead_letters(draw: st.DrawFn) -> list[Entry]:
 
 @given(dead_letters(), st.data())
 def test_every_chosen_open_letter_is_resolved_by_exactly_one_replay(
-    entries: list[Entry], data: st.DataObject
+    entries: list[DlqEntry], data: st.DataObject
 ) -> None:
-    still_open = [e.letter.letter_id for e in entries if e.open]
+    still_open = [e.dead_letter.entry_id for e in entries if e.open]
     chosen = data.draw(st.lists(st.sampled_from(still_open))) if still_open else []
     replays = plan_replays(entries, chosen)
-    resolved = [letter_id for replay in replays for letter_id in replay.resolves]
+    resolved = [entry_id for replay in replays for entry_id in replay.resolves]
     assert len(resolved) == len(set(resolved))
     assert set(chosen) <= set(resolved) <= set(still_open)
     assert all(set(replay.resolves) & set(chosen) for replay in replays)
 
 
 @given(dead_letters())
-def test_a_listings_versions_grow_on_each_partition(entries: list[Entry]) -> None:
-    replays = plan_replays(entries, [e.letter.letter_id for e in entries])
+def test_a_listings_versions_grow_on_each_partition(entries: list[DlqEntry]) -> None:
+    replays = plan_replays(entries, [e.dead_letter.entry_id for e in entries])
     for partition in (0, 1):
         for listing in "abc":
             versions = [
-                r.letter.version
+                r.dead_letter.version
                 for r in replays
-                if (r.origin.partition, r.letter.listing_id) == (partition, listing)
+                if (r.origin.partition, r.dead_letter.listing_id) == (partition, listing)
             ]
             assert all(one <= other for one, other in pairwise(versions))
 
 
 def test_chunks_are_bounded_in_records_and_bytes_and_leave_nothing_out() -> None:
-    large = GREATEST_CHUNK_BYTES // 3
-    letters = [letter(i, origin=(0, i), value=bytes(large)) for i in range(7)]
-    letters += [letter(i, origin=(0, i)) for i in range(7, 7 + 2 * GREATEST_CHUNK_RECORDS)]
-    replays = plan_replays(entries_of(letters), ids(*range(len(letters))))
+    large = MAX_CHUNK_BYTES // 3
+    dead_letters = [dead_letter(i, origin=(0, i), value=bytes(large)) for i in range(7)]
+    dead_letters += [dead_letter(i, origin=(0, i)) for i in range(7, 7 + 2 * MAX_CHUNK_RECORDS)]
+    replays = plan_replays(entries_of(dead_letters), ids(*range(len(dead_letters))))
     chunks = list(in_chunks(replays))
     assert [replay for chunk in chunks for replay in chunk] == replays
-    assert all(len(chunk) <= GREATEST_CHUNK_RECORDS for chunk in chunks)
-    assert all(sum(r.letter.value_bytes for r in chunk) <= GREATEST_CHUNK_BYTES for chunk in chunks)
+    assert all(len(chunk) <= MAX_CHUNK_RECORDS for chunk in chunks)
+    assert all(sum(r.dead_letter.value_bytes for r in chunk) <= MAX_CHUNK_BYTES for chunk in chunks)
 
 
 def test_a_record_that_is_larger_than_a_chunk_is_a_chunk() -> None:
-    big = letter(0, value=bytes(GREATEST_CHUNK_BYTES + 1))
-    replays = plan_replays(entries_of([big, letter(1, origin=(0, 1))]), ids(0, 1))
+    big = dead_letter(0, value=bytes(MAX_CHUNK_BYTES + 1))
+    replays = plan_replays(entries_of([big, dead_letter(1, origin=(0, 1))]), ids(0, 1))
     assert [len(chunk) for chunk in in_chunks(replays)] == [1, 1]

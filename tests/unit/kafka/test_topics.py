@@ -35,8 +35,8 @@ def test_a_listing_keeps_its_partition_through_the_pipeline_and_in_the_hidden_ro
 
 
 def test_whatever_a_stage_reads_has_a_topic_for_what_it_cannot_use() -> None:
-    letters = {name for name in BY_NAME if name.endswith(DEAD_LETTER_SUFFIX)}
-    assert letters == {name + DEAD_LETTER_SUFFIX for name in PIPELINE}
+    dead_letters = {name for name in BY_NAME if name.endswith(DEAD_LETTER_SUFFIX)}
+    assert dead_letters == {name + DEAD_LETTER_SUFFIX for name in PIPELINE}
 
 
 @pytest.mark.parametrize("name", PIPELINE)

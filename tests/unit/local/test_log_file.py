@@ -59,9 +59,9 @@ def test_a_log_that_somebody_deleted_is_there_again_once_it_is_full(
 ) -> None:
     log.write(b"a" * 60)
     path.unlink()
-    for letter in (b"b", b"c", b"d"):
-        log.write(letter * 60)
-        assert path.read_bytes() == letter * 60
+    for dead_letter in (b"b", b"c", b"d"):
+        log.write(dead_letter * 60)
+        assert path.read_bytes() == dead_letter * 60
 
 
 def test_lines_that_cannot_be_written_are_lost_and_later_ones_are_not(

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 from shashin.client.listing_events import LISTED, listing_event
-from shashin.client.topic_tails import GivenUp
+from shashin.client.topic_tails import SeenDeadLetter
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS
 from shashin.workload.balance import EventIn, Found, balance_of, event_in
 
 
-def letter(
+def dead_letter(
     topic: str, offset: int, listing: str, version: int, photo: int | None = None
-) -> GivenUp:
-    return GivenUp(topic, 0, offset, listing, version, photo, "PhotoMissing", "gone", "step")
+) -> SeenDeadLetter:
+    return SeenDeadLetter(topic, 0, offset, listing, version, photo, "PhotoMissing", "gone", "step")
 
 
 def test_every_event_is_counted_once() -> None:
@@ -23,10 +23,13 @@ def test_every_event_is_counted_once() -> None:
         EventIn(0, 5, "", 0, 0),
         EventIn(0, 6, "lost-later", 1, 1),
     ]
-    given_up = [letter(LISTINGS_EVENTS, 5, "", 0), letter(IMAGES_DOWNLOADED, 2, "lost-later", 1)]
+    dead_lettered = [
+        dead_letter(LISTINGS_EVENTS, 5, "", 0),
+        dead_letter(IMAGES_DOWNLOADED, 2, "lost-later", 1),
+    ]
     found = {"kept": Found(1, 3), "updated": Found(2, 2)}
 
-    balance = balance_of(events, given_up, {"sold": 3, "updated": 2}, found)
+    balance = balance_of(events, dead_lettered, {"sold": 3, "updated": 2}, found)
 
     assert balance.problems == []
     assert (balance.searchable, balance.hidden, balance.dead_lettered) == (2, 3, 2)
@@ -53,16 +56,16 @@ def test_a_photo_that_vanished_without_a_dead_letter_is_a_problem() -> None:
 
 
 def test_a_dead_lettered_photo_leaves_its_listing_searchable() -> None:
-    given_up = [letter(LISTINGS_EVENTS, 0, "a", 1, photo=1)]
-    balance = balance_of([EventIn(0, 0, "a", 1, 3)], given_up, {}, {"a": Found(1, 2)})
+    dead_lettered = [dead_letter(LISTINGS_EVENTS, 0, "a", 1, photo=1)]
+    balance = balance_of([EventIn(0, 0, "a", 1, 3)], dead_lettered, {}, {"a": Found(1, 2)})
     assert balance.problems == []
     assert (balance.searchable, balance.photos_dead_lettered) == (1, 1)
 
 
 def test_a_version_that_went_backwards_is_dead_lettered_by_its_offset() -> None:
     events = [EventIn(0, 0, "a", 2, 1), EventIn(0, 1, "a", 1, 1)]
-    given_up = [letter(LISTINGS_EVENTS, 1, "a", 1)]
-    balance = balance_of(events, given_up, {"a": 2}, {"a": Found(2, 1)})
+    dead_lettered = [dead_letter(LISTINGS_EVENTS, 1, "a", 1)]
+    balance = balance_of(events, dead_lettered, {"a": 2}, {"a": Found(2, 1)})
     assert (balance.searchable, balance.hidden, balance.dead_lettered) == (1, 0, 1)
 
 

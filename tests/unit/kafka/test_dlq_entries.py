@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shashin.errors import PhotoMissing, UserError
-from shashin.kafka.records import InRecord
-from shashin.kafka.stored_letters import (
+from shashin.kafka.dlq_entries import (
     UNKNOWN_REASON,
-    LetterId,
+    DlqEntryId,
     Origin,
     entries_of,
     is_resolution,
-    letter_of,
-    parse_letter_id,
+    parse_entry_id,
     resolution_of,
+    stored_dead_letter,
 )
+from shashin.kafka.records import InRecord
 from shashin.kafka.topics import DEAD_LETTER_TOPICS, LISTINGS_EVENTS
-from tests.unit.kafka.dead_letter_records import letter, resolution
+from tests.unit.kafka.dead_letter_records import dead_letter, resolution
 
 DLQ = LISTINGS_EVENTS + ".dlq"
 OUR_HEADERS = [
@@ -37,7 +37,7 @@ OUR_HEADERS = [
 
 
 def test_what_a_service_wrote_is_read_back() -> None:
-    record = letter(
+    record = dead_letter(
         7,
         listing_id="chair",
         version=4,
@@ -46,8 +46,8 @@ def test_what_a_service_wrote_is_read_back() -> None:
         step="downloader.fetch",
         photo=1,
     )
-    read = letter_of(record)
-    assert str(read.letter_id) == f"{DLQ}:7"
+    read = stored_dead_letter(record)
+    assert str(read.entry_id) == f"{DLQ}:7"
     assert (read.listing_id, read.version, read.origin) == (
         "chair",
         4,
@@ -59,15 +59,15 @@ def test_what_a_service_wrote_is_read_back() -> None:
 
 
 def test_a_strangers_record_is_a_letter_of_unknown_reason_that_came_from_nowhere() -> None:
-    read = letter_of(InRecord(DLQ, 0, 3, 1234, b"key", b"\xff", [("app", b"x")]))
+    read = stored_dead_letter(InRecord(DLQ, 0, 3, 1234, b"key", b"\xff", [("app", b"x")]))
     assert (read.reason, read.origin, read.attempts) == (UNKNOWN_REASON, None, 0)
     assert (read.listing_id, read.version, read.at_ms) == ("key", 0, 1234)
 
 
 def test_a_letter_does_not_go_to_another_topic_than_its_own() -> None:
-    record = letter(0)
+    record = dead_letter(0)
     moved = InRecord(DEAD_LETTER_TOPICS[1], 0, 0, 0, record.key, record.value, record.headers)
-    assert letter_of(moved).origin is None
+    assert stored_dead_letter(moved).origin is None
 
 
 @given(
@@ -86,61 +86,65 @@ def test_whatever_lies_there_is_a_letter(
 ) -> None:
     (entry,) = entries_of([InRecord(topic, 0, 5, timestamp_ms, key, value, headers)])
     assert entry.open
-    assert entry.letter.letter_id == LetterId(topic, 0, 5)
-    assert entry.letter.reason
-    assert entry.letter.photo_number is None or entry.letter.scope == "photo"
+    assert entry.dead_letter.entry_id == DlqEntryId(topic, 0, 5)
+    assert entry.dead_letter.reason
+    assert entry.dead_letter.photo_number is None or entry.dead_letter.scope == "photo"
 
 
 @given(st.binary(max_size=30))
 def test_whatever_resolves_nothing_is_no_letter_either(says: bytes) -> None:
     record = InRecord(DLQ, 0, 9, 0, None, b"", [("shashin-resolves", says)])
     assert is_resolution(record)
-    assert [entry.letter.letter_id.offset for entry in entries_of([letter(1), record])] == [1]
+    assert [
+        entry.dead_letter.entry_id.offset for entry in entries_of([dead_letter(1), record])
+    ] == [1]
 
 
 def test_an_empty_dead_letter_is_no_resolution() -> None:
-    (entry,) = entries_of([letter(0, value=b"")])
+    (entry,) = entries_of([dead_letter(0, value=b"")])
     assert entry.open
 
 
 @given(st.data())
 def test_open_is_exactly_what_nothing_resolves(data: st.DataObject) -> None:
     records: list[InRecord] = []
-    letters: list[InRecord] = []
+    dead_letters: list[InRecord] = []
     resolved: dict[int, str] = {}
     for offset, action in enumerate(
-        data.draw(st.lists(st.sampled_from(["letter", "replayed", "dropped"]), max_size=25))
+        data.draw(st.lists(st.sampled_from(["entry", "replayed", "dropped"]), max_size=25))
     ):
-        if action == "letter" or not letters:
-            letters.append(letter(offset, origin=(0, offset)))
-            records.append(letters[-1])
+        if action == "entry" or not dead_letters:
+            dead_letters.append(dead_letter(offset, origin=(0, offset)))
+            records.append(dead_letters[-1])
         else:
-            of = data.draw(st.sampled_from(letters))
+            of = data.draw(st.sampled_from(dead_letters))
             records.append(resolution(of, offset, action))  # type: ignore[arg-type]
             resolved.setdefault(of.offset, action)
     entries = entries_of(records)
-    assert sorted(e.letter.letter_id.offset for e in entries) == [r.offset for r in letters]
+    assert sorted(e.dead_letter.entry_id.offset for e in entries) == [
+        r.offset for r in dead_letters
+    ]
     assert {
-        e.letter.letter_id.offset: e.resolution.how for e in entries if e.resolution is not None
+        e.dead_letter.entry_id.offset: e.resolution.how for e in entries if e.resolution is not None
     } == resolved
 
 
 def test_a_resolution_says_what_was_done_and_when() -> None:
-    found = resolution_of(resolution(letter(4), 6, "dropped"))
+    found = resolution_of(resolution(dead_letter(4), 6, "dropped"))
     assert found is not None
     assert (found.partition, found.offset, found.how, found.at_ms) == (0, 4, "dropped", 5000)
 
 
 def test_a_resolution_closes_the_letter_of_its_own_topic_only() -> None:
-    here, there = letter(4), letter(4, topic="images.downloaded")
-    states = {e.letter.topic: e.open for e in entries_of([here, there, resolution(there, 5)])}
+    here, there = dead_letter(4), dead_letter(4, topic="images.downloaded")
+    states = {e.dead_letter.topic: e.open for e in entries_of([here, there, resolution(there, 5)])}
     assert states == {LISTINGS_EVENTS: True, "images.downloaded": False}
 
 
 @given(st.sampled_from(DEAD_LETTER_TOPICS), st.integers(0, 10**9 - 1), st.integers(0, 10**18 - 1))
 def test_an_id_is_read_as_it_is_written(topic: str, partition: int, offset: int) -> None:
-    letter_id = LetterId(topic, partition, offset)
-    assert parse_letter_id(str(letter_id)) == letter_id
+    entry_id = DlqEntryId(topic, partition, offset)
+    assert parse_entry_id(str(entry_id)) == entry_id
 
 
 @pytest.mark.parametrize(
@@ -148,4 +152,4 @@ def test_an_id_is_read_as_it_is_written(topic: str, partition: int, offset: int)
 )
 def test_what_is_no_id_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UserError, match=r"expected TOPIC:OFFSET, such as listings\.events\.dlq:12"):
-        parse_letter_id(text)
+        parse_entry_id(text)

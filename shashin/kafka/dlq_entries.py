@@ -1,9 +1,9 @@
 """Dead letters as they lie in their topics, and the resolutions that close them. Pure.
 
 Nothing can take one record out of a log. Whoever is done with a dead letter therefore appends a
-*resolution* to the same partition: a record without a value whose headers name the letter's
-partition and offset, and what was done with it. A letter is open while nothing resolves it. As
-resolutions are younger than their letters, retention never takes one away before its letter.
+*resolution* to the same partition: a record without a value whose headers name the entry's
+partition and offset, and what was done with it. An entry is open while nothing resolves it. As
+resolutions are younger than their entries, retention never takes one away before its entry.
 
 Whatever reads a ``.dlq`` topic has to leave resolutions out (``is_resolution``).
 """
@@ -38,7 +38,7 @@ _RESOLVES = "shashin-resolves"
 _RESOLUTION = "shashin-resolution"
 _AT = "shashin-at"
 
-_GREATEST_MS = 253_370_764_800_000
+_MAX_MS = 253_370_764_800_000
 """The year 9999, as the calendar ends soon after."""
 
 _ID = re.compile(r"(?P<topic>[^:]+)(:(?P<partition>\d{1,9}))?:(?P<offset>\d{1,18})", re.ASCII)
@@ -56,7 +56,7 @@ MESSAGES: dict[
 
 
 @dataclass(frozen=True, order=True)
-class LetterId:
+class DlqEntryId:
     """Where a dead letter lies; written ``<topic>.dlq:<offset>``."""
 
     topic: str
@@ -70,7 +70,7 @@ class LetterId:
         return f"{self.topic}:{partition}{self.offset}"
 
 
-def parse_letter_id(text: str) -> LetterId:
+def parse_entry_id(text: str) -> DlqEntryId:
     """Return the id that a person wrote.
 
     Raises:
@@ -82,7 +82,7 @@ def parse_letter_id(text: str) -> LetterId:
             f"{text!r} is not the id of a dead letter: expected TOPIC:OFFSET, such as "
             f"{DEAD_LETTER_TOPICS[0]}:12, with one of the topics {', '.join(DEAD_LETTER_TOPICS)}"
         )
-    return LetterId(found["topic"], int(found["partition"] or 0), int(found["offset"]))
+    return DlqEntryId(found["topic"], int(found["partition"] or 0), int(found["offset"]))
 
 
 @dataclass(frozen=True, order=True)
@@ -98,10 +98,10 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class StoredLetter:
+class StoredDeadLetter:
     """A dead letter without its value, which may have megabytes."""
 
-    letter_id: LetterId
+    entry_id: DlqEntryId
     at_ms: int
     """Unix milliseconds at which it was given up."""
     listing_id: str
@@ -115,7 +115,7 @@ class StoredLetter:
     """0 where the record does not say."""
     scope: Scope
     photo_number: int | None
-    """Of a photo's letter."""
+    """Of a photo's entry."""
     origin: Origin | None
     """None for a record that no service gave up: somebody else wrote it here."""
     key: bytes | None
@@ -125,7 +125,7 @@ class StoredLetter:
     @property
     def topic(self) -> str:
         """The topic whose records are given up here, without ``.dlq``."""
-        return self.letter_id.topic.removesuffix(DEAD_LETTER_SUFFIX)
+        return self.entry_id.topic.removesuffix(DEAD_LETTER_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ class Resolution:
 
 
 @dataclass(frozen=True)
-class Entry:
+class DlqEntry:
     """A dead letter and whether somebody is done with it."""
 
-    letter: StoredLetter
+    dead_letter: StoredDeadLetter
     resolution: Resolution | None = None
 
     @property
@@ -169,15 +169,15 @@ def message_of(topic: str, value: bytes) -> ListingMessage | None:
     return message
 
 
-def letter_of(record: InRecord) -> StoredLetter:
+def stored_dead_letter(record: InRecord) -> StoredDeadLetter:
     """Return what a record of a ``.dlq`` topic says; whatever it does not say is left open."""
     headers = {name: value.decode(errors="replace") for name, value in record.headers}
     topic = record.topic.removesuffix(DEAD_LETTER_SUFFIX)
     message = message_of(topic, record.value)
     listing_id = message.listing_id if message is not None else ""
     of_photo = headers.get("shashin-scope") == "photo"
-    return StoredLetter(
-        letter_id=LetterId(record.topic, record.partition, record.offset),
+    return StoredDeadLetter(
+        entry_id=DlqEntryId(record.topic, record.partition, record.offset),
         at_ms=_time(_number(headers.get(_AT)), record.timestamp_ms),
         listing_id=listing_id or (record.key or b"").decode(errors="replace"),
         version=message.version if message is not None else 0,
@@ -197,7 +197,7 @@ def letter_of(record: InRecord) -> StoredLetter:
 def _origin(topic: str, headers: dict[str, str]) -> Origin | None:
     partition = _number(headers.get("shashin-partition"))
     offset = _number(headers.get("shashin-offset"))
-    # A letter is only ever sent back to the topic whose dead letters lie here.
+    # An entry is only ever sent back to the topic whose dead letters lie here.
     if headers.get("shashin-topic") != topic or partition is None or offset is None:
         return None
     return Origin(topic, partition, offset)
@@ -210,7 +210,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _time(*candidates_ms: int | None) -> int:
-    return next((ms for ms in candidates_ms if ms is not None and 0 <= ms < _GREATEST_MS), 0)
+    return next((ms for ms in candidates_ms if ms is not None and 0 <= ms < _MAX_MS), 0)
 
 
 def resolution_of(record: InRecord) -> Resolution | None:
@@ -228,50 +228,53 @@ def resolution_of(record: InRecord) -> Resolution | None:
     )
 
 
-def resolution_record(letter_id: LetterId, how: How, *, at_ms: int) -> OutRecord:
+def resolution_record(entry_id: DlqEntryId, how: How, *, at_ms: int) -> OutRecord:
     """Return the record that resolves a dead letter; ``at_ms`` is in Unix milliseconds."""
     headers = {
-        _RESOLVES: f"{letter_id.partition}/{letter_id.offset}",
+        _RESOLVES: f"{entry_id.partition}/{entry_id.offset}",
         _RESOLUTION: how,
         _AT: str(at_ms),
     }
     return OutRecord(
-        topic=letter_id.topic,
+        topic=entry_id.topic,
         key=None,
         value=b"",
         headers=[(name, value.encode()) for name, value in headers.items()],
-        partition=letter_id.partition,
+        partition=entry_id.partition,
     )
 
 
-class LetterBook:
+class DlqEntries:
     """What the records of ``.dlq`` topics add up to; of each partition they come in order."""
 
     def __init__(self) -> None:
-        self._letters: dict[LetterId, StoredLetter] = {}
-        self._resolutions: dict[LetterId, Resolution] = {}
+        self._dead_letters: dict[DlqEntryId, StoredDeadLetter] = {}
+        self._resolutions: dict[DlqEntryId, Resolution] = {}
 
     def add(self, record: InRecord) -> None:
         """Take a record in."""
         if not is_resolution(record):
-            letter = letter_of(record)
-            self._letters[letter.letter_id] = letter
+            dead_letter = stored_dead_letter(record)
+            self._dead_letters[dead_letter.entry_id] = dead_letter
             return
         resolution = resolution_of(record)
         if resolution is not None:
-            resolved = LetterId(record.topic, resolution.partition, resolution.offset)
+            resolved = DlqEntryId(record.topic, resolution.partition, resolution.offset)
             # The first one counts: a repeat says nothing new.
             self._resolutions.setdefault(resolved, resolution)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[DlqEntry]:
         """Return every dead letter, the oldest first."""
-        letters = sorted(self._letters.values(), key=lambda li: (li.at_ms, li.letter_id))
-        return [Entry(letter, self._resolutions.get(letter.letter_id)) for letter in letters]
+        dead_letters = sorted(self._dead_letters.values(), key=lambda li: (li.at_ms, li.entry_id))
+        return [
+            DlqEntry(dead_letter, self._resolutions.get(dead_letter.entry_id))
+            for dead_letter in dead_letters
+        ]
 
 
-def entries_of(records: Iterable[InRecord]) -> list[Entry]:
+def entries_of(records: Iterable[InRecord]) -> list[DlqEntry]:
     """Return every dead letter among the records, the oldest first."""
-    book = LetterBook()
+    book = DlqEntries()
     for record in records:
         book.add(record)
     return book.entries()

@@ -8,13 +8,13 @@ from typing import cast
 import pytest
 
 from shashin.errors import KafkaUnavailable
-from shashin.kafka.dead_letter_log import DeadLetterLog, replay_records
+from shashin.kafka.dlq_entries import DlqEntryId, entries_of
+from shashin.kafka.dlq_topics import DlqTopics, replay_records
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord
 from shashin.kafka.replay_plan import plan_replays
-from shashin.kafka.stored_letters import LetterId, entries_of
 from shashin.kafka.topics import LISTINGS_EVENTS
-from tests.unit.kafka.dead_letter_records import letter, stored
+from tests.unit.kafka.dead_letter_records import dead_letter, stored
 
 DLQ = LISTINGS_EVENTS + ".dlq"
 
@@ -23,34 +23,34 @@ class Topics:
     """A log of dead letters and a producer that appends to it; may refuse a topic."""
 
     def __init__(self, records: Iterable[InRecord]) -> None:
-        self.letters = list(records)
+        self.dead_letters = list(records)
         self.sent: list[OutRecord] = []
         self.refused = ""
 
-    async def records(self, ids: Iterable[LetterId]) -> dict[LetterId, InRecord]:
-        return {i: next(r for r in self.letters if r.offset == i.offset) for i in ids}
+    async def records(self, ids: Iterable[DlqEntryId]) -> dict[DlqEntryId, InRecord]:
+        return {i: next(r for r in self.dead_letters if r.offset == i.offset) for i in ids}
 
     async def send_all(self, records: Iterable[OutRecord]) -> None:
         for record in records:
             if record.topic == self.refused:
                 raise KafkaUnavailable("kafka did not acknowledge")
             if record.topic == DLQ:
-                self.letters.append(stored(record, 100 + len(self.letters)))
+                self.dead_letters.append(stored(record, 100 + len(self.dead_letters)))
             else:
                 self.sent.append(record)
 
     async def replay(self) -> None:
-        entries = entries_of(self.letters)
-        replays = plan_replays(entries, [e.letter.letter_id for e in entries])
-        await replay_records(cast("DeadLetterLog", self), cast("Producer", self), replays)
+        entries = entries_of(self.dead_letters)
+        replays = plan_replays(entries, [e.dead_letter.entry_id for e in entries])
+        await replay_records(cast("DlqTopics", self), cast("Producer", self), replays)
 
     @property
     def open(self) -> int:
-        return sum(entry.open for entry in entries_of(self.letters))
+        return sum(entry.open for entry in entries_of(self.dead_letters))
 
 
 async def test_a_record_that_kafka_did_not_take_leaves_its_letter_open() -> None:
-    topics = Topics([letter(0), letter(1, origin=(0, 1))])
+    topics = Topics([dead_letter(0), dead_letter(1, origin=(0, 1))])
     topics.refused = LISTINGS_EVENTS
     with pytest.raises(KafkaUnavailable):
         await topics.replay()
@@ -58,7 +58,7 @@ async def test_a_record_that_kafka_did_not_take_leaves_its_letter_open() -> None
 
 
 async def test_a_crash_before_the_resolution_sends_the_records_again_and_loses_none() -> None:
-    topics = Topics([letter(0), letter(1, origin=(0, 1))])
+    topics = Topics([dead_letter(0), dead_letter(1, origin=(0, 1))])
     topics.refused = DLQ
     with pytest.raises(KafkaUnavailable):
         await topics.replay()
@@ -70,7 +70,7 @@ async def test_a_crash_before_the_resolution_sends_the_records_again_and_loses_n
 
 
 async def test_what_is_resolved_is_not_sent_again() -> None:
-    topics = Topics([letter(0)])
+    topics = Topics([dead_letter(0)])
     await topics.replay()
     await topics.replay()
     assert len(topics.sent) == 1
