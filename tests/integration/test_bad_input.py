@@ -168,7 +168,7 @@ async def test_a_broken_photo_is_a_dead_letter_by_name_and_the_listings_other_ph
     assert dead_letter.value == sent.value
     assert headers["error"] == reason
     assert (headers["scope"], headers["photo-number"]) == ("photo", "1")
-    assert (headers["step"], headers["tries"]) == ("downloader.fetch", "1")
+    assert (headers["step"], headers["attempts"]) == ("downloader.fetch", "1")
     assert headers["message"]
     assert await _came_from(system, sent) == (
         headers["topic"],
@@ -283,7 +283,7 @@ async def test_a_refused_event_is_a_dead_letter_as_it_came_and_the_next_one_goes
     assert dead_letter.topic == f"{LISTINGS_EVENTS}.dlq"
     assert dead_letter.value == sent.value
     assert (headers["error"], headers["scope"]) == (reason, "record")
-    assert (headers["step"], headers["tries"]) == ("downloader.validate", "1")
+    assert (headers["step"], headers["attempts"]) == ("downloader.validate", "1")
     assert headers["message"].startswith(f"{topic}[{partition}]@{offset}")
     assert words in headers["message"]
     assert (headers["topic"], headers["partition"], headers["offset"]) == (
@@ -328,7 +328,7 @@ async def test_a_record_between_two_services_that_does_not_parse_stops_neither(
     headers = headers_of(dead_letter)
     assert dead_letter.topic == f"{topic}.dlq"
     assert dead_letter.value == sent.value
-    assert (headers["error"], headers["step"], headers["tries"]) == ("UnparsableRecord", step, "1")
+    assert (headers["error"], headers["step"], headers["attempts"]) == ("UnparsableRecord", step, "1")
     assert headers["message"].startswith(f"{topic}[{headers['partition']}]@{headers['offset']}")
     await _goes_on(system, f"after-{topic}")
 
