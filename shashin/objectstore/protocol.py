@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NewType, Protocol
 
 STREAM_CHUNK_BYTES = 1024 * 1024
-"""The most that one chunk of a stream holds."""
+"""Max size of one chunk of a stream."""
 
 Version = NewType("Version", str)
 """What a store calls the present content of a key: a generation, an ETag.
