@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from shashin.objectstore.open import known_forms
 from shashin.runtime.settings import ModelSpaceSettings
 
 
@@ -17,9 +18,7 @@ class IndexServerSettings(ModelSpaceSettings):
         0, ge=0, le=65535, description="Port of IndexService; 0 takes a free one."
     )
     tier: str = Field("hourly", description="Tier whose pointer is followed.")
-    repository: str = Field(
-        description="Model repository that shards come from: file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER."
-    )
+    repository: str = Field(description=f"Model repository that shards come from: {known_forms()}.")
     work_folder: Path = Field(
         description="Folder for the shards that are mapped; its content may be lost."
     )

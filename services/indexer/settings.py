@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from shashin.discovery.settings import DiscoverySettings
 from shashin.kafka.settings import ConsumerSettings
+from shashin.objectstore.open import known_forms
 from shashin.offsets.cut import CutRules
 from shashin.runtime.settings import ModelSpaceSettings
 from shashin.shards.kinds.protocol import GrowingKind
@@ -22,7 +23,7 @@ class IndexerSettings(ConsumerSettings, DiscoverySettings, ModelSpaceSettings):
         0, ge=0, le=65535, description="Port of IndexService; 0 takes a free one."
     )
     repository: str = Field(
-        description="Model repository that shards are sealed into: file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER."
+        description=f"Model repository that shards are sealed into: {known_forms()}."
     )
     work_folder: Path = Field(
         description="Folder for shards while they are written; its content may be lost."

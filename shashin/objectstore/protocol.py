@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NewType, Protocol
 
 STREAM_CHUNK_BYTES = 1024 * 1024
-"""The most that one chunk of a stream holds."""
+"""Max size of one chunk of a stream."""
 
 Version = NewType("Version", str)
 """What a store calls the present content of a key: a generation, an ETag.
@@ -84,7 +84,8 @@ class ObjectStore(Protocol):
     def stream(self, key: str) -> AsyncGenerator[bytes]:
         """Return the bytes of one version, in chunks of at most ``STREAM_CHUNK_BYTES``.
 
-        Close it (``contextlib.aclosing``) when it may not be read to its end.
+        Stores have no checksum of a piece, as they have of what is read or downloaded: compare a
+        hash of your own. Close it (``contextlib.aclosing``) when it may not be read to its end.
 
         Raises:
             ObjectNotFound: when no object has this key.
