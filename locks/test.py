@@ -255,7 +255,7 @@ def settings_for(kafka: str, folder: Path) -> dict[str, str]:
         "SHASHIN_GRPC_PORT": str(free_port()),
         "SHASHIN_REPOSITORY": (folder / "repository").as_uri(),
         "SHASHIN_WORK_FOLDER": str(folder / "work"),
-        "SHASHIN_DISCOVERY": str(folder / "discovery.json"),
+        "SHASHIN_DISCOVERY": (folder / "discovery.json").as_uri(),
     }
 
 
