@@ -87,7 +87,10 @@ def services() -> list[str]:
 
 def reached_modules(service: str) -> list[str]:
     """Return the service's modules, and those of ``shashin`` that they import, however late."""
-    graph = grimp.build_graph("shashin", "services", exclude_type_checking_imports=True)
+    # No cache: it takes a file that another commit replaced within a second for the old one.
+    graph = grimp.build_graph(
+        "shashin", "services", exclude_type_checking_imports=True, cache_dir=None
+    )
     package = "shashin.runtime" if service == CONTROLLER else f"services.{service}"
     own = {package} | graph.find_descendants(package)
     return sorted(own | graph.find_upstream_modules(package, as_package=True))
@@ -252,7 +255,7 @@ def settings_for(kafka: str, folder: Path) -> dict[str, str]:
         "SHASHIN_GRPC_PORT": str(free_port()),
         "SHASHIN_REPOSITORY": (folder / "repository").as_uri(),
         "SHASHIN_WORK_FOLDER": str(folder / "work"),
-        "SHASHIN_DISCOVERY": str(folder / "discovery.json"),
+        "SHASHIN_DISCOVERY": (folder / "discovery.json").as_uri(),
     }
 
 

@@ -80,7 +80,7 @@ def libraries_of(distributions: set[str], *, apart_from: set[str]) -> set[str]:
 
 @cache
 def graph() -> grimp.ImportGraph:
-    return grimp.build_graph("shashin", "services", include_external_packages=True)
+    return grimp.build_graph("shashin", "services", include_external_packages=True, cache_dir=None)
 
 
 def contract(source: str) -> dict[str, Any]:
