@@ -328,7 +328,11 @@ async def test_a_record_between_two_services_that_does_not_parse_stops_neither(
     headers = headers_of(dead_letter)
     assert dead_letter.topic == f"{topic}.dlq"
     assert dead_letter.value == sent.value
-    assert (headers["error"], headers["step"], headers["attempts"]) == ("UnparsableRecord", step, "1")
+    assert (headers["error"], headers["step"], headers["attempts"]) == (
+        "UnparsableRecord",
+        step,
+        "1",
+    )
     assert headers["message"].startswith(f"{topic}[{headers['partition']}]@{headers['offset']}")
     await _goes_on(system, f"after-{topic}")
 
