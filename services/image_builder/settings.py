@@ -8,11 +8,13 @@ from shashin.runtime.settings import ModelSettings
 
 
 class ImageBuilderSettings(ModelSettings):
-    """What the image builder can be told."""
+    """Settings of the image builder."""
 
     repository: str = Field(
-        description="Model repository that is watched: file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER."
+        description="Model repository to watch: file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER."
     )
     resync_seconds: float = Field(
-        10.0, gt=0, description="Seconds between two looks at the repository without any news."
+        10.0,
+        gt=0,
+        description="Seconds between reads of the repository when nothing wakes the builder.",
     )
