@@ -1,1 +1,1 @@
-"""The pipeline, one package a service; services meet only in topics, the repository and gRPC."""
+"""The pipeline, one package per service; services interact only through topics, the repository and gRPC."""

@@ -1,1 +1,1 @@
-"""The downloader: checks listing events, fetches their photos, and says what is sold."""
+"""The downloader: validates listing events, fetches their photos, and hides sold listings."""

@@ -1,4 +1,4 @@
-"""Fetching one photo: the thumbnail or the error that comes of it."""
+"""Fetches photos and makes their thumbnails."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from shashin.photos import thumbnail
 
 @dataclass(frozen=True)
 class FetchedPhoto:
-    """What became of one photo: a thumbnail or an error."""
+    """The outcome of one photo: a thumbnail or an error."""
 
     uri: str
     content_sha256: bytes = b""
-    """Of the original, 32 bytes; empty when it could not be read."""
+    """Digest of the original, 32 bytes; empty if it could not be read."""
     thumbnail: bytes = b""
     error: PhotoError | None = None
 
 
 class PhotoFetcher:
-    """Fetches photos, a bounded number at a time, and makes thumbnails in ``executor``."""
+    """Fetches a bounded number of photos concurrently and makes thumbnails in ``executor``."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class PhotoFetcher:
         executor: Executor,
     ) -> None:
         self._source = source
-        # Held until the thumbnail is made: what is bounded is how many originals are in memory.
-        self._places = asyncio.Semaphore(concurrency)
+        # Held until the thumbnail is made, to bound the number of originals in memory.
+        self._slots = asyncio.Semaphore(concurrency)
         self._executor = executor
 
     async def fetch(self, uri: str) -> FetchedPhoto:
-        """Return the photo's thumbnail, or the error that stands in its way."""
-        async with self._places:
+        """Return the photo's thumbnail, or the error."""
+        async with self._slots:
             fetched = await self._fetch(uri)
         metrics.PHOTOS.labels(fetched.error.reason if fetched.error else "ok").inc()
         return fetched
@@ -57,14 +57,14 @@ class PhotoFetcher:
         metrics.PHOTO_BYTES.inc(len(data))
         loop = asyncio.get_running_loop()
         try:
-            digest, made = await loop.run_in_executor(self._executor, _hash_and_shrink, data)
-        except _Refused as refused:
-            return FetchedPhoto(uri, refused.digest, error=refused.error)
+            digest, made = await loop.run_in_executor(self._executor, _hash_and_thumbnail, data)
+        except _UnusablePhoto as unusable:
+            return FetchedPhoto(uri, unusable.digest, error=unusable.error)
         return FetchedPhoto(uri, digest, made)
 
 
-class _Refused(Exception):
-    """A photo that was read and cannot be used."""
+class _UnusablePhoto(Exception):
+    """A photo that was read but cannot be used."""
 
     def __init__(self, digest: bytes, error: PhotoError) -> None:
         super().__init__(str(error))
@@ -72,10 +72,10 @@ class _Refused(Exception):
         self.error = error
 
 
-def _hash_and_shrink(data: bytes) -> tuple[bytes, bytes]:
+def _hash_and_thumbnail(data: bytes) -> tuple[bytes, bytes]:
     digest = hashlib.sha256(data).digest()
     with metrics.THUMBNAIL_SECONDS.time():
         try:
             return digest, thumbnail(data)
         except PhotoError as error:
-            raise _Refused(digest, error) from None
+            raise _UnusablePhoto(digest, error) from None

@@ -1,4 +1,4 @@
-"""What becomes of each record of ``listings.events``."""
+"""Processes the records of ``listings.events``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from services.downloader import metrics
 from services.downloader.fetching import FetchedPhoto, PhotoFetcher
-from services.downloader.validation import WITH_PHOTOS, checked_event
+from services.downloader.validation import KINDS_WITH_PHOTOS, parse_event
 from services.downloader.versions import NewestVersions
 from shashin.errors import NoUsablePhoto, RecordError
 from shashin.kafka.dead_letters import DeadLetter
@@ -29,7 +29,7 @@ _REASONS = {
     events_pb2.LISTING_KIND_REMOVED: events_pb2.HIDDEN_REASON_REMOVED,
 }
 _RESERVED_BYTES = 64 * 1024
-"""Of a record, for everything that is not a thumbnail."""
+"""Part of a record reserved for everything but the thumbnails."""
 
 
 class DownloadStage:
@@ -40,20 +40,20 @@ class DownloadStage:
         self._versions = versions
 
     async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
-        """Return one outcome a record; the photos of all are fetched at the same time."""
-        # Versions are checked in the order of the log, before anything is awaited.
+        """Return one outcome per record; the photos of all records are fetched concurrently."""
+        # Versions are checked in log order, before the first await.
         events = [self._checked(record) for record in records]
         return await asyncio.gather(
             *(self._outcome(event, record) for event, record in zip(events, records, strict=True))
         )
 
     def partitions_lost(self, partitions: Sequence[int]) -> None:
-        """Forget the versions seen there."""
+        """Forget the versions seen in these partitions."""
         self._versions.forget(partitions)
 
     def _checked(self, record: InRecord) -> events_pb2.ListingEvent | RecordError:
         try:
-            event = checked_event(record)
+            event = parse_event(record)
             self._versions.check(record, event.listing_id, event.version)
         except RecordError as error:
             return error
@@ -64,7 +64,7 @@ class DownloadStage:
     ) -> Outcome:
         if isinstance(event, RecordError):
             return Outcome(dead_letters=[DeadLetter(record, event, VALIDATE)])
-        if event.kind not in WITH_PHOTOS:
+        if event.kind not in KINDS_WITH_PHOTOS:
             metrics.HIDDEN.labels(events_pb2.ListingKind.Name(event.kind)).inc()
             return Outcome(outputs=[hidden_record(event)])
         photos = await asyncio.gather(*map(self._fetcher.fetch, event.photo_uris))
@@ -90,23 +90,23 @@ def hidden_record(event: events_pb2.ListingEvent) -> OutRecord:
 def outcome_of(
     event: events_pb2.ListingEvent, photos: Sequence[FetchedPhoto], record: InRecord
 ) -> Outcome:
-    """Return the listing with its thumbnails, and a dead letter for each photo without one.
+    """Return the listing with its thumbnails, and a DLQ entry for each photo that failed.
 
-    Where no photo can be used, the whole record is one dead letter: an older version of the
-    listing, if there is one, stays as it is. Where a photo's source did not answer, another try
-    may end better.
+    If no photo can be used, the whole record is dead-lettered and an older version of the listing,
+    if any, stays searchable. If a photo's source did not respond, a retry may succeed.
     """
     retry_for = next((p.error for p in photos if p.error is not None and p.error.retryable), None)
     failed = [(number, photo) for number, photo in enumerate(photos) if photo.error is not None]
     where = f"{record}, listing {event.listing_id}"
     if len(failed) == len(photos):
         reasons = "; ".join(f"photo {n}: {p.error.reason}: {p.error}" for n, p in failed if p.error)
-        error = NoUsablePhoto(f"{where}: none of its {len(photos)} photos can be used: {reasons}")
+        error = NoUsablePhoto(f"{where}: none of its {len(photos)} photos is usable: {reasons}")
         return Outcome(dead_letters=[DeadLetter(record, error, FETCH)], retry_for=retry_for)
     value = downloaded_listing(event, photos).SerializeToString()
     if len(value) > MAX_RECORD_BYTES - _RESERVED_BYTES:
         size_error = RecordError(
-            f"{where}: its thumbnails make {len(value)} bytes; {MAX_RECORD_BYTES} fit a record"
+            f"{where}: its thumbnails take {len(value)} bytes; a record holds at most "
+            f"{MAX_RECORD_BYTES}"
         )
         return Outcome(dead_letters=[DeadLetter(record, size_error, FETCH)])
     return Outcome(
@@ -127,7 +127,7 @@ def outcome_of(
 def downloaded_listing(
     event: events_pb2.ListingEvent, photos: Sequence[FetchedPhoto]
 ) -> events_pb2.DownloadedListing:
-    """Return the listing with what became of each photo."""
+    """Return the listing with the outcome of each photo."""
     return events_pb2.DownloadedListing(
         listing_id=event.listing_id,
         version=event.version,

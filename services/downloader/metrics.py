@@ -5,17 +5,17 @@ from __future__ import annotations
 from prometheus_client import Counter, Histogram
 
 PHOTOS = Counter(
-    "shashin_downloader_photos", "Photos by outcome: ok, or the error's name.", ["outcome"]
+    "shashin_downloader_photos", "Photos by outcome: ok, or the name of the error.", ["outcome"]
 )
-PHOTO_BYTES = Counter("shashin_downloader_photo_bytes", "Bytes of the originals that were read.")
+PHOTO_BYTES = Counter("shashin_downloader_photo_bytes", "Bytes of original photos read.")
 FETCH_SECONDS = Histogram(
     "shashin_downloader_fetch_seconds",
-    "Time to read one original, in seconds.",
+    "Time to read one original photo, in seconds.",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 THUMBNAIL_SECONDS = Histogram(
     "shashin_downloader_thumbnail_seconds",
-    "Time to decode an original and make its thumbnail, in seconds.",
+    "Time to decode a photo and make its thumbnail, in seconds.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
-HIDDEN = Counter("shashin_downloader_hidden", "Listings said to be sold or removed.", ["kind"])
+HIDDEN = Counter("shashin_downloader_hidden", "Listings reported as sold or removed.", ["kind"])

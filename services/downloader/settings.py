@@ -11,36 +11,34 @@ from shashin.kafka.settings import ConsumerSettings
 
 
 class DownloaderSettings(ConsumerSettings):
-    """What the downloader can be told."""
+    """Settings of the downloader."""
 
     photo_roots: str = Field(
         "",
-        description="Folders that file:// photos may lie in, separated as in PATH; none: no file "
-        "is read.",
+        description="Folders that file:// photos may be read from, separated as in PATH; empty: no "
+        "file is read.",
     )
     concurrency: int = Field(
         16,
         ge=1,
         le=1024,
-        description="Photos that are fetched at a time: times SHASHIN_MAX_BYTES, the most memory "
-        "that originals take.",
+        description="Photos fetched concurrently; times SHASHIN_MAX_BYTES, the maximum memory for "
+        "originals.",
     )
     decoders: int = Field(
-        1, ge=1, le=64, description="Threads that decode photos; one keeps a core busy."
+        1, ge=1, le=64, description="Threads that decode photos; each can use a full core."
     )
     max_bytes: int = Field(
-        16 * 1024 * 1024, ge=1024, description="Largest photo that is read, in bytes."
+        16 * 1024 * 1024, ge=1024, description="Maximum size of a photo, in bytes."
     )
-    batch_records: int = Field(
-        64, ge=1, le=10_000, description="Listing events that are worked on at a time."
-    )
+    batch_records: int = Field(64, ge=1, le=10_000, description="Maximum listing events per batch.")
     remembered_listings: int = Field(
         200_000,
         ge=1,
-        description="Listings whose newest version is remembered, to refuse one that goes "
+        description="Listings whose newest version is remembered, to reject a version that goes "
         "backwards; about 200 bytes each.",
     )
 
     def roots(self) -> tuple[Path, ...]:
-        """Return the folders that file:// photos may lie in."""
+        """Return the folders that file:// photos may be read from."""
         return tuple(Path(part) for part in self.photo_roots.split(os.pathsep) if part)

@@ -1,4 +1,4 @@
-"""What an event has to be: pure checks, each failing with an error that names the field."""
+"""Event validation: pure checks whose errors name the invalid field."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from shashin.v1 import events_pb2
 MAX_PHOTOS = 20
 MAX_TEXT_BYTES = 256
 MAX_URI_BYTES = 4096
-WITH_PHOTOS = (events_pb2.LISTING_KIND_LISTED, events_pb2.LISTING_KIND_UPDATED)
+KINDS_WITH_PHOTOS = (events_pb2.LISTING_KIND_LISTED, events_pb2.LISTING_KIND_UPDATED)
 _MAX_VERSION = 2**63 - 2
-"""Leaves room for below_version, which is one more."""
+"""So that ``below_version``, which is one more, fits an int64."""
 
 
-def checked_event(record: InRecord) -> events_pb2.ListingEvent:
-    """Return the event that a record of ``listings.events`` carries.
+def parse_event(record: InRecord) -> events_pb2.ListingEvent:
+    """Return the valid event in a record of ``listings.events``.
 
     Raises:
-        UnparsableRecord: when the value is no ListingEvent.
-        InvalidEvent: when a field breaks a rule.
-        TooManyPhotos: when it names more than 20 photos.
+        UnparsableRecord: when the value is not a ListingEvent.
+        InvalidEvent: when a field is invalid.
+        TooManyPhotos: when it has more than 20 photos.
     """
     event = events_pb2.ListingEvent()
     try:
@@ -51,7 +51,7 @@ def _check_identity(event: events_pb2.ListingEvent, record: InRecord) -> None:
     if (record.key or b"") != event.listing_id.encode():
         raise InvalidEvent(
             f"{record}, listing {event.listing_id} has the key "
-            f"{(record.key or b'').decode(errors='replace')!r}: the key has to be the listing id, "
+            f"{(record.key or b'').decode(errors='replace')!r}: the key must be the listing id, "
             "so that a listing's events stay in order"
         )
     where = f"{record}, listing {event.listing_id}"
@@ -67,11 +67,11 @@ def _check_identity(event: events_pb2.ListingEvent, record: InRecord) -> None:
 def _check_photos(event: events_pb2.ListingEvent, record: InRecord) -> None:
     where, count = f"{record}, listing {event.listing_id}", len(event.photo_uris)
     if count > MAX_PHOTOS:
-        raise TooManyPhotos(f"{where} names {count} photos; at most {MAX_PHOTOS}")
-    if event.kind not in WITH_PHOTOS:
+        raise TooManyPhotos(f"{where} has {count} photos; at most {MAX_PHOTOS}")
+    if event.kind not in KINDS_WITH_PHOTOS:
         return
     if count == 0:
-        raise InvalidEvent(f"{where} names no photo; expected 1 to {MAX_PHOTOS}")
+        raise InvalidEvent(f"{where} has no photos; expected 1 to {MAX_PHOTOS}")
     for number, uri in enumerate(event.photo_uris):
         if len(uri.encode()) > MAX_URI_BYTES:
             raise InvalidEvent(f"{where}: the URI of photo {number} is over {MAX_URI_BYTES} bytes")
@@ -88,7 +88,7 @@ def _check_attributes(attributes: events_pb2.Attributes, where: str) -> None:
     is_code = len(currency) == 3 and currency.isascii() and currency.isupper()
     if currency and not (is_code and currency.isalpha()):
         raise InvalidEvent(
-            f"{where} has currency {currency!r}; expected three letters as in ISO 4217, such as JPY"
+            f"{where} has currency {currency!r}; expected an ISO 4217 code such as JPY"
         )
     if attributes.price_minor and not currency:
-        raise InvalidEvent(f"{where} has a price without a currency: name one, such as JPY")
+        raise InvalidEvent(f"{where} has a price without a currency: set one, such as JPY")

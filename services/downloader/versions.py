@@ -1,4 +1,4 @@
-"""The newest version seen of each listing, to notice one that goes backwards."""
+"""The newest version seen of each listing, to detect versions that go backwards."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from shashin.kafka.records import InRecord
 
 
 class NewestVersions:
-    """Remembers a bounded number of listings, the last used longest.
+    """An LRU map of a bounded number of listings.
 
-    A version that is forgotten lets an older one pass: what is hidden stays hidden all the same,
-    since visibility is decided by the greatest ``below_version``, not here.
+    Once a listing is evicted, an older version of it is accepted. Hidden versions stay hidden even
+    then, since visibility depends on the highest ``below_version``.
     """
 
-    def __init__(self, at_most: int) -> None:
-        self._at_most = at_most
+    def __init__(self, max_listings: int) -> None:
+        self._max_listings = max_listings
         self._newest: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
         """Partition, offset and version of the listing's newest event."""
 
     def check(self, record: InRecord, listing_id: str, version: int) -> None:
         """Remember a version.
 
-        The same one again is a redelivery, and fine; so is an older one that stands before the
-        newest in the log: it is tried again, or the batch is.
+        The same version again is a redelivery and accepted, and so is an older version that
+        precedes the newest in the log: it, or its batch, is being retried.
 
         Raises:
-            StaleVersion: when a newer version stands before it in the log.
+            StaleVersion: when a newer version precedes it in the log.
         """
         _, offset, newest = self._newest.get(listing_id, (record.partition, record.offset, 0))
         if version < newest:
@@ -36,15 +36,17 @@ class NewestVersions:
                 return
             raise StaleVersion(
                 f"{record}, listing {listing_id} has version {version} after version {newest}: "
-                "versions have to grow with every event"
+                "versions must increase with every event"
             )
         self._newest[listing_id] = (record.partition, record.offset, version)
         self._newest.move_to_end(listing_id)
-        if len(self._newest) > self._at_most:
+        if len(self._newest) > self._max_listings:
             self._newest.popitem(last=False)
 
     def forget(self, partitions: Sequence[int]) -> None:
-        """Forget the listings of partitions that somebody else reads now."""
-        gone = set(partitions)
-        for listing_id in [key for key, (owner, _, _) in self._newest.items() if owner in gone]:
+        """Forget the listings of partitions that were reassigned."""
+        lost = set(partitions)
+        for listing_id in [
+            key for key, (partition, _, _) in self._newest.items() if partition in lost
+        ]:
             del self._newest[listing_id]

@@ -1,1 +1,1 @@
-"""The embedder: one torch model, a worker for listings and a server for queries."""
+"""The embedder: one torch model behind a worker for listings and a server for queries."""

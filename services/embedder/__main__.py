@@ -42,8 +42,8 @@ async def serve(scope: ServiceScope[EmbedderSettings]) -> None:
             waiting_queries=settings.waiting_photos,
         )
         loops: list[Loop] = []
-        # The model goes on until those who use it have drained.
-        calls = Loop("calls of the model", model.run)
+        # The model runs until its users have drained.
+        calls = Loop("model calls", model.run)
         async with scope.background(calls), AsyncExitStack() as users:
             if WORKER in roles:
                 loops.append(await _worker(scope, model, decoders, users))
@@ -54,7 +54,7 @@ async def serve(scope: ServiceScope[EmbedderSettings]) -> None:
 
 def _load(settings: EmbedderSettings) -> PhotoEmbedder:
     model = load_embedder(settings.model, threads=settings.torch_threads)
-    # The first call of a model is slow: no query should wait for it.
+    # Warm up: a model's first call is slow, and no query should wait for it.
     blank = Image.new("RGB", (SHORT_SIDE, SHORT_SIDE), "white")
     for count in (1, settings.batch_photos):
         model.embed([blank] * count)

@@ -1,8 +1,8 @@
-"""One model, shared: queries before listings, and what waits together is embedded together.
+"""Dynamic batching for one shared model; queries take priority over listings.
 
-A call of the model cannot be interrupted, so listings are embedded in small calls: a query waits
-for one of those at most. Nothing waits for a batch to fill: while one call runs the next one
-gathers, so batches grow with the load and not with a timer.
+A model call cannot be interrupted, so listings are embedded in small calls and a query waits for
+at most one of them. No call waits for its batch to fill: photos accumulate while the previous call
+runs, so batches grow with load, without a timer.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Model(Protocol):
-    """What embeds: shashin.model's PhotoEmbedder, or a test's own."""
+    """The model: shashin.model's PhotoEmbedder, or a test double."""
 
     @property
     def model_id(self) -> str:
-        """Name of the vector space."""
+        """Id of the vector space."""
         ...
 
     @property
     def dimensions(self) -> int:
-        """Length of a vector."""
+        """Dimensions of a vector."""
         ...
 
     def embed(self, photos: Sequence[Image.Image]) -> Vectors:
-        """Return one unit vector a photo, (n, dimensions)."""
+        """Return one unit vector per photo, (n, dimensions)."""
         ...
 
 
 class Kind(StrEnum):
-    """Who asks."""
+    """The kind of request."""
 
     QUERY = "query"
     LISTING = "listing"
@@ -59,14 +59,14 @@ class Kind(StrEnum):
 class _Job:
     photos: Sequence[Image.Image]
     done: asyncio.Future[Vectors]
-    since: float
-    taken: int = 0
-    """Photos that are embedded or under way."""
+    queued_at: float
+    submitted: int = 0
+    """Photos already passed to the model."""
     parts: list[Vectors] = field(default_factory=list)
 
 
 class BatchedModel:
-    """Gathers photos into calls of the model, which run in ``executor``, one at a time."""
+    """Batches photos into model calls, which run in ``executor`` one at a time."""
 
     def __init__(
         self, model: Model, executor: Executor, *, batch_photos: int, waiting_queries: int
@@ -76,40 +76,40 @@ class BatchedModel:
         self._batch_photos = batch_photos
         self._waiting_queries = waiting_queries
         self._queues: dict[Kind, deque[_Job]] = {kind: deque() for kind in Kind}
-        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
         for kind in Kind:
             metrics.WAITING.labels(kind).set_function(partial(self.waiting, kind))
 
     @property
     def model_id(self) -> str:
-        """Name of the model's vector space."""
+        """Id of the model's vector space."""
         return self._model.model_id
 
     @property
     def dimensions(self) -> int:
-        """Length of the model's vectors."""
+        """Dimensions of the model's vectors."""
         return self._model.dimensions
 
     def waiting(self, kind: Kind) -> int:
-        """Return how many photos wait for the model."""
-        return sum(len(job.photos) - job.taken for job in self._queues[kind])
+        """Return the number of photos waiting for the model."""
+        return sum(len(job.photos) - job.submitted for job in self._queues[kind])
 
     async def embed(self, photos: Sequence[Image.Image], kind: Kind) -> Vectors:
-        """Return one unit vector a photo, (n, dimensions).
+        """Return one unit vector per photo, (n, dimensions).
 
         Raises:
-            EmbedderOverloaded: when too many queries wait already.
+            EmbedderOverloaded: when too many query photos are waiting.
         """
         if not photos:
             return np.zeros((0, self.dimensions), np.float32)
         if kind is Kind.QUERY and self.waiting(kind) + len(photos) > self._waiting_queries:
             raise EmbedderOverloaded(
-                f"{self.waiting(kind)} photos wait for the model already, of at most "
-                f"{self._waiting_queries}: ask again later, or run more embedders"
+                f"{self.waiting(kind)} photos are waiting for the model; the limit is "
+                f"{self._waiting_queries}: retry later, or run more embedders"
             )
         job = _Job(photos, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._queues[kind].append(job)
-        self._news.set()
+        self._wake.set()
         try:
             return await job.done
         except asyncio.CancelledError:
@@ -117,21 +117,21 @@ class BatchedModel:
             raise
 
     async def run(self, loop: LoopScope) -> None:
-        """Call the model until stopped and nothing waits any more."""
+        """Call the model until stopped and the queues are empty."""
         try:
-            while loop.next_turn() or self._anything_waits():
+            while loop.next_turn() or self._has_pending():
                 if not await self._call_once():
-                    self._news.clear()
-                    await loop.wait(self._news, _IDLE_SECONDS)
+                    self._wake.clear()
+                    await loop.wait(self._wake, _IDLE_SECONDS)
         finally:
             for job in (job for queue in self._queues.values() for job in queue):
                 job.done.cancel()
 
-    def _anything_waits(self) -> bool:
+    def _has_pending(self) -> bool:
         return any(self._queues.values())
 
     async def _call_once(self) -> bool:
-        """Embed one batch; returns False when nothing waits."""
+        """Embed one batch; returns False if nothing was waiting."""
         for kind in Kind:  # queries first
             batch = self._take(kind)
             if batch:
@@ -140,22 +140,22 @@ class BatchedModel:
         return False
 
     def _take(self, kind: Kind) -> list[tuple[_Job, Sequence[Image.Image]]]:
-        """Take the photos of the next call: the first that wait, whole jobs or parts of them."""
-        queue, room = self._queues[kind], self._batch_photos
+        """Take the photos of the next call in FIFO order, as whole jobs or parts of them."""
+        queue, remaining = self._queues[kind], self._batch_photos
         batch: list[tuple[_Job, Sequence[Image.Image]]] = []
-        while queue and room:
+        while queue and remaining:
             job = queue[0]
-            if job.done.done():  # nobody waits for it any more
+            if job.done.done():  # the caller was cancelled
                 queue.popleft()
                 continue
-            part = job.photos[job.taken : job.taken + room]
-            if job.taken == 0:
-                waited = time.perf_counter() - job.since
+            part = job.photos[job.submitted : job.submitted + remaining]
+            if job.submitted == 0:
+                waited = time.perf_counter() - job.queued_at
                 metrics.WAIT_SECONDS.labels(kind).observe(waited)
-            job.taken += len(part)
-            room -= len(part)
+            job.submitted += len(part)
+            remaining -= len(part)
             batch.append((job, part))
-            if job.taken == len(job.photos):
+            if job.submitted == len(job.photos):
                 queue.popleft()
         return batch
 
@@ -166,7 +166,7 @@ class BatchedModel:
             vectors = await asyncio.get_running_loop().run_in_executor(
                 self._executor, self._model.embed, photos
             )
-        except Exception as error:  # noqa: BLE001 - reaches those who asked
+        except Exception as error:  # noqa: BLE001 - passed to the callers
             for job, _ in batch:
                 if not job.done.done():
                     job.done.set_exception(error)
@@ -174,9 +174,9 @@ class BatchedModel:
         metrics.MODEL_SECONDS.labels(kind).observe(time.perf_counter() - started)
         metrics.BATCH_PHOTOS.labels(kind).observe(len(photos))
         metrics.PHOTOS.labels(kind).inc(len(photos))
-        begin = 0
+        start = 0
         for job, part in batch:
-            job.parts.append(vectors[begin : begin + len(part)])
-            begin += len(part)
-            if job.taken == len(job.photos) and not job.done.done():
+            job.parts.append(vectors[start : start + len(part)])
+            start += len(part)
+            if job.submitted == len(job.photos) and not job.done.done():
                 job.done.set_result(np.concatenate(job.parts))

@@ -1,4 +1,4 @@
-"""What becomes of each record of ``images.downloaded``, and of each query."""
+"""Processes the records of ``images.downloaded``, and queries."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class EmbedStage:
         self._executor = executor
 
     async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
-        """Return one outcome a record; the photos of all share calls of the model."""
+        """Return one outcome per record; photos of different records share model calls."""
         return await asyncio.gather(*map(self._outcome, records))
 
     def partitions_lost(self, partitions: Sequence[int]) -> None:
-        """Forget nothing: nothing is remembered from record to record."""
+        """Do nothing: the stage keeps no state between records."""
 
     async def _outcome(self, record: InRecord) -> Outcome:
         listing = events_pb2.DownloadedListing()
@@ -50,11 +50,11 @@ class EmbedStage:
             listing.ParseFromString(record.value)
         except (DecodeError, UnicodeDecodeError) as error:
             return _dead_lettered(
-                record, UnparsableRecord(f"{record} is no DownloadedListing: {error}")
+                record, UnparsableRecord(f"{record} is not a DownloadedListing: {error}")
             )
         if not listing.listing_id:
             return _dead_lettered(record, UnparsableRecord(f"{record} has no listing id"))
-        # Photos that the downloader failed on are dead letters of its topic already.
+        # The downloader has already dead-lettered the photos that it failed on.
         usable = [photo for photo in listing.photos if photo.WhichOneof("outcome") == "thumbnail"]
         loop = asyncio.get_running_loop()
         decoded = await asyncio.gather(
@@ -75,7 +75,7 @@ class EmbedStage:
             where = f"{record}, listing {listing.listing_id}"
             return _dead_lettered(
                 record,
-                NoUsablePhoto(f"{where}: no thumbnail can be used: {reasons or 'it has none'}"),
+                NoUsablePhoto(f"{where}: no thumbnail is usable: {reasons or 'it has none'}"),
                 DECODE,
             )
         vectors = await self._model.embed(images, Kind.LISTING)
@@ -158,7 +158,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
         for number, data in enumerate(request.photos):
             if len(data) > MAX_QUERY_BYTES:
                 raise PhotoTooLarge(
-                    f"photo {number} has {len(data)} bytes; at most {MAX_QUERY_BYTES} are read"
+                    f"photo {number} has {len(data)} bytes; at most {MAX_QUERY_BYTES} are allowed"
                 )
             image = await loop.run_in_executor(self._executor, _decoded, data, 2 * SHORT_SIDE)
             if isinstance(image, PhotoError):

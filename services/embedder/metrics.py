@@ -7,20 +7,20 @@ from prometheus_client import Counter, Gauge, Histogram
 PHOTOS = Counter("shashin_embedder_photos", "Photos embedded.", ["kind"])
 BATCH_PHOTOS = Histogram(
     "shashin_embedder_batch_photos",
-    "Photos in one call of the model.",
+    "Photos per model call.",
     ["kind"],
     buckets=(1, 2, 4, 8, 16, 32, 64, 128),
 )
 MODEL_SECONDS = Histogram(
     "shashin_embedder_model_seconds",
-    "Time of one call of the model, in seconds.",
+    "Duration of a model call, in seconds.",
     ["kind"],
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 WAIT_SECONDS = Histogram(
     "shashin_embedder_wait_seconds",
-    "Time that photos wait for the model, in seconds.",
+    "Time photos wait for the model, in seconds.",
     ["kind"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
-WAITING = Gauge("shashin_embedder_waiting_photos", "Photos that wait for the model.", ["kind"])
+WAITING = Gauge("shashin_embedder_waiting_photos", "Photos waiting for the model.", ["kind"])

@@ -10,34 +10,34 @@ WORKER, SERVER = "worker", "server"
 
 
 class EmbedderSettings(ConsumerSettings):
-    """What the embedder can be told."""
+    """Settings of the embedder."""
 
     model: str = Field(
         "demo-v1",
-        description="Model that embeds: demo-v1, torchvision:NAME, or the path of a checkpoint.",
+        description="Embedding model: demo-v1, torchvision:NAME, or the path of a checkpoint.",
     )
     roles: str = Field(
         "worker,server",
-        description="worker embeds listings, server embeds queries; both, or one of them.",
+        description="Roles to run, one or both: worker embeds listings, server embeds queries.",
     )
     grpc_host: str = Field("127.0.0.1", description="Address that EmbedService listens on.")
     grpc_port: int = Field(
         0, ge=0, le=65535, description="Port of EmbedService; 0 takes a free one."
     )
-    torch_threads: int = Field(1, ge=1, le=256, description="Threads of one call of the model.")
+    torch_threads: int = Field(1, ge=1, le=256, description="Threads per model call.")
     batch_photos: int = Field(
         16,
         ge=1,
         le=512,
-        description="Photos in one call of the model: a query waits for one such call at most.",
+        description="Maximum photos per model call; a query waits for at most one such call.",
     )
     batch_records: int = Field(
-        32, ge=1, le=10_000, description="Listings that the worker takes at a time."
+        32, ge=1, le=10_000, description="Maximum listings per batch of the worker."
     )
     waiting_photos: int = Field(
         256,
         ge=1,
-        description="Query photos that may wait; more are refused, so that memory is bounded.",
+        description="Maximum waiting query photos; more are rejected, to bound memory.",
     )
 
     @field_validator("roles")
@@ -48,10 +48,10 @@ class EmbedderSettings(ConsumerSettings):
 
 
 def parse_roles(text: str) -> frozenset[str]:
-    """Return the roles that a list such as ``worker,server`` names.
+    """Return the roles in a list such as ``worker,server``.
 
     Raises:
-        ValueError: when it names none, or another one.
+        ValueError: when the list is empty or has an unknown role.
     """
     roles = frozenset(part.strip() for part in text.split(",") if part.strip())
     if not roles or roles - {WORKER, SERVER}:

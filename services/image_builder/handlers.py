@@ -1,4 +1,4 @@
-"""Planning and rolling out, level-triggered: the repository is what counts, records only wake."""
+"""Level-triggered planning and rollout: the repository is the state, records only wake the loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = get_logger(__name__)
 
 
 class Builder:
-    """Plans every tier whenever it is woken, and every ``resync_seconds``."""
+    """Plans every tier when woken, and at least every ``resync_seconds``."""
 
     def __init__(
         self,
@@ -31,47 +31,47 @@ class Builder:
         self._settings = settings
         self._repository = repository
         self._rollout = rollout
-        self._awake = asyncio.Event()
+        self._wake_event = asyncio.Event()
 
     def wake(self) -> None:
-        """Look at the repository soon."""
+        """Schedule a planning round."""
         metrics.WAKES.inc()
-        self._awake.set()
+        self._wake_event.set()
 
     def loop(self) -> Loop:
-        """Return the loop, ready after the first round."""
+        """Return the planning loop; ready after the first round."""
         return Loop("planning", self.run, ready_when="the first plan")
 
     async def run(self, loop: LoopScope) -> None:
         """Plan and roll out until stopped."""
-        next_round = 0.0
+        next_resync = 0.0
         while loop.next_turn():
-            if self._awake.is_set() or time.monotonic() >= next_round:
-                self._awake.clear()
-                next_round = time.monotonic() + self._settings.resync_seconds
+            if self._wake_event.is_set() or time.monotonic() >= next_resync:
+                self._wake_event.clear()
+                next_resync = time.monotonic() + self._settings.resync_seconds
                 for tier in PLANNED_TIERS:
-                    await self._round(tier, loop)
-            await loop.wait(self._awake, 0.5)
+                    await self._plan_round(tier, loop)
+            await loop.wait(self._wake_event, 0.5)
 
-    async def _round(self, tier: str, loop: LoopScope) -> None:
+    async def _plan_round(self, tier: str, loop: LoopScope) -> None:
         try:
             with loop.waiting_for("the model repository"):
                 await self._plan_and_roll_out(tier)
             loop.ready()
         except PreconditionFailed:
-            log.info("the pointer was moved meanwhile: planning again", tier=tier)
-            self._awake.set()
+            log.info("pointer changed concurrently: planning again", tier=tier)
+            self._wake_event.set()
         except RepositoryError as error:
-            log.error("cannot plan: the tier serves as before", tier=tier, error=error.message)  # noqa: TRY400
+            log.error("planning failed: the tier is unchanged", tier=tier, error=error.message)  # noqa: TRY400
         except ShashinError as error:
-            log.warning("the repository does not answer: retrying", error=error.message)
+            log.warning("repository unavailable: retrying", error=error.message)
             loop.not_ready(error.message)
 
     async def _plan_and_roll_out(self, tier: str) -> None:
         model_id = self._settings.model_id
         stored, unreadable = await self._repository.shards(model_id, tier)
         for error in unreadable:
-            log.error("manifest left out", error=error.message, reason=error.reason)
+            log.error("unreadable manifest skipped", error=error.message, reason=error.reason)
         current, version = await self._repository.read_pointer(model_id, tier)
         plan = plan_tier(
             model_id,
@@ -83,7 +83,7 @@ class Builder:
             current,
         )
         for shard, other in plan.overlapping.items():
-            log.error("shard left out: its offsets are another one's", shard=shard, other=other)
+            log.error("overlapping shard skipped", shard=shard, other=other)
         failpoint("after-plan")
         metrics.REFUSED_SHARDS.labels(tier, "unreadable").set(len(unreadable))
         metrics.REFUSED_SHARDS.labels(tier, "overlapping").set(len(plan.overlapping))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
-ROLLOUTS = Counter("shashin_image_builder_rollouts", "Plans that were rolled out.", ["tier"])
+ROLLOUTS = Counter("shashin_image_builder_rollouts", "Plans rolled out.", ["tier"])
 PLANNED_SHARDS = Gauge(
-    "shashin_image_builder_planned_shards", "Shards that a tier should serve.", ["tier"]
+    "shashin_image_builder_planned_shards", "Shards in the current plan of a tier.", ["tier"]
 )
 REFUSED_SHARDS = Gauge(
     "shashin_image_builder_refused_shards",
-    "Shards that are left out because of their manifest, by why.",
+    "Shards excluded from the plan, by reason.",
     ["tier", "reason"],
 )
-WAKES = Counter("shashin_image_builder_wakes", "Records of indexes.sealed that woke the builder.")
+WAKES = Counter("shashin_image_builder_wakes", "Wake-ups by records of indexes.sealed.")

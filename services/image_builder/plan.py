@@ -1,4 +1,4 @@
-"""What a tier should serve: a pure function of the manifests in the repository."""
+"""Plans what a tier should serve: a pure function of manifests and current pointer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shashin.repository.pointer import PointedShard, Pointer
 
 @dataclass(frozen=True)
 class Candidate:
-    """A committed shard, as far as planning looks at it."""
+    """The parts of a committed shard that planning uses."""
 
     shard_id: str
     manifest_key: str
@@ -22,7 +22,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Plan:
-    """The pointer to have, and the shards that it leaves out with the shard in their way."""
+    """The desired pointer, and the shards left out, each with a shard that it overlaps."""
 
     pointer: Pointer
     overlapping: dict[str, str]
@@ -31,16 +31,16 @@ class Plan:
 def plan_tier(
     model_id: str, tier: str, candidates: Sequence[Candidate], current: Pointer | None
 ) -> Plan:
-    """Return what the tier should serve: every shard whose offsets no other one claims.
+    """Return what the tier should serve: a set of shards that do not overlap.
 
-    If two overlap, the one that is served already stays, else the one that begins first. Of the
-    shards in the way of one that is left out, the plan names the first in the log.
+    Of two overlapping shards, the one already served stays, otherwise the one that starts first.
+    If a shard that is left out overlaps several others, the plan names the first in log order.
     """
     served = set(current.shards) if current else set()
 
     def precedence(candidate: Candidate) -> tuple[object, ...]:
         pointed = PointedShard(candidate.shard_id, candidate.manifest_key)
-        # Down to the key: a change of the bucket's length can seal one range in two folders.
+        # Including the key: after a change of the bucket length, one range can be in two folders.
         return (pointed not in served, candidate.ranges, pointed)
 
     claims: defaultdict[int, _Claims] = defaultdict(_Claims)
@@ -48,7 +48,7 @@ def plan_tier(
     overlapping: dict[str, str] = {}
     for candidate in sorted(candidates, key=precedence):
         ranges = merge_ranges(candidate.ranges)
-        owners = (claims[r.partition].owner_within(r) for r in ranges)
+        owners = (claims[r.partition].first_owner(r) for r in ranges)
         other = next((owner for owner in owners if owner is not None), None)
         if other is not None:
             overlapping[candidate.shard_id] = other
@@ -60,24 +60,24 @@ def plan_tier(
 
 
 class _Claims:
-    """The ranges of one partition that are claimed: no two overlap, so begins and ends ascend."""
+    """The claimed ranges of one partition; they do not overlap, so starts and ends both ascend."""
 
     def __init__(self) -> None:
-        self._begins: list[int] = []
+        self._starts: list[int] = []
         self._ends: list[int] = []
         self._owners: list[str] = []
 
-    def owner_within(self, r: OffsetRange) -> str | None:
-        """Return the shard with the first claim to an offset of ``r``; None when nobody has one."""
+    def first_owner(self, r: OffsetRange) -> str | None:
+        """Return the shard with the first claim that overlaps ``r``, or None."""
         at = bisect_right(self._ends, r.from_offset)
-        if at < len(self._begins) and self._begins[at] < r.to_offset:
+        if at < len(self._starts) and self._starts[at] < r.to_offset:
             return self._owners[at]
         return None
 
     def add(self, r: OffsetRange, owner: str) -> None:
-        """Claim ``r``, which nobody has a claim within."""
-        # Candidates come in the order of the log, so nearly all of these append.
+        """Claim ``r``, which must not overlap another claim."""
+        # Candidates come in log order, so nearly all of these append.
         at = bisect_right(self._ends, r.from_offset)
-        self._begins.insert(at, r.from_offset)
+        self._starts.insert(at, r.from_offset)
         self._ends.insert(at, r.to_offset)
         self._owners.insert(at, owner)

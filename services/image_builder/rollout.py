@@ -1,4 +1,4 @@
-"""Rolling a plan out: one small Protocol, and the rollout of one machine."""
+"""Rollout of a plan: the Protocol, and the implementation that moves the pointer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from shashin.repository.repository import ModelRepository
 
 
 class Rollout(Protocol):
-    """Makes a tier serve what the plan says."""
+    """Makes a tier serve a plan."""
 
     async def roll_out(self, pointer: Pointer, *, over: Version | None) -> None:
-        """Roll a pointer out over the version that the plan was made from; None: there was none.
+        """Replace the pointer version that the plan was based on; None: there was no pointer.
 
         Raises:
-            PreconditionFailed: when the pointer was moved meanwhile: plan again.
+            PreconditionFailed: when the pointer has changed since; plan again.
         """
         ...
 
 
 class PointerRollout:
-    """Moves the tier's pointer; index servers follow it by themselves."""
+    """Moves the tier's pointer, which index servers follow."""
 
     def __init__(self, repository: ModelRepository) -> None:
         self._repository = repository

@@ -1,8 +1,8 @@
-"""Waking the builder for each record of ``indexes.sealed``.
+"""Wakes the builder for each record of ``indexes.sealed``.
 
-FastStream's defaults do here, since a lost record costs at most ``resync_seconds``: without a group
-every builder sees every record from now on, nothing is committed, and the repository is read again
-whatever the record says.
+FastStream's defaults are enough, since a lost record costs at most ``resync_seconds``. Without a
+consumer group every builder sees every new record and nothing is committed; the content of records
+is ignored.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class WakeUps:
         self._wake = wake
 
     def loop(self) -> Loop:
-        """Return the loop; the builder is ready without it."""
-        return Loop(f"listener to {INDEXES_SEALED}", self.run)
+        """Return the loop; readiness does not depend on it."""
+        return Loop(f"{INDEXES_SEALED} listener", self.run)
 
     async def run(self, loop: LoopScope) -> None:
         """Listen until stopped."""
@@ -43,7 +43,7 @@ class WakeUps:
                 await broker.start()
             except Exception as error:
                 raise KafkaUnavailable(
-                    f"kafka at {self._bootstrap} does not answer: {error}"
+                    f"kafka at {self._bootstrap} does not respond: {error}"
                 ) from error
 
         try:

@@ -1,1 +1,1 @@
-"""The index server: serves the sealed shards that a tier's pointer names."""
+"""The index server: serves the sealed shards in a tier's pointer."""

@@ -6,22 +6,21 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shashin.objectstore.open import known_forms
+from shashin.objectstore.settings import RepositorySettings
 from shashin.runtime.settings import ModelSpaceSettings
 
 
-class IndexServerSettings(ModelSpaceSettings):
-    """What the index server can be told."""
+class IndexServerSettings(ModelSpaceSettings, RepositorySettings):
+    """Settings of the index server."""
 
     grpc_host: str = Field("127.0.0.1", description="Address that IndexService listens on.")
     grpc_port: int = Field(
         0, ge=0, le=65535, description="Port of IndexService; 0 takes a free one."
     )
-    tier: str = Field("hourly", description="Tier whose pointer is followed.")
-    repository: str = Field(description=f"Model repository that shards come from: {known_forms()}.")
+    tier: str = Field("hourly", description="Tier to serve.")
     work_folder: Path = Field(
-        description="Folder for the shards that are mapped; its content may be lost."
+        description="Cache folder for mapped shards; its content is disposable."
     )
     poll_seconds: float = Field(
-        0.5, gt=0, description="Seconds between two looks at the tier's pointer."
+        0.5, gt=0, description="Seconds between reads of the tier's pointer."
     )

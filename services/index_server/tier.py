@@ -1,8 +1,8 @@
-"""Following a tier's pointer: fetch, check and map what is new, then swap in one step.
+"""Follows a tier's pointer: fetches, verifies and maps new shards, then swaps atomically.
 
-A search keeps the shards that it began with, so a swap fails none. Where a new shard cannot be
-served, nothing is taken away: the old shards go on beside the good new ones. A bad one is tried
-again, ever more rarely: each try may fetch the whole of it.
+A search keeps the shards that it started with, so a swap fails no search. If a new shard cannot be
+served, no shard is removed: the old ones stay, next to the good new ones. A bad shard is retried
+with backoff, since each attempt may fetch all of it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.sealed_shard import SealedShard
 
-FIRST_WAIT_SECONDS = 1.0
-MAX_WAIT_SECONDS = 30.0
-"""Between two attempts at shards that cannot be served, while the pointer stays as it is."""
+INITIAL_RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 30.0
+"""Between attempts to load bad shards while the pointer is unchanged."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Swap:
-    """What to serve next, decided from what the pointer names and what could be loaded."""
+    """The shards to serve next, and those to drop."""
 
     serve: tuple[SealedShard, ...]
     drop: tuple[SealedShard, ...]
@@ -45,23 +45,23 @@ class Swap:
 def plan_swap(
     serving: tuple[SealedShard, ...], loaded: dict[str, SealedShard], pointer: Pointer
 ) -> Swap:
-    """Return the shards to serve: all of the pointer's that could be loaded.
+    """Return the shards to serve: all in the pointer that could be loaded.
 
-    While one of them could not, the shards served so far stay as well.
+    If any could not, the shards served so far stay as well.
     """
-    named = {shard.shard_id for shard in pointer.shards}
-    missing = named - loaded.keys()
-    staying = [shard for shard in serving if shard.shard_id not in named] if missing else []
-    serve = [loaded[shard_id] for shard_id in sorted(named & loaded.keys())]
-    keep = {shard.shard_id for shard in (*serve, *staying)}
+    in_pointer = {shard.shard_id for shard in pointer.shards}
+    missing = in_pointer - loaded.keys()
+    kept = [shard for shard in serving if shard.shard_id not in in_pointer] if missing else []
+    serve = [loaded[shard_id] for shard_id in sorted(in_pointer & loaded.keys())]
+    keep = {shard.shard_id for shard in (*serve, *kept)}
     return Swap(
-        serve=(*serve, *staying),
+        serve=(*serve, *kept),
         drop=tuple(shard for shard in serving if shard.shard_id not in keep),
     )
 
 
-def _waits() -> Iterator[float]:
-    return backoff_seconds(first=FIRST_WAIT_SECONDS, longest=MAX_WAIT_SECONDS)
+def _retry_delays() -> Iterator[float]:
+    return backoff_seconds(first=INITIAL_RETRY_SECONDS, longest=MAX_RETRY_SECONDS)
 
 
 class TierFollower:
@@ -81,17 +81,17 @@ class TierFollower:
         self._serving: tuple[SealedShard, ...] = ()
         self._clock = clock
         self._bad: dict[str, str] = {}
-        """Shards that cannot be served, with the reason."""
-        self._waits = _waits()
+        """Shards that cannot be served, with the error."""
+        self._retry_delays = _retry_delays()
         self._retry_at = 0.0
 
     def loop(self) -> Loop:
-        """Return the loop, ready once the pointer has been read and acted on."""
-        return Loop("follower of the pointer", self.run, ready_when="the tier's pointer")
+        """Return the loop; ready once the pointer has been read and applied."""
+        return Loop("pointer follower", self.run, ready_when="the tier's pointer")
 
     async def run(self, loop: LoopScope) -> None:
         """Follow the pointer until stopped."""
-        done: Version | None = None
+        applied: Version | None = None
         while loop.next_turn():
             try:
                 with loop.waiting_for("the tier's pointer"):
@@ -100,20 +100,20 @@ class TierFollower:
                     )
                 metrics.BAD_POINTER.set(0)
                 if pointer is None:
-                    # Nothing is sealed yet: serving nothing is right.
+                    # Nothing is sealed yet, so there is nothing to serve.
                     loop.ready()
-                elif version != done:
-                    self._waits = _waits()
+                elif version != applied:
+                    self._retry_delays = _retry_delays()
                     await self._swap_to(pointer, loop)
-                    done = version
+                    applied = version
                     loop.ready()
                 elif self._bad and self._clock() >= self._retry_at:
                     await self._swap_to(pointer, loop)
             except RepositoryError as error:
                 metrics.BAD_POINTER.set(1)
-                log.error("unreadable pointer: serving as before", error=error.message)  # noqa: TRY400
+                log.error("unreadable pointer: shards unchanged", error=error.message)  # noqa: TRY400
             except ShashinError as error:
-                log.warning("repository does not answer: serving as before", error=error.message)
+                log.warning("repository unavailable: shards unchanged", error=error.message)
             await loop.sleep(self._settings.poll_seconds)
 
     async def _swap_to(self, pointer: Pointer, loop: LoopScope) -> None:
@@ -123,21 +123,21 @@ class TierFollower:
             if pointed.shard_id in loaded:
                 continue
             try:
-                # A first start may fetch hundreds of shards, each of them for minutes.
+                # A first start may fetch hundreds of shards, each taking minutes.
                 with loop.waiting_for(f"shard {pointed.shard_id}"):
                     loaded[pointed.shard_id] = await self._load(pointed)
             except ShashinError as error:
                 bad[pointed.shard_id] = error.message
                 if self._bad.get(pointed.shard_id) != error.message:
-                    log.error(  # noqa: TRY400 - the message says all
-                        "a shard cannot be served",
+                    log.error(  # noqa: TRY400 - the message is enough
+                        "shard cannot be served",
                         shard=pointed.shard_id,
                         error=error.message,
                     )
         self._bad = bad
         metrics.BAD_SHARDS.set(len(bad))
         if bad:
-            self._retry_at = self._clock() + next(self._waits)
+            self._retry_at = self._clock() + next(self._retry_delays)
         swap = plan_swap(self._serving, loaded, pointer)
         if swap.serve != self._serving:
             failpoint("before-swap")
@@ -146,25 +146,25 @@ class TierFollower:
             failpoint("after-swap")
             metrics.SWAPS.inc()
             log.info("swapped", serving=len(swap.serve), dropped=[s.shard_id for s in swap.drop])
-        wanted = {shard.shard_id for shard in swap.serve}.union(bad)
-        await asyncio.to_thread(self._forget_others, wanted)
+        keep = {shard.shard_id for shard in swap.serve}.union(bad)
+        await asyncio.to_thread(self._prune_cache, keep)
 
-    def _forget_others(self, wanted: set[str]) -> None:
-        """Delete the tier's shards of the cache that are neither served nor to be tried again.
+    def _prune_cache(self, keep: set[str]) -> None:
+        """Delete the tier's cached shards that are neither served nor to be retried.
 
-        Those of an earlier process and those that never could be served are among them. A mapped
-        file may be unlinked: searches under way keep their mapping.
+        That includes shards of an earlier process. Unlinking a mapped file is safe: running
+        searches keep their mapping.
         """
         own = f"{self._settings.model_id}.{self._settings.tier}."
         for folder in self._cache.glob("*/"):
-            if folder.name.startswith(own) and folder.name not in wanted:
+            if folder.name.startswith(own) and folder.name not in keep:
                 shutil.rmtree(folder, ignore_errors=True)
 
     async def _load(self, pointed: PointedShard) -> SealedShard:
         stored = await self._repository.read_shard(pointed.manifest_key)
         if stored.manifest.shard_id != pointed.shard_id:
             raise RepositoryError(
-                f"the pointer names shard {pointed.shard_id}, but {pointed.manifest_key} is the "
+                f"the pointer refers to shard {pointed.shard_id}, but {pointed.manifest_key} is the "
                 f"manifest of {stored.manifest.shard_id}"
             )
         if stored.manifest.model_id != self._settings.model_id:

@@ -1,1 +1,1 @@
-"""The indexer: serves the live tier from the log, and seals shards from it."""
+"""The indexer: serves the live tier from the log and seals it into shards."""

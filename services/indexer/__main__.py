@@ -53,7 +53,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
         await Recovery(settings, repository, reader).run(live, scope.start)
 
         async def committed(shard: OpenShard) -> None:
-            live.held.note_committed(shard.shard_id)
+            live.held.mark_committed(shard.shard_id)
             failpoint("before-offset-commit")
             await reader.commit(live.sealed_up_to())
 

@@ -1,4 +1,4 @@
-"""What the indexer does with records of ``vectors.embedded``: parse, leave alone, or give up."""
+"""Parses records of ``vectors.embedded``: into rows, skipped records and DLQ entries."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from shashin.v1 import events_pb2
 
 @dataclass
 class ParsedBatch:
-    """Records of one partition, parsed."""
+    """Parsed records of one partition."""
 
     records: list[ParsedRecord] = field(default_factory=list)
-    """One a record of the log, in order."""
+    """One per record of the log, in log order."""
     superseding: dict[int, OutRecord] = field(default_factory=dict)
-    """Offset to the record of listings.hidden that is due once its rows are searchable."""
+    """By offset, the records of listings.hidden to write once the rows are searchable."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
 
 
 def parse_batch(records: Sequence[InRecord], space: ModelSpace) -> ParsedBatch:
-    """Parse records; one that cannot be used adds no rows and becomes a dead letter."""
+    """Parse records; an invalid record adds no rows and is dead-lettered."""
     batch = ParsedBatch()
     for record in records:
         rows = []
@@ -39,7 +39,7 @@ def parse_batch(records: Sequence[InRecord], space: ModelSpace) -> ParsedBatch:
                 metrics.SKIPPED.inc()
             else:
                 rows = new_rows_of(message, space.dimensions, record=record)
-                # A version without a photo replaces nothing: the older ones stay searchable.
+                # A version without photos supersedes nothing: older versions stay searchable.
                 if message.version > 1 and rows:
                     batch.superseding[record.offset] = superseded(message)
         except RecordError as error:
@@ -51,7 +51,7 @@ def parse_batch(records: Sequence[InRecord], space: ModelSpace) -> ParsedBatch:
 def superseded(message: events_pb2.EmbeddedListing) -> OutRecord:
     """Return the record that hides the listing's older versions.
 
-    The first version has none before it, so nothing is written for it.
+    Version 1 needs none, since it has no older versions.
     """
     hidden = events_pb2.HiddenListing(
         listing_id=message.listing_id,

@@ -1,4 +1,4 @@
-"""The held shards: ended ranges that the live tier serves until an index server does. No I/O."""
+"""Held shards: closed ranges that the live tier serves until an index server does. No I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shashin.shards.shard import Shard
 
 
 class HeldShards:
-    """Ended and sealed shards, oldest first."""
+    """Closed and sealed shards, oldest first."""
 
     def __init__(self) -> None:
         self._shards: list[Shard] = []
@@ -17,37 +17,37 @@ class HeldShards:
 
     @property
     def shards(self) -> Sequence[Shard]:
-        """Every shard that is held."""
+        """All held shards."""
         return self._shards
 
     @property
     def rows(self) -> int:
-        """How many rows they have together."""
+        """Their total number of rows."""
         return sum(shard.rows for shard in self._shards)
 
     def hold(self, shard: Shard) -> None:
-        """Hold a range that has ended."""
+        """Hold the shard of a closed range."""
         self._shards.append(shard)
         metrics.HELD_SHARDS.set(len(self._shards))
 
-    def note_committed(self, shard_id: str) -> None:
-        """Note that a shard is in the model repository."""
+    def mark_committed(self, shard_id: str) -> None:
+        """Mark a shard as stored in the model repository."""
         self._committed.add(shard_id)
 
     def releasable(self) -> list[Shard]:
-        """Return the shards that others can serve: those that are in the repository."""
+        """Return the shards that index servers can load: those in the repository."""
         return [shard for shard in self._shards if shard.shard_id in self._committed]
 
     def release(self, shards: Collection[Shard]) -> None:
-        """Hold these no longer."""
+        """Stop holding these shards."""
         self._shards = [shard for shard in self._shards if shard not in shards]
         self._committed -= {shard.shard_id for shard in shards}
         metrics.HELD_SHARDS.set(len(self._shards))
 
     def sealed_up_to(self, open_from: Mapping[int, int]) -> dict[int, int]:
-        """Return, per partition, the offset up to which everything is in the repository.
+        """Return, per partition, the offset up to which all rows are in the repository.
 
-        ``open_from`` is where each open range begins.
+        ``open_from`` is the start of each open range.
         """
         firsts = dict(open_from)
         for shard in self._shards:

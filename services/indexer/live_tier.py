@@ -1,7 +1,7 @@
-"""The live tier: what of the log is served here, as open shards and as held ones. No I/O.
+"""The live tier: the open and held shards that this indexer serves. No I/O.
 
-``recovery`` fills it at the start, ``tail`` follows the log into it, ``sealing`` takes the ranges
-that ended, and ``release`` removes those that index servers hold.
+``recovery`` restores it at startup, ``tail`` applies the log to it, ``sealing`` seals its closed
+ranges, and ``release`` removes those that index servers hold.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 class LiveTier:
-    """An open shard per partition, and the ended ones that nobody else serves yet."""
+    """One open shard per partition, and the closed shards that no index server serves yet."""
 
     def __init__(self, settings: IndexerSettings, served: ServedShards) -> None:
         self._space = settings.space
@@ -33,11 +33,11 @@ class LiveTier:
         self.partitions: dict[int, PartitionState] = {}
         self.held = HeldShards()
 
-    def begin(self, starts: Mapping[int, StartOffset]) -> None:
-        """Open a shard where each of these partitions starts."""
+    def open_partitions(self, starts: Mapping[int, StartOffset]) -> None:
+        """Open a shard at the start offset of each partition."""
         for partition, start in starts.items():
             for lost in start.lost:
-                log.error("the log no longer holds offsets that no shard has", lost=str(lost))
+                log.error("offsets lost: neither in the log nor in any shard", lost=str(lost))
             self.partitions[partition] = PartitionState(
                 partition,
                 horizon_offset=start.horizon_offset,
@@ -47,31 +47,31 @@ class LiveTier:
                 kind=self._kind,
                 hidden=self._served.hidden,
             )
-        log.info("reading from", offsets={p: s.from_offset for p, s in starts.items()})
+        log.info("reading partitions", offsets={p: s.from_offset for p, s in starts.items()})
         self._serve()
 
     def adopt(self, sealed: SealedShard) -> None:
-        """Serve a sealed shard of an earlier process that nobody else serves."""
+        """Serve a sealed shard of an earlier process that no index server serves."""
         self._served.join(sealed)
         self._served.mask(sealed)
         self.held.hold(sealed)
-        self.held.note_committed(sealed.shard_id)
+        self.held.mark_committed(sealed.shard_id)
         self._serve()
 
     def cut(self, state: PartitionState, cut: Cut) -> OpenShard:
-        """End a partition's open range, and hold its shard; returns it."""
-        ended = state.cut(cut.at_offset)
-        self.held.hold(ended)
+        """Close a partition's open range and hold its shard; returns the shard."""
+        closed = state.cut(cut.at_offset)
+        self.held.hold(closed)
         self._serve()
-        return ended
+        return closed
 
     def release(self, shards: Sequence[Shard]) -> None:
-        """Serve these shards no longer."""
+        """Stop serving these shards."""
         self.held.release(shards)
         self._serve()
 
     def positions(self, shards: Sequence[Shard]) -> Mapping[int, Position]:
-        """Return what has to be covered, as of the shards of one snapshot."""
+        """Return the positions to be covered, as of the shards of one snapshot."""
         ends = {
             r.partition: r.to_offset
             for shard in shards
@@ -85,11 +85,11 @@ class LiveTier:
         }
 
     def next_offsets(self) -> dict[int, int]:
-        """Return the offset that each partition is read from next."""
+        """Return the next offset to read of each partition."""
         return {partition: state.open.position for partition, state in self.partitions.items()}
 
     def sealed_up_to(self) -> dict[int, int]:
-        """Return where the next start would read each partition from."""
+        """Return the offset from which a restart would read each partition."""
         return self.held.sealed_up_to(
             {partition: state.open.from_offset for partition, state in self.partitions.items()}
         )

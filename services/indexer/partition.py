@@ -1,4 +1,4 @@
-"""One partition of the live tier: records in, rows in the open shard, ranges cut."""
+"""One partition of the live tier: adds rows to the open shard and cuts ranges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shashin.shards.visibility import HiddenMap
 
 @dataclass(frozen=True)
 class ParsedRecord:
-    """A record of the log with the rows that it adds; none for a record that is left alone."""
+    """A record of the log with the rows that it adds; none for a skipped record."""
 
     offset: int
     timestamp_ms: int
@@ -33,14 +33,14 @@ class Add:
 
 @dataclass(frozen=True)
 class Cut:
-    """End the open range here and open the next one."""
+    """Close the open range here and open the next one."""
 
     at_offset: int
     reason: CutReason
 
 
 class PartitionState:
-    """The open shard of one partition and the rules that cut it; all of it is decided by the log."""
+    """The open shard of one partition and its cut rules; depends on nothing but the log."""
 
     def __init__(
         self,
@@ -65,18 +65,18 @@ class PartitionState:
         return OpenShard(self.partition, from_offset, self._space, self._kind, self._hidden)
 
     def position(self) -> Position:
-        """Return what of the partition has to be covered."""
+        """Return the position of the partition that has to be covered."""
         return Position(self.horizon_offset, self.open.position)
 
     def steps(self, records: Sequence[ParsedRecord]) -> Iterator[Add | Cut]:
-        """Yield what to do with the next records of the log, in order.
+        """Yield the steps that apply the next records of the log, in order.
 
-        Each step has to be carried out before the next one is asked for: a cut depends on the
-        rows that are in the shard by then, without repeats.
+        Each step must be executed before the next is requested: a cut depends on the number of
+        distinct rows in the shard at that point.
         """
         pending: list[ParsedRecord] = []
         for record in records:
-            if pending and self._ends_before(record, pending):
+            if pending and self._may_cut_before(record, pending):
                 yield Add(pending)
                 pending = []
             if not pending:
@@ -89,8 +89,8 @@ class PartitionState:
         if pending:
             yield Add(pending)
 
-    def _ends_before(self, record: ParsedRecord, pending: Sequence[ParsedRecord]) -> bool:
-        """Whether the range might end before the record: then the pending ones are added first."""
+    def _may_cut_before(self, record: ParsedRecord, pending: Sequence[ParsedRecord]) -> bool:
+        """Whether a cut before the record is possible, so that pending records must be added first."""
         bucket = self.open.bucket_start
         if bucket is None:
             bucket = self._rules.bucket_start(pending[0].timestamp_ms)
@@ -104,7 +104,7 @@ class PartitionState:
         return self.open.count_new([new.row for new in record.rows])
 
     def add(self, records: Sequence[ParsedRecord]) -> None:
-        """Add records to the open shard; runs in the one writer thread."""
+        """Add records to the open shard; runs in the single writer thread."""
         self.open.add(
             [new for record in records for new in record.rows],
             position=records[-1].offset + 1,
@@ -112,21 +112,21 @@ class PartitionState:
         )
 
     def cut(self, at_offset: int) -> OpenShard:
-        """End the open range and open the next one; returns the shard to be sealed."""
-        ended = self.open
-        if ended.position > at_offset:
-            raise AssertionError(f"{ended.shard_id} reaches past its cut at {at_offset}")
-        ended.end_at(at_offset)
+        """Close the open range and open the next one; returns the shard to seal."""
+        closed = self.open
+        if closed.position > at_offset:
+            raise AssertionError(f"{closed.shard_id} extends past its cut at {at_offset}")
+        closed.end_at(at_offset)
         self.open = self._new_shard(at_offset)
-        return ended
+        return closed
 
-    def idle_cut(self, high_watermark: int, asked_at_ms: int) -> Cut | None:
-        """Return the cut of an idle partition, or None."""
+    def idle_cut(self, high_watermark: int, checked_at_ms: int) -> Cut | None:
+        """Return the cut if the partition is idle, or None."""
         reason = cut_when_idle(
             OpenRange(self.open.bucket_start, self.open.rows),
             self.open.position,
             high_watermark,
-            asked_at_ms,
+            checked_at_ms,
             self._rules,
         )
         return Cut(high_watermark, reason) if reason is not None else None

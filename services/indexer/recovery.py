@@ -1,6 +1,4 @@
-"""The start of the live tier: manifests say where each partition is read from, and which sealed
-shards nobody serves.
-"""
+"""Startup recovery: start offsets and unserved sealed shards, derived from manifests."""
 
 from __future__ import annotations
 
@@ -24,16 +22,16 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the repository and the log say at a start."""
+class RecoveryState:
+    """The state to restore, read from the repository and the log."""
 
     starts: Mapping[int, StartOffset]
     unserved: Sequence[StoredShard]
-    """Sealed shards that the tier's pointer does not name: to be adopted."""
+    """Sealed shards that are not in the tier's pointer, to be adopted."""
 
 
 class Recovery:
-    """Brings a live tier to where the last process left it."""
+    """Restores the live tier of the previous process."""
 
     def __init__(
         self, settings: IndexerSettings, repository: ModelRepository, reader: LogReader
@@ -43,23 +41,25 @@ class Recovery:
         self._reader = reader
 
     async def run(self, live: LiveTier, loop: LoopScope) -> None:
-        """Begin the live tier's partitions and adopt what nobody serves.
+        """Open the live tier's partitions and adopt unserved shards.
 
         Raises:
-            UserError: when a partition that this replica is to index does not exist.
+            UserError: when a partition assigned to this replica does not exist.
         """
         loop.not_ready("reading manifests")
-        found = await loop.retry("manifests and the log's offsets", self._find)
-        live.begin(found.starts)
-        for stored in found.unserved:
+        state = await loop.retry("manifests and the log's offsets", self._read_state)
+        live.open_partitions(state.starts)
+        for stored in state.unserved:
             loop.not_ready(f"adopting shard {stored.manifest.shard_id}")
             await self._adopt(stored, live, loop)
 
-    async def _find(self) -> Found:
-        partitions = await self._wanted_partitions()
+    async def _read_state(self) -> RecoveryState:
+        partitions = await self._assigned_partitions()
         stored, errors = await self._repository.shards(self._settings.model_id, HOURLY)
         for error in errors:
-            log.error("unreadable manifest: its range is read from the log", error=error.message)
+            log.error(
+                "unreadable manifest: its range is read from the log again", error=error.message
+            )
         ranges = [r for shard in stored for r in shard.manifest.source_ranges]
         starts = start_offsets(ranges, await self._reader.begin_offsets(partitions))
         pointer, _ = await self._repository.read_pointer(self._settings.model_id, HOURLY)
@@ -67,21 +67,21 @@ class Recovery:
         unserved = [
             shard
             for shard in stored
-            if shard.manifest.shard_id not in pointed and _is_before_open(shard, starts)
+            if shard.manifest.shard_id not in pointed and _precedes_open_ranges(shard, starts)
         ]
-        return Found(starts, unserved)
+        return RecoveryState(starts, unserved)
 
-    async def _wanted_partitions(self) -> list[int]:
+    async def _assigned_partitions(self) -> list[int]:
         existing = await self._reader.partitions()
-        wanted = parse_partitions(self._settings.partitions)
-        if wanted is None:
+        assigned = parse_partitions(self._settings.partitions)
+        if assigned is None:
             return existing
-        if missing := set(wanted) - set(existing):
+        if missing := set(assigned) - set(existing):
             raise UserError(
-                f"SHASHIN_PARTITIONS names partitions {sorted(missing)}, but {VECTORS_EMBEDDED} "
-                f"has {len(existing)}: name partitions from 0 to {len(existing) - 1}"
+                f"SHASHIN_PARTITIONS includes partitions {sorted(missing)}, but {VECTORS_EMBEDDED} "
+                f"has {len(existing)}: use partitions 0 to {len(existing) - 1}"
             )
-        return wanted
+        return assigned
 
     async def _adopt(self, stored: StoredShard, live: LiveTier, loop: LoopScope) -> None:
         cache = self._settings.work_folder / "held"
@@ -91,8 +91,8 @@ class Recovery:
             )
             shard = await asyncio.to_thread(SealedShard, stored.manifest, folder)
         except RepositoryError as error:
-            log.error(  # noqa: TRY400 - the message says all
-                "a sealed shard cannot be served: its range is missing until it is fixed",
+            log.error(  # noqa: TRY400 - the message is enough
+                "sealed shard cannot be served: its range is missing until it is fixed",
                 shard=stored.manifest.shard_id,
                 error=error.message,
             )
@@ -100,8 +100,8 @@ class Recovery:
             live.adopt(shard)
 
 
-def _is_before_open(stored: StoredShard, starts: Mapping[int, StartOffset]) -> bool:
-    """Whether every range of the shard lies before the open range of its partition, which is ours."""
+def _precedes_open_ranges(stored: StoredShard, starts: Mapping[int, StartOffset]) -> bool:
+    """Whether all ranges of the shard are in our partitions and precede the open ranges."""
     return all(
         r.partition in starts and r.to_offset <= starts[r.partition].from_offset
         for r in stored.manifest.source_ranges

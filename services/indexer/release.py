@@ -1,4 +1,4 @@
-"""Release: sealed rows stay in the live tier until an index server is seen to hold them."""
+"""Releases sealed shards from the live tier once index servers hold them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from shashin.serving.fleet import Fleet, ask_all
 from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2
 
-ANSWER_SECONDS = 2.0
-"""How long index servers have to say what they hold, all of them at once."""
+DESCRIBE_TIMEOUT_SECONDS = 2.0
+"""Timeout of a Describe call; all index servers are called concurrently."""
 
 _POLL_SECONDS = 0.5
 
@@ -26,28 +26,29 @@ log = get_logger(__name__)
 
 
 def held_elsewhere(shard: Shard, held: MergedRanges) -> bool:
-    """Whether the ranges that index servers hold contain all of the shard's."""
+    """Whether the ranges that index servers hold contain all ranges of the shard."""
     return all(map(held.contain, shard.ranges))
 
 
 def due_for_release(
     shards: Sequence[Shard],
     held: Iterable[OffsetRange],
-    seen_since: Mapping[str, float],
+    held_since: Mapping[str, float],
     now: float,
     after_seconds: float,
 ) -> tuple[list[Shard], dict[str, float]]:
-    """Return the shards to release, and since when each of the others has been held elsewhere.
+    """Return the shards to release, and since when each remaining one has been held elsewhere.
 
-    A search that began before the index server had the shard may still be on its way here, so a
-    shard is released only when it has been held elsewhere for ``after_seconds`` without a break.
+    A search that started before the index server had the shard may still be about to reach this
+    indexer, so a shard is released only after it has been held elsewhere for ``after_seconds``
+    without interruption.
     """
     merged = MergedRanges(held)
     due, since = [], {}
     for shard in shards:
         if not held_elsewhere(shard, merged):
             continue
-        first = seen_since.get(shard.shard_id, now)
+        first = held_since.get(shard.shard_id, now)
         if now - first >= after_seconds:
             due.append(shard)
         else:
@@ -56,7 +57,7 @@ def due_for_release(
 
 
 class IndexServers:
-    """Asks the index servers that discovery names what they hold."""
+    """Queries the index servers in discovery for the ranges that they hold."""
 
     def __init__(self, discovery: Discovery, model_id: str) -> None:
         self._discovery = discovery
@@ -66,32 +67,34 @@ class IndexServers:
     async def held_ranges(self) -> list[OffsetRange]:
         """Return the ranges that ready index servers of the model hold now.
 
-        One that does not answer within ``ANSWER_SECONDS`` is taken to hold nothing.
+        An index server that does not respond within ``DESCRIBE_TIMEOUT_SECONDS`` counts as holding none.
         """
         try:
             endpoints = await self._discovery.endpoints()
         except ShashinError as error:
-            log.warning("discovery does not answer: index servers stay", error=error.message)
+            log.warning(
+                "discovery unavailable: keeping the known index servers", error=error.message
+            )
         else:
             self._fleet.sync(e for e in endpoints if e.role == INDEX_SERVER)
         with self._fleet.hold(INDEX_SERVER) as held:
-            asked = await ask_all(
+            results = await ask_all(
                 held.peers,
                 lambda peer: peer.index.Describe(
-                    index_pb2.DescribeRequest(), timeout=ANSWER_SECONDS
+                    index_pb2.DescribeRequest(), timeout=DESCRIBE_TIMEOUT_SECONDS
                 ),
                 method="Describe",
                 model_id=self._model_id,
             )
-        for failure in asked.failures:
+        for failure in results.failures:
             log.info(
-                "an index server does not answer",
+                "index server does not respond",
                 endpoint=failure.endpoint.name,
                 error=failure.error,
             )
         return [
             held_range
-            for _, answer in asked.answers
+            for _, answer in results.answers
             for shard in answer.shards
             for held_range in ranges_in(shard.ranges)
         ]
@@ -102,28 +105,28 @@ class IndexServers:
 
 
 class Release:
-    """Has the live tier release sealed shards that index servers hold."""
+    """Releases sealed shards from the live tier once index servers hold them."""
 
     def __init__(self, live: LiveTier, servers: IndexServers, after_seconds: float) -> None:
         self._live = live
         self._servers = servers
         self._after_seconds = after_seconds
-        self._seen_since: dict[str, float] = {}
+        self._held_since: dict[str, float] = {}
 
     def loop(self) -> Loop:
         """Return the loop."""
-        return Loop("release of sealed shards", self.run)
+        return Loop("shard release", self.run)
 
     async def run(self, loop: LoopScope) -> None:
-        """Ask index servers, as long as there is something to release, until stopped."""
+        """Poll index servers while there are shards to release, until stopped."""
         while await loop.sleep(_POLL_SECONDS):
             candidates = self._live.held.releasable()
             if not candidates:
                 continue
             with loop.waiting_for("index servers to describe themselves"):
                 held = await self._servers.held_ranges()
-            due, self._seen_since = due_for_release(
-                candidates, held, self._seen_since, time.monotonic(), self._after_seconds
+            due, self._held_since = due_for_release(
+                candidates, held, self._held_since, time.monotonic(), self._after_seconds
             )
             if due:
                 failpoint("before-release")

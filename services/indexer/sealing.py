@@ -1,4 +1,4 @@
-"""Sealing: from an ended range to a committed shard, and the news of it."""
+"""Sealing: writes, commits and announces the shard of a closed range."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = get_logger(__name__)
 
 
 class Sealer:
-    """Writes, commits and announces ended ranges, one after the other; ``executor`` writes."""
+    """Seals closed ranges one at a time; shards are written in ``executor``."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Sealer:
         repository: ModelRepository,
         producer: Producer,
         executor: Executor,
-        committed: Callable[[OpenShard], Awaitable[None]],
+        on_committed: Callable[[OpenShard], Awaitable[None]],
     ) -> None:
         self._space = settings.space
         self._bucket_seconds = settings.bucket_seconds
@@ -48,33 +48,33 @@ class Sealer:
         self._repository = repository
         self._producer = producer
         self._executor = executor
-        self._committed = committed
-        """Told of each shard that is in the repository."""
+        self._on_committed = on_committed
+        """Called for each shard that is in the repository."""
         self._queue: deque[tuple[OpenShard, CutReason, float]] = deque()
-        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
 
     def seal(self, shard: OpenShard, reason: CutReason) -> None:
-        """Queue an ended range."""
+        """Queue the shard of a closed range."""
         self._queue.append((shard, reason, time.monotonic()))
-        self._news.set()
+        self._wake.set()
 
     def loop(self) -> Loop:
         """Return the loop."""
         return Loop("sealer", self.run)
 
     async def run(self, loop: LoopScope) -> None:
-        """Seal what is queued until stopped.
+        """Seal queued shards until stopped.
 
-        What is queued at the end is left: the next start reads it from the log again.
+        Shards still queued then are dropped: the next start reads their ranges from the log again.
         """
         while loop.next_turn():
             if not self._queue:
-                self._news.clear()
-                await loop.wait(self._news, _IDLE_SECONDS)
+                self._wake.clear()
+                await loop.wait(self._wake, _IDLE_SECONDS)
                 continue
-            shard, reason, since = self._queue.popleft()
+            shard, reason, queued_at = self._queue.popleft()
             first = await self._seal(shard, reason, loop)
-            seconds = time.monotonic() - since
+            seconds = time.monotonic() - queued_at
             metrics.SEAL_SECONDS.observe(seconds)
             metrics.SHARDS_SEALED.labels(reason.value).inc()
             if not first:
@@ -87,24 +87,27 @@ class Sealer:
                 first=first,
                 seconds=round(seconds, 3),
             )
-            await self._committed(shard)
+            await self._on_committed(shard)
 
     async def _seal(self, shard: OpenShard, reason: CutReason, loop: LoopScope) -> bool:
         identity = shard_id(self._space.model_id, HOURLY, shard.ranges)
         folder = self._work_folder / identity
         manifest = await loop.retry(
-            f"writing shard {identity}", lambda: self._written(shard, identity, reason, folder)
+            f"writing shard {identity}",
+            lambda: self._write_in_executor(shard, identity, reason, folder),
         )
         failpoint("after-write")
         first = await loop.retry(
             f"committing shard {identity}",
             lambda: self._repository.commit_shard(manifest, folder),
-            # Whatever keeps a shard from the store, its rows are to be searched here meanwhile.
+            # On any store error keep retrying: the rows stay searchable here in the meantime.
             also=(ObjectStoreError,),
         )
-        news = self._announcement(manifest)
+        announcement = self._announcement(manifest)
         failpoint("before-event")
-        await loop.retry(f"announcing shard {identity}", lambda: self._producer.send_all([news]))
+        await loop.retry(
+            f"announcing shard {identity}", lambda: self._producer.send_all([announcement])
+        )
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return first
 
@@ -123,7 +126,7 @@ class Sealer:
             ).SerializeToString(),
         )
 
-    async def _written(
+    async def _write_in_executor(
         self, shard: OpenShard, identity: str, reason: CutReason, folder: Path
     ) -> Manifest:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Where a start reads the log from: decided from the manifests alone, never from the consumer group."""
+"""Start offsets: derived from manifests alone, never from the consumer group."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from shashin.offsets.ranges import OffsetRange, merge_ranges
 
 @dataclass(frozen=True)
 class StartOffset:
-    """Where one partition is read from."""
+    """The start offset of one partition."""
 
     horizon_offset: int
-    """Offsets below need not be covered."""
+    """Offsets below this need not be covered."""
     from_offset: int
-    """The open range begins here."""
+    """Start of the open range."""
     lost: tuple[OffsetRange, ...] = ()
-    """Offsets from the horizon on that no shard holds and that the log has already deleted."""
+    """Offsets above the horizon that no shard holds and the log has already deleted."""
 
 
 def start_offsets(
-    sealed: Iterable[OffsetRange], log_begins: Mapping[int, int]
+    sealed: Iterable[OffsetRange], log_starts: Mapping[int, int]
 ) -> dict[int, StartOffset]:
-    """Return where each partition of ``log_begins`` is read from.
+    """Return the start offset of each partition in ``log_starts``.
 
-    ``sealed`` are the source ranges of the committed shards, ``log_begins`` the first offset that
-    the log still holds of each partition. A partition is read from the end of its first unbroken
-    run of sealed ranges: behind a hole the log is read again, and cutting it anew gives the
-    shards that are there already. A hole that the log no longer holds is lost; then the run that
-    the log begins in counts, since a range cut from its middle would overlap a sealed one.
+    ``sealed`` are the source ranges of the committed shards, ``log_starts`` the log start offset of
+    each partition. A partition is read from the end of its first contiguous run of sealed ranges:
+    after a gap the log is read again, and cutting it again yields the existing shards. A gap that
+    the log no longer holds is lost. Then the run that contains the log start offset counts, since
+    a range that starts in its middle would overlap a sealed one.
     """
     merged = merge_ranges(sealed)
     found = {}
-    for partition, log_begin in log_begins.items():
+    for partition, log_start in log_starts.items():
         runs = [run for run in merged if run.partition == partition]
         if not runs:
-            found[partition] = StartOffset(log_begin, log_begin)
+            found[partition] = StartOffset(log_start, log_start)
             continue
         horizon, end = runs[0].from_offset, runs[0].to_offset
-        if end < log_begin:
-            holding = (run for run in runs if run.from_offset <= log_begin < run.to_offset)
-            end = next((run.to_offset for run in holding), log_begin)
-        lost = missing_ranges(runs, {partition: Position(horizon, log_begin)})
+        if end < log_start:
+            holding = (run for run in runs if run.from_offset <= log_start < run.to_offset)
+            end = next((run.to_offset for run in holding), log_start)
+        lost = missing_ranges(runs, {partition: Position(horizon, log_start)})
         found[partition] = StartOffset(horizon, end, lost)
     return found

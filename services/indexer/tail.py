@@ -1,4 +1,4 @@
-"""The tail loop: follows the log into the open shards, and cuts them where the log says."""
+"""The tail loop: applies the log to the open shards and cuts them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ log = get_logger(__name__)
 
 
 class Tail:
-    """Reads ``vectors.embedded`` on from where the live tier stands.
+    """Reads ``vectors.embedded`` from the position of the live tier on.
 
-    ``writer`` has one thread, which adds the rows of all partitions.
+    ``writer`` has a single thread, which adds the rows of all partitions.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Tail:
         self._paused = False
 
     def loop(self) -> Loop:
-        """Return the loop, ready once the end of the log, as of the start, is reached."""
+        """Return the loop; ready once it has reached the end of the log as of startup."""
         return Loop(
             f"reader of {VECTORS_EMBEDDED}",
             self.run,
@@ -66,7 +66,7 @@ class Tail:
         )
 
     async def run(self, loop: LoopScope) -> None:
-        """Read and apply the log until stopped; what is searchable by then stays so."""
+        """Read and apply the log until stopped; rows added by then stay searchable."""
         self._reader.start_at(self._live.next_offsets())
         try:
             await self._follow(loop)
@@ -83,8 +83,8 @@ class Tail:
         )
         next_idle_check = 0.0
         while loop.next_turn():
-            await self._begin_new_partitions(loop)
-            if not await self._waited_for_room(loop):
+            await self._open_new_partitions(loop)
+            if not await self._apply_backpressure(loop):
                 batches = await loop.retry(
                     f"records of {VECTORS_EMBEDDED}",
                     lambda: self._reader.read(timeout_seconds=0.25, max_records=512),
@@ -94,27 +94,27 @@ class Tail:
                 for partition, records in batches.items():
                     await self._apply(self._live.partitions[partition], records, loop)
                 replay.report(loop)
-            # Also while other partitions are busy: an idle one must not wait for them.
+            # Also while other partitions are busy, so that an idle one is cut in time.
             if (now := time.monotonic()) >= next_idle_check:
                 await self._cut_idle(loop)
                 next_idle_check = now + min(1.0, self._rules.bucket_seconds / 10)
 
-    async def _begin_new_partitions(self, loop: LoopScope) -> None:
-        """Begin partitions that were added to the topic, when this replica indexes all."""
+    async def _open_new_partitions(self, loop: LoopScope) -> None:
+        """Open partitions that were added to the topic, if this replica indexes all."""
         if not self._indexes_all:
             return
         new = [p for p in self._reader.known_partitions() if p not in self._live.partitions]
         if not new:
             return
-        log.info("partitions were added", partitions=new)
-        begins = await loop.retry(
-            "where new partitions begin", lambda: self._reader.begin_offsets(new)
+        log.info("partitions added", partitions=new)
+        starts = await loop.retry(
+            "start offsets of new partitions", lambda: self._reader.begin_offsets(new)
         )
-        self._live.begin(start_offsets((), begins))
+        self._live.open_partitions(start_offsets((), starts))
         self._reader.start_at(self._live.next_offsets())
 
-    async def _waited_for_room(self, loop: LoopScope) -> bool:
-        """Apply backpressure: wait a moment when too many rows are held; returns whether it did."""
+    async def _apply_backpressure(self, loop: LoopScope) -> bool:
+        """Pause while too many rows are held; returns whether consumption is paused."""
         rows = self._live.held.rows
         paused = rows > self._settings.held_row_limit
         metrics.READING_PAUSED.set(paused)
@@ -122,8 +122,8 @@ class Tail:
             loop.clear(_BACKPRESSURE)
         else:
             if not self._paused:
-                log.warning("consumption paused: sealed rows wait for an index server", rows=rows)
-            loop.degraded(_BACKPRESSURE, f"paused: {rows} sealed rows wait for an index server")
+                log.warning("consumption paused: held rows wait for an index server", rows=rows)
+            loop.degraded(_BACKPRESSURE, f"paused: {rows} held rows wait for an index server")
             await loop.sleep(0.5)
         self._paused = paused
         return paused
@@ -168,14 +168,16 @@ class Tail:
 
     async def _write(self, records: Sequence[OutRecord], loop: LoopScope) -> None:
         if records:
-            await loop.retry("kafka to take records", lambda: self._producer.send_all(records))
+            await loop.retry(
+                "kafka to acknowledge records", lambda: self._producer.send_all(records)
+            )
 
     async def _cut_idle(self, loop: LoopScope) -> None:
-        asked_at_ms = int(time.time() * 1000)
+        checked_at_ms = int(time.time() * 1000)
         candidates = [
             state
             for state in self._live.partitions.values()
-            if state.idle_cut(state.open.position, asked_at_ms) is not None
+            if state.idle_cut(state.open.position, checked_at_ms) is not None
         ]
         if not candidates:
             return
@@ -184,7 +186,7 @@ class Tail:
             lambda: self._reader.end_offsets([state.partition for state in candidates]),
         )
         for state in candidates:
-            cut = state.idle_cut(ends[state.partition], asked_at_ms)
+            cut = state.idle_cut(ends[state.partition], checked_at_ms)
             if cut is not None:
                 self._cut(state, cut)
 
@@ -194,7 +196,7 @@ class Tail:
 
 
 class _Replay:
-    """How far the log is read of what it held at the start."""
+    """Progress of replaying the records that the log held at startup."""
 
     def __init__(self, live: LiveTier, ends: dict[int, int]) -> None:
         self._live = live
@@ -207,7 +209,7 @@ class _Replay:
         return sum(max(0, end - offsets[partition]) for partition, end in self._behind.items())
 
     def report(self, loop: LoopScope) -> None:
-        """Report readiness, or how much is left."""
+        """Report readiness, or the number of records left."""
         if not self._behind:
             return
         offsets = self._live.next_offsets()

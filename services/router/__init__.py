@@ -1,1 +1,1 @@
-"""The router: asks every endpoint of the active model, merges, and says what was not searched."""
+"""The router: fans queries out to the active model's endpoints, merges hits, reports coverage."""

@@ -1,15 +1,15 @@
-"""Remembered positions: how far the log goes, also while no live tier can say so. Pure.
+"""Coverage of an answer, judged by remembered log positions even if no live tier responds. Pure.
 
-Coverage of an answer is judged by two things. What an endpoint of this answer reports, because
-its own snapshot was searched. And what was known *before* the calls were sent: whatever an earlier
-answer could see, this one must see too, so a live tier that died, or that replays after a restart,
-cannot make a short answer look complete. What is learnt while the calls are under way does not
-count: it may lie behind the snapshots that were searched.
+Coverage is judged by two inputs: the positions that the endpoints of this answer report for the
+snapshots that were searched, and the positions known *before* the calls were sent. Whatever an
+earlier answer covered, this one must cover too, so a live tier that is down or replaying after a
+restart cannot make a partial answer look complete. Positions learned during the calls do not
+count: they may be newer than the snapshots that were searched.
 
-Index servers and live tier take their snapshots at slightly different moments. A shard that the
-live tier released between them would be in neither; the indexer keeps released rows for longer than
-the deadline of a search (SHASHIN_RELEASE_AFTER_SECONDS), so this does not happen. If it ever did,
-no answer would hide it: its range is in nobody's ``held`` and comes out as missing.
+Index servers and live tier take their snapshots at slightly different times. A shard that the live
+tier releases between them would be in neither; this does not happen, because the indexer keeps
+sealed rows for longer than the deadline of a search (SHASHIN_RELEASE_AFTER_SECONDS). If it did, the
+answer would still report it: the range is in no ``held`` and hence missing.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from shashin.offsets.ranges import OffsetRange
 
 @dataclass(frozen=True)
 class AnswerCoverage:
-    """What the endpoints of one answer did not search."""
+    """The parts of the log that the endpoints of one answer did not search."""
 
     missing: tuple[OffsetRange, ...]
     unknown_partitions: tuple[int, ...]
-    """Partitions that no live tier reported on in this answer: their log may be longer by now."""
+    """Partitions that no live tier reported in this answer; their logs may have grown since."""
     partitions: int
-    """How many partitions were judged; with none, nothing is known and nothing complete."""
+    """Number of known partitions; with none, an answer is never complete."""
 
     @property
     def complete(self) -> bool:
@@ -39,48 +39,48 @@ class AnswerCoverage:
 
     @property
     def missing_offsets(self) -> int:
-        """How many offsets are missing."""
+        """The number of missing offsets."""
         return sum(r.to_offset - r.from_offset for r in self.missing)
 
 
 class KnownPositions:
-    """The last known positions of every partition that was ever reported.
+    """The last known position of every partition reported so far.
 
-    Live offsets only grow. A topic that is deleted and recreated starts at 0 again: the router
-    has to be restarted then, as have the indexers.
+    Live offsets only increase. If a topic is deleted and recreated, its offsets restart at 0, and
+    the router and the indexers must be restarted.
     """
 
     def __init__(self) -> None:
         self._known: Mapping[int, Position] = MappingProxyType({})
 
     def snapshot(self) -> Mapping[int, Position]:
-        """Return what is known now; it does not change."""
+        """Return the current positions, as an immutable mapping."""
         return self._known
 
-    def learn(self, fresh: Mapping[int, Position]) -> None:
-        """Remember the positions of one answer."""
+    def update(self, reported: Mapping[int, Position]) -> None:
+        """Update with the positions reported in one answer."""
         known = self._known
         grown = {
             partition: Position(
                 position.horizon_offset,
                 max(position.live_offset, _live_offset(known, partition)),
             )
-            for partition, position in fresh.items()
+            for partition, position in reported.items()
         }
         if any(known.get(partition) != position for partition, position in grown.items()):
             self._known = MappingProxyType({**known, **grown})
 
 
-def joined(reports: Iterable[tuple[int, Position]]) -> dict[int, Position]:
-    """Return one position per partition of what several live tiers report.
+def merge_positions(reports: Iterable[tuple[int, Position]]) -> dict[int, Position]:
+    """Return one position per partition from the reports of several live tiers.
 
-    The farthest live offset counts, and the lowest horizon: as long as one of them says that an
-    offset has to be covered, an answer without it is not complete.
+    The highest live offset and the lowest horizon count: while any of them requires an offset, an
+    answer without it is incomplete.
     """
-    fresh: dict[int, Position] = {}
+    reported: dict[int, Position] = {}
     for partition, position in reports:
-        other = fresh.get(partition)
-        fresh[partition] = (
+        other = reported.get(partition)
+        reported[partition] = (
             position
             if other is None
             else Position(
@@ -88,31 +88,31 @@ def joined(reports: Iterable[tuple[int, Position]]) -> dict[int, Position]:
                 max(position.live_offset, other.live_offset),
             )
         )
-    return fresh
+    return reported
 
 
 def answer_coverage(
     held: Iterable[OffsetRange],
-    fresh: Mapping[int, Position],
+    reported: Mapping[int, Position],
     known_before: Mapping[int, Position],
 ) -> AnswerCoverage:
-    """Return what an answer did not search.
+    """Return the coverage of an answer.
 
-    ``held`` are the ranges that its endpoints searched, ``fresh`` the positions that they
-    reported, and ``known_before`` the positions known before they were asked.
+    ``held`` are the ranges that its endpoints searched, ``reported`` the positions that they
+    reported, and ``known_before`` the positions known before the calls were sent.
     """
     held = list(held)
-    expected = known_before.keys() | fresh.keys() | {r.partition for r in held}
+    expected = known_before.keys() | reported.keys() | {r.partition for r in held}
     judged = {
         partition: Position(
-            fresh.get(partition, known_before.get(partition, _UNKNOWN)).horizon_offset,
-            max(_live_offset(fresh, partition), _live_offset(known_before, partition)),
+            reported.get(partition, known_before.get(partition, _UNKNOWN)).horizon_offset,
+            max(_live_offset(reported, partition), _live_offset(known_before, partition)),
         )
-        for partition in known_before.keys() | fresh.keys()
+        for partition in known_before.keys() | reported.keys()
     }
     return AnswerCoverage(
         missing=missing_ranges(held, judged),
-        unknown_partitions=tuple(sorted(expected - fresh.keys())),
+        unknown_partitions=tuple(sorted(expected - reported.keys())),
         partitions=len(expected),
     )
 

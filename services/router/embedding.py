@@ -1,4 +1,4 @@
-"""Embedding a query's photo: one of the embedders that discovery names, or another one."""
+"""Embeds query photos with the embedders in discovery, with failover."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ _PHOTO_ERRORS = {error.__name__: error for error in PhotoError.__subclasses__()}
 
 
 class Embedding:
-    """Asks the embedders in turn; one that cannot answer is passed over."""
+    """Calls the embedders round-robin; one that fails is skipped."""
 
     def __init__(self, fleet: Fleet, space: ModelSpace) -> None:
         self._fleet = fleet
         self._space = space
-        self._turn = itertools.count()
+        self._counter = itertools.count()
         self._unusable: dict[Endpoint, str] = {}
-        """Embedders whose last answer was of another model or no query vector, with what it was;
-        they are asked after all others."""
+        """Embedders whose last response was of another model or not a usable vector, with the reason;
+        they are tried after all others."""
 
-    async def query_of(self, photo: bytes, deadline: Deadline) -> npt.NDArray[np.float32]:
+    async def embed_photo(self, photo: bytes, deadline: Deadline) -> npt.NDArray[np.float32]:
         """Return the photo's vector, (1, dimensions) float32 of unit length.
 
         Raises:
             PhotoError: when the photo cannot be used.
-            WrongModelRequested: when there are only embedders of another model.
-            NoEndpoint: when no embedder answers.
-            DeadlineExceeded: when none answers in time.
+            WrongModelRequested: when only embedders of another model are available.
+            NoEndpoint: when no embedder responds.
+            DeadlineExceeded: when none responds in time.
         """
         with self._fleet.hold(EMBEDDER) as held:
             if not held.peers and not held.other_models:
                 raise NoEndpoint(
-                    "no embedder is known, so a photo cannot be searched for: discovery names "
-                    "none; start one, or search by a vector or a listing"
+                    "no embedder is known, so search by photo is unavailable: discovery has none; "
+                    "start one, or search by vector or listing"
                 )
             known = {embedder.endpoint for embedder in held.peers}
-            self._unusable = {e: said for e, said in self._unusable.items() if e in known}
+            self._unusable = {e: reason for e, reason in self._unusable.items() if e in known}
             failed = []
-            for embedder in self._in_turn(held.peers):
+            for embedder in self._rotated(held.peers):
                 try:
                     answer = await embedder.embed.Embed(
-                        embed_pb2.EmbedRequest(photos=[photo]), timeout=deadline.left()
+                        embed_pb2.EmbedRequest(photos=[photo]), timeout=deadline.remaining()
                     )
                 except grpc.aio.AioRpcError as error:
                     _raise_for_caller(error, embedder.endpoint, deadline)
@@ -69,14 +69,14 @@ class Embedding:
                 vector = self._checked(answer, embedder.endpoint)
                 if vector is not None:
                     return vector
-            raise self._nobody(failed, held.other_models)
+            raise self._no_embedder_error(failed, held.other_models)
 
-    def _in_turn(self, embedders: list[Peer]) -> list[Peer]:
+    def _rotated(self, embedders: list[Peer]) -> list[Peer]:
         if not embedders:
             return []
-        first = next(self._turn) % len(embedders)
-        turned = embedders[first:] + embedders[:first]
-        return sorted(turned, key=lambda peer: peer.endpoint in self._unusable)
+        first = next(self._counter) % len(embedders)
+        rotated = embedders[first:] + embedders[:first]
+        return sorted(rotated, key=lambda peer: peer.endpoint in self._unusable)
 
     def _checked(
         self, answer: embed_pb2.EmbedResponse, embedder: Endpoint
@@ -86,43 +86,43 @@ class Embedding:
             return None
         vector = np.frombuffer(answer.vectors, dtype=np.uint8)
         if answer.dimensions != self._space.dimensions or len(vector) != 4 * answer.dimensions:
-            fault = f"{answer.dimensions} dimensions in {len(vector)} bytes"
+            problem = f"{answer.dimensions} dimensions in {len(vector)} bytes"
         else:
             floats = vector.view("<f4").astype(np.float64)[None, :]
             if np.isfinite(floats).all() and floats.any():
                 self._unusable.pop(embedder, None)
                 return unit_length(floats)
-            fault = "a vector that is zero or not finite"
-        self._unusable[embedder] = fault
+            problem = "a vector that is zero or not finite"
+        self._unusable[embedder] = problem
         metrics.FAILED_EMBEDS.labels(grpc.StatusCode.INTERNAL.name).inc()
         return None
 
-    def _nobody(self, failed: list[str], other_models: list[OtherModel]) -> ShashinError:
+    def _no_embedder_error(self, failed: list[str], other_models: list[OtherModel]) -> ShashinError:
         unusable = "; ".join(
             [
                 *map(str, other_models),
-                *(f"{embedder} answers with {said}" for embedder, said in self._unusable.items()),
+                *(f"{embedder} returned {reason}" for embedder, reason in self._unusable.items()),
             ]
         )
         if failed:
-            # The right one may come back, so a retry can help.
-            aside = f"; not usable: {unusable}" if unusable else ""
+            # A failed embedder may recover, so a retry may help.
+            note = f"; not usable: {unusable}" if unusable else ""
             return NoEndpoint(
-                f"no embedder of {self._space.model_id!r} answers: {'; '.join(failed)}{aside}"
+                f"no embedder of {self._space.model_id!r} responds: {'; '.join(failed)}{note}"
             )
         return WrongModelRequested(
             f"{unusable}; the router searches model {self._space.model_id!r} with "
-            f"{self._space.dimensions} dimensions: let embedder and router have the same model"
+            f"{self._space.dimensions} dimensions: run embedder and router with the same model"
         )
 
 
 def _raise_for_caller(error: grpc.aio.AioRpcError, embedder: Endpoint, deadline: Deadline) -> None:
-    """Raise what another embedder could not do better: a bad photo stays bad, time does not return."""
+    """Raise errors that no other embedder can help with: a bad photo, or no time left."""
     details = error.details() or ""
     if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
         reason, _, message = details.partition(": ")
-        named = _PHOTO_ERRORS.get(reason)
-        raise (InvalidQuery(details) if named is None else named(message)) from None
+        photo_error = _PHOTO_ERRORS.get(reason)
+        raise (InvalidQuery(details) if photo_error is None else photo_error(message)) from None
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
         raise DeadlineExceeded(
             f"the embedder {embedder} did not embed the photo within "

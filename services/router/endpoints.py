@@ -1,4 +1,4 @@
-"""Watching the endpoints: discovery is followed, and each endpoint is asked what it holds."""
+"""Follows discovery and polls each index endpoint for the shards that it holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from services.router import metrics
-from services.router.answer_coverage import AnswerCoverage, KnownPositions, answer_coverage, joined
+from services.router.answer_coverage import (
+    AnswerCoverage,
+    KnownPositions,
+    answer_coverage,
+    merge_positions,
+)
 from shashin.codecs.ranges import positions_in, ranges_in
 from shashin.discovery.protocol import Discovery, Endpoint
 from shashin.errors import ShashinError
@@ -22,29 +27,29 @@ from shashin.serving.fleet import INDEX_ROLES, Fleet, OtherModel, Peer, ask_all,
 from shashin.v1 import index_pb2
 
 _MIN_DESCRIBE_TIMEOUT = 1.0
-"""Seconds that an endpoint may take to describe itself, however short the interval is."""
+"""Minimum timeout of a Describe call in seconds, however short the interval is."""
 
 log = get_logger(__name__)
 
 
-Standing = Literal[
-    "ready",  # described itself, and holds the model that is searched
+Status = Literal[
+    "ready",  # responds to Describe and holds the active model
     "unready",
-    "other_model",  # holds another model: nothing is wrong with it, and nothing is asked of it
+    "other_model",  # holds another model: not an error, and not searched
 ]
 
 
 @dataclass(frozen=True)
 class EndpointState:
-    """What is known of one index endpoint."""
+    """The known state of one index endpoint."""
 
     endpoint: Endpoint
     tier: str
-    standing: Standing
+    status: Status
     error: str = ""
-    """Why it is unready."""
+    """Why it is not ready."""
     model_id: str = ""
-    """The model that it holds, as far as that is known."""
+    """The model that it holds, if known."""
     shards: int = 0
     rows: int = 0
     hidden_rows: int = 0
@@ -53,16 +58,16 @@ class EndpointState:
 
     @property
     def ready(self) -> bool:
-        """Whether searches are answered with what it holds."""
-        return self.standing == "ready"
+        """Whether it is searched."""
+        return self.status == "ready"
 
     def __str__(self) -> str:
-        said = f"it holds model {self.model_id!r}" if self.standing == "other_model" else self.error
-        return f"{self.endpoint.name}: {said}"
+        reason = f"it holds model {self.model_id!r}" if self.status == "other_model" else self.error
+        return f"{self.endpoint.name}: {reason}"
 
 
 class EndpointWatch:
-    """Keeps the fleet in step with discovery, and knows what each endpoint holds."""
+    """Syncs the fleet with discovery and tracks the state of each index endpoint."""
 
     def __init__(
         self,
@@ -85,7 +90,7 @@ class EndpointWatch:
         self._changed = asyncio.Event()
 
     def states(self) -> list[EndpointState]:
-        """Return one state for each index endpoint in discovery, by name."""
+        """Return the state of each index endpoint in discovery, sorted by name."""
         return [
             self._states.get(endpoint) or self._undescribed(endpoint)
             for endpoint in self._fleet.endpoints(*INDEX_ROLES)
@@ -97,20 +102,20 @@ class EndpointWatch:
         return _other_model(OtherModel(endpoint, endpoint.model_id))
 
     def coverage(self) -> AnswerCoverage:
-        """Return what the ready endpoints hold of the log."""
+        """Return the coverage of the log by the ready endpoints."""
         ready = [state for state in self.states() if state.ready]
         return answer_coverage(
             (r for state in ready for r in state.covered),
-            joined(p for state in ready for p in state.positions),
+            merge_positions(p for state in ready for p in state.positions),
             self._known_before,
         )
 
     def loops(self) -> tuple[Loop, Loop]:
-        """Return the loops, ready once an index endpoint has described itself."""
+        """Return the loops; ready once an index endpoint is."""
         return (
-            Loop("follower of discovery", self._follow_discovery),
+            Loop("discovery follower", self._follow_discovery),
             Loop(
-                "describer of endpoints",
+                "endpoint poller",
                 self._describe,
                 ready_when="an index endpoint that describes itself",
             ),
@@ -120,17 +125,19 @@ class EndpointWatch:
         while loop.next_turn():
             try:
                 with loop.waiting_for("discovery"):
-                    named = await self._discovery.endpoints()
-                if self._fleet.sync(named):
+                    discovered = await self._discovery.endpoints()
+                if self._fleet.sync(discovered):
                     self._changed.set()
                 loop.clear("discovery")
             except ShashinError as error:
                 loop.degraded("discovery", error.message)
-                log.warning("discovery does not answer: endpoints stay", error=error.message)
+                log.warning(
+                    "discovery unavailable: keeping the known endpoints", error=error.message
+                )
             await loop.sleep(self._discovery_seconds)
 
     async def _describe(self, loop: LoopScope) -> None:
-        """Ask every endpoint what it holds, again and again, at once when endpoints change."""
+        """Poll every endpoint periodically, and immediately when endpoints change."""
         while loop.next_turn():
             self._changed.clear()
             not_ready = await self.describe_once()
@@ -141,42 +148,42 @@ class EndpointWatch:
             await loop.wait(self._changed, self._describe_seconds)
 
     async def describe_once(self) -> str | None:
-        """Ask every endpoint once, and act on the answers; returns why none is ready, or None."""
+        """Poll every endpoint once and update the states; returns why none is ready, or None."""
         known_before = self._positions.snapshot()
         timeout = max(self._describe_seconds, _MIN_DESCRIBE_TIMEOUT)
         with self._fleet.hold(*INDEX_ROLES) as held:
-            asked = await ask_all(
+            results = await ask_all(
                 held.peers,
                 lambda peer: peer.index.Describe(index_pb2.DescribeRequest(), timeout=timeout),
                 method="Describe",
                 model_id=self._space.model_id,
-                check=self._fault,
+                check=self._dimension_mismatch,
             )
-        states = {peer.endpoint: _ready(peer, answer) for peer, answer in asked.answers}
-        for failure in asked.failures:
+        states = {peer.endpoint: _ready(peer, answer) for peer, answer in results.answers}
+        for failure in results.failures:
             states[failure.endpoint] = _unready(failure.endpoint, failure.error)
-        for other in asked.other_models:
+        for other in results.other_models:
             states[other.endpoint] = _other_model(other)
         self._log_changes(states)
         self._states, self._known_before = states, known_before
-        self._positions.learn(joined(p for s in states.values() for p in s.positions))
+        self._positions.update(merge_positions(p for s in states.values() for p in s.positions))
         self._publish()
         return self._not_ready()
 
-    def _fault(self, answer: index_pb2.DescribeResponse) -> str | None:
+    def _dimension_mismatch(self, answer: index_pb2.DescribeResponse) -> str | None:
         if answer.dimensions == self._space.dimensions:
             return None
         return (
-            f"it holds vectors of {answer.dimensions} dimensions; SHASHIN_DIMENSIONS of the router "
-            f"is {self._space.dimensions}"
+            f"it holds vectors of {answer.dimensions} dimensions; the router's SHASHIN_DIMENSIONS is "
+            f"{self._space.dimensions}"
         )
 
     def _log_changes(self, states: Mapping[Endpoint, EndpointState]) -> None:
         for endpoint, state in states.items():
             before = self._states.get(endpoint)
-            if before is None or before.standing != state.standing:
+            if before is None or before.status != state.status:
                 log.info(
-                    _EVENTS[state.standing],
+                    _STATUS_EVENTS[state.status],
                     endpoint=endpoint.name,
                     tier=state.tier,
                     model_id=state.model_id or None,
@@ -188,25 +195,25 @@ class EndpointWatch:
         metrics.COVERAGE_COMPLETE.set(coverage.complete)
         metrics.MISSING_OFFSETS.set(coverage.missing_offsets)
         metrics.UNKNOWN_PARTITIONS.set(len(coverage.unknown_partitions))
-        counts = Counter((state.tier, state.standing) for state in states)
+        counts = Counter((state.tier, state.status) for state in states)
         metrics.ENDPOINTS.clear()
         for tier in sorted({state.tier for state in states}):
-            for standing in _EVENTS:
-                metrics.ENDPOINTS.labels(tier, standing).set(counts[tier, standing])
+            for status in _STATUS_EVENTS:
+                metrics.ENDPOINTS.labels(tier, status).set(counts[tier, status])
 
     def _not_ready(self) -> str | None:
         states = self.states()
         if any(state.ready for state in states):
             return None
         if not states:
-            return "discovery names none"
+            return "discovery has no index endpoint"
         return (
-            f"none of {len(states)} is ready for model {self._space.model_id!r}: "
+            f"none of {len(states)} endpoints is ready for model {self._space.model_id!r}: "
             f"{'; '.join(map(str, states))}"
         )
 
 
-_EVENTS: dict[Standing, str] = {
+_STATUS_EVENTS: dict[Status, str] = {
     "ready": "endpoint is ready",
     "unready": "endpoint is not ready",
     "other_model": "endpoint holds another model",
@@ -226,7 +233,7 @@ def _ready(peer: Peer, answer: index_pb2.DescribeResponse) -> EndpointState:
     return EndpointState(
         endpoint=peer.endpoint,
         tier=peer.tier or answer.tier,
-        standing="ready",
+        status="ready",
         model_id=answer.model_id,
         shards=len(answer.shards),
         rows=answer.rows,

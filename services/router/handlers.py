@@ -1,4 +1,4 @@
-"""SearchService: protobuf in, the router's own types through, protobuf out."""
+"""SearchService: converts between protobuf and the router's own types."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
-    """Answers the app; errors become statuses in the server's interceptor."""
+    """Implements SearchService; the server's interceptor maps errors to statuses."""
 
     def __init__(
         self, searcher: Searcher, locator: Locator, watch: EndpointWatch, *, model_id: str
@@ -40,7 +40,7 @@ class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
     async def Locate(  # noqa: N802
         self, request: search_pb2.LocateRequest, context: Context
     ) -> search_pb2.LocateResponse:
-        """Say which listings can be found, and where."""
+        """Return which listings are searchable, and in which tiers."""
         located = await self._locator.locate(request.listing_ids, context.time_remaining())
         return search_pb2.LocateResponse(
             locations=[
@@ -58,7 +58,7 @@ class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
     async def Status(  # noqa: N802
         self, request: search_pb2.StatusRequest, context: Context
     ) -> search_pb2.StatusResponse:
-        """Say what each endpoint held when it was last asked, and the coverage of all."""
+        """Return the last known state of each endpoint, and their combined coverage."""
         del request, context
         return search_pb2.StatusResponse(
             model_id=self._model_id,

@@ -1,4 +1,4 @@
-"""Locate: which listings a search can find now, and in which tiers."""
+"""Locate: which listings are searchable, and in which tiers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.router.deadline import Deadline
-from services.router.lookup import FoundListing, checked_ids, look_up
+from services.router.lookup import FoundListing, distinct_ids, look_up
 from shashin.model_space import ModelSpace
 from shashin.serving.fleet import INDEX_ROLES, Failure, Fleet
 
 
 @dataclass(frozen=True)
 class Located:
-    """The listings that were found, in the order asked for, and the endpoints that failed."""
+    """The listings that were found, in request order, and the endpoints that failed."""
 
     listings: list[FoundListing]
     failures: list[Failure]
@@ -28,15 +28,15 @@ class Locator:
         self._deadline_seconds = deadline_ms / 1000
 
     async def locate(self, listing_ids: Sequence[str], caller_seconds: float | None) -> Located:
-        """Return where listings are; ``caller_seconds`` None takes the router's own deadline.
+        """Locate listings; if ``caller_seconds`` is None, the router's own deadline applies.
 
         Raises:
-            InvalidQuery: when there are no ids, too many, or one cannot be an id.
-            NoEndpoint: when no endpoint of the model answers.
-            DeadlineExceeded: when none answers in time.
+            InvalidQuery: when there are no ids, too many, or an invalid one.
+            NoEndpoint: when no endpoint of the model responds.
+            DeadlineExceeded: when none responds in time.
         """
-        ids = checked_ids(listing_ids)
-        # A thousand listings over many shards may take longer than a search: the caller decides.
+        ids = distinct_ids(listing_ids)
+        # A thousand listings over many shards may take longer than a search, so the caller decides.
         deadline = Deadline.within(
             self._deadline_seconds if caller_seconds is None else caller_seconds
         )

@@ -1,4 +1,4 @@
-"""Looking listings up on every endpoint: their newest visible version, and where it is."""
+"""Looks up listings on all endpoints: their newest visible version and its tiers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.router.deadline import Deadline
-from services.router.no_answer import nobody_answered
+from services.router.no_answer import no_answer_error
 from services.router.queries import check_listing_id, unit_length
 from shashin.codecs.limits import MAX_LISTING_IDS, MAX_QUERIES
 from shashin.errors import InvalidQuery, ListingNotFound, NoEndpoint
@@ -26,7 +26,7 @@ class FoundListing:
     listing_id: str
     version: int
     vectors: dict[int, bytes] = field(default_factory=dict)
-    """Photo number to vector, little-endian float32; empty bytes when vectors were not asked for."""
+    """Photo number to vector, little-endian float32; empty bytes if not requested."""
     tiers: set[str] = field(default_factory=set)
 
     @property
@@ -36,14 +36,14 @@ class FoundListing:
 
     @property
     def tiers_in_order(self) -> list[str]:
-        """The tiers that hold it, the freshest first."""
+        """The tiers that hold it, freshest first."""
         return freshest_first(self.tiers)
 
 
 def newest_versions(
     rows: Iterable[tuple[str, index_pb2.LookupRow]],
 ) -> dict[str, FoundListing]:
-    """Return each listing's newest version; ``rows`` are rows with the tier that holds them."""
+    """Return each listing's newest version; ``rows`` are pairs of tier and row."""
     found: dict[str, FoundListing] = {}
     for tier, row in rows:
         listing = found.get(row.listing_id)
@@ -55,15 +55,15 @@ def newest_versions(
     return found
 
 
-def checked_ids(listing_ids: Sequence[str]) -> list[str]:
-    """Return the ids, each once, in the order given.
+def distinct_ids(listing_ids: Sequence[str]) -> list[str]:
+    """Return the distinct ids in the given order.
 
     Raises:
-        InvalidQuery: when there are none or too many, or one cannot be an id.
+        InvalidQuery: when there are none, too many, or an invalid one.
     """
     if not 1 <= len(listing_ids) <= MAX_LISTING_IDS:
         raise InvalidQuery(
-            f"listing_ids has {len(listing_ids)} ids; expected 1 to {MAX_LISTING_IDS}: ask in "
+            f"listing_ids has {len(listing_ids)} ids; expected 1 to {MAX_LISTING_IDS}: use "
             "several calls"
         )
     for number, listing_id in enumerate(listing_ids):
@@ -82,8 +82,8 @@ async def look_up(
     """Return the listings that were found, and the endpoints that failed.
 
     Raises:
-        NoEndpoint: when no endpoint of the model answers.
-        DeadlineExceeded: when none answers in time.
+        NoEndpoint: when no endpoint of the model responds.
+        DeadlineExceeded: when none responds in time.
     """
     request = index_pb2.LookupRequest(
         model_id=space.model_id, listing_ids=listing_ids, with_vectors=with_vectors
@@ -91,42 +91,41 @@ async def look_up(
 
     dimensions = space.dimensions
 
-    def fault(answer: index_pb2.LookupResponse) -> str | None:
+    def wrong_length(answer: index_pb2.LookupResponse) -> str | None:
         if with_vectors and any(len(row.vector) != 4 * dimensions for row in answer.rows):
             return (
-                f"it answered with vectors that have not {dimensions} dimensions, "
-                f"{4 * dimensions} bytes"
+                f"it returned vectors of other than {dimensions} dimensions, {4 * dimensions} bytes"
             )
         return None
 
-    asked: Round[index_pb2.LookupResponse] = await ask_all(
+    results: Round[index_pb2.LookupResponse] = await ask_all(
         held.peers,
-        lambda peer: peer.index.Lookup(request, timeout=deadline.left()),
+        lambda peer: peer.index.Lookup(request, timeout=deadline.remaining()),
         method="Lookup",
         model_id=space.model_id,
-        check=fault,
+        check=wrong_length,
     )
-    if not asked.answers:
-        raise nobody_answered(
-            asked.failures,
-            [*held.other_models, *asked.other_models],
+    if not results.answers:
+        raise no_answer_error(
+            results.failures,
+            [*held.other_models, *results.other_models],
             model_id=space.model_id,
             deadline_seconds=deadline.seconds,
         )
     found = newest_versions(
-        (peer.tier, row) for peer, answer in asked.answers for row in answer.rows
+        (peer.tier, row) for peer, answer in results.answers for row in answer.rows
     )
-    return found, asked.failures
+    return found, results.failures
 
 
 def queries_of(
     listing_id: str, found: FoundListing | None, failures: Sequence[Failure]
 ) -> npt.NDArray[np.float32]:
-    """Return a listing's vectors as queries, (m, dimensions) float32 of unit length, m up to 64.
+    """Return a listing's vectors as queries, (m, dimensions) float32 of unit length, m <= 64.
 
     Raises:
         ListingNotFound: when it is not searchable.
-        NoEndpoint: when it was not found, but an endpoint that may hold it failed.
+        NoEndpoint: when it was not found but a failed endpoint may hold it.
     """
     vectors = []
     if found is not None:
@@ -138,7 +137,7 @@ def queries_of(
         return unit_length(np.stack(vectors))
     if failures:
         raise NoEndpoint(
-            f"listing {listing_id!r} is on none of the endpoints that answered, but these did not: "
+            f"listing {listing_id!r} was not found, but these endpoints failed and may hold it: "
             f"{'; '.join(map(str, failures))}"
         )
     raise ListingNotFound(

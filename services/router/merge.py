@@ -1,13 +1,13 @@
-"""Merging: the hits of many endpoints become one list in which a listing occurs once. Pure.
+"""Merges the hits of all endpoints into one list with one hit per listing. Pure.
 
-An endpoint gives its nearest listings only, so a merged list may lack some: if the hits of one
-endpoint are superseded by newer versions from another, what the first one held back could have
-been nearer. ``may_hold_back`` names the endpoints of which that is possible; once it names none,
-every listing whose newest version belongs into the list is in it, up to the order of equal scores.
+An endpoint returns only its nearest listings, so a merged list may lack some: if newer versions
+from one endpoint supersede the hits of another, the next hits of the latter may belong into the
+list. ``truncated`` returns the answers for which that is possible. Once there are none, the list is
+exact, up to the order of equal scores.
 
-What merging cannot know is a newer version that no answer showed, because it is too far from the
-query. Its older version is a hit until ``listings.hidden`` hides it, moments after the newer one
-became searchable: visibility is decided there, and merging only covers for those moments.
+Merging cannot detect a newer version that is in no answer because it is too far from the query. Its
+older version stays a hit until ``listings.hidden`` hides it, moments after the newer one became
+searchable. Visibility is decided there; merging only bridges that interval.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from shashin.tiers import age_of
 
 @dataclass(frozen=True)
 class EndpointHits:
-    """What one endpoint answered to a batch of queries, as columns.
+    """One endpoint's hits for a batch of queries, as columns.
 
-    Query i owns ``counts[i]`` entries of the other columns, nearest first.
+    Query i has ``counts[i]`` entries in the other columns, nearest first.
     """
 
     tier: str
-    asked: int
-    """Hits asked for, for each query."""
+    k: int
+    """Hits requested per query."""
     counts: Sequence[int]
     listing_ids: Sequence[str]
     versions: Sequence[int]
@@ -38,24 +38,20 @@ class EndpointHits:
     scores: Sequence[float]
 
     def max_unseen_score(self) -> float:
-        """Return an upper bound of the score of whatever the endpoint held back.
+        """Return an upper bound of the scores of hits beyond those returned.
 
-        Minus infinity when it had fewer hits than asked for, so that it held nothing back.
+        Minus infinity if it returned fewer hits than requested, so that there are none.
         """
         ends = accumulate(self.counts, initial=0)
         return max(
-            (
-                min(self.scores[start:end])
-                for start, end in pairwise(ends)
-                if end - start >= self.asked
-            ),
+            (min(self.scores[start:end]) for start, end in pairwise(ends) if end - start >= self.k),
             default=-math.inf,
         )
 
 
 @dataclass(frozen=True)
 class MergedHit:
-    """One listing in its newest version, at the photo that is nearest to any of the queries."""
+    """The newest version of a listing, with its photo nearest to any of the queries."""
 
     listing_id: str
     version: int
@@ -63,20 +59,20 @@ class MergedHit:
     score: float
     tier: str
     source: int
-    """Which of the answers gave it."""
+    """Index of its answer."""
     position: int
-    """Its place in the columns of that answer."""
+    """Index in the columns of that answer."""
 
 
-def merge(answers: Sequence[EndpointHits], k: int, *, leave_out: str = "") -> list[MergedHit]:
-    """Return the up to ``k`` best listings, by falling score and then by listing id.
+def merge(answers: Sequence[EndpointHits], k: int, *, exclude: str = "") -> list[MergedHit]:
+    """Return up to ``k`` best listings, by descending score, then by listing id.
 
-    Of a listing only the newest version among the answers counts, even if an older one is
-    nearer. ``leave_out`` is a listing that is never a hit.
+    Only the newest version of a listing counts, even if an older one is nearer. The listing
+    ``exclude`` is never a hit.
     """
     best: dict[str, tuple[int, float, int, int, int, int]] = {}
     for source, answer in enumerate(answers):
-        # A row with the same score in two tiers is named by the fresher one.
+        # A row with the same score in two tiers is attributed to the fresher one.
         freshness = -age_of(answer.tier)
         columns = zip(
             answer.listing_ids, answer.versions, answer.scores, answer.photo_numbers, strict=True
@@ -86,7 +82,7 @@ def merge(answers: Sequence[EndpointHits], k: int, *, leave_out: str = "") -> li
             known = best.get(listing_id)
             if known is None or hit > known:
                 best[listing_id] = hit
-    best.pop(leave_out, None)
+    best.pop(exclude, None)
     ranked = sorted(best.items(), key=lambda item: (-item[1][1], item[0]))[:k]
     return [
         MergedHit(
@@ -96,16 +92,14 @@ def merge(answers: Sequence[EndpointHits], k: int, *, leave_out: str = "") -> li
     ]
 
 
-def may_hold_back(
-    answers: Sequence[EndpointHits], merged: Sequence[MergedHit], k: int
-) -> list[int]:
-    """Return which answers may lack a listing that belongs into the merged list.
+def truncated(answers: Sequence[EndpointHits], merged: Sequence[MergedHit], k: int) -> list[int]:
+    """Return the indexes of answers that may lack a listing of the exact merged list.
 
-    An endpoint that was asked for ``MAX_HITS`` already cannot be asked for more.
+    An answer with ``MAX_HITS`` requested is not included: it cannot be extended.
     """
     worst = merged[-1].score if len(merged) >= k else -math.inf
     return [
         number
         for number, answer in enumerate(answers)
-        if answer.asked < MAX_HITS and answer.max_unseen_score() > worst
+        if answer.k < MAX_HITS and answer.max_unseen_score() > worst
     ]

@@ -6,8 +6,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 SEARCH_SECONDS = Histogram(
     "shashin_router_search_seconds",
-    "Time of a search by stage: embed (a photo), lookup (a listing's vectors), fan_out, merge, "
-    "total; in seconds.",
+    "Duration of a search by stage, in seconds: embed (a photo), lookup (a listing's vectors), "
+    "fan_out, merge, total.",
     ["stage"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5),
 )
@@ -18,14 +18,14 @@ FAILED_EMBEDS = Counter(
 )
 OVER_FETCH_ROUNDS = Counter(
     "shashin_router_over_fetch_rounds",
-    "Times that endpoints were asked for more hits, because newer versions superseded too many.",
+    "Over-fetch rounds: more hits requested because newer versions superseded too many.",
 )
 INCOMPLETE_ANSWERS = Counter(
-    "shashin_router_incomplete_answers", "Searches whose coverage was not complete."
+    "shashin_router_incomplete_answers", "Searches with incomplete coverage."
 )
 COVERAGE_COMPLETE = Gauge(
     "shashin_router_coverage_complete",
-    "1 while the ready endpoints hold the log from its horizon to the live position, else 0.",
+    "1 while the ready endpoints cover the log from its horizon to the live position, else 0.",
 )
 MISSING_OFFSETS = Gauge(
     "shashin_router_missing_offsets", "Offsets of the log that no ready endpoint holds."
@@ -35,7 +35,7 @@ UNKNOWN_PARTITIONS = Gauge(
 )
 ENDPOINTS = Gauge(
     "shashin_router_endpoints",
-    "Index endpoints in discovery, by state: ready, unready, or other_model when another model is "
-    "held than is searched.",
+    "Index endpoints in discovery, by state: ready, unready, or other_model if it holds a model "
+    "other than the active one.",
     ["tier", "state"],
 )

@@ -1,4 +1,4 @@
-"""The error of a call that no index endpoint answered: which failed, and which hold another model."""
+"""The error of a call to which no index endpoint responded."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from shashin.errors import DeadlineExceeded, NoEndpoint, ShashinError
 from shashin.serving.fleet import Failure, OtherModel
 
 
-def nobody_answered(
+def no_answer_error(
     failures: Sequence[Failure],
     other_models: Sequence[OtherModel],
     *,
     model_id: str,
     deadline_seconds: float,
 ) -> ShashinError:
-    """Return the error of a call that some endpoints failed and others have no rows for."""
+    """Return the error; its message lists failed endpoints and endpoints of other models."""
     others = "; ".join(map(str, other_models))
     if not failures:
         if not others:
             return NoEndpoint(
-                "no index endpoint is known: discovery names no indexer and no index server; start "
-                "one, or look at SHASHIN_DISCOVERY"
+                "no index endpoint is known: discovery has no indexer and no index server; start "
+                "one, or check SHASHIN_DISCOVERY"
             )
         return NoEndpoint(
-            f"no index endpoint holds model {model_id!r}, which is searched: {others}; start an "
+            f"no index endpoint holds model {model_id!r}, the active model: {others}; start an "
             f"indexer or an index server of {model_id!r}, or set the router's SHASHIN_MODEL_ID to "
-            "the model that is there"
+            "a model that is served"
         )
     listed = "; ".join(map(str, failures))
-    aside = f"; not asked for model {model_id!r}: {others}" if others else ""
+    note = f"; not of model {model_id!r}: {others}" if others else ""
     if all(f.status == grpc.StatusCode.DEADLINE_EXCEEDED.name for f in failures):
         return DeadlineExceeded(
-            f"none of {len(failures)} endpoints answered within {deadline_seconds * 1000:.0f} ms: "
-            f"{listed}{aside}"
+            f"none of {len(failures)} endpoints responded within {deadline_seconds * 1000:.0f} ms: "
+            f"{listed}{note}"
         )
-    return NoEndpoint(f"none of {len(failures)} endpoints answered: {listed}{aside}")
+    return NoEndpoint(f"none of {len(failures)} endpoints responded: {listed}{note}")

@@ -1,4 +1,4 @@
-"""Queries: what may be asked. Each refusal names the field."""
+"""Query validation; each error names the invalid field."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_K, MAX_K = 10, 500
 MAX_DEADLINE_MS = 60_000
 MAX_PHOTO_BYTES = 16 * 1024 * 1024
 MAX_FILTER_CHOICES = 1000
-"""Categories, or brands, that one filter may name."""
+"""Maximum categories, and maximum brands, in a filter."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,19 @@ class Query:
     """Little-endian float32, 4 bytes per dimension."""
     listing_id: str | None = None
     k: int = 0
-    """Listings wanted, 1 to 500; 0 means 10."""
+    """Requested listings, 1 to 500; 0 means 10."""
     row_filter: index_pb2.Filter = field(default_factory=index_pb2.Filter)
     deadline_ms: int = 0
     """1 to 60000; 0 means the router's default."""
 
 
-def checked(query: Query) -> Query:
-    """Return the query with its defaults filled in.
+def validated(query: Query) -> Query:
+    """Validate the query and return it with defaults filled in.
 
     Raises:
-        InvalidQuery: naming the field that is wrong.
+        InvalidQuery: naming the invalid field.
         PhotoEmpty: when the photo has no bytes.
-        PhotoTooLarge: when it has more than 16 MiB.
+        PhotoTooLarge: when the photo is larger than 16 MiB.
     """
     given = [kind for kind in ("photo", "vector", "listing_id") if getattr(query, kind) is not None]
     if len(given) != 1:
@@ -65,7 +65,7 @@ def checked(query: Query) -> Query:
 
 
 def check_listing_id(name: str, listing_id: str) -> None:
-    """Refuse what cannot be a listing's id.
+    """Validate a listing id.
 
     Raises:
         InvalidQuery: naming the field.
@@ -77,11 +77,11 @@ def check_listing_id(name: str, listing_id: str) -> None:
 
 def _check_photo(photo: bytes) -> None:
     if not photo:
-        raise PhotoEmpty("photo has no bytes; expected an image file")
+        raise PhotoEmpty("photo is empty; expected an image file")
     if len(photo) > MAX_PHOTO_BYTES:
         raise PhotoTooLarge(
             f"photo has {len(photo)} bytes; expected at most {MAX_PHOTO_BYTES}: send a "
-            "smaller one, 256 pixels on the short side are enough"
+            "smaller one, 256 pixels on the short side is enough"
         )
 
 
@@ -92,38 +92,38 @@ def _check_filter(row_filter: index_pb2.Filter) -> None:
     ):
         if len(choices) > MAX_FILTER_CHOICES:
             raise InvalidQuery(
-                f"{name} names {len(choices)} choices; expected at most {MAX_FILTER_CHOICES}"
+                f"{name} has {len(choices)} entries; expected at most {MAX_FILTER_CHOICES}"
             )
     for bound in ("min_price_minor", "max_price_minor"):
         if row_filter.HasField(bound) and getattr(row_filter, bound) < 0:
             raise InvalidQuery(
                 f"filter.{bound} is {getattr(row_filter, bound)}; prices are 0 or more"
             )
-    cheapest, dearest = row_filter.min_price_minor, row_filter.max_price_minor
+    min_price, max_price = row_filter.min_price_minor, row_filter.max_price_minor
     both = row_filter.HasField("min_price_minor") and row_filter.HasField("max_price_minor")
-    if both and cheapest > dearest:
+    if both and min_price > max_price:
         raise InvalidQuery(
-            f"filter.min_price_minor is {cheapest} and filter.max_price_minor is {dearest}: no price is "
-            "both"
+            f"filter.min_price_minor is {min_price} and filter.max_price_minor is {max_price}: the "
+            "price range is empty"
         )
     currency = row_filter.currency
     if currency and not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
         raise InvalidQuery(
-            f"filter.currency is {currency!r}; expected three letters such as JPY, or nothing"
+            f"filter.currency is {currency!r}; expected three letters such as JPY, or no currency"
         )
     since, until = row_filter.listed_from, row_filter.listed_to
     if row_filter.HasField("listed_from") and row_filter.HasField("listed_to") and since >= until:
         raise InvalidQuery(
             f"filter.listed_from is {since} and filter.listed_to is {until}: the end is exclusive, "
-            "so no time is between"
+            "so the time range is empty"
         )
 
 
 def query_vector(data: bytes, dimensions: int) -> npt.NDArray[np.float32]:
-    """Return the query of a vector's bytes, (1, dimensions) float32 of unit length.
+    """Return the query vector in ``data``, (1, dimensions) float32 of unit length.
 
     Raises:
-        InvalidQuery: when it has another length, numbers that are not finite, or no direction.
+        InvalidQuery: when it has the wrong length, values that are not finite, or only zeros.
     """
     if len(data) != 4 * dimensions:
         raise InvalidQuery(
@@ -132,15 +132,15 @@ def query_vector(data: bytes, dimensions: int) -> npt.NDArray[np.float32]:
         )
     vector = np.frombuffer(data, dtype="<f4").astype(np.float64)[None, :]
     if not np.isfinite(vector).all():
-        raise InvalidQuery("vector holds numbers that are not finite")
+        raise InvalidQuery("vector has values that are not finite")
     if not vector.any():
-        raise InvalidQuery("vector is all zeros: it has no direction to search in")
+        raise InvalidQuery("vector is all zeros: cosine similarity is undefined")
     return unit_length(vector)
 
 
 def unit_length(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Return the rows, (n, dimensions), none of them zero, at unit length."""
-    # In float64 the squares of any float32 neither overflow nor vanish.
+    """Return the rows, (n, dimensions), scaled to unit length; none may be zero."""
+    # In float64 the squares of float32 values neither overflow nor underflow.
     unit: npt.NDArray[np.float32] = (
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     ).astype(np.float32)

@@ -1,9 +1,9 @@
-"""The search: check the query, get its vectors, ask every endpoint, merge, and judge coverage.
+"""Search: validate the query, get its vectors, fan out, merge, and judge coverage.
 
-Knows nothing of how a query came in. Endpoints are asked for more listings than wanted. They give
-each listing once already, so this over-fetch only has to make up for listings that another
-endpoint has in a newer version, and for the listing searched by; if it is not enough, those
-endpoints that may hold something back are asked for twice as many, until none does.
+Independent of the transport. Endpoints are asked for more than k listings. They already return
+each listing once, so this over-fetch only compensates for listings that another endpoint has in a
+newer version, and for the query listing itself. If it is not enough, the endpoints whose truncated
+answers may lack hits are asked for twice as many, until none is left.
 """
 
 from __future__ import annotations
@@ -17,13 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from services.router import metrics
-from services.router.answer_coverage import AnswerCoverage, KnownPositions, answer_coverage, joined
+from services.router.answer_coverage import (
+    AnswerCoverage,
+    KnownPositions,
+    answer_coverage,
+    merge_positions,
+)
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
 from services.router.lookup import look_up, queries_of
-from services.router.merge import EndpointHits, MergedHit, may_hold_back, merge
-from services.router.no_answer import nobody_answered
-from services.router.queries import Query, checked, query_vector
+from services.router.merge import EndpointHits, MergedHit, merge, truncated
+from services.router.no_answer import no_answer_error
+from services.router.queries import Query, query_vector, validated
 from shashin.codecs.limits import MAX_HITS
 from shashin.codecs.ranges import positions_in, ranges_in
 from shashin.discovery.protocol import Endpoint
@@ -45,7 +50,7 @@ from shashin.v1 import events_pb2, index_pb2
 
 
 def initial_k(k: int) -> int:
-    """Return how many listings endpoints are asked for at first."""
+    """Return how many listings endpoints are asked for in the first round."""
     return min(k + k // 2 + 8, MAX_HITS)
 
 
@@ -62,7 +67,7 @@ class Timings:
     """Seconds by stage."""
 
     embed: float = 0.0
-    """Until the query's vectors were there: embedding a photo, or looking a listing up."""
+    """Until the query vectors are available: embedding a photo, or looking up a listing."""
     fan_out: float = 0.0
     merge: float = 0.0
     total: float = 0.0
@@ -70,19 +75,19 @@ class Timings:
 
 @dataclass(frozen=True)
 class SearchAnswer:
-    """What a search found, and how much of the log it looked through."""
+    """The hits of a search, and its coverage."""
 
     hits: list[Hit]
     coverage: AnswerCoverage
     failures: list[Failure]
     endpoints: int
-    """How many answered in full."""
+    """Endpoints that answered in full."""
     timings: Timings
 
 
 @dataclass
 class _Gathered:
-    """What the endpoints have answered so far; one with more hits replaces an earlier one."""
+    """The answers so far; a later answer of an endpoint replaces its earlier one."""
 
     answers: dict[Endpoint, tuple[EndpointHits, index_pb2.IndexSearchResponse]] = field(
         default_factory=dict
@@ -90,30 +95,30 @@ class _Gathered:
     failures: dict[Endpoint, Failure] = field(default_factory=dict)
     other_models: dict[Endpoint, OtherModel] = field(default_factory=dict)
     lookup_failures: dict[Endpoint, Failure] = field(default_factory=dict)
-    """Of the search by a listing, before the search itself: they leave no range unsearched."""
+    """Failures of the listing lookup, which precedes the search and does not affect coverage."""
     merged: list[MergedHit] = field(default_factory=list)
 
-    def take(self, asked: Round[index_pb2.IndexSearchResponse], count: int) -> None:
-        for peer, answer in asked.answers:
+    def add(self, results: Round[index_pb2.IndexSearchResponse], count: int) -> None:
+        for peer, answer in results.answers:
             self.answers[peer.endpoint] = (_columns(peer.tier, count, answer), answer)
-        for failure in asked.failures:
+        for failure in results.failures:
             self.failures[failure.endpoint] = failure
-        for other in asked.other_models:
+        for other in results.other_models:
             self.other_models[other.endpoint] = other
 
     @property
-    def silent(self) -> set[Endpoint]:
-        """Those that gave no answer when they were asked last, so they are asked no more."""
+    def unanswered(self) -> set[Endpoint]:
+        """Endpoints whose last call brought no answer; they are not called again."""
         return self.failures.keys() | self.other_models.keys()
 
     @property
     def searched(self) -> set[Endpoint]:
-        """Those that answered in full.
+        """Endpoints that answered in full.
 
-        One that was silent when it was asked for more may have held back a hit: what it gave is
-        shown, but its ranges do not count as searched.
+        An endpoint that failed in an over-fetch round may have more hits: the hits it returned
+        are used, but its ranges do not count as searched.
         """
-        return self.answers.keys() - self.silent
+        return self.answers.keys() - self.unanswered
 
     def hits(self) -> list[EndpointHits]:
         return [hits for hits, _ in self.answers.values()]
@@ -145,35 +150,35 @@ class Searcher:
         }
 
     async def search(self, query: Query, caller_seconds: float | None) -> SearchAnswer:
-        """Search; ``caller_seconds`` is how long the caller will wait, None when it did not say.
+        """Search; ``caller_seconds`` is the caller's remaining deadline, or None.
 
         Raises:
-            InvalidQuery: when the query cannot be answered by any index.
+            InvalidQuery: when the query is invalid.
             PhotoError: when its photo cannot be used.
-            ListingNotFound: when the listing searched by is not searchable.
-            WrongModelRequested: when only embedders of another model answer.
-            NoEndpoint: when no endpoint of the model answers.
-            DeadlineExceeded: when none answers in time.
+            ListingNotFound: when the query listing is not searchable.
+            WrongModelRequested: when only embedders of another model respond.
+            NoEndpoint: when no endpoint of the model responds.
+            DeadlineExceeded: when none responds in time.
         """
         started = time.perf_counter()
-        query = checked(query)
+        query = validated(query)
         own = query.deadline_ms / 1000 if query.deadline_ms else self._deadline_seconds
         deadline = Deadline.within(own, caller_seconds)
         timings = Timings()
         gathered = _Gathered()
         with self._fleet.hold(*INDEX_ROLES) as held:
             if not held.peers:
-                raise self._nobody(gathered, held, deadline)
+                raise self._no_answer_error(gathered, held, deadline)
             queries = await self._queries_of(query, held, deadline, gathered)
-            vectors_at = time.perf_counter()
+            embedded_at = time.perf_counter()
             failpoint("after-embed")
-            timings.embed = vectors_at - started
+            timings.embed = embedded_at - started
             # Before the first call is sent: see services.router.answer_coverage.
             known_before = self._positions.snapshot()
-            await self._ask_with_over_fetch(query, queries, held.peers, deadline, gathered, timings)
+            await self._fan_out(query, queries, held.peers, deadline, gathered, timings)
         if not gathered.answers:
-            raise self._nobody(gathered, held, deadline)
-        merging_at = time.perf_counter()
+            raise self._no_answer_error(gathered, held, deadline)
+        merge_started = time.perf_counter()
         coverage = self._coverage(gathered, known_before)
         sources = list(gathered.answers.values())
         hits = [
@@ -181,7 +186,7 @@ class Searcher:
             for found in gathered.merged
         ]
         now = time.perf_counter()
-        timings.merge += now - merging_at
+        timings.merge += now - merge_started
         timings.total = now - started
         self._observe(query, timings)
         if not coverage.complete:
@@ -194,8 +199,8 @@ class Searcher:
             timings=timings,
         )
 
-    def _nobody(self, gathered: _Gathered, held: Held, deadline: Deadline) -> ShashinError:
-        return nobody_answered(
+    def _no_answer_error(self, gathered: _Gathered, held: Held, deadline: Deadline) -> ShashinError:
+        return no_answer_error(
             list(gathered.failures.values()),
             [*held.other_models, *gathered.other_models.values()],
             model_id=self._space.model_id,
@@ -208,7 +213,7 @@ class Searcher:
         if query.vector is not None:
             return query_vector(query.vector, self._space.dimensions)
         if query.photo is not None:
-            return await self._embedding.query_of(query.photo, deadline)
+            return await self._embedding.embed_photo(query.photo, deadline)
         assert query.listing_id is not None
         found, failures = await look_up(
             held,
@@ -220,7 +225,7 @@ class Searcher:
         gathered.lookup_failures = {failure.endpoint: failure for failure in failures}
         return queries_of(query.listing_id, found.get(query.listing_id), failures)
 
-    async def _ask_with_over_fetch(
+    async def _fan_out(
         self,
         query: Query,
         queries: npt.NDArray[np.float32],
@@ -241,19 +246,17 @@ class Searcher:
                 k=count,
                 filter=query.row_filter,
             )
-            gathered.take(await self._ask(asking, request, len(queries), deadline), count)
+            gathered.add(await self._ask(asking, request, len(queries), deadline), count)
             answered = time.perf_counter()
             failpoint("after-fan-out")
             hits = gathered.hits()
-            gathered.merged = merge(hits, query.k, leave_out=query.listing_id or "")
+            gathered.merged = merge(hits, query.k, exclude=query.listing_id or "")
             endpoints = list(gathered.answers)
-            lacking = {
-                endpoints[number] for number in may_hold_back(hits, gathered.merged, query.k)
-            }
+            incomplete = {endpoints[number] for number in truncated(hits, gathered.merged, query.k)}
             asking = [
                 peer
                 for peer in peers
-                if peer.endpoint in lacking and peer.endpoint not in gathered.silent
+                if peer.endpoint in incomplete and peer.endpoint not in gathered.unanswered
             ]
             count = min(2 * count, MAX_HITS)
             timings.fan_out += answered - started
@@ -270,20 +273,20 @@ class Searcher:
     ) -> Round[index_pb2.IndexSearchResponse]:
         return await ask_all(
             peers,
-            lambda peer: peer.index.Search(request, timeout=deadline.left()),
+            lambda peer: peer.index.Search(request, timeout=deadline.remaining()),
             method="Search",
             model_id=self._space.model_id,
-            check=lambda answer: fault_of(answer.hits, queries),
+            check=lambda answer: column_error(answer.hits, queries),
         )
 
     def _coverage(
         self, gathered: _Gathered, known_before: Mapping[int, Position]
     ) -> AnswerCoverage:
         answers = gathered.complete_answers()
-        fresh = joined(p for answer in answers for p in positions_in(answer.positions))
-        self._positions.learn(fresh)
+        reported = merge_positions(p for answer in answers for p in positions_in(answer.positions))
+        self._positions.update(reported)
         return answer_coverage(
-            (r for answer in answers for r in ranges_in(answer.covered)), fresh, known_before
+            (r for answer in answers for r in ranges_in(answer.covered)), reported, known_before
         )
 
     def _observe(self, query: Query, timings: Timings) -> None:
@@ -296,8 +299,8 @@ class Searcher:
         self._seconds["total"].observe(timings.total)
 
 
-def fault_of(columns: index_pb2.HitColumns, queries: int) -> str | None:
-    """Return what is wrong with an endpoint's columns, or None."""
+def column_error(columns: index_pb2.HitColumns, queries: int) -> str | None:
+    """Return why an endpoint's columns are malformed, or None."""
     rows = sum(columns.counts)
     lengths = {
         len(columns.listing_ids),
@@ -308,16 +311,16 @@ def fault_of(columns: index_pb2.HitColumns, queries: int) -> str | None:
     }
     if len(columns.counts) != queries or lengths != {rows}:
         return (
-            f"it answered {len(columns.counts)} of {queries} queries, with {rows} hits in columns "
+            f"it returned {len(columns.counts)} of {queries} queries, with {rows} hits in columns "
             f"of {sorted(lengths)} entries"
         )
     if not all(map(math.isfinite, columns.scores)):
-        return "it answered with scores that are not finite"
+        return "it returned scores that are not finite"
     return None
 
 
-def _columns(tier: str, asked: int, answer: index_pb2.IndexSearchResponse) -> EndpointHits:
+def _columns(tier: str, k: int, answer: index_pb2.IndexSearchResponse) -> EndpointHits:
     hits = answer.hits
     return EndpointHits(
-        tier, asked, hits.counts, hits.listing_ids, hits.versions, hits.photo_numbers, hits.scores
+        tier, k, hits.counts, hits.listing_ids, hits.versions, hits.photo_numbers, hits.scores
     )

@@ -19,15 +19,15 @@ class RouterSettings(DiscoverySettings, ModelSpaceSettings):
         1000,
         ge=1,
         le=60_000,
-        description="Bound of a search that sets none, in milliseconds; the indexer's "
-        "SHASHIN_RELEASE_AFTER_SECONDS has to exceed it.",
+        description="Default deadline of a search, in milliseconds; the indexer's "
+        "SHASHIN_RELEASE_AFTER_SECONDS must exceed it.",
     )
     discovery_seconds: float = Field(
-        0.1, gt=0, le=60, description="Seconds between two looks at discovery."
+        0.1, gt=0, le=60, description="Seconds between reads of discovery."
     )
     describe_seconds: float = Field(
         0.5,
         gt=0,
         le=60,
-        description="Seconds between two times that every endpoint is asked what it holds.",
+        description="Seconds between polls of what every endpoint holds.",
     )

@@ -246,9 +246,9 @@ REFUSED: dict[str, tuple[OutRecord, str, str]] = {
     "21 photos": (
         record_of(_event("21 photos", photos=21)),
         "TooManyPhotos",
-        "names 21 photos; at most 20",
+        "has 21 photos; at most 20",
     ),
-    "no photos": (record_of(_event("no photos", photos=0)), "InvalidEvent", "names no photo"),
+    "no photos": (record_of(_event("no photos", photos=0)), "InvalidEvent", "has no photos"),
     "price without currency": (
         record_of(_event("price without currency", attributes=ListingAttributes(price_minor=1200))),
         "InvalidEvent",

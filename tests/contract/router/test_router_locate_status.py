@@ -17,7 +17,7 @@ async def locate(system: System, *listing_ids: str) -> search_pb2.LocateResponse
     return await system.stub.Locate(search_pb2.LocateRequest(listing_ids=listing_ids), timeout=30.0)
 
 
-async def test_listings_are_located_in_their_newest_version_and_every_tier(system: System) -> None:
+async def test_listings_are_located_in_their_newest_version_and_all_tiers(system: System) -> None:
     both = Listing("both", 1, photos=3)
     await system.index("hourly", "hourly", shard_of([Listing("moved", 1, photos=4), both]))
     await system.index("daily", "daily", shard_of([both]))
@@ -25,8 +25,8 @@ async def test_listings_are_located_in_their_newest_version_and_every_tier(syste
     await system.until_described()
     answer = await locate(system, "moved", "unknown", "both", "moved")
     found = [
-        (where.listing_id, where.version, list(where.photo_numbers), list(where.tiers))
-        for where in answer.locations
+        (location.listing_id, location.version, list(location.photo_numbers), list(location.tiers))
+        for location in answer.locations
     ]
     assert found == [
         ("moved", 2, [0, 1], ["live"]),
@@ -41,15 +41,15 @@ async def test_a_hidden_listing_is_not_located(system: System) -> None:
     assert hourly.served is not None
     hourly.served.hide("sold", 2)
     answer = await locate(system, "sold", "mug")
-    assert [where.listing_id for where in answer.locations] == ["mug"]
+    assert [location.listing_id for location in answer.locations] == ["mug"]
 
 
-async def test_locating_names_the_endpoints_that_failed(system: System) -> None:
+async def test_locate_reports_failed_endpoints(system: System) -> None:
     await system.index("indexer", "live", shard_of([Listing("mug")], from_offset=1))
     await system.index("hourly", "hourly", shard_of([Listing("lamp")]), kind=NoLookupEndpoint)
     await system.until_described()
     answer = await locate(system, "lamp", "mug")
-    assert [where.listing_id for where in answer.locations] == ["mug"]
+    assert [location.listing_id for location in answer.locations] == ["mug"]
     assert [(f.name, f.error) for f in answer.failed_endpoints] == [
         ("hourly", "UNAVAILABLE: no lookup today")
     ]
@@ -63,7 +63,7 @@ async def test_locating_names_the_endpoints_that_failed(system: System) -> None:
         (["lamp", ""], r"listing_ids[1] has 0 bytes"),
     ],
 )
-async def test_wrong_ids_are_refused(system: System, listing_ids: list[str], named: str) -> None:
+async def test_invalid_ids_are_rejected(system: System, listing_ids: list[str], named: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await locate(system, *listing_ids)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -75,10 +75,10 @@ async def test_a_thousand_listings_are_located_in_one_call(system: System) -> No
     await system.index("indexer", "live", shard_of([Listing(i) for i in ids]))
     await system.until_described()
     answer = await locate(system, *reversed(ids))
-    assert [where.listing_id for where in answer.locations] == ids[::-1]
+    assert [location.listing_id for location in answer.locations] == ids[::-1]
 
 
-async def test_status_says_what_each_endpoint_holds(system: System) -> None:
+async def test_status_reports_what_each_endpoint_holds(system: System) -> None:
     hourly = await system.index(
         "hourly",
         "hourly",
@@ -102,17 +102,19 @@ async def test_status_says_what_each_endpoint_holds(system: System) -> None:
     assert status.coverage.complete
 
 
-async def test_status_names_what_is_wrong_with_an_endpoint(system: System) -> None:
+async def test_status_reports_the_error_of_an_endpoint(system: System) -> None:
     live = await system.index("indexer", "live", shard_of([Listing("c")], from_offset=2))
     await system.index("hourly", "hourly", shard_of([Listing("a"), Listing("b")]))
     await system.until_described()
     await live.stop()
 
-    async def noticed() -> search_pb2.StatusResponse | None:
+    async def with_dead_endpoint() -> search_pb2.StatusResponse | None:
         status = await system.status()
         return None if all(e.ready for e in status.endpoints) else status
 
-    status: search_pb2.StatusResponse = await until(noticed, "the dead endpoint is noticed")
+    status: search_pb2.StatusResponse = await until(
+        with_dead_endpoint, "the dead endpoint is detected"
+    )
     dead = next(e for e in status.endpoints if not e.ready)
     assert (dead.name, dead.tier, dead.rows) == ("indexer", "live", 0)
     assert "UNAVAILABLE" in dead.error
@@ -125,7 +127,7 @@ async def test_status_names_what_is_wrong_with_an_endpoint(system: System) -> No
     assert REGISTRY.get_sample_value("shashin_router_endpoints", counts) == 1
 
 
-async def test_an_endpoint_with_vectors_of_another_length_is_not_ready(system: System) -> None:
+async def test_an_endpoint_with_vectors_of_other_dimensions_is_not_ready(system: System) -> None:
     endpoint = await system.index("indexer", "live", shard_of([Listing("a")]))
     endpoint.handlers._space = ModelSpace(MODEL, 32)
 
@@ -135,19 +137,19 @@ async def test_an_endpoint_with_vectors_of_another_length_is_not_ready(system: S
             for e in (await system.status()).endpoints
         )
 
-    await until(refused, "the endpoint is refused")
+    await until(refused, "the endpoint is rejected")
     await until(
         lambda: any("32 dimensions" in p for p in system.health.readiness_problems()),
-        "the router is not ready with it alone",
+        "the router is not ready",
     )
 
 
-async def test_the_router_is_ready_once_an_endpoint_described_itself(system: System) -> None:
+async def test_the_router_is_ready_once_an_endpoint_is(system: System) -> None:
     address = f"127.0.0.1:{free_port()}"
-    system.announce({"name": "gone", "role": "indexer", "tier": "live", "address": address})
+    system.announce({"name": "dead", "role": "indexer", "tier": "live", "address": address})
     await until(
-        lambda: any("gone: UNAVAILABLE" in p for p in system.health.readiness_problems()),
-        "it says whom it waits for",
+        lambda: any("dead: UNAVAILABLE" in p for p in system.health.readiness_problems()),
+        "the endpoint is reported as a problem",
     )
     assert not system.health.liveness_problems()
     await system.index("indexer", "live", shard_of([Listing("a")]))

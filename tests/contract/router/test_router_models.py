@@ -1,4 +1,4 @@
-"""Endpoints of other models beside those that are searched: no failure, never mixed, plainly named."""
+"""Endpoints of other models: not a failure, never searched, reported as such."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ from tests.support.waiting import until
 
 OTHER = "other-model"
 
-said_or_not = pytest.mark.parametrize("announced", [OTHER, ""], ids=["announced", "found-out"])
-"""Whether discovery says which model the endpoint holds, or only its own answers do."""
+announced_or_not = pytest.mark.parametrize(
+    "announced", [OTHER, ""], ids=["announced", "discovered"]
+)
+"""Whether discovery reports the model of the endpoint, or only its own responses do."""
 
 
 def failed_calls(method: str) -> float:
-    """Return how many failed calls of a method the metric counts."""
+    """Return the failed calls of a method, by the metric."""
     (family,) = (m for m in REGISTRY.collect() if m.name == "shashin_fleet_failed_calls")
     return sum(
         s.value
@@ -42,8 +44,8 @@ def failed_calls(method: str) -> float:
     )
 
 
-def counted(tier: str) -> dict[str, float | None]:
-    """Return how many endpoints of a tier the metric counts, by state."""
+def endpoint_counts(tier: str) -> dict[str, float | None]:
+    """Return the endpoints of a tier by state, by the metric."""
     return {
         state: REGISTRY.get_sample_value("shashin_router_endpoints", {"tier": tier, "state": state})
         for state in ("ready", "unready", "other_model")
@@ -54,8 +56,8 @@ async def ask(system: System, **fields: Any) -> search_pb2.SearchResponse:
     return await system.search(vector_of("theirs"), k=5, **fields)
 
 
-@said_or_not
-async def test_an_endpoint_of_another_model_is_no_failure_and_is_never_mixed(
+@announced_or_not
+async def test_an_endpoint_of_another_model_is_not_a_failure_and_not_searched(
     system: System, announced: str
 ) -> None:
     await system.index("indexer", "live", shard_of([Listing("mine")]))
@@ -67,18 +69,18 @@ async def test_an_endpoint_of_another_model_is_no_failure_and_is_never_mixed(
     assert hits(answer) == [("mine", 1, 0)]
     assert not answer.failed_endpoints
     assert answer.endpoints == 1
-    assert answer.coverage.complete, "it holds nothing that this model's log has"
+    assert answer.coverage.complete, "the other model does not affect coverage"
     by_listing = await system.search(listing_id="mine", k=5)
     assert not by_listing.failed_endpoints
     assert by_listing.coverage.complete
     located = await system.stub.Locate(search_pb2.LocateRequest(listing_ids=["mine", "theirs"]))
-    assert [where.listing_id for where in located.locations] == ["mine"]
+    assert [location.listing_id for location in located.locations] == ["mine"]
     assert not located.failed_endpoints
     assert [failed_calls(method) for method in ("Search", "Lookup", "Describe")] == before
 
 
-@said_or_not
-async def test_status_and_metrics_say_that_an_endpoint_holds_another_model(
+@announced_or_not
+async def test_status_and_metrics_report_an_endpoint_of_another_model(
     system: System, announced: str
 ) -> None:
     await system.index("indexer", "live", shard_of([Listing("mine")]))
@@ -91,14 +93,14 @@ async def test_status_and_metrics_say_that_an_endpoint_holds_another_model(
     assert status.model_id == MODEL
     assert status.coverage.complete
     await until(
-        lambda: counted("hourly") == {"ready": 0, "unready": 0, "other_model": 1},
+        lambda: endpoint_counts("hourly") == {"ready": 0, "unready": 0, "other_model": 1},
         "the metric counts it",
     )
-    assert counted("live") == {"ready": 1, "unready": 0, "other_model": 0}
+    assert endpoint_counts("live") == {"ready": 1, "unready": 0, "other_model": 0}
     assert not system.health.readiness_problems()
 
 
-async def test_an_endpoint_that_discovery_says_is_of_another_model_is_not_asked(
+async def test_an_endpoint_announced_with_another_model_is_not_called(
     system: System,
 ) -> None:
     await system.index("indexer", "live", shard_of([Listing("mine")]))
@@ -116,8 +118,8 @@ async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
     return refused.value.code(), refused.value.details() or ""
 
 
-@said_or_not
-async def test_with_endpoints_of_other_models_only_the_error_names_them_and_ours(
+@announced_or_not
+async def test_with_only_other_models_the_error_lists_them_and_the_active_one(
     system: System, announced: str
 ) -> None:
     a = await system.index(
@@ -138,20 +140,22 @@ async def test_with_endpoints_of_other_models_only_the_error_names_them_and_ours
         assert code == grpc.StatusCode.UNAVAILABLE
         assert details.startswith("NoEndpoint: no index endpoint holds model 'test-model'")
         for running, model_id in ((a, OTHER), (b, held_by_b)):
-            said = details.partition(f"{running.name} at {running.address} (")[2].partition(")")[0]
-            assert repr(model_id) in said
+            reason = details.partition(f"{running.name} at {running.address} (")[2].partition(")")[
+                0
+            ]
+            assert repr(model_id) in reason
     await until(
         lambda: any(
-            "none of 2 is ready for model 'test-model'" in problem
+            "none of 2 endpoints is ready for model 'test-model'" in problem
             and f"a: it holds model '{OTHER}'" in problem
             for problem in system.health.readiness_problems()
         ),
-        "the router is not ready, and says why",
+        "the router is not ready and reports why",
     )
 
 
-@said_or_not
-async def test_when_the_endpoint_of_the_model_is_dead_the_others_are_told_apart(
+@announced_or_not
+async def test_if_the_only_endpoint_of_the_model_is_dead_the_error_tells_it_from_others(
     system: System, announced: str
 ) -> None:
     mine = await system.index("mine", "live", shard_of([Listing("mine")]))
@@ -162,16 +166,18 @@ async def test_when_the_endpoint_of_the_model_is_dead_the_others_are_told_apart(
     await mine.stop()
     code, details = await refusal(ask(system))
     assert code == grpc.StatusCode.UNAVAILABLE
-    assert f"none of 1 endpoints answered: mine at {mine.address}: UNAVAILABLE" in details
-    assert "not asked for model 'test-model': other at" in details
+    assert f"none of 1 endpoints responded: mine at {mine.address}: UNAVAILABLE" in details
+    assert "not of model 'test-model': other at" in details
 
 
-async def test_an_endpoint_that_comes_to_hold_the_model_is_searched(system: System) -> None:
+async def test_an_endpoint_that_switches_to_the_model_is_searched(system: System) -> None:
     await system.index("indexer", "live", shard_of([Listing("mine")], from_offset=1))
-    turning = await system.index("turning", "hourly", shard_of([Listing("old")]), model_id=OTHER)
-    await system.until_models_are(indexer=MODEL, turning=OTHER)
-    assert not (await ask(system)).coverage.complete, "nobody else holds the first offset"
-    turning.handlers._space = ModelSpace(MODEL, DIMENSIONS)
+    switching = await system.index(
+        "switching", "hourly", shard_of([Listing("old")]), model_id=OTHER
+    )
+    await system.until_models_are(indexer=MODEL, switching=OTHER)
+    assert not (await ask(system)).coverage.complete, "no other endpoint holds the first offset"
+    switching.handlers._space = ModelSpace(MODEL, DIMENSIONS)
     await system.until_described()
     answer = await system.search(vector_of("old"), k=1)
     assert hits(answer) == [("old", 1, 0)]
@@ -191,5 +197,5 @@ async def test_an_endpoint_whose_model_changes_between_two_rounds_does_not_count
     await system.until_described()
     answer = await system.search(towards, k=k)
     assert not answer.failed_endpoints
-    assert ranges(answer.coverage.missing) == [(0, 0, crowd)], "it may have held back a hit"
+    assert ranges(answer.coverage.missing) == [(0, 0, crowd)], "it may have more hits"
     assert answer.endpoints == 1

@@ -1,4 +1,4 @@
-"""Search by a photo: the embedders that discovery names."""
+"""Search by photo with the embedders in discovery."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.running_router import (
 )
 
 PHOTO = (3.0 * vector_of("lamp")).astype("<f4").tobytes()
-"""What the fake embedder turns into the lamp's vector, though not of unit length."""
+"""A photo that the fake embedder turns into the lamp's vector, not of unit length."""
 
 
 async def search(system: System, photo: bytes = PHOTO) -> search_pb2.SearchResponse:
@@ -42,13 +42,13 @@ async def indexed(system: System) -> System:
 
 
 async def until_read(system: System) -> None:
-    """Wait until discovery has been read again: an index endpoint comes after the embedders."""
+    """Wait until discovery has been read again, by adding an index endpoint."""
     number = len(system.endpoints)
     await system.index(f"last-{number}", "hourly", shard_of([]))
     await system.until_described()
 
 
-async def test_a_photo_finds_the_listing_that_its_vector_is_of(indexed: System) -> None:
+async def test_a_photo_finds_the_listing_with_its_vector(indexed: System) -> None:
     await indexed.embedder("embedder", FakeEmbedder())
     await until_read(indexed)
     answer = await search(indexed)
@@ -57,7 +57,7 @@ async def test_a_photo_finds_the_listing_that_its_vector_is_of(indexed: System) 
     assert answer.timings.embed > 0
 
 
-async def test_embedders_share_the_work(indexed: System) -> None:
+async def test_embedders_share_the_load(indexed: System) -> None:
     embedders = [FakeEmbedder(), FakeEmbedder()]
     for number, embedder in enumerate(embedders):
         await indexed.embedder(f"embedder-{number}", embedder)
@@ -67,19 +67,19 @@ async def test_embedders_share_the_work(indexed: System) -> None:
     assert [embedder.calls for embedder in embedders] == [3, 3]
 
 
-async def test_an_embedder_that_cannot_answer_is_passed_over(indexed: System) -> None:
+async def test_a_failing_embedder_is_skipped(indexed: System) -> None:
     overloaded = FakeEmbedder(refusal=(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many photos"))
     await indexed.embedder("overloaded", overloaded)
     dead = await indexed.embedder("dead", FakeEmbedder())
-    await indexed.embedder("well", FakeEmbedder())
+    await indexed.embedder("healthy", FakeEmbedder())
     await until_read(indexed)
     await dead.stop()
     for _ in range(3):
         assert hits(await search(indexed)) == [("lamp", 1, 0)]
-    assert overloaded.calls > 0, "it was tried"
+    assert overloaded.calls > 0, "it was called"
 
 
-async def test_without_an_embedder_only_photos_cannot_be_searched(indexed: System) -> None:
+async def test_without_an_embedder_only_search_by_photo_fails(indexed: System) -> None:
     code, details = await refusal(indexed)
     assert code == grpc.StatusCode.UNAVAILABLE
     assert "no embedder is known" in details
@@ -87,38 +87,38 @@ async def test_without_an_embedder_only_photos_cannot_be_searched(indexed: Syste
     assert hits(await indexed.search(vector_of("lamp"), k=1)) == [("lamp", 1, 0)]
 
 
-async def test_when_no_embedder_answers_each_is_named(indexed: System) -> None:
+async def test_if_no_embedder_responds_the_error_lists_each(indexed: System) -> None:
     address = f"127.0.0.1:{free_port()}"
-    indexed.announce({"name": "gone", "role": "embedder", "tier": "", "address": address})
+    indexed.announce({"name": "dead", "role": "embedder", "tier": "", "address": address})
     indexed.endpoints[0].name = "renamed"
-    indexed.announce({"name": "gone", "role": "embedder", "tier": "", "address": address})
+    indexed.announce({"name": "dead", "role": "embedder", "tier": "", "address": address})
     await indexed.until_described()
     code, details = await refusal(indexed)
     assert code == grpc.StatusCode.UNAVAILABLE
-    assert f"gone at {address}: UNAVAILABLE" in details
+    assert f"dead at {address}: UNAVAILABLE" in details
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("details", "expected"),
     [
         ("PhotoUndecodable: it is cut short", "PhotoUndecodable: it is cut short"),
         ("PhotoTooLarge: 60 megapixels", "PhotoTooLarge: 60 megapixels"),
         ("something else", "InvalidQuery: something else"),
     ],
 )
-async def test_what_the_embedder_says_of_a_bad_photo_reaches_the_caller(
-    indexed: System, said: str, expected: str
+async def test_photo_errors_of_the_embedder_reach_the_caller(
+    indexed: System, details: str, expected: str
 ) -> None:
-    refusing = (grpc.StatusCode.INVALID_ARGUMENT, said)
+    refusing = (grpc.StatusCode.INVALID_ARGUMENT, details)
     embedders = [FakeEmbedder(refusal=refusing), FakeEmbedder(refusal=refusing)]
     for number, embedder in enumerate(embedders):
         await indexed.embedder(f"embedder-{number}", embedder)
     await until_read(indexed)
     assert await refusal(indexed) == (grpc.StatusCode.INVALID_ARGUMENT, expected)
-    assert sum(embedder.calls for embedder in embedders) == 1, "no other one is asked in vain"
+    assert sum(embedder.calls for embedder in embedders) == 1, "no other embedder is called"
 
 
-async def test_an_empty_photo_is_refused(indexed: System) -> None:
+async def test_an_empty_photo_is_rejected(indexed: System) -> None:
     code, details = await refusal(indexed, b"")
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert details.startswith("PhotoEmpty")
@@ -133,7 +133,7 @@ async def test_an_embedder_of_another_model_is_an_error_that_names_both(indexed:
     assert "'test-model'" in details
 
 
-async def test_an_embedder_of_another_model_is_asked_last(indexed: System) -> None:
+async def test_an_embedder_of_another_model_is_tried_last(indexed: System) -> None:
     wrong, right = FakeEmbedder(model_id="other-model"), FakeEmbedder()
     await indexed.embedder("a-wrong", wrong)
     await indexed.embedder("b-right", right)
@@ -144,7 +144,7 @@ async def test_an_embedder_of_another_model_is_asked_last(indexed: System) -> No
     assert wrong.calls == 1
 
 
-async def test_an_embedder_that_discovery_says_is_of_another_model_is_never_asked(
+async def test_an_embedder_announced_with_another_model_is_never_called(
     indexed: System,
 ) -> None:
     wrong, right = FakeEmbedder(model_id="other-model"), FakeEmbedder()
@@ -156,7 +156,7 @@ async def test_an_embedder_that_discovery_says_is_of_another_model_is_never_aske
     assert (right.calls, wrong.calls) == (3, 0)
 
 
-async def test_with_announced_embedders_of_other_models_only_the_error_names_them_and_ours(
+async def test_with_only_announced_embedders_of_other_models_the_error_lists_them(
     indexed: System,
 ) -> None:
     wrong = FakeEmbedder(model_id="other-model")
@@ -169,7 +169,7 @@ async def test_with_announced_embedders_of_other_models_only_the_error_names_the
     assert wrong.calls == 0
 
 
-async def test_another_model_of_an_embedder_is_no_failed_call(indexed: System) -> None:
+async def test_a_response_of_another_model_is_not_a_failed_call(indexed: System) -> None:
     await indexed.embedder("wrong", FakeEmbedder(model_id="other-model"))
     await indexed.embedder("dead-wrong", FakeEmbedder(), announced_model="other-model")
     await until_read(indexed)
@@ -179,16 +179,16 @@ async def test_another_model_of_an_embedder_is_no_failed_call(indexed: System) -
     await indexed.embedder("odd", FakeEmbedder())
     await until_read(indexed)
     await refusal(indexed, np.zeros(DIMENSIONS, dtype="<f4").tobytes())
-    assert failed_embeds() == before + 1, "a vector that nobody can search with is one"
+    assert failed_embeds() == before + 1, "an unusable vector is a failed call"
 
 
 def failed_embeds() -> float:
-    """Return how many failed calls to embedders the metric counts, of all statuses."""
+    """Return the failed calls to embedders of all statuses, by the metric."""
     (family,) = (m for m in REGISTRY.collect() if m.name == "shashin_router_failed_embeds")
     return sum(s.value for s in family.samples if s.name.endswith("_total"))
 
 
-async def test_vectors_of_another_length_are_not_searched_with(indexed: System) -> None:
+async def test_a_vector_of_other_dimensions_is_an_error(indexed: System) -> None:
     await indexed.embedder("embedder", FakeEmbedder())
     await until_read(indexed)
     code, details = await refusal(indexed, np.ones(8, dtype="<f4").tobytes())
@@ -196,7 +196,7 @@ async def test_vectors_of_another_length_are_not_searched_with(indexed: System) 
     assert "8 dimensions" in details
 
 
-async def test_when_embedding_takes_too_long_the_deadline_is_the_error(indexed: System) -> None:
+async def test_slow_embedding_exceeds_the_deadline(indexed: System) -> None:
     late = (grpc.StatusCode.DEADLINE_EXCEEDED, "the batch did not start in time")
     await indexed.embedder("embedder", FakeEmbedder(refusal=late))
     await until_read(indexed)

@@ -55,7 +55,7 @@ async def test_every_tier_is_searched_and_the_log_is_covered(system: System) -> 
     assert answer.timings.total >= answer.timings.fan_out > 0
 
 
-async def test_without_a_k_ten_listings_are_found(system: System) -> None:
+async def test_the_default_k_is_ten(system: System) -> None:
     await system.index("indexer", "live", shard_of([Listing(f"l-{i}") for i in range(20)]))
     await system.until_described()
     assert len((await system.search(vector_of("l-1"))).hits) == 10
@@ -80,7 +80,7 @@ async def test_a_row_in_two_tiers_is_one_hit(system: System) -> None:
 
 
 async def test_superseded_hits_make_the_answer_neither_short_nor_wrong(system: System) -> None:
-    """All that the sealed tier gives at first is superseded; what it held back is better."""
+    """All first hits of the sealed tier are superseded; its next hits are the best."""
     k = 5
     across, up = np.eye(DIMENSIONS)[:2]
 
@@ -88,18 +88,18 @@ async def test_superseded_hits_make_the_answer_neither_short_nor_wrong(system: S
         return (unit(np.cos(angle) * across + np.sin(angle) * up),)
 
     replicas = 3
-    at_once = initial_k(k)
-    crowd = replicas * at_once
+    per_replica = initial_k(k)
+    crowd = replicas * per_replica
     sealed = [Listing(f"moved-{i}", 1, vectors=at(0.001 * i)) for i in range(crowd)]
     sealed += [Listing(f"kept-{i}", 1, vectors=at(1.0 + 0.02 * i)) for i in range(k)]
     moved = [Listing(f"moved-{i}", 2, vectors=at(2.0 + 0.001 * i)) for i in range(crowd)]
     await system.index("hourly", "hourly", shard_of(sealed))
     for number in range(replicas):
-        first = number * at_once
+        first = number * per_replica
         await system.index(
             f"indexer-{number}",
             "live",
-            shard_of(moved[first : first + at_once], from_offset=len(sealed) + first),
+            shard_of(moved[first : first + per_replica], from_offset=len(sealed) + first),
         )
     await system.until_described()
     answer = await system.search(unit(across), k=k)
@@ -107,7 +107,7 @@ async def test_superseded_hits_make_the_answer_neither_short_nor_wrong(system: S
     assert answer.coverage.complete
 
 
-async def test_an_endpoint_that_fails_when_asked_for_more_does_not_count_as_searched(
+async def test_an_endpoint_that_fails_in_an_over_fetch_does_not_count_as_searched(
     system: System,
 ) -> None:
     k = 2
@@ -126,7 +126,7 @@ async def test_an_endpoint_that_fails_when_asked_for_more_does_not_count_as_sear
     assert answer.endpoints == 1
 
 
-async def test_a_dead_index_server_is_named_and_its_range_is_missing(system: System) -> None:
+async def test_a_dead_index_server_is_reported_and_its_range_is_missing(system: System) -> None:
     await system.index("hourly", "hourly", shard_of([Listing("old")]))
     live = await system.index("indexer", "live", shard_of([Listing("new")], from_offset=1))
     await system.until_described()
@@ -140,7 +140,7 @@ async def test_a_dead_index_server_is_named_and_its_range_is_missing(system: Sys
     assert live.address != answer.failed_endpoints[0].address
 
 
-async def test_without_the_indexer_the_answer_says_up_to_where_the_log_was_known(
+async def test_without_the_indexer_its_last_known_range_is_missing(
     system: System,
 ) -> None:
     await system.index("hourly", "hourly", shard_of([Listing("old"), Listing("older")]))
@@ -155,7 +155,7 @@ async def test_without_the_indexer_the_answer_says_up_to_where_the_log_was_known
     assert not answer.coverage.complete
 
 
-async def test_an_indexer_that_replays_its_log_does_not_look_complete(system: System) -> None:
+async def test_a_replaying_indexer_does_not_look_complete(system: System) -> None:
     shard = shard_of([Listing("first")])
     positions = {0: Position(0, 5)}
     await system.index("indexer", "live", shard, positions=positions)
@@ -184,7 +184,9 @@ async def test_a_slow_endpoint_is_cut_off_at_the_deadline(system: System) -> Non
     assert ranges(answer.coverage.missing) == [(0, 0, 1)]
 
 
-async def test_the_callers_own_deadline_wins_and_still_brings_an_answer(system: System) -> None:
+async def test_a_shorter_caller_deadline_applies_and_yields_a_partial_answer(
+    system: System,
+) -> None:
     await system.index("indexer", "live", shard_of([Listing("new")], from_offset=1))
     await system.index("slow", "hourly", shard_of([Listing("old")]), kind=HeldBackEndpoint)
     await system.until_described()
@@ -198,7 +200,7 @@ async def refusal(system: System, **fields: Any) -> tuple[grpc.StatusCode, str]:
     return refused.value.code(), refused.value.details() or ""
 
 
-async def test_when_every_endpoint_is_slow_the_deadline_is_the_error(system: System) -> None:
+async def test_if_every_endpoint_is_slow_the_deadline_is_exceeded(system: System) -> None:
     await system.index("slow", "live", shard_of([Listing("old")]), kind=HeldBackEndpoint)
     await system.until_described()
     code, details = await refusal(system, vector=vector_of("old"), deadline_ms=200)
@@ -206,9 +208,9 @@ async def test_when_every_endpoint_is_slow_the_deadline_is_the_error(system: Sys
     assert "slow at 127.0.0.1" in details
 
 
-async def test_when_every_endpoint_is_dead_they_are_named(system: System) -> None:
+async def test_if_every_endpoint_is_dead_the_error_lists_them(system: System) -> None:
     dead = {
-        "name": "gone",
+        "name": "dead",
         "role": "indexer",
         "tier": "live",
         "address": f"127.0.0.1:{free_port()}",
@@ -221,21 +223,23 @@ async def test_when_every_endpoint_is_dead_they_are_named(system: System) -> Non
     await until(known, "the endpoint is known")
     code, details = await refusal(system, vector=vector_of("old"))
     assert code == grpc.StatusCode.UNAVAILABLE
-    assert f"gone at {dead['address']}: UNAVAILABLE" in details
+    assert f"dead at {dead['address']}: UNAVAILABLE" in details
 
 
-async def test_without_any_endpoint_the_router_lives_and_says_so(system: System) -> None:
+async def test_without_endpoints_the_router_is_alive_and_not_ready(system: System) -> None:
     code, details = await refusal(system, vector=vector_of("old"))
     assert code == grpc.StatusCode.UNAVAILABLE
     assert "no index endpoint is known" in details
     assert not system.health.liveness_problems()
     await until(
-        lambda: any("discovery names none" in p for p in system.health.readiness_problems()),
-        "it says why it is not ready",
+        lambda: any(
+            "discovery has no index endpoint" in p for p in system.health.readiness_problems()
+        ),
+        "the reason is reported",
     )
 
 
-async def test_wrong_queries_are_refused_by_their_field(system: System) -> None:
+async def test_invalid_queries_are_rejected_with_their_field(system: System) -> None:
     await system.index("indexer", "live", shard_of([Listing("lamp")]))
     await system.until_described()
     wrong: list[tuple[dict[str, Any], str]] = [
@@ -257,12 +261,12 @@ async def test_wrong_queries_are_refused_by_their_field(system: System) -> None:
         assert named in details
 
 
-async def test_a_filter_reaches_every_endpoint(system: System) -> None:
-    cheap, dear = RowAttributes("bags", "", 100, "JPY"), RowAttributes("bags", "", 900, "JPY")
+async def test_a_filter_applies_to_every_endpoint(system: System) -> None:
+    cheap, expensive = RowAttributes("bags", "", 100, "JPY"), RowAttributes("bags", "", 900, "JPY")
     await system.index(
         "hourly",
         "hourly",
-        shard_of([Listing("a", attributes=cheap), Listing("b", attributes=dear)]),
+        shard_of([Listing("a", attributes=cheap), Listing("b", attributes=expensive)]),
     )
     await system.index(
         "indexer", "live", shard_of([Listing("c", attributes=cheap), Listing("d")], from_offset=2)
@@ -276,7 +280,7 @@ async def test_a_filter_reaches_every_endpoint(system: System) -> None:
 # --- by a listing -------------------------------------------------------------------------------
 
 
-async def test_a_listing_finds_what_looks_like_its_photos_but_not_itself(system: System) -> None:
+async def test_a_listing_finds_similar_listings_but_not_itself(system: System) -> None:
     lamp = Listing("lamp", 2, photos=2)
     like_first = Listing("like-first", vectors=(vector_of("lamp", 2, 0),))
     like_second = Listing("like-second", vectors=(vector_of("lamp", 2, 1),))
@@ -310,7 +314,7 @@ async def test_a_listing_that_is_not_searchable_is_not_found(system: System) -> 
         assert listing_id in details
 
 
-async def test_a_listing_that_a_failed_endpoint_may_hold_is_not_called_unknown(
+async def test_a_listing_that_a_failed_endpoint_may_hold_is_not_reported_as_not_found(
     system: System,
 ) -> None:
     await system.index("indexer", "live", shard_of([Listing("mug")], from_offset=1))
@@ -340,7 +344,7 @@ async def test_an_endpoint_that_joins_later_is_searched(system: System) -> None:
     assert answer.coverage.complete
 
 
-async def test_a_search_under_way_survives_that_its_endpoint_leaves(system: System) -> None:
+async def test_a_running_search_completes_after_its_endpoint_leaves(system: System) -> None:
     await system.index("hourly", "hourly", shard_of([Listing("old")]))
     leaving = await system.index(
         "indexer", "live", shard_of([Listing("new")], from_offset=1), kind=HeldBackEndpoint
@@ -363,7 +367,7 @@ async def test_a_search_under_way_survives_that_its_endpoint_leaves(system: Syst
 
 async def test_searches_do_not_fail_while_endpoints_come_and_go(system: System) -> None:
     await system.index("hourly", "hourly", shard_of([Listing("old")]))
-    passing = await system.index("indexer", "live", shard_of([Listing("new")], from_offset=1))
+    flapping = await system.index("indexer", "live", shard_of([Listing("new")], from_offset=1))
     await system.until_described()
     done = asyncio.Event()
 
@@ -378,10 +382,10 @@ async def test_searches_do_not_fail_while_endpoints_come_and_go(system: System) 
 
     searching = [asyncio.ensure_future(keep_searching()) for _ in range(3)]
     for _ in range(5):
-        system.endpoints.remove(passing)
+        system.endpoints.remove(flapping)
         system.announce()
         await system.until_described("hourly")
-        system.endpoints.append(passing)
+        system.endpoints.append(flapping)
         system.announce()
         await system.until_described()
     done.set()

@@ -1,4 +1,4 @@
-"""What becomes of listing events whose photos are good, bad, missing or out of reach."""
+"""DownloadStage: listing events with good, bad, missing or unavailable photos."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def downloaded(outcome: Outcome) -> events_pb2.DownloadedListing:
     return events_pb2.DownloadedListing.FromString(output.value)
 
 
-async def test_a_listing_goes_on_with_thumbnails_on_its_own_partition(
+async def test_a_listing_is_forwarded_with_thumbnails_on_its_own_partition(
     stage: DownloadStage, folder: Path
 ) -> None:
     uris = [(folder / name).as_uri() for name in ("good.jpg", "with space ü.jpg", "link-in.jpg")]
@@ -119,7 +119,7 @@ async def test_a_listing_goes_on_with_thumbnails_on_its_own_partition(
         ("a\0b.jpg", "PhotoMissing"),
     ],
 )
-async def test_a_bad_photo_is_a_dead_letter_and_the_others_go_on(
+async def test_a_bad_photo_is_dead_lettered_and_the_others_are_processed(
     stage: DownloadStage, folder: Path, name: str, reason: str
 ) -> None:
     bad, good = f"{folder.as_uri()}/{name}", (folder / "good.jpg").as_uri()
@@ -143,14 +143,12 @@ async def test_a_bad_photo_is_a_dead_letter_and_the_others_go_on(
     "uri",
     ["s3://bucket/a.jpg", "http://example.com/a.jpg", "a.jpg", "", "file://other/a.jpg", "[://"],
 )
-async def test_other_places_are_refused_by_name(
-    stage: DownloadStage, folder: Path, uri: str
-) -> None:
+async def test_unsupported_uris_are_forbidden(stage: DownloadStage, folder: Path, uri: str) -> None:
     (outcome,) = await stage.process([record(photos=[(folder / "good.jpg").as_uri(), uri])])
     assert downloaded(outcome).photos[1].failure.reason == "PhotoForbidden"
 
 
-async def test_a_listing_without_any_usable_photo_is_one_dead_letter_that_names_each(
+async def test_a_listing_without_usable_photos_is_one_dlq_entry_that_lists_each_error(
     stage: DownloadStage, folder: Path
 ) -> None:
     uris = [f"{folder.as_uri()}/{name}" for name in ("empty.jpg", "missing.jpg")]
@@ -179,7 +177,7 @@ async def test_a_sale_hides_the_listing_up_to_its_version(
     assert (hidden.listing_id, hidden.below_version, hidden.reason) == ("lamp", 8, reason)
 
 
-async def test_outcomes_stand_in_the_order_of_the_records_and_bad_ones_stop_nothing(
+async def test_outcomes_are_in_record_order_and_bad_records_do_not_block_others(
     stage: DownloadStage, folder: Path
 ) -> None:
     good = [(folder / "good.jpg").as_uri()]
@@ -208,7 +206,7 @@ async def test_outcomes_stand_in_the_order_of_the_records_and_bad_ones_stop_noth
 
 
 class Failing:
-    """Fails for each photo whose URI names it."""
+    """Fails for photos whose URI ends with "fails"."""
 
     def __init__(self, error: PhotoError) -> None:
         self._error = error
@@ -219,26 +217,26 @@ class Failing:
         return jpeg()
 
 
-async def test_a_source_that_does_not_answer_may_answer_when_it_is_tried_again() -> None:
-    gone = PhotoUnavailable("gone for now")
+async def test_a_photo_of_an_unavailable_source_is_retryable() -> None:
+    unavailable = PhotoUnavailable("source down")
     with ThreadPoolExecutor(1) as executor:
-        stage = stage_of(Failing(gone), executor)
-        one, all_of_them, none = await stage.process(
+        stage = stage_of(Failing(unavailable), executor)
+        partial, failed, good = await stage.process(
             [
                 record("a", photos=["x://good", "x://fails"]),
                 record("b", photos=["x://fails"]),
                 record("c", photos=["x://good"]),
             ]
         )
-    assert (one.retry_for, one.dead_lettered) == (gone, False)
-    assert (all_of_them.retry_for, all_of_them.dead_lettered) == (gone, True)
-    assert none.retry_for is None
-    (dead_letter,) = all_of_them.dead_letters
-    assert "PhotoUnavailable: gone for now" in dead_letter.error.message
+    assert (partial.retry_for, partial.dead_lettered) == (unavailable, False)
+    assert (failed.retry_for, failed.dead_lettered) == (unavailable, True)
+    assert good.retry_for is None
+    (dead_letter,) = failed.dead_letters
+    assert "PhotoUnavailable: source down" in dead_letter.error.message
 
 
 @pytest.mark.parametrize("error", [PhotoMissing, PhotoForbidden, PhotoEmpty, PhotoTooLarge])
-async def test_what_no_retry_can_help_is_not_tried_again(error: type[PhotoError]) -> None:
+async def test_permanent_photo_errors_are_not_retried(error: type[PhotoError]) -> None:
     source = Failing(error("never"))
     with ThreadPoolExecutor(1) as executor:
         (outcome,) = await stage_of(source, executor).process([record(photos=["x://fails"])])
@@ -246,17 +244,17 @@ async def test_what_no_retry_can_help_is_not_tried_again(error: type[PhotoError]
     assert outcome.retry_for is None
 
 
-async def test_no_more_originals_are_in_memory_than_allowed() -> None:
+async def test_originals_in_memory_are_bounded() -> None:
     class Counting:
-        now = most = 0
+        current = peak = 0
 
         async def fetch(self, uri: str) -> bytes:
             del uri
-            self.now += 1
-            self.most = max(self.most, self.now)
+            self.current += 1
+            self.peak = max(self.peak, self.current)
             for _ in range(5):
                 await asyncio.sleep(0)
-            self.now -= 1
+            self.current -= 1
             return jpeg()
 
     source = Counting()
@@ -264,4 +262,4 @@ async def test_no_more_originals_are_in_memory_than_allowed() -> None:
         await stage_of(source, executor).process(
             [record(f"listing-{i}", photos=[f"x://{i}/{n}" for n in range(5)]) for i in range(4)]
         )
-    assert source.most == 4
+    assert source.peak == 4

@@ -1,4 +1,4 @@
-"""Which events are taken: each rule of the schema fails by its own name."""
+"""Event validation and version checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.downloader.validation import checked_event
+from services.downloader.validation import parse_event
 from services.downloader.versions import NewestVersions
 from shashin.errors import InvalidEvent, RecordError, StaleVersion, TooManyPhotos, UnparsableRecord
 from shashin.kafka.records import InRecord
@@ -32,18 +32,18 @@ def event(**changes: object) -> events_pb2.ListingEvent:
     return events_pb2.ListingEvent(**fields)  # type: ignore[arg-type]
 
 
-def test_a_sound_event_is_returned_as_it_is() -> None:
-    sound = event(attributes=events_pb2.Attributes(category="lamps", price_minor=5, currency="JPY"))
-    assert checked_event(record(sound.SerializeToString())) == sound
+def test_a_valid_event_is_returned_unchanged() -> None:
+    valid = event(attributes=events_pb2.Attributes(category="lamps", price_minor=5, currency="JPY"))
+    assert parse_event(record(valid.SerializeToString())) == valid
 
 
 @pytest.mark.parametrize("kind", [events_pb2.LISTING_KIND_SOLD, events_pb2.LISTING_KIND_REMOVED])
 def test_a_sale_needs_no_photo(kind: int) -> None:
-    assert checked_event(record(event(kind=kind, photo_uris=[]).SerializeToString()))
+    assert parse_event(record(event(kind=kind, photo_uris=[]).SerializeToString()))
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "says"),
+    ("changes", "error", "message"),
     [
         ({"listing_id": ""}, InvalidEvent, "has no listing_id"),
         ({"listing_id": "x" * 257}, InvalidEvent, "listing_id of 257 bytes; at most 256"),
@@ -52,7 +52,7 @@ def test_a_sale_needs_no_photo(kind: int) -> None:
         ({"version": 2**64 - 1}, InvalidEvent, "expected 1 or more"),
         ({"kind": 0}, InvalidEvent, "kind 0; expected LISTED"),
         ({"kind": 77}, InvalidEvent, "kind 77"),
-        ({"photo_uris": []}, InvalidEvent, "names no photo"),
+        ({"photo_uris": []}, InvalidEvent, "has no photos"),
         ({"photo_uris": ["file:///a.jpg"] * 21}, TooManyPhotos, "21 photos; at most 20"),
         ({"photo_uris": ["file:///" + "a" * 5000]}, InvalidEvent, "URI of photo 0"),
         ({"attributes": {"category": "c" * 257}}, InvalidEvent, "category of 257 bytes"),
@@ -62,31 +62,31 @@ def test_a_sale_needs_no_photo(kind: int) -> None:
         ({"attributes": {"currency": "yen"}}, InvalidEvent, "currency 'yen'"),
     ],
 )
-def test_each_rule_fails_by_name_and_says_which_record(
-    changes: dict[str, object], error: type[RecordError], says: str
+def test_each_error_names_the_field_and_the_record(
+    changes: dict[str, object], error: type[RecordError], message: str
 ) -> None:
-    with pytest.raises(error, match=says) as failed:
-        checked_event(record(event(**changes).SerializeToString()))
+    with pytest.raises(error, match=message) as failed:
+        parse_event(record(event(**changes).SerializeToString()))
     assert "listings.events[1]@42" in failed.value.message
 
 
 @pytest.mark.parametrize("value", [b"\xff\xff", b"not protobuf", b"\x0a\x02\xc3\x28"])
-def test_what_does_not_parse_is_refused_by_name(value: bytes) -> None:
+def test_unparsable_values_are_rejected(value: bytes) -> None:
     with pytest.raises(UnparsableRecord, match="is not a ListingEvent"):
-        checked_event(record(value))
+        parse_event(record(value))
 
 
 @given(value=st.binary(max_size=200), key=st.none() | st.binary(max_size=20))
-def test_any_bytes_are_an_event_or_a_record_error(value: bytes, key: bytes | None) -> None:
+def test_any_bytes_yield_an_event_or_a_record_error(value: bytes, key: bytes | None) -> None:
     with suppress(RecordError):
-        assert checked_event(record(value, key)).listing_id
+        assert parse_event(record(value, key)).listing_id
 
 
 Check = Callable[[str, int], None]
 
 
 def checker(versions: NewestVersions, partition: int = 0) -> Check:
-    """Return a check of records that follow each other in the log."""
+    """Return a check of consecutive records of the log."""
     offsets = itertools.count()
 
     def check(listing: str, version: int) -> None:
@@ -99,16 +99,16 @@ def at(offset: int, partition: int = 0) -> InRecord:
     return InRecord("listings.events", partition, offset, 0, b"", b"")
 
 
-def test_an_older_version_that_stands_before_the_newest_is_no_step_backwards() -> None:
+def test_an_older_version_that_precedes_the_newest_in_the_log_is_accepted() -> None:
     versions = NewestVersions(10)
     versions.check(at(7), "lamp", 1)
     versions.check(at(8), "lamp", 2)
-    versions.check(at(7), "lamp", 1)  # tried again, or delivered again
+    versions.check(at(7), "lamp", 1)  # retried or redelivered
     with pytest.raises(StaleVersion, match=r"listings\.events\[0\]@9, listing lamp has version 1"):
         versions.check(at(9), "lamp", 1)
 
 
-def test_a_version_that_goes_backwards_is_refused_and_a_repeat_is_not() -> None:
+def test_a_version_that_goes_backwards_is_rejected_and_a_repeat_is_not() -> None:
     check = checker(NewestVersions(10))
     check("lamp", 1)
     check("lamp", 5)
@@ -119,11 +119,11 @@ def test_a_version_that_goes_backwards_is_refused_and_a_repeat_is_not() -> None:
     check("lamp", 6)
 
 
-def test_memory_is_bounded_by_forgetting_who_was_quiet_longest() -> None:
+def test_the_least_recently_seen_listing_is_evicted() -> None:
     check = checker(NewestVersions(2))
     for listing in ("a", "b", "c"):
         check(listing, 9)
-    check("a", 1)  # forgotten, so not known to be older
+    check("a", 1)  # evicted, so not known to be older
     with pytest.raises(StaleVersion):
         check("c", 1)
 

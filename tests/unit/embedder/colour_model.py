@@ -1,4 +1,4 @@
-"""A model whose vectors are easy to foretell: a photo's mean colour."""
+"""A model with predictable vectors: a photo's mean colour."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from PIL import Image
 
 
 class ColourModel:
-    """Embeds a photo as its mean colour; can be held up, and fails on black photos."""
+    """Embeds a photo as its mean colour; can be blocked, and fails on black photos."""
 
     model_id = "colours"
     dimensions = 3
 
     def __init__(self) -> None:
         self.calls: list[int] = []
-        self.may_go_on = threading.Event()
-        self.may_go_on.set()
+        self.unblocked = threading.Event()
+        self.unblocked.set()
 
     def embed(self, photos: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         """Return (n, 3) unit vectors."""
         self.calls.append(len(photos))
-        assert self.may_go_on.wait(30)
+        assert self.unblocked.wait(30)
         means = np.stack([np.asarray(p, np.float32).mean(axis=(0, 1)) for p in photos])
         lengths = np.linalg.norm(means, axis=1, keepdims=True)
         if (lengths == 0).any():

@@ -1,4 +1,4 @@
-"""One model for queries and listings: who waits for whom, and whose answer is whose."""
+"""BatchedModel: query priority, batching, and mapping of results to callers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def batched(
         try:
             yield batching
         finally:
-            model.may_go_on.set()
+            model.unblocked.set()
             stopping.set()
             await running
 
@@ -50,7 +50,7 @@ async def batched(
     ),
     batch=st.integers(1, 7),
 )
-async def test_everybody_gets_the_vectors_of_their_own_photos(
+async def test_each_caller_gets_the_vectors_of_its_own_photos(
     jobs: list[tuple[list[int], Kind]], batch: int
 ) -> None:
     model = ColourModel()
@@ -67,7 +67,7 @@ async def test_everybody_gets_the_vectors_of_their_own_photos(
 
 async def test_queries_overtake_listings_and_share_a_call() -> None:
     model = ColourModel()
-    model.may_go_on.clear()
+    model.unblocked.clear()
     async with batched(model) as batching:
         order: list[str] = []
 
@@ -79,13 +79,13 @@ async def test_queries_overtake_listings_and_share_a_call() -> None:
         await until(lambda: model.calls == [4], "the listing's first part is under way")
         queries = [asyncio.ensure_future(ask("query", Kind.QUERY, 1)) for _ in range(3)]
         await until(lambda: batching.waiting(Kind.QUERY) == 3, "the queries wait")
-        model.may_go_on.set()
+        model.unblocked.set()
         await asyncio.gather(listing, *queries)
     assert order == ["query"] * 3 + ["listing"]
     assert model.calls == [4, 3, 4, 4]
 
 
-async def test_an_error_reaches_those_whose_photos_were_in_the_call_and_nobody_else() -> None:
+async def test_an_error_reaches_only_callers_with_photos_in_the_call() -> None:
     model = ColourModel()
     async with batched(model, batch_photos=1) as batching:
         bad = asyncio.ensure_future(batching.embed([Image.new("RGB", (4, 4))], Kind.QUERY))
@@ -95,41 +95,43 @@ async def test_an_error_reaches_those_whose_photos_were_in_the_call_and_nobody_e
         assert (await good).shape == (1, 3)
 
 
-async def test_a_long_queue_of_queries_is_refused_and_listings_wait_all_the_same() -> None:
+async def test_queries_beyond_the_limit_are_rejected_and_listings_still_queue() -> None:
     model = ColourModel()
-    model.may_go_on.clear()
+    model.unblocked.clear()
     async with batched(model, waiting=5) as batching:
         first = asyncio.ensure_future(batching.embed(photos(1), Kind.QUERY))
         await until(lambda: model.calls, "a call is under way")
         waiting = asyncio.ensure_future(batching.embed(photos(*range(1, 6)), Kind.QUERY))
         await until(lambda: batching.waiting(Kind.QUERY) == 5, "five wait")
-        with pytest.raises(EmbedderOverloaded, match=r"5 photos wait .* of at most 5"):
+        with pytest.raises(EmbedderOverloaded, match=r"5 photos are waiting .* the limit is 5"):
             await batching.embed(photos(1), Kind.QUERY)
         listing = asyncio.ensure_future(batching.embed(photos(*range(1, 30)), Kind.LISTING))
-        model.may_go_on.set()
+        model.unblocked.set()
         await asyncio.gather(first, waiting, listing)
 
 
-async def test_who_has_left_costs_no_call() -> None:
+async def test_a_cancelled_caller_costs_no_call() -> None:
     model = ColourModel()
-    model.may_go_on.clear()
+    model.unblocked.clear()
     async with batched(model) as batching:
         first = asyncio.ensure_future(batching.embed(photos(1), Kind.QUERY))
         await until(lambda: model.calls, "a call is under way")
-        left = asyncio.ensure_future(batching.embed(photos(2), Kind.QUERY))
+        cancelled = asyncio.ensure_future(batching.embed(photos(2), Kind.QUERY))
         await until(lambda: batching.waiting(Kind.QUERY) == 1, "one waits")
-        left.cancel()
-        await asyncio.wait([left])
-        model.may_go_on.set()
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        model.unblocked.set()
         await first
     assert model.calls == [1]
 
 
-async def test_what_waits_at_the_end_is_still_answered() -> None:
+async def test_requests_queued_at_shutdown_are_answered() -> None:
     model = ColourModel()
-    model.may_go_on.clear()
+    model.unblocked.clear()
     async with batched(model) as batching:
-        asked = [asyncio.ensure_future(batching.embed(photos(i + 1), Kind.QUERY)) for i in range(9)]
+        requests = [
+            asyncio.ensure_future(batching.embed(photos(i + 1), Kind.QUERY)) for i in range(9)
+        ]
         await until(lambda: model.calls, "a call is under way")
-    answers = np.concatenate([await answer for answer in asked])
+    answers = np.concatenate([await answer for answer in requests])
     assert answers.shape == (9, 3)

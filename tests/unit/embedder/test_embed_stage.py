@@ -1,4 +1,4 @@
-"""Thumbnails in, vectors out: for listings through the stage, for queries over gRPC."""
+"""EmbedStage for listings and EmbedServicer for queries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def stage(model: BatchedModel) -> AsyncIterator[EmbedStage]:
 
 
 def record(*thumbnails: bytes | None, listing_id: str = "lamp") -> InRecord:
-    """Return a listing; None stands for a photo that the downloader failed on."""
+    """Return a listing record; None is a photo that the downloader failed on."""
     listing = events_pb2.DownloadedListing(
         listing_id=listing_id,
         version=4,
@@ -81,7 +81,7 @@ async def test_a_listing_becomes_vectors_on_its_own_partition(stage: EmbedStage)
     assert [v.content_sha256 for v in listing.vectors] == [b"\0" * 32, b"\1" * 32]
 
 
-async def test_photos_that_failed_before_are_left_out_without_another_dead_letter(
+async def test_photos_that_the_downloader_failed_on_are_skipped_without_a_dlq_entry(
     stage: EmbedStage,
 ) -> None:
     (outcome,) = await stage.process([record(None, jpeg((200, 0, 0)))])
@@ -90,7 +90,7 @@ async def test_photos_that_failed_before_are_left_out_without_another_dead_lette
     assert not outcome.dead_letters
 
 
-async def test_a_thumbnail_that_does_not_decode_is_a_dead_letter_and_the_others_go_on(
+async def test_an_undecodable_thumbnail_is_dead_lettered_and_the_others_are_embedded(
     stage: EmbedStage,
 ) -> None:
     (outcome,) = await stage.process([record(b"broken", jpeg((200, 0, 0)))])
@@ -101,7 +101,7 @@ async def test_a_thumbnail_that_does_not_decode_is_a_dead_letter_and_the_others_
 
 
 @pytest.mark.parametrize("thumbnails", [(), (None,), (b"broken",)])
-async def test_a_listing_without_a_usable_thumbnail_is_a_dead_letter(
+async def test_a_listing_without_a_usable_thumbnail_is_dead_lettered(
     stage: EmbedStage, thumbnails: tuple[bytes | None, ...]
 ) -> None:
     (outcome,) = await stage.process([record(*thumbnails)])
@@ -109,7 +109,7 @@ async def test_a_listing_without_a_usable_thumbnail_is_a_dead_letter(
     assert outcome.dead_letters[0].error.reason == "NoUsablePhoto"
 
 
-async def test_records_that_do_not_parse_stop_nothing(stage: EmbedStage) -> None:
+async def test_unparsable_records_do_not_block_others(stage: EmbedStage) -> None:
     broken = InRecord("images.downloaded", 0, 0, 0, b"x", b"\xff\xff")
     nameless = record(jpeg((1, 2, 3)), listing_id="")
     outcomes = await stage.process([broken, nameless, record(jpeg((200, 0, 0)))])
@@ -133,7 +133,7 @@ async def embed(model: BatchedModel) -> AsyncIterator[embed_pb2_grpc.EmbedServic
             yield embed_pb2_grpc.EmbedServiceStub(channel)
 
 
-async def test_query_photos_come_back_as_unit_vectors_with_the_model(
+async def test_queries_return_unit_vectors_and_the_model(
     embed: embed_pb2_grpc.EmbedServiceAsyncStub,
 ) -> None:
     answer = await embed.Embed(
@@ -146,7 +146,7 @@ async def test_query_photos_come_back_as_unit_vectors_with_the_model(
 
 
 @pytest.mark.parametrize(
-    ("photos", "says"),
+    ("photos", "message"),
     [
         ([], "InvalidQuery: photos has 0 entries"),
         ([b"x"] * 33, "InvalidQuery: photos has 33 entries"),
@@ -155,16 +155,16 @@ async def test_query_photos_come_back_as_unit_vectors_with_the_model(
         ([b"x" * (16 * 1024 * 1024 + 1)], "PhotoTooLarge"),
     ],
 )
-async def test_bad_queries_are_refused_by_name(
-    embed: embed_pb2_grpc.EmbedServiceAsyncStub, photos: list[bytes], says: str
+async def test_bad_queries_are_rejected(
+    embed: embed_pb2_grpc.EmbedServiceAsyncStub, photos: list[bytes], message: str
 ) -> None:
-    with pytest.raises(grpc.aio.AioRpcError, match=says) as refused:
+    with pytest.raises(grpc.aio.AioRpcError, match=message) as rejected:
         await embed.Embed(embed_pb2.EmbedRequest(photos=photos))
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert rejected.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("roles", ["", "cook", "worker,cook"])
-def test_unknown_roles_are_named_with_their_variable(
+def test_unknown_roles_are_rejected_with_the_variable(
     roles: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHASHIN_ROLES", roles)

@@ -1,4 +1,4 @@
-"""The builder over a repository of files: level-triggered, and never over somebody else's move."""
+"""The builder: level-triggered, and never overwrites a concurrent pointer change."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.support.waiting import until
 
 
 class Watched(WatchedStore):
-    """A store that can be away for a while."""
+    """A store that can be unavailable."""
 
-    away = False
+    down = False
 
     async def read(self, key: str) -> tuple[bytes, Version]:
-        if self.away:
-            raise ObjectStoreUnavailable("the store is away")
+        if self.down:
+            raise ObjectStoreUnavailable("the store is down")
         return await super().read(key)
 
 
@@ -62,7 +62,7 @@ def sealed(repository: ModelRepository, tmp_path: Path) -> Sealed:
 async def running(
     repository: ModelRepository, rollout: Rollout | None = None
 ) -> AsyncIterator[tuple[Builder, Health]]:
-    """Run a builder that, but for its first round, plans only when it is woken."""
+    """Run a builder that, after its first round, plans only when woken."""
     settings = ImageBuilderSettings(
         model_id=MODEL, repository="file:///unused", resync_seconds=3600
     )
@@ -81,23 +81,23 @@ def ids(*stored: StoredShard) -> list[str]:
     return [shard.manifest.shard_id for shard in stored]
 
 
-async def a_round_has_passed(builder: Builder, store: Watched) -> None:
-    """Wake the builder and wait until it has looked at the pointer."""
-    looks = looks_at_the_pointer(store)
+async def run_one_round(builder: Builder, store: Watched) -> None:
+    """Wake the builder and wait until a full round has passed."""
+    reads = pointer_reads(store)
     builder.wake()
-    await until(lambda: looks_at_the_pointer(store) > looks, "the builder looks at the pointer")
-    # A second look begins after the first round has ended.
-    looks = looks_at_the_pointer(store)
+    await until(lambda: pointer_reads(store) > reads, "the builder reads the pointer")
+    # A second read starts only after the first round has ended.
+    reads = pointer_reads(store)
     builder.wake()
-    await until(lambda: looks_at_the_pointer(store) > looks, "the builder looks again")
+    await until(lambda: pointer_reads(store) > reads, "the builder reads it again")
 
 
-def looks_at_the_pointer(store: Watched) -> int:
+def pointer_reads(store: Watched) -> int:
     key = pointer_key(MODEL, HOURLY)
     return store.stats.count(key) + store.reads.count(key)
 
 
-async def test_what_is_committed_at_the_start_is_rolled_out(
+async def test_shards_committed_before_startup_are_rolled_out(
     repository: ModelRepository, sealed: Sealed
 ) -> None:
     first, second = await sealed(0, 5), await sealed(5, 9)
@@ -109,7 +109,7 @@ async def test_what_is_committed_at_the_start_is_rolled_out(
     assert [s.manifest_key for s in pointer.shards] == [first.manifest_key, second.manifest_key]
 
 
-async def test_news_lead_to_a_plan_and_no_news_to_none(
+async def test_a_new_shard_is_rolled_out_and_an_unchanged_plan_is_not(
     store: Watched, repository: ModelRepository, sealed: Sealed
 ) -> None:
     async with running(repository) as (builder, health):
@@ -120,17 +120,17 @@ async def test_news_lead_to_a_plan_and_no_news_to_none(
         await until(lambda: _is(repository, ids(first)), "the shard is rolled out")
         _, version = await repository.read_pointer(MODEL, HOURLY)
         store.reads.clear()
-        await a_round_has_passed(builder, store)
-        assert (await repository.read_pointer(MODEL, HOURLY))[1] == version, "nothing is new"
-        assert store.reads == [], "what is unchanged is not read again"
+        await run_one_round(builder, store)
+        assert (await repository.read_pointer(MODEL, HOURLY))[1] == version, "the plan is unchanged"
+        assert store.reads == [], "unchanged objects are not read again"
 
 
 async def _is(repository: ModelRepository, expected: list[str]) -> bool:
     return await pointed(repository) == expected
 
 
-class OvertakenOnce:
-    """Has somebody else move the pointer right before the first rollout."""
+class ConcurrentChange:
+    """Simulates a concurrent pointer change right before the first rollout."""
 
     def __init__(self, repository: ModelRepository, theirs: Pointer) -> None:
         self._repository = repository
@@ -145,19 +145,19 @@ class OvertakenOnce:
         await PointerRollout(self._repository).roll_out(pointer, over=over)
 
 
-async def test_a_pointer_that_was_moved_meanwhile_is_planned_over_again(
+async def test_a_concurrent_pointer_change_leads_to_a_new_plan(
     repository: ModelRepository, sealed: Sealed
 ) -> None:
     early, late = await sealed(0, 5), await sealed(3, 9)
     theirs = Pointer(MODEL, HOURLY, (PointedShard(late.manifest.shard_id, late.manifest_key),))
-    rollout = OvertakenOnce(repository, theirs)
+    rollout = ConcurrentChange(repository, theirs)
     async with running(repository, rollout) as (_, health):
         await until(lambda: not health.readiness_problems(), "it has planned again")
     assert rollout.planned == [ids(early)]
-    assert await pointed(repository) == ids(late), "what they serve already stays"
+    assert await pointed(repository) == ids(late), "served shards stay"
 
 
-async def test_a_manifest_that_is_unreadable_is_left_out_and_the_others_go_on(
+async def test_an_unreadable_manifest_is_skipped_and_the_others_are_rolled_out(
     store: Watched, repository: ModelRepository, sealed: Sealed
 ) -> None:
     good, bad = await sealed(0, 5), await sealed(5, 9)
@@ -167,34 +167,37 @@ async def test_a_manifest_that_is_unreadable_is_left_out_and_the_others_go_on(
         await until(lambda: _is(repository, ids(good)), "the good one is rolled out")
         await store.write(bad.manifest_key, whole)
         builder.wake()
-        await until(lambda: _is(repository, ids(good, bad)), "once mended, so is the other one")
+        await until(
+            lambda: _is(repository, ids(good, bad)), "once fixed, the other one is rolled out"
+        )
 
 
-async def test_a_pointer_that_is_unreadable_is_not_written_over(
+async def test_an_unreadable_pointer_is_not_overwritten(
     store: Watched, repository: ModelRepository, sealed: Sealed
 ) -> None:
     stored = await sealed(0, 5)
     key = f"serving/{MODEL}/hourly.json"
     await store.write(key, b"garbage")
     async with running(repository) as (builder, health):
-        await a_round_has_passed(builder, store)
+        await run_one_round(builder, store)
         assert (await store.read(key))[0] == b"garbage"
         assert health.readiness_problems() == ["planning: waiting for the first plan"]
         (store.root / key).unlink()
         builder.wake()
-        await until(lambda: _is(repository, ids(stored)), "without it, the tier is planned anew")
+        await until(lambda: _is(repository, ids(stored)), "once it is removed, the tier is planned")
 
 
-async def test_a_repository_that_does_not_answer_is_waited_for(
+async def test_an_unavailable_repository_is_retried(
     store: Watched, repository: ModelRepository, sealed: Sealed
 ) -> None:
     stored = await sealed(0, 5)
-    store.away = True
+    store.down = True
     async with running(repository) as (builder, health):
         await until(
-            lambda: health.readiness_problems() == ["planning: the store is away"], "it says so"
+            lambda: health.readiness_problems() == ["planning: the store is down"],
+            "the problem is reported",
         )
-        store.away = False
+        store.down = False
         builder.wake()
         await until(lambda: not health.readiness_problems(), "it is ready")
         assert await pointed(repository) == ids(stored)

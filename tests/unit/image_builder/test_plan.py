@@ -1,4 +1,4 @@
-"""Planning a tier: what it serves is decided by manifests and pointer, not by their order."""
+"""Planning a tier: the plan depends on manifests and pointer, not on their order."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def overlap(one: Candidate, other: Candidate) -> bool:
 
 
 @given(candidates_and_pointer())
-def test_no_two_chosen_shards_claim_an_offset_and_none_is_left_out_without_need(
+def test_chosen_shards_do_not_overlap_and_none_is_left_out_needlessly(
     given_: tuple[list[Candidate], Pointer | None],
 ) -> None:
     candidates, current = given_
@@ -70,13 +70,13 @@ def test_no_two_chosen_shards_claim_an_offset_and_none_is_left_out_without_need(
     left_out = [c for c in candidates if c not in chosen]
     assert {c.shard_id for c in left_out} == plan.overlapping.keys()
     for candidate in left_out:
-        in_the_way = [c.shard_id for c in chosen if overlap(candidate, c)]
-        assert in_the_way, "nothing stood against it"
+        overlapped = [c.shard_id for c in chosen if overlap(candidate, c)]
+        assert overlapped, "it overlaps no chosen shard"
     assert set(plan.overlapping.values()) <= {c.shard_id for c in chosen}
 
 
 @given(candidates_and_pointer())
-def test_what_is_served_stays_unless_its_manifest_is_gone(
+def test_served_shards_stay_unless_their_manifest_is_gone(
     given_: tuple[list[Candidate], Pointer | None],
 ) -> None:
     candidates, current = given_
@@ -96,7 +96,7 @@ def test_the_order_of_candidates_does_not_matter(
 
 
 @given(candidates_and_pointer())
-def test_a_plan_that_was_rolled_out_is_the_next_plan(
+def test_planning_is_idempotent(
     given_: tuple[list[Candidate], Pointer | None],
 ) -> None:
     candidates, current = given_
@@ -105,13 +105,13 @@ def test_a_plan_that_was_rolled_out_is_the_next_plan(
     assert list(pointer.shards) == sorted(pointer.shards)
 
 
-def planned_by_comparing_all_with_all(
+def planned_pairwise(
     candidates: list[Candidate], current: Pointer | None
 ) -> tuple[Pointer, dict[str, set[str]]]:
-    """Return the pointer, and for each shard that is left out all that are in its way."""
+    """Return the pointer, and for each shard left out all chosen shards that it overlaps."""
     served = set(current.shards) if current else set()
     taken: list[Candidate] = []
-    in_the_way: dict[str, set[str]] = {}
+    overlapped: dict[str, set[str]] = {}
     for candidate in sorted(
         candidates, key=lambda c: (pointed(c) not in served, c.ranges, pointed(c))
     ):
@@ -125,26 +125,26 @@ def planned_by_comparing_all_with_all(
             and r.from_offset < held.to_offset
         }
         if others:
-            in_the_way[candidate.shard_id] = others
+            overlapped[candidate.shard_id] = others
         else:
             taken.append(candidate)
-    return Pointer("m", "hourly", tuple(sorted(map(pointed, taken)))), in_the_way
+    return Pointer("m", "hourly", tuple(sorted(map(pointed, taken)))), overlapped
 
 
 @given(candidates_and_pointer())
-def test_the_plan_is_that_of_comparing_every_shard_with_every_other(
+def test_the_plan_equals_that_of_pairwise_comparison(
     given_: tuple[list[Candidate], Pointer | None],
 ) -> None:
     candidates, current = given_
     plan = plan_tier("m", "hourly", candidates, current)
-    pointer, in_the_way = planned_by_comparing_all_with_all(candidates, current)
+    pointer, overlapped = planned_pairwise(candidates, current)
     assert plan.pointer == pointer
-    assert plan.overlapping.keys() == in_the_way.keys()
-    assert all(other in in_the_way[shard] for shard, other in plan.overlapping.items())
+    assert plan.overlapping.keys() == overlapped.keys()
+    assert all(other in overlapped[shard] for shard, other in plan.overlapping.items())
 
 
 def hourly_shards(count: int) -> list[Candidate]:
-    """Return shards that tile 16 partitions, in no order."""
+    """Return shards that tile 16 partitions, shuffled."""
     candidates = [
         Candidate(
             f"shard-{n}",
@@ -157,8 +157,8 @@ def hourly_shards(count: int) -> list[Candidate]:
     return candidates
 
 
-def shards_beside_the_halves_of_each(count: int) -> list[Candidate]:
-    """Return shards of two ranges each, half of which are left out for two others' sake."""
+def overlapping_neighbours(count: int) -> list[Candidate]:
+    """Return shards of two ranges each, of which every second overlaps both neighbours."""
     return [
         Candidate(
             f"shard-{n}", f"key-{n}", tuple(OffsetRange(Counted(p), begin, end) for p in (0, 1))
@@ -168,7 +168,7 @@ def shards_beside_the_halves_of_each(count: int) -> list[Candidate]:
     ]
 
 
-@pytest.mark.parametrize("shards", [hourly_shards, shards_beside_the_halves_of_each])
+@pytest.mark.parametrize("shards", [hourly_shards, overlapping_neighbours])
 @pytest.mark.parametrize("served_already", [0.0, 0.5, 1.0])
 def test_planning_takes_n_log_n_comparisons(shards: Shards, served_already: float) -> None:
     count = 3000
@@ -178,7 +178,7 @@ def test_planning_takes_n_log_n_comparisons(shards: Shards, served_already: floa
     def plan() -> Plan:
         return plan_tier("m", "hourly", candidates, served)
 
-    # Comparing all with all takes 9 million.
+    # Pairwise comparison takes 9 million.
     assert comparisons_of(plan) < 12 * count * math.log2(count)
 
 
@@ -186,7 +186,7 @@ def candidate(shard: str, begin: int, end: int) -> Candidate:
     return Candidate(shard, f"key-{shard}", (OffsetRange(0, begin, end),))
 
 
-def test_of_two_that_overlap_the_served_one_stays_else_the_one_that_begins_first() -> None:
+def test_of_two_overlapping_shards_the_served_one_stays_else_the_first() -> None:
     both = [candidate("early", 0, 5), candidate("late", 3, 9)]
     fresh = plan_tier("m", "hourly", both, None)
     assert fresh.pointer.shards == (pointed(both[0]),)
@@ -197,7 +197,7 @@ def test_of_two_that_overlap_the_served_one_stays_else_the_one_that_begins_first
     assert planned.overlapping == {"early": "late"}
 
 
-def test_of_several_in_the_way_the_first_in_the_log_is_named() -> None:
+def test_of_several_overlapping_shards_the_first_in_the_log_is_reported() -> None:
     late, early, long = candidate("late", 6, 9), candidate("early", 1, 3), candidate("long", 0, 9)
     current = Pointer("m", "hourly", (pointed(early), pointed(late)))
     assert plan_tier("m", "hourly", [late, long, early], current).overlapping == {"long": "early"}
@@ -218,8 +218,8 @@ def test_shards_that_touch_do_not_overlap() -> None:
     assert plan_tier("m", "hourly", touching, None).overlapping == {}
 
 
-def test_a_range_that_lies_in_two_folders_is_served_from_the_one_that_is_served_already() -> None:
-    # Sealed twice, before and after a change of the bucket's length.
+def test_of_two_copies_of_a_range_the_served_one_stays() -> None:
+    # Sealed twice, before and after a change of the bucket length.
     twins = [Candidate("shard", key, (OffsetRange(0, 0, 5),)) for key in ("key-a", "key-b")]
     for twin in twins:
         current = Pointer("m", "hourly", (pointed(twin),))
@@ -227,7 +227,7 @@ def test_a_range_that_lies_in_two_folders_is_served_from_the_one_that_is_served_
             assert plan_tier("m", "hourly", order, current).pointer == current
 
 
-def test_a_range_that_a_fast_clock_cut_early_costs_a_shard_and_no_offset() -> None:
+def test_an_early_cut_by_a_fast_clock_loses_no_offset() -> None:
     early = [
         Candidate("early", "key-1", (OffsetRange(0, 0, 50),)),
         Candidate("rest", "key-2", (OffsetRange(0, 50, 80),)),

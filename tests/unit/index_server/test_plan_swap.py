@@ -1,4 +1,4 @@
-"""Which shards are served next, for any pointer and any of its shards that could be loaded."""
+"""plan_swap for any pointer and any subset of loadable shards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shashin.shards.sealed_shard import SealedShard
 
 @dataclass(frozen=True)
 class Named:
-    """All that a plan asks of a shard."""
+    """The only attribute of a shard that plan_swap uses."""
 
     shard_id: str
 
@@ -35,7 +35,7 @@ def names(shards: tuple[SealedShard, ...]) -> list[str]:
 
 
 @given(NAMES, NAMES, st.sets(st.sampled_from("abcdef")))
-def test_all_that_is_named_and_loaded_is_served_and_nothing_is_dropped_for_a_missing_one(
+def test_loaded_pointer_shards_are_served_and_nothing_is_dropped_while_one_is_missing(
     serving: list[str], named: list[str], loadable: set[str]
 ) -> None:
     swap = plan(serving, named, loadable)
@@ -48,12 +48,12 @@ def test_all_that_is_named_and_loaded_is_served_and_nothing_is_dropped_for_a_mis
     else:
         assert set(serving) <= set(serve) <= {*serving, *named}
         assert drop == []
-    assert set(serving) <= set(serve) | set(drop), "each is served on or dropped"
+    assert set(serving) <= set(serve) | set(drop), "each is kept or dropped"
     assert not set(serve) & set(drop)
 
 
 @given(NAMES, NAMES, st.sets(st.sampled_from("abcdef")))
-def test_a_second_turn_over_the_same_pointer_changes_nothing(
+def test_a_second_swap_to_the_same_pointer_changes_nothing(
     serving: list[str], named: list[str], loadable: set[str]
 ) -> None:
     first = plan(serving, named, loadable)
@@ -61,8 +61,8 @@ def test_a_second_turn_over_the_same_pointer_changes_nothing(
     assert second == Swap(first.serve, ())
 
 
-def test_what_was_kept_for_a_missing_shard_is_dropped_once_that_is_there() -> None:
+def test_shards_kept_for_a_missing_one_are_dropped_once_it_is_loaded() -> None:
     waiting = plan(["a", "b"], ["b", "c"], set())
     assert names(waiting.serve) == ["b", "a"]
-    mended = plan(names(waiting.serve), ["b", "c"], {"c"})
-    assert (names(mended.serve), names(mended.drop)) == (["b", "c"], ["a"])
+    fixed = plan(names(waiting.serve), ["b", "c"], {"c"})
+    assert (names(fixed.serve), names(fixed.drop)) == (["b", "c"], ["a"])

@@ -1,4 +1,4 @@
-"""Following a pointer in a real repository: what is served, refused, mended and forgotten."""
+"""TierFollower over a real repository: serving, rejecting, retrying and evicting shards."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from services.index_server.settings import IndexServerSettings
 from services.index_server.tier import (
-    FIRST_WAIT_SECONDS,
-    MAX_WAIT_SECONDS,
+    INITIAL_RETRY_SECONDS,
+    MAX_RETRY_SECONDS,
     TierFollower,
 )
 from shashin.errors import ObjectStoreUnavailable
@@ -47,9 +47,9 @@ class Clock:
 
 
 class Store(WatchedStore):
-    """A store that can be away, and whose downloads may take their time."""
+    """A store that can be unavailable or slow."""
 
-    away = False
+    down = False
     refused = 0
     download_seconds = 0.0
 
@@ -58,20 +58,20 @@ class Store(WatchedStore):
         self._clock = clock
         self._health = health
         self.problems: list[str] = []
-        """What kept the process from being alive while it downloaded."""
+        """Liveness problems during downloads."""
 
     async def stat(self, key: str) -> ObjectInfo:
-        self._require_it()
+        self._check_available()
         return await super().stat(key)
 
     async def read(self, key: str) -> tuple[bytes, Version]:
-        self._require_it()
+        self._check_available()
         return await super().read(key)
 
-    def _require_it(self) -> None:
-        if self.away:
+    def _check_available(self) -> None:
+        if self.down:
             self.refused += 1
-            raise ObjectStoreUnavailable("the store is away")
+            raise ObjectStoreUnavailable("the store is down")
 
     async def download(self, key: str, path: Path) -> None:
         self._clock.now += self.download_seconds
@@ -114,35 +114,35 @@ class Tier:
         await self.repository.move_pointer(Pointer(MODEL, HOURLY, named), over=version)
 
     async def damage(self, shard: StoredShard, name: str = ROWS_FILE) -> bytes:
-        """Overwrite a file of a shard; returns what it was."""
+        """Overwrite a file of a shard; returns its original content."""
         key = f"{shard.folder}/{name}"
         whole, _ = await self.store.read(key)
         await self.store.write(key, b"damaged")
         return whole
 
     async def serves(self, *shards: StoredShard) -> None:
-        """Wait until exactly these are served."""
+        """Wait until exactly these shards are served."""
         expected = [s.manifest.shard_id for s in shards]
         await until(lambda: self.ids() == expected, f"{expected} are served")
 
-    async def some_turns(self) -> None:
-        """Wait until the follower has come round a few times more."""
-        turns = self.looks_at_the_pointer()
-        await until(lambda: self.looks_at_the_pointer() > turns + 5, "the follower comes round")
+    async def several_polls(self) -> None:
+        """Wait for a few more iterations of the follower."""
+        reads = self.pointer_reads()
+        await until(lambda: self.pointer_reads() > reads + 5, "the follower polls the pointer")
 
-    def looks_at_the_pointer(self) -> int:
+    def pointer_reads(self) -> int:
         key = pointer_key(MODEL, HOURLY)
         return self.store.stats.count(key) + self.store.reads.count(key)
 
-    async def tried(self, shard: StoredShard, times: int) -> None:
-        await until(lambda: self.tries(shard) == times, f"it is tried {times} times")
-        # The next try is scheduled only after this one has failed.
-        await self.some_turns()
+    async def attempted(self, shard: StoredShard, times: int) -> None:
+        await until(lambda: self.attempts(shard) == times, f"{times} attempts are made")
+        # The next attempt is scheduled only after this one has failed.
+        await self.several_polls()
 
     def ids(self) -> list[str]:
         return [shard.shard_id for shard in self.served.snapshot().shards]
 
-    def tries(self, shard: StoredShard, name: str = ROWS_FILE) -> int:
+    def attempts(self, shard: StoredShard, name: str = ROWS_FILE) -> int:
         return self.store.downloads.count(f"{shard.folder}/{name}")
 
     def finds(self, listing: str) -> bool:
@@ -159,13 +159,13 @@ def tier(tmp_path: Path) -> Tier:
     return Tier(tmp_path)
 
 
-async def test_without_a_pointer_serving_nothing_is_right(tier: Tier) -> None:
+async def test_without_a_pointer_it_is_ready_and_serves_nothing(tier: Tier) -> None:
     async with tier.followed():
         await until(lambda: not tier.health.readiness_problems(), "it is ready")
         assert tier.ids() == []
 
 
-async def test_what_the_pointer_names_is_served_and_ready_means_that_it_is(tier: Tier) -> None:
+async def test_it_is_ready_once_the_shards_in_the_pointer_are_served(tier: Tier) -> None:
     first, second = await tier.sealed(0, 5), await tier.sealed(5, 9)
     unnamed = await tier.sealed(9, 12)
     await tier.point_to(first, second)
@@ -177,7 +177,7 @@ async def test_what_the_pointer_names_is_served_and_ready_means_that_it_is(tier:
         await tier.point_to(first, second, unnamed)
         await tier.serves(first, second, unnamed)
         assert tier.finds("listing-10")
-    assert tier.tries(first) == 1, "what is served already is not fetched again"
+    assert tier.attempts(first) == 1, "served shards are not fetched again"
 
 
 async def test_an_unchanged_pointer_is_not_read_again_and_a_changed_one_is(tier: Tier) -> None:
@@ -186,14 +186,14 @@ async def test_an_unchanged_pointer_is_not_read_again_and_a_changed_one_is(tier:
     tier.store.reads.clear()
     async with tier.followed():
         await tier.serves(first)
-        await tier.some_turns()
-        pointer_reads = tier.store.reads.count(pointer_key(MODEL, HOURLY))
+        await tier.several_polls()
+        read_count = tier.store.reads.count(pointer_key(MODEL, HOURLY))
         await tier.point_to(first, second)
         await tier.serves(first, second)
-    assert pointer_reads <= 1
+    assert read_count <= 1
 
 
-async def test_rows_that_were_hidden_before_are_hidden_in_a_shard_that_joins(tier: Tier) -> None:
+async def test_rows_hidden_earlier_are_hidden_in_new_shards(tier: Tier) -> None:
     stored = await tier.sealed(0, 5)
     tier.served.hide("listing-2", 2)
     await tier.point_to(stored)
@@ -203,38 +203,38 @@ async def test_rows_that_were_hidden_before_are_hidden_in_a_shard_that_joins(tie
     assert tier.finds("listing-3")
 
 
-async def test_a_shard_that_the_pointer_no_longer_names_leaves_no_folder_behind(
+async def test_the_folder_of_a_shard_that_left_the_pointer_is_deleted(
     tier: Tier,
 ) -> None:
     parents = [await tier.sealed(0, 5), await tier.sealed(5, 9)]
     await tier.point_to(*parents)
     async with tier.followed():
         await tier.serves(*parents)
-        under_way = tier.served.snapshot().shards
+        snapshot_shards = tier.served.snapshot().shards
         assert tier.cached() == set(tier.ids())
         await tier.point_to(parents[1])
         await until(lambda: tier.cached() == {parents[1].manifest.shard_id}, "its folder is gone")
         assert tier.ids() == [parents[1].manifest.shard_id]
-        # A search that began before goes on over the file that is unlinked by now.
+        # A search that started before continues on the unlinked file.
         query = vector_of("listing-2")[None, :]
-        (hits,) = search_shards(under_way, query, 1, RowFilter())
+        (hits,) = search_shards(snapshot_shards, query, 1, RowFilter())
         assert hits[0].row.listing_id == "listing-2"
 
 
-async def test_shards_of_an_earlier_process_leave_no_folder_behind_and_foreign_ones_stay(
+async def test_folders_of_an_earlier_process_are_deleted_and_foreign_ones_stay(
     tier: Tier,
 ) -> None:
     old, new = await tier.sealed(0, 5), await tier.sealed(5, 9)
     await tier.repository.fetch(old, tier.cache)
-    (tier.cache / "somebody's").mkdir()
+    (tier.cache / "unrelated").mkdir()
     await tier.point_to(new)
     async with tier.followed():
         await tier.serves(new)
-        expected = {new.manifest.shard_id, "somebody's"}
+        expected = {new.manifest.shard_id, "unrelated"}
         await until(lambda: tier.cached() == expected, "the old folder is gone")
 
 
-async def test_a_restart_fetches_nothing_that_is_whole_in_the_cache(tier: Tier) -> None:
+async def test_a_restart_uses_intact_cached_files(tier: Tier) -> None:
     stored = await tier.sealed(0, 5)
     await tier.point_to(stored)
     for _ in range(2):
@@ -245,7 +245,7 @@ async def test_a_restart_fetches_nothing_that_is_whole_in_the_cache(tier: Tier) 
 
 
 @pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])
-async def test_a_corrupt_shard_is_refused_while_the_others_are_served_until_it_is_mended(
+async def test_a_corrupt_shard_is_rejected_until_fixed_and_the_others_are_served(
     tier: Tier, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old, good, bad = [await tier.sealed(*bounds) for bounds in ((0, 5), (5, 9), (9, 12))]
@@ -255,12 +255,12 @@ async def test_a_corrupt_shard_is_refused_while_the_others_are_served_until_it_i
         whole = await tier.damage(bad, name)
         await tier.point_to(good, bad)
         await tier.serves(good, old)
-        assert tier.finds("listing-2"), "nothing is taken away while a new shard is missing"
+        assert tier.finds("listing-2"), "no shard is removed while a new one is missing"
         await tier.store.write(f"{bad.folder}/{name}", whole)
-        tier.clock.now += MAX_WAIT_SECONDS
+        tier.clock.now += MAX_RETRY_SECONDS
         await tier.serves(good, bad)
         assert tier.finds("listing-10")
-        await until(lambda: old.manifest.shard_id not in tier.cached(), "the old one is forgotten")
+        await until(lambda: old.manifest.shard_id not in tier.cached(), "the old one is evicted")
     assert f"{bad.folder}/{name} has 7 bytes" in capsys.readouterr().out
 
 
@@ -268,25 +268,25 @@ async def test_a_corrupt_shard_is_refused_while_the_others_are_served_until_it_i
     "changes",
     [{"model_id": "another-model"}, {"dimensions": 4}, {"index_kind": "faiss-ivf"}],
 )
-async def test_a_shard_that_this_server_cannot_search_is_refused_and_the_others_go_on(
+async def test_an_incompatible_shard_is_rejected_and_the_others_are_served(
     tier: Tier, changes: dict[str, object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, other = await tier.sealed(0, 5), await tier.sealed(5, 9, **changes)
     await tier.point_to(good, other)
     async with tier.followed():
         await tier.serves(good)
-        await tier.some_turns()
+        await tier.several_polls()
         assert tier.ids() == [good.manifest.shard_id]
     assert str(next(iter(changes.values()))) in capsys.readouterr().out
 
 
-async def test_a_pointer_whose_key_leads_to_another_shard_is_not_believed(tier: Tier) -> None:
+async def test_a_pointer_entry_with_the_key_of_another_shard_is_rejected(tier: Tier) -> None:
     first, second = await tier.sealed(0, 5), await tier.sealed(5, 9)
     wrong = PointedShard(second.manifest.shard_id, first.manifest_key)
     pointer = Pointer(MODEL, HOURLY, (wrong,))
     await tier.repository.move_pointer(pointer, over=None)
     async with tier.followed():
-        await until(lambda: not tier.health.readiness_problems(), "the pointer was acted on")
+        await until(lambda: not tier.health.readiness_problems(), "the pointer was applied")
         assert tier.ids() == []
 
 
@@ -297,80 +297,80 @@ async def test_an_unreadable_pointer_changes_nothing(tier: Tier) -> None:
         await tier.serves(first)
         key = f"serving/{MODEL}/hourly.json"
         await tier.store.write(key, b"garbage")
-        await tier.some_turns()
+        await tier.several_polls()
         assert tier.ids() == [first.manifest.shard_id]
         (tier.store.root / key).unlink()
         await tier.point_to(second)
         await tier.serves(second)
 
 
-async def test_a_store_that_is_away_is_waited_for(tier: Tier) -> None:
+async def test_an_unavailable_store_is_retried(tier: Tier) -> None:
     stored = await tier.sealed(0, 5)
     await tier.point_to(stored)
-    tier.store.away = True
+    tier.store.down = True
     async with tier.followed():
-        await until(lambda: tier.store.refused > 3, "it asks again and again")
+        await until(lambda: tier.store.refused > 3, "it retries")
         assert tier.health.readiness_problems() == [
-            "follower of the pointer: waiting for the tier's pointer"
+            "pointer follower: waiting for the tier's pointer"
         ]
-        tier.store.away = False
+        tier.store.down = False
         await tier.serves(stored)
 
 
-async def test_a_bad_shard_is_tried_again_ever_more_rarely(tier: Tier) -> None:
+async def test_a_bad_shard_is_retried_with_backoff(tier: Tier) -> None:
     good, bad = await tier.sealed(0, 5), await tier.sealed(5, 9)
     await tier.damage(bad)
     await tier.point_to(good, bad)
     async with tier.followed():
-        await tier.tried(bad, 1)
-        wait, tries = FIRST_WAIT_SECONDS, 1
+        await tier.attempted(bad, 1)
+        wait, attempts = INITIAL_RETRY_SECONDS, 1
         for _ in range(7):
-            # Waits have a jitter: each lies between half and the whole of what doubles.
+            # Delays have jitter: each is between half and all of a base that doubles.
             tier.clock.now += 0.49 * wait
-            await tier.some_turns()
-            assert tier.tries(bad) == tries, "it is too early"
+            await tier.several_polls()
+            assert tier.attempts(bad) == attempts, "it is too early"
             tier.clock.now += 0.51 * wait
-            tries += 1
-            await tier.tried(bad, tries)
-            wait = min(2 * wait, MAX_WAIT_SECONDS)
-        assert wait == MAX_WAIT_SECONDS
-        assert tier.tries(bad, INDEX_FILE) == 1, "its whole file is kept"
-        assert tier.tries(good) == 1
+            attempts += 1
+            await tier.attempted(bad, attempts)
+            wait = min(2 * wait, MAX_RETRY_SECONDS)
+        assert wait == MAX_RETRY_SECONDS
+        assert tier.attempts(bad, INDEX_FILE) == 1, "its intact file is kept"
+        assert tier.attempts(good) == 1
 
 
-async def test_a_pointer_that_moves_has_everything_tried_at_once(tier: Tier) -> None:
+async def test_a_pointer_change_retries_bad_shards_immediately(tier: Tier) -> None:
     bad, good = await tier.sealed(0, 5), await tier.sealed(5, 9)
     await tier.damage(bad)
     await tier.point_to(bad)
     async with tier.followed():
-        await tier.tried(bad, 1)
-        for tries in (2, 3, 4, 5):
-            tier.clock.now += MAX_WAIT_SECONDS
-            await tier.tried(bad, tries)
+        await tier.attempted(bad, 1)
+        for attempts in (2, 3, 4, 5):
+            tier.clock.now += MAX_RETRY_SECONDS
+            await tier.attempted(bad, attempts)
         await tier.point_to(bad, good)
-        await tier.tried(bad, 6)
+        await tier.attempted(bad, 6)
         await tier.serves(good)
-        # The waits begin anew as well.
-        tier.clock.now += FIRST_WAIT_SECONDS
-        await tier.tried(bad, 7)
+        # The backoff restarts as well.
+        tier.clock.now += INITIAL_RETRY_SECONDS
+        await tier.attempted(bad, 7)
 
 
-async def test_a_bad_shard_that_is_no_longer_named_is_left_alone_and_forgotten(tier: Tier) -> None:
+async def test_a_bad_shard_that_left_the_pointer_is_not_retried_and_is_deleted(tier: Tier) -> None:
     bad, good = await tier.sealed(0, 5), await tier.sealed(5, 9)
     await tier.damage(bad)
     await tier.point_to(bad)
     async with tier.followed():
-        await tier.tried(bad, 1)
+        await tier.attempted(bad, 1)
         assert tier.cached() == {bad.manifest.shard_id}
         await tier.point_to(good)
         await tier.serves(good)
         await until(lambda: tier.cached() == {good.manifest.shard_id}, "its folder is gone")
-        tier.clock.now += MAX_WAIT_SECONDS
-        await tier.some_turns()
-    assert tier.tries(bad) == 1
+        tier.clock.now += MAX_RETRY_SECONDS
+        await tier.several_polls()
+    assert tier.attempts(bad) == 1
 
 
-async def test_a_first_start_that_takes_long_makes_progress_with_every_shard(tier: Tier) -> None:
+async def test_a_slow_first_start_is_not_a_stall(tier: Tier) -> None:
     shards = [await tier.sealed(5 * n, 5 * n + 5) for n in range(4)]
     await tier.point_to(*shards)
     tier.store.download_seconds = 100.0  # longer than a stall
@@ -379,7 +379,7 @@ async def test_a_first_start_that_takes_long_makes_progress_with_every_shard(tie
     assert tier.store.problems == []
 
 
-async def test_a_cache_that_is_emptied_under_the_server_disturbs_no_search(tier: Tier) -> None:
+async def test_deleting_the_cache_does_not_affect_searches(tier: Tier) -> None:
     stored = await tier.sealed(0, 5)
     await tier.point_to(stored)
     async with tier.followed():

@@ -1,4 +1,4 @@
-"""A producer whose records are kept for the test."""
+"""A fake producer that records what is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What index servers hold: all are asked at once, and one that hangs hides nothing of the others."""
+"""IndexServers: all are called concurrently, and a hanging one does not affect the others."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from tests.support.waiting import until
 
 
 class Discovered:
-    """Names the endpoints that a test set last, or does not answer."""
+    """Fake discovery that returns the endpoints set by a test, or fails."""
 
     def __init__(self) -> None:
-        self.named: list[Endpoint] = []
-        self.answers = True
+        self.known: list[Endpoint] = []
+        self.available = True
 
     async def endpoints(self) -> list[Endpoint]:
-        if not self.answers:
+        if not self.available:
             raise NoEndpoint("no answer")
-        return self.named
+        return self.known
 
     async def close(self) -> None:
         pass
 
 
-class Holding:
-    """Index servers with shards, and the one who asks them."""
+class IndexServerSet:
+    """Index servers with shards, and the IndexServers client."""
 
     def __init__(self, stack: AsyncExitStack, executor: ThreadPoolExecutor) -> None:
         self._stack = stack
@@ -52,18 +52,18 @@ class Holding:
         self.servers = IndexServers(self.discovery, MODEL)
         stack.push_async_callback(self.servers.close)
 
-    def name(self, address: str, *, role: Role = "index-server", model_id: str = "") -> None:
-        """Have discovery name an endpoint, too."""
-        number = len(self.discovery.named)
-        self.discovery.named = [
-            *self.discovery.named,
+    def announce(self, address: str, *, role: Role = "index-server", model_id: str = "") -> None:
+        """Add an endpoint to discovery."""
+        number = len(self.discovery.known)
+        self.discovery.known = [
+            *self.discovery.known,
             Endpoint(f"{role}-{number}", role, address, "hourly", model_id),
         ]
 
     async def start(
         self, *shards: OpenShard, space: ModelSpace = SPACE, role: Role = "index-server"
     ) -> Callable[[], Awaitable[None]]:
-        """Start one over shards and have discovery name it; returns what stops it."""
+        """Start an index server with shards and add it to discovery; returns a stop function."""
         served = ServedShards(HiddenMap())
         served.serve(shards)
         handlers = IndexEndpoint(served, space=space, tier="hourly", executor=self._executor)
@@ -77,14 +77,14 @@ class Holding:
                 drain_seconds=0,
             )
         )
-        self.name(f"127.0.0.1:{port}", role=role)
+        self.announce(f"127.0.0.1:{port}", role=role)
         return server.aclose
 
 
 @pytest.fixture
-async def holding() -> AsyncIterator[Holding]:
+async def index_servers() -> AsyncIterator[IndexServerSet]:
     async with AsyncExitStack() as stack:
-        yield Holding(stack, stack.enter_context(ThreadPoolExecutor(1)))
+        yield IndexServerSet(stack, stack.enter_context(ThreadPoolExecutor(1)))
 
 
 def shard(begin: int, end: int, partition: int = 0) -> OpenShard:
@@ -97,62 +97,62 @@ def ranges(held: Iterable[OffsetRange]) -> list[str]:
     return sorted(map(str, held))
 
 
-async def test_hung_index_servers_are_asked_at_once_and_hide_nothing_of_one_that_answers(
-    holding: Holding, monkeypatch: pytest.MonkeyPatch
+async def test_hung_index_servers_do_not_affect_one_that_responds(
+    index_servers: IndexServerSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # No deadline ends a call here: the test does, once it has seen all of them under way.
-    monkeypatch.setattr(release, "ANSWER_SECONDS", 600.0)
+    # The deadline is out of reach: the test ends the calls once all are in flight.
+    monkeypatch.setattr(release, "DESCRIBE_TIMEOUT_SECONDS", 600.0)
     async with hung_endpoints(20) as hung, silent_sockets(10) as silent:
         for address in (*(one.address for one in hung), *(one.address for one in silent)):
-            holding.name(address)
-        await holding.start(shard(0, 5), shard(5, 9, partition=1))
-        asking = asyncio.ensure_future(holding.servers.held_ranges())
+            index_servers.announce(address)
+        await index_servers.start(shard(0, 5), shard(5, 9, partition=1))
+        asking = asyncio.ensure_future(index_servers.servers.held_ranges())
         await until(lambda: all(one.received.is_set() for one in hung), "each hung one has a call")
         await until(lambda: all(one.connected.is_set() for one in silent), "each silent one, too")
-        assert not any(one.ended.is_set() for one in hung), "all calls are under way together"
+        assert not any(one.ended.is_set() for one in hung), "all calls are in flight together"
         assert not asking.done()
         for one in silent:
             one.hang_up()
     assert ranges(await asking) == ["0:[0, 5)", "1:[5, 9)"]
 
 
-async def test_a_round_ends_by_itself_though_nobody_answers(
-    holding: Holding, monkeypatch: pytest.MonkeyPatch
+async def test_a_round_ends_even_if_no_server_responds(
+    index_servers: IndexServerSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(release, "DESCRIBE_TIMEOUT_SECONDS", 0.2)
     async with hung_endpoints(3) as hung, silent_sockets(3) as silent:
         for address in (*(one.address for one in hung), *(one.address for one in silent)):
-            holding.name(address)
-        assert await holding.servers.held_ranges() == []
+            index_servers.announce(address)
+        assert await index_servers.servers.held_ranges() == []
 
 
-async def test_only_index_servers_of_the_model_count(holding: Holding) -> None:
-    await holding.start(shard(0, 5))
-    await holding.start(shard(5, 9), role="indexer")
-    await holding.start(shard(9, 12), space=ModelSpace("other-model", 8))
+async def test_only_index_servers_of_the_model_count(index_servers: IndexServerSet) -> None:
+    await index_servers.start(shard(0, 5))
+    await index_servers.start(shard(5, 9), role="indexer")
+    await index_servers.start(shard(9, 12), space=ModelSpace("other-model", 8))
     async with hung_endpoints(1) as (announced,):
-        holding.name(announced.address, model_id="other-model")
-        assert ranges(await holding.servers.held_ranges()) == ["0:[0, 5)"]
-        assert not announced.received.is_set(), "discovery says that it holds another model"
+        index_servers.announce(announced.address, model_id="other-model")
+        assert ranges(await index_servers.servers.held_ranges()) == ["0:[0, 5)"]
+        assert not announced.received.is_set(), "discovery reports another model"
 
 
-async def test_an_index_server_that_leaves_discovery_or_stops_holds_nothing(
-    holding: Holding,
+async def test_an_index_server_that_leaves_discovery_or_stops_counts_as_holding_nothing(
+    index_servers: IndexServerSet,
 ) -> None:
-    stop = await holding.start(shard(0, 5))
-    await holding.start(shard(5, 9))
-    assert ranges(await holding.servers.held_ranges()) == ["0:[0, 5)", "0:[5, 9)"]
-    left = holding.discovery.named.pop()
-    assert ranges(await holding.servers.held_ranges()) == ["0:[0, 5)"]
-    holding.discovery.named.append(left)
+    stop = await index_servers.start(shard(0, 5))
+    await index_servers.start(shard(5, 9))
+    assert ranges(await index_servers.servers.held_ranges()) == ["0:[0, 5)", "0:[5, 9)"]
+    left = index_servers.discovery.known.pop()
+    assert ranges(await index_servers.servers.held_ranges()) == ["0:[0, 5)"]
+    index_servers.discovery.known.append(left)
     await stop()
-    assert ranges(await holding.servers.held_ranges()) == ["0:[5, 9)"]
+    assert ranges(await index_servers.servers.held_ranges()) == ["0:[5, 9)"]
 
 
-async def test_while_discovery_does_not_answer_the_known_index_servers_are_asked(
-    holding: Holding,
+async def test_while_discovery_is_unavailable_the_known_index_servers_are_called(
+    index_servers: IndexServerSet,
 ) -> None:
-    await holding.start(shard(0, 5))
-    await holding.servers.held_ranges()
-    holding.discovery.answers = False
-    assert ranges(await holding.servers.held_ranges()) == ["0:[0, 5)"]
+    await index_servers.start(shard(0, 5))
+    await index_servers.servers.held_ranges()
+    index_servers.discovery.available = False
+    assert ranges(await index_servers.servers.held_ranges()) == ["0:[0, 5)"]

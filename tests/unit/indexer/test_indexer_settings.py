@@ -11,7 +11,7 @@ from services.indexer.settings import IndexerSettings, parse_partitions
 from shashin.offsets.cut import CutRules
 
 
-def test_all_is_no_list() -> None:
+def test_all_is_none() -> None:
     assert parse_partitions("all") is None
 
 
@@ -29,7 +29,7 @@ def test_partitions_and_ranges_are_listed(text: str, partitions: list[int]) -> N
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), min_size=1, max_size=6))
-def test_a_list_names_the_partitions_of_its_parts_once_and_sorted(
+def test_a_list_yields_its_partitions_sorted_and_once_each(
     parts: list[tuple[int, int]],
 ) -> None:
     text = ",".join(f"{begin}-{begin + more}" if more else str(begin) for begin, more in parts)
@@ -38,14 +38,14 @@ def test_a_list_names_the_partitions_of_its_parts_once_and_sorted(
 
 
 @pytest.mark.parametrize("text", ["", ",", "a", "0-", "-3", "0,,1", "All", "1.5", "0-b", "1;2"])
-def test_what_is_no_partition_is_refused_by_its_part(text: str) -> None:
+def test_invalid_parts_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a partition or a range such as 0-3"):
         parse_partitions(text)
 
 
 @pytest.mark.parametrize("text", ["3-1", "0-3,9-7", "1--3"])
-def test_a_range_that_ends_before_it_begins_is_refused(text: str) -> None:
-    # Left out in silence, its partitions would be indexed by nobody.
+def test_a_range_that_ends_before_it_begins_is_rejected(text: str) -> None:
+    # If it were silently ignored, no indexer would index its partitions.
     with pytest.raises(ValueError, match="ends before it begins"):
         parse_partitions(text)
 
@@ -59,11 +59,11 @@ def settings_of(tmp_path: Path, **changes: object) -> IndexerSettings:
     )
 
 
-def test_the_rules_are_those_of_the_settings(tmp_path: Path) -> None:
+def test_cut_rules_come_from_the_settings(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, bucket_seconds=20, grace_seconds=1.5, row_limit=9)
     assert settings.cut_rules() == CutRules(20, 1.5, 9)
 
 
-def test_partitions_that_do_not_parse_stop_the_start(tmp_path: Path) -> None:
+def test_invalid_partitions_are_a_validation_error(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="partitions"):
         settings_of(tmp_path, partitions="0-x")

@@ -1,4 +1,4 @@
-"""Records of vectors.embedded: which add rows, which hide older versions, which are given up."""
+"""Records of vectors.embedded: which add rows, hide older versions, or are dead-lettered."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parse(*records: InRecord) -> ParsedBatch:
     return parse_batch(records, SPACE)
 
 
-def test_every_record_of_the_log_is_there_in_order_with_the_rows_that_it_adds() -> None:
+def test_every_record_is_returned_in_log_order_with_its_rows() -> None:
     batch = parse(record(4, photos=2), broken(5), record(6, model_id="another"), record(7))
     assert [(r.offset, r.timestamp_ms, len(r.rows)) for r in batch.records] == [
         (4, 7_004, 2),
@@ -48,30 +48,30 @@ def test_every_record_of_the_log_is_there_in_order_with_the_rows_that_it_adds() 
     ]
 
 
-def test_a_bad_record_is_a_dead_letter_and_the_others_go_on() -> None:
+def test_a_bad_record_is_dead_lettered_and_the_others_are_parsed() -> None:
     short = record(6, 2, vectors=[events_pb2.PhotoVector(vector=b"short")])
     batch = parse(record(4), broken(5), short, record(7, 2))
     assert [(d.record.offset, d.error.reason, d.step) for d in batch.dead_letters] == [
         (5, "UnparsableRecord", "indexer.parse"),
         (6, "WrongVector", "indexer.parse"),
     ]
-    assert set(batch.superseding) == {7}, "what adds nothing replaces nothing"
+    assert set(batch.superseding) == {7}, "records without rows supersede nothing"
 
 
-def test_one_bad_vector_gives_up_the_whole_record() -> None:
+def test_one_bad_vector_dead_letters_the_whole_record() -> None:
     good, bad = vector_of("lamp").astype("<f2").tobytes(), b"short"
     batch = parse(record(4, vectors=[events_pb2.PhotoVector(vector=v) for v in (good, bad, good)]))
     assert [list(r.rows) for r in batch.records] == [[]]
     assert len(batch.dead_letters) == 1
 
 
-def test_records_of_another_model_are_left_alone() -> None:
+def test_records_of_another_model_are_skipped() -> None:
     batch = parse(record(4, 2, model_id="another"))
     assert not batch.superseding
     assert not batch.dead_letters
 
 
-def test_a_later_version_hides_those_before_it_and_the_first_has_none_before() -> None:
+def test_a_later_version_hides_older_ones_and_version_1_hides_none() -> None:
     batch = parse(record(4, 1), record(5, 2), record(6, 9))
     assert set(batch.superseding) == {5, 6}
     out = batch.superseding[6]
@@ -83,8 +83,8 @@ def test_a_later_version_hides_those_before_it_and_the_first_has_none_before() -
     assert hidden.occurred_at.seconds == 1234
 
 
-def test_a_version_without_a_photo_hides_nothing() -> None:
-    # Else the listing would vanish: the old version hidden, the new one not searchable.
+def test_a_version_without_photos_hides_nothing() -> None:
+    # Otherwise the listing would vanish: old version hidden, new one not searchable.
     batch = parse(record(4, 2, photos=0))
     assert not batch.superseding
     assert [list(r.rows) for r in batch.records] == [[]]

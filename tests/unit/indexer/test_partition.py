@@ -1,4 +1,4 @@
-"""Replicas read one log in their own way, and cut and seal the same."""
+"""Replicas that read the same log in different batches cut and seal identically."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PHOTOS = st.tuples(st.sampled_from("abcd"), st.integers(1, 2), st.integers(0, 1)
 
 @dataclass(frozen=True)
 class Log:
-    """What lies in one partition."""
+    """The records of one partition."""
 
     records: list[ParsedRecord]
 
@@ -44,7 +44,7 @@ class Log:
 
 @st.composite
 def logs(draw: st.DrawFn) -> Log:
-    """Return records with growing times, some of them without rows and some over the limit."""
+    """Return records with non-decreasing times, some without rows and some over the limit."""
     offset, now = draw(st.integers(0, 3)), draw(st.integers(0, 3 * BUCKET_MS))
     records = []
     for gap_ms, photos in draw(
@@ -67,7 +67,7 @@ def photos_of(record: ParsedRecord) -> list[tuple[str, int, int]]:
 
 
 def ranges_by_the_rules(log: Log) -> list[tuple[OffsetRange, int]]:
-    """Return each range with its rows, as the design words the rules, record by record."""
+    """Reference implementation of the cut rules: each range with its number of rows."""
     ranges: list[tuple[OffsetRange, int]] = []
     begin, bucket, rows = log.begin, None, set[tuple[str, int, int]]()
     for record in log.records:
@@ -87,7 +87,7 @@ def ranges_by_the_rules(log: Log) -> list[tuple[OffsetRange, int]]:
 
 @dataclass
 class Replica:
-    """An indexer of one partition that reads as it happens to."""
+    """An indexer of one partition."""
 
     state: PartitionState
     hidden: HiddenMap
@@ -115,8 +115,8 @@ class Replica:
                 case Cut(at_offset=at_offset, reason=reason):
                     self.ended.append((self.state.cut(at_offset), reason))
 
-    def look_whether_idle(self, asked_at_ms: int) -> None:
-        cut = self.state.idle_cut(self.state.open.position, asked_at_ms)
+    def check_idle(self, checked_at_ms: int) -> None:
+        cut = self.state.idle_cut(self.state.open.position, checked_at_ms)
         if cut is not None:
             self.ended.append((self.state.cut(cut.at_offset), cut.reason))
 
@@ -126,10 +126,10 @@ class Replica:
             shard.hide(listing, below)
 
     def follow(self, log: Log, data: st.DataObject) -> None:
-        """Read the whole log in batches, looking at times whether the partition is idle.
+        """Read the whole log in random batches, with random idle checks in between.
 
-        Between two records a look can come at any time that the clocks allow: they are no further
-        apart than the grace, and the high watermark of that time is where the replica stands.
+        An idle check can happen at any time that the clock skew, at most the grace period, allows;
+        the high watermark at that time is the position of the replica.
         """
         records, at = log.records, 0
         while at < len(records):
@@ -139,10 +139,10 @@ class Replica:
             earliest = records[at - 1].timestamp_ms - GRACE_MS
             latest = records[at].timestamp_ms + GRACE_MS if at < len(records) else FAR_FUTURE_MS
             asked = st.sampled_from([latest, latest - 1]) | st.integers(earliest, latest)
-            for asked_at_ms in data.draw(st.lists(asked, max_size=2), label="looks"):
-                self.look_whether_idle(max(0, asked_at_ms))
+            for checked_at_ms in data.draw(st.lists(asked, max_size=2), label="idle checks"):
+                self.check_idle(max(0, checked_at_ms))
             self.hide(data.draw(st.sampled_from("abcd")), data.draw(st.integers(0, 3)))
-        self.look_whether_idle(FAR_FUTURE_MS)
+        self.check_idle(FAR_FUTURE_MS)
 
     def ranges(self) -> list[tuple[OffsetRange, int]]:
         return [(shard.ranges[0], shard.rows) for shard, _ in self.ended]
@@ -150,7 +150,9 @@ class Replica:
 
 @settings(deadline=None, max_examples=200)
 @given(logs(), st.data())
-def test_replicas_cut_at_the_same_offsets_however_they_read(log: Log, data: st.DataObject) -> None:
+def test_replicas_cut_at_the_same_offsets_regardless_of_batching(
+    log: Log, data: st.DataObject
+) -> None:
     expected = ranges_by_the_rules(log)
     for _ in range(2):
         replica = Replica.at(log.begin)
@@ -200,9 +202,7 @@ def test_replicas_seal_the_same_bytes(log: Log, data: st.DataObject) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(logs(), st.data())
-def test_a_replica_that_starts_where_any_range_begins_goes_on_alike(
-    log: Log, data: st.DataObject
-) -> None:
+def test_a_replica_that_starts_at_any_range_cuts_identically(log: Log, data: st.DataObject) -> None:
     expected = ranges_by_the_rules(log)
     first = data.draw(st.integers(0, len(expected)))
     begin = expected[first][0].from_offset if first < len(expected) else log.begin
@@ -233,32 +233,32 @@ def test_repeats_do_not_fill_a_range() -> None:
 def test_records_without_rows_are_part_of_the_range() -> None:
     replica = Replica.at(5)
     replica.read([record(5, 0), record(6, 1_000)])
-    replica.look_whether_idle(FAR_FUTURE_MS)
+    replica.check_idle(FAR_FUTURE_MS)
     assert replica.ranges() == [(OffsetRange(0, 5, 7), 0)]
 
 
 def test_an_idle_cut_and_the_next_record_cut_at_the_same_offset() -> None:
-    at_once, later = Replica.at(0), Replica.at(0)
+    in_one_batch, later = Replica.at(0), Replica.at(0)
     first, second = record(0, 0, "a"), record(1, BUCKET_MS, "b")
-    at_once.read([first])
-    at_once.look_whether_idle(BUCKET_MS + GRACE_MS + 1)
-    at_once.read([second])
+    in_one_batch.read([first])
+    in_one_batch.check_idle(BUCKET_MS + GRACE_MS + 1)
+    in_one_batch.read([second])
     later.read([first, second])
-    assert at_once.ranges() == later.ranges() == [(OffsetRange(0, 0, 1), 1)]
-    assert [at_once.ended[0][1], later.ended[0][1]] == [CutReason.IDLE, CutReason.TIME]
+    assert in_one_batch.ranges() == later.ranges() == [(OffsetRange(0, 0, 1), 1)]
+    assert [in_one_batch.ended[0][1], later.ended[0][1]] == [CutReason.IDLE, CutReason.TIME]
 
 
-def test_offsets_that_the_log_skips_belong_to_the_range_before() -> None:
+def test_offsets_that_the_log_skips_belong_to_the_preceding_range() -> None:
     replica = Replica.at(0)
     replica.read([record(0, 0, "a"), record(7, BUCKET_MS, "b")])
     assert replica.ranges() == [(OffsetRange(0, 0, 7), 1)]
     assert replica.state.open.ranges == (OffsetRange(0, 7, 8),)
 
 
-def test_a_cut_behind_what_the_range_holds_is_a_bug_and_not_a_shard() -> None:
+def test_a_cut_before_the_end_of_the_open_range_is_an_assertion_error() -> None:
     replica = Replica.at(0)
     replica.read([record(0, 0, "a"), record(1, 0, "b")])
-    with pytest.raises(AssertionError, match="reaches past its cut at 1"):
+    with pytest.raises(AssertionError, match="extends past its cut at 1"):
         replica.state.cut(1)
 
 
@@ -267,25 +267,25 @@ def test_a_cut_behind_what_the_range_holds_is_a_bug_and_not_a_shard() -> None:
     st.lists(st.integers(0, 5 * BUCKET_MS), min_size=1, max_size=25),
     st.lists(st.integers(1, 25), min_size=1, max_size=6),
 )
-def test_a_brokers_clock_that_jumps_back_and_forth_cuts_all_replicas_alike(
+def test_replicas_cut_identically_if_the_broker_clock_jumps(
     times: list[int], batches: list[int]
 ) -> None:
     log = [record(offset, at, f"listing-{offset}") for offset, at in enumerate(times)]
-    at_once, in_batches = Replica.at(0), Replica.at(0)
-    at_once.read(log)
+    in_one_batch, in_batches = Replica.at(0), Replica.at(0)
+    in_one_batch.read(log)
     position = 0
     for size in batches:
         in_batches.read(log[position : position + size])
         position += size
     in_batches.read(log[position:])
-    assert in_batches.ranges() == at_once.ranges()
-    bounds = [held for held, _ in at_once.ranges()]
+    assert in_batches.ranges() == in_one_batch.ranges()
+    bounds = [held for held, _ in in_one_batch.ranges()]
     assert all(one.to_offset == other.from_offset for one, other in pairwise(bounds))
 
 
-def test_an_hour_without_rows_is_no_shard() -> None:
+def test_a_bucket_without_records_yields_no_shard() -> None:
     replica = Replica.at(0)
     replica.read([record(0, 0, "a"), record(1, 40 * BUCKET_MS, "b")])
-    replica.look_whether_idle(60 * BUCKET_MS)
-    replica.look_whether_idle(90 * BUCKET_MS)
+    replica.check_idle(60 * BUCKET_MS)
+    replica.check_idle(90 * BUCKET_MS)
     assert [str(held) for held, _ in replica.ranges()] == ["0:[0, 1)", "0:[1, 2)"]

@@ -1,4 +1,4 @@
-"""The start of the live tier: manifests decide what is read again and what is taken up."""
+"""Startup recovery: manifests determine start offsets and adopted shards."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.support.loops import loop_scope
 from tests.support.made_shards import DIMENSIONS, MODEL, WatchedStore, commit, listings, open_shard
 
 
-class LogThatBegins:
-    """A log of two partitions, as far as a start asks about it."""
+class FakeLog:
+    """A fake log reader of two partitions."""
 
     def __init__(self) -> None:
         self.begins = {0: 0, 1: 0}
@@ -44,7 +44,7 @@ class Indexer:
         self.folder = folder
         self.store = WatchedStore(folder / "store")
         self.repository = ModelRepository(self.store)
-        self.log = LogThatBegins()
+        self.log = FakeLog()
         self.served = ServedShards(HiddenMap())
         settings = IndexerSettings(
             model_id=MODEL,
@@ -69,7 +69,7 @@ class Indexer:
         await self.repository.move_pointer(Pointer(MODEL, HOURLY, named), over=None)
 
     def ranges(self) -> list[str]:
-        """Return the ranges that are served, but for open ones that are still empty."""
+        """Return the served ranges, except empty open ones."""
         ranges = [r for shard in self.served.snapshot().shards for r in shard.ranges]
         return [str(r) for r in ranges if r.from_offset < r.to_offset]
 
@@ -90,7 +90,7 @@ async def test_each_partition_is_read_from_where_its_last_shard_ends(indexer: In
     }
 
 
-async def test_sealed_shards_that_no_pointer_names_are_served_until_somebody_else_does(
+async def test_sealed_shards_that_are_not_in_the_pointer_are_adopted(
     indexer: Indexer,
 ) -> None:
     pointed = await indexer.sealed(0, 5)
@@ -99,12 +99,12 @@ async def test_sealed_shards_that_no_pointer_names_are_served_until_somebody_els
     indexer.served.hide("listing-7", 2)
     await indexer.recover()
     assert indexer.ranges() == ["0:[5, 9)"]
-    taken_up = indexer.served.snapshot().shards[0]
-    assert taken_up.visible_rows_of("listing-6")
-    assert taken_up.visible_rows_of("listing-7") == [], "it was hidden before it was taken up"
+    adopted = indexer.served.snapshot().shards[0]
+    assert adopted.visible_rows_of("listing-6")
+    assert adopted.visible_rows_of("listing-7") == [], "it was hidden before the shard was adopted"
 
 
-async def test_a_shard_behind_a_hole_is_not_taken_up_since_it_will_be_cut_anew(
+async def test_a_shard_after_a_gap_is_not_adopted_since_its_range_is_read_again(
     indexer: Indexer,
 ) -> None:
     await indexer.sealed(0, 5)
@@ -114,7 +114,7 @@ async def test_a_shard_behind_a_hole_is_not_taken_up_since_it_will_be_cut_anew(
     assert indexer.live.next_offsets()[0] == 5
 
 
-async def test_a_shard_whose_file_is_damaged_does_not_keep_the_others_from_starting(
+async def test_a_damaged_shard_does_not_block_the_others(
     indexer: Indexer,
 ) -> None:
     damaged = await indexer.sealed(0, 5)
@@ -125,7 +125,7 @@ async def test_a_shard_whose_file_is_damaged_does_not_keep_the_others_from_start
     assert indexer.live.next_offsets()[0] == 9
 
 
-async def test_a_manifest_that_is_unreadable_has_its_range_read_from_the_log(
+async def test_the_range_of_an_unreadable_manifest_is_read_from_the_log(
     indexer: Indexer,
 ) -> None:
     await indexer.sealed(0, 5)
@@ -135,22 +135,22 @@ async def test_a_manifest_that_is_unreadable_has_its_range_read_from_the_log(
     assert indexer.live.next_offsets()[0] == 5
 
 
-async def test_a_start_that_has_to_be_retried_serves_nothing_twice(indexer: Indexer) -> None:
+async def test_a_retried_recovery_serves_nothing_twice(indexer: Indexer) -> None:
     await indexer.sealed(0, 5)
-    asked = indexer.log.begin_offsets
-    failures = iter([KafkaUnavailable("kafka is away")])
+    begin_offsets = indexer.log.begin_offsets
+    failures = iter([KafkaUnavailable("kafka is down")])
 
-    async def away_at_first(partitions: list[int]) -> dict[int, int]:
+    async def down_at_first(partitions: list[int]) -> dict[int, int]:
         for failure in failures:
             raise failure
-        return await asked(partitions)
+        return await begin_offsets(partitions)
 
-    indexer.log.begin_offsets = away_at_first  # type: ignore[method-assign]
+    indexer.log.begin_offsets = down_at_first  # type: ignore[method-assign]
     await indexer.recover()
     assert indexer.ranges() == ["0:[0, 5)"]
 
 
-async def test_a_replica_takes_care_of_its_own_partitions_only(tmp_path: Path) -> None:
+async def test_a_replica_recovers_only_its_own_partitions(tmp_path: Path) -> None:
     indexer = Indexer(tmp_path, partitions="1")
     await indexer.sealed(0, 5, partition=0)
     await indexer.sealed(0, 3, partition=1)
@@ -159,7 +159,7 @@ async def test_a_replica_takes_care_of_its_own_partitions_only(tmp_path: Path) -
     assert indexer.ranges() == [str(OffsetRange(1, 0, 3))]
 
 
-async def test_partitions_that_the_topic_does_not_have_are_refused_by_name(tmp_path: Path) -> None:
+async def test_partitions_that_the_topic_does_not_have_are_rejected(tmp_path: Path) -> None:
     indexer = Indexer(tmp_path, partitions="1-3")
     with pytest.raises(UserError, match=r"partitions \[2, 3\], but"):
         await indexer.recover()

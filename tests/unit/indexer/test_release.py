@@ -1,4 +1,4 @@
-"""When the live tier releases a sealed shard: held elsewhere, for long enough, without a break."""
+"""A sealed shard is released once held elsewhere for long enough without interruption."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_a_shard_is_held_elsewhere_when_all_its_offsets_are(
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.5, 1.0, 2.5, 4.0])), max_size=30))
-def test_a_shard_is_due_when_every_look_for_long_enough_has_seen_it_elsewhere(
-    looks: list[tuple[bool, float]],
+def test_a_shard_is_due_once_every_poll_for_long_enough_has_seen_it_elsewhere(
+    polls: list[tuple[bool, float]],
 ) -> None:
     ours = shard(0, 5)
     now, since = 100.0, dict[str, float]()
     seen_first: float | None = None
-    for is_held, pause in looks:
+    for is_held, pause in polls:
         now += pause
         held = [OffsetRange(0, 0, 9)] if is_held else [OffsetRange(0, 0, 4)]
         if not is_held:
@@ -57,7 +57,7 @@ def test_a_shard_is_due_when_every_look_for_long_enough_has_seen_it_elsewhere(
             break
 
 
-def test_an_endpoint_that_flaps_starts_over() -> None:
+def test_a_flapping_endpoint_restarts_the_wait() -> None:
     ours, held = shard(0, 5), [OffsetRange(0, 0, 5)]
     _, since = due_for_release([ours], held, {}, 10.0, AFTER)
     assert since == {ours.shard_id: 10.0}
@@ -69,7 +69,7 @@ def test_an_endpoint_that_flaps_starts_over() -> None:
     assert (due, since) == ([ours], {})
 
 
-def test_each_shard_is_judged_by_its_own_range() -> None:
+def test_each_shard_is_checked_by_its_own_range() -> None:
     first, second, other = shard(0, 5), shard(5, 9), shard(0, 5, partition=1)
     held = [OffsetRange(0, 0, 7)]
     due, since = due_for_release([first, second, other], held, {}, 10.0, 0.0)
@@ -77,6 +77,6 @@ def test_each_shard_is_judged_by_its_own_range() -> None:
     assert since == {}
 
 
-def test_shards_that_index_servers_hold_together_are_held() -> None:
+def test_ranges_of_several_index_servers_are_combined() -> None:
     held = [OffsetRange(0, 3, 5), OffsetRange(0, 0, 3)]
     assert held_elsewhere(shard(0, 5), MergedRanges(held))

@@ -1,4 +1,4 @@
-"""From an ended range to a committed shard: two replicas need no leader."""
+"""Sealer: writes, commits and announces shards; replicas need no leader."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> WatchedStore:
 
 
 class Replica:
-    """A sealer with what it told its indexer and the world."""
+    """A sealer with the shards it committed and the records it sent."""
 
     def __init__(self, store: WatchedStore, work: Path, executor: ThreadPoolExecutor) -> None:
         self.work = work
@@ -73,7 +73,7 @@ class Replica:
             await until(lambda: len(self.sealed) == len(shards), "all are sealed")
 
 
-async def test_an_ended_range_is_committed_announced_and_taken_from_disk(
+async def test_a_closed_range_is_committed_announced_and_removed_from_disk(
     store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor
 ) -> None:
     replica = Replica(store, tmp_path / "work", executor)
@@ -92,9 +92,9 @@ async def test_an_ended_range_is_committed_announced_and_taken_from_disk(
     assert SealedShard(manifest, folder).rows == 12
 
     assert replica.sealed == [shard.shard_id]
-    (news,) = replica.sent.records
-    announced = events_pb2.SealedShard.FromString(news.value)
-    assert (news.topic, news.key) == ("indexes.sealed", manifest.shard_id.encode())
+    (record,) = replica.sent.records
+    announced = events_pb2.SealedShard.FromString(record.value)
+    assert (record.topic, record.key) == ("indexes.sealed", manifest.shard_id.encode())
     assert announced.manifest_key == stored.manifest_key
     assert (announced.shard_id, announced.tier, announced.model_id) == (
         manifest.shard_id,
@@ -104,7 +104,7 @@ async def test_an_ended_range_is_committed_announced_and_taken_from_disk(
     assert list(replica.work.iterdir()) == []
 
 
-async def test_a_second_replica_finds_what_it_would_have_written(
+async def test_a_second_replica_finds_its_shards_already_committed(
     store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor
 ) -> None:
     ranges = ((0, 5), (5, 9))
@@ -112,8 +112,8 @@ async def test_a_second_replica_finds_what_it_would_have_written(
         replica = Replica(store, tmp_path / name, executor)
         shards = [open_shard(listings(*bounds), from_offset=bounds[0]) for bounds in ranges]
         await replica.seal(*shards)
-        assert replica.sealed == [shard.shard_id for shard in shards], "in the order of the log"
-        assert len(replica.sent.records) == 2, "news that is told twice only wakes"
+        assert replica.sealed == [shard.shard_id for shard in shards], "in log order"
+        assert len(replica.sent.records) == 2, "announcing twice is harmless"
     stored, _ = await ModelRepository(store).shards(MODEL, HOURLY)
     assert [str(s.manifest.source_ranges[0]) for s in stored] == ["0:[0, 5)", "0:[5, 9)"]
-    assert len(store.writes) == 6, "the second one uploads nothing"
+    assert len(store.writes) == 6, "the second replica uploads nothing"

@@ -1,4 +1,4 @@
-"""The tail loop: what it reports while what it needs is away, or while too many rows are held."""
+"""The tail loop: health while Kafka is unavailable and while consumption is paused."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ class Log:
 
 
 class Broker:
-    """Takes nothing until it is back."""
+    """A fake producer that can be unavailable."""
 
-    def __init__(self, *, away: bool = False) -> None:
-        self.away = away
+    def __init__(self, *, down: bool = False) -> None:
+        self.down = down
         self.attempts = 0
         self.written: list[OutRecord] = []
 
     async def send_all(self, records: Iterable[OutRecord]) -> None:
         self.attempts += 1
-        if self.away:
+        if self.down:
             raise KafkaUnavailable("kafka did not acknowledge")
         self.written += records
 
@@ -89,7 +89,7 @@ class Indexer:
             **changes,
         )
         self.live = LiveTier(settings, ServedShards(HiddenMap()))
-        self.live.begin(start_offsets((), {0: 0}))
+        self.live.open_partitions(start_offsets((), {0: 0}))
         self.tail = Tail(
             settings,
             self.live,
@@ -100,38 +100,38 @@ class Indexer:
         )
 
 
-async def test_a_broker_that_goes_away_in_the_middle_of_a_write_is_no_stall_and_is_named(
+async def test_a_broker_failure_during_a_write_is_reported_and_is_not_a_stall(
     tmp_path: Path,
 ) -> None:
     with ThreadPoolExecutor(1) as executor:
         indexer = Indexer(tmp_path, executor)
-        indexer.broker.away = True
+        indexer.broker.down = True
         async with running(indexer.tail.loop(), health=indexer.health):
 
-            def has_tried(attempts: int) -> bool:
+            def attempted(attempts: int) -> bool:
                 return indexer.broker.attempts >= attempts
 
             for attempts in (1, 2, 3):
-                await until(partial(has_tried, attempts), "it tries to write")
+                await until(partial(attempted, attempts), "it attempts to write")
                 indexer.now += 1000
                 assert indexer.health.liveness_problems() == []
-            named = "kafka to take records: kafka did not acknowledge"
-            await until(lambda: named in indexer.health.problems(), "it says what it waits for")
-            indexer.broker.away = False
-            await until(lambda: not indexer.health.problems(), "all is well, and the log is read")
+            problem = "kafka to acknowledge records: kafka did not acknowledge"
+            await until(lambda: problem in indexer.health.problems(), "the problem is reported")
+            indexer.broker.down = False
+            await until(lambda: not indexer.health.problems(), "the problem is cleared")
         (hidden,) = indexer.broker.written
         assert events_pb2.HiddenListing.FromString(hidden.value).below_version == 2
 
 
-async def test_consumption_pauses_while_too_many_rows_are_held_and_says_so(tmp_path: Path) -> None:
+async def test_consumption_pauses_while_too_many_rows_are_held(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as executor:
         indexer = Indexer(tmp_path, executor, held_row_limit=5)
         held = open_shard(listings(0, 6), partition=1)
         indexer.live.held.hold(held)
         async with running(indexer.tail.loop(), health=indexer.health):
-            problem = "consumption of vectors.embedded: paused: 6 sealed rows wait for an index"
-            await until(lambda: problem in str(indexer.health.problems()), "it says so")
+            problem = "consumption of vectors.embedded: paused: 6 held rows wait for an index"
+            await until(lambda: problem in str(indexer.health.problems()), "the pause is reported")
             assert indexer.log.reads == 0
             indexer.live.release([held])
-            await until(lambda: not indexer.health.problems(), "it reads on")
+            await until(lambda: not indexer.health.problems(), "consumption resumes")
         assert indexer.log.reads > 0

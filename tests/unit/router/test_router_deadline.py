@@ -12,20 +12,20 @@ class Clock:
         return self.now
 
 
-def test_the_shortest_bound_counts_and_none_is_no_bound() -> None:
+def test_the_shortest_bound_applies_and_none_is_no_bound() -> None:
     clock = Clock()
     assert Deadline.within(2.0, None, 0.5, clock=clock).seconds == 0.5
 
 
-def test_time_is_kept_back_for_the_way_home() -> None:
+def test_time_is_reserved_for_the_response() -> None:
     clock = Clock()
-    assert Deadline.within(1.0, clock=clock).left() == pytest.approx(0.95)
-    assert Deadline.within(0.01, clock=clock).left() == pytest.approx(0.009)
+    assert Deadline.within(1.0, clock=clock).remaining() == pytest.approx(0.95)
+    assert Deadline.within(0.01, clock=clock).remaining() == pytest.approx(0.009)
 
 
-def test_nothing_is_left_when_it_has_passed() -> None:
+def test_no_time_remains_after_expiry() -> None:
     clock = Clock()
     deadline = Deadline.within(1.0, clock=clock)
     clock.now += 5.0
-    assert deadline.left() == 0.0
-    assert Deadline.within(-1.0, clock=clock).left() == 0.0
+    assert deadline.remaining() == 0.0
+    assert Deadline.within(-1.0, clock=clock).remaining() == 0.0

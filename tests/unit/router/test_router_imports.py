@@ -1,4 +1,4 @@
-"""The router's image has neither indexes nor models: all of its code has to load without their libraries."""
+"""The router's image has no index or model libraries: all router modules must load without them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ for name in ABSENT:
         importlib.import_module(name)
     except ModuleNotFoundError:
         continue
-    raise SystemExit(f"{name} is still found")
+    raise SystemExit(f"{name} is still importable")
 import services.router
 for module in pkgutil.iter_modules(services.router.__path__, "services.router."):
     importlib.import_module(module.name)
@@ -31,8 +31,8 @@ print(*sorted(name for name in sys.modules if name.startswith("services.router."
 """
 
 
-def test_all_of_the_router_loads_where_no_library_of_indexes_and_models_is_installed() -> None:
-    ended = subprocess.run(
+def test_all_router_modules_load_without_index_and_model_libraries() -> None:
+    finished = subprocess.run(
         [sys.executable, "-c", LOAD_ALL],
         cwd=ROOT,
         capture_output=True,
@@ -40,6 +40,6 @@ def test_all_of_the_router_loads_where_no_library_of_indexes_and_models_is_insta
         check=False,
         timeout=120,
     )
-    assert ended.returncode == 0, ended.stderr
+    assert finished.returncode == 0, finished.stderr
     modules = {path.stem for path in (ROOT / "services" / "router").glob("*.py")} - {"__init__"}
-    assert {name.rpartition(".")[2] for name in ended.stdout.split()} == modules
+    assert {name.rpartition(".")[2] for name in finished.stdout.split()} == modules

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.merge import EndpointHits, MergedHit, may_hold_back, merge
+from services.router.merge import EndpointHits, MergedHit, merge, truncated
 from shashin.codecs.limits import MAX_HITS
 
 TIERS = ("live", "hourly", "daily")
@@ -24,15 +24,17 @@ class StoredRow:
     """One per query."""
 
 
-def answer_of(rows: Sequence[StoredRow], endpoint: int, queries: int, asked: int) -> EndpointHits:
-    """Answer as an endpoint does: nearest listings, of each the newest version that was found."""
+def answer_of(
+    rows: Sequence[StoredRow], endpoint: int, queries: int, requested: int
+) -> EndpointHits:
+    """Answer like an endpoint: the nearest listings, each in the newest version found."""
     counts, columns = [], []
     for query in range(queries):
         best: dict[str, tuple[StoredRow, float]] = {}
         own = [row for row in rows if row.endpoint == endpoint]
         for row in sorted(own, key=lambda row: -row.scores[query]):
             known = best.get(row.listing_id)
-            if known is None and len(best) == asked:
+            if known is None and len(best) == requested:
                 break
             if known is None or known[0].version < row.version:
                 best[row.listing_id] = (row, row.scores[query])
@@ -41,7 +43,7 @@ def answer_of(rows: Sequence[StoredRow], endpoint: int, queries: int, asked: int
         columns += found
     return EndpointHits(
         tier=TIERS[endpoint],
-        asked=asked,
+        k=requested,
         counts=counts,
         listing_ids=[row.listing_id for row, _ in columns],
         versions=[row.version for row, _ in columns],
@@ -50,17 +52,17 @@ def answer_of(rows: Sequence[StoredRow], endpoint: int, queries: int, asked: int
     )
 
 
-def search(rows: Sequence[StoredRow], queries: int, k: int, leave_out: str = "") -> list[MergedHit]:
-    """Ask the endpoints for no more than k at first, and for more until nothing is held back."""
+def search(rows: Sequence[StoredRow], queries: int, k: int, exclude: str = "") -> list[MergedHit]:
+    """Request k hits at first, and over-fetch until no answer is truncated."""
     answers = [answer_of(rows, endpoint, queries, k) for endpoint in range(len(TIERS))]
     count = k
     while True:
-        merged = merge(answers, k, leave_out=leave_out)
-        lacking = may_hold_back(answers, merged, k)
-        if not lacking:
+        merged = merge(answers, k, exclude=exclude)
+        incomplete = truncated(answers, merged, k)
+        if not incomplete:
             return merged
         count *= 2
-        for endpoint in lacking:
+        for endpoint in incomplete:
             answers[endpoint] = answer_of(rows, endpoint, queries, count)
 
 
@@ -93,7 +95,7 @@ def stored_rows(draw: st.DrawFn, versions: int) -> tuple[list[StoredRow], int]:
 
 
 @given(stored_rows(versions=1), st.integers(1, 8))
-def test_with_one_visible_version_the_answer_is_that_of_brute_force(
+def test_with_one_visible_version_the_answer_equals_brute_force(
     stored: tuple[list[StoredRow], int], k: int
 ) -> None:
     rows, queries = stored
@@ -104,7 +106,7 @@ def test_with_one_visible_version_the_answer_is_that_of_brute_force(
 
 
 @given(stored_rows(versions=3), st.integers(1, 8))
-def test_versions_that_shadow_each_other_make_the_answer_neither_short_nor_wrong(
+def test_superseded_versions_make_the_answer_neither_short_nor_wrong(
     stored: tuple[list[StoredRow], int], k: int
 ) -> None:
     rows, queries = stored
@@ -116,7 +118,7 @@ def test_versions_that_shadow_each_other_make_the_answer_neither_short_nor_wrong
     shown = {hit.listing_id: (hit.version, hit.score) for hit in hits}
     for listing, (version, score) in newest.items():
         if score > worst:
-            assert shown[listing] == (version, score), "a better hit was held back"
+            assert shown[listing] == (version, score), "a better hit is missing"
     for hit in hits:
         assert hit.score == max(
             max(row.scores)
@@ -126,13 +128,13 @@ def test_versions_that_shadow_each_other_make_the_answer_neither_short_nor_wrong
 
 
 @given(stored_rows(versions=1), st.integers(1, 8), st.integers(0, 9))
-def test_a_listing_left_out_leaves_no_gap(
+def test_an_excluded_listing_leaves_no_gap(
     stored: tuple[list[StoredRow], int], k: int, number: int
 ) -> None:
     rows, queries = stored
-    left_out = f"listing-{number}"
-    others = [row for row in rows if row.listing_id != left_out]
-    hits = search(rows, queries, k, leave_out=left_out)
+    excluded = f"listing-{number}"
+    others = [row for row in rows if row.listing_id != excluded]
+    hits = search(rows, queries, k, exclude=excluded)
     assert [(hit.listing_id, hit.score) for hit in hits] == [
         (hit.listing_id, hit.score) for hit in search(others, queries, k)
     ]
@@ -144,20 +146,20 @@ def test_the_order_in_which_endpoints_answer_does_not_matter(
 ) -> None:
     rows, queries = stored
     answers = [answer_of(rows, endpoint, queries, k) for endpoint in range(len(TIERS))]
-    turned = answers[1:] + answers[:1]
+    rotated = answers[1:] + answers[:1]
 
     def shown(hits: list[MergedHit]) -> list[tuple[object, ...]]:
         return [(h.listing_id, h.version, h.photo_number, h.score, h.tier) for h in hits]
 
-    assert shown(merge(answers, k)) == shown(merge(turned, k))
+    assert shown(merge(answers, k)) == shown(merge(rotated, k))
 
 
-def hits_of(tier: str, *rows: tuple[str, int, int, float], asked: int = 10) -> EndpointHits:
+def hits_of(tier: str, *rows: tuple[str, int, int, float], k: int = 10) -> EndpointHits:
     ids, versions, photos, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return EndpointHits(tier, asked, [len(rows)], ids, versions, photos, scores)
+    return EndpointHits(tier, k, [len(rows)], ids, versions, photos, scores)
 
 
-def test_an_older_version_is_not_shown_though_it_is_nearer() -> None:
+def test_an_older_version_is_no_hit_even_if_it_is_nearer() -> None:
     sealed = hits_of("hourly", ("lamp", 1, 0, 0.99), ("mug", 1, 0, 0.5))
     live = hits_of("live", ("lamp", 2, 3, 0.4))
     merged = merge([sealed, live], 10)
@@ -174,7 +176,7 @@ def test_a_row_in_two_tiers_is_one_hit_of_the_freshest_tier() -> None:
         assert [hit.tier for hit in merge(order, 10)] == ["live"]
 
 
-def test_a_row_that_scores_better_in_one_tier_names_that_tier() -> None:
+def test_a_listing_is_attributed_to_the_tier_with_its_best_row() -> None:
     answers = [hits_of("hourly", ("lamp", 1, 1, 0.76)), hits_of("live", ("lamp", 1, 0, 0.75))]
     assert [(hit.tier, hit.photo_number) for hit in merge(answers, 10)] == [("hourly", 1)]
 
@@ -187,22 +189,22 @@ def test_equal_scores_are_ordered_by_listing_id() -> None:
     assert [hit.listing_id for hit in merge(answers, 2)] == ["a", "b"]
 
 
-def test_an_endpoint_that_had_fewer_hits_than_asked_for_holds_nothing_back() -> None:
-    answer = hits_of("live", ("lamp", 1, 0, 0.1), asked=2)
-    assert may_hold_back([answer], merge([answer], 5), 5) == []
+def test_an_answer_with_fewer_hits_than_requested_is_not_truncated() -> None:
+    answer = hits_of("live", ("lamp", 1, 0, 0.1), k=2)
+    assert truncated([answer], merge([answer], 5), 5) == []
 
 
-def test_an_endpoint_that_may_hold_back_a_nearer_listing_is_named() -> None:
-    sealed = hits_of("hourly", ("lamp", 1, 0, 0.9), ("mug", 1, 0, 0.8), asked=2)
-    live = hits_of("live", ("lamp", 2, 0, 0.1), ("mug", 2, 0, 0.1), ("hat", 1, 0, 0.2), asked=4)
+def test_an_answer_that_may_lack_a_nearer_listing_is_truncated() -> None:
+    sealed = hits_of("hourly", ("lamp", 1, 0, 0.9), ("mug", 1, 0, 0.8), k=2)
+    live = hits_of("live", ("lamp", 2, 0, 0.1), ("mug", 2, 0, 0.1), ("hat", 1, 0, 0.2), k=4)
     merged = merge([sealed, live], 2)
-    assert may_hold_back([sealed, live], merged, 2) == [0]
+    assert truncated([sealed, live], merged, 2) == [0]
 
 
-def test_an_endpoint_that_gave_as_many_hits_as_one_call_can_is_not_named() -> None:
+def test_an_answer_with_the_maximum_hits_of_a_call_is_not_extended() -> None:
     rows = [(f"listing-{i}", 1, 0, 0.9) for i in range(MAX_HITS)]
-    live = hits_of("live", *((listing, 2, 0, 0.1) for listing, *_ in rows), asked=2 * MAX_HITS)
-    almost = hits_of("hourly", *rows[1:], asked=MAX_HITS - 1)
-    assert may_hold_back([almost, live], merge([almost, live], 2), 2) == [0]
-    most = hits_of("hourly", *rows, asked=MAX_HITS)
-    assert may_hold_back([most, live], merge([most, live], 2), 2) == []
+    live = hits_of("live", *((listing, 2, 0, 0.1) for listing, *_ in rows), k=2 * MAX_HITS)
+    almost = hits_of("hourly", *rows[1:], k=MAX_HITS - 1)
+    assert truncated([almost, live], merge([almost, live], 2), 2) == [0]
+    most = hits_of("hourly", *rows, k=MAX_HITS)
+    assert truncated([most, live], merge([most, live], 2), 2) == []
