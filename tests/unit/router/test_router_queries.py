@@ -29,7 +29,7 @@ def test_defaults_are_filled_in() -> None:
         (Query(listing_id="é" * 129), "listing_id has 258 bytes"),
     ],
 )
-def test_a_query_that_nobody_can_answer_is_refused_by_its_field(query: Query, named: str) -> None:
+def test_an_invalid_query_is_rejected_naming_the_field(query: Query, named: str) -> None:
     with pytest.raises(InvalidQuery, match=named):
         checked(query)
 
