@@ -1,4 +1,4 @@
-"""Generates ``shashin/v1`` from ``proto/``; with ``--check`` it only says whether that is stale."""
+"""Generates ``shashin/v1`` from ``proto/``; with ``--check`` it only reports whether it is stale."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
-        fresh, kept = generated(Path(folder)), generated(ROOT)
-    stale = sorted(name for name in fresh | kept if fresh.get(name) != kept.get(name))
+        fresh, current = generated(Path(folder)), generated(ROOT)
+    stale = sorted(name for name in fresh | current if fresh.get(name) != current.get(name))
     if stale:
         sys.exit(f"stale in {PACKAGE}: {', '.join(stale)}; run `make proto`")
 

@@ -1,1 +1,1 @@
-"""What Shashin's services share, and the ``shashin`` command."""
+"""Code shared by Shashin's services, and the ``shashin`` command."""

@@ -1,7 +1,7 @@
-"""The one tree of errors: each knows whether a retry can help and its gRPC and HTTP status.
+"""The error hierarchy: each error knows whether it is retryable and its gRPC and HTTP status.
 
-This module imports nothing beyond the standard library, so that every layer may raise from it.
-gRPC statuses are held by name (``"UNAVAILABLE"``); ``shashin.rpc`` maps them to codes.
+This module imports only the standard library, so that every layer can raise its errors.
+gRPC statuses are stored by name (``"UNAVAILABLE"``); ``shashin.rpc`` maps them to codes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class ShashinError(Exception):
-    """The root: something that Shashin can name went wrong."""
+    """The base class of all errors that Shashin raises itself."""
 
     retryable: ClassVar[bool] = False
     grpc_status: ClassVar[str] = "INTERNAL"
@@ -22,31 +22,31 @@ class ShashinError(Exception):
 
     @property
     def reason(self) -> str:
-        """The error's short name, as metrics and dead letters carry it."""
+        """The error's short name, used in metrics and dead letters."""
         return type(self).__name__
 
 
-# --- a person's mistake -------------------------------------------------------------------------
+# --- user errors --------------------------------------------------------------------------------
 
 
 class UserError(ShashinError):
-    """A mistake of whoever typed the command: shown as one line, without a traceback."""
+    """A mistake in the user's input: shown as one line, without a traceback."""
 
     grpc_status = "INVALID_ARGUMENT"
     http_status = 400
 
 
 class SettingsError(UserError):
-    """A setting is missing or wrong; the message names its environment variable."""
+    """A setting is missing or invalid; the message names its environment variable."""
 
 
 # --- events -------------------------------------------------------------------------------------
 
 
 class RecordError(ShashinError):
-    """A Kafka record that can never be processed as it is: it goes to the dead letters.
+    """A Kafka record that can never be processed: it is dead-lettered.
 
-    Its name is the reason that the dead letter carries. Rules of listing events are in
+    The class name is the dead letter's reason. The rules for listing events are in
     services.downloader.validation.
     """
 
@@ -55,45 +55,45 @@ class RecordError(ShashinError):
 
 
 class UnparsableRecord(RecordError):
-    """The record's value is not the protobuf message of its topic."""
+    """The record's value is not a valid protobuf message of its topic's type."""
 
 
 class InvalidEvent(RecordError):
-    """The event parses, but breaks a rule of its schema (no id, no kind, a bad price)."""
+    """The event parses, but violates a rule of its schema (no id, no kind, a bad price)."""
 
 
 class TooManyPhotos(RecordError):
-    """A listing names more photos than one record may carry."""
+    """A listing has more photos than one record may carry."""
 
 
 class StaleVersion(RecordError):
-    """A listing's version goes backwards on its partition."""
+    """A listing's version is lower than an earlier one on its partition."""
 
 
 class NoUsablePhoto(RecordError):
-    """None of a listing's photos could be used, so nothing of it can be searched."""
+    """None of a listing's photos is usable, so the listing cannot be searched."""
 
 
 class WrongVector(RecordError):
-    """A vector whose length is not its model's, or whose numbers are not finite."""
+    """A vector whose length does not match its model, or that has non-finite values."""
 
 
 # --- photos -------------------------------------------------------------------------------------
 
 
 class PhotoError(ShashinError):
-    """One photo cannot be used; the listing's other photos go on."""
+    """One photo cannot be used; the listing's other photos are still processed."""
 
     grpc_status = "INVALID_ARGUMENT"
     http_status = 422
 
 
 class PhotoMissing(PhotoError):
-    """Nothing lies at the photo's URI."""
+    """Nothing exists at the photo's URI."""
 
 
 class PhotoForbidden(PhotoError):
-    """The photo's URI is of a kind or a place that this installation does not read."""
+    """The photo's URI has a scheme or location that this installation does not read."""
 
 
 class PhotoEmpty(PhotoError):
@@ -101,15 +101,15 @@ class PhotoEmpty(PhotoError):
 
 
 class PhotoTooLarge(PhotoError):
-    """The photo has more bytes or more pixels than allowed (a decompression bomb)."""
+    """The photo has more bytes or pixels than allowed (a decompression bomb)."""
 
 
 class PhotoUndecodable(PhotoError):
-    """The bytes are not an image of a known format, or the image is cut short or broken."""
+    """The bytes are not an image of a known format, or the image is truncated or corrupt."""
 
 
 class PhotoUnavailable(PhotoError):
-    """The photo could not be read for now: a retry can help."""
+    """The photo is temporarily unavailable: a retry can help."""
 
     retryable = True
     grpc_status = "UNAVAILABLE"
@@ -120,7 +120,7 @@ class PhotoUnavailable(PhotoError):
 
 
 class ObjectStoreError(ShashinError):
-    """The object store refused or failed."""
+    """The object store refused an operation or failed."""
 
     grpc_status = "UNAVAILABLE"
     http_status = 503
@@ -134,20 +134,20 @@ class ObjectNotFound(ObjectStoreError):
 
 
 class PreconditionFailed(ObjectStoreError):
-    """The object's version is not the one that the operation was conditioned on."""
+    """The object's version is not the one that the operation's precondition names."""
 
     grpc_status = "FAILED_PRECONDITION"
     http_status = 412
 
 
 class ObjectStoreUnavailable(ObjectStoreError):
-    """The object store does not answer, or its disk is full: a retry can help."""
+    """The object store does not respond, or its disk is full: a retry can help."""
 
     retryable = True
 
 
 class RepositoryError(ShashinError):
-    """The model repository holds something that cannot be served."""
+    """The model repository contains something that cannot be served."""
 
     grpc_status = "DATA_LOSS"
 
@@ -157,11 +157,11 @@ class UnknownFormat(RepositoryError):
 
 
 class CorruptShard(RepositoryError):
-    """A shard's file is missing, cut short, or its SHA-256 is not the manifest's."""
+    """A shard's file is missing or truncated, or its SHA-256 does not match the manifest."""
 
 
 class DiskUnavailable(ShashinError):
-    """A file cannot be written on this machine, its disk is full perhaps: a retry can help."""
+    """A local file cannot be written, for example on a full disk: a retry can help."""
 
     retryable = True
     grpc_status = "UNAVAILABLE"
@@ -176,7 +176,7 @@ class ModelError(ShashinError):
 
 
 class EmbedderOverloaded(ModelError):
-    """More photos wait for the model than may: a retry can help."""
+    """The model's queue of photos is full: a retry can help."""
 
     retryable = True
     grpc_status = "RESOURCE_EXHAUSTED"
@@ -184,35 +184,35 @@ class EmbedderOverloaded(ModelError):
 
 
 class UnknownModel(UserError):
-    """No model has this name; the message lists what exists."""
+    """No model has this name; the message lists the known ones."""
 
 
 # --- search -------------------------------------------------------------------------------------
 
 
 class InvalidQuery(ShashinError):
-    """A query that no index can answer: the message names the field."""
+    """An invalid query: the message names the field."""
 
     grpc_status = "INVALID_ARGUMENT"
     http_status = 400
 
 
 class WrongModelRequested(ShashinError):
-    """A query's vectors are of another model than the endpoint holds."""
+    """A query's vectors come from a different model than the endpoint's."""
 
     grpc_status = "FAILED_PRECONDITION"
     http_status = 409
 
 
 class ListingNotFound(ShashinError):
-    """A search by listing named one that is not searchable now."""
+    """A search by listing names one that is not searchable."""
 
     grpc_status = "NOT_FOUND"
     http_status = 404
 
 
 class NoEndpoint(ShashinError):
-    """No endpoint that could answer is known or ready."""
+    """No suitable endpoint is known or ready."""
 
     retryable = True
     grpc_status = "UNAVAILABLE"
@@ -220,7 +220,7 @@ class NoEndpoint(ShashinError):
 
 
 class DeadlineExceeded(ShashinError):
-    """The answer did not come within its deadline."""
+    """The deadline passed before there was a response."""
 
     retryable = True
     grpc_status = "DEADLINE_EXCEEDED"
@@ -231,7 +231,7 @@ class DeadlineExceeded(ShashinError):
 
 
 class KafkaUnavailable(ShashinError):
-    """The broker does not answer: a retry can help."""
+    """The broker does not respond: a retry can help."""
 
     retryable = True
     grpc_status = "UNAVAILABLE"
@@ -239,25 +239,25 @@ class KafkaUnavailable(ShashinError):
 
 
 class TooManyDeadLetters(ShashinError):
-    """So many of the recent records failed that the fault must be here, not in the records."""
+    """So many recent records failed that the cause must be this process, not the records."""
 
 
 class DeadLetterNotFound(ShashinError):
-    """No dead letter has this id, or its topic keeps it no longer."""
+    """No dead letter has this id, or its retention has expired."""
 
     grpc_status = "NOT_FOUND"
     http_status = 404
 
 
 class DeadLetterNotOpen(ShashinError):
-    """The dead letter was replayed or dropped before."""
+    """The dead letter has already been replayed or dropped."""
 
     grpc_status = "FAILED_PRECONDITION"
     http_status = 409
 
 
 class UnexpectedFailure(ShashinError):
-    """Processing a record failed in a way that nobody foresaw; the log has the traceback."""
+    """Processing a record raised an unexpected exception; the log has the traceback."""
 
 
 class ProcessFailed(ShashinError):
@@ -265,7 +265,7 @@ class ProcessFailed(ShashinError):
 
 
 class FetchFailed(ShashinError):
-    """A file that has to be downloaded once could not be: a retry can help."""
+    """A one-time download failed: a retry can help."""
 
     retryable = True
     grpc_status = "UNAVAILABLE"
@@ -273,4 +273,4 @@ class FetchFailed(ShashinError):
 
 
 class JarMismatch(ShashinError):
-    """A downloaded jar is not the one that the project pins, so it is not run."""
+    """A downloaded jar does not match the pinned checksum, so it is not run."""

@@ -1,4 +1,4 @@
-"""The model space: which model's vectors, and how long they are. Vectors of two spaces never mix."""
+"""The model space: a model and its vector length. Vectors of different spaces never mix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ModelSpace:
-    """One model's vectors; what is searched, sealed or asked for belongs to exactly one."""
+    """The vector space of one model; every shard and query belongs to exactly one."""
 
     model_id: str
     dimensions: int

@@ -1,7 +1,7 @@
-"""Whether product photos can be rendered here: no part of a production install.
+"""Checks whether product photos can be rendered; production installs do not need it.
 
-``shashin_catalogue`` renders them for the demo, the bench and the training of models. It is a
-package of its own, in the folder ``catalogue/`` of the repository, and not in the wheel.
+``shashin_catalogue`` renders them for the demo, the bench and model training. It is a separate
+package in the repository's ``catalogue/`` folder, not part of the wheel.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _PACKAGE = "shashin_catalogue"
 
 
 def require_rendering(*, instead: str = "") -> None:
-    """Refuse work that renders photos if nothing here can; ``instead`` says what works without.
+    """Fail if photos cannot be rendered; ``instead`` is the alternative to suggest.
 
     Raises:
-        UserError: saying what to install.
+        UserError: naming the package to install.
     """
     try:
         import_module(_PACKAGE)

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LIVE = "live"
-"""Open shards, and sealed ones that no index server is known to hold yet; served by indexers."""
+"""Open shards, and sealed ones that no index server is known to serve yet; served by indexers."""
 
 HOURLY = "hourly"
 """Shards as indexers seal them."""
 
 DAILY, MONTHLY = "daily", "monthly"
-"""Shards that builds merge from those of the tier before."""
+"""Shards that builds merge from those of the previous tier."""
 
 TIERS = (LIVE, HOURLY, DAILY, MONTHLY)
 """Every tier that an endpoint may have."""
 
 PLANNED_TIERS = (HOURLY,)
-"""The tiers whose pointers the image builder moves: those that something writes shards for."""
+"""The tiers whose pointers the image builder moves: those that have a shard writer."""
 
 
 def age_of(tier: str) -> int:
-    """Return a tier's place from the freshest, 0, on; one that is unknown comes last."""
+    """Return a tier's rank, 0 for the freshest; unknown tiers rank last."""
     return TIERS.index(tier) if tier in TIERS else len(TIERS)
 
 
 def freshest_first(tiers: Iterable[str]) -> list[str]:
-    """Return the tiers in order, unknown ones by name at the end."""
+    """Return the tiers in order of age, unknown ones last, by name."""
     return sorted(tiers, key=lambda tier: (age_of(tier), tier))

@@ -1,4 +1,4 @@
-"""Between protobuf messages and Shashin's own types, and the sizes that messages may have.
+"""Conversions between protobuf messages and Shashin's types, and limits on message sizes.
 
-One module for each kind of message, so that a process imports only what it speaks.
+One module per kind of message, so that a process imports only what it uses.
 """

@@ -1,4 +1,4 @@
-"""A listing's attributes, to and from their message."""
+"""Converts a listing's attributes from and to their message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of ``vectors.embedded``, as the rows that they add to a shard."""
+"""Converts records of ``vectors.embedded`` to the rows that they add to a shard."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from shashin.v1 import events_pb2
 
 
 def parse_embedded(record: InRecord) -> events_pb2.EmbeddedListing:
-    """Return the message of a record of vectors.embedded.
+    """Parse a record of vectors.embedded.
 
     Raises:
-        UnparsableRecord: when the value is something else.
+        UnparsableRecord: when the value is not a valid EmbeddedListing.
     """
     message = events_pb2.EmbeddedListing()
     try:
@@ -33,8 +33,8 @@ def new_rows_of(
     """Return one row per vector of the message.
 
     Raises:
-        WrongVector: when a vector has another length, or a number that is not finite.
-        InvalidEvent: when a photo's number is more than a row can hold.
+        WrongVector: when a vector has the wrong length or a non-finite value.
+        InvalidEvent: when a photo number exceeds the maximum.
     """
     attributes = attributes_of(message.attributes)
     rows = []
@@ -42,19 +42,19 @@ def new_rows_of(
         if photo.photo_number > MAX_PHOTO_NUMBER:
             raise InvalidEvent(
                 f"{record}, listing {message.listing_id} has a photo_number of "
-                f"{photo.photo_number}; at most {MAX_PHOTO_NUMBER} is expected"
+                f"{photo.photo_number}; the maximum is {MAX_PHOTO_NUMBER}"
             )
         if len(photo.vector) != 2 * dimensions:
             raise WrongVector(
                 f"{record}, listing {message.listing_id}, photo {photo.photo_number} has a vector "
                 f"of {len(photo.vector)} bytes; {dimensions} dimensions in float16 have "
-                f"{2 * dimensions}: the embedder's model and SHASHIN_DIMENSIONS have to agree"
+                f"{2 * dimensions}: the embedder's model and SHASHIN_DIMENSIONS must agree"
             )
         vector = np.frombuffer(photo.vector, dtype="<f2").astype(np.float32)
         if not np.isfinite(vector).all():
             raise WrongVector(
                 f"{record}, listing {message.listing_id}, photo {photo.photo_number} has a vector "
-                "with numbers that are not finite"
+                "with values that are not finite"
             )
         rows.append(
             NewRow(Row(message.listing_id, message.version, photo.photo_number, attributes), vector)

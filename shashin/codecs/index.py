@@ -1,4 +1,4 @@
-"""Calls of IndexService: the queries and the filter of a request, and hits as packed columns."""
+"""Converts IndexService messages: queries and filters of requests, and hits as packed columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vector
     """Return the query vectors of a request, (m, dimensions) float32.
 
     Raises:
-        InvalidQuery: naming the field that is wrong.
+        InvalidQuery: naming the invalid field.
     """
     if request.dimensions != dimensions:
         raise InvalidQuery(
@@ -34,17 +34,17 @@ def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vector
     queries = queries.view("<f4").reshape(-1, dimensions)
     if len(queries) > MAX_QUERIES:
         raise InvalidQuery(
-            f"queries holds {len(queries)} vectors; at most {MAX_QUERIES} go in one call"
+            f"queries has {len(queries)} vectors; at most {MAX_QUERIES} are allowed per call"
         )
     if not np.isfinite(queries).all():
-        raise InvalidQuery("queries holds numbers that are not finite")
+        raise InvalidQuery("queries has values that are not finite")
     if not 1 <= request.k <= MAX_HITS:
         raise InvalidQuery(f"k is {request.k}; expected 1 to {MAX_HITS}")
     return queries
 
 
 def filter_of(message: index_pb2.Filter) -> RowFilter:
-    """Return the filter that a message describes."""
+    """Return the filter of a message."""
     return RowFilter(
         categories=tuple(message.categories),
         brands=tuple(message.brands),

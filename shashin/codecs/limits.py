@@ -1,15 +1,15 @@
-"""The sizes that messages promise (see proto/): both ends of a call check against the same ones."""
+"""Size limits of messages (see proto/), shared by clients and servers."""
 
 from __future__ import annotations
 
 MAX_HITS = 1000
-"""Hits that one IndexService.Search gives for each query."""
+"""Maximum hits per query of IndexService.Search."""
 
 MAX_QUERIES = 64
-"""Query vectors that one IndexService.Search takes."""
+"""Maximum query vectors per call of IndexService.Search."""
 
 MAX_LISTING_IDS = 1000
-"""Listing ids that one Lookup or Locate names."""
+"""Maximum listing ids per call of Lookup or Locate."""
 
 MAX_LISTING_ID_BYTES = 256
-"""Length of a listing id in UTF-8."""
+"""Maximum length of a listing id in UTF-8."""

@@ -1,4 +1,4 @@
-"""Offset ranges and positions of the log, to and from their messages."""
+"""Converts offset ranges and positions from and to their messages."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ log = get_logger(__name__)
 
 
 class FileDiscovery:
-    """Reads ``{"endpoints": [{"name", "role", "tier", "address", "model_id"}]}`` after each change.
+    """Reads ``{"endpoints": [{"name", "role", "tier", "address", "model_id"}]}`` on each change.
 
     ``tier`` and ``model_id`` may be missing or null.
     """
@@ -24,7 +24,7 @@ class FileDiscovery:
         self._known: list[Endpoint] = []
 
     async def endpoints(self) -> list[Endpoint]:
-        """Return what the file says; a file that is missing names none, a broken one changes nothing."""
+        """Return the file's endpoints: none if it is missing, the last good ones if it is invalid."""
         try:
             stat = self._path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -37,7 +37,7 @@ class FileDiscovery:
                 self._known = sorted(_endpoint(entry) for entry in document["endpoints"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning(
-                    "discovery file is broken: keeping the last good endpoints",
+                    "discovery file is invalid: keeping the last good endpoints",
                     path=str(self._path),
                     error=str(error),
                 )
@@ -45,7 +45,7 @@ class FileDiscovery:
         return self._known
 
     async def close(self) -> None:
-        """Do nothing: no file is kept open."""
+        """Do nothing: no file stays open."""
 
 
 def _endpoint(entry: Any) -> Endpoint:
@@ -58,5 +58,5 @@ def _endpoint(entry: Any) -> Endpoint:
     )
     parts = (found.name, found.role, found.address, found.tier, found.model_id)
     if not all(isinstance(part, str) for part in parts):
-        raise TypeError(f"name, role, address, tier and model_id have to be text: {entry}")
+        raise TypeError(f"name, role, address, tier and model_id must be strings: {entry}")
     return found

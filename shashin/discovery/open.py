@@ -1,4 +1,4 @@
-"""From a URI to the discovery that it names."""
+"""Opens the discovery at a URI."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE_FORM = "file:///ABSOLUTE/FILE"
 def _open_file(uri: str) -> Discovery:
     rest = uri.partition(":")[2]
     if not rest.startswith("///") or rest.endswith("/") or "?" in rest or "#" in rest:
-        raise UserError(f"it names no absolute file, expected {FILE_FORM}")
+        raise UserError(f"not the URI of an absolute file, expected {FILE_FORM}")
     return FileDiscovery(Path(unquote(rest[2:])))
 
 
@@ -26,22 +26,22 @@ def _open_static(uri: str) -> Discovery:
 
 
 OPENERS: Mapping[str, Callable[[str], Discovery]] = {"file": _open_file, "static": _open_static}
-"""By scheme: what makes a discovery from the whole URI, without any I/O.
+"""By scheme: creates a discovery from the whole URI, without any I/O.
 
-One that needs a library of its own imports it when it is called.
+An opener that needs an extra library imports it when called.
 """
 
 
 def open_discovery(uri: str) -> Discovery:
-    """Return the discovery that ``uri`` names.
+    """Return the discovery at ``uri``.
 
     Raises:
-        UserError: saying what is wrong with the URI, and how to write it.
+        UserError: if the URI is invalid, with the expected form.
     """
     scheme, colon, _ = uri.partition(":")
     opener = OPENERS.get(scheme.lower()) if colon else None
     if opener is not None:
         return opener(uri)
     if uri.startswith("/"):
-        raise UserError(f"it is a path, and a URI is expected: {Path(uri).as_uri()}")
-    raise UserError(f"it is no URI of discovery, expected {FILE_FORM} or {FORM}")
+        raise UserError(f"a path, but a URI is expected: {Path(uri).as_uri()}")
+    raise UserError(f"not a discovery URI, expected {FILE_FORM} or {FORM}")

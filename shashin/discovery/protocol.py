@@ -1,4 +1,4 @@
-"""What the router and the indexer ask of discovery."""
+"""The discovery interface used by the router and the indexer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ EMBEDDER: Role = "embedder"
 
 @dataclass(frozen=True, order=True)
 class Endpoint:
-    """One ready process that answers gRPC."""
+    """One ready gRPC endpoint of a process."""
 
     name: str
     role: Role
     address: str
-    """HOST:PORT; an IPv6 address stands in brackets."""
+    """HOST:PORT; an IPv6 address is in brackets."""
     tier: str = ""
-    """live, hourly, daily or monthly; empty for an embedder, or when discovery does not say."""
+    """live, hourly, daily or monthly; empty for an embedder, or if unknown to discovery."""
     model_id: str = ""
-    """The model that it works with; empty when discovery does not say."""
+    """The model that it works with; empty if unknown to discovery."""
 
     def may_hold(self, model_id: str) -> bool:
-        """Whether it works with a model, as far as discovery can tell."""
+        """Whether it may work with a model, as far as discovery knows."""
         return self.model_id in {"", model_id}
 
     def __str__(self) -> str:
@@ -34,14 +34,13 @@ class Endpoint:
 
 
 class Discovery(Protocol):
-    """Knows the ready endpoints. Making one does no I/O, so that settings can be checked with it."""
+    """Finds ready endpoints. Creating one does no I/O, so that it can validate settings."""
 
     async def endpoints(self) -> list[Endpoint]:
-        """Return the endpoints that are ready now, sorted by name; cheap to call often.
+        """Return the currently ready endpoints, sorted by name; cheap to call often.
 
         Raises:
-            ShashinError: when what knows the endpoints does not answer; callers keep those that
-                they have.
+            ShashinError: when the source does not respond; callers keep the endpoints they have.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The setting of a service that has to know endpoints."""
+"""The discovery setting of services that call endpoints."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from shashin.runtime.settings import ServiceSettings
 
 
 class DiscoverySettings(ServiceSettings):
-    """Where endpoints are found."""
+    """How endpoints are found."""
 
     discovery: str = Field(
-        description=f"URI of what names the ready endpoints: {FILE_FORM} (JSON, re-read after each "
-        "change), or static: with the endpoints themselves, such as "
+        description=f"URI of the list of ready endpoints: {FILE_FORM} (JSON, re-read after each "
+        "change), or static: followed by the endpoints themselves, such as "
         "static:indexer=10.0.0.6:50053,index-server/hourly@demo-v1=[fd00::7]:50054,"
         "embedder=10.0.0.8:50052."
     )

@@ -1,4 +1,4 @@
-"""Discovery that is written out in the setting itself: for compose files and tests.
+"""Discovery of a fixed list in the setting itself: for compose files and tests.
 
 ``static:indexer=127.0.0.1:50053,index-server/hourly@demo-v1=[fd00::7]:50054,embedder=gpu:50052``
 """
@@ -16,14 +16,14 @@ from shashin.errors import UserError
 from shashin.tiers import LIVE, TIERS
 
 FORM = "static:ROLE/TIER@MODEL=HOST:PORT,..."
-"""How the URI is written; tier and model may be left out."""
+"""The form of the URI; tier and model are optional."""
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 _SERVED_TIERS = tuple(tier for tier in TIERS if tier != LIVE)
 
 
 class StaticDiscovery:
-    """Always the same endpoints, whether they answer or not."""
+    """Always the same endpoints, whether they respond or not."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._endpoints = sorted(endpoints)
@@ -37,66 +37,68 @@ class StaticDiscovery:
 
 
 def static_endpoints(text: str) -> list[Endpoint]:
-    """Return the endpoints that are written after ``static:``, in their order.
+    """Parse the endpoints after ``static:``, in their order.
 
-    They are named for role and tier, and numbered from 0 when several have the same.
+    They are named after role and tier, and numbered from 0 if several share them.
 
     Raises:
-        UserError: naming the part that is wrong.
+        UserError: naming the invalid part.
     """
     parts = [part.strip() for part in text.split(",")]
     if "" in parts:
-        number = f"endpoint {parts.index('') + 1} of {len(parts)}" if text.strip() else "it"
-        raise UserError(f"{number} is empty, expected {FORM}")
+        which = f"endpoint {parts.index('') + 1} of {len(parts)}" if text.strip() else "the list"
+        raise UserError(f"{which} is empty, expected {FORM}")
     endpoints = [_endpoint(part) for part in parts]
     seen: dict[str, str] = {}
     for part, endpoint in zip(parts, endpoints, strict=True):
         if endpoint.address in seen:
-            raise _wrong(part, f"{seen[endpoint.address]!r} has the same address")
+            raise _invalid(part, f"{seen[endpoint.address]!r} has the same address")
         seen[endpoint.address] = part
     return _numbered(endpoints)
 
 
 def _endpoint(part: str) -> Endpoint:
-    # A model's name may hold an equals sign, an address cannot.
+    # A model's name may contain an equals sign, an address cannot.
     served, equals, address = part.rpartition("=")
     if not equals:
-        raise _wrong(part, "it has no address, expected ROLE/TIER@MODEL=HOST:PORT")
-    what, at, model_id = served.partition("@")
+        raise _invalid(part, "it has no address, expected ROLE/TIER@MODEL=HOST:PORT")
+    role_and_tier, at, model_id = served.partition("@")
     if at and not model_id:
-        raise _wrong(part, "no model follows the @")
-    written, slash, tier = what.partition("/")
-    role = next((known for known in _ROLES if known == written), None)
+        raise _invalid(part, "no model follows the @")
+    role_name, slash, tier = role_and_tier.partition("/")
+    role = next((known for known in _ROLES if known == role_name), None)
     if role is None:
-        raise _wrong(part, f"role {written!r} is not known, expected {_any_of(_ROLES)}")
+        raise _invalid(part, f"unknown role {role_name!r}, expected {_any_of(_ROLES)}")
     if slash or role == INDEX_SERVER:
         _check_tier(part, role, tier)
-    fault = _fault_of(address)
-    if fault:
-        raise _wrong(part, f"{fault}, expected HOST:PORT or [IPV6]:PORT")
+    problem = _address_problem(address)
+    if problem:
+        raise _invalid(part, f"{problem}, expected HOST:PORT or [IPV6]:PORT")
     name = f"{role}-{tier}" if role == INDEX_SERVER else role
     return Endpoint(name, role, address, LIVE if role == INDEXER else tier, model_id)
 
 
 def _check_tier(part: str, role: Role, tier: str) -> None:
     if role == EMBEDDER:
-        raise _wrong(part, "an embedder has no tier")
+        raise _invalid(part, "an embedder has no tier")
     expected = (LIVE,) if role == INDEXER else _SERVED_TIERS
     if tier not in expected:
-        found = f"tier {tier!r} is not known" if tier else "the tier is missing"
-        raise _wrong(part, f"{found}, expected {_any_of(f'{role}/{known}' for known in expected)}")
+        found = f"unknown tier {tier!r}" if tier else "the tier is missing"
+        raise _invalid(
+            part, f"{found}, expected {_any_of(f'{role}/{known}' for known in expected)}"
+        )
 
 
-def _fault_of(address: str) -> str | None:
+def _address_problem(address: str) -> str | None:
     host, colon, port = address.rpartition(":")
     if not colon:
         return f"address {address!r} has no port"
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        return f"address {address!r} has the port {port!r}, which is not one of 1 to 65535"
-    return _fault_of_host(host)
+        return f"address {address!r} has the port {port!r}, which is not in the range 1 to 65535"
+    return _host_problem(host)
 
 
-def _fault_of_host(host: str) -> str | None:
+def _host_problem(host: str) -> str | None:
     if host.startswith("[") and host.endswith("]"):
         try:
             IPv6Address(host[1:-1])
@@ -104,28 +106,28 @@ def _fault_of_host(host: str) -> str | None:
             return f"{host[1:-1]!r} is not an IPv6 address"
         return None
     if not host or any(c.isspace() or c in "/[]@" for c in host):
-        return f"{host!r} is not a host"
+        return f"{host!r} is not a valid host"
     if ":" in host:
-        return f"the IPv6 address {host!r} has no brackets"
+        return f"the IPv6 address {host!r} is not in brackets"
     return None
 
 
 def _numbered(endpoints: list[Endpoint]) -> list[Endpoint]:
-    alike = Counter(endpoint.name for endpoint in endpoints)
-    taken: Counter[str] = Counter()
+    counts = Counter(endpoint.name for endpoint in endpoints)
+    used: Counter[str] = Counter()
     named = []
     for endpoint in endpoints:
         name = endpoint.name
-        if alike[name] > 1:
-            named.append(replace(endpoint, name=f"{name}-{taken[name]}"))
-            taken[name] += 1
+        if counts[name] > 1:
+            named.append(replace(endpoint, name=f"{name}-{used[name]}"))
+            used[name] += 1
         else:
             named.append(endpoint)
     return named
 
 
-def _wrong(part: str, why: str) -> UserError:
-    return UserError(f"endpoint {part!r} is wrong: {why}")
+def _invalid(part: str, why: str) -> UserError:
+    return UserError(f"endpoint {part!r} is invalid: {why}")
 
 
 def _any_of(choices: Iterable[str]) -> str:

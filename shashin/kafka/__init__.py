@@ -1,1 +1,1 @@
-"""Kafka: the topics, and the only loops that read and write them."""
+"""Kafka: the topics, and the code that reads and writes them."""

@@ -1,11 +1,11 @@
-"""The one loop of every consumer group: at least once, nothing skipped, nothing lost.
+"""The consumer loop of every consumer group: at-least-once, without skipping records.
 
-A turn polls a batch, has the stage turn each record into output records or an error (retried when
-that may help: shashin.kafka.processing), writes the outputs and the dead letters, waits for the
-broker's acknowledgement, and only then commits the offset after the last record of each partition.
-A crash anywhere repeats the batch.
+Each iteration polls a batch, has the stage turn each record into output records or an error
+(retried when that may help: shashin.kafka.processing), writes the outputs and the dead letters,
+waits for the broker's acknowledgement, and only then commits the offset after the last record of
+each partition. After a crash at any point, the batch is processed again.
 
-A reader that keeps its positions elsewhere uses shashin.kafka.log_reader instead: the indexer,
+Readers that keep their positions elsewhere use shashin.kafka.log_reader instead: the indexer,
 whose positions are in the shards' manifests, and the followers of ``listings.hidden``.
 """
 
@@ -34,9 +34,9 @@ from shashin.runtime.scope import Loop, LoopScope
 if TYPE_CHECKING:
     from shashin.kafka.producer import Producer
 
-RECORDS = Counter("shashin_consumed_records", "Records taken from a topic.", ["topic"])
+RECORDS = Counter("shashin_consumed_records", "Records consumed from a topic.", ["topic"])
 BATCH_SECONDS = Histogram(
-    "shashin_consume_batch_seconds", "Time from a poll to its commit, in seconds.", ["topic"]
+    "shashin_consume_batch_seconds", "Time from poll to commit of a batch, in seconds.", ["topic"]
 )
 
 _BROKER_CHECK_SECONDS = 5.0
@@ -46,15 +46,15 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Subscription:
-    """What a consumer group reads, and how much of it at a time."""
+    """What a consumer group reads, and in what batch size."""
 
     bootstrap: str
     topic: str
     group: str
     max_records: int
-    """In a batch. Together with ``fetch_bytes`` it bounds the loop's memory."""
+    """Per batch. Together with ``fetch_bytes`` it bounds the loop's memory."""
     fetch_bytes: int = 8 * 1024 * 1024
-    """Read ahead of a batch, per partition."""
+    """Prefetched per partition."""
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc, unused-ignore]
@@ -71,7 +71,7 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc, unused-ignore
 
 
 class StageConsumer:
-    """Reads a subscription through a stage."""
+    """Consumes a subscription and processes its records with a stage."""
 
     def __init__(
         self,
@@ -81,25 +81,25 @@ class StageConsumer:
         policy: DeadLetterPolicy,
     ) -> None:
         self._stage = stage
-        self._from = subscription
+        self._subscription = subscription
         self._producer = producer
         self._policy = policy
 
     def loop(self) -> Loop:
-        """Return the loop, ready once the group has given it partitions."""
-        topic = self._from.topic
+        """Return the loop, ready once the group has assigned it partitions."""
+        topic = self._subscription.topic
         return Loop(f"consumer of {topic}", self.run, ready_when=f"partitions of {topic}")
 
     async def run(self, loop: LoopScope) -> None:
         """Consume until stopped."""
-        topic = self._from.topic
+        topic = self._subscription.topic
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._from.bootstrap,
-            group_id=self._from.group,
-            client_id=self._from.group,
+            bootstrap_servers=self._subscription.bootstrap,
+            group_id=self._subscription.group,
+            client_id=self._subscription.group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            max_partition_fetch_bytes=self._from.fetch_bytes,
+            max_partition_fetch_bytes=self._subscription.fetch_bytes,
             fetch_max_wait_ms=500,
             retry_backoff_ms=500,
             session_timeout_ms=15_000,
@@ -109,14 +109,16 @@ class StageConsumer:
         consumer.subscribe([topic], listener=_Rebalance(self._stage, loop))
         refused: TooManyDeadLetters | None = None
         try:
-            await loop.retry(f"kafka at {self._from.bootstrap}", lambda: self._start(consumer))
-            await self._turns(consumer, loop)
+            await loop.retry(
+                f"kafka at {self._subscription.bootstrap}", lambda: self._start(consumer)
+            )
+            await self._consume(consumer, loop)
         except Interrupted:
-            log.info("stopping: a batch is left to whoever reads next", topic=topic)
+            log.info("stopping: a batch is left for the next consumer", topic=topic)
         except TooManyDeadLetters as error:
             refused = error
         finally:
-            # Another member of the group, of a version that works perhaps, gets the partitions.
+            # Another group member, possibly of a working version, takes over the partitions.
             with loop.waiting_for("kafka to release the partitions"):
                 await consumer.stop()
         if refused is not None:
@@ -127,15 +129,15 @@ class StageConsumer:
             await consumer.start()
         except KafkaError as error:
             raise KafkaUnavailable(
-                f"kafka at {self._from.bootstrap} does not answer: {error}"
+                f"kafka at {self._subscription.bootstrap} does not respond: {error}"
             ) from error
 
-    async def _turns(self, consumer: AIOKafkaConsumer, loop: LoopScope) -> None:
-        topic = self._from.topic
+    async def _consume(self, consumer: AIOKafkaConsumer, loop: LoopScope) -> None:
+        topic = self._subscription.topic
         processor = BatchProcessor(self._stage, self._policy, topic, loop)
-        broker = _BrokerCheck(consumer, self._from.bootstrap, loop)
+        broker = _BrokerCheck(consumer, self._subscription.bootstrap, loop)
         while loop.next_turn():
-            records = await self._polled(consumer, loop)
+            records = await self._poll(consumer, loop)
             if not records:
                 await broker.check()
                 continue
@@ -149,13 +151,16 @@ class StageConsumer:
                     await _commit(consumer, records)
                 failpoint("after-commit")
 
-    async def _polled(self, consumer: AIOKafkaConsumer, loop: LoopScope) -> list[InRecord]:
-        """Return the next records of all partitions; none after half a second without any."""
-        poll = f"poll of {self._from.topic}"
+    async def _poll(self, consumer: AIOKafkaConsumer, loop: LoopScope) -> list[InRecord]:
+        """Return the next records of all partitions; empty if none arrive within half a second."""
+        topic = self._subscription.topic
+        poll = f"poll of {topic}"
         try:
-            polled = await consumer.getmany(timeout_ms=500, max_records=self._from.max_records)
+            polled = await consumer.getmany(
+                timeout_ms=500, max_records=self._subscription.max_records
+            )
         except KafkaError as error:
-            log.warning("poll failed: retrying", topic=self._from.topic, error=repr(error))
+            log.warning("poll failed: retrying", topic=topic, error=repr(error))
             loop.degraded(poll, repr(error))
             await loop.sleep(1.0)
             return []
@@ -171,7 +176,7 @@ class StageConsumer:
 
 
 class _BrokerCheck:
-    """Tells an idle topic from a broker that is away: the client library polls both in silence."""
+    """Distinguishes an idle topic from an unavailable broker: polling either returns no error."""
 
     def __init__(self, consumer: AIOKafkaConsumer, bootstrap: str, loop: LoopScope) -> None:
         self._consumer = consumer
@@ -180,7 +185,7 @@ class _BrokerCheck:
         self._next_check = 0.0
 
     async def check(self) -> None:
-        """Ask the broker something small, once every few seconds."""
+        """Send the broker a small request, at most once every few seconds."""
         now = time.monotonic()
         if now < self._next_check:
             return
@@ -189,8 +194,8 @@ class _BrokerCheck:
             async with asyncio.timeout(_BROKER_CHECK_SECONDS):
                 await self._consumer.end_offsets(self._consumer.assignment())
         except (KafkaError, TimeoutError):
-            self._loop.degraded("kafka", f"{self._bootstrap} does not answer: waiting")
-            log.warning("kafka does not answer: waiting", bootstrap=self._bootstrap)
+            self._loop.degraded("kafka", f"{self._bootstrap} does not respond: waiting")
+            log.warning("kafka does not respond: waiting", bootstrap=self._bootstrap)
         else:
             self._loop.clear("kafka")
 
@@ -203,8 +208,8 @@ async def _commit(consumer: AIOKafkaConsumer, records: Sequence[InRecord]) -> No
     try:
         await consumer.commit(offsets)
     except (CommitFailedError, IllegalStateError):
-        # The group was rebalanced meanwhile: the new owner repeats these records.
-        log.info("commit refused after a rebalance", partitions=[tp.partition for tp in offsets])
+        # The group has rebalanced: the new owner processes these records again.
+        log.info("commit rejected after a rebalance", partitions=[tp.partition for tp in offsets])
     except KafkaError as error:
-        # The next commit covers this one; a crash before it repeats these records.
+        # The next commit covers this one; after a crash, these records are processed again.
         log.warning("commit failed", error=repr(error))

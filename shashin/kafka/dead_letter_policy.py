@@ -1,6 +1,6 @@
-"""When a record is dead-lettered, and when so many would be that the fault must be elsewhere.
+"""When to dead-letter a record, and when to pause because too many would be dead-lettered.
 
-Every loop that dead-letters records asks here: the consumer groups of shashin.kafka.consume, and
+Used by every loop that dead-letters records: the consumer groups of shashin.kafka.consume, and
 the indexer.
 """
 
@@ -29,49 +29,49 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class DeadLetterPolicy:
-    """When a record is dead-lettered, and when that is refused."""
+    """When a record is dead-lettered, and when consumption pauses instead."""
 
     attempts: int = 5
-    """Of a record whose error a retry may help."""
+    """Maximum attempts at a record with a retryable error."""
     window: int = 200
-    """Recent records that are looked at."""
+    """Number of recent records that ``share`` is measured over."""
     share: float = 0.25
-    """Of these, the most that may be dead-lettered."""
+    """Maximum share of these that may be dead-lettered."""
 
 
 class RecentRecords:
-    """How many of the recent records were dead-lettered."""
+    """Tracks which of the recent records were dead-lettered."""
 
     def __init__(self, policy: DeadLetterPolicy) -> None:
         self._policy = policy
         self._dead_lettered: deque[bool] = deque(maxlen=policy.window)
 
     def would_exceed(self, dead_lettered: Sequence[bool]) -> bool:
-        """Whether these records, one flag each, would make too many."""
+        """Whether adding these records, one flag each, would exceed the allowed share."""
         recent = [*self._dead_lettered, *dead_lettered][-self._policy.window :]
         return sum(recent) > self._policy.share * self._policy.window
 
     def note(self, dead_lettered: Sequence[bool]) -> None:
-        """Remember records."""
+        """Add records to the window."""
         self._dead_lettered.extend(dead_lettered)
 
     def refuse(
         self, topic: str, dead_lettered: Sequence[bool], first: DeadLetter
     ) -> TooManyDeadLetters:
-        """Return the error of records that would make too many."""
+        """Return the error for records that would exceed the allowed share."""
         return TooManyDeadLetters(
             f"{sum(dead_lettered)} of {len(dead_lettered)} records of {topic} would be "
-            f"dead-lettered now, more than {self._policy.share:.0%} of the last "
-            f"{self._policy.window} in all; the first is {first.record}: {first.error.reason}: "
-            f"{first.error.message}. None of them is. Fix what is wrong and restart, or allow more "
-            "with SHASHIN_DEAD_LETTER_SHARE"
+            f"dead-lettered, which exceeds {self._policy.share:.0%} of the last "
+            f"{self._policy.window}; the first is {first.record}: {first.error.reason}: "
+            f"{first.error.message}. None was dead-lettered. Fix the cause and restart, or raise "
+            "SHASHIN_DEAD_LETTER_SHARE"
         )
 
 
 async def pause_consumption(error: TooManyDeadLetters, topic: str, loop: LoopScope) -> None:
-    """Report that consumption is paused, and keep the process for its other work until it stops.
+    """Report that consumption is paused, and wait until the process stops.
 
-    It stays alive: restarting it would only dead-letter the next records.
+    The process stays alive: restarting it would only dead-letter the next records.
     """
     PAUSED.labels(topic).set(1)
     loop.degraded(f"processing of {topic}", error.message)

@@ -1,4 +1,4 @@
-"""Dead letters: a record that cannot be processed, as it came, with the reason in its headers."""
+"""Dead letters: unprocessable records, unchanged, with the reason in their headers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ DEAD_LETTERS = Counter(
 
 Scope = Literal["record", "photo"]
 
-_OURS = "shashin-"
+_HEADER_PREFIX = "shashin-"
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Why a record, or one photo of it, is dead-lettered."""
+    """A record, or one of its photos, that is dead-lettered, and why."""
 
     record: InRecord
     error: ShashinError
@@ -38,11 +38,11 @@ class DeadLetter:
     """The service and step that failed, for example ``downloader.fetch``."""
     attempts: int = 1
     scope: Scope = "record"
-    """record: nothing of it goes on; photo: one photo is lost, the rest of the listing goes on."""
+    """record: the whole record is dropped; photo: one photo is dropped, the rest continues."""
     photo_number: int | None = None
 
     def as_record(self) -> OutRecord:
-        """Return the record for ``<topic>.dlq``: as it came, with the cause in more headers."""
+        """Return the record for ``<topic>.dlq``: unchanged, with the cause in extra headers."""
         cause = {
             "shashin-error": self.error.reason,
             "shashin-message": self.error.message,
@@ -56,8 +56,10 @@ class DeadLetter:
         }
         if self.photo_number is not None:
             cause["shashin-photo-number"] = str(self.photo_number)
-        # An entry that was put back into its topic still names the cause of then.
-        kept = [header for header in self.record.headers if not header[0].startswith(_OURS)]
+        # A record that was copied back from a .dlq topic still has the earlier cause.
+        kept = [
+            header for header in self.record.headers if not header[0].startswith(_HEADER_PREFIX)
+        ]
         return OutRecord(
             topic=self.record.topic + DEAD_LETTER_SUFFIX,
             key=self.record.key,
@@ -67,7 +69,7 @@ class DeadLetter:
 
 
 def note_dead_letters(dead_letters: Iterable[DeadLetter]) -> None:
-    """Count and log what is dead-lettered."""
+    """Count and log dead letters."""
     for dead_letter in dead_letters:
         DEAD_LETTERS.labels(
             dead_letter.record.topic, dead_letter.scope, dead_letter.error.reason

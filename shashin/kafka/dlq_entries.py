@@ -1,11 +1,11 @@
-"""Dead letters as they lie in their topics, and the resolutions that close them. Pure.
+"""Dead letters as stored in their topics, and the resolutions that close them. Pure.
 
-Nothing can take one record out of a log. Whoever is done with a dead letter therefore appends a
-*resolution* to the same partition: a record without a value whose headers name the entry's
-partition and offset, and what was done with it. An entry is open while nothing resolves it. As
-resolutions are younger than their entries, retention never takes one away before its entry.
+A single record cannot be deleted from a log. To close a dead letter, a *resolution* is appended to
+the same partition: a record without a value whose headers name the entry's partition and offset,
+and what was done with it. An entry is open until it has a resolution. Resolutions are younger than
+their entries, so retention never deletes one before its entry.
 
-Whatever reads a ``.dlq`` topic has to leave resolutions out (``is_resolution``).
+Readers of a ``.dlq`` topic must skip resolutions (``is_resolution``).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from shashin.kafka.topics import (
 from shashin.v1 import events_pb2
 
 UNKNOWN_REASON = "unknown"
-"""The reason of a record in a ``.dlq`` topic that does not name one."""
+"""The reason of a record in a ``.dlq`` topic that has none."""
 
 _RESOLVES = "shashin-resolves"
 _RESOLUTION = "shashin-resolution"
 _AT = "shashin-at"
 
 _MAX_MS = 253_370_764_800_000
-"""The year 9999, as the calendar ends soon after."""
+"""The year 9999, the last that ``datetime`` supports."""
 
 _ID = re.compile(r"(?P<topic>[^:]+)(:(?P<partition>\d{1,9}))?:(?P<offset>\d{1,18})", re.ASCII)
 
@@ -57,24 +57,24 @@ MESSAGES: dict[
 
 @dataclass(frozen=True, order=True)
 class DlqEntryId:
-    """Where a dead letter lies; written ``<topic>.dlq:<offset>``."""
+    """The position of a dead letter; written ``<topic>.dlq:<offset>``."""
 
     topic: str
-    """With ``.dlq``."""
+    """Including ``.dlq``."""
     partition: int
     offset: int
 
     def __str__(self) -> str:
-        # These topics have one partition, unless somebody gave them more.
+        # These topics have one partition by default.
         partition = f"{self.partition}:" if self.partition else ""
         return f"{self.topic}:{partition}{self.offset}"
 
 
 def parse_entry_id(text: str) -> DlqEntryId:
-    """Return the id that a person wrote.
+    """Parse an id typed by a user.
 
     Raises:
-        UserError: when it is none.
+        UserError: if it is invalid.
     """
     found = _ID.fullmatch(text)
     if found is None or found["topic"] not in DEAD_LETTER_TOPICS:
@@ -87,7 +87,7 @@ def parse_entry_id(text: str) -> DlqEntryId:
 
 @dataclass(frozen=True, order=True)
 class Origin:
-    """Where the record was read that was given up."""
+    """The position of the record that was dead-lettered."""
 
     topic: str
     partition: int
@@ -99,32 +99,32 @@ class Origin:
 
 @dataclass(frozen=True)
 class StoredDeadLetter:
-    """A dead letter without its value, which may have megabytes."""
+    """A dead letter without its value, which may be megabytes large."""
 
     entry_id: DlqEntryId
     at_ms: int
-    """Unix milliseconds at which it was given up."""
+    """Unix milliseconds at which it was dead-lettered."""
     listing_id: str
-    """The record's key where the value does not say; may be empty."""
+    """The record's key if the value has none; may be empty."""
     version: int
-    """0 where the value does not parse."""
+    """0 if the value does not parse."""
     reason: str
     message: str
     step: str
     attempts: int
-    """0 where the record does not say."""
+    """0 if unknown."""
     scope: Scope
     photo_number: int | None
-    """Of a photo's entry."""
+    """Set for the scope photo."""
     origin: Origin | None
-    """None for a record that no service gave up: somebody else wrote it here."""
+    """None for a record that was not written by one of our services."""
     key: bytes | None
     value_bytes: int
     value_sha256: bytes
 
     @property
     def topic(self) -> str:
-        """The topic whose records are given up here, without ``.dlq``."""
+        """The topic whose records are dead-lettered here, without ``.dlq``."""
         return self.entry_id.topic.removesuffix(DEAD_LETTER_SUFFIX)
 
 
@@ -141,24 +141,24 @@ class Resolution:
 
 @dataclass(frozen=True)
 class DlqEntry:
-    """A dead letter and whether somebody is done with it."""
+    """A dead letter and its resolution, if any."""
 
     dead_letter: StoredDeadLetter
     resolution: Resolution | None = None
 
     @property
     def open(self) -> bool:
-        """Whether nothing resolves it."""
+        """Whether it has no resolution."""
         return self.resolution is None
 
 
 def is_resolution(record: InRecord) -> bool:
-    """Whether a record of a ``.dlq`` topic is no dead letter but closes one."""
+    """Whether a record of a ``.dlq`` topic is a resolution, not a dead letter."""
     return any(name == _RESOLVES for name, _ in record.headers)
 
 
 def message_of(topic: str, value: bytes) -> ListingMessage | None:
-    """Return the message that a value of a topic is; None where it does not parse."""
+    """Parse a value of a topic; returns None if it does not parse."""
     if topic not in MESSAGES:
         return None
     message = MESSAGES[topic]()
@@ -170,7 +170,7 @@ def message_of(topic: str, value: bytes) -> ListingMessage | None:
 
 
 def stored_dead_letter(record: InRecord) -> StoredDeadLetter:
-    """Return what a record of a ``.dlq`` topic says; whatever it does not say is left open."""
+    """Parse a record of a ``.dlq`` topic; missing or invalid headers get default values."""
     headers = {name: value.decode(errors="replace") for name, value in record.headers}
     topic = record.topic.removesuffix(DEAD_LETTER_SUFFIX)
     message = message_of(topic, record.value)
@@ -197,7 +197,7 @@ def stored_dead_letter(record: InRecord) -> StoredDeadLetter:
 def _origin(topic: str, headers: dict[str, str]) -> Origin | None:
     partition = _number(headers.get("shashin-partition"))
     offset = _number(headers.get("shashin-offset"))
-    # An entry is only ever sent back to the topic whose dead letters lie here.
+    # An entry is only ever replayed to the topic that this .dlq topic belongs to.
     if headers.get("shashin-topic") != topic or partition is None or offset is None:
         return None
     return Origin(topic, partition, offset)
@@ -214,7 +214,7 @@ def _time(*candidates_ms: int | None) -> int:
 
 
 def resolution_of(record: InRecord) -> Resolution | None:
-    """Return the resolution that a record is; None for a dead letter, or where it names none."""
+    """Parse a resolution; returns None for a dead letter, or if no entry is named."""
     headers = {name: value.decode(errors="replace") for name, value in record.headers}
     partition, _, offset = headers.get(_RESOLVES, "").partition("/")
     of_partition, of_offset = _number(partition), _number(offset)
@@ -245,14 +245,14 @@ def resolution_record(entry_id: DlqEntryId, how: How, *, at_ms: int) -> OutRecor
 
 
 class DlqEntries:
-    """What the records of ``.dlq`` topics add up to; of each partition they come in order."""
+    """The dead letters of ``.dlq`` topics and their state, built from records in partition order."""
 
     def __init__(self) -> None:
         self._dead_letters: dict[DlqEntryId, StoredDeadLetter] = {}
         self._resolutions: dict[DlqEntryId, Resolution] = {}
 
     def add(self, record: InRecord) -> None:
-        """Take a record in."""
+        """Add a record."""
         if not is_resolution(record):
             dead_letter = stored_dead_letter(record)
             self._dead_letters[dead_letter.entry_id] = dead_letter
@@ -260,12 +260,12 @@ class DlqEntries:
         resolution = resolution_of(record)
         if resolution is not None:
             resolved = DlqEntryId(record.topic, resolution.partition, resolution.offset)
-            # The first one counts: a repeat says nothing new.
+            # The first resolution wins.
             self._resolutions.setdefault(resolved, resolution)
 
     def entries(self) -> list[DlqEntry]:
-        """Return every dead letter, the oldest first."""
-        dead_letters = sorted(self._dead_letters.values(), key=lambda li: (li.at_ms, li.entry_id))
+        """Return every dead letter, oldest first."""
+        dead_letters = sorted(self._dead_letters.values(), key=lambda d: (d.at_ms, d.entry_id))
         return [
             DlqEntry(dead_letter, self._resolutions.get(dead_letter.entry_id))
             for dead_letter in dead_letters
@@ -273,8 +273,8 @@ class DlqEntries:
 
 
 def entries_of(records: Iterable[InRecord]) -> list[DlqEntry]:
-    """Return every dead letter among the records, the oldest first."""
-    book = DlqEntries()
+    """Return every dead letter among the records, oldest first."""
+    entries = DlqEntries()
     for record in records:
-        book.add(record)
-    return book.entries()
+        entries.add(record)
+    return entries.entries()

@@ -1,4 +1,4 @@
-"""The ``.dlq`` topics: reading their entries, sending records again, resolving entries."""
+"""The ``.dlq`` topics: reading entries, replaying records, resolving entries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from shashin.kafka.topics import DEAD_LETTER_TOPICS
 
 
 class DlqTopics:
-    """Reads the dead letters of some topics, each time as of now."""
+    """Reads the current dead letters of ``.dlq`` topics."""
 
     def __init__(
         self, bootstrap: str, *, client_id: str, topics: Collection[str] = DEAD_LETTER_TOPICS
@@ -48,31 +48,31 @@ class DlqTopics:
         await self._opened.aclose()
 
     async def entries(self) -> list[DlqEntry]:
-        """Return every dead letter that the topics still hold, the oldest first.
+        """Return every dead letter that is still retained, oldest first.
 
         Raises:
-            KafkaUnavailable: when the broker does not answer or a topic does not exist.
+            KafkaUnavailable: when the broker does not respond or a topic does not exist.
         """
-        book = DlqEntries()
+        entries = DlqEntries()
         for reader in self._readers.values():
             partitions = await reader.partitions()
             begins = await reader.begin_offsets(partitions)
             ends = await reader.end_offsets(partitions)
             async for record in reader.between(begins, ends):
-                book.add(record)
-        return book.entries()
+                entries.add(record)
+        return entries.entries()
 
     async def records(self, ids: Iterable[DlqEntryId]) -> dict[DlqEntryId, InRecord]:
-        """Return the entries with their values; the caller bounds how many megabytes these are.
+        """Return the entries with their values; the caller bounds the total size.
 
         Raises:
-            KafkaUnavailable: when the broker does not answer.
-            DeadLetterNotFound: when retention took one away meanwhile.
+            KafkaUnavailable: when the broker does not respond.
+            DeadLetterNotFound: when the retention of an entry has expired.
         """
-        wanted = set(ids)
+        requested = set(ids)
         found: dict[DlqEntryId, InRecord] = {}
         offsets: dict[tuple[str, int], list[int]] = defaultdict(list)
-        for entry_id in wanted:
+        for entry_id in requested:
             offsets[entry_id.topic, entry_id.partition].append(entry_id.offset)
         for (topic, partition), of_partition in offsets.items():
             reader = self._readers[topic]
@@ -82,18 +82,20 @@ class DlqTopics:
                 {partition: begin}, {partition: max(of_partition) + 1}
             ):
                 entry_id = DlqEntryId(topic, partition, record.offset)
-                if entry_id in wanted and not is_resolution(record):
+                if entry_id in requested and not is_resolution(record):
                     found[entry_id] = record
-        if missing := wanted - found.keys():
-            raise DeadLetterNotFound(f"{min(missing)} is no longer in its topic: its time is over")
+        if missing := requested - found.keys():
+            raise DeadLetterNotFound(
+                f"{min(missing)} is no longer in its topic: its retention has expired"
+            )
         return found
 
 
 async def check_partitions(bootstrap: str, replays: Iterable[Replay], *, client_id: str) -> None:
-    """Make sure that the partitions exist which the records came from.
+    """Check that the records' original partitions exist.
 
     Raises:
-        KafkaUnavailable: when the broker does not answer or a topic does not exist.
+        KafkaUnavailable: when the broker does not respond or a topic does not exist.
         RecordError: naming the first entry whose partition does not exist.
     """
     by_topic: dict[str, list[Replay]] = defaultdict(list)
@@ -118,14 +120,14 @@ async def replay_records(
     *,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> None:
-    """Send each record again, wait until Kafka has it, and only then resolve its entries.
+    """Send each record again, wait for the acknowledgement, and only then resolve its entries.
 
-    Whoever dies in between leaves entries open whose records were sent: replaying them again
-    repeats the records, which is harmless. ``progress`` is told how many records are done.
+    A crash in between leaves entries open whose records were sent: replaying them again repeats
+    the records, which is harmless. ``progress`` is called with the number of records done.
 
     Raises:
-        KafkaUnavailable: when the broker does not answer; the rest is still open.
-        DeadLetterNotFound: when retention took an entry away meanwhile.
+        KafkaUnavailable: when the broker does not respond; the rest is still open.
+        DeadLetterNotFound: when the retention of an entry has expired.
     """
     done = 0
     for chunk in in_chunks(replays):
@@ -139,7 +141,7 @@ async def replay_records(
 
 
 async def resolve(producer: Producer, ids: Iterable[DlqEntryId], how: How) -> None:
-    """Append a resolution of each entry and wait until Kafka has them.
+    """Append a resolution for each entry and wait for the acknowledgement.
 
     Raises:
         KafkaUnavailable: when the broker did not acknowledge; some may have been written.

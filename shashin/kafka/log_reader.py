@@ -1,4 +1,4 @@
-"""Reading partitions from offsets of one's own choosing: positions come from elsewhere than a group."""
+"""Reads partitions from given offsets: positions are not those of a consumer group."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from shashin.kafka.records import InRecord
 
 
 class LogReader:
-    """Reads all or some partitions of one topic; the caller keeps the positions.
+    """Reads all or some partitions of one topic; the caller manages the positions.
 
-    ``group`` only names the offsets that ``commit`` writes for lag dashboards; they are never
-    read back.
+    ``group`` is only used for the offsets that ``commit`` writes for lag dashboards; they are
+    never read back.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LogReader:
         except KafkaError as error:
             await self._consumer.stop()
             raise KafkaUnavailable(
-                f"kafka at {self._bootstrap} does not answer: {error}"
+                f"kafka at {self._bootstrap} does not respond: {error}"
             ) from error
         return self
 
@@ -58,53 +58,53 @@ class LogReader:
         """Return the topic's partitions, sorted.
 
         Raises:
-            KafkaUnavailable: when the topic does not exist (yet) or the broker does not answer.
+            KafkaUnavailable: when the topic does not exist (yet) or the broker does not respond.
         """
         try:
             found = (await self._consumer._client.fetch_all_metadata()).partitions_for_topic(  # noqa: SLF001
                 self._topic
             )
         except KafkaError as error:
-            raise KafkaUnavailable(f"partitions of {self._topic} are unknown: {error}") from error
+            raise KafkaUnavailable(f"cannot get partitions of {self._topic}: {error}") from error
         if not found:
             raise KafkaUnavailable(f"topic {self._topic} does not exist at {self._bootstrap}")
         return sorted(found)
 
     def known_partitions(self) -> list[int]:
-        """Return the topic's partitions as of the last refresh of metadata; asks nobody."""
+        """Return the topic's partitions from cached metadata, without a request."""
         return sorted(self._consumer.partitions_for_topic(self._topic) or ())
 
     async def position(self, partition: int) -> int:
-        """Return the offset that is read next."""
+        """Return the offset of the next record to read."""
         return int(await self._consumer.position(TopicPartition(self._topic, partition)))
 
     async def begin_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
-        """Return the first offset that each partition still holds."""
+        """Return the first offset that each partition still retains."""
         return await self._offsets(self._consumer.beginning_offsets, partitions)
 
     async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
         """Return each partition's high watermark: the offset of its next record."""
         return await self._offsets(self._consumer.end_offsets, partitions)
 
-    async def _offsets(self, ask: object, partitions: Sequence[int]) -> dict[int, int]:
+    async def _offsets(self, fetch: object, partitions: Sequence[int]) -> dict[int, int]:
         tps = [TopicPartition(self._topic, p) for p in partitions]
         try:
-            found = await ask(tps)  # type: ignore[operator]
+            found = await fetch(tps)  # type: ignore[operator]
         except KafkaError as error:
-            raise KafkaUnavailable(f"offsets of {self._topic} are unknown: {error!r}") from error
+            raise KafkaUnavailable(f"cannot get offsets of {self._topic}: {error!r}") from error
         return {tp.partition: offset for tp, offset in found.items()}
 
     def start_at(self, positions: Mapping[int, int]) -> None:
-        """Read these partitions, each from its offset."""
+        """Start reading these partitions, each from its offset."""
         self._consumer.assign([TopicPartition(self._topic, p) for p in positions])
         for partition, offset in positions.items():
             self._consumer.seek(TopicPartition(self._topic, partition), offset)
 
     async def read(self, *, timeout_seconds: float, max_records: int) -> dict[int, list[InRecord]]:
-        """Return the next records of each partition, in order; empty after the timeout.
+        """Return the next records of each partition, in order; empty on timeout.
 
         Raises:
-            KafkaUnavailable: when the broker does not answer, or an offset is gone from the log.
+            KafkaUnavailable: when the broker does not respond, or an offset is no longer retained.
         """
         try:
             polled = await self._consumer.getmany(
@@ -112,7 +112,7 @@ class LogReader:
             )
         except OffsetOutOfRangeError as error:
             raise KafkaUnavailable(
-                f"{self._topic} no longer holds the offsets to read ({error}): its retention is "
+                f"{self._topic} no longer retains the offsets to read ({error}): its retention is "
                 "shorter than the time between two reads"
             ) from error
         except KafkaError as error:
@@ -122,25 +122,25 @@ class LogReader:
     async def between(
         self, begins: Mapping[int, int], ends: Mapping[int, int]
     ) -> AsyncIterator[InRecord]:
-        """Yield the records of each partition from its begin up to, not including, its end.
+        """Yield the records of each partition from its begin up to, but not including, its end.
 
         Raises:
             KafkaUnavailable: as ``read`` does.
         """
-        left = {partition: begin for partition, begin in begins.items() if begin < ends[partition]}
-        if left:
-            self.start_at(left)
-        while left:
+        remaining = {p: begin for p, begin in begins.items() if begin < ends[p]}
+        if remaining:
+            self.start_at(remaining)
+        while remaining:
             read = await self.read(timeout_seconds=1.0, max_records=1000)
             for partition, records in read.items():
                 for record in records:
                     if record.offset < ends[partition]:
                         yield record
-            # Compaction leaves holes, so a position may be past the last record seen.
-            left = {p: at for p in left if (at := await self.position(p)) < ends[p]}
+            # Compaction leaves gaps, so a position may be past the last record seen.
+            remaining = {p: at for p in remaining if (at := await self.position(p)) < ends[p]}
 
     async def commit(self, positions: Mapping[int, int]) -> None:
-        """Tell the group's dashboards where reading stands; failing is no harm."""
+        """Commit the positions for lag dashboards; a failure is harmless and ignored."""
         try:
             await self._consumer.commit(
                 {TopicPartition(self._topic, p): offset for p, offset in positions.items()}

@@ -1,5 +1,5 @@
-"""From records to final outcomes: what may succeed later is retried, and a storm of dead letters is
-taken for a fault of this process or of what it needs, not of the records.
+"""Processes records until their outcomes are final: retryable errors are retried, and a burst of
+dead letters is attributed to this process or its dependencies, not to the records.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 class Interrupted(Exception):
-    """The process is to stop while records wait for a retry: they are left for the next one."""
+    """The process is stopping while records wait for a retry: the next consumer processes them."""
 
 
 class BatchProcessor:
@@ -40,38 +40,40 @@ class BatchProcessor:
     async def outcomes(self, records: Sequence[InRecord]) -> list[Outcome]:
         """Return one final outcome per record.
 
-        While so many fail in a way that a retry may help that what they need must be away,
-        nothing is dead-lettered: consumption pauses, says why, and resumes when it is back.
+        If too many fail with retryable errors, a dependency must be unavailable: nothing is
+        dead-lettered, and consumption pauses, reports why, and resumes once they succeed.
 
         Raises:
-            TooManyDeadLetters: when too many fail in a way that no retry can help.
-            Interrupted: when the process is to stop before all outcomes are final.
+            TooManyDeadLetters: when too many fail with errors that are not retryable.
+            Interrupted: when the process stops before all outcomes are final.
         """
         for wait in backoff_seconds(first=1.0):
-            outcomes = await self._attempted(records)
+            outcomes = await self._process_with_retries(records)
             dead_lettered = [outcome.dead_lettered for outcome in outcomes]
             if not any(dead_lettered) or not self._recent.would_exceed(dead_lettered):
                 self._recent.note(dead_lettered)
                 self._loop.clear(self._work)
                 return outcomes
-            for_good = [outcome.dead_lettered and outcome.retry_for is None for outcome in outcomes]
+            permanent = [
+                outcome.dead_lettered and outcome.retry_for is None for outcome in outcomes
+            ]
             first = next(
                 dead_letter for outcome in outcomes for dead_letter in outcome.dead_letters
             )
             refusal = self._recent.refuse(self._topic, dead_lettered, first)
-            if self._recent.would_exceed(for_good):
+            if self._recent.would_exceed(permanent):
                 raise refusal
             self._loop.degraded(self._work, refusal.message)
             log.warning("consumption paused: retrying", topic=self._topic, error=refusal.message)
             await self._pause(wait)
         raise AssertionError("unreachable: the waits never end")
 
-    async def _attempted(self, records: Sequence[InRecord]) -> list[Outcome]:
-        """Process the records, those that may succeed later up to ``attempts`` times."""
+    async def _process_with_retries(self, records: Sequence[InRecord]) -> list[Outcome]:
+        """Process the records, those with retryable errors up to ``attempts`` times."""
         outcomes: dict[int, Outcome] = {}
         waiting = list(range(len(records)))
         for attempts, wait in enumerate(backoff_seconds(), start=1):
-            found = await self._processed([records[i] for i in waiting])
+            found = await self._process([records[i] for i in waiting])
             outcomes |= zip(waiting, (_with_attempts(o, attempts) for o in found), strict=True)
             waiting = [i for i in waiting if outcomes[i].retry_for is not None]
             if not waiting or attempts >= self._policy.attempts:
@@ -84,13 +86,13 @@ class BatchProcessor:
             await self._pause(wait)
         return [outcomes[i] for i in range(len(records))]
 
-    async def _processed(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
+    async def _process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
         try:
             return await self._stage.process(records)
         except Exception as error:
             if len(records) > 1:
-                log.exception("processing failed: taking its records one by one", topic=self._topic)
-                return [(await self._processed([record]))[0] for record in records]
+                log.exception("processing failed: retrying records one by one", topic=self._topic)
+                return [(await self._process([record]))[0] for record in records]
             log.exception("processing failed", record=str(records[0]))
             failure = UnexpectedFailure(f"{records[0]}: {type(error).__name__}: {error}")
             dead_letter = DeadLetter(records[0], failure, step=f"process {self._topic}")

@@ -1,4 +1,4 @@
-"""Writing to Kafka: idempotent, acknowledged by all replicas, awaited before anything is committed."""
+"""Writes to Kafka: idempotent, and acknowledged by all replicas before offsets are committed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from shashin.kafka.topics import MAX_DEAD_LETTER_BYTES
 from shashin.runtime.failpoints import failpoint
 
 DELIVERY_SECONDS = 15.0
-"""How long records may wait for their acknowledgement; also how soon an outage is noticed."""
+"""Maximum wait for an acknowledgement; also how soon an outage is detected."""
 
 _STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class OutRecord:
-    """A record to be written; the key decides the partition unless one is named."""
+    """A record to write; the key determines the partition unless one is given."""
 
     topic: str
     key: bytes | None
@@ -32,12 +32,12 @@ class OutRecord:
 
 
 class Producer:
-    """A started producer; one a process.
+    """A started producer, one per process.
 
-    After a failure it begins anew, with another producer id. aiokafka's idempotent producer may be
-    left with sequence numbers that the broker never saw, when a batch expires while the broker is
-    away, and then tries for ever (https://github.com/aio-libs/aiokafka/issues/1017). What was
-    written and not acknowledged is so written twice, which is what every reader expects.
+    After a failure it is recreated with a new producer id. If a batch expires while the broker is
+    unavailable, aiokafka's idempotent producer can be left with sequence numbers that the broker
+    never saw, and then retries forever (https://github.com/aio-libs/aiokafka/issues/1017).
+    Unacknowledged records may therefore be written twice, which every reader tolerates.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Producer:
 
     async def __aexit__(self, *_exc: object) -> None:
         if self._producer is not None:
-            await self._abandon(self._producer)  # nothing waits: send_all has returned
+            await self._abandon(self._producer)  # nothing is pending: send_all has returned
 
     async def send_all(self, records: Iterable[OutRecord]) -> None:
         """Write the records and wait until all replicas have them.
 
         Raises:
-            RecordError: when a record is larger than its topic takes.
+            RecordError: when a record is larger than its topic allows.
             KafkaUnavailable: when the broker did not acknowledge; some may have been written.
         """
         producer = await self._started()
@@ -74,7 +74,7 @@ class Producer:
                 if futures:
                     await asyncio.gather(*futures)
         except MessageSizeTooLargeError as error:
-            raise RecordError(f"a record is larger than its topic takes: {error}") from error
+            raise RecordError(f"a record is larger than its topic allows: {error}") from error
         except (KafkaError, TimeoutError) as error:
             await self._abandon(producer)
             raise KafkaUnavailable(
@@ -98,13 +98,13 @@ class Producer:
                 except KafkaError as error:
                     await fresh.stop()
                     raise KafkaUnavailable(
-                        f"kafka at {self._bootstrap} does not answer: {error}"
+                        f"kafka at {self._bootstrap} does not respond: {error}"
                     ) from error
                 self._producer = fresh
             return self._producer
 
     async def _abandon(self, producer: AIOKafkaProducer) -> None:
-        """End a producer without waiting for what it may never be able to write, as stop() would."""
+        """Close a producer without flushing: unlike stop(), which may wait forever."""
         if self._producer is producer:
             self._producer = None
         producer._closed = True  # noqa: SLF001
@@ -112,7 +112,7 @@ class Producer:
             async with asyncio.timeout(_STOP_SECONDS):
                 await producer._sender.close()  # noqa: SLF001
         except (KafkaError, TimeoutError):
-            pass  # It waits for an answer that does not come, or had ended with an error.
+            pass  # No response came in time, or the sender had already failed.
         finally:
             await producer.client.close()
 

@@ -1,4 +1,4 @@
-"""Records as they are read, and what a stage of the pipeline makes of them."""
+"""Records as read from Kafka, and the outcome of processing them in a pipeline stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InRecord:
-    """A record as it was read."""
+    """A record read from Kafka."""
 
     topic: str
     partition: int
@@ -28,7 +28,7 @@ class InRecord:
 
     @classmethod
     def of(cls, record: ConsumerRecord) -> InRecord:
-        """Return a record as the client library gives it."""
+        """Convert a record of the client library."""
         return cls(
             record.topic,
             record.partition,
@@ -45,26 +45,26 @@ class InRecord:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of one record: what it leads to, and what of it is dead-lettered."""
+    """The outcome of one record: its output records and dead letters."""
 
     outputs: Sequence[OutRecord] = ()
     dead_letters: Sequence[DeadLetter] = ()
     retry_for: ShashinError | None = None
-    """The error that a retry may help; None when this outcome is final."""
+    """The retryable error; None when this outcome is final."""
 
     @property
     def dead_lettered(self) -> bool:
-        """Whether nothing of the record goes on."""
+        """Whether the whole record is dead-lettered."""
         return any(dead_letter.scope == "record" for dead_letter in self.dead_letters)
 
 
 class Stage(Protocol):
-    """What one service does with records; it names what is wrong with one, and retries nothing."""
+    """One service's processing of records; it reports errors and never retries."""
 
     async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
-        """Return one outcome per record, in their order; may be called again with some of them."""
+        """Return one outcome per record, in order; may be called again with a subset."""
         ...
 
     def partitions_lost(self, partitions: Sequence[int]) -> None:
-        """Forget what was remembered of these partitions: somebody else has them now."""
+        """Drop the state of these partitions: another consumer owns them now."""
         ...

@@ -1,4 +1,4 @@
-"""Which records to send again for which dead letters, and in which order. Pure."""
+"""Plans replays: which records to send again for which dead letters, and in what order. Pure."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ MAX_CHUNK_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Replay:
-    """One record that is sent again."""
+    """One record to send again."""
 
     dead_letter: StoredDeadLetter
     """The entry whose value is sent."""
     origin: Origin
-    """Where the record stood; it goes to the end of the same partition."""
+    """The record's original position; the replay goes to the end of the same partition."""
     resolves: tuple[DlqEntryId, ...]
-    """All open entries of that record: the replay tries each of its photos again."""
+    """All open entries of that record: the replay retries each of its photos."""
 
 
 def plan_replays(entries: Iterable[DlqEntry], chosen: Iterable[DlqEntryId]) -> list[Replay]:
-    """Return one replay for each record that one of the chosen entries is of.
+    """Return one replay for each record that has a chosen entry.
 
-    Letters without an origin are left out. Records come in the order of the topics' partitions,
-    except that the versions of a listing come in their own order: an entry that was replayed before
-    in vain has a younger place in the log than its version has.
+    Entries without an origin are skipped. Replays are in the order of their origins, except that
+    those of a listing are in version order: a record whose earlier replay failed is further back
+    in the log than newer versions.
     """
-    wanted = set(chosen)
+    chosen_ids = set(chosen)
     dead_letters_of: dict[tuple[Origin, bytes | None, bytes], list[StoredDeadLetter]] = defaultdict(
         list
     )
     for entry in entries:
         dead_letter = entry.dead_letter
         if entry.open and dead_letter.origin is not None:
-            # Offsets begin anew where a topic is deleted and made again: contents have to agree.
+            # Offsets restart if a topic is deleted and recreated, so compare the contents too.
             dead_letters_of[dead_letter.origin, dead_letter.key, dead_letter.value_sha256].append(
                 dead_letter
             )
     replays = []
     for (origin, _, _), dead_letters in dead_letters_of.items():
-        if any(dead_letter.entry_id in wanted for dead_letter in dead_letters):
+        if any(dead_letter.entry_id in chosen_ids for dead_letter in dead_letters):
             ids = tuple(sorted(dead_letter.entry_id for dead_letter in dead_letters))
             first = min(dead_letters, key=lambda dead_letter: dead_letter.entry_id)
             replays.append(Replay(first, origin, ids))
@@ -55,7 +55,7 @@ def plan_replays(entries: Iterable[DlqEntry], chosen: Iterable[DlqEntryId]) -> l
 
 
 def _versions_in_order(replays: Sequence[Replay]) -> list[Replay]:
-    """Return the replays with each listing's own ones in the order of their versions."""
+    """Return the replays with those of each listing in version order."""
     places: dict[tuple[str, int, str], list[int]] = defaultdict(list)
     for place, replay in enumerate(replays):
         key = (replay.origin.topic, replay.origin.partition, replay.dead_letter.listing_id)
@@ -69,7 +69,7 @@ def _versions_in_order(replays: Sequence[Replay]) -> list[Replay]:
 
 
 def in_chunks(replays: Iterable[Replay]) -> Iterator[list[Replay]]:
-    """Yield the replays in order, as many at a time as may be held in memory."""
+    """Yield the replays in order, in chunks of bounded size."""
     chunk: list[Replay] = []
     size = 0
     for replay in replays:
@@ -83,7 +83,7 @@ def in_chunks(replays: Iterable[Replay]) -> Iterator[list[Replay]]:
 
 
 def replayed_record(replay: Replay, stored: InRecord) -> OutRecord:
-    """Return the record as it came, for the partition that it came from."""
+    """Return the original record, addressed to its original partition."""
     return OutRecord(
         replay.origin.topic, stored.key, stored.value, partition=replay.origin.partition
     )

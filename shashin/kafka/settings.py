@@ -9,26 +9,30 @@ from shashin.runtime.settings import ServiceSettings
 
 
 class ConsumerSettings(ServiceSettings):
-    """How a service that reads records treats bad ones."""
+    """Handling of records that fail."""
 
     attempts: int = Field(
         5,
         ge=1,
         le=100,
-        description="Attempts at a record that may succeed later, before it is dead-lettered.",
+        description="Attempts at a record that fails with a retryable error, before it is "
+        "dead-lettered.",
     )
     dead_letter_share: float = Field(
         0.25,
         ge=0,
         le=1,
-        description="Share of the last SHASHIN_DEAD_LETTER_WINDOW records that may be "
-        "dead-lettered. When more would be, the fault is taken to be here: the service pauses "
-        "consumption, dead-letters nothing, and /healthz says so.",
+        description="Maximum share of the last SHASHIN_DEAD_LETTER_WINDOW records that may be "
+        "dead-lettered. If more would be, the service dead-letters nothing, pauses consumption "
+        "and reports it on /healthz.",
     )
     dead_letter_window: int = Field(
-        200, ge=1, le=100_000, description="Recent records that SHASHIN_DEAD_LETTER_SHARE is of."
+        200,
+        ge=1,
+        le=100_000,
+        description="Number of recent records that SHASHIN_DEAD_LETTER_SHARE is measured over.",
     )
 
     def dead_letter_policy(self) -> DeadLetterPolicy:
-        """Return when a record is dead-lettered."""
+        """Return the dead-letter policy."""
         return DeadLetterPolicy(self.attempts, self.dead_letter_window, self.dead_letter_share)

@@ -1,4 +1,4 @@
-"""The topics: their names, what they keep, and how they are created."""
+"""The topics: names, configuration and creation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from shashin.errors import KafkaUnavailable, UserError
 
 MAX_RECORD_BYTES = 8 * 1024 * 1024
-"""Largest record: 20 thumbnails of a listing, inline."""
+"""Maximum record size: fits a listing's 20 inline thumbnails."""
 
 MAX_DEAD_LETTER_BYTES = MAX_RECORD_BYTES + 1024 * 1024
-"""Largest dead letter: any record, and its cause. What did not fit would be taken again forever."""
+"""Maximum dead letter size: any record plus its cause. If it did not fit, it would be retried forever."""
 
 LISTINGS_EVENTS = "listings.events"
 IMAGES_DOWNLOADED = "images.downloaded"
@@ -29,9 +29,9 @@ DEAD_LETTER_TOPICS = tuple(
 def hidden_key(listing_id: str, below_version: int) -> bytes:
     """Return the key of a record of ``listings.hidden``.
 
-    The version is part of it: compaction keeps the last record of a key, and that need not be the
-    greatest. A restarted indexer writes again that version 5 replaced the older ones, after the
-    sale of version 6.
+    The key includes the version: compaction keeps the last record of a key, which is not always
+    the one with the highest version. A restarted indexer may write again that version 5 replaced
+    older ones, after version 6 was sold.
     """
     return f"{listing_id}\0{below_version}".encode()
 
@@ -41,7 +41,7 @@ _DAY_MS = 24 * 3600 * 1000
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic and the configuration that its meaning depends on."""
+    """One topic and its required configuration."""
 
     name: str
     per_listing: bool = True
@@ -62,7 +62,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(
         VECTORS_EMBEDDED,
         config={
-            # Buckets are cut by the broker's clock, so that every reader sees the same times.
+            # Buckets are cut by the broker's clock, so that all readers see the same times.
             "message.timestamp.type": "LogAppendTime",
             "retention.ms": str(400 * _DAY_MS),
         },
@@ -86,11 +86,11 @@ TOPICS: tuple[Topic, ...] = (
 
 
 async def ensure_topics(bootstrap: str, *, partitions: int, replication: int = 1) -> None:
-    """Create the topics that do not exist; leave the others as they are.
+    """Create missing topics; existing ones stay unchanged.
 
     Raises:
-        KafkaUnavailable: when the broker does not answer.
-        UserError: when a per-listing topic has another number of partitions than the rest.
+        KafkaUnavailable: when the broker does not respond.
+        UserError: when the per-listing topics differ in their number of partitions.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
@@ -114,12 +114,12 @@ async def ensure_topics(bootstrap: str, *, partitions: int, replication: int = 1
                     raise KafkaUnavailable(f"topic {name} cannot be created: {error.__name__}")
         described = await admin.describe_topics([t.name for t in TOPICS if t.per_listing])
     except KafkaError as error:
-        raise KafkaUnavailable(f"kafka at {bootstrap} does not answer: {error}") from error
+        raise KafkaUnavailable(f"kafka at {bootstrap} does not respond: {error}") from error
     finally:
         await admin.close()
     counts = {entry["topic"]: len(entry["partitions"]) for entry in described}
     if len(set(counts.values())) > 1:
         raise UserError(
             f"per-listing topics have different numbers of partitions ({counts}): a listing must "
-            "keep its partition all the way, so give them all the same number"
+            "have the same partition in all of them, so give them the same number"
         )

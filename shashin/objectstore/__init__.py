@@ -1,1 +1,1 @@
-"""The object store: one Protocol, one adapter a kind of store."""
+"""The object store: one Protocol, one adapter per kind of store."""

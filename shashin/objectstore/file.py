@@ -1,8 +1,8 @@
-"""Objects as files below a folder: the object store of one machine.
+"""Objects as files in a folder: the object store for a single machine.
 
-A file's modification time in nanoseconds is its version. Writers take a lock, so that a condition
-and its write are one step, and a new file's time is always later than the old one's. A write
-replaces the file, so whoever has it open goes on reading the version that it opened.
+A file's modification time in nanoseconds is its version. Writers hold a lock, so that checking a
+precondition and writing are atomic, and a new file's time is always later than the old one's. A
+write replaces the file, so a reader that has it open continues to read the version it opened.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def open_folder(location: SplitResult) -> FileObjectStore | None:
 
 
 class FileObjectStore:
-    """An ObjectStore below ``root``, which is created when missing.
+    """An ObjectStore below ``root``, which is created if missing.
 
-    A key cannot be the folder of another one here: ``a`` cannot lie beside ``a/b``.
+    A key cannot be the folder of another one: ``a`` and ``a/b`` cannot both exist.
     """
 
     def __init__(self, root: Path) -> None:
@@ -64,8 +64,8 @@ class FileObjectStore:
         return await self._run(key, lambda: self._read(key))
 
     async def stream(self, key: str) -> AsyncGenerator[bytes]:
-        """Return the bytes of the version that is there now, in chunks."""
-        file = await self._run(key, lambda: self._opened(key))
+        """Return the bytes of the current version, in chunks."""
+        file = await self._run(key, lambda: self._open(key))
         try:
             while chunk := await self._run(key, lambda: file.read(STREAM_CHUNK_BYTES)):
                 yield chunk
@@ -89,7 +89,7 @@ class FileObjectStore:
 
         def fill(scratch: Path) -> None:
             if not path.is_file():
-                raise ObjectStoreError(f"there is no file {path} to be object {key}")
+                raise ObjectStoreError(f"there is no file {path} to upload as object {key}")
             shutil.copyfile(path, scratch)
 
         return await self._run(key, lambda: self._put(key, fill, only_if))
@@ -128,7 +128,7 @@ class FileObjectStore:
             raise self._not_found(key)
         return ObjectInfo(key, found.st_size, _version(found))
 
-    def _opened(self, key: str) -> BinaryIO:
+    def _open(self, key: str) -> BinaryIO:
         try:
             return self._path(key).open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
@@ -138,11 +138,11 @@ class FileObjectStore:
         return ObjectNotFound(f"no object {key} in {self._root}")
 
     def _read(self, key: str) -> tuple[bytes, Version]:
-        with self._opened(key) as file:
+        with self._open(key) as file:
             return file.read(), _version(os.fstat(file.fileno()))
 
     def _download(self, key: str, path: Path) -> None:
-        with self._opened(key) as source:
+        with self._open(key) as source:
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
             try:
@@ -163,9 +163,9 @@ class FileObjectStore:
                 os.fsync(file.fileno())
             with self._locked():
                 found = _stat_of(path)
-                _check(key, found, only_if)
-                # Not the time that the file system gave it: its clock ticks in milliseconds, and
-                # an object that is deleted and written again within one would have its old version.
+                _check_precondition(key, found, only_if)
+                # The file system's own timestamps are too coarse: an object that is deleted and
+                # rewritten within a few milliseconds would get its old version again.
                 now = max(time.time_ns(), found.st_mtime_ns + 1 if found else 0)
                 os.utime(scratch, ns=(now, now))
                 version = _version(scratch.stat())
@@ -180,11 +180,11 @@ class FileObjectStore:
         # Without a root there is no lock to take, and no object to delete.
         with self._locked() if self._root.is_dir() else nullcontext():
             found = _stat_of(path)
-            _check(key, found, only_if)
+            _check_precondition(key, found, only_if)
             if found is None:
                 return
             path.unlink()
-            # A folder that nothing lies in would be in the way of an object with its name.
+            # An empty folder would block an object with its name.
             for folder in path.relative_to(self._root).parents[:-1]:
                 try:
                     (self._root / folder).rmdir()
@@ -201,7 +201,7 @@ class FileObjectStore:
         check_prefix(prefix)
         folder = self._root.joinpath(*PurePosixPath(prefix.rpartition("/")[0]).parts)
         found = []
-        for parent, folders, names in os.walk(folder, onerror=_unless_it_is_not_there):
+        for parent, folders, names in os.walk(folder, onerror=_raise_unless_missing):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
                 path = Path(parent, name)
@@ -216,7 +216,7 @@ class FileObjectStore:
 
 
 def _stat_of(path: Path) -> os.stat_result | None:
-    """Return what the file is; None when there is none, which a folder is not either."""
+    """Return the stat of a file; None if it does not exist or is not a regular file."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -228,14 +228,14 @@ def _version(file: os.stat_result) -> Version:
     return Version(str(file.st_mtime_ns))
 
 
-def _check(key: str, found: os.stat_result | None, only_if: OnlyIf | None) -> None:
+def _check_precondition(key: str, found: os.stat_result | None, only_if: OnlyIf | None) -> None:
     version = _version(found) if found else None
     if only_if is not None and not only_if.holds(version):
-        there = "does not exist" if version is None else f"has version {version}"
-        raise PreconditionFailed(f"object {key} {there}, expected {only_if}: read it again")
+        actual = "does not exist" if version is None else f"has version {version}"
+        raise PreconditionFailed(f"object {key} {actual}, expected {only_if}: read it again")
 
 
-def _unless_it_is_not_there(error: OSError) -> None:
-    # A folder that cannot be read must not look like one in which nothing lies.
+def _raise_unless_missing(error: OSError) -> None:
+    # An unreadable folder must not look like an empty one.
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         raise error

@@ -1,8 +1,8 @@
 """Objects in a Google Cloud Storage bucket.
 
-An object's generation is its version. The client library checks CRC32C both ways, but for streams.
-Credentials are the application default ones; ``STORAGE_EMULATOR_HOST`` (http://HOST:PORT) names an
-emulator, which needs none.
+An object's generation is its version. CRC32C is verified on reads and writes, except for streams.
+Authentication uses application default credentials; the emulator at ``STORAGE_EMULATOR_HOST``
+(http://HOST:PORT) needs none.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ CHECKSUM = "crc32c"
 
 _THREADS = 8
 _UPLOAD_CHUNK_BYTES = 8 * STREAM_CHUNK_BYTES
-"""What the client library holds of a file that it uploads; its default are 100 MiB."""
+"""How much of an uploaded file the client library buffers; its default is 100 MiB."""
 _STREAM_REQUEST_BYTES = 8 * STREAM_CHUNK_BYTES
-"""What a stream asks for at once: a request takes as long as some MiB do."""
+"""Bytes per request of a stream: a request's latency equals the transfer of a few MiB."""
 _TIMEOUT_SECONDS = (5.0, 60.0)
-"""To connect; without a byte."""
+"""Connect timeout, read timeout."""
 
 _RETRY = DEFAULT_RETRY.with_timeout(10.0)
-"""What goes on longer is for the caller to wait for, who says so in its log."""
+"""Longer outages are left to the caller, which logs its own retries."""
 
 
 def open_bucket(location: SplitResult) -> GcsObjectStore | None:
@@ -73,8 +73,8 @@ class GcsObjectStore:
         self._name = f"gs://{bucket}/{self._prefix}".rstrip("/")
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gcs")
         self._bucket_name = bucket
-        self._bucket_made: storage.Bucket | None = None
-        self._bucket_seen = False
+        self._cached_bucket: storage.Bucket | None = None
+        self._bucket_verified = False
 
     def __repr__(self) -> str:
         return f"GcsObjectStore({self._name})"
@@ -88,14 +88,14 @@ class GcsObjectStore:
         return await self._run(key, lambda: self._read(key))
 
     async def stream(self, key: str) -> AsyncGenerator[bytes]:
-        """Return the bytes of the generation that is there now, in chunks."""
+        """Return the bytes of the current generation, in chunks."""
         newest = await self._run(key, lambda: self._newest(key))
         for start in range(0, newest.size, _STREAM_REQUEST_BYTES):
             try:
                 data = await self._run(key, partial(self._read_range, newest, start))
             except ObjectNotFound as error:
                 raise PreconditionFailed(
-                    f"object {key} in {self._name} was overwritten or deleted while it was read: "
+                    f"object {key} in {self._name} was overwritten or deleted while being read: "
                     "read it again"
                 ) from error
             for at in range(0, len(data), STREAM_CHUNK_BYTES):
@@ -118,14 +118,14 @@ class GcsObjectStore:
                 retry=_RETRY,
             )
 
-        return await self._run(key, lambda: self._put(key, put), needs_only_the_bucket=True)
+        return await self._run(key, lambda: self._put(key, put), not_found_means_bucket=True)
 
     async def upload(self, key: str, path: Path, *, only_if: OnlyIf | None = None) -> Version:
         """Write an object from a file, if the condition holds."""
 
         def put(blob: storage.Blob) -> None:
             if not path.is_file():
-                raise ObjectStoreError(f"there is no file {path} to be object {key}")
+                raise ObjectStoreError(f"there is no file {path} to upload as object {key}")
             blob.chunk_size = _UPLOAD_CHUNK_BYTES
             blob.upload_from_filename(
                 str(path),
@@ -136,39 +136,39 @@ class GcsObjectStore:
                 retry=_RETRY,
             )
 
-        return await self._run(key, lambda: self._put(key, put), needs_only_the_bucket=True)
+        return await self._run(key, lambda: self._put(key, put), not_found_means_bucket=True)
 
     async def delete(self, key: str, *, only_if: OnlyIf | None = None) -> None:
         """Delete an object, if the condition holds."""
         try:
             if only_if is not None:
-                # For emulators, which ignore the condition of a delete. The store itself checks
-                # it once more, below, where nothing can come in between.
+                # For emulators, which ignore the precondition of a delete. The store checks it
+                # again atomically below.
                 found = await self.stat(key)
                 if not only_if.holds(found.version):
-                    raise self._other_version(key)
+                    raise self._version_mismatch(key)
             await self._run(key, lambda: self._delete(key, only_if))
         except ObjectNotFound as error:
             if only_if is not None and not only_if.holds(None):
-                raise self._other_version(key) from error
+                raise self._version_mismatch(key) from error
 
     async def list_objects(self, prefix: str) -> list[ObjectInfo]:
         """Return the objects below ``prefix``, sorted by key."""
-        return await self._run(prefix, lambda: self._list(prefix), needs_only_the_bucket=True)
+        return await self._run(prefix, lambda: self._list(prefix), not_found_means_bucket=True)
 
     async def _run(
-        self, key: str, do: Callable[[], T], *, needs_only_the_bucket: bool = False
+        self, key: str, do: Callable[[], T], *, not_found_means_bucket: bool = False
     ) -> T:
         where = f"object {key} in {self._name}"
-        attempt = do if needs_only_the_bucket else lambda: self._in_the_bucket(do)
+        attempt = do if not_found_means_bucket else lambda: self._require_bucket_if_not_found(do)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, attempt)
         except NotFound as error:
-            if needs_only_the_bucket:
+            if not_found_means_bucket:
                 raise self._no_bucket() from error
             raise ObjectNotFound(f"no {where}") from error
         except GooglePreconditionFailed as error:
-            raise self._other_version(key) from error
+            raise self._version_mismatch(key) from error
         except (Forbidden, Unauthorized) as error:
             raise ObjectStoreError(f"{where} may not be accessed: {error.message}") from error
         except (GoogleServerError, TooManyRequests, TransportError, DataCorruption) as error:
@@ -181,25 +181,25 @@ class GcsObjectStore:
                 "application default credentials, or give the pod a service account"
             ) from error
         except GoogleAPIError as error:
-            # The library's own retries came to their end.
+            # The library's own retries are exhausted.
             raise ObjectStoreUnavailable(f"{where}: {error}") from error
         except OSError as error:
             raise ObjectStoreUnavailable(f"{where}: {error.strerror or error}") from error
 
     def _bucket(self) -> storage.Bucket:
-        # Made at the first call: looking for credentials may ask a metadata server.
-        if self._bucket_made is None:
+        # Created lazily: looking up credentials may call a metadata server.
+        if self._cached_bucket is None:
             emulator = os.environ.get(EMULATOR_VARIABLE)
             client = (
                 storage.Client(project="emulated", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
                 if emulator
                 else storage.Client()
             )
-            self._bucket_made = client.bucket(self._bucket_name)
-        return self._bucket_made
+            self._cached_bucket = client.bucket(self._bucket_name)
+        return self._cached_bucket
 
-    def _in_the_bucket(self, do: Callable[[], T]) -> T:
-        """Do it, and tell a bucket that is missing from an object that is."""
+    def _require_bucket_if_not_found(self, do: Callable[[], T]) -> T:
+        """Call ``do``, distinguishing a missing bucket from a missing object."""
         try:
             return do()
         except NotFound:
@@ -207,11 +207,11 @@ class GcsObjectStore:
             raise
 
     def _require_bucket(self) -> None:
-        """Look once for the bucket, so that a mistyped one is not taken for an empty one."""
-        if self._bucket_seen:
+        """Check once that the bucket exists, so that a mistyped name does not look empty."""
+        if self._bucket_verified:
             return
         try:
-            # Whoever reads objects may list them, but need not be allowed to ask for the bucket.
+            # A reader of objects may list them, but may lack permission to get the bucket.
             listing = self._bucket().list_blobs(
                 prefix=self._prefix,
                 max_results=1,
@@ -224,16 +224,16 @@ class GcsObjectStore:
             raise self._no_bucket() from error
         except Forbidden:
             return
-        self._bucket_seen = True
+        self._bucket_verified = True
 
     def _no_bucket(self) -> ObjectStoreError:
         return ObjectStoreError(
-            f"there is no bucket {self._bucket_name}: create it, or name another"
+            f"there is no bucket {self._bucket_name}: create it, or configure another"
         )
 
-    def _other_version(self, key: str) -> PreconditionFailed:
+    def _version_mismatch(self, key: str) -> PreconditionFailed:
         return PreconditionFailed(
-            f"object {key} in {self._name} has another version than expected: read it again"
+            f"object {key} in {self._name} has a different version than expected: read it again"
         )
 
     def _blob(self, key: str, generation: int | None = None) -> storage.Blob:
@@ -241,7 +241,7 @@ class GcsObjectStore:
         return self._bucket().blob(self._prefix + key, generation=generation)
 
     def _newest(self, key: str) -> storage.Blob:
-        """Return an object's description, which names the generation that is there now."""
+        """Return an object's metadata, which include the current generation."""
         blob = self._blob(key)
         blob.reload(timeout=_TIMEOUT_SECONDS, retry=_RETRY)
         return blob
@@ -258,7 +258,7 @@ class GcsObjectStore:
                     checksum=CHECKSUM, timeout=_TIMEOUT_SECONDS, retry=_RETRY
                 )
             except NotFound:
-                # It was written anew in between; when it was deleted, the reload says so.
+                # It was overwritten in between, or deleted: then the next reload raises NotFound.
                 continue
             return data, _version(newest)
 
@@ -267,7 +267,7 @@ class GcsObjectStore:
         data: bytes = blob.download_as_bytes(
             start=start,
             end=start + _STREAM_REQUEST_BYTES - 1,
-            checksum=None,  # the store knows that of the whole object only
+            checksum=None,  # the store only has a checksum of the whole object
             timeout=_TIMEOUT_SECONDS,
             retry=_RETRY,
         )
@@ -313,7 +313,7 @@ def _version(blob: storage.Blob) -> Version:
 
 
 def _generation_match(only_if: OnlyIf | None) -> int | None:
-    """Return the condition as the API has it: 0 stands for no object."""
+    """Convert the precondition for the API, where 0 means that no object exists."""
     if only_if is None:
         return None
     return 0 if only_if.version is None else int(only_if.version)

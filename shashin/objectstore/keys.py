@@ -1,4 +1,4 @@
-"""What may be a key, the same in every store."""
+"""Validation of keys, the same for every store."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from shashin.errors import UserError
 
 
 def check_key(key: str) -> tuple[str, ...]:
-    """Return the parts of a key, which are what its slashes separate.
+    """Return the slash-separated parts of a key.
 
     Raises:
-        UserError: when it is absolute, or when a part is empty, begins with a dot or holds a
-            control character: stores differ in what they make of these.
+        UserError: when it is absolute, or when a part is empty, starts with a dot or contains a
+            control character: stores differ in how they treat these.
     """
     parts = tuple(key.split("/"))
     if not all(parts) or any(part.startswith(".") for part in parts) or min(key) < " ":
         raise UserError(
-            f"object key {key!r} is not a relative path whose parts are neither empty nor begin "
+            f"object key {key!r} is not a relative path, or has a part that is empty or starts "
             "with a dot"
         )
     return parts
 
 
 def check_prefix(prefix: str) -> None:
-    """Refuse what no key begins with; the empty prefix is that of every key.
+    """Reject a prefix that no key can have; the empty prefix matches every key.
 
     Raises:
         UserError: as ``check_key``.

@@ -1,4 +1,4 @@
-"""From a URI to the object store that it names."""
+"""Opens the object store at a URI."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from shashin.objectstore.protocol import ObjectStore
 
 
 class Scheme(NamedTuple):
-    """One kind of store, as URIs name it."""
+    """The URI scheme of one kind of store."""
 
     form: str
-    """What such a URI looks like."""
+    """The form of its URIs."""
     opener: str
-    """``module:function`` of what opens it: from the URI's parts to the store, which asks nobody
-    yet, or to None when the URI is not of this form. Imported only when such a store is opened,
-    so that a process needs the libraries of its own store alone."""
+    """``module:function`` of its opener: takes the split URI, and returns the store without any
+    I/O, or None if the URI is not of this form. Imported only when such a store is opened, so that
+    a process only needs the libraries of its own store."""
 
 
 SCHEMES = {
@@ -28,7 +28,7 @@ SCHEMES = {
 
 
 def open_object_store(uri: str) -> ObjectStore:
-    """Return the store that ``uri`` names, in one of the forms of ``SCHEMES``.
+    """Return the store at ``uri``, in one of the forms of ``SCHEMES``.
 
     Raises:
         UserError: when no scheme has this form, or the scheme's library is not installed.
@@ -42,11 +42,11 @@ def open_object_store(uri: str) -> ObjectStore:
             f"object store {uri!r} needs the package {error.name}, which is not installed here"
         ) from error
     if store is None:
-        raise UserError(f"object store {uri!r} is not known: use {known_forms()}")
+        raise UserError(f"object store {uri!r} is not a valid URI: use {known_forms()}")
     return store
 
 
 def known_forms() -> str:
-    """Return what a URI of a store can look like, for help and errors."""
+    """Return the valid forms of a store's URI, for help and errors."""
     *others, last = (scheme.form for scheme in SCHEMES.values())
     return f"{', '.join(others)} or {last}"

@@ -1,4 +1,4 @@
-"""What Shashin asks of an object store."""
+"""The interface of an object store."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import NewType, Protocol
 
 STREAM_CHUNK_BYTES = 1024 * 1024
-"""Max size of one chunk of a stream."""
+"""Maximum size of a stream's chunk."""
 
 Version = NewType("Version", str)
-"""What a store calls the present content of a key: a generation, an ETag.
+"""Identifies the current content of a key: a generation, an ETag.
 
-Opaque: only the store that issued it can read it, anybody else compares it for equality. Two
-contents of a key never have the same version. Writing the same bytes again may or may not make a
-new one.
+Opaque: only the store that issued it can interpret it, others compare it for equality. Different
+contents of a key never have the same version. Writing the same bytes again may or may not create a
+new version.
 """
 
 
 @dataclass(frozen=True)
 class OnlyIf:
-    """The precondition of a write or a delete; made by ``absent`` or ``unchanged``."""
+    """The precondition of a write or delete; created by ``absent`` or ``unchanged``."""
 
     version: Version | None
-    """The version that the object has to have; None: no object may have the key."""
+    """The version that the object must have; None: no object may have the key."""
 
     @classmethod
     def absent(cls) -> OnlyIf:
@@ -37,7 +37,7 @@ class OnlyIf:
         return cls(version)
 
     def holds(self, current: Version | None) -> bool:
-        """Return whether it holds for the version that is there; None: no object has the key."""
+        """Return whether it holds for the current version; None: no object has the key."""
         return current == self.version
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class OnlyIf:
 
 @dataclass(frozen=True, order=True)
 class ObjectInfo:
-    """One object, as a store describes it without its bytes."""
+    """The metadata of one object."""
 
     key: str
     size: int
@@ -55,14 +55,14 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """Objects under keys (``a/b/c``), written whole, under a precondition where asked for.
+    """Objects under keys (``a/b/c``), written atomically, optionally with a precondition.
 
-    A key that ``check_key`` refuses is a UserError. No key may be the folder of another (``a``
-    beside ``a/b``), since not every store can hold both.
+    Keys that ``check_key`` rejects raise UserError. No key may be the folder of another (``a`` and
+    ``a/b``), since not every store supports both.
 
-    Whatever asks the store raises ObjectStoreUnavailable when it does not answer, and
-    ObjectStoreError when it refuses. A write or delete that was repeated because its answer was
-    lost can meet its own result and raise PreconditionFailed: look at what is there then.
+    All operations raise ObjectStoreUnavailable when the store does not respond, and
+    ObjectStoreError when it refuses. A write or delete that was retried because its response was
+    lost can raise PreconditionFailed because of its own first attempt: check the current content.
     """
 
     async def stat(self, key: str) -> ObjectInfo:
@@ -74,7 +74,7 @@ class ObjectStore(Protocol):
         ...
 
     async def read(self, key: str) -> tuple[bytes, Version]:
-        """Return an object's bytes and their version; for small documents, since it holds all.
+        """Return an object's bytes and version; for small documents, as all is read into memory.
 
         Raises:
             ObjectNotFound: when no object has this key.
@@ -84,18 +84,18 @@ class ObjectStore(Protocol):
     def stream(self, key: str) -> AsyncGenerator[bytes]:
         """Return the bytes of one version, in chunks of at most ``STREAM_CHUNK_BYTES``.
 
-        Stores have no checksum of a piece, as they have of what is read or downloaded: compare a
-        hash of your own. Close it (``contextlib.aclosing``) when it may not be read to its end.
+        The store verifies no checksum, unlike for ``read`` and ``download``: compare a hash of your
+        own. Close it (``contextlib.aclosing``) unless it is read to the end.
 
         Raises:
             ObjectNotFound: when no object has this key.
             PreconditionFailed: when the object was overwritten or deleted meanwhile, and the
-                store does not keep what it was.
+                store does not keep the old version.
         """
         ...
 
     async def download(self, key: str, path: Path) -> None:
-        """Write an object's bytes to a file, which appears only when it is complete.
+        """Write an object's bytes to a file, which appears only once it is complete.
 
         Raises:
             ObjectNotFound: when no object has this key.
@@ -113,7 +113,7 @@ class ObjectStore(Protocol):
         ...
 
     async def upload(self, key: str, path: Path, *, only_if: OnlyIf | None = None) -> Version:
-        """Write an object from a file, piece by piece; returns its new version.
+        """Write an object from a file, in chunks; returns its new version.
 
         Raises:
             PreconditionFailed: as ``write``.
@@ -123,7 +123,7 @@ class ObjectStore(Protocol):
         ...
 
     async def delete(self, key: str, *, only_if: OnlyIf | None = None) -> None:
-        """Delete an object; it is no error when none has this key, unless ``only_if`` says so.
+        """Delete an object; a missing one is not an error unless ``only_if`` requires it.
 
         Raises:
             PreconditionFailed: when ``only_if`` does not hold.
@@ -131,5 +131,5 @@ class ObjectStore(Protocol):
         ...
 
     async def list_objects(self, prefix: str) -> list[ObjectInfo]:
-        """Return the objects whose key begins with ``prefix``, sorted by key."""
+        """Return the objects whose key starts with ``prefix``, sorted by key."""
         ...

@@ -1,1 +1,1 @@
-"""The arithmetic of the log: offset ranges, where buckets are cut, what is covered. Pure."""
+"""Offset arithmetic: ranges, bucket cuts and coverage. Pure."""

@@ -1,6 +1,6 @@
-"""Coverage is arithmetic: the offset ranges that are held must tile the log. Pure functions.
+"""Coverage: whether the offset ranges of shards tile the log. Pure functions.
 
-What a search answer says of itself is decided with these in services.router.answer_coverage.
+services.router.answer_coverage uses them to compute the coverage of a search response.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from shashin.offsets.ranges import OffsetRange, merge_ranges
 
 @dataclass(frozen=True)
 class Position:
-    """What must be covered of one partition: from the horizon up to the live offset."""
+    """The offsets of one partition that must be covered: from the horizon to the live offset."""
 
     horizon_offset: int
     live_offset: int
@@ -24,9 +24,9 @@ class Position:
 def missing_ranges(
     held: Iterable[OffsetRange], positions: Mapping[int, Position]
 ) -> tuple[OffsetRange, ...]:
-    """Return the offsets between horizon and live position that no held range contains.
+    """Return the offsets between horizon and live offset that no held range contains.
 
-    In the fewest ranges, sorted.
+    The result is sorted and has as few ranges as possible.
     """
     merged = groupby(merge_ranges(held), key=attrgetter("partition"))
     by_partition = {partition: list(ranges) for partition, ranges in merged}

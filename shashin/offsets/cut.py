@@ -1,13 +1,13 @@
-"""Where a bucket is cut: functions of the log alone, so every replica cuts at the same offset.
+"""Where a bucket is cut: a function of the log alone, so that all replicas cut at the same offset.
 
-A shard's range starts where the last one of its partition ended. Its bucket is the one that the
-LogAppendTime of its first record falls in. The range ends at the first of:
+A shard's range starts where the previous one of its partition ended. Its bucket is the one that
+contains the LogAppendTime of its first record. The range ends at the first of:
 
 - the first record whose LogAppendTime is at or past the bucket's end (``TIME``);
 - the record whose rows would exceed the row limit (``ROWS``);
-- the high watermark, once the bucket's end plus a grace has passed and the partition is idle
-  (``IDLE``). A record that comes later is past the bucket's end, so ``TIME`` cuts a replica that
-  reads later at the same offset.
+- the high watermark, once the bucket's end plus a grace period has passed and the partition is idle
+  (``IDLE``). Any later record is past the bucket's end, so for a replica that reads later, ``TIME``
+  cuts at the same offset.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class CutRules:
 
     bucket_seconds: int = 3600
     grace_seconds: float = 60.0
-    """How far the clocks of a broker and an indexer may be apart."""
+    """Maximum clock skew between a broker and an indexer."""
     row_limit: int = 500_000
 
     def bucket_start(self, timestamp_ms: int) -> int:
-        """Return the start of the bucket that a LogAppendTime falls in, in Unix seconds."""
+        """Return the start of the bucket that contains a LogAppendTime, in Unix seconds."""
         return timestamp_ms // 1000 // self.bucket_seconds * self.bucket_seconds
 
     def bucket_end_ms(self, bucket_start: int) -> int:
@@ -44,7 +44,7 @@ class CutRules:
 
 @dataclass(frozen=True)
 class OpenRange:
-    """The range that is being filled: what the rules need to know of it."""
+    """The state of the range that is being filled."""
 
     bucket_start: int | None
     """Unix seconds; None while the range has no record."""
@@ -54,10 +54,10 @@ class OpenRange:
 def cut_before(
     open_range: OpenRange, timestamp_ms: int, new_rows: int, rules: CutRules
 ) -> CutReason | None:
-    """Return why the range ends before a record, or None when the record belongs to it.
+    """Return why the range ends before a record, or None if the record belongs to it.
 
-    ``new_rows`` is how many rows the record would add. A record with more rows than the limit
-    gets a range of its own.
+    ``new_rows`` is the number of rows that the record would add. A record with more rows than the
+    limit gets its own range.
     """
     if open_range.bucket_start is None:
         return None
@@ -71,10 +71,10 @@ def cut_before(
 def cut_when_idle(
     open_range: OpenRange, position: int, high_watermark: int, asked_at_ms: int, rules: CutRules
 ) -> CutReason | None:
-    """Return why the range ends at the high watermark, or None when it stays open.
+    """Return why the range ends at the high watermark, or None if it stays open.
 
-    ``asked_at_ms`` is a time before the high watermark was asked for, in Unix milliseconds: only
-    when the grace had passed by then, no record of the bucket can still be on its way.
+    ``asked_at_ms`` is a time before the high watermark was requested, in Unix milliseconds: only
+    if the grace period was over by then can no more records of the bucket arrive.
     """
     if open_range.bucket_start is None or position != high_watermark:
         return None

@@ -1,4 +1,4 @@
-"""Offset ranges of the log: merging them, and what they contain. Pure."""
+"""Offset ranges: merging and containment. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OffsetRange:
 
 
 def merge_ranges(ranges: Iterable[OffsetRange]) -> list[OffsetRange]:
-    """Return the same offsets in the fewest ranges, sorted; empty ranges vanish."""
+    """Return the same offsets in as few ranges as possible, sorted; empty ranges are dropped."""
     merged: list[OffsetRange] = []
     for current in sorted(r for r in ranges if r.from_offset < r.to_offset):
         last = merged[-1] if merged else None
@@ -37,21 +37,21 @@ def merge_ranges(ranges: Iterable[OffsetRange]) -> list[OffsetRange]:
 
 
 class MergedRanges:
-    """Offset ranges that are merged once and then asked often what they contain."""
+    """Offset ranges that are merged once, for many containment checks."""
 
     def __init__(self, ranges: Iterable[OffsetRange]) -> None:
         self._merged = merge_ranges(ranges)
 
-    def contain(self, wanted: OffsetRange) -> bool:
-        """Return whether they contain every offset of a range; an empty one has none."""
-        if wanted.from_offset >= wanted.to_offset:
+    def contain(self, other: OffsetRange) -> bool:
+        """Return whether they contain every offset of a range; always true for an empty one."""
+        if other.from_offset >= other.to_offset:
             return True
-        after = bisect_right(self._merged, (wanted.partition, wanted.from_offset), key=_start)
+        after = bisect_right(self._merged, (other.partition, other.from_offset), key=_start)
         if after == 0:
             return False
-        holding = self._merged[after - 1]
-        return holding.partition == wanted.partition and wanted.to_offset <= holding.to_offset
+        candidate = self._merged[after - 1]
+        return candidate.partition == other.partition and other.to_offset <= candidate.to_offset
 
 
-def _start(held: OffsetRange) -> tuple[int, int]:
-    return held.partition, held.from_offset
+def _start(offset_range: OffsetRange) -> tuple[int, int]:
+    return offset_range.partition, offset_range.from_offset

@@ -1,4 +1,4 @@
-"""Photos as people upload them: decoded as a person would expect, or refused by name."""
+"""Decodes photos as users upload them, or rejects them with a specific error."""
 
 from shashin.photos.decode import FORMATS, MAX_PIXELS, decode_photo
 from shashin.photos.thumbnail import SHORT_SIDE, thumbnail

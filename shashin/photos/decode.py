@@ -1,6 +1,6 @@
-"""From a photo's bytes to an upright RGB image, or a PhotoError that says why not.
+"""Decodes a photo to an upright RGB image, or raises a PhotoError.
 
-The downloader makes a dead letter of that error; see services.downloader.handlers.
+The downloader dead-letters photos with that error; see services.downloader.handlers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from shashin.errors import PhotoEmpty, PhotoTooLarge, PhotoUndecodable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What is read, and of MPO, which cameras write, the first JPEG. Pillow knows more, but each one is
-a way in for a hostile file."""
+"""The supported formats, including the first JPEG of MPO files, which cameras write. Pillow supports
+more, but each one adds attack surface."""
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_500
@@ -25,7 +25,7 @@ MAX_SIDE = 65_500
 _BROKEN = (
     OSError,
     ValueError,
-    SyntaxError,  # Pillow's word for a broken PNG
+    SyntaxError,  # raised by Pillow for a corrupt PNG
     IndexError,
     KeyError,
     TypeError,
@@ -40,22 +40,22 @@ _BROKEN = (
 
 
 def decode_photo(data: bytes, *, enough: int | None = None) -> Image.Image:
-    """Return a photo as a person sees it: RGB, upright, on white where it is transparent.
+    """Return a photo as it should be displayed: RGB, upright, with transparency on white.
 
-    Of an animation the first frame counts. CMYK, palettes, grey and 16 bits a channel are
-    converted. With ``enough``, a JPEG may come smaller than it is, with a short side of at least
-    so many pixels, which is several times faster.
+    Only the first frame of an animation is used. CMYK, palettes, greyscale and 16 bits per channel
+    are converted. With ``enough``, a JPEG may be decoded at a smaller size, with a short side of
+    at least that many pixels, which is several times faster.
 
     Raises:
         PhotoEmpty: when there are no bytes.
-        PhotoTooLarge: when it has more than 50 megapixels, as its header says.
-        PhotoUndecodable: when the bytes are no image of a known format, or a broken one.
+        PhotoTooLarge: when its header claims more than 50 megapixels.
+        PhotoUndecodable: when the bytes are not an image of a known format, or it is corrupt.
     """
     if not data:
         raise PhotoEmpty("the photo has no bytes: upload it again")
     try:
         with warnings.catch_warnings():
-            # Its size is checked below, against a limit of our own.
+            # The size is checked below against our own limit.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -66,14 +66,14 @@ def decode_photo(data: bytes, *, enough: int | None = None) -> Image.Image:
                 return _as_rgb(_upright(image))
     except UnidentifiedImageError:
         raise PhotoUndecodable(
-            f"{len(data)} bytes are no image of a known format: expected one of "
+            f"{len(data)} bytes are not an image of a known format: expected one of "
             f"{', '.join(FORMATS)}"
         ) from None
     except Image.DecompressionBombError as error:
         raise PhotoTooLarge(_too_large(str(error))) from None
     except _BROKEN as error:
         raise PhotoUndecodable(
-            f"the image is cut short or broken ({str(error) or type(error).__name__}): "
+            f"the image is truncated or corrupt ({str(error) or type(error).__name__}): "
             "upload it again"
         ) from None
 
@@ -87,7 +87,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _too_large(found: str) -> str:
-    return f"the photo has {found}; at most {MAX_PIXELS // 1_000_000} megapixels are read"
+    return f"the photo has {found}; at most {MAX_PIXELS // 1_000_000} megapixels are allowed"
 
 
 def _draft(image: Image.Image, enough: int) -> None:
@@ -101,7 +101,7 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         turned = ImageOps.exif_transpose(image)
     except _BROKEN:
-        # A photo whose EXIF data are broken is shown as it lies by every viewer.
+        # Viewers do not rotate a photo with corrupt EXIF data.
         return image
     return image if turned is None else turned
 
@@ -117,7 +117,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16 bits a pixel to 8, where Pillow's own conversion would clip them."""
+    """Scale 16 bits per pixel to 8; Pillow's own conversion would clip them."""
     values = np.asarray(image, dtype=np.float64)
     if image.mode == "F":
         top = 1.0 if values.size and values.max() <= 1.0 else 255.0

@@ -1,4 +1,4 @@
-"""Everything that a model repository holds, and whether it fits together."""
+"""The contents of a model repository, and consistency checks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 
 @dataclass
 class Contents:
-    """What the repository holds."""
+    """The contents of a repository."""
 
     shards: list[StoredShard] = field(default_factory=list)
     unreadable: list[RepositoryError] = field(default_factory=list)
     pointed: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """(model, tier) to the ids of the shards that its pointer names."""
     without_manifest: list[str] = field(default_factory=list)
-    """Folders that no manifest vouches for: garbage, or an upload under way."""
+    """Folders without a manifest: garbage, or an upload in progress."""
 
 
 async def read_contents(uri: str) -> tuple[ModelRepository, Contents]:
-    """Return the repository and everything in it."""
+    """Open a repository and read its contents."""
     store = open_object_store(uri)
     repository = ModelRepository(store)
     contents = Contents()
@@ -61,7 +61,7 @@ async def read_contents(uri: str) -> tuple[ModelRepository, Contents]:
 
 
 def arrangement_problems(contents: Contents) -> list[str]:
-    """Return what is wrong with how the shards lie to each other and to the pointers."""
+    """Return overlaps and gaps between shards, and pointers to missing shards."""
     problems = []
     by_tier: dict[tuple[str, str], list[Manifest]] = defaultdict(list)
     by_model: dict[str, list[OffsetRange]] = defaultdict(list)
@@ -71,25 +71,25 @@ def arrangement_problems(contents: Contents) -> list[str]:
         by_model[manifest.model_id] += manifest.source_ranges
     for (model_id, tier), manifests in by_tier.items():
         problems += [
-            f"{model_id} {tier}: {one} and {other} claim the same offsets"
+            f"{model_id} {tier}: {one} and {other} contain the same offsets"
             for one, other in overlapping(manifests)
         ]
     for model_id, ranges in by_model.items():
-        problems += [f"{model_id}: no shard holds offsets {gap}" for gap in gaps(ranges)]
-    there = {stored.manifest.shard_id for stored in contents.shards}
+        problems += [f"{model_id}: no shard contains offsets {gap}" for gap in gaps(ranges)]
+    existing = {stored.manifest.shard_id for stored in contents.shards}
     for (model_id, tier), pointed in contents.pointed.items():
         problems += [
-            f"the pointer of {model_id} {tier} names shard {shard_id}, which is not there"
-            for shard_id in sorted(pointed - there)
+            f"the pointer of {model_id} {tier} names shard {shard_id}, which does not exist"
+            for shard_id in sorted(pointed - existing)
         ]
     return problems
 
 
 def overlapping(manifests: Iterable[Manifest]) -> list[tuple[str, str]]:
-    """Return pairs of shards that claim the same offsets of a partition.
+    """Return pairs of shards that contain the same offsets of a partition.
 
-    Every shard that shares an offset with another is in a pair. Not all of its pairs are named,
-    since there can be as many as the square of the shards.
+    Every shard that overlaps another is in some pair. Not all pairs are returned, since their
+    number can be quadratic.
     """
     spans = sorted(
         (r, manifest.shard_id)
@@ -109,7 +109,7 @@ def overlapping(manifests: Iterable[Manifest]) -> list[tuple[str, str]]:
 
 
 def gaps(ranges: Sequence[OffsetRange]) -> list[OffsetRange]:
-    """Return the offsets between the first and the last of each partition that no range holds."""
+    """Return the offsets between the first and last of each partition that no range contains."""
     positions: dict[int, Position] = {}
     for r in ranges:
         known = positions.get(r.partition, Position(r.from_offset, r.to_offset))

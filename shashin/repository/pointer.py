@@ -1,4 +1,4 @@
-"""Pointers: which shards a tier should serve now, as ``serving/<model>/<tier>.json`` says it."""
+"""Pointers: ``serving/<model>/<tier>.json`` lists the shards that a tier should serve."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Pointer:
         """Read a pointer; ``key`` names it in errors.
 
         Raises:
-            UnknownFormat: when its format version is not one that this reader knows.
-            CorruptShard: when it is not a pointer at all.
+            UnknownFormat: when this reader does not support its format version.
+            CorruptShard: when it is not a valid pointer.
         """
         try:
             document = json.loads(data)

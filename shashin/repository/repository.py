@@ -1,4 +1,4 @@
-"""The model repository: shards and pointers in an object store, written and read in one way."""
+"""The model repository: reads and writes shards and pointers in an object store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class StoredShard:
-    """A shard whose manifest lies in the repository."""
+    """A shard whose manifest is in the repository."""
 
     manifest: Manifest
     manifest_key: str
@@ -45,11 +45,11 @@ class ModelRepository:
     async def commit_shard(self, manifest: Manifest, folder: Path) -> bool:
         """Upload a shard's files, then its manifest; returns whether this call committed it.
 
-        The first upload wins. Whoever comes later finds the same content, since the log decides
-        it: a difference is an error, and the shard that is there stays.
+        The first commit wins. Later ones must have the same content, since the log determines it:
+        a difference is an error, and the existing shard stays.
 
         Raises:
-            RepositoryError: when a shard of this range with other content is there already.
+            RepositoryError: when a shard of this range with different content exists.
         """
         prefix = shard_folder(
             manifest.model_id, manifest.tier, manifest.bucket_start, manifest.shard_id
@@ -68,17 +68,17 @@ class ModelRepository:
             else:
                 failpoint("after-manifest")
                 return True
-        there = (await self.read_shard(key)).manifest
-        if (there.files, there.source_ranges) != (manifest.files, manifest.source_ranges):
+        committed = (await self.read_shard(key)).manifest
+        if (committed.files, committed.source_ranges) != (manifest.files, manifest.source_ranges):
             raise RepositoryError(
-                f"shard {manifest.shard_id} was committed with other content than this replica "
-                f"has: {there.files} there, {manifest.files} here; both have to run the same "
-                "version with the same settings"
+                f"shard {manifest.shard_id} was committed with different content: {committed.files} "
+                f"in the repository, {manifest.files} on this replica; all replicas must run the "
+                "same version with the same settings"
             )
         return False
 
     async def _upload_once(self, prefix: str, path: Path, entry: FileEntry) -> None:
-        """Upload a file unless the same bytes lie there: another replica may be at it as well."""
+        """Upload a file unless it exists with the same bytes; other replicas may upload it too."""
         key = f"{prefix}/{entry.name}"
         only_if: OnlyIf | None = OnlyIf.absent()
         while only_if is not None:
@@ -90,7 +90,7 @@ class ModelRepository:
                 return
 
     async def _if_garbage(self, prefix: str, entry: FileEntry) -> OnlyIf | None:
-        """Return the condition to write a file over what lies there; None when that stays."""
+        """Return the precondition for overwriting an existing file; None if it must be kept."""
         key = f"{prefix}/{entry.name}"
         while True:
             try:
@@ -100,17 +100,17 @@ class ModelRepository:
             except ObjectNotFound:
                 return OnlyIf.absent()
             except PreconditionFailed:
-                continue  # another replica wrote over it while it was compared
+                continue  # another replica overwrote it during the comparison
             if await self._exists(f"{prefix}/{MANIFEST_FILE}"):
-                # Committed meanwhile, with other content: that stays, whoever is right.
+                # Committed meanwhile, with different content: that stays.
                 return None
-            # No manifest vouches for what lies there: garbage of a replica that died.
-            log.warning("writing over a file that no manifest vouches for", key=key)
-            # The version from before the comparison: what came since is not written over.
+            # No manifest: garbage of a replica that crashed.
+            log.warning("overwriting a file that has no manifest", key=key)
+            # The version from before the comparison, so that no newer one is overwritten.
             return OnlyIf.unchanged(found.version)
 
     async def _sha256(self, key: str) -> str:
-        """Hash an object as it streams by: a shard's file need not fit into memory."""
+        """Hash an object while streaming it: a shard's file may not fit into memory."""
         digest = hashlib.sha256()
         async with aclosing(self._store.stream(key)) as chunks:
             async for chunk in chunks:
@@ -137,9 +137,9 @@ class ModelRepository:
     async def shards(
         self, model_id: str, tier: str
     ) -> tuple[list[StoredShard], list[RepositoryError]]:
-        """Return the committed shards of a tier, and an error for each manifest that is unreadable.
+        """Return the committed shards of a tier, and an error for each unreadable manifest.
 
-        Manifests never change, so each is read once.
+        Manifests are cached by version.
         """
         prefix = f"indexes/{model_id}/{tier}/"
         found, errors = [], []
@@ -158,32 +158,32 @@ class ModelRepository:
         return sorted(found, key=lambda stored: stored.manifest.source_ranges), errors
 
     async def fetch(self, stored: StoredShard, cache: Path) -> Path:
-        """Bring a shard's files to ``cache/<shard id>`` and check them; returns that folder.
+        """Download a shard's files to ``cache/<shard id>`` and verify them; returns that folder.
 
-        Files that are there already and whole are kept.
+        Intact files that are already cached are kept.
 
         Raises:
-            CorruptShard: when a file is missing, cut short, or its SHA-256 is another.
+            CorruptShard: when a file is missing or truncated, or its SHA-256 does not match.
         """
         folder = cache / stored.manifest.shard_id
         for entry in stored.manifest.files:
             path = folder / entry.name
-            if await asyncio.to_thread(_is_whole, path, entry):
+            if await asyncio.to_thread(_is_intact, path, entry):
                 continue
             key = f"{stored.folder}/{entry.name}"
             try:
                 await self._store.download(key, path)
             except ObjectNotFound as error:
                 raise CorruptShard(
-                    f"{key} is missing, though its manifest names it: restore it, or remove "
-                    "the manifest so that the shard is sealed anew"
+                    f"{key} is missing, though its manifest names it: restore it, or delete "
+                    "the manifest so that the shard is sealed again"
                 ) from error
             await self._check(path, key, entry)
         failpoint("after-fetch")
         return folder
 
     async def verify(self, stored: StoredShard, scratch: Path) -> None:
-        """Read every file of a shard anew and check it, whatever any cache holds.
+        """Download every file of a shard and verify it, ignoring caches.
 
         Raises:
             CorruptShard: as ``fetch``.
@@ -201,14 +201,14 @@ class ModelRepository:
             await asyncio.to_thread(path.unlink)
             raise CorruptShard(
                 f"{key} has {found.size} bytes with SHA-256 {found.sha256}; its manifest says "
-                f"{entry.size} bytes with {entry.sha256}: restore the object, or remove the "
-                "manifest so that the shard is sealed anew"
+                f"{entry.size} bytes with {entry.sha256}: restore the object, or delete the "
+                "manifest so that the shard is sealed again"
             )
 
     async def read_pointer(self, model_id: str, tier: str) -> tuple[Pointer | None, Version | None]:
-        """Return a tier's pointer and its version; ``(None, None)`` when there is none yet.
+        """Return a tier's pointer and its version; ``(None, None)`` if there is none yet.
 
-        Cheap to poll: the pointer is read only when its version is not the one that was read last.
+        Cheap to poll: the pointer is read only if its version has changed.
         """
         key = pointer_key(model_id, tier)
         try:
@@ -221,10 +221,10 @@ class ModelRepository:
         return known[1], known[0]
 
     async def move_pointer(self, pointer: Pointer, *, over: Version | None) -> Version:
-        """Write a tier's pointer over the version that was read, None for none; returns the new one.
+        """Replace version ``over`` of a tier's pointer, None if absent; returns the new version.
 
         Raises:
-            PreconditionFailed: when somebody else moved it meanwhile: read it again and decide.
+            PreconditionFailed: when the pointer was moved meanwhile: read it and decide again.
         """
         return await self._store.write(
             pointer_key(pointer.model_id, pointer.tier),
@@ -233,5 +233,5 @@ class ModelRepository:
         )
 
 
-def _is_whole(path: Path, entry: FileEntry) -> bool:
+def _is_intact(path: Path, entry: FileEntry) -> bool:
     return path.is_file() and file_entry(path) == entry

@@ -1,1 +1,1 @@
-"""gRPC: how every server starts and every channel is opened."""
+"""gRPC servers and channels."""

@@ -1,4 +1,4 @@
-"""How every gRPC server of Shashin starts, reports its health, turns errors into statuses, drains."""
+"""Runs gRPC servers: health service, mapping of errors to statuses, metrics, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from shashin.errors import ShashinError, UserError
 from shashin.runtime.logging import get_logger
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-"""Largest request or answer: a batch of photos, or a thousand hits of many queries."""
+"""Maximum size of a request or response: a batch of photos, or a thousand hits of many queries."""
 
 LATENCY = Histogram(
     "shashin_rpc_seconds",
-    "Time from a request's arrival to its answer, in seconds.",
+    "Time from receiving a request to its response, in seconds.",
     ["method"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5),
 )
-ANSWERS = Counter("shashin_rpc_answers", "Answers by gRPC status.", ["method", "status"])
+ANSWERS = Counter("shashin_rpc_answers", "Responses by gRPC status.", ["method", "status"])
 
 log = get_logger(__name__)
 
 
 class _Statuses(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
-    """Times each call and answers a ShashinError with its own status and message."""
+    """Times each call, and maps a ShashinError to its status and message."""
 
     async def intercept_service(
         self,
@@ -71,9 +71,9 @@ class _Statuses(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
 async def grpc_server(
     add: Callable[[grpc.aio.Server], None], *, host: str, port: int, drain_seconds: float
 ) -> AsyncIterator[int]:
-    """Serve while the context is open; yields the port taken.
+    """Serve while the context is open; yields the port.
 
-    At the end new calls are refused, and calls under way get ``drain_seconds`` to finish.
+    On exit, new calls are refused, and calls in progress get ``drain_seconds`` to finish.
 
     Raises:
         UserError: when the port is in use.
@@ -89,13 +89,13 @@ async def grpc_server(
     add(server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
     try:
-        taken = server.add_insecure_port(f"{host}:{port}")
+        bound = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
         raise UserError(
             f"cannot listen on {host}:{port} for gRPC: set SHASHIN_GRPC_PORT to a free port"
         ) from error
     await server.start()
     try:
-        yield taken
+        yield bound
     finally:
         await server.stop(drain_seconds)

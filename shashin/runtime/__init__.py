@@ -1,1 +1,1 @@
-"""What every service process has: settings, logs, health, metrics and a clean drain."""
+"""The runtime of every service process: settings, logs, health, metrics, graceful shutdown."""

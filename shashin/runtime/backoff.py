@@ -1,4 +1,4 @@
-"""Waits between attempts: jittered and exponential."""
+"""Jittered exponential backoff."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 def backoff_seconds(*, first: float = 0.1, longest: float = 10.0) -> Iterator[float]:
-    """Yield waits that double up to ``longest`` seconds, each between half and the whole of it."""
+    """Yield waits that double up to ``longest`` seconds, each jittered down to as little as half."""
     wait = min(first, longest)
     while True:
         yield wait * random.uniform(0.5, 1.0)

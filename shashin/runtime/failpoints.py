@@ -1,8 +1,8 @@
-"""Failpoints: named places at which a test may have a process killed, as a crash would kill it.
+"""Failpoints: named places in the code where a test can make a process crash.
 
-They do nothing unless ``SHASHIN_FAILPOINTS`` names a folder. Then a process that reaches a point
-looks for the file ``<service>.<point>`` there; it takes the file away and kills itself. So each
-file is one kill, and whoever wrote it sees by its absence that the kill has happened.
+They do nothing unless ``SHASHIN_FAILPOINTS`` names a folder. A process that reaches a failpoint
+then looks for the file ``<service>.<point>`` there, deletes it and kills itself. Each file thus
+causes one crash, and its absence shows the test that the crash has happened.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ POINTS: dict[str, tuple[str, ...]] = {
     "index-server": ("after-fetch", "before-swap", "after-swap"),
     "router": ("after-embed", "after-fan-out"),
 }
-"""Every boundary, in the order in which a service crosses it."""
+"""The failpoints of each service, in the order in which it reaches them."""
 
 
 class _Armed:
-    """Where this process looks, and under which name; nowhere unless it is enabled."""
+    """The folder that this process checks, and its service name; None while disabled."""
 
     folder: Path | None = None
     service = ""
 
 
 def enable(service: str) -> None:
-    """Let the environment decide whether this process has failpoints."""
+    """Enable this process's failpoints if the environment variable is set."""
     folder = os.environ.get(VARIABLE)
     _Armed.folder = Path(folder) if folder else None
     _Armed.service = service
 
 
 def failpoint(point: str) -> None:
-    """Die here, if that is asked for."""
+    """Crash here if a test requested it."""
     if _Armed.folder is None:
         return
     if point in POINTS.get(_Armed.service, ()):

@@ -1,7 +1,7 @@
-"""What a process knows of its own health: alive means that every loop makes progress, ready means
-that every loop has reached what it has to.
+"""The health of a process: alive means that every loop makes progress, ready means that every loop
+has met its readiness condition.
 
-Loops report here through their handle (shashin.runtime.scope) and nowhere else; the probes read.
+Loops report only through their handle (shashin.runtime.scope); the probes read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 LONG_WAIT_SECONDS = 5.0
-"""A wait that is longer is reported on /healthz."""
+"""Longer waits are reported on /healthz."""
 
 START = "start"
 
@@ -23,26 +23,26 @@ class LoopHealth:
 
     name: str
     ready_when: str
-    """What the loop has to reach before the process is ready; empty: nothing."""
+    """The loop's readiness condition; empty if it has none."""
     stall_seconds: float
     clock: Callable[[], float]
     last_progress: float
     not_ready: str | None
     """Why it is not ready; None when it is."""
     degraded: dict[str, str] = field(default_factory=dict)
-    """Part of its work to what is wrong with it."""
+    """Degraded part of its work to the problem."""
     _waits: list[tuple[str, float]] = field(default_factory=list)
     _sleeping: bool = False
 
     def progress(self) -> None:
-        """Note that the loop came round."""
+        """Record progress."""
         self.last_progress = self.clock()
 
     @contextmanager
     def waiting_for(self, what: str) -> Iterator[None]:
-        """Wait for something outside of this process.
+        """Mark the block as a wait for something outside this process.
 
-        The wait is no stall, however long it takes: a restart would not bring back what is gone.
+        Such a wait is never a stall: restarting the process would not fix a dependency.
         """
         wait = (what, self.clock())
         self._waits.append(wait)
@@ -54,7 +54,7 @@ class LoopHealth:
 
     @contextmanager
     def sleeping(self) -> Iterator[None]:
-        """Sleep for a bounded time, which may be longer than a stall."""
+        """Mark the block as a bounded sleep, which may exceed the stall limit."""
         self._sleeping = True
         try:
             yield
@@ -63,14 +63,14 @@ class LoopHealth:
             self.progress()
 
     def stalled(self) -> str | None:
-        """Return how the loop makes no progress; None when it does, sleeps or waits."""
-        still = self.clock() - self.last_progress
-        if self._waits or self._sleeping or still <= self.stall_seconds:
+        """Describe the loop's stall; None if it makes progress, sleeps or waits."""
+        idle = self.clock() - self.last_progress
+        if self._waits or self._sleeping or idle <= self.stall_seconds:
             return None
-        return f"{self.name} made no progress for {still:.0f} s"
+        return f"{self.name} made no progress for {idle:.0f} s"
 
     def problems(self) -> list[str]:
-        """Return what is wrong and no stall: what is degraded, and long waits."""
+        """Return all problems except stalls: degraded parts and long waits."""
         found = [f"{part}: {why}" for part, why in self.degraded.items()]
         now = self.clock()
         found += [
@@ -91,13 +91,13 @@ class Health:
         self._clock = clock
         self._loops: dict[str, LoopHealth] = {}
         self.ready_when_degraded = False
-        """Whether others call this process: then a degraded loop is reported by /healthz alone,
-        since nobody should stop asking for what is there."""
+        """True for servers: a degraded loop is then reported only on /healthz, so that clients
+        keep calling the parts that still work."""
 
     def register(
         self, name: str, *, ready_when: str = "", stall_seconds: float | None = None
     ) -> LoopHealth:
-        """Return the health of a new loop, which has to make progress from now on."""
+        """Register a loop, which has to make progress from now on; returns its health."""
         loop = LoopHealth(
             name=name,
             ready_when=ready_when,
@@ -110,16 +110,16 @@ class Health:
         return loop
 
     def forget(self, loop: LoopHealth) -> None:
-        """Leave out a loop that has come to its end."""
+        """Remove a loop that has ended."""
         if self._loops.get(loop.name) is loop:
             del self._loops[loop.name]
 
     def liveness_problems(self) -> list[str]:
-        """Return what keeps this process from being alive; empty when it is."""
+        """Return why this process is not alive; empty when it is."""
         return [stall for loop in self._loops.values() if (stall := loop.stalled()) is not None]
 
     def readiness_problems(self) -> list[str]:
-        """Return what keeps this process from being ready; empty when it is."""
+        """Return why this process is not ready; empty when it is."""
         problems = [
             f"{loop.name}: {loop.not_ready}"
             for loop in self._loops.values()
@@ -128,9 +128,9 @@ class Health:
         return problems if self.ready_when_degraded else problems + self._degraded()
 
     def problems(self) -> list[str]:
-        """Return everything that is wrong; empty when all is well."""
-        every = self.liveness_problems() + self.readiness_problems() + self._degraded()
-        return list(dict.fromkeys(every))
+        """Return all problems; empty when healthy."""
+        problems = self.liveness_problems() + self.readiness_problems() + self._degraded()
+        return list(dict.fromkeys(problems))
 
     def _degraded(self) -> list[str]:
         return [problem for loop in self._loops.values() for problem in loop.problems()]

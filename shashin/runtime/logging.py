@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, or coloured lines for a person."""
+"""Structured logs: one JSON object per line, or coloured lines for people."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import structlog
 
 _CLIENT_LIBRARIES = ("aiokafka", "faststream", "google", "urllib3", "grpc")
 _REPEAT_SECONDS = 10.0
-_REMEMBERED = 1000
+_MAX_REMEMBERED = 1000
 
 
 class _Repeats(logging.Filter):
-    """Lets a line of a client library through once in ten seconds: while a broker or a store is
-    away, they report every attempt, hundreds a second.
+    """Limits each log line of a client library to one per ten seconds: while a broker or store is
+    unavailable, they log every attempt, hundreds per second.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._told: dict[tuple[str, str], float] = {}
+        self._logged_at: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith(_CLIENT_LIBRARIES):
             return True
         now = self._clock()
-        if len(self._told) > _REMEMBERED:
-            self._told.clear()
-        said = record.getMessage()
-        if now - self._told.get((record.name, said), -_REPEAT_SECONDS) < _REPEAT_SECONDS:
+        if len(self._logged_at) > _MAX_REMEMBERED:
+            self._logged_at.clear()
+        key = (record.name, record.getMessage())
+        if now - self._logged_at.get(key, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
             return False
-        self._told[record.name, said] = now
+        self._logged_at[key] = now
         return True
 
 
 def configure_logging(service: str, *, level: str, log_format: str) -> None:
-    """Send structlog's and the standard library's records to stderr in one format."""
+    """Write log records of structlog and the standard library to stderr in the same format."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -71,7 +71,7 @@ def configure_logging(service: str, *, level: str, log_format: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # Client libraries report every reconnect at warning and every request at info.
+    # Client libraries log every reconnect at warning and every request at info.
     for noisy in ("aiokafka", "faststream", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     structlog.contextvars.bind_contextvars(service=service)

@@ -11,10 +11,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_lat
 from shashin.errors import UserError
 from shashin.runtime.health import Health
 
-PROBLEMS = Gauge("shashin_problems", "What /healthz names: 0 when all is well.")
+PROBLEMS = Gauge("shashin_problems", "Number of problems on /healthz; 0 when healthy.")
 
 PID_HEADER = "Shashin-Pid"
-"""Says who answers a probe: on one machine, another process may have taken the port."""
+"""Identifies the process that answers a probe: another one may have taken the port."""
 
 
 def _probe(problems: Callable[[], list[str]]) -> Callable[[web.Request], web.Response]:
@@ -30,7 +30,7 @@ def _probe(problems: Callable[[], list[str]]) -> Callable[[web.Request], web.Res
 
 
 async def start_probes(health: Health, host: str, port: int) -> tuple[web.AppRunner, int]:
-    """Serve the probes and the metrics; returns the runner and the port taken.
+    """Serve the probes and the metrics; returns the runner and the port.
 
     Raises:
         UserError: when the port is in use.
@@ -42,7 +42,7 @@ async def start_probes(health: Health, host: str, port: int) -> tuple[web.AppRun
         )
 
     live, ready = _probe(health.liveness_problems), _probe(health.readiness_problems)
-    well = _probe(health.problems)
+    healthy = _probe(health.problems)
     PROBLEMS.set_function(lambda: len(health.problems()))
 
     async def livez(request: web.Request) -> web.Response:
@@ -52,7 +52,7 @@ async def start_probes(health: Health, host: str, port: int) -> tuple[web.AppRun
         return ready(request)
 
     async def healthz(request: web.Request) -> web.Response:
-        return well(request)
+        return healthy(request)
 
     app = web.Application()
     app.add_routes(
@@ -73,5 +73,5 @@ async def start_probes(health: Health, host: str, port: int) -> tuple[web.AppRun
             f"cannot listen on {host}:{port} for metrics and probes ({error.strerror}): "
             "set SHASHIN_HTTP_PORT to a free port"
         ) from error
-    taken: int = runner.addresses[0][1]
-    return runner, taken
+    bound: int = runner.addresses[0][1]
+    return runner, bound

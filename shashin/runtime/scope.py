@@ -1,9 +1,9 @@
-"""A process is a scope: it runs loops, and hands each of them one handle on everything it needs.
+"""A process is a scope: it runs loops and gives each of them a handle on the process.
 
-A loop cannot be run without its name and what it has to reach before the process is ready, since
-``ServiceScope.run`` takes nothing else. It cannot turn without noting progress, since only
-``next_turn``, ``sleep`` and ``wait`` tell it whether to go on. It cannot retry in silence, since
-only ``retry`` does, and says on /healthz and in the log what it waits for.
+The API enforces health reporting. A loop is declared with its name and readiness condition, since
+``ServiceScope.run`` takes nothing else. It records progress in every iteration, since only
+``next_turn``, ``sleep`` and ``wait`` return whether to continue. It cannot retry silently, since
+only ``retry`` retries, and it reports what it waits for on /healthz and in the log.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Loop:
-    """Work that goes on until the process is to stop."""
+    """Work that runs until the process stops."""
 
     name: str
     run: Callable[[LoopScope], Awaitable[None]]
     ready_when: str = ""
-    """What it has to reach before the process is ready, as a person reads it; empty: nothing."""
+    """Its readiness condition, in words; empty if it has none."""
 
 
 class LoopScope:
@@ -54,24 +54,24 @@ class LoopScope:
 
     @property
     def stopping(self) -> bool:
-        """Whether the loop is to come to its end."""
+        """Whether the loop must stop."""
         return self._stop.is_set()
 
-    # --- turns ----------------------------------------------------------------------------------
+    # --- iterations -----------------------------------------------------------------------------
 
     def next_turn(self) -> bool:
-        """Note progress; returns whether there is another turn, False once the loop is to stop."""
+        """Record progress; returns whether to continue, False once the loop must stop."""
         self._health.progress()
         return not self.stopping
 
     async def sleep(self, seconds: float) -> bool:
-        """Sleep, but wake when the loop is to stop; returns whether it is to go on."""
+        """Sleep, but wake up when the loop must stop; returns whether to continue."""
         return await self.wait(None, seconds)
 
     async def wait(self, event: asyncio.Event | None, seconds: float) -> bool:
-        """Wait until the event is set, the time is over or the loop is to stop.
+        """Wait until the event is set, the time has passed or the loop must stop.
 
-        Returns whether the loop is to go on.
+        Returns whether to continue.
         """
         waits = [
             asyncio.ensure_future(one.wait()) for one in (self._stop, event) if one is not None
@@ -85,32 +85,32 @@ class LoopScope:
         return self.next_turn()
 
     async def until_stopped(self) -> None:
-        """Do nothing until the loop is to stop."""
+        """Do nothing until the loop must stop."""
         while await self.sleep(_IDLE_SECONDS):
             pass
 
     # --- readiness and problems -----------------------------------------------------------------
 
     def ready(self) -> None:
-        """Report that the loop has reached what it was to reach."""
+        """Report that the loop has met its readiness condition."""
         assert self._health.ready_when, f"{self.name} was not declared with ready_when"
         self._health.not_ready = None
 
     def not_ready(self, why: str) -> None:
-        """Report that it has not, or no longer."""
+        """Report that it does not meet the condition, or no longer does."""
         assert self._health.ready_when, f"{self.name} was not declared with ready_when"
         self._health.not_ready = why
 
     def degraded(self, part: str, why: str) -> None:
-        """Report that a part of the loop's work does not get done, and why."""
+        """Report that a part of the loop's work is failing, and why."""
         self._health.degraded[part] = why
 
     def clear(self, part: str) -> None:
-        """Report that it gets done again."""
+        """Report that it works again."""
         self._health.degraded.pop(part, None)
 
     def waiting_for(self, what: str) -> AbstractContextManager[None]:
-        """Wait for something outside of this process: no stall, and on /healthz when it is long."""
+        """Mark a wait for something external: never a stall, but on /healthz if it is long."""
         return self._health.waiting_for(what)
 
     async def retry(
@@ -120,14 +120,14 @@ class LoopScope:
         *,
         also: tuple[type[ShashinError], ...] = (),
     ) -> T:
-        """Do it, and again after each retryable error, until it succeeds.
+        """Call ``do`` until it succeeds, retrying after each retryable error.
 
-        ``what`` names it in the log and, while it fails, on /healthz. Errors of ``also`` are
-        retried as well, though a person has to fix what they name: what else the process does has
-        to go on meanwhile.
+        ``what`` names it in the log and, while it fails, on /healthz. Errors of the types in
+        ``also`` are retried too: a person has to fix them, and the process's other work must
+        continue until then.
 
         Raises:
-            ShashinError: an error that no retry can help, or the last one when the loop is to stop.
+            ShashinError: one that is not retryable, or the last one when the loop must stop.
         """
         try:
             for attempts, wait in enumerate(backoff_seconds(), start=1):
@@ -146,10 +146,10 @@ class LoopScope:
 
 
 class ServiceScope(Generic[SettingsT]):
-    """One service process: what its ``serve`` function is given.
+    """One service process: the argument of its ``serve`` function.
 
-    Until ``run`` is called the process is starting: it is not ready, and has ``start_seconds``
-    instead of ``stall_seconds`` to make progress.
+    Until ``run`` is called the process is starting: it is not ready, and its stall limit is
+    ``start_seconds`` instead of ``stall_seconds``.
     """
 
     def __init__(self, name: str, settings: SettingsT, health: Health, stop: asyncio.Event) -> None:
@@ -162,29 +162,29 @@ class ServiceScope(Generic[SettingsT]):
             START, ready_when="the start to finish", stall_seconds=settings.start_seconds
         )
         self.start = LoopScope(self._starting, stop)
-        """The handle of the start itself."""
+        """The handle for the startup phase."""
         self._background: list[asyncio.Future[Any]] = []
 
     async def run(self, *loops: Loop) -> None:
-        """Run the loops until SIGTERM, or until one of them ends or fails; then end the others.
+        """Run the loops until SIGTERM, or until one of them ends or fails; then stop the others.
 
-        A loop sees that it is to stop and returns; what has not returned within ``drain_seconds``
-        is cancelled.
+        Each loop should return once it must stop; those that have not returned within
+        ``drain_seconds`` are cancelled.
 
         Raises:
-            Exception: what the first of the loops that failed raised.
+            Exception: the error of the first loop that failed.
         """
-        # Every loop is registered before the first one runs and before the start is over, so that
-        # no probe ever sees a process that has not yet said what it waits for.
+        # All loops are registered before the first one runs and before startup ends, so that no
+        # probe sees the process as ready too early.
         with _registered(self.health, loops, self._stop) as handles:
             self.health.forget(self._starting)
             tasks = [
                 asyncio.ensure_future(loop.run(handle))
                 for loop, handle in zip(loops, handles, strict=True)
             ]
-            await self._until_the_first_ends(tasks)
+            await self._run_until_first_exit(tasks)
 
-    async def _until_the_first_ends(self, tasks: Sequence[asyncio.Future[Any]]) -> None:
+    async def _run_until_first_exit(self, tasks: Sequence[asyncio.Future[Any]]) -> None:
         stop: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
         try:
             first, _ = await asyncio.wait(
@@ -199,7 +199,7 @@ class ServiceScope(Generic[SettingsT]):
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            # What ended first is the cause: others may have failed only because it did.
+            # The first to end is the cause: others may have failed only as a consequence.
             for task in sorted([*tasks, *self._background], key=lambda task: task not in first):
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                     raise error
@@ -210,9 +210,9 @@ class ServiceScope(Generic[SettingsT]):
 
     @asynccontextmanager
     async def background(self, loop: Loop) -> AsyncIterator[None]:
-        """Run a loop that others depend on: it is to stop only when the context is left.
+        """Run a loop that others depend on: it stops only when the context exits.
 
-        Should it fail, ``run`` ends.
+        If it fails, ``run`` ends.
         """
         stop = asyncio.Event()
         with _registered(self.health, [loop], stop) as (handle,):

@@ -1,4 +1,4 @@
-"""The life of a service process: settings, logs, probes, the work itself, and the drain."""
+"""The lifecycle of a service process: settings, logs, probes, the work itself, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def _serve(name: str, settings: SettingsT, serve: Serve[SettingsT]) -> int
         await serve(scope)
     except ShashinError as error:
         if signalled.is_set() and error.retryable:
-            # It was waiting for something that is away when it was told to stop.
+            # It was waiting for an unavailable dependency when the signal came.
             log.info("drained", left_waiting=error.message)
             return 0
         log.error("stopped by an error", error=error.message, reason=error.reason)  # noqa: TRY400

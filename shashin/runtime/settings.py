@@ -1,4 +1,4 @@
-"""Settings: one class a service, read from environment variables that begin with ``SHASHIN_``."""
+"""Settings: one class per service, read from environment variables prefixed with ``SHASHIN_``."""
 
 from __future__ import annotations
 
@@ -20,37 +20,40 @@ class ServiceSettings(BaseSettings):
         "127.0.0.1:9092", description="Kafka's bootstrap servers, HOST:PORT, comma-separated."
     )
     http_host: str = Field(
-        "127.0.0.1", description="Address that /metrics, /livez and /readyz listen on."
+        "127.0.0.1", description="Address to serve /metrics and the health probes on."
     )
     http_port: int = Field(
-        0, ge=0, le=65535, description="Port of /metrics, /livez and /readyz; 0 takes a free one."
+        0,
+        ge=0,
+        le=65535,
+        description="Port to serve /metrics and the health probes on; 0 picks a free one.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log line that is written."
+        "info", description="Minimum severity of log lines."
     )
     log_format: Literal["json", "console"] = Field(
         "json", description="json for machines, console for people."
     )
     stall_seconds: float = Field(
-        60.0, gt=0, description="Seconds without progress of a loop after which /livez fails."
+        60.0, gt=0, description="Seconds that a loop may make no progress before /livez fails."
     )
     start_seconds: float = Field(
         600.0,
         gt=0,
-        description="The same for the start, which may load a model or replay a log.",
+        description="The same during startup, which may load a model or replay a log.",
     )
     drain_seconds: float = Field(
-        10.0, ge=0, description="Seconds that work under way may take after SIGTERM."
+        10.0, ge=0, description="Seconds that work in progress may take after SIGTERM."
     )
 
 
 class ModelSettings(ServiceSettings):
-    """The model of a service that works for one."""
+    """The model of a service that works with a single one."""
 
     model_id: str = Field(
         "demo-v1",
         min_length=1,
-        description="Model whose vectors this service works with; it leaves those of others alone.",
+        description="Model whose vectors this service handles; those of other models are ignored.",
     )
 
 
@@ -72,8 +75,8 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
     """Read the settings from the environment.
 
     Raises:
-        SettingsError: naming every missing variable, and every wrong one with its value and what
-            was expected.
+        SettingsError: naming every missing variable, and every invalid one with its value and
+            what was expected.
     """
     try:
         return settings_class()
@@ -85,8 +88,8 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
             if problem["type"] == "missing":
                 problems.append(f"{name} is not set, and has no default")
             else:
-                # Our own validators say it in our own words, and may quote what was set.
+                # Messages of our own validators keep their case, as they may quote the value.
                 own = problem.get("ctx", {}).get("error")
-                said = problem["msg"].lower() if own is None else str(own)
-                problems.append(f"{name}={problem['input']!r}: {said}")
-        raise SettingsError("wrong settings: " + "; ".join(problems)) from None
+                reason = problem["msg"].lower() if own is None else str(own)
+                problems.append(f"{name}={problem['input']!r}: {reason}")
+        raise SettingsError("invalid settings: " + "; ".join(problems)) from None

@@ -1,1 +1,1 @@
-"""Serving shards over gRPC: the endpoint, what it serves, and the fleet that asks endpoints."""
+"""Serving shards over gRPC: the endpoint, its shards, and the fleet that calls endpoints."""

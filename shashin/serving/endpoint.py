@@ -1,4 +1,4 @@
-"""IndexService over the shards that a process serves: the same for the live and the sealed tiers."""
+"""IndexService over the shards that a process serves, for live and sealed tiers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from shashin.v1 import index_pb2, index_pb2_grpc
 
 SEARCH_SECONDS = Histogram(
     "shashin_index_search_seconds",
-    "Time that the search of a call took over all shards, in seconds.",
+    "Time per search over all shards, in seconds.",
     ["tier"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
 )
-ROWS = Gauge("shashin_index_rows", "Rows served, hidden ones included.", ["tier"])
-HIDDEN_ROWS = Gauge("shashin_index_hidden_rows", "Rows served that are hidden.", ["tier"])
+ROWS = Gauge("shashin_index_rows", "Rows served, including hidden ones.", ["tier"])
+HIDDEN_ROWS = Gauge("shashin_index_hidden_rows", "Hidden rows served.", ["tier"])
 INDEX_BYTES = Gauge(
     "shashin_index_bytes",
-    "Bytes of memory that indexes hold; mapped files belong to the page cache.",
+    "Memory used by indexes, in bytes; mapped files belong to the page cache.",
     ["tier"],
 )
 SHARDS = Gauge("shashin_index_shards", "Shards served.", ["tier"])
@@ -40,9 +40,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
-    """Answers from a snapshot of the served shards; searches run in ``executor``.
+    """Responds from a snapshot of the served shards; searches run in ``executor``.
 
-    ``positions`` returns what the live tier knows of the log; other tiers know nothing.
+    ``positions`` returns the live tier's positions in the log; other tiers have none.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
     async def Describe(  # noqa: N802
         self, request: index_pb2.DescribeRequest, context: Context
     ) -> index_pb2.DescribeResponse:
-        """Return what is held."""
+        """Describe the shards served."""
         del request, context
         shards = self._served.snapshot().shards
         positions = self._positions(shards)
@@ -145,7 +145,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
     def _check_model(self, model_id: str) -> None:
         if model_id != self._space.model_id:
             raise WrongModelRequested(
-                f"model {model_id!r} was asked for; this endpoint holds {self._space.model_id!r}"
+                f"model {model_id!r} was requested; this endpoint holds {self._space.model_id!r}"
             )
 
 

@@ -1,10 +1,10 @@
-"""Fan-out: one channel per endpoint, in step with discovery, and calls to all of them at once.
+"""Fan-out: one channel per endpoint, kept in sync with discovery, and concurrent calls to all.
 
-Whoever asks holds the endpoints that it began with until it is done. An endpoint that leaves
-discovery gets no new calls, and its channel is closed when nobody holds it any more.
+A caller holds its endpoints until it is done. An endpoint that leaves discovery gets no new calls,
+and its channel is closed once no caller holds it.
 
-A fleet works with one model. An endpoint of another model is no failure: it is not asked if
-discovery says so, and set aside if its own answer does.
+A fleet works with one model. An endpoint of another model is not a failure: it is not called if
+discovery reports its model, and set aside if its response does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = get_logger(__name__)
 
 
 class OfModel(Protocol):
-    """An answer that says of which model it is."""
+    """A response that names its model."""
 
     @property
     def model_id(self) -> str:
@@ -50,7 +50,7 @@ AnswerT = TypeVar("AnswerT", bound=OfModel)
 
 
 def tier_of(endpoint: Endpoint) -> str:
-    """Return the tier that an endpoint serves; empty when discovery does not say."""
+    """Return the tier that an endpoint serves; empty if unknown to discovery."""
     return endpoint.tier or (LIVE if endpoint.role == INDEXER else "")
 
 
@@ -65,7 +65,7 @@ class Peer:
         self._channel = open_channel(endpoint.address)
         self.index = index_pb2_grpc.IndexServiceStub(self._channel)
         self.embed = embed_pb2_grpc.EmbedServiceStub(self._channel)
-        # Connect before the first query has to wait for it.
+        # Connect now, so that the first query does not have to wait.
         self._channel.get_state(try_to_connect=True)
 
     async def close(self) -> None:
@@ -75,7 +75,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Failure:
-    """An endpoint that did not answer, and why."""
+    """An endpoint whose call failed, and why."""
 
     endpoint: Endpoint
     status: str
@@ -93,32 +93,32 @@ class Failure:
 
 @dataclass(frozen=True)
 class OtherModel:
-    """An endpoint that holds another model than the fleet works with."""
+    """An endpoint that holds a different model than the fleet's."""
 
     endpoint: Endpoint
     model_id: str = ""
-    """The model that it holds; empty when it only refused ours."""
+    """The model that it holds; empty if it only rejected ours."""
     refusal: str = ""
-    """What it said when it refused ours."""
+    """Its message when it rejected ours."""
 
     def __str__(self) -> str:
-        said = self.refusal or f"it holds model {self.model_id!r}"
-        return f"{self.endpoint} ({said})"
+        reason = self.refusal or f"it holds model {self.model_id!r}"
+        return f"{self.endpoint} ({reason})"
 
 
 @dataclass(frozen=True)
 class Held:
-    """The endpoints of some roles, as one caller holds them."""
+    """The endpoints of some roles, held by one caller."""
 
     peers: list[Peer]
-    """Those to ask."""
+    """Those to call."""
     other_models: list[OtherModel]
-    """Those that are not asked, since discovery says that they hold another model."""
+    """Those that are not called, since discovery reports another model."""
 
 
 @dataclass
 class Round(Generic[AnswerT]):
-    """The outcome of asking endpoints; each is in one of the lists."""
+    """The outcome of a fan-out; each endpoint is in one of the lists."""
 
     answers: list[tuple[Peer, AnswerT]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -126,7 +126,7 @@ class Round(Generic[AnswerT]):
 
 
 class Fleet:
-    """The endpoints that discovery names now, for one model."""
+    """The current endpoints in discovery, for one model."""
 
     def __init__(self, model_id: str) -> None:
         self._model_id = model_id
@@ -135,12 +135,12 @@ class Fleet:
         self._closing: set[asyncio.Task[None]] = set()
 
     def sync(self, endpoints: Iterable[Endpoint]) -> bool:
-        """Know exactly these endpoints from now on; returns whether that changed anything."""
-        wanted = dict.fromkeys(endpoints)
+        """Replace the known endpoints with these; returns whether anything changed."""
+        current = dict.fromkeys(endpoints)
         known = self._peers.keys() | self._other_models
-        gone = known - wanted.keys()
-        new = [endpoint for endpoint in wanted if endpoint not in known]
-        for endpoint in gone:
+        removed = known - current.keys()
+        new = [endpoint for endpoint in current if endpoint not in known]
+        for endpoint in removed:
             self._other_models.discard(endpoint)
             peer = self._peers.pop(endpoint, None)
             log.info("endpoint left", endpoint=endpoint.name, address=endpoint.address)
@@ -160,15 +160,15 @@ class Fleet:
                 tier=endpoint.tier,
                 model_id=endpoint.model_id,
             )
-        return bool(gone or new)
+        return bool(removed or new)
 
     def endpoints(self, *roles: Role) -> list[Endpoint]:
-        """Return the endpoints of these roles, of whatever model, sorted."""
+        """Return the endpoints of these roles, of any model, sorted."""
         return sorted(e for e in self._peers.keys() | self._other_models if e.role in roles)
 
     @contextmanager
     def hold(self, *roles: Role) -> Iterator[Held]:
-        """Hold the endpoints of these roles: none of their channels closes meanwhile."""
+        """Hold the endpoints of these roles: their channels stay open meanwhile."""
         held = Held(
             [peer for peer in self._peers.values() if peer.endpoint.role in roles],
             [OtherModel(e, e.model_id) for e in sorted(self._other_models) if e.role in roles],
@@ -203,11 +203,11 @@ async def ask_all(
     model_id: str,
     check: Callable[[AnswerT], str | None] = lambda _answer: None,
 ) -> Round[AnswerT]:
-    """Ask all at once and wait for all: the deadline is on each call, so it bounds the round.
+    """Call all peers concurrently and wait for all: each call's deadline bounds the fan-out.
 
-    An answer in which ``check`` finds a fault is a failure.
+    A response in which ``check`` finds a fault is a failure.
     """
-    # gRPC sends a call when it is made, not when it is awaited: no task of our own is needed.
+    # gRPC sends a call when it is created, not when it is awaited, so no tasks are needed.
     calls = [(peer, send(peer)) for peer in peers]
     asked: Round[AnswerT] = Round()
     try:
@@ -229,7 +229,7 @@ async def ask_all(
             else:
                 asked.answers.append((peer, answer))
     finally:
-        # Reached early only if the caller went away.
+        # Only has an effect if the caller was cancelled.
         for _, call in calls:
             _cancel(call)
     return asked

@@ -1,4 +1,4 @@
-"""Following ``listings.hidden``: every partition, from its beginning, for as long as the process lives."""
+"""Follows ``listings.hidden``: all partitions, from the beginning, for the process's lifetime."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.served_shards import ServedShards
 from shashin.v1 import events_pb2
 
-HIDDEN_RECORDS = Counter("shashin_hidden_records", "Records of listings.hidden that were applied.")
+HIDDEN_RECORDS = Counter("shashin_hidden_records", "Records of listings.hidden applied.")
 HIDDEN_LISTINGS = Gauge("shashin_hidden_listings", "Listings in the hidden map.")
 BAD_RECORDS = Counter(
-    "shashin_hidden_bad_records", "Records of listings.hidden that name no listing; left out."
+    "shashin_hidden_bad_records", "Invalid records of listings.hidden, which are skipped."
 )
 
 log = get_logger(__name__)
@@ -32,7 +32,7 @@ class HiddenFollower:
         HIDDEN_LISTINGS.set_function(lambda: len(served.hidden))
 
     def loop(self) -> Loop:
-        """Return the loop, ready once the end, as of the start, is reached."""
+        """Return the loop, ready once it reaches the end offsets as of its start."""
         return Loop(
             f"follower of {LISTINGS_HIDDEN}",
             self.run,
@@ -47,9 +47,9 @@ class HiddenFollower:
             except ShashinError as error:
                 if loop.stopping or not error.retryable:
                     raise
-                # Applying a record twice changes nothing: start again from the beginning.
+                # Applying records is idempotent, so restart from the beginning.
                 loop.degraded(loop.name, error.message)
-                log.warning("following failed: starting again", error=error.message)
+                log.warning("following failed: restarting", error=error.message)
                 await loop.sleep(1.0)
 
     async def _follow(self, loop: LoopScope) -> None:
@@ -69,7 +69,7 @@ class HiddenFollower:
                         self._apply(record)
                 loop.clear(loop.name)
                 if reader.known_partitions() != partitions:
-                    log.info("listings.hidden has new partitions: starting again")
+                    log.info("listings.hidden has new partitions: restarting")
                     return
 
     def _apply(self, record: InRecord) -> None:
@@ -78,11 +78,11 @@ class HiddenFollower:
             message.ParseFromString(record.value)
         except Exception as error:  # noqa: BLE001
             BAD_RECORDS.inc()
-            log.warning("not a HiddenListing: left out", record=str(record), error=str(error))
+            log.warning("skipping an invalid HiddenListing", record=str(record), error=str(error))
             return
         if not message.listing_id:
             BAD_RECORDS.inc()
-            log.warning("a HiddenListing without an id: left out", record=str(record))
+            log.warning("skipping a HiddenListing without an id", record=str(record))
             return
         self._served.hide(message.listing_id, message.below_version)
         HIDDEN_RECORDS.inc()

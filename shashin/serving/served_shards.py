@@ -1,8 +1,8 @@
-"""The shards that a process serves, and the hidden rows in them.
+"""The shards that a process serves, and their hidden rows.
 
-A search takes one snapshot and keeps it, so shards are swapped without disturbing it. Hiding is
-idempotent and only ever hides more, so a shard is first told of every new hidden listing, then
-given all those that are known, and only then served: nothing can slip through between.
+A search works on one snapshot, so shards can be swapped concurrently. Hiding is idempotent and
+monotonic. A new shard therefore first receives new hidden listings, then all known ones, and only
+then is served: no hidden row can be missed.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from shashin.shards.visibility import HiddenMap
 
 
 class Snapshot:
-    """What is searched, as of one moment; a search keeps the one that it began with."""
+    """The shards served at one moment; a search uses the same one throughout."""
 
     def __init__(self, shards: Iterable[Shard]) -> None:
         self.shards = tuple(shards)
         self._growing = [shard for shard in self.shards if isinstance(shard, OpenShard)]
-        # Thousands of sealed ranges make a few runs: sorted once per snapshot, not once per call.
+        # Thousands of sealed ranges merge into a few: once per snapshot, not once per call.
         self._sealed_runs = merge_ranges(
             r for shard in self.shards if not isinstance(shard, OpenShard) for r in shard.ranges
         )
 
     def covered(self) -> list[OffsetRange]:
-        """Return the offsets that the shards hold now, in the fewest ranges."""
+        """Return the offsets that the shards currently cover, in as few ranges as possible."""
         return merge_ranges(
             [*self._sealed_runs, *(r for shard in self._growing for r in shard.ranges)]
         )
 
 
 class ServedShards:
-    """What is searched now."""
+    """The shards that are currently served."""
 
     def __init__(self, hidden: HiddenMap) -> None:
         self.hidden = hidden
@@ -46,7 +46,7 @@ class ServedShards:
         self._joining: list[Shard] = []
 
     def snapshot(self) -> Snapshot:
-        """Return what is served now."""
+        """Return the current snapshot."""
         return self._served
 
     def hide(self, listing_id: str, below_version: int) -> int:
@@ -59,30 +59,30 @@ class ServedShards:
         )
 
     def join(self, shard: Shard) -> None:
-        """Have a shard told of new hidden listings from now on, before it is served."""
+        """Apply new hidden listings to a shard from now on, before it is served."""
         self._joining.append(shard)
 
     def mask(self, shard: Shard) -> None:
-        """Hide in a joining shard what is known to be hidden; may run in any thread."""
+        """Apply all known hidden listings to a joining shard; may run in any thread."""
         for listing_id, below in self.hidden.entries():
             shard.hide(listing_id, below)
 
     def serve(self, shards: Iterable[Shard]) -> None:
-        """Serve exactly these shards from now on."""
+        """Replace the served shards with these."""
         self._served = Snapshot(shards)
         self._joining = [shard for shard in self._joining if shard not in self._served.shards]
 
     def leave(self, shard: Shard) -> None:
-        """Forget a shard that joined but cannot be served."""
+        """Remove a shard that joined but cannot be served."""
         self._joining = [other for other in self._joining if other is not shard]
 
 
 def search_shards(
     shards: Sequence[Shard], queries: Vectors, k: int, row_filter: RowFilter
 ) -> list[list[ShardHit]]:
-    """Return for each query (m, dimensions) the hits of the k nearest listings over all shards.
+    """Return the hits of the k nearest listings over all shards, for each query (m, dimensions).
 
-    A listing occurs once: in its newest version among what was found, at its nearest photo.
+    Each listing occurs once: with the nearest photo of its newest version found.
     """
     found = [(shard, shard.search(queries, k, row_filter)) for shard in shards if shard.rows]
     return [

@@ -1,1 +1,1 @@
-"""Shards: their format, their index kinds, and the open and sealed ones that are searched."""
+"""Shards: their format, their index kinds, and open and sealed shards."""

@@ -1,4 +1,4 @@
-"""The files of a written shard, opened together: rows, and an index that has to fit them."""
+"""Opens the files of a written shard: its rows and the matching index."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from shashin.shards.kinds.registry import open_index
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """Memory-mapped rows and index of one shard: vector i of the index is that of row i."""
+    """Memory-mapped rows and index of one shard: vector i of the index belongs to row i."""
 
     rows: SealedRows
     index: SearchableIndex
 
 
 def open_files(folder: Path, spec: IndexSpec, *, rows: int) -> ShardFiles:
-    """Open what lies in ``folder``; ``rows`` is how many rows the manifest says there are.
+    """Open the files in ``folder``; ``rows`` is the number of rows in the manifest.
 
     Raises:
-        UnknownFormat: when a file has a format that this version does not read.
-        CorruptShard: when a file is missing, is not what ``spec`` says, or holds another number of
+        UnknownFormat: when a file has a format that this version does not support.
+        CorruptShard: when a file is missing, does not match ``spec``, or has a different number of
             rows or vectors.
     """
     opened = ShardFiles(SealedRows(folder / ROWS_FILE), open_index(spec, folder))
     if not rows == len(opened.rows) == len(opened.index):
         raise CorruptShard(
             f"{folder} has {len(opened.rows)} rows and {len(opened.index)} vectors; its manifest "
-            f"says {rows}: build the shard again"
+            f"says {rows}: rebuild the shard"
         )
     return opened

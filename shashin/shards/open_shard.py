@@ -1,4 +1,4 @@
-"""The shard of a range that is being filled, in log order, by one thread."""
+"""The shard of a range that is still being filled, in log order, by one thread."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from shashin.tiers import LIVE
 
 
 class OpenShard(Shard):
-    """Searched while it grows, and then written.
+    """Searchable while it grows, and then written.
 
-    Hidden rows are masked and never removed, so that the same range gives the same bytes.
+    Hidden rows are masked, never removed, so that the same range always produces the same bytes.
     """
 
     tier = LIVE
@@ -46,7 +46,7 @@ class OpenShard(Shard):
 
     @property
     def position(self) -> int:
-        """The offset after the last record that the shard holds."""
+        """The offset after the shard's last record."""
         return self._position
 
     @property
@@ -56,27 +56,27 @@ class OpenShard(Shard):
 
     @property
     def ranges(self) -> tuple[OffsetRange, ...]:
-        """The range so far."""
+        """The current range."""
         return (OffsetRange(self.partition, self.from_offset, self._position),)
 
     @property
     def listings(self) -> int:
-        """How many listings have rows here."""
+        """Number of listings in the shard."""
         return self._writer.rows.listings
 
     def count_new(self, rows: Sequence[Row]) -> int:
-        """Return how many of these rows are not here yet."""
+        """Return how many of these rows are not in the shard yet."""
         has = self._writer.rows.has
         return sum(not has(r.listing_id, r.version, r.photo_number) for r in rows)
 
     def end_at(self, offset: int) -> None:
-        """Extend the range up to its cut: the log has no records between."""
+        """Extend the range to its cut: the log has no records in between."""
         self._position = offset
 
     def add(self, new_rows: Sequence[NewRow], *, position: int, bucket_start: int) -> None:
         """Add the rows of the records up to ``position``.
 
-        A photo of a version that is here already is left out: a repeat adds nothing.
+        Rows that already exist (the same photo of the same version) are skipped.
         """
         if self._bucket_start is None:
             self._bucket_start = bucket_start
@@ -84,8 +84,8 @@ class OpenShard(Shard):
         self._position = position
 
     def _mask_row(self, number: int, row: Row) -> None:
-        # Under the lock: whoever hides the listing now comes before, and the map says so, or
-        # after, and finds the row.
+        # With the lock, a concurrent hide() runs either before, so the map has it, or after, and
+        # then finds the row.
         with self._mask_lock:
             if number >= len(self._visible):
                 self._visible = np.concatenate([self._visible, np.zeros_like(self._visible)])
@@ -94,11 +94,11 @@ class OpenShard(Shard):
             self._hidden_rows += not visible
 
     def write(self, folder: Path, *, tier: str, bucket_seconds: int, reason: str) -> Manifest:
-        """Write the shard that the range becomes; nothing may be added any more.
+        """Write the shard; nothing may be added afterwards.
 
         Raises:
             OSError: when a file cannot be written.
-            CorruptShard: when what was written is not what was added.
+            CorruptShard: when the written shard does not match the added rows.
         """
         if self._bucket_start is None:
             raise AssertionError(f"{self.shard_id} ended without a record")

@@ -1,4 +1,4 @@
-"""Filters: which rows of a shard a search may return, as one mask."""
+"""Filters: compute a mask of the rows that a search may return."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shashin.shards.format.row import NO_TIME
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Conditions that a row has to meet, all of them; the defaults do not restrict."""
+    """Conditions that a row has to meet, combined by AND; the defaults match all rows."""
 
     categories: tuple[str, ...] = ()
     brands: tuple[str, ...] = ()
@@ -33,9 +33,9 @@ class RowFilter:
     def mask(self, columns: Columns) -> npt.NDArray[np.bool_]:
         """Return which rows meet the conditions, (n,) bool."""
         mask = np.ones(len(columns.version), dtype=np.bool_)
-        for wanted, column in ((self.categories, columns.category), (self.brands, columns.brand)):
-            if wanted:
-                mask &= _any_of(column, wanted)
+        for values, column in ((self.categories, columns.category), (self.brands, columns.brand)):
+            if values:
+                mask &= _any_of(column, values)
         if self.currency:
             mask &= _any_of(columns.currency, (self.currency,))
         if self.min_price_minor is not None or self.max_price_minor is not None:
@@ -51,5 +51,5 @@ class RowFilter:
         return mask
 
 
-def _any_of(column: Coded, wanted: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    return np.isin(column.codes, column.codes_of(wanted))
+def _any_of(column: Coded, values: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    return np.isin(column.codes, column.codes_of(values))

@@ -1,4 +1,4 @@
-"""A sealed shard, memory-mapped; its files have been checked before."""
+"""A sealed shard, memory-mapped; the caller has verified its files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class SealedShard(Shard):
     """One shard of the repository.
 
     Raises:
-        CorruptShard: when a file is not what the manifest says.
-        UnknownFormat: when a file has a format that this reader does not know.
+        CorruptShard: when a file does not match the manifest.
+        UnknownFormat: when a file has a format that this reader does not support.
     """
 
     def __init__(self, manifest: Manifest, folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""What open and sealed shards have in common: how they are searched, hidden from and looked up.
+"""The base of open and sealed shards: searching, hiding and looking up rows.
 
-A shard is the three things that a search needs: rows, an index over their vectors, and a mask of
-the rows that are visible. A row belongs to a search once its vector is in the index.
+A shard consists of rows, an index over their vectors, and a mask of the visible rows. A row can be
+found once its vector is in the index.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Shard:
         self._visible = visible
         self._hidden_rows = 0
         self._mask_lock = threading.Lock()
-        """Held for moments, by whoever changes the mask."""
+        """Held briefly while the mask changes."""
 
     @property
     def ranges(self) -> tuple[OffsetRange, ...]:
-        """The log ranges that the shard holds."""
+        """The log ranges that the shard covers."""
         raise NotImplementedError
 
     @property
@@ -45,17 +45,17 @@ class Shard:
 
     @property
     def rows(self) -> int:
-        """How many rows the shard has, hidden ones included."""
+        """Number of rows, including hidden ones."""
         return len(self._rows)
 
     @property
     def hidden_rows(self) -> int:
-        """How many of them are hidden."""
+        """Number of hidden rows."""
         return self._hidden_rows
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of memory that the index holds."""
+        """Memory used by the index, in bytes."""
         return self._index.memory_bytes
 
     def hide(self, listing_id: str, below_version: int) -> int:
@@ -65,8 +65,8 @@ class Shard:
             return 0
         numbers = numbers[self._rows.versions_of(numbers) < np.uint64(below_version)]
         with self._mask_lock:
-            # A row without a place in the mask is being added: its place is filled as the hidden
-            # map says, which knows this listing by now.
+            # A row beyond the mask is still being added: its flag will be set from the hidden map,
+            # which already includes this listing.
             numbers = numbers[numbers < len(self._visible)]
             newly = numbers[self._visible[numbers]]
             self._visible[newly] = False
@@ -74,7 +74,7 @@ class Shard:
         return len(newly)
 
     def search(self, queries: Vectors, k: int, row_filter: RowFilter) -> list[Neighbours]:
-        """Return for each query (m, dimensions) the nearest visible row of up to k listings."""
+        """Return the nearest visible row of up to k listings for each query (m, dimensions)."""
         rows = len(self._index)
         columns = self._rows.columns(rows)
         allowed = None if self._hidden_rows == 0 else self._visible[:rows].copy()

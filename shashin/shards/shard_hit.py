@@ -1,4 +1,4 @@
-"""One row that a search over shards found."""
+"""A search hit in a shard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shashin.shards.format.row import Row
 
 @dataclass(frozen=True)
 class ShardHit:
-    """A row and how near it is."""
+    """A row and its score."""
 
     row: Row
     score: float

@@ -1,14 +1,14 @@
-"""Visibility is one rule: a row of version v is visible if and only if v >= hidden[listing id].
+"""The visibility rule: a row of version v is visible if and only if v >= hidden[listing id].
 
-Here is the map alone. shashin.serving.hidden_follower fills it from ``listings.hidden``, and
-shashin.serving.served_shards applies it to the rows of every shard.
+This module has only the map. shashin.serving.hidden_follower fills it from ``listings.hidden``,
+and shashin.serving.served_shards applies it to the rows of every shard.
 """
 
 from __future__ import annotations
 
 
 class HiddenMap:
-    """The lowest visible version of each listing; it only grows, so order and repeats do not matter."""
+    """The lowest visible version per listing; it only increases, so order and repeats do not matter."""
 
     def __init__(self) -> None:
         self._below: dict[str, int] = {}
@@ -17,7 +17,7 @@ class HiddenMap:
         return len(self._below)
 
     def entries(self) -> list[tuple[str, int]]:
-        """Return every listing with its lowest visible version; safe beside a writer."""
+        """Return every listing with its lowest visible version; safe with a concurrent writer."""
         return list(self._below.items())
 
     def below(self, listing_id: str) -> int:
@@ -25,7 +25,7 @@ class HiddenMap:
         return self._below.get(listing_id, 0)
 
     def raise_to(self, listing_id: str, below_version: int) -> bool:
-        """Hide lower versions; returns whether this said anything new."""
+        """Hide lower versions; returns whether this changed anything."""
         if below_version <= self._below.get(listing_id, 0):
             return False
         self._below[listing_id] = below_version

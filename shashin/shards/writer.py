@@ -1,6 +1,7 @@
-"""The one way in which shards come into being: rows and vectors in, a verified folder out.
+"""Writes shards: takes rows and vectors, produces a verified folder.
 
-The open shard of the live tier adds as the log grows; a build adds what it reads of its inputs.
+Used by the live tier's open shards, which add rows as the log grows, and by builds, which add the
+rows of their inputs.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.protocol import IndexBuilder, SearchableIndex
 
 _SAMPLE = 64
-"""Rows that recall is measured with."""
+"""Number of rows used as queries to measure recall."""
 
 _BLOCK = 8192
-"""Rows that queries are compared with at a time."""
+"""Number of rows that queries are compared with at a time."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a shard belongs, and what it was made of."""
+    """A shard's tier and bucket, and the log ranges it was built from."""
 
     tier: str
     bucket_start: int
@@ -43,21 +44,21 @@ class Origin:
     sources: tuple[OffsetRange, ...]
     """Ranges of the log, in any order."""
     reason: str
-    """Why it ends where it does."""
+    """Why the range was cut."""
 
     def shard_id(self, space: ModelSpace) -> str:
         """Return the id of the shard."""
         return shard_id(space.model_id, self.tier, self.sources)
 
 
-def _nobody(_number: int, _row: Row) -> None:
+def _ignore_row(_number: int, _row: Row) -> None:
     return
 
 
 class ShardWriter:
-    """Rows with their vectors, in order, and then the shard of them.
+    """Collects rows with their vectors, in order, and writes a shard of them.
 
-    One thread adds. ``on_row`` is told of each row's number before its vector can be searched.
+    Only one thread may add. ``on_row`` is called with each row before its vector is searchable.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class ShardWriter:
         space: ModelSpace,
         index: IndexBuilder,
         *,
-        on_row: Callable[[int, Row], None] = _nobody,
+        on_row: Callable[[int, Row], None] = _ignore_row,
     ) -> None:
         self.space = space
         self.rows = OpenRows()
@@ -73,7 +74,7 @@ class ShardWriter:
         self._on_row = on_row
 
     def add(self, new_rows: Sequence[NewRow]) -> None:
-        """Append rows; a photo of a version that is here already is left out."""
+        """Append rows; those that exist (same photo of the same version) are skipped."""
         vectors = []
         for new in new_rows:
             row = new.row
@@ -85,14 +86,14 @@ class ShardWriter:
             self._index.add(np.stack(vectors))
 
     def finish(self, folder: Path, origin: Origin) -> Manifest:
-        """Write the shard into ``folder``, emptied first, and read it back; returns its manifest.
+        """Write the shard to ``folder``, which is emptied first, and verify it; returns its manifest.
 
-        Nothing may be added after it. The manifest is written last, once the files could be opened
-        as it describes them and hold as many rows and vectors as were added.
+        Nothing may be added afterwards. The manifest is written last, once the files have been
+        opened and have as many rows and vectors as were added.
 
         Raises:
             OSError: when a file cannot be written.
-            CorruptShard: when what was written is not what was added.
+            CorruptShard: when the written files do not match the added rows.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -134,9 +135,9 @@ class ShardWriter:
 
 
 def recall_at_10(index: SearchableIndex) -> float | None:
-    """Return the share of the true 10 nearest rows that a search finds, over sampled rows.
+    """Return the recall of the 10 nearest rows, with sampled rows as queries.
 
-    The truth is exact search over the stored vectors. None for an index without rows.
+    The ground truth is exact search over the stored vectors. None for an index without rows.
     """
     rows = len(index)
     if rows == 0:
@@ -149,10 +150,10 @@ def recall_at_10(index: SearchableIndex) -> float | None:
         block = index.vectors(np.arange(start, min(start + _BLOCK, rows)))
         scores = np.concatenate([best, queries @ block.T], axis=1)
         best = -np.partition(-scores, k - 1, axis=1)[:, :k]
-    each_alone = np.arange(rows, dtype=np.uint32)
-    answers = index.search(queries, k, allowed=None, group=each_alone, groups=rows)
+    distinct_groups = np.arange(rows, dtype=np.uint32)
+    results = index.search(queries, k, allowed=None, group=distinct_groups, groups=rows)
     found = 0
-    for query, lowest, answer in zip(queries, best.min(axis=1), answers, strict=True):
-        # Equal scores are equally right, so scores are compared and not keys.
-        found += int(np.count_nonzero(index.vectors(answer.rows) @ query >= lowest - 1e-5))
+    for query, lowest, result in zip(queries, best.min(axis=1), results, strict=True):
+        # Compare scores, not keys: rows with equal scores are interchangeable.
+        found += int(np.count_nonzero(index.vectors(result.rows) @ query >= lowest - 1e-5))
     return min(1.0, found / (k * len(numbers)))

@@ -45,7 +45,7 @@ class EmbedServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Embed(self, request, context):
-        """Embeds a few photos; calls that arrive together share one batch of the model.
+        """Embeds a few photos; concurrent calls share one batch of the model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,21 +55,21 @@ class IndexServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Search(self, request, context):
-        """Nearest visible rows of a batch of query vectors over all shards that the endpoint holds.
+        """Nearest visible rows for a batch of query vectors over all shards of the endpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Describe(self, request, context):
-        """What the endpoint holds.
+        """The shards that the endpoint holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Lookup(self, request, context):
-        """The visible rows of listings, with their vectors.
+        """The visible rows of listings, optionally with their vectors.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

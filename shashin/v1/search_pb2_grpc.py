@@ -61,14 +61,14 @@ class SearchServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Locate(self, request, context):
-        """Which of these listings are searchable now, and where.
+        """Which of these listings are searchable, and in which tiers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Status(self, request, context):
-        """The tiers, endpoints and coverage as the router sees them.
+        """The endpoints and coverage as seen by the router.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -280,7 +280,7 @@ async def test_an_option_that_does_not_exist_is_exit_code_2_and_starts_nothing(
 
 async def test_a_kafka_that_does_not_answer_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     finished = await shashin("up", "--kafka", "127.0.0.1:1", state=tmp_path / "state", ends_with=1)
-    assert "127.0.0.1:1 does not answer" in finished.err.splitlines()[-1]
+    assert "127.0.0.1:1 does not respond" in finished.err.splitlines()[-1]
 
 
 # --- from nothing to stopped, and again ---------------------------------------------------------

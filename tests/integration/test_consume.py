@@ -202,7 +202,7 @@ async def test_topics_with_unequal_partitions_are_refused(kafka: str) -> None:
 
 
 async def test_a_broker_that_is_not_there_is_named() -> None:
-    with pytest.raises(KafkaUnavailable, match=r"127\.0\.0\.1:1 does not answer"):
+    with pytest.raises(KafkaUnavailable, match=r"127\.0\.0\.1:1 does not respond"):
         async with Producer("127.0.0.1:1", client_id="test"):
             pass
 

@@ -86,7 +86,7 @@ async def test_it_starts_from_nothing_with_groups_and_transactions_and_data_surv
     assert not await embedded.stop()
 
 
-async def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path) -> None:
+async def test_the_error_for_a_port_in_use_says_how_to_fix_it(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -67,7 +67,7 @@ def test_a_service_without_torch_names_the_settings_that_it_misses_and_exits_wit
     ended = run_service(name)
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"{name.replace('_', '-')}: wrong settings: ")
+    assert line.startswith(f"{name.replace('_', '-')}: invalid settings: ")
     for variable in MISSING[name]:
         assert variable in line
     assert ended.stdout == ""
@@ -78,7 +78,7 @@ def test_a_downloader_without_torch_names_the_setting_that_is_wrong_and_exits_wi
     ended = run_service("downloader", SHASHIN_HTTP_PORT="no port", SHASHIN_DECODERS="0")
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("downloader: wrong settings: ")
+    assert line.startswith("downloader: invalid settings: ")
     assert "SHASHIN_HTTP_PORT='no port'" in line
     assert "SHASHIN_DECODERS='0'" in line
 

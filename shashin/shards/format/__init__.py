@@ -1,1 +1,1 @@
-"""What a shard is on disk: its manifest, its rows, its name."""
+"""The on-disk format of a shard: manifest, rows and id."""

@@ -1,5 +1,5 @@
-"""Rows as columns: numpy arrays, with strings as codes of a dictionary, so that one filter serves
-both open and sealed shards.
+"""Rows as columns: numpy arrays with dictionary-encoded strings, so that filters work the same on
+open and sealed shards.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import numpy.typing as npt
 from shashin.shards.format.row import Row
 
 CODED_COLUMNS = ("category", "brand", "currency")
-"""Columns that hold strings as codes of a dictionary."""
+"""The dictionary-encoded string columns."""
 
 
 @dataclass(frozen=True)
 class Coded:
-    """A column of strings: ``codes`` (n,) int32 into ``values``."""
+    """A dictionary-encoded column of strings: ``codes`` (n,) int32 index ``values``."""
 
     codes: npt.NDArray[np.int32]
     values: Sequence[str]
 
-    def codes_of(self, wanted: Iterable[str]) -> npt.NDArray[np.int32]:
-        """Return the codes of the wanted strings that occur at all."""
-        wanted = set(wanted)
-        return np.array([i for i, v in enumerate(self.values) if v in wanted], dtype=np.int32)
+    def codes_of(self, strings: Iterable[str]) -> npt.NDArray[np.int32]:
+        """Return the codes of those of the strings that occur in the column."""
+        strings = set(strings)
+        return np.array([i for i, v in enumerate(self.values) if v in strings], dtype=np.int32)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The numeric view of a shard's first n rows that masks are computed from; each array is (n,)."""
+    """The columns of a shard's first n rows, which masks are computed from; each array is (n,)."""
 
     group: npt.NDArray[np.uint32]
-    """Rows of one listing share a number, whatever their version."""
+    """Rows of one listing share a number, regardless of version."""
     version: npt.NDArray[np.uint64]
     price_minor: npt.NDArray[np.int64]
     listed_at: npt.NDArray[np.int64]
@@ -45,13 +45,13 @@ class Columns:
 
 
 class Rows(Protocol):
-    """What a shard needs of its rows, open or sealed."""
+    """The interface of a shard's rows, open or sealed."""
 
     def __len__(self) -> int: ...
 
     @property
     def listings(self) -> int:
-        """How many different listings the rows belong to."""
+        """Number of distinct listings."""
         ...
 
     def columns(self, count: int) -> Columns:

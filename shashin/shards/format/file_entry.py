@@ -1,4 +1,4 @@
-"""A file of a shard as its manifest names it: size and SHA-256."""
+"""A shard's file in its manifest: name, size and SHA-256."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FileEntry:
 
 
 def file_entry(path: Path) -> FileEntry:
-    """Return a file's name, size and SHA-256; reads all of it, so not for an event loop."""
+    """Return a file's name, size and SHA-256; reads the whole file, so it blocks."""
     digest = hashlib.sha256()
     size = 0
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What a manifest says of a shard's index: all that a reader needs to know to open it."""
+"""The description of a shard's index in its manifest: all that a reader needs to open it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """How an index was built; the kind decides what the rest may be."""
+    """How an index was built; valid values of the other fields depend on the kind."""
 
     kind: str
-    """A name that ``shashin.shards.kinds.registry`` knows."""
+    """A name in ``shashin.shards.kinds.registry``."""
     metric: str
     stored_type: str
     dimensions: int

@@ -1,4 +1,4 @@
-"""Manifests: what a shard is, as ``manifest.json`` says it. The manifest is the shard's commit."""
+"""Manifests: ``manifest.json`` describes a shard, and writing it commits the shard."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Manifest:
     source_ranges: tuple[OffsetRange, ...]
     cut_reason: str
     recall_at_10: float | None
-    """Measured on a sample of the shard's own rows against exact search; None without rows."""
+    """Measured with a sample of the shard's rows against exact search; None without rows."""
     created_at: float
     """Unix seconds."""
     hidden_offsets: dict[str, int] = field(default_factory=dict)
-    """Partition of listings.hidden to the offset up to which its records were left out of the rows."""
+    """Partition of listings.hidden to the offset up to which its hidden rows were dropped."""
 
     @property
     def index_spec(self) -> IndexSpec:
-        """What a reader needs to know to open the index."""
+        """The description of the index that a reader needs to open it."""
         return IndexSpec(
             self.index_kind,
             self.metric,
@@ -68,8 +68,8 @@ class Manifest:
         """Read a manifest; ``key`` names it in errors.
 
         Raises:
-            UnknownFormat: when its format version is not one that this reader knows.
-            CorruptShard: when it is not a manifest at all.
+            UnknownFormat: when this reader does not support its format version.
+            CorruptShard: when it is not a valid manifest.
         """
         try:
             document: dict[str, Any] = json.loads(data)
@@ -79,13 +79,13 @@ class Manifest:
         if found != FORMAT:
             raise UnknownFormat(
                 f"{key} has format {found!r}; this version reads {FORMAT!r}: upgrade the reader "
-                "or build the shard anew"
+                "or rebuild the shard"
             )
         try:
             return _MANIFEST.validate_python(document)
         except ValidationError as error:
-            raise CorruptShard(f"{key} is not a whole manifest: {error}") from error
+            raise CorruptShard(f"{key} is not a complete manifest: {error}") from error
 
 
-# Also checks types: who sorts by offsets or allocates by rows may rely on them.
+# Also validates types, since readers sort by offsets and allocate by row counts.
 _MANIFEST = TypeAdapter(Manifest)

@@ -1,4 +1,4 @@
-"""Rows that are still being added, by one writer; what is read is a stable prefix."""
+"""The rows of an open shard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shashin.shards.format.row import Row
 
 
 class _Growing:
-    """A numeric column that doubles when it is full."""
+    """A numeric column whose capacity doubles when full."""
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
         self.data = np.zeros(1024, dtype=dtype)
@@ -38,7 +38,7 @@ class _GrowingCodes:
 
 
 class OpenRows:
-    """Rows that are still being added, by one writer; what is read is a stable prefix."""
+    """Rows with one writer that appends; readers see a stable prefix."""
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
@@ -57,7 +57,7 @@ class OpenRows:
 
     @property
     def listings(self) -> int:
-        """How many different listings the rows belong to."""
+        """Number of distinct listings."""
         return len(self._of)
 
     def append(self, row: Row) -> int:
@@ -77,7 +77,7 @@ class OpenRows:
         return number
 
     def has(self, listing_id: str, version: int, photo_number: int) -> bool:
-        """Whether this photo of this version is here already."""
+        """Whether there is a row for this photo of this version."""
         return any(
             self._rows[n].version == version and self._rows[n].photo_number == photo_number
             for n in self._of.get(listing_id, ())

@@ -1,4 +1,4 @@
-"""One row of a shard: whose vector it is, in which version, and what a search may filter on."""
+"""One row of a shard: the listing, version and photo of a vector, and its filterable attributes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 NO_TIME = np.iinfo(np.int64).min
-"""listed_at of a row without one."""
+"""The listed_at of a row that has none."""
 
 
 MAX_PHOTO_NUMBER = np.iinfo(np.uint16).max
@@ -22,7 +22,7 @@ class RowAttributes:
     brand: str = ""
     price_minor: int = 0
     currency: str = ""
-    """ISO 4217; empty without a price."""
+    """ISO 4217; empty if there is no price."""
     listed_at: int = NO_TIME
     """Unix seconds."""
 
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class NewRow:
-    """A row to be added, with its vector (dimensions,) float32."""
+    """A row to add, with its vector (dimensions,) float32."""
 
     row: Row
     vector: npt.NDArray[np.float32]

@@ -38,12 +38,12 @@ _SCHEMA = pa.schema(
 
 
 def listing_hash(listing_id: str) -> int:
-    """Return the 64-bit hash by which a sealed shard finds a listing's rows."""
+    """Return the 64-bit hash that sealed shards use to look up a listing's rows."""
     return int.from_bytes(hashlib.blake2b(listing_id.encode(), digest_size=8).digest(), "little")
 
 
 def write_rows(rows: OpenRows, path: Path) -> None:
-    """Write ``rows.arrow``: the same rows give the same bytes.
+    """Write ``rows.arrow``: the same rows produce the same bytes.
 
     Raises:
         OSError: when it cannot be written.
@@ -79,8 +79,8 @@ class SealedRows:
     """Rows of a sealed shard, memory-mapped from ``rows.arrow``.
 
     Raises:
-        UnknownFormat: when the file's format is not one that this reader knows.
-        CorruptShard: when it is not a rows file at all, or cannot be read.
+        UnknownFormat: when this reader does not support the file's format.
+        CorruptShard: when it is not a rows file, or cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,11 +90,11 @@ class SealedRows:
             if found != FORMAT:
                 raise UnknownFormat(
                     f"{path} has rows format {found!r}; this version reads {FORMAT!r}: upgrade "
-                    "the reader or seal the shard anew"
+                    "the reader or seal the shard again"
                 )
             if not reader.schema.equals(_SCHEMA):
                 raise CorruptShard(
-                    f"{path} has other columns than {FORMAT!r} says: seal the shard anew"
+                    f"{path} does not have the columns of {FORMAT!r}: seal the shard again"
                 )
             table = reader.read_all().combine_chunks()
         except (pa.ArrowInvalid, OSError) as error:
@@ -124,11 +124,11 @@ class SealedRows:
 
     @property
     def listings(self) -> int:
-        """How many different listings the rows belong to."""
+        """Number of distinct listings."""
         return self._listings
 
     def columns(self, count: int) -> Columns:
-        """Return the columns; ``count`` can only be all rows."""
+        """Return the columns; ``count`` must be the number of rows."""
         assert count == self._n
         return self._columns
 
@@ -150,11 +150,11 @@ class SealedRows:
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:
         """Return the numbers of a listing's rows."""
-        wanted = np.uint64(listing_hash(listing_id))
-        first = np.searchsorted(self._sorted_hashes, wanted, side="left")
-        last = np.searchsorted(self._sorted_hashes, wanted, side="right")
+        target = np.uint64(listing_hash(listing_id))
+        first = np.searchsorted(self._sorted_hashes, target, side="left")
+        last = np.searchsorted(self._sorted_hashes, target, side="right")
         candidates = np.sort(self._by_hash[first:last])
-        # Two listings may share a hash: the id decides.
+        # Hashes can collide, so compare ids.
         return np.array(
             [n for n in candidates if self._listing_ids[int(n)].as_py() == listing_id],
             dtype=np.int64,

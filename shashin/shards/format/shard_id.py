@@ -1,4 +1,4 @@
-"""What a shard is called and where its objects lie: both follow from what it was built of."""
+"""A shard's id and the key prefix of its objects: both derive from its source ranges."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from shashin.offsets.ranges import OffsetRange
 
 
 def shard_id(model_id: str, tier: str, sources: Sequence[OffsetRange]) -> str:
-    """Return the id that everybody gives the shard of these source ranges, in whatever order.
+    """Return the deterministic id of the shard with these source ranges, in any order.
 
-    A sealed shard has one range and names it. A built one has many: it names its partitions, how
-    many ranges there are, and 64 bits of their SHA-256.
+    The id of a sealed shard contains its only range. That of a built shard contains its first and
+    last partition, the number of ranges, and 64 bits of their SHA-256.
 
     Raises:
         ValueError: when there is no range.
@@ -32,5 +32,5 @@ def shard_id(model_id: str, tier: str, sources: Sequence[OffsetRange]) -> str:
 
 
 def shard_folder(model_id: str, tier: str, bucket_start: int, shard: str) -> str:
-    """Return the key prefix of a shard's objects, without a final slash."""
+    """Return the key prefix of a shard's objects, without a trailing slash."""
     return f"indexes/{model_id}/{tier}/{bucket_start}/{shard}"

@@ -1,1 +1,1 @@
-"""Index kinds: each owns one library and its quirks; a manifest names its kind."""
+"""Index kinds: each wraps one library and its quirks; a manifest names its kind."""

@@ -1,4 +1,4 @@
-"""Exact search by comparing queries with rows, and keeping the best row of each group."""
+"""Exact brute-force search, with the best row of each group."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def nearest_of(
     keys: npt.NDArray[np.int64],
     group: Groups,
 ) -> list[Neighbours]:
-    """Return for each query the nearest row of each of up to ``k`` groups.
+    """Return the nearest row of each of up to ``k`` groups, for each query.
 
-    ``queries`` is (m, dimensions), ``vectors`` (n, dimensions) are those of ``keys`` (n,), in
-    growing order, and ``group`` is indexed by key. Equal scores come in the order of keys.
+    ``queries`` is (m, dimensions), ``vectors`` (n, dimensions) belong to ``keys`` (n,), which are
+    ascending, and ``group`` is indexed by key. Equal scores are ordered by key.
     """
     scores = queries @ vectors.T
     found = []
@@ -34,12 +34,12 @@ def best_of_each(
     group: Groups,
     k: int,
 ) -> Neighbours:
-    """Keep the first, so the nearest, row of each group, and of these the first ``k``."""
+    """Keep the first (nearest) row of each group, and of these the first ``k``."""
     _, first = np.unique(group[keys], return_index=True)
     first.sort()
     return Neighbours(keys[first[:k]], scores[first[:k]].astype(np.float32))
 
 
 def nothing() -> Neighbours:
-    """Return the answer where nothing may be found."""
+    """Return an empty result."""
     return Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32))

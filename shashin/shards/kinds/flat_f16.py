@@ -1,4 +1,4 @@
-"""``flat-f16``: every vector as float16, compared one by one: exact, and fast enough for few rows."""
+"""``flat-f16``: float16 vectors with brute-force search: exact, and fast enough for few rows."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _HEADER_BYTES = 128
 
 
 class FlatF16:
-    """Needs no parameters."""
+    """The kind; it has no parameters."""
 
     @property
     def name(self) -> str:
-        """How manifests name it."""
+        """Its name in manifests."""
         return NAME
 
     def builder(self, dimensions: int) -> FlatIndex:
@@ -42,24 +42,24 @@ class FlatF16:
         if (spec.metric, spec.stored_type, dict(spec.parameters)) != (METRIC, STORED_TYPE, {}):
             raise UnknownFormat(
                 f"the index in {folder} is of kind {spec} with parameters {dict(spec.parameters)}; "
-                f"this version reads {NAME} {METRIC} {STORED_TYPE} without any: upgrade the "
-                "reader or build the shard again"
+                f"this version reads {NAME} {METRIC} {STORED_TYPE} without parameters: upgrade the "
+                "reader or rebuild the shard"
             )
         return FlatIndex(_mapped(folder / INDEX_FILE, spec.dimensions))
 
 
 class FlatIndex:
-    """The vectors, growing or mapped. Readers take one array and keep it, so no lock is needed."""
+    """The vectors, growing or mapped. Lock-free: each reader works on one array reference."""
 
     def __init__(self, stored: npt.NDArray[np.float16]) -> None:
         self._mapped = isinstance(stored, np.memmap)
-        # A plain view of what is mapped: whatever is computed from a memmap would be one as well.
+        # A plain view: anything computed from a memmap would be a memmap too.
         self._stored = np.asarray(stored)
         self._size = len(stored)
 
     @property
     def spec(self) -> IndexSpec:
-        """What the manifest is to say of the index."""
+        """The index's description for the manifest."""
         return IndexSpec(NAME, METRIC, STORED_TYPE, self._stored.shape[1], {})
 
     @property
@@ -91,7 +91,7 @@ class FlatIndex:
     def search(
         self, queries: Vectors, k: int, *, allowed: Mask | None, group: Groups, groups: int
     ) -> list[Neighbours]:
-        """Return for each query the nearest allowed row of each of up to ``k`` groups."""
+        """Return the nearest allowed row of each of up to ``k`` groups, for each query."""
         del groups
         keys = np.arange(len(group)) if allowed is None else np.flatnonzero(allowed)
         if len(keys) == 0:
@@ -104,9 +104,9 @@ class FlatIndex:
 
 
 def _header(rows: int, dimensions: int) -> bytes:
-    """Return what comes before the vectors: a header of numpy's format 1.0, 128 bytes long.
+    """Return the file's header, in version 1.0 of numpy's format, 128 bytes long.
 
-    Written here and not by numpy, so that another version of it writes and reads the same bytes.
+    Not written by numpy, so that the bytes do not depend on its version.
     """
     described = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({rows}, {dimensions}), }}"
     length = _HEADER_BYTES - len(_MAGIC) - 2
@@ -118,11 +118,11 @@ def _header(rows: int, dimensions: int) -> bytes:
 def _mapped(path: Path, dimensions: int) -> npt.NDArray[np.float16]:
     """Map the vectors of a file, (n, dimensions).
 
-    A header is compared with the only right one for a file of this size: numpy would parse it as
-    Python's literals, and what is none of them raises anything.
+    The header is compared with the only valid one for a file of this size: numpy would parse it as
+    a Python literal, and can raise any exception on invalid ones.
 
     Raises:
-        CorruptShard: when it is missing, or is not what ``write`` left.
+        CorruptShard: when the file is missing or was not written by ``write``.
     """
     try:
         with path.open("rb") as file:
@@ -132,8 +132,8 @@ def _mapped(path: Path, dimensions: int) -> npt.NDArray[np.float16]:
         whole = _HEADER_BYTES + rows * DTYPE.itemsize * dimensions
         if (size, header) != (whole, _header(rows, dimensions)):
             raise CorruptShard(
-                f"{path} is not a whole file of float16 vectors of {dimensions} dimensions: it has "
-                f"{size} bytes and begins with {header!r}"
+                f"{path} is not a complete file of float16 vectors of {dimensions} dimensions: it "
+                f"has {size} bytes and starts with {header!r}"
             )
         return np.memmap(path, DTYPE, mode="r", offset=_HEADER_BYTES, shape=(rows, dimensions))
     except OSError as error:

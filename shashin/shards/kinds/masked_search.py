@@ -1,10 +1,10 @@
-"""Search with a mask over a graph that knows none: hidden or filtered rows never make an answer short.
+"""Masked search over a graph without filter support; results are never short of allowed rows.
 
-For kinds whose library has no filter inside its search. A search over-fetches, drops what the
-mask forbids, keeps each group's best row, and asks for twice as many until it has enough. When few
-rows are allowed, it compares the query with every one of them instead, which is exact. It does so
-as well when the graph has no more rows to give: HNSW strands rows among many equal vectors, such
-as one photo that is posted a thousand times.
+For kinds whose library cannot filter during a search. A search over-fetches, drops rows that the
+mask excludes, keeps each group's best row, and doubles the number of candidates until it has
+enough. If few rows are allowed, it uses brute force over them instead, which is exact. It also
+falls back to brute force if the graph returns no more rows: HNSW leaves rows unreachable among
+many equal vectors, such as one photo that was posted a thousand times.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from shashin.shards.kinds.exact_search import best_of_each, nearest_of, nothing
 from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Vectors
 
 EXACT_ROWS = 2_000
-"""Up to this many allowed rows, comparing with each of them is faster than asking for more."""
+"""Up to this many allowed rows, brute force is faster than over-fetching."""
 
 _MAX_COUNT = 4_096
-"""Candidates beyond which the graph search costs more than comparing with every allowed row."""
+"""Number of candidates above which a graph search costs more than brute force."""
 
 
 class Graph(Protocol):
@@ -43,9 +43,9 @@ class Graph(Protocol):
 def search_allowed(
     graph: Graph, queries: Vectors, k: int, allowed: Mask | None, group: Groups, groups: int
 ) -> list[Neighbours]:
-    """Return for each query the nearest allowed row of each of up to ``k`` groups.
+    """Return the nearest allowed row of each of up to ``k`` groups, for each query.
 
-    Parameters and answer are those of ``SearchableIndex.search``.
+    Parameters and result are those of ``SearchableIndex.search``.
     """
     rows = len(group)
     allowed_rows = rows if allowed is None else int(np.count_nonzero(allowed))
@@ -69,7 +69,7 @@ def _search_one(
     rows = len(group)
     while True:
         keys, scores = graph.nearest(query, count)
-        # A row that was added after the mask was made is not part of this search.
+        # Rows added after the mask was created are not part of this search.
         known = keys < rows
         if allowed is not None:
             known[known] = allowed[keys[known]]

@@ -1,7 +1,7 @@
-"""What an index kind is: how it is built, written, opened, searched, and what memory it takes.
+"""The interface of index kinds: building, writing, opening and searching an index.
 
-A kind owns the quirks of its library, locking included: every method here may be called from any
-thread, while one other thread adds. Row numbers are keys: vector i belongs to row i of the shard.
+A kind hides the quirks of its library, including locking: every method here may be called from any
+thread while one other thread adds. Keys are row numbers: vector i belongs to row i of the shard.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Vectors = npt.NDArray[np.float32]
 """Row-major (n, dimensions) float32, unit length."""
 
 Mask = npt.NDArray[np.bool_]
-"""(n,) bool, a flag per row."""
+"""(n,) bool, one flag per row."""
 
 Groups = npt.NDArray[np.uint32]
 """(n,) uint32: rows of one listing share a number."""
@@ -28,7 +28,7 @@ Groups = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Rows and scores of one query, highest score first, each group once."""
+    """Rows and scores of one query, highest score first, one row per group."""
 
     rows: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
@@ -38,22 +38,22 @@ class SearchableIndex(Protocol):
     """Nearest neighbours by inner product over the vectors 0 .. n-1."""
 
     def __len__(self) -> int:
-        """Return how many vectors can be searched now."""
+        """Return the number of searchable vectors."""
         ...
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that the index holds in memory; mapped pages belong to the page cache."""
+        """Memory used by the index, in bytes; mapped pages belong to the page cache."""
         ...
 
     def search(
         self, queries: Vectors, k: int, *, allowed: Mask | None, group: Groups, groups: int
     ) -> list[Neighbours]:
-        """Return for each query the nearest allowed row of each of up to ``k`` groups.
+        """Return the nearest allowed row of each of up to ``k`` groups, for each query.
 
-        ``queries`` is (m, dimensions); ``group`` (n,) covers the first n rows, and rows after
-        them are no part of the search; ``allowed`` (n,) is None when all may be found; ``groups``
-        is about how many groups there are. Fewer than ``k`` only when there are no more.
+        ``queries`` is (m, dimensions); ``group`` (n,) has the groups of the first n rows, and
+        later rows are not searched; ``allowed`` (n,) is None if all rows are allowed; ``groups``
+        is the approximate number of groups. Returns fewer than ``k`` only if there are no more.
         """
         ...
 
@@ -63,28 +63,28 @@ class SearchableIndex(Protocol):
 
 
 class IndexBuilder(Protocol):
-    """Takes vectors in the order of their keys, and writes the files of the index."""
+    """Takes vectors in key order, and writes the files of the index."""
 
     @property
     def spec(self) -> IndexSpec:
-        """What the manifest is to say of the index."""
+        """The index's description for the manifest."""
         ...
 
     def __len__(self) -> int:
-        """Return how many vectors were added."""
+        """Return the number of vectors added."""
         ...
 
     def add(self, vectors: Vectors) -> None:
         """Append vectors (n, dimensions) under the next keys; one thread only.
 
-        The same vectors in the same order give the same files, however many come at once.
+        The same vectors in the same order produce the same files, whatever the batch sizes.
         """
         ...
 
     def write(self, folder: Path) -> Sequence[str]:
-        """Build what is left to build and write the files; returns their names.
+        """Finish building and write the files; returns their names.
 
-        Nothing may be added after it.
+        Nothing may be added afterwards.
 
         Raises:
             OSError: when a file cannot be written.
@@ -93,27 +93,27 @@ class IndexBuilder(Protocol):
 
 
 class GrowingIndex(SearchableIndex, IndexBuilder, Protocol):
-    """An index that can be searched while it is built: what an open shard needs."""
+    """An index that can be searched while it is built, as open shards require."""
 
 
 class IndexKind(Protocol):
-    """A way to index vectors, with the parameters to build with."""
+    """A way to index vectors, with its build parameters."""
 
     @property
     def name(self) -> str:
-        """How manifests and settings name it."""
+        """Its name in manifests and settings."""
         ...
 
     def builder(self, dimensions: int) -> IndexBuilder:
-        """Return an empty index that is built once and then written."""
+        """Return an empty index to build and write."""
         ...
 
     def open(self, spec: IndexSpec, folder: Path) -> SearchableIndex:
         """Open the files of an index, read-only.
 
         Raises:
-            UnknownFormat: when this version cannot read an index of this spec.
-            CorruptShard: when a file is missing or is not what the spec says.
+            UnknownFormat: when this version does not support the spec.
+            CorruptShard: when a file is missing or does not match the spec.
         """
         ...
 

@@ -1,8 +1,8 @@
-"""The index kinds by name. Each is imported when it is asked for, so that a service installs only
-the libraries of the kinds that it meets.
+"""The index kinds by name. Each is imported on demand, so that a service needs only the libraries
+of the kinds that it uses.
 
-A new kind is a module here with a ``KIND`` and its name below: the tests of ``tests/contract/kinds``
-then run with it as well.
+To add a kind, add a module with a ``KIND`` and its name below: the tests in
+``tests/contract/kinds`` then cover it too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MODULES = {
 }
 
 DEFAULT_KIND = "usearch-hnsw"
-"""What indexers seal unless told otherwise."""
+"""The default kind for indexers."""
 
 
 def kind_names() -> list[str]:
@@ -41,29 +41,29 @@ def index_kind(name: str) -> IndexKind:
 
 
 def growing_kind(name: str) -> GrowingKind:
-    """Return a kind that open shards can be of.
+    """Return a kind that open shards can use.
 
     Raises:
-        UserError: when no such kind has this name, or when its indexes cannot grow.
+        UserError: when no kind has this name, or its indexes cannot grow.
     """
     kind = index_kind(name)
     if not hasattr(kind, "growing"):
         raise UserError(
-            f"an index of kind {name!r} cannot be searched while it grows: an indexer cannot hold it"
+            f"an index of kind {name!r} cannot be searched while it grows: an indexer cannot use it"
         )
     return cast("GrowingKind", kind)
 
 
 def open_index(spec: IndexSpec, folder: Path) -> SearchableIndex:
-    """Open an index of whatever kind its manifest names.
+    """Open an index of the kind that its manifest names.
 
     Raises:
-        UnknownFormat: when this version does not know the kind, or cannot read the spec.
-        CorruptShard: when a file is missing or is not what the spec says.
+        UnknownFormat: when this version does not support the kind or the spec.
+        CorruptShard: when a file is missing or does not match the spec.
     """
     if spec.kind not in _MODULES:
         raise UnknownFormat(
             f"the index in {folder} is of kind {spec}; this version reads "
-            f"{' and '.join(_MODULES)}: upgrade the reader or build the shard again"
+            f"{' and '.join(_MODULES)}: upgrade the reader or rebuild the shard"
         )
     return index_kind(spec.kind).open(spec, folder)

@@ -1,9 +1,9 @@
-"""``usearch-hnsw``: an HNSW graph of USearch, vectors as bfloat16.
+"""``usearch-hnsw``: a USearch HNSW graph with bfloat16 vectors.
 
-What USearch makes its callers see to, seen to here. Callers of one index share its scratch memory,
-so that two searches at once, or a search and an add, disturb each other: one lock is held around
-each call. Concurrent adds strand nodes and give other bytes each time: one thread adds, in the
-order of keys. Its Python search has no filter: see ``masked_search``. A mapped index never changes.
+This module works around USearch's limitations. Calls on one index share scratch memory, so
+concurrent searches, or a search and an add, interfere: a lock is held around each call. Concurrent
+adds leave nodes unreachable and make the bytes non-deterministic: only one thread adds, in key
+order. The Python search has no filter: see ``masked_search``. A mapped index never changes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ METRIC = "ip"
 STORED_TYPE = "bf16"
 
 _MAX_PARAMETER = 65_535
-"""More than any graph is built with; far beyond it the library runs out of memory, or of bits."""
+"""Upper bound, above any sensible value; far beyond it the library runs out of memory or overflows."""
 
-_ADD_AT_ONCE = 8
-"""Vectors added under one hold of the lock: about 2 ms, which a search may have to wait."""
+_ADD_BATCH = 8
+"""Vectors added per lock acquisition: about 2 ms, which a search may have to wait."""
 
 
 @dataclass(frozen=True)
 class UsearchHnsw:
-    """How the graph is built (Malkov and Yashunin 2016) and searched."""
+    """The parameters for building (Malkov and Yashunin 2016) and searching the graph."""
 
     connectivity: int = 16
     """Edges per node (M)."""
@@ -48,11 +48,11 @@ class UsearchHnsw:
 
     @property
     def name(self) -> str:
-        """How manifests name it."""
+        """Its name in manifests."""
         return NAME
 
     def builder(self, dimensions: int) -> UsearchIndex:
-        """Return an empty index: building one and growing one are the same here."""
+        """Return an empty index, which can also be searched while it grows."""
         return UsearchIndex(dimensions, self)
 
     growing = builder
@@ -62,18 +62,18 @@ class UsearchHnsw:
         if (spec.metric, spec.stored_type) != (METRIC, STORED_TYPE):
             raise UnknownFormat(
                 f"the index in {folder} is of kind {spec}; this version reads "
-                f"{NAME} {METRIC} {STORED_TYPE}: upgrade the reader or build the shard again"
+                f"{NAME} {METRIC} {STORED_TYPE}: upgrade the reader or rebuild the shard"
             )
         known = {parameter.name for parameter in fields(self)}
-        wrong = {
+        invalid = {
             name: value
             for name, value in spec.parameters.items()
             if name not in known or not 1 <= value <= _MAX_PARAMETER
         }
-        if wrong:
+        if invalid:
             raise UnknownFormat(
-                f"the index in {folder} has index parameters that this version does not know: "
-                f"{wrong}; expected {', '.join(sorted(known))}, from 1 to {_MAX_PARAMETER}"
+                f"the index in {folder} has index parameters that this version does not support: "
+                f"{invalid}; expected {', '.join(sorted(known))}, from 1 to {_MAX_PARAMETER}"
             )
         path = folder / INDEX_FILE
         _check_metadata(path, spec.dimensions)
@@ -83,13 +83,13 @@ class UsearchHnsw:
 
 
 def _check_metadata(path: Path, dimensions: int) -> None:
-    """Refuse a file that says of itself that it is another index.
+    """Reject a file whose metadata does not match.
 
-    The library takes metric and type of the file over whatever was asked for, and fails in its own
-    ways on a length of vectors that cannot be.
+    The library lets the file's metric and type override the requested ones, and fails in various
+    ways on an invalid vector length.
 
     Raises:
-        CorruptShard: saying what was found.
+        CorruptShard: with the metadata found.
     """
     try:
         found = Index.metadata(str(path))
@@ -117,11 +117,11 @@ class UsearchIndex:
             expansion_search=parameters.expansion_search,
         )
         self._size = 0
-        """Vectors that were added in whole: the library counts one that is still being added."""
+        """Vectors fully added: the library's count includes one that is still being added."""
 
     @property
     def spec(self) -> IndexSpec:
-        """What the manifest is to say of the index."""
+        """The index's description for the manifest."""
         return IndexSpec(NAME, METRIC, STORED_TYPE, self._dimensions, asdict(self._parameters))
 
     @property
@@ -134,10 +134,10 @@ class UsearchIndex:
         return self._size
 
     def map(self, path: Path) -> None:
-        """Become the index in a file.
+        """Map the index in a file.
 
         Raises:
-            CorruptShard: when the file is not a whole index.
+            CorruptShard: when the file is not a complete index.
         """
         try:
             self._index.view(str(path))
@@ -147,26 +147,26 @@ class UsearchIndex:
 
     def add(self, vectors: Vectors) -> None:
         """Append vectors (n, dimensions) under the next keys."""
-        for start in range(0, len(vectors), _ADD_AT_ONCE):
-            some = vectors[start : start + _ADD_AT_ONCE]
-            keys = np.arange(self._size, self._size + len(some), dtype=np.uint64)
+        for start in range(0, len(vectors), _ADD_BATCH):
+            batch = vectors[start : start + _ADD_BATCH]
+            keys = np.arange(self._size, self._size + len(batch), dtype=np.uint64)
             with self._lock:
-                self._index.add(keys, some, threads=1)
-                self._size += len(some)
+                self._index.add(keys, batch, threads=1)
+                self._size += len(batch)
 
     def write(self, folder: Path) -> Sequence[str]:
         """Write ``index.usearch``."""
         try:
             with self._lock:
                 self._index.save(str(folder / INDEX_FILE))
-        except RuntimeError as error:  # how USearch reports a full disk
+        except RuntimeError as error:  # USearch raises it when the disk is full
             raise OSError(f"USearch: {error}") from error
         return (INDEX_FILE,)
 
     def search(
         self, queries: Vectors, k: int, *, allowed: Mask | None, group: Groups, groups: int
     ) -> list[Neighbours]:
-        """Return for each query the nearest allowed row of each of up to ``k`` groups."""
+        """Return the nearest allowed row of each of up to ``k`` groups, for each query."""
         return search_allowed(self, queries, k, allowed, group, groups)
 
     def nearest(

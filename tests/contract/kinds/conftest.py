@@ -1,4 +1,4 @@
-"""Every index kind by its name."""
+"""Fixtures that run tests with every index kind."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ GROWING = [name for name in kind_names() if hasattr(index_kind(name), "growing")
 
 @pytest.fixture(scope="module", params=kind_names())
 def tested(request: pytest.FixtureRequest) -> KindUnderTest:
-    """A kind that every test of the contract is run with."""
+    """Every kind in turn."""
     return KindUnderTest(request.param)
 
 
 @pytest.fixture(scope="module", params=GROWING)
 def growing(request: pytest.FixtureRequest) -> KindUnderTest:
-    """A kind whose indexes can be searched while they grow."""
+    """Every kind whose indexes can be searched while they grow."""
     return KindUnderTest(request.param)

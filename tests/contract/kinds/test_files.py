@@ -1,4 +1,4 @@
-"""Files of every index kind: always the same for the same vectors, and refused when they are not whole."""
+"""Files of every index kind: deterministic, and rejected when incomplete or corrupt."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def written(tested: KindUnderTest, folder: Path) -> tuple[IndexSpec, Path]:
-    """The spec of a whole index in ``folder``, and its file."""
+    """The spec of a complete index in ``folder``, and its file."""
     builder = tested.kind.builder(DIMENSIONS)
     builder.add(vectors(30, 3))
     (name,) = builder.write(folder)
     return builder.spec, folder / name
 
 
-def test_what_was_written_says_what_it_is_and_is_opened_by_that(
+def test_a_written_index_is_opened_by_its_spec(
     tested: KindUnderTest, written: tuple[IndexSpec, Path], folder: Path
 ) -> None:
     spec, _ = written
@@ -121,7 +121,7 @@ def test_a_file_that_is_cut_short_anywhere_is_refused_by_name(
     spec, path = written
     whole = path.read_bytes()
     for end in (*range(0, len(whole), 7), len(whole) - 1):
-        path.unlink()  # what is mapped by an earlier turn must not change
+        path.unlink()  # a file mapped by an earlier iteration must not change
         path.write_bytes(whole[:end])
         assert_refused(spec, path)
 
@@ -179,7 +179,7 @@ def test_a_spec_that_this_version_does_not_know_is_refused(
         max_size=3,
     ),
 )
-def test_whatever_a_manifest_says_is_opened_or_a_repository_error(
+def test_any_spec_is_opened_or_raises_a_repository_error(
     tested: KindUnderTest,
     metric: str,
     stored_type: str,
@@ -215,7 +215,7 @@ def test_every_kind_answers_to_its_own_name() -> None:
 
 
 def test_a_kind_that_cannot_grow_is_refused_to_indexers(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Any module does: what it calls KIND has no way to grow.
+    # Any module will do, as its KIND cannot grow.
     monkeypatch.setitem(registry._MODULES, "built-once", "tests.contract.kinds.test_files")
     with pytest.raises(UserError, match="'built-once' cannot be searched while it grows"):
         growing_kind("built-once")

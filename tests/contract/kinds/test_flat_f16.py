@@ -1,4 +1,4 @@
-"""The file of ``flat-f16``: one of numpy's, whatever version of numpy writes and reads it."""
+"""The file of ``flat-f16``: readable by numpy, but independent of its version."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_numpy_reads_the_file(tmp_path: Path, count: int) -> None:
     assert np.array_equal(found, rows.astype(np.float16))
 
 
-def test_the_header_of_a_file_is_for_ever(tmp_path: Path) -> None:
-    # A reader compares it: another one would find no shard that was written before.
+def test_the_header_of_a_file_never_changes(tmp_path: Path) -> None:
+    # Readers compare it: with a different one, they would reject existing shards.
     content = written(tmp_path, vectors(3, 1)).read_bytes()
     described = b"{'descr': '<f2', 'fortran_order': False, 'shape': (3, 8), }"
     assert content[:128] == b"\x93NUMPY\x01\x00\x76\x00" + described.ljust(117) + b"\n"
@@ -52,15 +52,15 @@ def test_a_file_with_another_header_is_refused(tmp_path: Path, position: int) ->
     content[position] ^= 1
     path.write_bytes(content)
     kind = FlatF16()
-    with pytest.raises(CorruptShard, match=r"vectors\.npy is not a whole file"):
+    with pytest.raises(CorruptShard, match=r"vectors\.npy is not a complete file"):
         kind.open(kind.builder(DIMENSIONS).spec, tmp_path)
 
 
-def test_a_file_with_more_than_its_header_says_is_refused(tmp_path: Path) -> None:
+def test_a_file_longer_than_its_header_says_is_rejected(tmp_path: Path) -> None:
     path = written(tmp_path, vectors(3, 1))
     kind = FlatF16()
     whole = path.read_bytes()
     for more in (b"\0", b"\0" * 16):
         path.write_bytes(whole + more)
-        with pytest.raises(CorruptShard, match=r"vectors\.npy is not a whole file"):
+        with pytest.raises(CorruptShard, match=r"vectors\.npy is not a complete file"):
             kind.open(kind.builder(DIMENSIONS).spec, tmp_path)

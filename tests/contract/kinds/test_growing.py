@@ -1,4 +1,4 @@
-"""Indexes of every kind that grows: searched while another thread adds, and then written."""
+"""Growing indexes: searched while another thread adds, and then written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_written_index_answers_as_the_one_did_that_it_was_written_from(
             assert one.scores.tolist() == other.scores.tolist()
 
 
-def test_memory_grows_with_what_is_added_and_what_is_mapped_takes_less(
+def test_memory_grows_with_added_vectors_and_a_mapped_index_uses_less(
     growing: KindUnderTest,
 ) -> None:
     rows = vectors(4_000, 1)
@@ -50,7 +50,7 @@ def test_memory_grows_with_what_is_added_and_what_is_mapped_takes_less(
         grown.add(part)
         seen.append(grown.memory_bytes)
     assert seen == sorted(seen)
-    # At least what the vectors take, in the two bytes of each number that every kind stores.
+    # At least the size of the vectors: every kind stores two bytes per value.
     assert seen[-1] - seen[0] > len(rows) * DIMENSIONS * 2
     with growing.opened(rows) as opened:
         assert opened.memory_bytes < seen[-1] / 2
@@ -69,7 +69,7 @@ def repeat(do: Callable[[], None], done: threading.Event) -> int:
 def test_an_index_is_searched_and_read_while_another_thread_adds(growing: KindUnderTest) -> None:
     rows = vectors(4_000, 2)
     index = growing.grown(rows[:5])
-    queries, k = vectors(4, 3), 300  # long searches, so that they meet each other
+    queries, k = vectors(4, 3), 300  # long searches, so that they overlap
 
     def search() -> None:
         count = len(index)
@@ -105,7 +105,7 @@ def test_an_index_is_searched_and_read_while_another_thread_adds(growing: KindUn
     assert index.vectors(np.arange(len(rows))) == pytest.approx(rows, abs=1e-6)
 
 
-def test_what_was_searched_while_it_grew_is_written_as_if_nobody_had_looked(
+def test_searching_a_growing_index_does_not_change_its_file(
     growing: KindUnderTest, tmp_path: Path
 ) -> None:
     rows = vectors(500, 4)

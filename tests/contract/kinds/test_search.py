@@ -1,4 +1,4 @@
-"""Searches of every index kind, against comparing the query with every row."""
+"""Searches of every index kind, against brute force."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.kind_under_test import KindUnderTest
 from tests.support.made_shards import DIMENSIONS, vectors
 
 RECALL = 0.95
-"""Share of the true nearest rows that any kind has to find among some thousands."""
+"""Minimum recall of every kind with a few thousand rows."""
 
 
 def all_apart(count: int) -> Groups:
@@ -35,7 +35,7 @@ def masked_rows(draw: st.DrawFn) -> tuple[Vectors, Groups, Mask | None]:
 
 @settings(deadline=None, max_examples=60)
 @given(masked_rows(), st.integers(1, 30), st.integers(0, 1000))
-def test_a_search_of_few_rows_is_that_of_brute_force_on_every_mask(
+def test_a_search_of_few_rows_equals_brute_force_for_every_mask(
     tested: KindUnderTest, made: tuple[Vectors, Groups, Mask | None], k: int, seed: int
 ) -> None:
     rows, group, allowed = made
@@ -66,7 +66,7 @@ def test_asking_for_more_than_there_is_gives_all_rows(tested: KindUnderTest) -> 
     assert sorted(found.rows.tolist()) == list(range(7))
 
 
-def test_rows_beyond_the_groups_are_no_part_of_a_search(tested: KindUnderTest) -> None:
+def test_rows_beyond_the_groups_are_not_searched(tested: KindUnderTest) -> None:
     rows = vectors(20, 1)
     with tested.opened(rows) as index:
         for allowed in (None, np.ones(12, dtype=np.bool_), np.arange(12) % 2 == 0):
@@ -84,7 +84,7 @@ def test_an_index_without_vectors_finds_nothing(tested: KindUnderTest) -> None:
         assert index.vectors(np.zeros(0, dtype=np.int64)).shape == (0, DIMENSIONS)
 
 
-def test_no_allowed_row_is_no_answer_for_each_query(tested: KindUnderTest) -> None:
+def test_without_allowed_rows_every_result_is_empty(tested: KindUnderTest) -> None:
     nothing = np.zeros(9, dtype=np.bool_)
     with tested.opened(vectors(9, 1)) as index:
         found = index.search(vectors(3, 2), 5, allowed=nothing, group=all_apart(9), groups=9)
@@ -93,7 +93,7 @@ def test_no_allowed_row_is_no_answer_for_each_query(tested: KindUnderTest) -> No
 
 @settings(deadline=None, max_examples=20)
 @given(count=st.integers(1, 40), keys=st.lists(st.integers(0, 1000), max_size=10))
-def test_vectors_come_back_by_key_in_the_order_asked_for(
+def test_vectors_are_returned_by_key_in_the_requested_order(
     tested: KindUnderTest, count: int, keys: list[int]
 ) -> None:
     rows = vectors(count, count)
@@ -106,7 +106,7 @@ def test_vectors_come_back_by_key_in_the_order_asked_for(
 
 
 class Many:
-    """More rows than are compared one by one, in pairs of a group."""
+    """More rows than are searched by brute force, two per group."""
 
     rows = vectors(EXACT_ROWS + 600, 77)
     group = (np.arange(len(rows)) // 2).astype(np.uint32)
@@ -116,11 +116,13 @@ class Many:
 @pytest.fixture(scope="module")
 def many(tested: KindUnderTest) -> SearchableIndex:
     with tested.opened(Many.rows) as index:
-        return index  # What is mapped stays, though its file has no name any more.
+        return index  # The mapping stays valid after its file is deleted.
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
-def test_few_allowed_rows_of_many_are_found_exactly(many: SearchableIndex, share: float) -> None:
+def test_few_allowed_rows_out_of_many_are_found_exactly(
+    many: SearchableIndex, share: float
+) -> None:
     allowed = np.random.default_rng(1).random(len(Many.rows)) >= share
     assert 0 < np.count_nonzero(allowed) <= EXACT_ROWS
     queries = vectors(3, 4)
@@ -131,13 +133,13 @@ def test_few_allowed_rows_of_many_are_found_exactly(many: SearchableIndex, share
 
 @pytest.mark.parametrize("k", [1, 20, 300])
 @pytest.mark.parametrize("hidden_share", [None, 0.0, 0.1, 0.2])
-def test_many_hidden_rows_make_no_answer_short_and_none_of_them_is_found(
+def test_with_many_hidden_rows_results_are_complete_and_contain_none_of_them(
     many: SearchableIndex, hidden_share: float | None, k: int
 ) -> None:
     queries = vectors(10, 5)
     allowed: npt.NDArray[np.bool_] | None = None
     if hidden_share is not None:
-        # The nearest are hidden first of all: what a search finds at first is useless.
+        # Hide the nearest rows, so that the first candidates of a search are useless.
         nearness = (Many.rows @ queries.T).max(axis=1)
         allowed = nearness <= np.quantile(nearness, 1 - hidden_share)
         assert np.count_nonzero(allowed) > EXACT_ROWS
@@ -155,7 +157,7 @@ def test_many_hidden_rows_make_no_answer_short_and_none_of_them_is_found(
 
 @pytest.mark.parametrize("visible", [None, 0.5])
 @pytest.mark.parametrize("k", [400, 1_000])
-def test_one_vector_that_was_added_a_thousand_times_is_found_as_often_as_asked_for(
+def test_one_vector_that_was_added_a_thousand_times_is_found_k_times(
     tested: KindUnderTest, k: int, visible: float | None
 ) -> None:
     rows = np.repeat(vectors(1, 6), 1_000, axis=0)

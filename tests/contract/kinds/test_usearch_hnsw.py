@@ -1,4 +1,4 @@
-"""What USearch does, and that ``usearch-hnsw`` has to make up for it."""
+"""USearch's limitations that ``usearch-hnsw`` has to work around."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.made_shards import DIMENSIONS, vectors
 
 
 def test_a_graph_strands_most_of_many_equal_vectors() -> None:
-    # Once no search of USearch's leaves any out, masked search need not fall back on comparing.
+    # Once USearch finds all of them, masked search no longer needs its brute-force fallback.
     rows = np.repeat(vectors(1, 6), 1_000, axis=0)
     index = UsearchHnsw().growing(DIMENSIONS)
     index.add(rows)
@@ -25,7 +25,7 @@ def test_a_graph_strands_most_of_many_equal_vectors() -> None:
 def test_an_index_of_another_metric_or_type_is_refused(
     tmp_path: Path, metric: str, dtype: str
 ) -> None:
-    # The library opens it all the same, and scores would be something else.
+    # The library opens it anyway, and scores would be wrong.
     other = Index(ndim=DIMENSIONS, metric=metric, dtype=dtype)
     other.add(np.arange(3, dtype=np.uint64), vectors(3, 1))
     other.save(str(tmp_path / INDEX_FILE))

@@ -1,4 +1,4 @@
-"""The adapters at hand: ``file`` always, ``gs`` where there is a server to run it against."""
+"""The adapters to test: always ``file``, and ``gs`` if there is a server for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OpenStore = Callable[[], ObjectStore]
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the names of all that lies in a folder, hidden files included."""
+    """Return the names of all files in a folder, including hidden ones."""
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -38,14 +38,14 @@ async def streamed(store: ObjectStore, key: str) -> list[bytes]:
 
 @pytest.fixture(autouse=True)
 def no_thread_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    # For traces, the client library asks about its bucket in a thread of its own, and goes on
-    # asking a server that is gone for two minutes.
+    # For traces, the client library requests the bucket's metadata in a separate thread, which
+    # keeps retrying for two minutes after the server is gone.
     monkeypatch.setenv("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
 
 
 @pytest.fixture(scope="session")
 def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGcs]:
-    """A server with an empty bucket, one a test worker."""
+    """A server with an empty bucket, one per test worker."""
     server = FakeGcs(tmp_path_factory.mktemp("gcs") / "log")
     try:
         asyncio.run(server.start())
@@ -61,7 +61,7 @@ def open_store(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> OpenStore:
-    """Open one store, empty at first, once more with every call: as other processes do."""
+    """Opens the same, initially empty, store again on every call, like separate processes."""
     if request.param == "file":
         uri = (tmp_path_factory.mktemp("file") / "the store").as_uri()
     else:
@@ -80,7 +80,7 @@ def store(open_store: OpenStore) -> ObjectStore:
 async def lasting_gcs(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[FakeGcs]:
-    """A server of the test's own, with an empty bucket that survives a kill."""
+    """A server for one test, with an empty bucket that survives a kill."""
     folder = tmp_path_factory.mktemp("lasting-gcs")
     server = FakeGcs(folder / "log", root=folder / "buckets")
     monkeypatch.setenv(EMULATOR_VARIABLE, server.url)
@@ -94,5 +94,5 @@ async def lasting_gcs(
 
 @pytest.fixture
 def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the client library give up soon; how long it tries is no matter of these tests."""
+    """Make the client library give up soon: its retries are not under test."""
     monkeypatch.setattr("shashin.objectstore.gcs._RETRY", DEFAULT_RETRY.with_timeout(0.2))

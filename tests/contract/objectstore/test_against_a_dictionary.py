@@ -1,4 +1,4 @@
-"""Whatever is done to a store, in whatever order, it answers as a dictionary would."""
+"""Any sequence of operations on a store gives the same results as on a dictionary."""
 
 from __future__ import annotations
 
@@ -68,19 +68,19 @@ OPERATIONS: st.SearchStrategy[list[Operation]] = st.lists(
 
 
 class Model:
-    """What a store should hold, and every version that each key ever had."""
+    """The expected contents of a store, and every version that each key ever had."""
 
     def __init__(self, foreign: Version) -> None:
         self._objects: dict[str, tuple[bytes, Version]] = {}
         self._history: dict[str, dict[Version, bytes]] = {}
         self._foreign = foreign
-        """A version of no key that is asked about."""
+        """A version that belongs to none of the keys."""
 
     def version(self, key: str) -> Version | None:
         return self._objects[key][1] if key in self._objects else None
 
     def only_if(self, key: str, condition: Condition) -> OnlyIf | None:
-        """Return what a write or delete of the key is conditioned on."""
+        """Return the precondition for a write or delete of the key."""
         if condition == "none":
             return None
         current = self.version(key)
@@ -95,7 +95,7 @@ class Model:
         return OnlyIf.unchanged(next(others, self._foreign))
 
     def put(self, key: str, data: bytes, version: Version) -> None:
-        # A store may call the same bytes by the same name again, other bytes never.
+        # A store may reuse a version for the same bytes, but never for others.
         assert self._history.setdefault(key, {}).setdefault(version, data) == data
         self._objects[key] = (data, version)
 

@@ -1,4 +1,4 @@
-"""What is done under a condition happens only if it holds, and only once when many try."""
+"""Conditional operations succeed only if the precondition holds, and only for one of many writers."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ async def test_a_delete_only_if_unchanged_deletes_the_version_that_was_read(
     await store.delete("a", only_if=OnlyIf.absent())
 
 
-async def test_a_version_that_was_deleted_never_comes_back(store: ObjectStore) -> None:
-    # Else a writer that read the first content would write over one that it never saw.
+async def test_a_deleted_version_is_never_reused(store: ObjectStore) -> None:
+    # Otherwise a writer that read the first content would overwrite one that it never saw.
     first = await store.write("a", b"first")
     await store.delete("a")
     second = await store.write("a", b"other")
@@ -75,10 +75,10 @@ async def test_a_write_without_a_condition_always_happens(store: ObjectStore) ->
         assert (await store.read("a"))[0] == data
 
 
-async def test_of_many_writers_at_the_same_time_exactly_one_wins(open_store: OpenStore) -> None:
+async def test_exactly_one_of_many_concurrent_writers_wins(open_store: OpenStore) -> None:
     stores = [open_store() for _ in range(WRITERS)]
     only_if = OnlyIf.absent()
-    for _ in range(4):  # where nothing is, then over what won
+    for _ in range(4):  # first without an object, then over the previous winner
         results = await asyncio.gather(
             *(
                 store.write("pointer", bytes([number]), only_if=only_if)
@@ -94,7 +94,7 @@ async def test_of_many_writers_at_the_same_time_exactly_one_wins(open_store: Ope
         only_if = OnlyIf.unchanged(version)
 
 
-async def test_no_change_is_lost_when_all_write_over_what_they_read(open_store: OpenStore) -> None:
+async def test_no_update_is_lost_with_concurrent_read_modify_write(open_store: OpenStore) -> None:
     await open_store().write("counter", b"0")
 
     async def count(times: int) -> None:
@@ -105,7 +105,7 @@ async def test_no_change_is_lost_when_all_write_over_what_they_read(open_store: 
             try:
                 await store.write("counter", more, only_if=OnlyIf.unchanged(version))
             except PreconditionFailed:
-                continue  # another was quicker
+                continue  # another one was faster
             times -= 1
 
     await asyncio.gather(*(count(5) for _ in range(4)))

@@ -1,4 +1,4 @@
-"""What only a store of files can do wrong: its disk, its lock, its folders."""
+"""Failure modes of the file store: its disk, lock and folders."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def store(root: Path) -> FileObjectStore:
     return FileObjectStore(root)
 
 
-async def test_processes_that_write_at_the_same_time_lose_no_change(
+async def test_processes_that_write_concurrently_lose_no_update(
     store: FileObjectStore, root: Path
 ) -> None:
     await store.write("counter", b"0")
@@ -96,7 +96,7 @@ async def test_a_full_disk_can_be_retried_and_leaves_what_was_there(
 ) -> None:
     version = await store.write("a", b"before")
     with pytest.MonkeyPatch.context() as patch:
-        # The name under which a write begins is led to the device that is always full.
+        # Link the temporary name of the write to the device that is always full.
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=7))
         (root / ".scratch" / uuid.UUID(int=7).hex).symlink_to(FULL)
         with pytest.raises(ObjectStoreUnavailable, match=r"object a .* disk is full") as failed:
@@ -107,13 +107,15 @@ async def test_a_full_disk_can_be_retried_and_leaves_what_was_there(
     assert await store.write("a", bytes(100_000), only_if=OnlyIf.unchanged(version))
 
 
-async def test_what_a_killed_writer_left_is_no_object(store: FileObjectStore, root: Path) -> None:
+async def test_leftovers_of_a_killed_writer_are_not_an_object(
+    store: FileObjectStore, root: Path
+) -> None:
     await store.write("a", b"data")
     (root / ".scratch" / "half").write_bytes(b"da")
     assert [info.key for info in await store.list_objects("")] == ["a"]
 
 
-async def test_a_file_is_always_newer_than_the_one_it_replaces_also_after_the_clock_was_set_back(
+async def test_a_file_is_always_newer_than_the_one_it_replaces_even_if_the_clock_was_set_back(
     store: FileObjectStore, root: Path
 ) -> None:
     await store.write("a", b"written")
@@ -126,7 +128,7 @@ async def test_a_file_is_always_newer_than_the_one_it_replaces_also_after_the_cl
     assert await store.read("a") == (b"written later", second)
 
 
-async def test_every_write_has_a_version_of_its_own_also_of_the_same_bytes(
+async def test_every_write_gets_its_own_version_even_for_the_same_bytes(
     store: FileObjectStore,
 ) -> None:
     versions = [await store.write("a", b"same bytes") for _ in range(50)]
@@ -164,7 +166,7 @@ async def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:
 async def test_a_folder_that_cannot_be_read_is_an_error_and_not_an_empty_listing(
     store: FileObjectStore, root: Path
 ) -> None:
-    # A listing that silently leaves shards out would look like shards that nobody sealed.
+    # If a listing silently omitted shards, they would look unsealed.
     await store.write("a/b", b"data")
     (root / "loop").symlink_to("loop")
     with pytest.raises(ObjectStoreUnavailable):
@@ -185,7 +187,7 @@ async def test_a_stream_that_is_left_early_closes_its_file(
     assert opened() == []
 
 
-async def test_a_stream_goes_on_with_the_version_that_it_began_with(store: FileObjectStore) -> None:
+async def test_a_stream_keeps_reading_the_version_it_started_with(store: FileObjectStore) -> None:
     await store.write("a", b"first" * 1024 * 1024)
     async with aclosing(store.stream("a")) as stream:
         chunks = [await anext(stream)]

@@ -1,4 +1,4 @@
-"""What becomes of Google Cloud Storage's refusals: which a retry can help, which it cannot."""
+"""Errors of Google Cloud Storage: which are retryable and which are not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("few_retries")
 
 @asynccontextmanager
 async def answering(answer: Answer, patch: pytest.MonkeyPatch) -> AsyncIterator[GcsObjectStore]:
-    """A store whose every request is answered so."""
+    """A store whose requests all get this response."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None)
@@ -68,7 +68,7 @@ def operations(store: GcsObjectStore, folder: Path) -> list[Callable[[], Awaitab
         (403, "object a in gs://bucket may not be accessed: .*says the store"),
     ],
 )
-async def test_who_may_not_is_told_so_and_no_retry_can_help(
+async def test_denied_access_is_reported_and_not_retryable(
     status: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with answering(refusing(status), monkeypatch) as store:
@@ -79,7 +79,7 @@ async def test_who_may_not_is_told_so_and_no_retry_can_help(
             assert "gs://bucket" in no.value.message
 
 
-async def test_who_may_read_but_not_list_is_told_that_an_object_is_missing(
+async def test_without_list_permission_a_missing_object_is_still_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -128,7 +128,7 @@ async def test_a_download_that_is_cut_short_can_be_retried_and_leaves_no_part(
 
 
 @pytest.mark.parametrize("status", [404, 412])
-async def test_a_delete_has_the_store_check_its_condition_so_that_nothing_comes_in_between(
+async def test_a_conditional_delete_is_checked_atomically_by_the_store(
     status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conditions = []

@@ -1,4 +1,4 @@
-"""What only a store behind a network can do wrong: it is gone, has no bucket, or sends wrong bytes."""
+"""Failure modes of a remote store: it is unavailable, has no bucket, or returns corrupt bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def emulator(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> FakeGcs:
     return gcs
 
 
-async def test_a_store_that_is_gone_can_be_retried_and_goes_on_when_it_is_back(
+async def test_an_unavailable_store_is_retryable_and_works_again_when_it_is_back(
     lasting_gcs: FakeGcs, few_retries: None, tmp_path: Path
 ) -> None:
     store = GcsObjectStore(BUCKET, "a folder")
@@ -50,10 +50,8 @@ async def test_a_store_that_is_gone_can_be_retried_and_goes_on_when_it_is_back(
     assert await store.write("a", b"more", only_if=OnlyIf.unchanged(version)) != version
 
 
-async def test_a_bucket_that_is_missing_is_named_by_every_operation(
-    emulator: FakeGcs, tmp_path: Path
-) -> None:
-    # A reader must not take a mistyped bucket for one in which nothing lies yet.
+async def test_every_operation_reports_a_missing_bucket(emulator: FakeGcs, tmp_path: Path) -> None:
+    # A reader must not mistake a mistyped bucket for an empty one.
     (tmp_path / "up").write_bytes(b"data")
     store = GcsObjectStore("mistyped", "a folder")
     refusals = await asyncio.gather(
@@ -74,7 +72,7 @@ async def test_a_bucket_that_is_missing_is_named_by_every_operation(
         assert not refusal.retryable
 
 
-async def test_wrong_bytes_are_never_handed_on(
+async def test_corrupt_bytes_are_never_returned(
     lasting_gcs: FakeGcs, few_retries: None, tmp_path: Path
 ) -> None:
     store = GcsObjectStore(BUCKET)
@@ -103,7 +101,7 @@ async def test_a_store_is_one_folder_of_its_bucket(emulator: FakeGcs) -> None:
     }
 
 
-async def test_every_write_has_a_version_of_its_own_also_of_the_same_bytes(
+async def test_every_write_gets_its_own_version_even_for_the_same_bytes(
     emulator: FakeGcs,
 ) -> None:
     store = GcsObjectStore(BUCKET, uuid.uuid4().hex)

@@ -1,4 +1,4 @@
-"""Every store takes the same keys, and refuses the same ones in the same way."""
+"""Every store accepts and rejects the same keys."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BAD_KEYS = [
     "a\x00b",
 ]
 NO_PREFIXES = sorted(set(BAD_KEYS) - {"", "a/"})
-"""A prefix may be empty, and may end where a folder's name ends."""
+"""A prefix may be empty, and may end with a slash."""
 
 Operation = Callable[[ObjectStore, str, Path], Awaitable[object]]
 
@@ -60,7 +60,7 @@ GOOD_KEYS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("key", BAD_KEYS)
-async def test_a_bad_key_is_refused_by_every_operation(
+async def test_every_operation_rejects_an_invalid_key(
     store: ObjectStore, key: str, operation: str, tmp_path: Path
 ) -> None:
     (tmp_path / "up").write_bytes(b"data")
@@ -72,7 +72,7 @@ async def test_a_bad_key_is_refused_by_every_operation(
 
 
 @pytest.mark.parametrize("prefix", NO_PREFIXES)
-async def test_what_no_key_begins_with_cannot_be_listed(store: ObjectStore, prefix: str) -> None:
+async def test_an_invalid_prefix_cannot_be_listed(store: ObjectStore, prefix: str) -> None:
     await store.write("a", b"data")
     with pytest.raises(UserError, match="is not a relative path"):
         await store.list_objects(prefix)
@@ -87,7 +87,7 @@ async def test_what_no_key_begins_with_cannot_be_listed(store: ObjectStore, pref
 async def test_any_other_key_is_read_and_listed_as_it_was_written(
     open_store: OpenStore, key: str, data: bytes
 ) -> None:
-    # In a folder of its own: a key cannot lie where an earlier one has its folder.
+    # In its own folder: a key cannot be the folder of an earlier one.
     store, folder = open_store(), f"{uuid.uuid4().hex}/"
     version = await store.write(folder + key, data)
     written = ObjectInfo(folder + key, len(data), version)
@@ -99,7 +99,7 @@ async def test_any_other_key_is_read_and_listed_as_it_was_written(
 
 
 @given(GOOD_KEYS, st.integers(0, 60))
-def test_whatever_a_key_begins_with_is_a_prefix(key: str, length: int) -> None:
+def test_every_prefix_of_a_key_is_valid(key: str, length: int) -> None:
     check_prefix(key[:length])
 
 

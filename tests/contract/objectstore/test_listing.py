@@ -1,4 +1,4 @@
-"""A listing names every object whose key begins with a prefix, and nothing else."""
+"""A listing contains exactly the objects whose key starts with a prefix."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_an_empty_store_lists_nothing(store: ObjectStore, prefix: str) -> 
     assert await store.list_objects(prefix) == []
 
 
-async def test_what_failed_is_not_listed(open_store: OpenStore, tmp_path: Path) -> None:
+async def test_failed_writes_are_not_listed(open_store: OpenStore, tmp_path: Path) -> None:
     store = open_store()
     version = await store.write("a", b"data")
     (tmp_path / "up").write_bytes(b"data")

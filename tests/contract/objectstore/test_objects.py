@@ -1,4 +1,4 @@
-"""Objects are read as they were written, whole, until they are deleted; each has a version."""
+"""Objects are read completely, as they were written, until they are deleted; each has a version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shashin.objectstore.protocol import ObjectInfo, ObjectStore, Version
 from tests.contract.objectstore.conftest import OpenStore, streamed
 
 
-async def test_what_is_written_is_read_with_its_version(store: ObjectStore) -> None:
+async def test_a_written_object_is_read_with_its_version(store: ObjectStore) -> None:
     first = await store.write("indexes/a/manifest.json", b"one")
     assert await store.read("indexes/a/manifest.json") == (b"one", first)
     second = await store.write("indexes/a/manifest.json", b"another")
@@ -29,7 +29,7 @@ async def test_bytes_are_not_interpreted(store: ObjectStore, data: bytes) -> Non
     assert b"".join(await streamed(store, "a")) == data
 
 
-async def test_what_one_process_writes_another_reads(open_store: OpenStore) -> None:
+async def test_one_process_reads_what_another_writes(open_store: OpenStore) -> None:
     version = await open_store().write("a/b", b"data")
     assert await open_store().read("a/b") == (b"data", version)
     await open_store().delete("a/b")
@@ -47,10 +47,10 @@ async def test_a_missing_object_is_named(store: ObjectStore, key: str) -> None:
         assert not refused.value.retryable
 
 
-async def test_every_content_has_a_version_of_its_own_however_fast_they_come(
+async def test_every_content_has_its_own_version_however_fast_the_writes(
     store: ObjectStore,
 ) -> None:
-    # Most of these fall within the same millisecond as the one before.
+    # Most of these are within the same millisecond as the previous one.
     versions = []
     for number in range(50):
         versions.append(await store.write("a", bytes([number])))
@@ -59,13 +59,13 @@ async def test_every_content_has_a_version_of_its_own_however_fast_they_come(
     assert len(set(versions)) == len(versions)
 
 
-async def test_an_object_is_described_as_it_is_now(store: ObjectStore) -> None:
+async def test_stat_describes_the_current_version(store: ObjectStore) -> None:
     for data in (b"first", b"the second"):
         version = await store.write("a/b", data)
         assert await store.stat("a/b") == ObjectInfo("a/b", len(data), version)
 
 
-async def test_what_is_deleted_is_gone_and_its_neighbours_are_not(
+async def test_a_deleted_object_is_gone_and_its_neighbours_are_not(
     store: ObjectStore, tmp_path: Path
 ) -> None:
     for key in ("a/b/1", "a/b/2", "a/bc"):
@@ -81,21 +81,21 @@ async def test_what_is_deleted_is_gone_and_its_neighbours_are_not(
 
 
 @pytest.mark.parametrize("key", ["a", "a/b", "a/b/c", "z/y/x"])
-async def test_deleting_what_is_not_there_is_no_error(store: ObjectStore, key: str) -> None:
-    await store.delete(key)  # of a store that nothing was ever written to
+async def test_deleting_a_missing_object_is_not_an_error(store: ObjectStore, key: str) -> None:
+    await store.delete(key)  # in a store that was never written to
     await store.write("a/bc", b"a neighbour")
     await store.delete(key)
     assert [info.key for info in await store.list_objects("")] == ["a/bc"]
 
 
-async def test_a_key_is_free_again_when_nothing_lies_below_it_any_more(store: ObjectStore) -> None:
+async def test_a_key_can_be_reused_once_nothing_is_below_it(store: ObjectStore) -> None:
     await store.write("a/b/c", b"data")
     await store.delete("a/b/c")
     await store.write("a", b"where a folder was")
     assert [info.key for info in await store.list_objects("")] == ["a"]
 
 
-async def test_a_reader_sees_whole_objects_while_they_are_written_over(
+async def test_a_reader_sees_complete_objects_during_overwrites(
     open_store: OpenStore,
 ) -> None:
     writer, reader = open_store(), open_store()
@@ -105,12 +105,12 @@ async def test_a_reader_sees_whole_objects_while_they_are_written_over(
         data = bytes([number]) * (300_000 + 10_000 * number)
         written[await writer.write("a", data)] = data
 
-    async def write_over() -> None:
+    async def overwrite() -> None:
         for number in range(1, 25):
             await write(number)
 
     await write(0)
-    writing = asyncio.ensure_future(write_over())
+    writing = asyncio.ensure_future(overwrite())
     read: list[tuple[bytes, Version]] = [await reader.read("a")]
     while not writing.done():
         read.append(await reader.read("a"))

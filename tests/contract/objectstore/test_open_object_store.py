@@ -1,4 +1,4 @@
-"""A URI names a store, or is refused."""
+"""URIs open a store or are rejected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
     ],
 )
 def test_a_uri_opens_the_store_that_it_names(uri: str, opens: str) -> None:
-    # Opening asks nobody: neither credentials nor a bucket are needed here.
+    # Opening does no I/O: it needs neither credentials nor a bucket.
     assert repr(open_object_store(uri)) == opens
 
 
@@ -47,13 +47,13 @@ def test_a_uri_opens_the_store_that_it_names(uri: str, opens: str) -> None:
         "https://storage.example.com/bucket",
     ],
 )
-def test_any_other_uri_is_refused_with_what_would_do(uri: str) -> None:
+def test_any_other_uri_is_rejected_with_the_valid_forms(uri: str) -> None:
     with pytest.raises(UserError, match=r"file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER") as no:
         open_object_store(uri)
     assert repr(uri) in no.value.message
 
 
-async def test_the_folder_of_files_is_made_by_the_first_write(tmp_path: Path) -> None:
+async def test_the_folder_is_created_by_the_first_write(tmp_path: Path) -> None:
     folder = tmp_path / "made" / "when needed"
     store = open_object_store(folder.as_uri())
     assert await store.list_objects("") == []

@@ -1,4 +1,4 @@
-"""A stream is one version of an object in small pieces; no large object is ever held in memory."""
+"""A stream returns one version of an object in small chunks; large objects are never all in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIB = 1024 * 1024
         20 * MIB + 1,
     ],
 )
-async def test_the_chunks_are_small_and_together_the_object(store: ObjectStore, size: int) -> None:
+async def test_chunks_are_small_and_add_up_to_the_object(store: ObjectStore, size: int) -> None:
     data = random.Random(size).randbytes(size)
     await store.write("a", data)
     chunks = await streamed(store, "a")
@@ -62,7 +62,7 @@ async def test_an_object_that_changes_while_it_is_streamed_is_one_version_or_an_
     assert len(streamed_bytes) == len(first) or "object a" in str(refused)
 
 
-async def test_a_stream_that_is_left_early_leaves_nothing_in_the_way(store: ObjectStore) -> None:
+async def test_closing_a_stream_early_does_not_block_later_operations(store: ObjectStore) -> None:
     await store.write("a", bytes(4 * MIB))
     async with aclosing(store.stream("a")) as stream:
         await anext(stream)
@@ -71,7 +71,9 @@ async def test_a_stream_that_is_left_early_leaves_nothing_in_the_way(store: Obje
     await store.delete("a")
 
 
-async def test_files_go_up_and_come_down_in_pieces(store: ObjectStore, tmp_path: Path) -> None:
+async def test_files_are_uploaded_and_downloaded_in_chunks(
+    store: ObjectStore, tmp_path: Path
+) -> None:
     size = 64 * MIB
     with (tmp_path / "up").open("wb") as file:
         file.truncate(size)
@@ -81,8 +83,8 @@ async def test_files_go_up_and_come_down_in_pieces(store: ObjectStore, tmp_path:
         await store.download("large", tmp_path / "down")
         async with aclosing(store.stream("large")) as stream:
             streamed_bytes = sum([len(chunk) async for chunk in stream])
-        _, most = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert (tmp_path / "down").stat().st_size == streamed_bytes == size
-    assert most < size / 2
+    assert peak < size / 2

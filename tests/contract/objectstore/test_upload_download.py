@@ -1,4 +1,4 @@
-"""Files go up and come down whole, or not at all."""
+"""Files are uploaded and downloaded completely, or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
 
 
-async def test_a_file_goes_up_and_comes_down_as_it_was(store: ObjectStore, tmp_path: Path) -> None:
+async def test_a_file_is_uploaded_and_downloaded_unchanged(
+    store: ObjectStore, tmp_path: Path
+) -> None:
     (tmp_path / "up").write_bytes(b"\x00 rows \xff")
     version = await store.upload("shard/rows.arrow", tmp_path / "up")
     assert await store.read("shard/rows.arrow") == (b"\x00 rows \xff", version)
@@ -99,7 +101,7 @@ async def test_a_full_disk_can_be_retried_and_leaves_no_part_of_a_file(
 ) -> None:
     await store.write("a", bytes(100_000))
     with pytest.MonkeyPatch.context() as patch:
-        # The name under which a download begins is led to the device that is always full.
+        # Link the temporary name of the download to the device that is always full.
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=7))
         (tmp_path / f".down.{uuid.UUID(int=7).hex}").symlink_to(FULL)
         with pytest.raises(ObjectStoreUnavailable) as failed:

@@ -53,4 +53,4 @@ def test_a_kafka_that_does_not_answer_is_one_line_and_exit_code_1(
     which = [] if command == "ls" else ["--all-open"]
     result = shashin(command, *which, "--kafka", "127.0.0.1:1", state=tmp_path)
     assert result.exit_code == 1
-    assert "kafka at 127.0.0.1:1 does not answer" in result.stderr
+    assert "kafka at 127.0.0.1:1 does not respond" in result.stderr

@@ -106,7 +106,7 @@ def test_a_gap_is_named() -> None:
     ranges = [OffsetRange(0, 0, 5), OffsetRange(0, 7, 9), OffsetRange(1, 3, 4)]
     assert gaps(ranges) == [OffsetRange(0, 5, 7)]
     problems = arrangement_problems(contents(manifest(0, 0, 5), manifest(0, 7, 9)))
-    assert problems == ["m: no shard holds offsets 0:[5, 7)"]
+    assert problems == ["m: no shard contains offsets 0:[5, 7)"]
 
 
 def test_a_parent_and_its_child_do_not_overlap() -> None:
@@ -118,5 +118,5 @@ def test_a_pointer_to_a_shard_that_is_gone_is_a_problem() -> None:
     found = contents(manifest(0, 0, 5))
     found.pointed = {("m", "hourly"): {found.shards[0].manifest.shard_id, "m.hourly.gone"}}
     assert arrangement_problems(found) == [
-        "the pointer of m hourly names shard m.hourly.gone, which is not there"
+        "the pointer of m hourly names shard m.hourly.gone, which does not exist"
     ]

@@ -103,7 +103,7 @@ def test_a_missing_file_a_broken_manifest_and_a_gap_are_found(repository: Path) 
     code, printed = indexes("verify", repository)
     assert code == 1
     assert "is not a manifest" in printed
-    assert "which is not there" in printed
+    assert "which does not exist" in printed
 
 
 def test_shards_that_overlap_and_a_gap_are_found(repository: Path, tmp_path: Path) -> None:
@@ -112,5 +112,5 @@ def test_shards_that_overlap_and_a_gap_are_found(repository: Path, tmp_path: Pat
     seal(models, 50, 60, tmp_path / "scratch")
     code, printed = indexes("verify", repository)
     assert code == 1
-    assert "claim the same offsets" in printed
-    assert "no shard holds offsets 0:[40, 50)" in printed
+    assert "contain the same offsets" in printed
+    assert "no shard contains offsets 0:[40, 50)" in printed

@@ -1,4 +1,4 @@
-"""Messages to the index's own types and back, and what is refused on the way."""
+"""Converting messages from and to the index's types, and rejecting invalid ones."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_attributes_come_back_as_they_were(attributes: RowAttributes) -> None:
 
 
 @given(ATTRIBUTES, st.integers(0, 2**64 - 1), st.integers(0, MAX_PHOTO_NUMBER))
-def test_a_listing_has_one_row_a_vector(
+def test_a_listing_has_one_row_per_vector(
     attributes: RowAttributes, version: int, photo_number: int
 ) -> None:
     vector = vector_of("lamp").astype("<f2")
@@ -87,7 +87,7 @@ def test_a_listing_has_one_row_a_vector(
 @pytest.mark.parametrize(
     "value", [b"\xff\xff\xff", b"no protobuf", b"", embedded(listing_id="").SerializeToString()]
 )
-def test_what_is_no_embedded_listing_is_refused_with_its_record(value: bytes) -> None:
+def test_an_invalid_embedded_listing_is_rejected_naming_the_record(value: bytes) -> None:
     with pytest.raises(UnparsableRecord, match=r"vectors\.embedded\[2\]@42 is not an Embedded"):
         parse_embedded(record(value))
 
@@ -112,7 +112,7 @@ def test_a_vector_that_no_index_can_hold_is_refused_by_listing_and_photo(
 
 
 def test_a_photo_number_that_no_row_can_hold_is_refused() -> None:
-    # Else it would come up when the shard is sealed, again and again.
+    # Otherwise sealing the shard would fail, again and again.
     message = embedded()
     message.vectors[0].photo_number = MAX_PHOTO_NUMBER + 1
     with pytest.raises(InvalidEvent, match="listing lamp has a photo_number of 65536"):
@@ -154,16 +154,14 @@ def test_queries_at_their_bounds_are_taken(count: int, k: int) -> None:
         ({"queries": b""}, "queries has 0 bytes"),
         ({"queries": bytes(33)}, "queries has 33 bytes"),
         ({"queries": bytes(16)}, "queries has 16 bytes"),
-        ({"queries": bytes(65 * 32)}, "queries holds 65 vectors; at most 64"),
+        ({"queries": bytes(65 * 32)}, "queries has 65 vectors; at most 64"),
         ({"queries": np.full(8, np.nan, "<f4").tobytes()}, "not finite"),
         ({"queries": np.array([0] * 7 + [np.inf], "<f4").tobytes()}, "not finite"),
         ({"k": 0}, "k is 0; expected 1 to 1000"),
         ({"k": 1001}, "k is 1001"),
     ],
 )
-def test_a_query_that_nobody_can_answer_is_refused_by_its_field(
-    changes: dict[str, Any], named: str
-) -> None:
+def test_an_invalid_query_is_rejected_naming_the_field(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidQuery, match=named):
         queries_of(request(**changes), DIMENSIONS)
 

@@ -1,4 +1,4 @@
-"""Discovery from a file: what the supervisor writes is known at once, and a broken file loses nothing."""
+"""Discovery from a file: changes are seen at once, and an invalid file loses nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def remove(path: Path) -> None:
 
 
 def serving(*endpoints: Endpoint, name: str = "") -> ProcessSpec:
-    """Return a process that serves these endpoints, or the one that bears its name."""
+    """Return a process that serves these endpoints, named after the first one by default."""
     specs = tuple(
         EndpointSpec(e.role, e.address, e.tier or None, e.model_id or None) for e in endpoints
     )
@@ -62,7 +62,7 @@ def serving(*endpoints: Endpoint, name: str = "") -> ProcessSpec:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each replaces the last
 @given(ENDPOINTS)
-async def test_what_the_supervisor_writes_is_read_sorted_by_name(
+async def test_the_supervisors_file_is_read_sorted_by_name(
     path: Path, discovery: FileDiscovery, endpoints: list[Endpoint]
 ) -> None:
     write_discovery(path.parent, [serving(endpoint) for endpoint in endpoints])
@@ -80,7 +80,7 @@ async def test_endpoints_of_one_process_have_names_of_their_own(
     ]
 
 
-async def test_a_file_that_is_not_there_yet_names_none_and_is_seen_once_it_is(
+async def test_a_missing_file_has_no_endpoints_and_is_read_once_it_exists(
     path: Path, discovery: FileDiscovery
 ) -> None:
     assert await discovery.endpoints() == []
@@ -88,14 +88,14 @@ async def test_a_file_that_is_not_there_yet_names_none_and_is_seen_once_it_is(
     assert await discovery.endpoints() == [SERVER]
 
 
-async def test_a_file_that_is_removed_names_none(path: Path, discovery: FileDiscovery) -> None:
+async def test_a_removed_file_has_no_endpoints(path: Path, discovery: FileDiscovery) -> None:
     write_discovery(path.parent, [serving(SERVER)])
     assert await discovery.endpoints() == [SERVER]
     remove(path)
     assert await discovery.endpoints() == []
 
 
-async def test_every_change_is_seen_at_the_next_look(path: Path, discovery: FileDiscovery) -> None:
+async def test_every_change_is_seen_on_the_next_read(path: Path, discovery: FileDiscovery) -> None:
     states = [[SERVER], [INDEXER, SERVER], [], [INDEXER], [EMBEDDER, INDEXER]]
     for ready in states * 5:
         write_discovery(path.parent, [serving(endpoint) for endpoint in ready])
@@ -135,7 +135,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("content", BROKEN)
-async def test_a_broken_file_changes_nothing_and_is_said_once(
+async def test_an_invalid_file_keeps_the_last_good_endpoints_and_is_logged_once(
     path: Path, discovery: FileDiscovery, content: bytes
 ) -> None:
     write_discovery(path.parent, [serving(SERVER), serving(INDEXER)])
@@ -147,11 +147,11 @@ async def test_a_broken_file_changes_nothing_and_is_said_once(
     assert [line["path"] for line in logged] == [str(path)]
     assert logged[0]["log_level"] == "warning"
     write_discovery(path.parent, [serving(EMBEDDER)])
-    assert await discovery.endpoints() == [EMBEDDER], "and the next good one counts"
+    assert await discovery.endpoints() == [EMBEDDER], "the next valid file is read"
 
 
 @pytest.mark.parametrize("content", BROKEN)
-async def test_a_file_that_was_never_good_names_none(
+async def test_a_file_that_was_never_valid_has_no_endpoints(
     path: Path, discovery: FileDiscovery, content: bytes
 ) -> None:
     put(path, content)
@@ -161,20 +161,22 @@ async def test_a_file_that_was_never_good_names_none(
 async def test_an_endpoint_of_a_role_that_is_not_known_hides_no_other(
     path: Path, discovery: FileDiscovery
 ) -> None:
-    # A newer supervisor may list what an older router has no use for.
+    # A newer supervisor may list endpoints that an older router does not use.
     entries = [entry(name="z", role="another"), entry(name="a")]
     put(path, json.dumps({"endpoints": entries, "more": 1}).encode())
     assert [endpoint.name for endpoint in await discovery.endpoints()] == ["a", "z"]
 
 
-async def test_an_entry_need_not_say_its_tier_or_its_model(
+async def test_the_tier_and_model_of_an_entry_are_optional(
     path: Path, discovery: FileDiscovery
 ) -> None:
     put(path, b'{"endpoints": [{"name": "a", "role": "indexer", "address": "127.0.0.1:1"}]}')
     assert await discovery.endpoints() == [Endpoint("a", "indexer", "127.0.0.1:1")]
 
 
-async def test_a_folder_in_its_place_changes_nothing(path: Path, discovery: FileDiscovery) -> None:
+async def test_a_folder_in_place_of_the_file_keeps_the_last_good_endpoints(
+    path: Path, discovery: FileDiscovery
+) -> None:
     write_discovery(path.parent, [serving(SERVER)])
     await discovery.endpoints()
     remove(path)
@@ -182,14 +184,14 @@ async def test_a_folder_in_its_place_changes_nothing(path: Path, discovery: File
     assert await discovery.endpoints() == [SERVER]
 
 
-async def test_a_file_below_another_file_names_none(tmp_path: Path) -> None:
+async def test_a_path_below_a_file_has_no_endpoints(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     assert await FileDiscovery(tmp_path / "state" / "discovery.json").endpoints() == []
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each replaces the last
 @given(st.binary(max_size=60))
-async def test_no_file_whatever_ends_the_process_that_reads_it(path: Path, content: bytes) -> None:
+async def test_no_file_content_crashes_the_reader(path: Path, content: bytes) -> None:
     put(path, content)
     assert await FileDiscovery(path).endpoints() == []
 
@@ -203,18 +205,18 @@ async def test_a_reader_never_sees_a_mixture_of_two_files(
             for number in range(9)
         ]
 
-    def write_over() -> None:
+    def overwrite() -> None:
         for generation in range(1000, 1150):
             write_discovery(path.parent, [serving(endpoint) for endpoint in ready(generation)])
 
     seen = []
     with structlog.testing.capture_logs() as logged:
-        writing = asyncio.ensure_future(asyncio.to_thread(write_over))
+        writing = asyncio.ensure_future(asyncio.to_thread(overwrite))
         while not writing.done():
             seen.append(await discovery.endpoints())
             await asyncio.sleep(0)
         await writing
-    assert logged == [], "half a file would be a broken one"
+    assert logged == [], "half a file would be invalid"
     assert await discovery.endpoints() == ready(1149)
     for endpoints in seen:
         assert len({endpoint.address for endpoint in endpoints}) == bool(endpoints)

@@ -1,4 +1,4 @@
-"""From a URI to a discovery, and what a setting that is none says."""
+"""Opening discovery URIs, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ async def test_the_scheme_may_be_in_capitals(uri: str) -> None:
 
 
 WRONG = [
-    ("/srv/discovery.json", "it is a path, and a URI is expected: file:///srv/discovery.json"),
+    ("/srv/discovery.json", "a path, but a URI is expected: file:///srv/discovery.json"),
     ("discovery.json", "expected file:///ABSOLUTE/FILE or static:"),
     ("", "expected file:///ABSOLUTE/FILE or static:"),
     ("static", "expected file:///ABSOLUTE/FILE or static:"),
     ("http://127.0.0.1/", "expected file:///ABSOLUTE/FILE or static:"),
-    ("file:discovery.json", "it names no absolute file, expected file:///ABSOLUTE/FILE"),
-    ("file://discovery.json", "it names no absolute file"),
-    ("file://host/srv/discovery.json", "it names no absolute file"),
-    ("file:///srv/state/", "it names no absolute file"),
-    ("file:///srv/d.json?x=1", "it names no absolute file"),
-    ("file:///srv/d.json#x", "it names no absolute file"),
-    ("file://[", "it names no absolute file"),
-    ("static:indexer=h:1,Embedder=h:2", "endpoint 'Embedder=h:2' is wrong"),
+    ("file:discovery.json", "not the URI of an absolute file, expected file:///ABSOLUTE/FILE"),
+    ("file://discovery.json", "not the URI of an absolute file"),
+    ("file://host/srv/discovery.json", "not the URI of an absolute file"),
+    ("file:///srv/state/", "not the URI of an absolute file"),
+    ("file:///srv/d.json?x=1", "not the URI of an absolute file"),
+    ("file:///srv/d.json#x", "not the URI of an absolute file"),
+    ("file://[", "not the URI of an absolute file"),
+    ("static:indexer=h:1,Embedder=h:2", "endpoint 'Embedder=h:2' is invalid"),
 ]
 
 
 @pytest.mark.parametrize(("uri", "why"), WRONG)
-def test_what_is_no_discovery_is_refused_with_the_form_to_use(uri: str, why: str) -> None:
+def test_an_invalid_uri_is_rejected_with_the_expected_form(uri: str, why: str) -> None:
     with pytest.raises(UserError) as refused:
         open_discovery(uri)
     assert why in refused.value.message
@@ -64,37 +64,37 @@ def test_what_is_no_discovery_is_refused_with_the_form_to_use(uri: str, why: str
 
 @pytest.mark.parametrize("settings", [RouterSettings, IndexerSettings])
 @pytest.mark.parametrize(("uri", "why"), WRONG)
-def test_a_service_names_the_variable_with_what_it_holds(
+def test_a_service_names_the_variable_and_its_value(
     settings: type[ServiceSettings], uri: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"REPOSITORY": "file:///srv", "WORK_FOLDER": "/w", "DISCOVERY": uri}.items():
         monkeypatch.setenv(f"SHASHIN_{name}", value)
     with pytest.raises(SettingsError) as refused:
         load_settings(settings)
-    assert refused.value.message.startswith(f"wrong settings: SHASHIN_DISCOVERY={uri!r}: ")
+    assert refused.value.message.startswith(f"invalid settings: SHASHIN_DISCOVERY={uri!r}: ")
     assert why in refused.value.message
 
 
 @pytest.mark.parametrize("name", ["router", "indexer"])
-def test_a_path_in_the_place_of_a_uri_ends_the_start_with_2(name: str) -> None:
-    told: dict[str, Any] = {
+def test_a_path_instead_of_a_uri_exits_with_2(name: str) -> None:
+    variables: dict[str, Any] = {
         "SHASHIN_DISCOVERY": "/srv/discovery.json",
         "SHASHIN_REPOSITORY": "file:///srv/repository",
         "SHASHIN_WORK_FOLDER": "/srv/work",
     }
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("SHASHIN_")}
-    ended = subprocess.run(
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("SHASHIN_")}
+    process = subprocess.run(
         [sys.executable, "-m", f"services.{name}"],
-        env={**kept, **told},
+        env={**inherited, **variables},
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
-    assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
     assert line == (
-        f"{name}: wrong settings: SHASHIN_DISCOVERY='/srv/discovery.json': it is a path, and a URI "
+        f"{name}: invalid settings: SHASHIN_DISCOVERY='/srv/discovery.json': a path, but a URI "
         "is expected: file:///srv/discovery.json"
     )

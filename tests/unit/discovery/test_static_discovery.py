@@ -1,4 +1,4 @@
-"""Discovery that is written out in the setting: each part says one endpoint, or is refused by name."""
+"""Discovery of a list in the setting: each part is an endpoint, or rejected by name."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ async def test_a_part_may_name_the_model() -> None:
     assert found.address == "index-server:50054"
 
 
-async def test_an_ipv6_address_stands_in_brackets() -> None:
+async def test_an_ipv6_address_is_in_brackets() -> None:
     (found,) = await endpoints_of("embedder@demo-v1=[fd00::7]:50052")
     assert found.address == "[fd00::7]:50052"
 
 
-async def test_endpoints_alike_are_numbered_in_the_order_written() -> None:
+async def test_endpoints_with_the_same_name_are_numbered_in_order() -> None:
     found = await endpoints_of(
         "index-server/hourly=b:1, index-server/hourly=a:1,\nindex-server/daily=c:1"
     )
@@ -64,7 +64,7 @@ async def test_endpoints_alike_are_numbered_in_the_order_written() -> None:
         unique_by=lambda part: part[2:],
     )
 )
-async def test_whatever_is_written_is_found(
+async def test_any_list_of_endpoints_is_parsed(
     parts: list[tuple[str, str | None, str, int]],
 ) -> None:
     written = [
@@ -86,49 +86,49 @@ GOOD = "indexer=127.0.0.1:50053"
     ("wrong", "why"),
     [
         ("indexer", "it has no address"),
-        ("=h:1", "role '' is not known, expected indexer, index-server or embedder"),
-        ("router=h:1", "role 'router' is not known"),
-        ("Indexer=h:1", "role 'Indexer' is not known"),
+        ("=h:1", "unknown role '', expected indexer, index-server or embedder"),
+        ("router=h:1", "unknown role 'router'"),
+        ("Indexer=h:1", "unknown role 'Indexer'"),
         ("index-server=h:1", "the tier is missing, expected index-server/hourly"),
         ("index-server/=h:1", "the tier is missing"),
-        ("index-server/live=h:1", "tier 'live' is not known"),
-        ("index-server/horly=h:1", "tier 'horly' is not known"),
-        ("indexer/hourly=h:1", "tier 'hourly' is not known, expected indexer/live"),
+        ("index-server/live=h:1", "unknown tier 'live'"),
+        ("index-server/horly=h:1", "unknown tier 'horly'"),
+        ("indexer/hourly=h:1", "unknown tier 'hourly', expected indexer/live"),
         ("embedder/hourly=h:1", "an embedder has no tier"),
         ("embedder@=h:1", "no model follows the @"),
         ("embedder=h", "address 'h' has no port"),
-        ("embedder=h:", "the port '', which is not one of 1 to 65535"),
+        ("embedder=h:", "the port '', which is not in the range 1 to 65535"),
         ("embedder=h:0", "the port '0'"),
         ("embedder=h:65536", "the port '65536'"),
         ("embedder=h:grpc", "the port 'grpc'"),
         ("embedder=h:²", "the port '²'"),
-        ("embedder=:50052", "'' is not a host"),
-        ("embedder=a b:1", "'a b' is not a host"),
-        ("embedder=http://h:1", "'http://h' is not a host"),
-        ("embedder=h/x:1", "'h/x' is not a host"),
-        ("embedder=fd00::7:50052", "the IPv6 address 'fd00::7' has no brackets"),
+        ("embedder=:50052", "'' is not a valid host"),
+        ("embedder=a b:1", "'a b' is not a valid host"),
+        ("embedder=http://h:1", "'http://h' is not a valid host"),
+        ("embedder=h/x:1", "'h/x' is not a valid host"),
+        ("embedder=fd00::7:50052", "the IPv6 address 'fd00::7' is not in brackets"),
         ("embedder=[fd00::7]", "address '[fd00::7]' has the port '7]'"),
         ("embedder=[fd00::z]:1", "'fd00::z' is not an IPv6 address"),
         ("embedder=[]:1", "'' is not an IPv6 address"),
         ("embedder=127.0.0.1:50053", f"'{GOOD}' has the same address"),
     ],
 )
-def test_a_part_that_is_wrong_is_named_with_what_was_expected(wrong: str, why: str) -> None:
+def test_an_invalid_part_is_named_with_what_was_expected(wrong: str, why: str) -> None:
     with pytest.raises(UserError) as refused:
         open_discovery(f"static:{GOOD},{wrong}")
-    assert refused.value.message.startswith(f"endpoint {wrong!r} is wrong: ")
+    assert refused.value.message.startswith(f"endpoint {wrong!r} is invalid: ")
     assert why in refused.value.message
 
 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("", "it is empty"),
-        (" ", "it is empty"),
+        ("", "the list is empty"),
+        (" ", "the list is empty"),
         (f"{GOOD},", "endpoint 2 of 2 is empty"),
         (f",{GOOD}", "endpoint 1 of 2 is empty"),
     ],
 )
-def test_an_endpoint_that_is_empty_is_named_by_its_place(text: str, named: str) -> None:
+def test_an_empty_endpoint_is_named_by_its_position(text: str, named: str) -> None:
     with pytest.raises(UserError, match=named):
         open_discovery(f"static:{text}")

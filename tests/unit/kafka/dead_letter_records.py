@@ -1,4 +1,4 @@
-"""Records of ``.dlq`` topics as services, people and strangers write them."""
+"""Builds records of ``.dlq`` topics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def event(listing_id: str = "lamp", version: int = 1, photos: int = 2) -> bytes:
 
 
 def stored(record: OutRecord, offset: int, *, timestamp_ms: int = 1000) -> InRecord:
-    """Return a record as it is read again at an offset."""
+    """Return a record as it is read back at an offset."""
     return InRecord(
         record.topic,
         record.partition or 0,
@@ -49,7 +49,7 @@ def dead_letter(
     value: bytes | None = None,
 ) -> InRecord:
     """Return a dead letter as a service wrote it; ``origin`` is partition and offset."""
-    came = InRecord(
+    source = InRecord(
         topic,
         *origin,
         0,
@@ -57,8 +57,8 @@ def dead_letter(
         event(listing_id, version) if value is None else value,
     )
     written = DeadLetter(
-        came,
-        error or InvalidEvent(f"{came}, listing {listing_id} is bad"),
+        source,
+        error or InvalidEvent(f"{source}, listing {listing_id} is bad"),
         step,
         attempts=3,
         scope="record" if photo is None else "photo",

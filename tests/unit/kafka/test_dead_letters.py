@@ -1,4 +1,4 @@
-"""A dead letter is the record as it came, with the cause in its headers."""
+"""A dead letter is the unchanged record with the cause in its headers."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def record(headers: Sequence[tuple[str, bytes]] = ()) -> InRecord:
 
 
 @given(RECORDS, st.text(), st.integers(1, 100))
-def test_the_record_is_kept_as_it_came_and_the_cause_is_in_the_headers(
+def test_the_record_is_kept_unchanged_and_the_cause_is_in_the_headers(
     taken: InRecord, message: str, attempts: int
 ) -> None:
     dead_letter = DeadLetter(taken, InvalidEvent(message), "downloader.check", attempts).as_record()
     assert dead_letter.topic == f"{taken.topic}.dlq"
     assert (dead_letter.key, dead_letter.value) == (taken.key, taken.value)
     assert Counter(taken.headers) <= Counter(dead_letter.headers)
-    said = {
+    cause = {
         name: value.decode() for name, value in dead_letter.headers if name.startswith("shashin-")
     }
-    at = said.pop("shashin-at")
+    at = cause.pop("shashin-at")
     assert int(at) > 0
-    assert said == {
+    assert cause == {
         "shashin-error": "InvalidEvent",
         "shashin-message": message,
         "shashin-step": "downloader.check",
@@ -57,18 +57,18 @@ def test_the_record_is_kept_as_it_came_and_the_cause_is_in_the_headers(
 
 def test_a_photo_that_is_dead_lettered_is_named_by_its_number() -> None:
     dead_letter = DeadLetter(record(), PhotoMissing("gone"), "downloader.fetch", 5, "photo", 0)
-    said = dict(dead_letter.as_record().headers)
-    assert said["shashin-scope"] == b"photo"
-    assert said["shashin-photo-number"] == b"0"
-    assert said["shashin-attempts"] == b"5"
+    headers = dict(dead_letter.as_record().headers)
+    assert headers["shashin-scope"] == b"photo"
+    assert headers["shashin-photo-number"] == b"0"
+    assert headers["shashin-attempts"] == b"5"
 
 
-def test_a_record_that_is_dead_lettered_whole_names_no_photo() -> None:
+def test_a_fully_dead_lettered_record_names_no_photo() -> None:
     dead_letter = DeadLetter(record(), InvalidEvent("bad"), "downloader.check")
     assert "shashin-photo-number" not in dict(dead_letter.as_record().headers)
 
 
-def test_a_letter_that_was_put_back_and_is_dead_lettered_again_has_only_its_last_cause() -> None:
+def test_a_replayed_record_that_is_dead_lettered_again_has_only_its_last_cause() -> None:
     def dead_lettered(headers: Sequence[tuple[str, bytes]], error: ShashinError) -> DeadLetter:
         return DeadLetter(record(headers), error, "downloader.check")
 

@@ -1,4 +1,4 @@
-"""Dead letters as they are read: what they say, and which are open."""
+"""Parsing dead letters, and which of them are open."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OUR_HEADERS = [
 ]
 
 
-def test_what_a_service_wrote_is_read_back() -> None:
+def test_a_dead_letter_is_read_back_as_it_was_written() -> None:
     record = dead_letter(
         7,
         listing_id="chair",
@@ -58,13 +58,13 @@ def test_what_a_service_wrote_is_read_back() -> None:
     assert str(read.at_ms).encode() == dict(record.headers)["shashin-at"]
 
 
-def test_a_strangers_record_is_a_letter_of_unknown_reason_that_came_from_nowhere() -> None:
+def test_a_foreign_record_is_an_entry_of_unknown_reason_without_an_origin() -> None:
     read = stored_dead_letter(InRecord(DLQ, 0, 3, 1234, b"key", b"\xff", [("app", b"x")]))
     assert (read.reason, read.origin, read.attempts) == (UNKNOWN_REASON, None, 0)
     assert (read.listing_id, read.version, read.at_ms) == ("key", 0, 1234)
 
 
-def test_a_letter_does_not_go_to_another_topic_than_its_own() -> None:
+def test_an_entry_whose_topic_does_not_match_has_no_origin() -> None:
     record = dead_letter(0)
     moved = InRecord(DEAD_LETTER_TOPICS[1], 0, 0, 0, record.key, record.value, record.headers)
     assert stored_dead_letter(moved).origin is None
@@ -77,7 +77,7 @@ def test_a_letter_does_not_go_to_another_topic_than_its_own() -> None:
     st.lists(st.tuples(st.sampled_from(OUR_HEADERS), st.binary(max_size=25)), max_size=12),
     st.integers(-1, 2**62),
 )
-def test_whatever_lies_there_is_a_letter(
+def test_any_record_is_an_entry(
     topic: str,
     key: bytes | None,
     value: bytes,
@@ -92,21 +92,21 @@ def test_whatever_lies_there_is_a_letter(
 
 
 @given(st.binary(max_size=30))
-def test_whatever_resolves_nothing_is_no_letter_either(says: bytes) -> None:
-    record = InRecord(DLQ, 0, 9, 0, None, b"", [("shashin-resolves", says)])
+def test_an_invalid_resolution_is_not_an_entry(header: bytes) -> None:
+    record = InRecord(DLQ, 0, 9, 0, None, b"", [("shashin-resolves", header)])
     assert is_resolution(record)
     assert [
         entry.dead_letter.entry_id.offset for entry in entries_of([dead_letter(1), record])
     ] == [1]
 
 
-def test_an_empty_dead_letter_is_no_resolution() -> None:
+def test_an_empty_dead_letter_is_not_a_resolution() -> None:
     (entry,) = entries_of([dead_letter(0, value=b"")])
     assert entry.open
 
 
 @given(st.data())
-def test_open_is_exactly_what_nothing_resolves(data: st.DataObject) -> None:
+def test_entries_without_a_resolution_are_open(data: st.DataObject) -> None:
     records: list[InRecord] = []
     dead_letters: list[InRecord] = []
     resolved: dict[int, str] = {}
@@ -129,13 +129,13 @@ def test_open_is_exactly_what_nothing_resolves(data: st.DataObject) -> None:
     } == resolved
 
 
-def test_a_resolution_says_what_was_done_and_when() -> None:
+def test_a_resolution_records_what_was_done_and_when() -> None:
     found = resolution_of(resolution(dead_letter(4), 6, "dropped"))
     assert found is not None
     assert (found.partition, found.offset, found.how, found.at_ms) == (0, 4, "dropped", 5000)
 
 
-def test_a_resolution_closes_the_letter_of_its_own_topic_only() -> None:
+def test_a_resolution_only_closes_the_entry_of_its_own_topic() -> None:
     here, there = dead_letter(4), dead_letter(4, topic="images.downloaded")
     states = {e.dead_letter.topic: e.open for e in entries_of([here, there, resolution(there, 5)])}
     assert states == {LISTINGS_EVENTS: True, "images.downloaded": False}
@@ -150,6 +150,6 @@ def test_an_id_is_read_as_it_is_written(topic: str, partition: int, offset: int)
 @pytest.mark.parametrize(
     "text", ["", "12", "listings.events:1", f"{DLQ}:", f"{DLQ}:-1", f"{DLQ}:1x", "other.dlq:1", "٣"]
 )
-def test_what_is_no_id_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_id_is_rejected_with_an_example(text: str) -> None:
     with pytest.raises(UserError, match=r"expected TOPIC:OFFSET, such as listings\.events\.dlq:12"):
         parse_entry_id(text)

@@ -1,4 +1,4 @@
-"""Replaying: sent and acknowledged first, resolved after that."""
+"""Replaying: records are sent and acknowledged before their entries are resolved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DLQ = LISTINGS_EVENTS + ".dlq"
 
 
 class Topics:
-    """A log of dead letters and a producer that appends to it; may refuse a topic."""
+    """A log of dead letters and a producer that appends to it; can refuse a topic."""
 
     def __init__(self, records: Iterable[InRecord]) -> None:
         self.dead_letters = list(records)
@@ -49,7 +49,7 @@ class Topics:
         return sum(entry.open for entry in entries_of(self.dead_letters))
 
 
-async def test_a_record_that_kafka_did_not_take_leaves_its_letter_open() -> None:
+async def test_a_record_that_kafka_did_not_acknowledge_leaves_its_entry_open() -> None:
     topics = Topics([dead_letter(0), dead_letter(1, origin=(0, 1))])
     topics.refused = LISTINGS_EVENTS
     with pytest.raises(KafkaUnavailable):
@@ -69,7 +69,7 @@ async def test_a_crash_before_the_resolution_sends_the_records_again_and_loses_n
     assert len(topics.sent) == 4
 
 
-async def test_what_is_resolved_is_not_sent_again() -> None:
+async def test_a_resolved_record_is_not_sent_again() -> None:
     topics = Topics([dead_letter(0)])
     await topics.replay()
     await topics.replay()

@@ -1,4 +1,4 @@
-"""What may succeed later is retried; a storm of dead letters stops the loop, not the records."""
+"""Retryable errors are retried; a burst of dead letters pauses the loop and drops no records."""
 
 from __future__ import annotations
 
@@ -44,30 +44,30 @@ def records(*values: str) -> list[InRecord]:
 
 
 class Scripted:
-    """Does with each record what its value says."""
+    """Processes each record as its value says."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.away = True
+        self.processed: list[str] = []
+        self.unavailable = True
 
     async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
         outcomes = []
         for record in records:
             value = record.value.decode()
-            self.asked.append(value)
+            self.processed.append(value)
             if value == "bug":
-                raise ZeroDivisionError("nobody foresaw this")
+                raise ZeroDivisionError("unexpected")
             outcomes.append(self._outcome(value, record))
         return outcomes
 
     def _outcome(self, value: str, record: InRecord) -> Outcome:
         if value == "bad":
             return Outcome(dead_letters=[DeadLetter(record, InvalidEvent("bad"), "test")])
-        seen = self.asked.count(value)
+        seen = self.processed.count(value)
         if value.startswith("later") and seen < int(value.removeprefix("later")):
             return self._not_yet(record, PhotoUnavailable("not yet"))
-        if value.startswith("away") and self.away:
-            return self._not_yet(record, PhotoUnavailable("the source is away"))
+        if value.startswith("unavailable") and self.unavailable:
+            return self._not_yet(record, PhotoUnavailable("the source is unavailable"))
         return Outcome()
 
     def _not_yet(self, record: InRecord, error: ShashinError) -> Outcome:
@@ -86,13 +86,13 @@ def processor(
     return BatchProcessor(stage, policy, TOPIC, loop_scope(health, stop=stop))
 
 
-async def test_only_what_may_succeed_later_is_retried_and_order_is_kept() -> None:
+async def test_only_retryable_records_are_retried_and_order_is_kept() -> None:
     stage = Scripted()
     outcomes = await processor(stage, DeadLetterPolicy(attempts=5)).outcomes(
         records("good", "later3", "bad", "fine")
     )
     assert [outcome.dead_lettered for outcome in outcomes] == [False, False, True, False]
-    assert stage.asked == ["good", "later3", "bad", "fine", "later3", "later3"]
+    assert stage.processed == ["good", "later3", "bad", "fine", "later3", "later3"]
 
 
 async def test_after_its_attempts_a_record_is_a_dead_letter_that_counts_them() -> None:
@@ -103,18 +103,18 @@ async def test_after_its_attempts_a_record_is_a_dead_letter_that_counts_them() -
     assert (dead_letter.attempts, dead_letter.error.reason) == (4, "PhotoUnavailable")
 
 
-async def test_a_record_on_which_processing_breaks_costs_no_other_one() -> None:
+async def test_a_record_that_crashes_processing_does_not_affect_others() -> None:
     outcomes = await processor(Scripted(), DeadLetterPolicy(attempts=2)).outcomes(
         records("good", "bug", "fine", "bad")
     )
     assert [outcome.dead_lettered for outcome in outcomes] == [False, True, False, True]
     (dead_letter,) = outcomes[1].dead_letters
     assert dead_letter.error.reason == "UnexpectedFailure"
-    assert dead_letter.error.message == f"{TOPIC}[0]@1: ZeroDivisionError: nobody foresaw this"
+    assert dead_letter.error.message == f"{TOPIC}[0]@1: ZeroDivisionError: unexpected"
     assert dead_letter.attempts == 2
 
 
-async def test_too_many_that_no_retry_can_help_are_refused_with_the_first_one() -> None:
+async def test_too_many_permanent_failures_are_refused_naming_the_first() -> None:
     policy = DeadLetterPolicy(attempts=2, window=10, share=0.3)
     processing_records = processor(Scripted(), policy)
     await processing_records.outcomes(records("bad", "good", "bad", "bad"))
@@ -122,35 +122,35 @@ async def test_too_many_that_no_retry_can_help_are_refused_with_the_first_one() 
         await processing_records.outcomes(records("good", "bad"))
 
 
-async def test_bad_records_of_long_ago_do_not_count() -> None:
+async def test_old_bad_records_do_not_count() -> None:
     processing_records = processor(Scripted(), DeadLetterPolicy(window=4, share=0.5))
     for _ in range(10):
         outcomes = await processing_records.outcomes(records("bad", "good", "good", "bad"))
         assert sum(outcome.dead_lettered for outcome in outcomes) == 2
 
 
-async def test_when_what_they_need_is_away_nothing_is_dead_lettered_and_it_resumes_by_itself() -> (
+async def test_when_a_dependency_is_unavailable_nothing_is_dead_lettered_and_consumption_resumes() -> (
     None
 ):
     stage, health = Scripted(), Health()
     work = asyncio.ensure_future(
         processor(stage, DeadLetterPolicy(attempts=2, window=4, share=0.5), health).outcomes(
-            records("away1", "away2", "away3", "bad")
+            records("unavailable1", "unavailable2", "unavailable3", "bad")
         )
     )
-    (problem,) = await until(health.readiness_problems, "it says what it waits for")
-    assert "the source is away" in problem
-    stage.away = False
+    (problem,) = await until(health.readiness_problems, "it reports what it waits for")
+    assert "the source is unavailable" in problem
+    stage.unavailable = False
     outcomes = await work
     assert [outcome.dead_lettered for outcome in outcomes] == [False, False, False, True]
     assert not health.readiness_problems()
 
 
-async def test_a_loop_that_is_to_stop_dead_letters_nothing_that_waits() -> None:
+async def test_a_stopping_loop_does_not_dead_letter_waiting_records() -> None:
     stopping = asyncio.Event()
     work = asyncio.ensure_future(
         processor(Scripted(), DeadLetterPolicy(attempts=100), stop=stopping).outcomes(
-            records("away")
+            records("unavailable")
         )
     )
     stopping.set()

@@ -1,4 +1,4 @@
-"""Which records are sent again, to where, and in which order."""
+"""Which records are replayed, where to, and in what order."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ def ids(*offsets: int) -> list[DlqEntryId]:
     return [DlqEntryId(DLQ, 0, offset) for offset in offsets]
 
 
-def test_a_record_with_several_letters_is_sent_once_and_all_are_resolved() -> None:
+def test_a_record_with_several_entries_is_sent_once_and_all_are_resolved() -> None:
     entries = entries_of(dead_letter(i, origin=(1, 9), photo=i) for i in range(3))
     (replay,) = plan_replays(entries, ids(1))
     assert replay.resolves == tuple(ids(0, 1, 2))
     assert (replay.origin.topic, replay.origin.partition) == (LISTINGS_EVENTS, 1)
 
 
-def test_a_letter_that_is_resolved_before_is_left_as_it_is() -> None:
+def test_an_entry_that_is_already_resolved_is_not_resolved_again() -> None:
     first, second = dead_letter(0, photo=0), dead_letter(1, photo=1)
     (replay,) = plan_replays(entries_of([first, second, resolution(first, 2, "dropped")]), ids(1))
     assert replay.resolves == tuple(ids(1))
 
 
-def test_the_same_place_in_a_topic_that_was_made_again_is_another_record() -> None:
+def test_the_same_offset_in_a_recreated_topic_is_another_record() -> None:
     entries = entries_of([dead_letter(0, listing_id="lamp"), dead_letter(1, listing_id="chair")])
     (replay,) = plan_replays(entries, ids(0))
     assert replay.resolves == tuple(ids(0))
 
 
-def test_a_strangers_record_is_not_sent_anywhere() -> None:
+def test_a_foreign_record_is_not_replayed() -> None:
     entries = entries_of([InRecord(DLQ, 0, 0, 0, b"key", b"value")])
     assert plan_replays(entries, ids(0)) == []
 
 
-def test_a_version_that_failed_again_is_sent_before_a_younger_version() -> None:
+def test_a_version_that_failed_again_is_sent_before_a_newer_version() -> None:
     entries = entries_of(
         [dead_letter(0, version=2, origin=(0, 6)), dead_letter(1, version=1, origin=(0, 10))]
     )
     assert [r.dead_letter.version for r in plan_replays(entries, ids(0, 1))] == [1, 2]
 
 
-def test_the_record_is_sent_as_it_came() -> None:
+def test_the_record_is_sent_unchanged() -> None:
     stored = dead_letter(5, listing_id="chair", origin=(3, 8))
     (replay,) = plan_replays(entries_of([stored]), ids(5))
     sent = replayed_record(replay, stored)
@@ -84,7 +84,7 @@ def dead_letters(draw: st.DrawFn) -> list[DlqEntry]:
 
 
 @given(dead_letters(), st.data())
-def test_every_chosen_open_letter_is_resolved_by_exactly_one_replay(
+def test_every_chosen_open_entry_is_resolved_by_exactly_one_replay(
     entries: list[DlqEntry], data: st.DataObject
 ) -> None:
     still_open = [e.dead_letter.entry_id for e in entries if e.open]

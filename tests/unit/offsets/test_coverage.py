@@ -31,7 +31,7 @@ def test_merged_ranges_hold_the_same_offsets_in_the_fewest_ranges(
     assert offsets_of(merged) == offsets_of(ranges)
     assert all(r.from_offset < r.to_offset for r in merged)
     for one, other in pairwise(merged):
-        # Sorted, and with an offset between: two that touch would be one.
+        # Sorted, with a gap in between: adjacent ranges would be merged.
         assert (one.partition, one.to_offset) < (other.partition, other.from_offset)
 
 
@@ -44,7 +44,7 @@ def test_the_order_of_ranges_does_not_matter(ranges: list[OffsetRange], dice: ob
 
 
 @given(RANGES, POSITIONS)
-def test_missing_is_every_offset_from_horizon_to_live_that_no_range_holds(
+def test_missing_ranges_are_all_offsets_from_horizon_to_live_that_no_range_contains(
     held: list[OffsetRange], positions: dict[int, Position]
 ) -> None:
     needed = {
@@ -62,7 +62,7 @@ def test_coverage_takes_n_log_n_comparisons_however_many_partitions_there_are() 
     held = [OffsetRange(Counted(p), Counted(10), Counted(20)) for p in range(partitions)]
     random.Random(4).shuffle(held)
     positions = {p: Position(Counted(0), Counted(30)) for p in range(partitions)}
-    # Going through all ranges for each partition takes 2 million.
+    # Scanning all ranges for each partition takes 2 million.
     assert comparisons_of(lambda: missing_ranges(held, positions)) < 12 * count * math.log2(count)
 
 
@@ -73,5 +73,5 @@ def test_merged_ranges_contain_a_range_if_they_hold_all_of_its_offsets(
     assert MergedRanges(iter(held)).contain(wanted) == (offsets_of([wanted]) <= offsets_of(held))
 
 
-def test_a_range_says_which_partition_and_offsets_it_is() -> None:
+def test_a_range_prints_its_partition_and_offsets() -> None:
     assert str(OffsetRange(3, 10, 25)) == "3:[10, 25)"

@@ -1,4 +1,4 @@
-"""Where a range ends: each reason at its bound, and what does not end it."""
+"""Where a range ends: each reason at its boundary, and what does not end it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_record_that_would_exceed_the_row_limit_cuts(
 
 
 def test_a_record_over_the_limit_does_not_cut_a_range_that_has_no_rows() -> None:
-    # Else it would cut for ever: it fits in no range.
+    # Otherwise it would cut forever, as it fits in no range.
     assert cut_before(OpenRange(BUCKET, 0), END_MS - 1, 99, RULES) is None
 
 

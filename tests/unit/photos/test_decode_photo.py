@@ -1,4 +1,4 @@
-"""Photos as people upload them: decoded as a person would expect, or refused by name."""
+"""Photos as users upload them: decoded correctly, or rejected with a specific error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_listed_format_is_read(kind: str) -> None:
     ("mode", "kind"),
     [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG")],
 )
-def test_colours_of_other_modes_come_out_as_they_look(mode: str, kind: str) -> None:
+def test_colours_of_other_modes_are_converted_correctly(mode: str, kind: str) -> None:
     image = decode_photo(saved(two_halves(mode), kind))
     assert is_near(image.getpixel((10, 40)), RED, 60)
     assert is_near(image.getpixel((110, 40)), BLUE, 60)
@@ -63,12 +63,12 @@ def test_grey_photos_become_rgb(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_what_is_transparent_lies_on_white(mode: str) -> None:
+def test_transparent_pixels_become_white(mode: str) -> None:
     clear = Image.new("RGBA", (50, 50), (0, 0, 0, 0)).convert(mode)
     assert decode_photo(saved(clear, "PNG")).getpixel((25, 25)) == WHITE
 
 
-def test_a_palette_with_a_transparent_colour_lies_on_white() -> None:
+def test_a_palette_with_a_transparent_colour_is_put_on_white() -> None:
     image = Image.new("P", (20, 20), 0)
     image.putpalette([0, 0, 0, 200, 0, 0])
     data = saved(image, "PNG", transparency=0)
@@ -83,7 +83,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     assert is_near(image.getpixel((255, 4)), WHITE, 1)
 
 
-def test_a_photo_that_lies_on_its_side_is_turned_upright() -> None:
+def test_a_rotated_photo_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise by a quarter
     image = decode_photo(saved(two_halves(size=(120, 80)), "JPEG", exif=exif))
@@ -93,7 +93,7 @@ def test_a_photo_that_lies_on_its_side_is_turned_upright() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
+def test_the_first_frame_of_an_animation_is_used(kind: str) -> None:
     frames = [Image.new("RGB", (40, 40), colour) for colour in (RED, BLUE)]
     data = saved(frames[0], kind, save_all=True, append_images=frames[1:])
     assert is_near(decode_photo(data).getpixel((20, 20)), RED)
@@ -105,8 +105,8 @@ def test_no_bytes_are_refused_as_empty() -> None:
 
 
 @pytest.mark.parametrize("data", [b"hello, I am text", b"\x00" * 100, b"%PDF-1.7 and more"])
-def test_what_is_no_image_is_refused_with_the_known_formats(data: bytes) -> None:
-    with pytest.raises(PhotoUndecodable, match=r"no image of a known format: .*JPEG.*PNG"):
+def test_bytes_that_are_not_an_image_are_rejected_with_the_known_formats(data: bytes) -> None:
+    with pytest.raises(PhotoUndecodable, match=r"not an image of a known format: .*JPEG.*PNG"):
         decode_photo(data)
 
 
@@ -119,7 +119,7 @@ def test_a_photo_that_is_cut_short_is_refused(kind: str) -> None:
 
 
 def bomb_png(width: int, height: int) -> bytes:
-    """Return a PNG whose header names a size, with next to no data."""
+    """Return a PNG whose header claims a size, with almost no data."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return (
@@ -150,7 +150,7 @@ def test_fifty_megapixels_are_still_read() -> None:
 
 
 def test_a_format_that_pillow_knows_and_we_do_not_list_is_refused() -> None:
-    with pytest.raises(PhotoUndecodable, match="no image of a known format"):
+    with pytest.raises(PhotoUndecodable, match="not an image of a known format"):
         decode_photo(saved(two_halves(), "PPM"))
 
 

@@ -1,4 +1,4 @@
-"""Pointers: what is written is read, for ever; what is something else is refused by name."""
+"""Pointers: the format stays readable, and invalid ones are rejected by name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_pointer_of_the_first_format_stays_readable() -> None:
     assert Pointer.from_json(GOLDEN.read_bytes(), key=KEY) == KNOWN
 
 
-def test_what_is_written_keeps_its_format() -> None:
+def test_the_written_format_does_not_change() -> None:
     assert KNOWN.to_json() == GOLDEN.read_bytes()
 
 
@@ -77,7 +77,7 @@ def test_another_format_is_refused_by_name(found: object) -> None:
     ],
     ids=lambda data: repr(data[:10]),
 )
-def test_what_is_no_pointer_is_refused_by_name(data: bytes) -> None:
+def test_an_invalid_pointer_is_rejected_by_name(data: bytes) -> None:
     with pytest.raises(CorruptShard, match=r"hourly\.json is not a pointer"):
         Pointer.from_json(data, key=KEY)
 

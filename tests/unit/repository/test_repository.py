@@ -1,4 +1,4 @@
-"""The model repository over a store of files: what commits a shard, and what a reader refuses."""
+"""The model repository over a file store: committing, fetching and listing shards."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_an_entry_is_the_name_size_and_hash_of_a_file(tmp_path: Path) -> None:
 # --- committing ---------------------------------------------------------------------------------
 
 
-async def test_files_are_written_before_the_manifest_that_vouches_for_them(
+async def test_files_are_written_before_their_manifest(
     store: WatchedStore, repository: ModelRepository, tmp_path: Path
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
@@ -94,16 +94,16 @@ async def test_files_are_written_before_the_manifest_that_vouches_for_them(
     assert (await repository.read_shard(manifest_key(manifest))).manifest == manifest
 
 
-async def test_the_first_commit_wins_and_whoever_comes_later_finds_the_same(
+async def test_the_first_commit_wins_and_later_ones_find_the_same_content(
     store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
 ) -> None:
     before = objects(store)
     again = write(open_shard(listings(0, 5)), tmp_path / "later", created_at=1_800_000_000.0)
     assert await ModelRepository(store).commit_shard(again, tmp_path / "later") is False
-    assert objects(store) == before, "also the time of the first one stays"
+    assert objects(store) == before, "the first one's time stays too"
 
 
-async def test_other_content_for_the_same_range_is_an_error_and_what_is_there_stays(
+async def test_different_content_for_the_same_range_is_an_error_and_the_existing_shard_stays(
     store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
 ) -> None:
     before = objects(store)
@@ -117,11 +117,11 @@ async def test_other_ranges_under_the_same_id_are_an_error(
     repository: ModelRepository, stored: StoredShard, tmp_path: Path
 ) -> None:
     other = replace(stored.manifest, source_ranges=())
-    with pytest.raises(RepositoryError, match="other content"):
+    with pytest.raises(RepositoryError, match="different content"):
         await repository.commit_shard(other, tmp_path)
 
 
-async def test_files_that_no_manifest_vouches_for_are_written_over(
+async def test_files_without_a_manifest_are_overwritten(
     store: WatchedStore, repository: ModelRepository, tmp_path: Path
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
@@ -143,7 +143,7 @@ async def test_files_that_are_there_already_are_kept(
 
 
 class Large:
-    """A shard with a file of 12 MiB, as large as an index gets for what a test can tell."""
+    """A shard with a file of 12 MiB, large enough to span many chunks."""
 
     def __init__(self, folder: Path) -> None:
         manifest = write(open_shard(listings(0, 5)), folder)
@@ -171,7 +171,7 @@ async def test_a_large_file_that_is_there_already_is_compared_piece_by_piece(
     assert (await store.stat(large.key)).version == version
 
 
-async def test_the_event_loop_turns_while_a_large_file_is_hashed(
+async def test_the_event_loop_is_not_blocked_while_a_large_file_is_hashed(
     store: WatchedStore,
     repository: ModelRepository,
     large: Large,
@@ -180,8 +180,8 @@ async def test_the_event_loop_turns_while_a_large_file_is_hashed(
     await store.write(large.key, large.content)
     loop, real, turns = asyncio.get_running_loop(), hashlib.sha256, []
 
-    class AwaitsATurnOfTheLoop:
-        """Hashes only after the loop has turned, which it cannot while it is hashing itself."""
+    class WaitsForTheLoop:
+        """Hashes only after the loop has run a callback, which it cannot if hashing blocks it."""
 
         def __init__(self, data: bytes = b"") -> None:
             self._digest = real()
@@ -197,7 +197,7 @@ async def test_the_event_loop_turns_while_a_large_file_is_hashed(
         def hexdigest(self) -> str:
             return self._digest.hexdigest()
 
-    monkeypatch.setattr(hashlib, "sha256", AwaitsATurnOfTheLoop)
+    monkeypatch.setattr(hashlib, "sha256", WaitsForTheLoop)
     await repository.commit_shard(large.manifest, large.folder)
     await repository.fetch(
         StoredShard(large.manifest, manifest_key(large.manifest)), large.folder.parent / "cache"
@@ -206,7 +206,7 @@ async def test_the_event_loop_turns_while_a_large_file_is_hashed(
     assert all(turns)
 
 
-async def test_a_file_of_another_size_is_written_over_without_a_look_at_its_bytes(
+async def test_a_file_of_a_different_size_is_overwritten_without_reading_it(
     store: WatchedStore, repository: ModelRepository, large: Large
 ) -> None:
     await store.write(large.key, large.content[:-1])
@@ -215,7 +215,7 @@ async def test_a_file_of_another_size_is_written_over_without_a_look_at_its_byte
     assert (await store.stat(large.key)).size == len(large.content)
 
 
-async def test_a_file_of_the_same_size_that_differs_is_written_over(
+async def test_a_different_file_of_the_same_size_is_overwritten(
     store: WatchedStore, repository: ModelRepository, large: Large
 ) -> None:
     await store.write(large.key, flipped(large.content))
@@ -224,7 +224,7 @@ async def test_a_file_of_the_same_size_that_differs_is_written_over(
     assert (await store.read(large.key))[0] == large.content
 
 
-async def test_whether_a_manifest_is_there_is_asked_without_a_listing(
+async def test_checking_for_a_manifest_does_not_list_objects(
     store: WatchedStore, repository: ModelRepository, large: Large
 ) -> None:
     await store.write(large.key, flipped(large.content))
@@ -234,7 +234,7 @@ async def test_whether_a_manifest_is_there_is_asked_without_a_listing(
 
 
 class ChangesWhileStreamed(WatchedStore):
-    """Has something happen in the midst of the first stream, which ends it as on a remote store."""
+    """Triggers an event during the first stream, which then fails as on a remote store."""
 
     happening: Callable[[], Awaitable[object]] | None = None
 
@@ -266,12 +266,12 @@ async def test_a_file_that_changes_while_it_is_compared_is_compared_again(
     assert await ModelRepository(store).commit_shard(large.manifest, large.folder) is True
     assert (await store.read(large.key))[0] == large.content
     uploads = store.writes.count(large.key)
-    # Ours are the refused one and one over garbage; the test's own are the first and the change.
+    # Our own are the refused upload and one over garbage; the test's are the first and the change.
     assert uploads == {"garbage": 4, "the same": 3, "nothing": 3}[theirs]
 
 
-class InTheMidst(WatchedStore):
-    """Has something happen right before an upload."""
+class InterruptedUpload(WatchedStore):
+    """Triggers an event right before an upload."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -285,7 +285,7 @@ class InTheMidst(WatchedStore):
 
 
 async def test_two_replicas_that_commit_at_once_agree_on_one_commit(tmp_path: Path) -> None:
-    store = InTheMidst(tmp_path / "store")
+    store = InterruptedUpload(tmp_path / "store")
     one, other = ModelRepository(store), ModelRepository(store)
     manifest = write(open_shard(listings(0, 5)), tmp_path / "one")
     twin = write(open_shard(listings(0, 5)), tmp_path / "other")
@@ -299,10 +299,10 @@ async def test_two_replicas_that_commit_at_once_agree_on_one_commit(tmp_path: Pa
     assert firsts == [True, False]
 
 
-async def test_two_replicas_that_write_over_the_same_garbage_disturb_each_other_in_nothing(
+async def test_two_replicas_that_overwrite_the_same_garbage_do_not_interfere(
     tmp_path: Path,
 ) -> None:
-    store = InTheMidst(tmp_path / "store")
+    store = InterruptedUpload(tmp_path / "store")
     repository = ModelRepository(store)
     manifest = write(open_shard(listings(0, 5)), tmp_path / "one")
     key = f"{manifest_key(manifest).rpartition('/')[0]}/{INDEX_FILE}"
@@ -314,21 +314,21 @@ async def test_two_replicas_that_write_over_the_same_garbage_disturb_each_other_
 
         store.happening = other_writes_over_it
 
-    # The first upload meets the garbage; right before the second one, another replica is done.
+    # The first upload finds garbage; right before the second one, another replica is done.
     store.happening = other_is_about_to_write_over_it_too
     assert await repository.commit_shard(manifest, tmp_path / "one") is True
     assert (await store.read(key))[0] == (tmp_path / "one" / INDEX_FILE).read_bytes()
 
 
-async def test_a_shard_that_is_committed_meanwhile_with_other_content_stays_whole(
+async def test_a_shard_that_is_committed_concurrently_with_different_content_stays_intact(
     tmp_path: Path,
 ) -> None:
-    store = InTheMidst(tmp_path / "store")
+    store = InterruptedUpload(tmp_path / "store")
     one, other = ModelRepository(store), ModelRepository(store)
     theirs = write(open_shard(listings(0, 5)), tmp_path / "theirs")
     ours = write(open_shard(listings(1, 6)), tmp_path / "ours", shard_id=theirs.shard_id)
     store.happening = lambda: other.commit_shard(theirs, tmp_path / "theirs")
-    with pytest.raises(RepositoryError, match="other content"):
+    with pytest.raises(RepositoryError, match="different content"):
         await one.commit_shard(ours, tmp_path / "ours")
     await other.verify(StoredShard(theirs, manifest_key(theirs)), tmp_path / "verify")
 
@@ -336,7 +336,7 @@ async def test_a_shard_that_is_committed_meanwhile_with_other_content_stays_whol
 # --- fetching -----------------------------------------------------------------------------------
 
 
-async def test_a_fetched_shard_is_what_was_committed(
+async def test_a_fetched_shard_equals_the_committed_one(
     store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
 ) -> None:
     folder = await repository.fetch(stored, tmp_path / "cache")
@@ -347,7 +347,7 @@ async def test_a_fetched_shard_is_what_was_committed(
     assert SealedShard(stored.manifest, folder).visible_rows_of("listing-3")
 
 
-async def test_whole_files_are_not_fetched_again_and_a_damaged_one_is(
+async def test_only_damaged_files_are_fetched_again(
     store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
 ) -> None:
     folder = await repository.fetch(stored, tmp_path / "cache")
@@ -365,7 +365,7 @@ def flipped(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])
 @pytest.mark.parametrize("damage", [flipped, lambda data: data[:-1], lambda _data: b""])
-async def test_a_file_that_is_not_what_the_manifest_says_is_refused_by_key_and_not_kept(
+async def test_a_file_that_does_not_match_the_manifest_is_rejected_by_key_and_not_kept(
     store: WatchedStore,
     repository: ModelRepository,
     stored: StoredShard,
@@ -440,7 +440,7 @@ async def test_shards_are_listed_in_log_order_and_a_folder_without_a_manifest_is
         (b'{"format": "shashin.manifest/1"}', CorruptShard),
     ],
 )
-async def test_an_unreadable_manifest_is_named_and_the_others_go_on(
+async def test_an_unreadable_manifest_is_reported_and_the_others_are_returned(
     store: WatchedStore,
     repository: ModelRepository,
     stored: StoredShard,
@@ -462,10 +462,10 @@ async def test_a_manifest_is_read_once_unless_it_was_written_again(
     for _ in range(3):
         await repository.shards(MODEL, HOURLY)
     assert store.reads.count(stored.manifest_key) == 1
-    mended = replace(stored.manifest, created_at=5.0)
-    await store.write(stored.manifest_key, mended.to_json())
+    fixed = replace(stored.manifest, created_at=5.0)
+    await store.write(stored.manifest_key, fixed.to_json())
     found, _ = await repository.shards(MODEL, HOURLY)
-    assert found == [StoredShard(mended, stored.manifest_key)]
+    assert found == [StoredShard(fixed, stored.manifest_key)]
 
 
 async def test_a_shard_without_a_manifest_is_not_found(repository: ModelRepository) -> None:
@@ -516,7 +516,7 @@ async def test_an_unchanged_pointer_is_read_once_however_often_it_is_polled(
     assert await repository.read_pointer(MODEL, HOURLY) == (None, None)
 
 
-async def test_a_pointer_that_turns_into_garbage_is_refused_at_every_poll_until_it_is_fixed(
+async def test_a_pointer_that_becomes_garbage_is_rejected_at_every_poll_until_it_is_fixed(
     store: WatchedStore, repository: ModelRepository
 ) -> None:
     first = await repository.move_pointer(pointer("a"), over=None)

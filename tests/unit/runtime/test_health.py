@@ -1,4 +1,4 @@
-"""Alive means progress, not a socket; ready means that every loop has reached what it has to."""
+"""Alive means progress, not an open port; ready means that all loops have met their condition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shashin.runtime.health import LONG_WAIT_SECONDS, Health
 
 
 class Clock:
-    """Seconds that pass only when a test says so."""
+    """A clock that only tests advance."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -51,14 +51,14 @@ def test_a_loop_that_stalls_is_named_until_it_makes_progress(health: Health, clo
     assert health.liveness_problems() == ["sealer made no progress for 22 s"]
 
 
-def test_a_loop_has_its_whole_time_from_when_it_is_registered(health: Health, clock: Clock) -> None:
+def test_the_stall_limit_of_a_loop_starts_at_registration(health: Health, clock: Clock) -> None:
     clock.now += 1000
     health.register("reader")
     clock.now += 10
     assert health.liveness_problems() == []
 
 
-def test_a_loop_may_have_a_bound_of_its_own(health: Health, clock: Clock) -> None:
+def test_a_loop_may_have_its_own_stall_limit(health: Health, clock: Clock) -> None:
     health.register("start", stall_seconds=600)
     clock.now += 599
     assert health.liveness_problems() == []
@@ -66,7 +66,7 @@ def test_a_loop_may_have_a_bound_of_its_own(health: Health, clock: Clock) -> Non
     assert health.liveness_problems() == ["start made no progress for 601 s"]
 
 
-def test_a_loop_that_has_come_to_its_end_is_left_out(health: Health, clock: Clock) -> None:
+def test_a_loop_that_has_ended_is_not_reported(health: Health, clock: Clock) -> None:
     start = health.register("start", ready_when="the start to finish")
     health.forget(start)
     health.forget(start)
@@ -75,7 +75,7 @@ def test_a_loop_that_has_come_to_its_end_is_left_out(health: Health, clock: Cloc
 
 
 def test_a_stall_does_not_make_a_process_unready(health: Health, clock: Clock) -> None:
-    # Callers may keep calling it; restarting it is the liveness probe's matter.
+    # Clients may keep calling it; restarting it is up to the liveness probe.
     health.register("reader")
     clock.now += 1000
     assert health.readiness_problems() == []
@@ -91,9 +91,7 @@ def test_a_loop_is_not_ready_from_when_it_is_registered(health: Health) -> None:
     assert health.readiness_problems() == ["embedder: the model is being reloaded"]
 
 
-def test_waiting_for_something_outside_is_no_stall_however_long_and_is_named(
-    health: Health, clock: Clock
-) -> None:
+def test_a_long_external_wait_is_reported_but_is_not_a_stall(health: Health, clock: Clock) -> None:
     reader = health.register("reader")
     with reader.waiting_for("kafka to take records"):
         clock.now += LONG_WAIT_SECONDS
@@ -113,7 +111,7 @@ def test_waiting_for_something_outside_is_no_stall_however_long_and_is_named(
         st.tuples(st.sampled_from(["a", "b", "c"]), st.floats(0, 20), st.booleans()), max_size=20
     )
 )
-def test_alive_is_every_loop_that_made_progress_within_its_bound(
+def test_a_loop_is_alive_if_it_made_progress_within_its_limit(
     turns: list[tuple[str, float, bool]],
 ) -> None:
     clock = Clock()
@@ -134,8 +132,8 @@ def test_a_degraded_loop_makes_a_consumer_unready_and_leaves_a_server_in_service
         health = Health()
         health.ready_when_degraded = is_called
         reader = health.register("reader")
-        reader.degraded["kafka"] = "does not answer"
-        assert health.problems() == ["kafka: does not answer"]
+        reader.degraded["kafka"] = "does not respond"
+        assert health.problems() == ["kafka: does not respond"]
         assert bool(health.readiness_problems()) is not is_called
         assert not health.liveness_problems()
         del reader.degraded["kafka"]

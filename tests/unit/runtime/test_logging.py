@@ -1,4 +1,4 @@
-"""Logs: what client libraries repeat is told once."""
+"""Logs: repeated lines of client libraries are rate-limited."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def record(name: str, message: str) -> logging.LogRecord:
     return logging.LogRecord(name, logging.ERROR, "", 0, message, (), None)
 
 
-def test_a_client_library_says_the_same_once_in_a_while() -> None:
+def test_repeated_lines_of_client_libraries_are_rate_limited() -> None:
     now = 100.0
     repeats = _Repeats(lambda: now)
     assert repeats.filter(record("aiokafka.conn", "refused"))

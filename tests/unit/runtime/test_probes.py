@@ -52,14 +52,14 @@ async def test_a_process_that_is_not_answers_503_with_one_reason_per_line() -> N
         assert (await get(f"{url}/livez"))[0] == 200
         reader.not_ready = planner.not_ready = None
         assert await get(f"{url}/readyz") == (200, "ok\n")
-        planner.degraded["kafka"] = "does not answer"
-        assert await get(f"{url}/healthz") == (503, "kafka: does not answer\n")
+        planner.degraded["kafka"] = "does not respond"
+        assert await get(f"{url}/healthz") == (503, "kafka: does not respond\n")
         clock[0] += 11
         planner.progress()
         assert await get(f"{url}/livez") == (503, "reader made no progress for 11 s\n")
 
 
-async def test_a_probe_says_which_process_answers() -> None:
+async def test_a_probe_identifies_the_process() -> None:
     async with serving(Health()) as url, aiohttp.ClientSession() as session:
         for probe in ("livez", "readyz"):
             async with session.get(f"{url}/{probe}") as response:
@@ -79,12 +79,12 @@ async def test_every_metric_of_the_process_is_on_the_page_in_prometheus_format()
         assert f'{name}_total{{topic="listings.events"}} 3.0\n' in await response.text()
 
 
-async def test_any_other_page_is_not_there() -> None:
+async def test_any_other_path_is_not_found() -> None:
     async with serving(Health()) as url:
         assert (await get(f"{url}/"))[0] == 404
 
 
-async def test_a_port_in_use_is_named_with_what_to_do() -> None:
+async def test_the_error_for_a_port_in_use_says_how_to_fix_it() -> None:
     runner, port = await start_probes(Health(), HOST, 0)
     try:
         with pytest.raises(UserError, match=f"cannot listen on {HOST}:{port} ") as refused:

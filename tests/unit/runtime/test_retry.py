@@ -1,4 +1,4 @@
-"""What can succeed later is retried, with waits that grow, until it does or no retry can help."""
+"""Retryable errors are retried with exponential backoff."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(SECONDS, SECONDS)
-def test_waits_double_up_to_the_longest_and_each_is_between_half_and_the_whole(
+def test_waits_double_up_to_the_longest_and_each_is_jittered_down_to_half(
     first: float, longest: float
 ) -> None:
     whole = min(first, longest)
@@ -36,15 +36,15 @@ def test_waits_double_up_to_the_longest_and_each_is_between_half_and_the_whole(
         whole = min(whole * 2, longest)
 
 
-def test_waits_never_come_to_an_end() -> None:
+def test_waits_never_end() -> None:
     waits = list(islice(backoff_seconds(), 5000))
     assert all(5.0 <= wait <= 10.0 for wait in waits[10:])
 
 
-def test_two_that_failed_together_do_not_retry_together() -> None:
+def test_two_loops_that_failed_together_do_not_retry_together() -> None:
     one, two = (list(islice(backoff_seconds(), 20)) for _ in range(2))
     assert one != two
-    assert all(a != b for a, b in pairwise(one[10:])), "nor does one retry at a fixed interval"
+    assert all(a != b for a, b in pairwise(one[10:])), "the interval is not fixed either"
 
 
 class Failing:
@@ -71,13 +71,13 @@ async def done(
     return await loop_scope(health, stop=stop).retry("doing it", do)
 
 
-async def test_what_succeeds_is_done_once() -> None:
+async def test_a_successful_call_is_made_once() -> None:
     do = Failing()
     assert await done(do) == "done"
     assert do.attempts == 1
 
 
-async def test_what_can_succeed_later_is_retried_and_every_failure_is_logged(
+async def test_retryable_errors_are_retried_and_every_failure_is_logged(
     no_waits: None,
 ) -> None:
     do = Failing(KafkaUnavailable("first"), ObjectStoreUnavailable("second"))
@@ -90,7 +90,9 @@ async def test_what_can_succeed_later_is_retried_and_every_failure_is_logged(
     ]
 
 
-async def test_what_is_retried_is_named_with_its_error_until_it_succeeds(no_waits: None) -> None:
+async def test_a_retried_operation_is_reported_with_its_error_until_it_succeeds(
+    no_waits: None,
+) -> None:
     health, seen = Health(), list[list[str]]()
     do = Failing(KafkaUnavailable("gone"), hook=lambda: seen.append(health.problems()))
     await done(do, health=health)
@@ -99,7 +101,9 @@ async def test_what_is_retried_is_named_with_its_error_until_it_succeeds(no_wait
 
 
 @pytest.mark.parametrize("error", [RecordError("too large"), ZeroDivisionError("a bug")])
-async def test_what_no_retry_can_help_is_raised_at_once(no_waits: None, error: Exception) -> None:
+async def test_an_error_that_is_not_retryable_is_raised_at_once(
+    no_waits: None, error: Exception
+) -> None:
     do, health = Failing(KafkaUnavailable("gone"), error), Health()
     with pytest.raises(type(error), match=str(error)):
         await done(do, health=health)
@@ -114,7 +118,7 @@ async def test_an_error_that_a_person_has_to_fix_is_retried_when_it_is_named(
     assert await loop_scope().retry("doing it", do, also=(RecordError,)) == "done"
 
 
-async def test_the_last_error_is_raised_when_the_loop_is_to_stop(no_waits: None) -> None:
+async def test_the_last_error_is_raised_when_the_loop_must_stop(no_waits: None) -> None:
     stop = asyncio.Event()
     errors = [KafkaUnavailable(str(number)) for number in range(1, 9)]
     do = Failing(*errors, hook=lambda: stop.set() if do.attempts == 3 else None)
@@ -122,7 +126,7 @@ async def test_the_last_error_is_raised_when_the_loop_is_to_stop(no_waits: None)
         await done(do, stop)
 
 
-async def test_a_loop_that_is_to_stop_does_not_wait_any_longer(
+async def test_a_loop_that_must_stop_does_not_wait_any_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scope, "backoff_seconds", lambda: repeat(3600.0))
@@ -135,7 +139,7 @@ async def test_a_loop_that_is_to_stop_does_not_wait_any_longer(
         await asyncio.wait_for(waiting, 60)
 
 
-async def test_a_dependency_that_is_away_is_never_a_stall_in_an_attempt_or_between_two(
+async def test_an_unavailable_dependency_is_never_a_stall_during_or_between_attempts(
     no_waits: None,
 ) -> None:
     now = 0.0

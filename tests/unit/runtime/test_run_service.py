@@ -1,4 +1,4 @@
-"""A service as a real process: how it starts, what it logs, and how it ends."""
+"""A service as a real process: startup, logs and exit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.service_process import ServiceProcess
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_drains_it_and_it_ends_well(number: signal.Signals) -> None:
+async def test_a_signal_drains_it_and_it_exits_with_0(number: signal.Signals) -> None:
     async with ServiceProcess(greeting="hello") as service:
         started = await service.line("started")
         async with (
@@ -37,8 +37,8 @@ async def test_every_line_of_its_log_is_a_json_object_that_names_the_service() -
         assert line["timestamp"].endswith("Z")
     assert log["greeting"]["text"] == '"quoted"\n\u2028 日本'
     assert log["a library's line\nbreak"]["size"] == 3
-    assert log["drained"]["partition"] == 7, "context goes with every later line"
-    assert "reconnects again" not in log, "chatter of client libraries is left out"
+    assert log["drained"]["partition"] == 7, "the context is in every later line"
+    assert "reconnects again" not in log, "noise of client libraries is filtered"
 
 
 async def test_lines_below_the_level_are_not_written() -> None:
@@ -49,16 +49,16 @@ async def test_lines_below_the_level_are_not_written() -> None:
         assert [line["event"] for line in service.log()] == ["a library's line\nbreak"]
 
 
-async def test_bad_settings_end_it_with_2_and_one_line_that_names_them() -> None:
+async def test_invalid_settings_exit_with_2_and_one_line_that_names_them() -> None:
     async with ServiceProcess(drain_seconds="soon") as service:
         assert await service.exit_code() == 2
-        assert service.errors.startswith("echo: wrong settings: ")
+        assert service.errors.startswith("echo: invalid settings: ")
         assert "SHASHIN_DRAIN_SECONDS='soon'" in service.errors
         assert "SHASHIN_GREETING is not set" in service.errors
         assert service.errors.count("\n") == 1, "a person needs no traceback"
 
 
-async def test_a_port_in_use_ends_it_with_2_and_one_line_that_names_it() -> None:
+async def test_a_port_in_use_exits_with_2_and_one_line_that_names_it() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -69,7 +69,7 @@ async def test_a_port_in_use_ends_it_with_2_and_one_line_that_names_it() -> None
             assert service.errors.count("\n") == 1
 
 
-async def test_a_named_error_ends_it_with_1_and_its_name() -> None:
+async def test_a_known_error_exits_with_1_and_its_name() -> None:
     async with ServiceProcess(greeting="hello", mood="named-error") as service:
         assert await service.exit_code() == 1
         last = service.log()[-1]
@@ -78,7 +78,7 @@ async def test_a_named_error_ends_it_with_1_and_its_name() -> None:
     assert "exception" not in last
 
 
-async def test_an_unexpected_error_ends_it_with_1_and_a_traceback_in_one_line() -> None:
+async def test_an_unexpected_error_exits_with_1_and_a_traceback_in_one_line() -> None:
     async with ServiceProcess(greeting="hello", mood="unexpected-error") as service:
         assert await service.exit_code() == 1
         last = service.log()[-1]
@@ -86,7 +86,7 @@ async def test_an_unexpected_error_ends_it_with_1_and_a_traceback_in_one_line() 
     assert last["exception"].endswith("ZeroDivisionError: nobody expected this")
 
 
-async def test_work_that_does_not_drain_is_cancelled_and_it_ends_well() -> None:
+async def test_work_that_does_not_drain_is_cancelled_and_it_exits_with_0() -> None:
     async with ServiceProcess(greeting="hello", mood="stuck", drain_seconds="0.1") as service:
         await service.line("greeting")
         service.send(signal.SIGTERM)

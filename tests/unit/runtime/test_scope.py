@@ -1,4 +1,4 @@
-"""A process is a scope: its loops run together and end together, and none can be forgotten."""
+"""A process is a scope: its loops start and stop together, and all of them report health."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Service:
 
 
 class Turning:
-    """A loop that turns until it is to stop, then drains for as long as a test has it wait."""
+    """A loop that iterates until it must stop, then drains for as long as the test lets it."""
 
     def __init__(self, *, drains: bool = True) -> None:
         self.turns = 0
@@ -57,7 +57,7 @@ class Turning:
         self.ended = "drained"
 
 
-async def test_the_loops_run_until_they_are_to_stop_and_then_drain() -> None:
+async def test_the_loops_run_until_they_must_stop_and_then_drain() -> None:
     service, loops = Service(), [Turning(), Turning()]
     running = asyncio.ensure_future(service.run(*(one.loop(str(one)) for one in loops)))
     await until(lambda: all(loop.turns > 3 for loop in loops), "both loops turn")
@@ -79,7 +79,7 @@ async def test_work_under_way_is_waited_for() -> None:
     assert loop.ended == "drained"
 
 
-async def test_what_does_not_drain_in_time_is_cancelled_and_the_rest_is_not() -> None:
+async def test_a_loop_that_does_not_drain_in_time_is_cancelled_and_the_rest_is_not() -> None:
     service, slow, quick = Service(drain_seconds=0.05), Turning(drains=False), Turning()
     running = asyncio.ensure_future(service.run(slow.loop("slow"), quick.loop("quick")))
     await until(lambda: slow.turns and quick.turns, "both loops turn")
@@ -90,7 +90,7 @@ async def test_what_does_not_drain_in_time_is_cancelled_and_the_rest_is_not() ->
     assert [(line["log_level"], line["loops"]) for line in logged] == [("warning", 1)]
 
 
-async def test_a_loop_that_fails_ends_the_others_and_its_error_is_raised() -> None:
+async def test_a_loop_that_fails_stops_the_others_and_its_error_is_raised() -> None:
     service, other = Service(), Turning()
 
     async def fail(_loop: LoopScope) -> None:
@@ -102,7 +102,7 @@ async def test_a_loop_that_fails_ends_the_others_and_its_error_is_raised() -> No
     assert other.ended == "drained"
 
 
-async def test_of_several_errors_the_first_in_time_is_raised() -> None:
+async def test_the_earliest_of_several_errors_is_raised() -> None:
     service = Service()
 
     async def fail_because_the_other_did(loop: LoopScope) -> None:
@@ -129,7 +129,7 @@ async def test_an_error_while_draining_is_raised() -> None:
         await service.run(Turning().loop(), Loop("flushing", fail_to_flush))
 
 
-async def test_a_loop_that_comes_to_its_end_ends_the_others() -> None:
+async def test_a_loop_that_ends_stops_the_others() -> None:
     service, other = Service(), Turning()
 
     async def end(_loop: LoopScope) -> None:
@@ -139,7 +139,7 @@ async def test_a_loop_that_comes_to_its_end_ends_the_others() -> None:
     assert other.ended == "drained"
 
 
-async def test_a_service_without_loops_runs_until_it_is_to_stop() -> None:
+async def test_a_service_without_loops_runs_until_it_must_stop() -> None:
     service = Service()
     running = asyncio.ensure_future(service.run())
     for _ in range(10):
@@ -149,16 +149,16 @@ async def test_a_service_without_loops_runs_until_it_is_to_stop() -> None:
     await running
 
 
-# --- what cannot be forgotten ---------------------------------------------------------------------
+# --- health of all loops --------------------------------------------------------------------------
 
 
 async def test_a_process_is_not_ready_until_every_loop_is() -> None:
     service = Service()
-    let: dict[str, asyncio.Event] = {"one": asyncio.Event(), "two": asyncio.Event()}
+    may_proceed = {"one": asyncio.Event(), "two": asyncio.Event()}
 
     def getting_ready(name: str) -> Loop:
         async def run(loop: LoopScope) -> None:
-            await loop.wait(let[name], FOREVER)
+            await loop.wait(may_proceed[name], FOREVER)
             loop.ready()
             await loop.until_stopped()
 
@@ -171,15 +171,15 @@ async def test_a_process_is_not_ready_until_every_loop_is() -> None:
         for _ in range(10):
             seen.add(tuple(service.health.readiness_problems()))
             await asyncio.sleep(0)
-        let[name].set()
+        may_proceed[name].set()
     await until(lambda: not service.health.readiness_problems(), "the process is ready")
-    # No probe ever saw it ready in between: not between start and loops, nor between two loops.
+    # It was never ready in between: neither between startup and loops, nor between two loops.
     assert () not in seen
     service.stop.set()
     await running
 
 
-async def test_every_loop_is_watched_for_progress_from_the_start_to_its_end() -> None:
+async def test_every_loop_is_checked_for_progress_from_start_to_end() -> None:
     now = [1000.0]
     service = Service()
     service.health = Health(stall_seconds=10, clock=lambda: now[0])
@@ -221,7 +221,7 @@ def test_readiness_that_was_not_declared_cannot_be_reported(
         report(loop_scope())
 
 
-# --- what others depend on ------------------------------------------------------------------------
+# --- background loops -----------------------------------------------------------------------------
 
 
 async def test_a_background_loop_outlives_the_loops_that_use_it() -> None:
@@ -256,20 +256,20 @@ async def test_a_background_loop_that_fails_ends_the_process_with_its_error() ->
     assert user.ended == "drained"
 
 
-# --- turns ----------------------------------------------------------------------------------------
+# --- iterations -----------------------------------------------------------------------------------
 
 
-async def test_a_sleep_ends_when_the_loop_is_to_stop() -> None:
+async def test_a_sleep_ends_when_the_loop_must_stop() -> None:
     stop = asyncio.Event()
     loop = loop_scope(stop=stop)
     sleeping = asyncio.ensure_future(loop.sleep(FOREVER))
     await asyncio.sleep(0)
     stop.set()
     assert not await sleeping
-    assert not await loop.sleep(FOREVER), "and none begins after that"
+    assert not await loop.sleep(FOREVER), "later sleeps return at once"
 
 
-async def test_a_sleep_that_nobody_disturbs_goes_on() -> None:
+async def test_an_undisturbed_sleep_continues() -> None:
     assert await loop_scope().sleep(0.001)
 
 

@@ -1,4 +1,4 @@
-"""Settings come from the environment, and whatever is wrong with them is named at once."""
+"""Settings come from the environment, and all errors are reported at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shashin.runtime.settings import ServiceSettings, load_settings
 
 
 class ShopSettings(ServiceSettings):
-    """A service's settings of every kind."""
+    """Settings of several types."""
 
     folder: Path = Field(description="A folder.")
     owner: str = Field(description="Whose it is.")
@@ -43,7 +43,7 @@ def only_what_a_test_sets(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"SHASHIN_{name.upper()}", raising=False)
 
 
-def test_what_is_not_set_has_its_default_and_what_is_set_its_type(
+def test_settings_have_their_default_or_the_typed_value(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in {"FOLDER": "/srv/a b", "OWNER": "", "HTTP_PORT": "9701"}.items():
@@ -53,19 +53,19 @@ def test_what_is_not_set_has_its_default_and_what_is_set_its_type(
     assert (found.http_port, found.log_format) == (9701, "json")
 
 
-def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A state folder's processes share one environment, so each sees what the others are told.
+def test_unrelated_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The processes of a state folder share one environment, with the settings of all of them.
     for name in ("FOLDER", "OWNER", "TIER"):
         monkeypatch.setenv(f"SHASHIN_{name}", "x")
     monkeypatch.setenv("SHELVES", "no number")
     assert load_settings(ShopSettings).shelves == 3
 
 
-def test_a_missing_variable_is_named_and_nothing_of_the_others_is_shown(
+def test_a_missing_variable_is_named_without_showing_other_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     says = refusal(monkeypatch, OWNER="a secret")
-    assert says == "wrong settings: SHASHIN_FOLDER is not set, and has no default"
+    assert says == "invalid settings: SHASHIN_FOLDER is not set, and has no default"
 
 
 @pytest.mark.parametrize(
@@ -84,17 +84,17 @@ def test_a_missing_variable_is_named_and_nothing_of_the_others_is_shown(
         ("DRAIN_SECONDS", "-1", "greater than or equal to 0"),
     ],
 )
-def test_a_wrong_variable_is_named_with_its_value_and_what_was_expected(
+def test_an_invalid_variable_is_named_with_its_value_and_what_was_expected(
     name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     says = refusal(monkeypatch, FOLDER="/srv", OWNER="me", **{name: value})
-    assert says.startswith(f"wrong settings: SHASHIN_{name}={value!r}: ")
+    assert says.startswith(f"invalid settings: SHASHIN_{name}={value!r}: ")
     assert expected in says
     assert ";" not in says, "nothing else is wrong"
 
 
 @given(st.sets(st.sampled_from(["FOLDER", "OWNER", "SHELVES", "SEATS", "HTTP_PORT"]), min_size=1))
-def test_everything_that_is_wrong_is_named_in_one_message(wrong: set[str]) -> None:
+def test_all_invalid_settings_are_named_in_one_message(wrong: set[str]) -> None:
     good = {"FOLDER": "/srv", "OWNER": "me", "SHELVES": "5", "SEATS": "none", "HTTP_PORT": "80"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in good.items():

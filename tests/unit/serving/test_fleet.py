@@ -1,4 +1,4 @@
-"""Asking many endpoints: all at once, each outcome in its place, and only those of the model."""
+"""Calling many endpoints: concurrently, with all outcomes, and only those of the model."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.support.hung_endpoints import hung_endpoints
 from tests.support.waiting import until
 
 MODEL = "test-model"
-PATIENCE = 60.0
-"""Deadline in seconds of calls that a test ends itself."""
+LONG_DEADLINE = 60.0
+"""Deadline in seconds of calls that the test ends itself."""
 
 Serve = Callable[..., Awaitable[str]]
 
@@ -78,7 +78,7 @@ async def fleet() -> AsyncIterator[Fleet]:
 async def described(peers: list[Peer], **options: Any) -> Round[index_pb2.DescribeResponse]:
     return await ask_all(
         peers,
-        lambda peer: peer.index.Describe(index_pb2.DescribeRequest(), timeout=PATIENCE),
+        lambda peer: peer.index.Describe(index_pb2.DescribeRequest(), timeout=LONG_DEADLINE),
         method="Describe",
         model_id=MODEL,
         **options,
@@ -89,19 +89,19 @@ async def looked_up(peers: list[Peer]) -> Round[index_pb2.LookupResponse]:
     request = index_pb2.LookupRequest(model_id=MODEL, listing_ids=["lamp"])
     return await ask_all(
         peers,
-        lambda peer: peer.index.Lookup(request, timeout=PATIENCE),
+        lambda peer: peer.index.Lookup(request, timeout=LONG_DEADLINE),
         method="Lookup",
         model_id=MODEL,
     )
 
 
 def failed_calls() -> float:
-    """Return how many failed calls the metric counts, of all methods and tiers."""
+    """Return the metric's number of failed calls, over all methods and tiers."""
     (family,) = (m for m in REGISTRY.collect() if m.name == "shashin_fleet_failed_calls")
     return sum(s.value for s in family.samples if s.name.endswith("_total"))
 
 
-async def test_every_call_is_on_its_way_before_any_has_ended(fleet: Fleet) -> None:
+async def test_all_calls_are_sent_before_any_has_ended(fleet: Fleet) -> None:
     async with hung_endpoints(8) as hung:
         fleet.sync(endpoint(f"hung-{n}", one.address) for n, one in enumerate(hung))
         with fleet.hold(*INDEX_ROLES) as held:
@@ -113,7 +113,7 @@ async def test_every_call_is_on_its_way_before_any_has_ended(fleet: Fleet) -> No
             await until(lambda: all(one.ended.is_set() for one in hung), "no call is left behind")
 
 
-async def test_an_answer_a_failure_and_another_model_are_told_apart(
+async def test_responses_failures_and_other_models_are_distinguished(
     fleet: Fleet, serve: Serve
 ) -> None:
     good, other, gone = endpoint("good", await serve()), endpoint("other", await serve("b")), None
@@ -129,7 +129,7 @@ async def test_an_answer_a_failure_and_another_model_are_told_apart(
     assert failed_calls() == before + 1, "another model is no failed call"
 
 
-async def test_an_endpoint_that_refuses_the_model_is_set_aside_with_what_it_says(
+async def test_an_endpoint_that_rejects_the_model_is_set_aside_with_its_message(
     fleet: Fleet, serve: Serve
 ) -> None:
     other = endpoint("other", await serve("b"))
@@ -141,13 +141,13 @@ async def test_an_endpoint_that_refuses_the_model_is_set_aside_with_what_it_says
     assert not asked.failures
     assert [found.endpoint for found in asked.other_models] == [other]
     assert str(asked.other_models[0]) == (
-        f"other at {other.address} (model 'test-model' was asked for; this endpoint holds 'b')"
+        f"other at {other.address} (model 'test-model' was requested; this endpoint holds 'b')"
     )
     assert failed_calls() == before
 
 
 class OtherPrecondition(index_pb2_grpc.IndexServiceServicer):
-    """Refuses for a reason that has nothing to do with models."""
+    """Rejects calls for a reason unrelated to models."""
 
     async def _refuse(self, request: Any, context: Any) -> Any:
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "PreconditionFailed: not now")
@@ -165,7 +165,7 @@ async def test_another_precondition_that_fails_is_a_failure(fleet: Fleet, serve:
     assert not asked.other_models
 
 
-async def test_an_answer_with_a_fault_is_a_failure_and_one_of_another_model_is_not_looked_at(
+async def test_a_faulty_response_is_a_failure_and_one_of_another_model_is_not_checked(
     fleet: Fleet, serve: Serve
 ) -> None:
     fleet.sync([endpoint("good", await serve()), endpoint("other", await serve("b"))])
@@ -175,7 +175,7 @@ async def test_an_answer_with_a_fault_is_a_failure_and_one_of_another_model_is_n
     assert [found.model_id for found in asked.other_models] == ["b"]
 
 
-async def test_an_endpoint_that_discovery_says_is_of_another_model_is_known_but_not_asked(
+async def test_an_endpoint_with_another_model_in_discovery_is_known_but_not_called(
     fleet: Fleet,
 ) -> None:
     async with hung_endpoints(1) as (hung,):
@@ -192,7 +192,7 @@ async def test_an_endpoint_that_discovery_says_is_of_another_model_is_known_but_
         assert not hung.received.is_set()
 
 
-async def test_an_endpoint_whose_model_changes_in_discovery_is_asked_from_then_on(
+async def test_an_endpoint_whose_model_changes_in_discovery_is_called_from_then_on(
     fleet: Fleet, serve: Serve
 ) -> None:
     address = await serve()
@@ -207,7 +207,7 @@ async def test_an_endpoint_whose_model_changes_in_discovery_is_asked_from_then_o
         assert [peer.endpoint for peer, _ in (await described(held.peers)).answers] == [moved]
 
 
-async def test_only_the_roles_asked_for_are_held(fleet: Fleet) -> None:
+async def test_only_the_requested_roles_are_held(fleet: Fleet) -> None:
     roles: tuple[Role, ...] = ("indexer", "index-server", "embedder")
     fleet.sync(endpoint(role, f"127.0.0.1:{n}", role=role) for n, role in enumerate(roles, start=1))
     fleet.sync([*fleet.endpoints(*roles), endpoint("other", role="embedder", model_id="b")])
@@ -219,7 +219,7 @@ async def test_only_the_roles_asked_for_are_held(fleet: Fleet) -> None:
         assert not held.other_models
 
 
-async def test_an_endpoint_that_leaves_still_answers_whoever_holds_it(
+async def test_an_endpoint_that_leaves_can_still_be_called_by_its_holders(
     fleet: Fleet, serve: Serve
 ) -> None:
     leaving = endpoint("leaving", await serve())
@@ -232,7 +232,7 @@ async def test_an_endpoint_that_leaves_still_answers_whoever_holds_it(
         assert not after.peers
 
 
-async def test_an_ipv6_endpoint_is_asked(fleet: Fleet, serve: Serve) -> None:
+async def test_an_ipv6_endpoint_is_called(fleet: Fleet, serve: Serve) -> None:
     try:
         address = await serve(host="[::1]")
     except UserError:

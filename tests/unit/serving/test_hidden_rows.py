@@ -1,4 +1,4 @@
-"""Visibility end to end: any life of listings over open and sealed shards, against a dictionary."""
+"""Visibility end to end: random histories of listings over open and sealed shards, against a model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STEPS = st.lists(
 
 @dataclass
 class Model:
-    """What should be found: the rows of each shard, and the bounds of listings."""
+    """The expected state: the rows of each shard, and the bounds of listings."""
 
     shards: list[list[NewRow]] = field(default_factory=lambda: [[]])
     below: dict[str, int] = field(default_factory=dict)
@@ -64,7 +64,7 @@ def _identity(row: Row) -> tuple[str, int, int]:
 
 
 class Tier:
-    """A tier that lives beside its model, step by step."""
+    """A tier and its model, updated step by step."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -88,7 +88,7 @@ class Tier:
                 self._hide(listing, newest + 1)
             case "sell":
                 self._hide(listing, newest + 1)
-                # The sale is an event of its own, so the listing comes back in a later version.
+                # The sale is a separate event, so the listing comes back with a later version.
                 self.model.newest[listing] = newest + 1
             case "hide again":
                 self._hide(listing, max(0, newest - number))
@@ -111,7 +111,7 @@ class Tier:
         assert self.served.hide(listing, below) == before - sum(map(len, self.model.visible()))
 
     def _seal(self, listing: str, below: int) -> None:
-        """Swap the open shard for its sealed form; a listing is hidden in the midst of it."""
+        """Swap the open shard for its sealed form; a listing is hidden during the swap."""
         if self.open.bucket_start is None:
             return
         manifest = write(self.open, self.folder / self.open.shard_id)
@@ -169,14 +169,14 @@ def assert_right(
         assert (hit.row.listing_id, hit.row.version) in scores, "it is hidden"
         assert hit.score == pytest.approx(float(found.vector @ query), abs=1e-5)
     if len(scores) == len({name for name, _ in scores}):
-        # With one visible version a listing, there is one right answer.
+        # With one visible version per listing, there is only one correct result.
         nearest = sorted(scores.items(), key=lambda item: -item[1])[:k]
         assert [(hit.row.listing_id, hit.row.version) for hit in hits] == [n for n, _ in nearest]
 
 
 @settings(deadline=None, max_examples=250)
 @given(STEPS)
-def test_what_is_found_is_what_the_model_says(steps: list[tuple[str, str, int]]) -> None:
+def test_search_results_match_the_model(steps: list[tuple[str, str, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tier = Tier(Path(folder))
         for what, listing, number in steps:
@@ -205,7 +205,7 @@ def test_a_newer_version_in_another_shard_is_shown_in_its_own_place() -> None:
     assert hits_of([opened, sealed], query) == [("mug", 1, 0), ("lamp", 2, 0)]
 
 
-def test_a_search_keeps_the_shards_that_it_began_with() -> None:
+def test_a_search_keeps_its_snapshot_of_shards() -> None:
     served = ServedShards(HiddenMap())
     first, second = open_shard([new_row("lamp")]), open_shard([new_row("mug")], from_offset=1)
     served.serve([first])
@@ -215,7 +215,7 @@ def test_a_search_keeps_the_shards_that_it_began_with() -> None:
     assert served.snapshot().shards == (second,)
 
 
-def test_a_shard_that_left_before_it_was_served_is_told_of_nothing_more() -> None:
+def test_a_shard_that_left_before_it_was_served_gets_no_more_updates() -> None:
     served = ServedShards(HiddenMap())
     shard = open_shard([new_row("lamp")])
     served.join(shard)

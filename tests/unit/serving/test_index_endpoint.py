@@ -1,4 +1,4 @@
-"""IndexService without a server: what a call is answered, and what it is refused for."""
+"""IndexService without a server: responses and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.made_shards import (
 
 
 class Call:
-    """What a handler asks of a call: how long its client still waits."""
+    """The part of a call's context that handlers use: the time remaining."""
 
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = seconds
@@ -80,7 +80,7 @@ def search_for(listing: str, version: int = 1, **changes: Any) -> index_pb2.Inde
     return index_pb2.IndexSearchRequest(**fields)
 
 
-async def test_an_answer_names_hits_the_ranges_that_were_searched_and_the_live_position(
+async def test_a_response_has_hits_the_ranges_searched_and_the_live_position(
     endpoint: IndexEndpoint,
 ) -> None:
     answer = await endpoint.Search(search_for("mug"), call())
@@ -89,7 +89,7 @@ async def test_an_answer_names_hits_the_ranges_that_were_searched_and_the_live_p
     assert answer.hits.scores[0] == pytest.approx(1.0, abs=0.02)
     assert list(answer.hits.counts) == [3]
     ranges = [OffsetRange(r.partition, r.from_offset, r.to_offset) for r in answer.covered]
-    assert ranges == [OffsetRange(0, 0, 4)], "those that touch are one"
+    assert ranges == [OffsetRange(0, 0, 4)], "adjacent ranges are merged"
     assert [(p.partition, p.horizon_offset, p.live_offset) for p in answer.positions] == [(0, 0, 4)]
 
 
@@ -109,7 +109,7 @@ async def test_hidden_rows_are_neither_found_nor_looked_up(
     ]
 
 
-async def test_a_lookup_gives_vectors_when_asked_for_them(endpoint: IndexEndpoint) -> None:
+async def test_a_lookup_returns_vectors_on_request(endpoint: IndexEndpoint) -> None:
     answer = await endpoint.Lookup(
         index_pb2.LookupRequest(model_id=MODEL, listing_ids=["hat"], with_vectors=True), call()
     )
@@ -129,14 +129,14 @@ async def test_a_lookup_of_none_or_too_many_listings_is_refused(
 
 
 async def test_vectors_of_another_model_are_refused(endpoint: IndexEndpoint) -> None:
-    with pytest.raises(WrongModelRequested, match=r"'other' was asked for; .* holds 'test-model'"):
+    with pytest.raises(WrongModelRequested, match=r"'other' was requested; .* holds 'test-model'"):
         await endpoint.Search(search_for("lamp", model_id="other"), call())
     with pytest.raises(WrongModelRequested):
         await endpoint.Lookup(index_pb2.LookupRequest(model_id="other", listing_ids=["a"]), call())
 
 
 @pytest.mark.parametrize("bounds", [{"deadline_ms": 1}, {"seconds": 0.001}])
-async def test_a_search_that_cannot_start_in_time_says_which_tier_was_late(
+async def test_the_error_for_a_late_search_names_the_tier(
     endpoint: IndexEndpoint, executor: ThreadPoolExecutor, bounds: dict[str, Any]
 ) -> None:
     busy = threading.Event()
@@ -151,7 +151,7 @@ async def test_a_search_that_cannot_start_in_time_says_which_tier_was_late(
         busy.set()
 
 
-async def test_an_endpoint_says_what_it_holds(
+async def test_an_endpoint_describes_its_shards(
     endpoint: IndexEndpoint, served: ServedShards
 ) -> None:
     served.hide("mug", 2)

@@ -1,4 +1,4 @@
-"""Manifests: what is written is read, for ever; what is something else is refused by name."""
+"""Manifests: the format stays readable, and invalid ones are rejected by name."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def test_a_manifest_of_the_first_format_stays_readable() -> None:
     assert Manifest.from_json(GOLDEN.read_bytes(), key=KEY) == KNOWN
 
 
-def test_what_is_written_keeps_its_format() -> None:
-    # A reader that is older refuses what it does not know: a change needs another format number.
+def test_the_written_format_does_not_change() -> None:
+    # Older readers reject unknown fields: a change needs a new format number.
     assert KNOWN.to_json() == GOLDEN.read_bytes()
 
 
@@ -105,7 +105,7 @@ def test_another_format_is_refused_by_name(found: object) -> None:
     [b"", b"{", b"[]", b"[1]", b"null", b"7", b'"format"', b"{}", b"\xff\xfe", b"[" * 100_000],
     ids=lambda data: repr(data[:10]),
 )
-def test_what_is_no_manifest_is_refused_by_name(data: bytes) -> None:
+def test_an_invalid_manifest_is_rejected_by_name(data: bytes) -> None:
     with pytest.raises(CorruptShard, match=r"manifest\.json is not a manifest"):
         Manifest.from_json(data, key=KEY)
 
@@ -125,15 +125,17 @@ def test_what_is_no_manifest_is_refused_by_name(data: bytes) -> None:
 )
 def test_a_wrong_field_is_refused_by_its_name(changes: dict[str, Any], named: str) -> None:
     data = json.dumps(document(**changes)).encode()
-    with pytest.raises(CorruptShard, match=rf"(?s)manifest\.json is not a whole manifest.*{named}"):
+    with pytest.raises(
+        CorruptShard, match=rf"(?s)manifest\.json is not a complete manifest.*{named}"
+    ):
         Manifest.from_json(data, key=KEY)
 
 
 @pytest.mark.parametrize("name", sorted(document().keys() - {"format", "hidden_offsets"}))
 def test_a_missing_field_is_refused_by_its_name(name: str) -> None:
-    left = {key: value for key, value in document().items() if key != name}
-    with pytest.raises(CorruptShard, match=rf"(?s)not a whole manifest.*{name}"):
-        Manifest.from_json(json.dumps(left).encode(), key=KEY)
+    rest = {key: value for key, value in document().items() if key != name}
+    with pytest.raises(CorruptShard, match=rf"(?s)not a complete manifest.*{name}"):
+        Manifest.from_json(json.dumps(rest).encode(), key=KEY)
 
 
 @given(st.data())

@@ -1,6 +1,6 @@
-"""Masked search over a graph that knows no mask, on every path that it can take to its answer.
+"""Masked search over a graph without filter support, on every code path.
 
-What index kinds find with it is in tests/contract/kinds.
+Its results for real index kinds are tested in tests/contract/kinds.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tests.support.made_shards import vectors
 
 
 class GraphOfRows:
-    """A graph that finds every row but those that are stranded in it, which no search meets."""
+    """A graph that finds every row except unreachable ones."""
 
     def __init__(self, rows: Vectors, stranded: Mask | None = None) -> None:
         self._rows = rows
         self._reachable = (
             np.arange(len(rows)) if stranded is None else np.flatnonzero(~stranded[: len(rows)])
         )
-        self.asked_for: list[int] = []
+        self.counts: list[int] = []
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -37,7 +37,7 @@ class GraphOfRows:
     def nearest(
         self, query: Vectors, count: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        self.asked_for.append(count)
+        self.counts.append(count)
         scores = self._rows[self._reachable] @ query
         order = np.argsort(-scores, kind="stable")[:count]
         return self._reachable[order], scores[order]
@@ -49,7 +49,7 @@ class GraphOfRows:
 
 @contextmanager
 def limits(*, exact_rows: int, max_count: int) -> Iterator[None]:
-    """Have little data reach the paths that only much data reaches otherwise."""
+    """Lower the limits, so that little data reaches all code paths."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masked_search, "EXACT_ROWS", exact_rows)
         patch.setattr(masked_search, "_MAX_COUNT", max_count)
@@ -80,7 +80,7 @@ def shards(draw: st.DrawFn) -> tuple[Vectors, Groups, Mask | None]:
     st.sampled_from([(0, 4096), (10, 4096), (0, 4), (2000, 16)]),
     st.integers(0, 5),
 )
-def test_the_answer_is_that_of_brute_force_on_every_path(
+def test_the_result_equals_brute_force_on_every_path(
     shard: tuple[Vectors, Groups, Mask | None],
     k: int,
     seed: int,
@@ -113,7 +113,7 @@ def test_an_answer_is_not_short_when_the_graph_strands_rows(
     assert allowed is None or allowed[found.rows].all()
 
 
-def test_a_graph_is_not_asked_when_few_of_many_rows_are_allowed() -> None:
+def test_the_graph_is_not_searched_if_few_of_many_rows_are_allowed() -> None:
     rows = vectors(60, 1)
     graph = GraphOfRows(rows)
     allowed = np.arange(60) % 10 == 0
@@ -121,19 +121,19 @@ def test_a_graph_is_not_asked_when_few_of_many_rows_are_allowed() -> None:
     with limits(exact_rows=10, max_count=4096):
         (found,) = search_allowed(graph, rows[:1], 3, allowed, group, 60)
     assert_same(found, brute_force(rows, rows[0], 3, allowed, group))
-    assert graph.asked_for == []
+    assert graph.counts == []
 
 
-def test_a_search_that_is_short_asks_for_twice_as_many_up_to_its_bound() -> None:
+def test_a_search_with_too_few_results_doubles_its_candidates_up_to_the_limit() -> None:
     rows = vectors(400, 1)
     query = vectors(1, 2)
     graph = GraphOfRows(rows)
-    # The 150 nearest are hidden: what the first candidates were is useless.
+    # The 150 nearest are hidden, so the initial candidates are useless.
     allowed = np.ones(400, dtype=np.bool_)
     allowed[np.argsort(-(rows @ query[0]))[:150]] = False
     group = np.arange(400, dtype=np.uint32)
     with limits(exact_rows=10, max_count=100):
         (found,) = search_allowed(graph, query, 5, allowed, group, 400)
     assert_same(found, brute_force(rows, query[0], 5, allowed, group))
-    initial = graph.asked_for[0]
-    assert graph.asked_for == [initial, 2 * initial, 4 * initial, 100]
+    initial = graph.counts[0]
+    assert graph.counts == [initial, 2 * initial, 4 * initial, 100]

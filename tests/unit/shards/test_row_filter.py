@@ -39,7 +39,7 @@ FILTERS = st.builds(
 
 
 def passes(a: RowAttributes, f: RowFilter) -> bool:
-    """Whether a row meets the conditions, as index.proto words them."""
+    """Whether a row meets the conditions, as specified in index.proto."""
     priced = f.min_price_minor is not None or f.max_price_minor is not None
     timed = f.listed_from is not None or f.listed_to is not None
     return (

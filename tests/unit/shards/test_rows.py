@@ -100,7 +100,7 @@ def test_a_photo_of_a_version_is_known_once_it_was_added(rows: list[Row]) -> Non
         assert made.has(*identity)
 
 
-def test_columns_grow_and_what_was_read_before_stays() -> None:
+def test_columns_grow_and_earlier_reads_stay_valid() -> None:
     rows = [Row(f"listing-{n % 700}", n, n % 5, RowAttributes(str(n % 9))) for n in range(2_500)]
     made = opened(rows[:1_024])
     before = made.columns(len(made))
@@ -112,7 +112,7 @@ def test_columns_grow_and_what_was_read_before_stays() -> None:
     assert made.listings == 700
 
 
-def test_two_listings_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_listings_with_the_same_hash_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [Row(listing, n, 0, RowAttributes()) for n, listing in enumerate("abcabca")]
     monkeypatch.setattr(rows_module, "listing_hash", lambda _listing_id: 7)
     with written(rows) as path:
@@ -121,8 +121,8 @@ def test_two_listings_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPat
             assert sealed.rows_of(listing).tolist() == numbers
 
 
-def test_the_hash_of_a_listing_is_for_ever() -> None:
-    # It stands in sealed files: another function would find nothing in them.
+def test_the_hash_of_a_listing_never_changes() -> None:
+    # Sealed files contain it: lookups with a different function would find nothing.
     assert listing_hash("lamp") == 7_711_560_049_442_028_586
 
 
@@ -143,13 +143,13 @@ def test_another_format_is_refused_by_name(
 
 def test_a_file_with_other_columns_is_refused_by_name(tmp_path: Path) -> None:
     schema = pa.schema([pa.field("listing_id", pa.string())], {b"format": FORMAT})
-    with pytest.raises(CorruptShard, match=r"rows\.arrow has other columns"):
+    with pytest.raises(CorruptShard, match=r"rows\.arrow does not have the columns"):
         SealedRows(arrow_file(tmp_path / "rows.arrow", schema))
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda data: b"ARROW1\0\0" + data))
-def test_what_is_no_arrow_file_is_refused_by_name(data: bytes) -> None:
+def test_a_file_that_is_not_arrow_is_rejected_by_name(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.arrow"
         path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Open and sealed shards: the same bytes for the same range, and what a sealed one refuses."""
+"""Open and sealed shards: deterministic bytes, and files that a sealed shard rejects."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def digests(shard: OpenShard) -> dict[str, str]:
 
 @settings(deadline=None, max_examples=40)
 @given(ADDED, st.data())
-def test_the_same_range_gives_the_same_bytes_however_it_was_read_and_hidden(
+def test_the_same_range_gives_the_same_bytes_regardless_of_batches_and_hiding(
     rows: list[NewRow], data: st.DataObject
 ) -> None:
     at_once = open_shard(rows)
@@ -97,7 +97,7 @@ def test_a_repeat_adds_nothing(rows: list[NewRow]) -> None:
     assert shard.rows == before
 
 
-def test_an_open_shard_says_what_it_holds() -> None:
+def test_an_open_shard_reports_its_contents() -> None:
     shard = open_shard(from_offset=40, partition=3)
     assert (shard.bucket_start, shard.rows) == (None, 0)
     assert shard.ranges == (OffsetRange(3, 40, 40),)
@@ -179,7 +179,7 @@ def test_a_file_of_another_shard_is_refused(folder: Path, tmp_path: Path, name: 
         ({"index_parameters": {"lists": 9}}, UnknownFormat, "index parameters .*'lists'"),
     ],
 )
-def test_an_index_that_is_not_what_the_manifest_says_is_refused(
+def test_an_index_that_does_not_match_the_manifest_is_rejected(
     folder: Path, changes: dict[str, Any], error: type[RepositoryError], says: str
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), folder, **changes)
@@ -197,8 +197,8 @@ def test_a_missing_file_is_refused_by_name(folder: Path) -> None:
         (folder / name).write_bytes(content)
 
 
-def test_who_looks_a_listing_up_or_hides_it_while_its_row_is_added_disturbs_nothing() -> None:
-    # Where the mask is full and has to grow, the row was once there before its place in the mask.
+def test_looking_up_or_hiding_a_listing_while_its_row_is_added_is_safe() -> None:
+    # Regression: when the mask had to grow, the row existed before its flag in the mask.
     full = 1024
     rows = [
         NewRow(Row(f"listing-{n}", 1, 0, RowAttributes()), vector)

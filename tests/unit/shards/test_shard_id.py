@@ -1,4 +1,4 @@
-"""Ids of shards: the same for everybody who names the same ranges, another for any others."""
+"""Ids of shards: the same for the same ranges, different for others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shashin.shards.format.shard_id import shard_folder, shard_id
 from shashin.tiers import TIERS
 
 OFFSETS = st.integers(0, 2**63 - 1)
-"""Kafka counts in 64 bits, with a sign."""
+"""Kafka's offsets are signed 64-bit integers."""
 
 RANGES = st.builds(OffsetRange, st.integers(0, 2**31 - 1) | st.integers(0, 3), OFFSETS, OFFSETS)
 SETS = st.sets(RANGES | st.builds(OffsetRange, *[st.integers(0, 3)] * 3), min_size=1, max_size=8)
@@ -51,7 +51,7 @@ def test_a_single_range_is_named_in_full(only: OffsetRange) -> None:
 
 
 def test_the_ids_of_shards_that_exist_stay_as_they_are() -> None:
-    # Manifests and pointers name them: another id for the same ranges would be another shard.
+    # Manifests and pointers contain them: a new id for the same ranges would be a new shard.
     one, other = OffsetRange(12, 7, 1_234_567), OffsetRange(3, 0, 240)
     assert shard_id("demo-v1", "hourly", [one]) == "demo-v1.hourly.p0012.000000000007-000001234567"
     assert shard_id("demo-v1", "daily", [one, other]) == (

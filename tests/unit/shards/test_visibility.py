@@ -1,4 +1,4 @@
-"""The one rule, against a plain dictionary: a maximum knows neither order nor repeats."""
+"""The visibility rule, against a plain dictionary; order and repeats do not matter."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ RECORDS = st.lists(st.tuples(LISTINGS, VERSIONS), max_size=20)
 
 
 @given(RECORDS, st.lists(st.tuples(LISTINGS, VERSIONS), max_size=10))
-def test_a_row_is_visible_if_and_only_if_its_version_is_at_least_the_greatest_bound(
+def test_a_row_is_visible_if_and_only_if_its_version_is_at_least_the_highest_bound(
     records: list[tuple[str, int]], rows: list[tuple[str, int]]
 ) -> None:
     hidden, below = HiddenMap(), dict[str, int]()
     for listing, version in records:
-        said_anything_new = version > below.get(listing, 0)
+        changes = version > below.get(listing, 0)
         below[listing] = max(version, below.get(listing, 0))
-        assert hidden.raise_to(listing, version) == said_anything_new
+        assert hidden.raise_to(listing, version) == changes
         assert hidden.below(listing) == below[listing]
     assert dict(hidden.entries()) == {name: bound for name, bound in below.items() if bound}
     assert len(hidden) == len(hidden.entries())
@@ -42,5 +42,5 @@ def test_order_and_repeats_do_not_matter(
     assert maps[0] == maps[1]
 
 
-def test_a_listing_that_nobody_hid_is_visible_in_every_version() -> None:
+def test_a_listing_that_was_never_hidden_is_visible_in_every_version() -> None:
     assert HiddenMap().visible("lamp", 0)

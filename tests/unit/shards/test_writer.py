@@ -1,4 +1,4 @@
-"""Shards as they are written, of every index kind, and what is found when they are read back."""
+"""Writing shards of every index kind, and reading them back."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def written(builder: IndexBuilder, rows: Sequence[NewRow], folder: Path) -> Mani
     return writer.finish(folder, ORIGIN)
 
 
-def test_a_manifest_says_what_the_files_of_its_folder_hold(kind: IndexKind, folder: Path) -> None:
+def test_a_manifest_describes_the_files_of_its_folder(kind: IndexKind, folder: Path) -> None:
     rows = [*listings(0, 9), new_row("listing-3", 2), new_row("listing-3", 2, 1)]
     builder = kind.builder(DIMENSIONS)
     manifest = written(builder, rows, folder)
@@ -117,15 +117,15 @@ def test_a_photo_of_a_version_that_is_there_already_is_left_out(
     assert repeated.files == plain.files
 
 
-def test_a_row_is_told_before_its_vector_can_be_searched() -> None:
+def test_on_row_is_called_before_the_vector_is_searchable() -> None:
     index = growing_kind(kind_names()[0]).growing(DIMENSIONS)
-    told: list[tuple[int, str, int]] = []
+    calls: list[tuple[int, str, int]] = []
     writer = ShardWriter(
-        SPACE, index, on_row=lambda number, row: told.append((number, row.listing_id, len(index)))
+        SPACE, index, on_row=lambda number, row: calls.append((number, row.listing_id, len(index)))
     )
     writer.add([new_row("lamp"), new_row("chair"), new_row("lamp")])
     writer.add([new_row("mug")])
-    assert told == [(0, "lamp", 0), (1, "chair", 0), (2, "mug", 2)]
+    assert calls == [(0, "lamp", 0), (1, "chair", 0), (2, "mug", 2)]
 
 
 @pytest.mark.parametrize("count", [1, 5, 700])
@@ -155,19 +155,17 @@ def test_the_order_of_source_ranges_does_not_matter(folder: Path) -> None:
     assert manifests[0] == replace(manifests[1], created_at=manifests[0].created_at)
 
 
-def test_what_lay_in_the_folder_before_is_no_part_of_the_shard(
-    kind: IndexKind, folder: Path
-) -> None:
+def test_old_files_in_the_folder_are_not_part_of_the_shard(kind: IndexKind, folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("left-over", MANIFEST_FILE, ROWS_FILE):
-        (folder / name).write_bytes(b"of an earlier try")
+        (folder / name).write_bytes(b"of an earlier attempt")
     manifest = written(kind.builder(DIMENSIONS), listings(0, 3), folder)
     assert not (folder / "left-over").exists()
     SealedShard(manifest, folder)
 
 
 class DamagingBuilder:
-    """Builds an index and damages it: loses vectors, or the end of a file."""
+    """Builds an index and damages it: drops vectors, or truncates files."""
 
     def __init__(
         self, builder: IndexBuilder, *, lose_vectors: int = 0, lose_bytes: int = 0
@@ -194,7 +192,7 @@ class DamagingBuilder:
         return names
 
 
-def test_an_index_that_lost_a_vector_is_refused_and_no_manifest_vouches_for_it(
+def test_an_index_that_lost_a_vector_is_rejected_and_gets_no_manifest(
     kind: IndexKind, folder: Path
 ) -> None:
     losing = DamagingBuilder(kind.builder(DIMENSIONS), lose_vectors=1)
@@ -204,7 +202,7 @@ def test_an_index_that_lost_a_vector_is_refused_and_no_manifest_vouches_for_it(
 
 
 @pytest.mark.parametrize("lost", [1, 100])
-def test_an_index_file_that_was_cut_short_is_refused_and_no_manifest_vouches_for_it(
+def test_a_truncated_index_file_is_rejected_and_gets_no_manifest(
     kind: IndexKind, folder: Path, lost: int
 ) -> None:
     cutting = DamagingBuilder(kind.builder(DIMENSIONS), lose_bytes=lost)
@@ -213,7 +211,7 @@ def test_an_index_file_that_was_cut_short_is_refused_and_no_manifest_vouches_for
     assert not (folder / MANIFEST_FILE).exists()
 
 
-def test_rows_that_lost_one_are_refused_and_no_manifest_vouches_for_them(
+def test_a_rows_file_that_lost_a_row_is_rejected_and_gets_no_manifest(
     kind: IndexKind, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write_fewer(rows: OpenRows, path: Path) -> None:
@@ -228,7 +226,7 @@ def test_rows_that_lost_one_are_refused_and_no_manifest_vouches_for_them(
     assert not (folder / MANIFEST_FILE).exists()
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_raises_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file"):
         written(index_kind("flat-f16").builder(DIMENSIONS), [], tmp_path / "file" / "shard")
