@@ -103,10 +103,10 @@ def outcome_of(
         error = NoUsablePhoto(f"{where}: none of its {len(photos)} photos is usable: {reasons}")
         return Outcome(dead_letters=[DeadLetter(record, error, FETCH)], retry_for=retry_for)
     value = downloaded_listing(event, photos).SerializeToString()
-    if len(value) > MAX_RECORD_BYTES - _RESERVED_BYTES:
+    most = MAX_RECORD_BYTES - _RESERVED_BYTES
+    if len(value) > most:
         size_error = RecordError(
-            f"{where}: its thumbnails take {len(value)} bytes; a record holds at most "
-            f"{MAX_RECORD_BYTES}"
+            f"{where}: its thumbnails take {len(value)} bytes; a record holds at most {most}"
         )
         return Outcome(dead_letters=[DeadLetter(record, size_error, FETCH)])
     return Outcome(

@@ -31,6 +31,8 @@ INITIAL_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 30.0
 """Between attempts to load bad shards while the pointer is unchanged."""
 
+_REPOSITORY = "model repository"
+
 log = get_logger(__name__)
 
 
@@ -99,6 +101,7 @@ class TierFollower:
                         self._settings.model_id, self._settings.tier
                     )
                 metrics.BAD_POINTER.set(0)
+                loop.clear(_REPOSITORY)
                 if pointer is None:
                     # Nothing is sealed yet, so there is nothing to serve.
                     loop.ready()
@@ -113,6 +116,7 @@ class TierFollower:
                 metrics.BAD_POINTER.set(1)
                 log.error("unreadable pointer: shards unchanged", error=error.message)  # noqa: TRY400
             except ShashinError as error:
+                loop.degraded(_REPOSITORY, error.message)
                 log.warning("repository unavailable: shards unchanged", error=error.message)
             await loop.sleep(self._settings.poll_seconds)
 

@@ -81,6 +81,7 @@ class Tail:
                 lambda: self._reader.end_offsets(list(self._live.partitions)),
             ),
         )
+        broker = self._reader.broker_check(loop)
         next_idle_check = 0.0
         while loop.next_turn():
             await self._open_new_partitions(loop)
@@ -91,6 +92,8 @@ class Tail:
                 )
                 if batches:
                     failpoint("after-read")
+                else:
+                    await broker.check()
                 for partition, records in batches.items():
                     await self._apply(self._live.partitions[partition], records, loop)
                 replay.report(loop)

@@ -11,8 +11,6 @@ whose positions are in the shards' manifests, and the followers of ``listings.hi
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +21,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from prometheus_client import Counter, Histogram
 
 from shashin.errors import KafkaUnavailable, TooManyDeadLetters
+from shashin.kafka.broker_check import BrokerCheck
 from shashin.kafka.dead_letter_policy import DeadLetterPolicy, pause_consumption
 from shashin.kafka.dead_letters import note_dead_letters
 from shashin.kafka.processing import BatchProcessor, Interrupted
@@ -38,8 +37,6 @@ RECORDS = Counter("shashin_consumed_records", "Records consumed from a topic.", 
 BATCH_SECONDS = Histogram(
     "shashin_consume_batch_seconds", "Time from poll to commit of a batch, in seconds.", ["topic"]
 )
-
-_BROKER_CHECK_SECONDS = 5.0
 
 log = get_logger(__name__)
 
@@ -135,7 +132,7 @@ class StageConsumer:
     async def _consume(self, consumer: AIOKafkaConsumer, loop: LoopScope) -> None:
         topic = self._subscription.topic
         processor = BatchProcessor(self._stage, self._policy, topic, loop)
-        broker = _BrokerCheck(consumer, self._subscription.bootstrap, loop)
+        broker = BrokerCheck(consumer, self._subscription.bootstrap, loop)
         while loop.next_turn():
             records = await self._poll(consumer, loop)
             if not records:
@@ -173,31 +170,6 @@ class StageConsumer:
         note_dead_letters(dead_letters)
         outputs += [dead_letter.as_record() for dead_letter in dead_letters]
         await loop.retry("kafka to take outputs", lambda: self._producer.send_all(outputs))
-
-
-class _BrokerCheck:
-    """Distinguishes an idle topic from an unavailable broker: polling either returns no error."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, bootstrap: str, loop: LoopScope) -> None:
-        self._consumer = consumer
-        self._bootstrap = bootstrap
-        self._loop = loop
-        self._next_check = 0.0
-
-    async def check(self) -> None:
-        """Send the broker a small request, at most once every few seconds."""
-        now = time.monotonic()
-        if now < self._next_check:
-            return
-        self._next_check = now + _BROKER_CHECK_SECONDS
-        try:
-            async with asyncio.timeout(_BROKER_CHECK_SECONDS):
-                await self._consumer.end_offsets(self._consumer.assignment())
-        except (KafkaError, TimeoutError):
-            self._loop.degraded("kafka", f"{self._bootstrap} does not respond: waiting")
-            log.warning("kafka does not respond: waiting", bootstrap=self._bootstrap)
-        else:
-            self._loop.clear("kafka")
 
 
 async def _commit(consumer: AIOKafkaConsumer, records: Sequence[InRecord]) -> None:

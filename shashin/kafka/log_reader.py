@@ -8,7 +8,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from shashin.errors import KafkaUnavailable
+from shashin.kafka.broker_check import BrokerCheck
 from shashin.kafka.records import InRecord
+from shashin.runtime.scope import LoopScope
 
 
 class LogReader:
@@ -99,6 +101,10 @@ class LogReader:
         self._consumer.assign([TopicPartition(self._topic, p) for p in positions])
         for partition, offset in positions.items():
             self._consumer.seek(TopicPartition(self._topic, partition), offset)
+
+    def broker_check(self, loop: LoopScope) -> BrokerCheck:
+        """Return the check of the broker, for a loop that reads nothing."""
+        return BrokerCheck(self._consumer, self._bootstrap, loop)
 
     async def read(self, *, timeout_seconds: float, max_records: int) -> dict[int, list[InRecord]]:
         """Return the next records of each partition, in order; empty on timeout.

@@ -60,14 +60,18 @@ class HiddenFollower:
                 ends = await reader.end_offsets(partitions)
             behind = {p: end for p, end in ends.items() if end > positions[p]}
             reader.start_at(positions)
+            broker = reader.broker_check(loop)
             while loop.next_turn():
                 behind = {p: end for p, end in behind.items() if await reader.position(p) < end}
                 if not behind:
                     loop.ready()
-                for records in (await reader.read(timeout_seconds=0.5, max_records=2_000)).values():
+                batches = await reader.read(timeout_seconds=0.5, max_records=2_000)
+                loop.clear(loop.name)
+                if not batches:
+                    await broker.check()
+                for records in batches.values():
                     for record in records:
                         self._apply(record)
-                loop.clear(loop.name)
                 if reader.known_partitions() != partitions:
                     log.info("listings.hidden has new partitions: restarting")
                     return

@@ -7,16 +7,18 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from shashin.errors import InvalidEvent, KafkaUnavailable
 from shashin.kafka.consume import StageConsumer, Subscription
 from shashin.kafka.dead_letter_policy import DeadLetterPolicy
 from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord, Outcome
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, ensure_topics
 from shashin.runtime.health import Health
-from tests.support.loops import running
+from tests.support.loops import loop_scope, running
 from tests.support.topic_records import records_of
 from tests.support.waiting import until
 
@@ -213,3 +215,23 @@ async def _count(kafka: str, topic: str, count: int) -> bool:
 
 async def _has_all(kafka: str, count: int) -> bool:
     return set(await values_of(kafka, IMAGES_DOWNLOADED)) == {e.value for e in events(count)}
+
+
+async def test_an_idle_reader_reports_a_broker_that_does_not_respond(kafka: str) -> None:
+    health = Health()
+    loop = loop_scope(health)
+    async with LogReader(kafka, LISTINGS_EVENTS, client_id="test") as reader:
+        reader.start_at(dict.fromkeys(await reader.partitions(), 0))
+        check = reader.broker_check(loop)
+        await check.check()
+        assert health.problems() == []
+
+        async def refuse(*_args: object) -> None:
+            raise KafkaConnectionError
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reader._consumer, "end_offsets", refuse)
+            await reader.broker_check(loop).check()
+        assert health.problems() == [f"kafka: {kafka} does not respond: waiting"]
+        await reader.broker_check(loop).check()
+        assert health.problems() == []

@@ -87,6 +87,7 @@ class Tier:
         self.cache = folder / "cache"
         self.clock = Clock()
         self.health = Health(clock=self.clock)
+        self.health.ready_when_degraded = True
         self.store = Store(folder / "store", self.clock, self.health)
         self.repository = ModelRepository(self.store)
         self.served = ServedShards(HiddenMap())
@@ -313,8 +314,11 @@ async def test_an_unavailable_store_is_retried(tier: Tier) -> None:
         assert tier.health.readiness_problems() == [
             "pointer follower: waiting for the tier's pointer"
         ]
+        reported = any(p.startswith("model repository: ") for p in tier.health.problems())
+        assert reported
         tier.store.down = False
         await tier.serves(stored)
+        await until(lambda: not tier.health.problems(), "the problem is cleared")
 
 
 async def test_a_bad_shard_is_retried_with_backoff(tier: Tier) -> None:

@@ -19,6 +19,7 @@ from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord
 from shashin.runtime.health import Health
+from shashin.runtime.scope import LoopScope
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.visibility import HiddenMap
 from shashin.v1 import events_pb2
@@ -44,6 +45,12 @@ class Log:
 
     def start_at(self, offsets: Mapping[int, int]) -> None:
         assert offsets == {0: 0}
+
+    def broker_check(self, _loop: LoopScope) -> Log:
+        return self
+
+    async def check(self) -> None:
+        return
 
     def known_partitions(self) -> list[int]:
         return [0]
