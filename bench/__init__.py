@@ -1,1 +1,1 @@
-"""Speed and memory of the whole system on one machine: ``make bench``."""
+"""Benchmarks of the whole system on one machine: ``make bench``."""

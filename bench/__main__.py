@@ -1,4 +1,4 @@
-"""Runs every measure several times, side by side in one system, and prints medians and goals."""
+"""Runs every benchmark several times in one system, and prints medians and goals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
 from shashin.kafka.producer import Producer
 from shashin.local.system import System
-from shashin.terminal.console import complain, say, say_table, tell
+from shashin.terminal.console import echo, echo_error, echo_stderr, echo_table
 
 LISTINGS = 120
 Measure = Callable[[Workload], Awaitable[dict[str, float]]]
@@ -36,7 +36,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def planned_figures() -> list[Figure]:
-    """Return every figure with its goal, not measured yet."""
+    """Return every figure with its goal, before any measurement."""
     return [
         Figure("start, Kafka's jars cached", "s"),
         Figure("memory, idle", "GB", 2.5),
@@ -52,7 +52,7 @@ def planned_figures() -> list[Figure]:
 
 
 async def measure(system: System, chosen: Sequence[str], runs: int) -> list[Figure]:
-    """Start the system, run the chosen measures in turns, and return the figures."""
+    """Start the system, run the chosen benchmarks in rounds, and return the figures."""
     figures = {figure.name: figure for figure in planned_figures()}
     listings, start_seconds = await start(system, listings=LISTINGS)
     figures["start, Kafka's jars cached"].runs.append(start_seconds)
@@ -65,8 +65,8 @@ async def measure(system: System, chosen: Sequence[str], runs: int) -> list[Figu
         for run in range(1, runs + 1):
             for name in chosen:
                 if name == "memory" and run > 1:
-                    continue  # idle means that nothing was ever asked
-                tell(f"run {run} of {runs}: {name}")
+                    continue  # only idle before the first load
+                echo_stderr(f"run {run} of {runs}: {name}")
                 for quantity, value in (await MEASURES[name](workload)).items():
                     figures[quantity].runs.append(value)
                 await workload.clear()
@@ -74,37 +74,37 @@ async def measure(system: System, chosen: Sequence[str], runs: int) -> list[Figu
 
 
 def main() -> int:
-    """Measure, print, write; returns the exit code: 1 when a goal is missed."""
+    """Measure, print and write the figures; returns the exit code: 1 if a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES))
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--state", type=Path, default=Path(".shashin/bench"))
-    asked = parser.parse_args()
-    system = System(asked.state)
+    args = parser.parse_args()
+    system = System(args.state)
 
     async def fresh_run() -> list[Figure]:
         await system.stop()
         shutil.rmtree(system.folder, ignore_errors=True)
         try:
-            return await measure(system, asked.only, asked.runs)
+            return await measure(system, args.only, args.runs)
         finally:
             await system.stop()
 
     try:
         figures = asyncio.run(fresh_run())
     except ShashinError as error:
-        complain(error.message)
+        echo_error(error.message)
         return 1
-    say_table(["", ">median", ">least to greatest", "goal", "reached"], [f.row() for f in figures])
-    say(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
-    if asked.json:
+    echo_table(["", ">median", ">min to max", "goal", "met"], [f.row() for f in figures])
+    echo(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
+    if args.json:
         document = {
             "command": " ".join(["python -m bench", *sys.argv[1:]]),
             "cores": os.cpu_count(),
             "figures": [figure.document() for figure in figures],
         }
-        asked.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return int(any(figure.reached is False for figure in figures))
 
 

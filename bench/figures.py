@@ -1,4 +1,4 @@
-"""A figure: what was measured in each run, and the goal that its median is held against."""
+"""A figure: one measurement per run, and a goal for the median."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the least value that at least ``share`` of the values do not exceed."""
+    """Return the smallest value that at least ``share`` of the values do not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 @dataclass
 class Figure:
-    """One measured quantity over several runs."""
+    """One quantity measured in several runs."""
 
     name: str
     unit: str
     goal: float | None = None
-    """What the median has to reach; None for a figure that is only reported."""
+    """Goal for the median; None for a figure that is only reported."""
     at_least: bool = False
     """Whether the goal is a lower bound."""
     runs: list[float] = field(default_factory=list)
@@ -33,13 +33,13 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the median reaches the goal; None without one."""
+        """Whether the median meets the goal; None without a goal."""
         if self.goal is None:
             return None
         return self.median >= self.goal if self.at_least else self.median <= self.goal
 
     def document(self) -> dict[str, Any]:
-        """Return this as JSON shows it."""
+        """Return this for JSON output."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -53,7 +53,7 @@ class Figure:
         }
 
     def row(self) -> tuple[str, ...]:
-        """Return this as a line of the table."""
+        """Return this as a row of the table."""
         goal = (
             ""
             if self.goal is None

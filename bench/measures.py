@@ -1,4 +1,4 @@
-"""What is measured: each takes the workload and returns its quantities by name."""
+"""The benchmarks: each takes the workload and returns its measurements by name."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _QUERY_EVERY_SECONDS = 0.15
 
 
 async def idle_memory(workload: Workload) -> dict[str, float]:
-    """Return the resident memory of all processes together, in GB."""
+    """Return the total resident memory of all processes, in GB."""
     rows = workload.system.processes()
     return {"memory, idle": sum(row.rss_bytes for row in rows) / 1e9}
 
 
 async def freshness(workload: Workload) -> dict[str, float]:
-    """Return the time from an event to the first search that finds it, at 20 photos a second."""
+    """Return the time from an event to the first search that finds it, at 20 photos per second."""
     streamer = await workload.streamer(_STREAM_SECONDS, _STEADY_PHOTOS_PER_SECOND)
     await streamer.run()
     if streamer.freshness.missed:
@@ -48,12 +48,12 @@ async def vector_to_live(workload: Workload) -> dict[str, float]:
     """Return the time from the append of a vector to the first live search that finds it, in ms."""
     rows = workload.system.processes()
     address = next(row.addresses["grpc"] for row in rows if row.name == "indexer")
-    dice = np.random.default_rng(time.time_ns())
+    rng = np.random.default_rng(time.time_ns())
     times = []
     async with open_channel(address) as channel:
         search = index_pb2_grpc.IndexServiceStub(channel).Search
         for number in range(_VECTORS):
-            vector = dice.normal(size=DIMENSIONS).astype(np.float32)
+            vector = rng.normal(size=DIMENSIONS).astype(np.float32)
             vector /= np.linalg.norm(vector)
             listing_id = f"vector-{time.time_ns()}-{number}"
             request = index_pb2.IndexSearchRequest(
@@ -88,7 +88,7 @@ def _record(listing_id: str, vector: np.ndarray[tuple[int], np.dtype[np.float32]
 
 
 async def gap(workload: Workload) -> dict[str, float]:
-    """Return the time from the death of the live tier to the router's metric that says so."""
+    """Return the time from the death of the live tier until the router's metric reports it."""
     rows = {row.name: row for row in workload.system.processes()}
     indexer, router = rows["indexer"].pid, rows["router"].addresses["http"]
     assert indexer is not None
@@ -110,7 +110,7 @@ async def gap(workload: Workload) -> dict[str, float]:
 
 
 async def throughput(workload: Workload) -> dict[str, float]:
-    """Return how many photos a second the pipeline takes when all are there at once."""
+    """Return the photos per second that the pipeline processes in a burst."""
     listings = workload.fresh_listings(_BURST_LISTINGS)
     before = await workload.searchable()
     started = time.monotonic()
@@ -122,7 +122,7 @@ async def throughput(workload: Workload) -> dict[str, float]:
 
 
 async def photo_queries(workload: Workload) -> dict[str, float]:
-    """Return the time of a search by photo through the router while 20 photos a second arrive."""
+    """Return the time of a search by photo through the router at 20 photos per second of ingest."""
     streamer = await workload.streamer(_STREAM_SECONDS, _STEADY_PHOTOS_PER_SECOND)
     photos = [
         await asyncio.to_thread(listing.query.read_bytes)

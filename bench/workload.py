@@ -1,4 +1,4 @@
-"""The system under measurement and the listings that it is given."""
+"""The system under test and its listings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Workload:
         return fresh
 
     async def clear(self) -> None:
-        """Remove every listing: those of the next run have the same photos, and would tie."""
+        """Remove every listing: the next run uses the same photos, so scores would tie."""
         await self.producer.send_all(
             record_of(listing_event(listing_id, 2, REMOVED)) for listing_id in self.on_sale
         )
@@ -52,7 +52,7 @@ class Workload:
         self.on_sale.clear()
 
     def events(self, listings: Sequence[DemoListing]) -> list[events_pb2.ListingEvent]:
-        """Return the events that list them."""
+        """Return the LISTED events of the listings."""
         return [
             listing_event(
                 listing.listing_id,
@@ -65,22 +65,22 @@ class Workload:
         ]
 
     async def send_all(self, listings: Sequence[DemoListing]) -> None:
-        """Publish listings at once."""
+        """Publish all listings without pacing."""
         await self.producer.send_all(record_of(event) for event in self.events(listings))
 
     async def until_searchable(self, records: int) -> None:
-        """Wait until the router's endpoints hold so many records."""
+        """Wait until the router's endpoints hold ``records`` records."""
         while covered_records(await self.router.status()) < records:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     async def searchable(self) -> int:
-        """Return how many records the router's endpoints hold."""
+        """Return the number of records that the router's endpoints hold."""
         return covered_records(await self.router.status())
 
     async def streamer(self, seconds: float, photos_per_second: float) -> Streamer:
-        """Return a steady stream of new listings, half of which are watched for.
+        """Return a steady stream of new listings, half of which are sampled for freshness.
 
-        Watching means searching with the cover's vector, which is embedded beforehand.
+        A sampled listing is searched by its cover's vector, which is embedded beforehand.
         """
         count = max(1, round(seconds * photos_per_second / PHOTOS_EACH))
         listings = self.fresh_listings(count)
@@ -100,7 +100,7 @@ class Workload:
 
 
 async def start(system: System, *, listings: int) -> tuple[list[DemoListing], float]:
-    """Start the system and render the listings; returns them and the seconds that a start takes."""
+    """Start the system and render the listings; returns them and the startup time in seconds."""
     with Stages() as stages:
         started = time.monotonic()
         await system.start(UpOptions(), stages)

@@ -1,4 +1,4 @@
-"""Writes ``docs/settings.md`` from the settings classes; ``--check`` only says whether it is stale."""
+"""Generates ``docs/settings.md`` from the settings classes; ``--check`` only checks whether it is stale."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SERVICES = {
 }
 HEAD = """# Settings
 
-Every service reads environment variables that begin with `SHASHIN_`. A value that is missing or
-wrong stops the start with the variable's name and exit code 2. This page is generated from the
+Every service reads environment variables that start with `SHASHIN_`. If a value is missing or
+invalid, the service names the variable and exits with code 2. This page is generated from the
 settings classes (`make docs`).
 """
 
@@ -33,39 +33,39 @@ settings classes (`make docs`).
 TAIL = """
 ## The command
 
-`shashin` gives each service what it needs to run on one machine, and everything else that stands in
-its own environment. For itself it reads:
+`shashin` sets what each service needs to run on one machine, and passes on the rest of its own
+environment. The command itself reads:
 
 | variable | same as | meaning |
 |---|---|---|
-| `SHASHIN_STATE` | `--state` | Folder that holds everything; `.shashin`. |
-| `SHASHIN_ROUTER` | `--router` | Router to ask instead of the one in the state folder. |
+| `SHASHIN_STATE` | `--state` | State folder; `.shashin` by default. |
+| `SHASHIN_ROUTER` | `--router` | Router to use instead of the one in the state folder. |
 | `SHASHIN_KAFKA` | `--kafka` | Kafka to use instead of the embedded one. |
 | `SHASHIN_REPOSITORY` | `--repository` | Model repository to use instead of the one in the state folder. |
-| `SHASHIN_CACHE` | | Folder for Kafka's jars; the user's cache unless set. |
+| `SHASHIN_CACHE` | | Folder for Kafka's jars; the user's cache by default. |
 
-A model of your own has a name (`shashin model train --model-id`) that all services have to agree on:
-the embedder is told the model (`SHASHIN_MODEL`), the others its name and the length of its vectors
-(`SHASHIN_MODEL_ID`, `SHASHIN_DIMENSIONS`). `torchvision:resnet50` is named `torchvision-resnet50`.
-`shashin up --model` does all of that.
+Your own model has an id (`shashin model train --model-id`) that must be the same for all services:
+the embedder needs the model itself (`SHASHIN_MODEL`), the others its id and dimensions
+(`SHASHIN_MODEL_ID`, `SHASHIN_DIMENSIONS`). The id of `torchvision:resnet50` is
+`torchvision-resnet50`. `shashin up --model` sets all of these.
 """
 
 
 def type_name(annotation: object) -> str:
-    """Return a field's type as a person reads it."""
+    """Return a field's type in words."""
     if typing.get_origin(annotation) is typing.Literal:
         return " or ".join(f"`{choice}`" for choice in typing.get_args(annotation))
     if isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union:
         parts = [part for part in typing.get_args(annotation) if part is not type(None)]
         return " or ".join(type_name(part) for part in parts)
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+    names = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path"}
     if isinstance(annotation, type) and annotation in names:
         return names[annotation]
     raise TypeError(f"no name for the type {annotation!r}: add one here")
 
 
 def row(name: str, field: FieldInfo) -> str:
-    """Return a field's line of the table."""
+    """Return a field's table row."""
     default = "**required**" if field.default is PydanticUndefined else f"`{field.default}`"
     if field.default_factory is not None:
         default = "computed"
@@ -77,7 +77,7 @@ def row(name: str, field: FieldInfo) -> str:
 
 
 def table(fields: dict[str, FieldInfo]) -> str:
-    """Return the table of some settings."""
+    """Return a table of settings."""
     lines = ["| variable | type | default | meaning |", "|---|---|---|---|"]
     return "\n".join([*lines, *(row(name, field) for name, field in fields.items())])
 
@@ -95,7 +95,7 @@ def page() -> str:
 
 
 def main() -> None:
-    """Write, or check."""
+    """Write the page, or check it."""
     text = page()
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Makes .venv and installs everything that a checkout needs, from the locks.
+"""Creates .venv and installs everything that a checkout needs, from the locks.
 
-Needs nothing but Python 3.11 or newer. Safe to repeat: does nothing when the locks and the choice
-of torch are those of the last time. ``UV_TORCH_BACKEND=cpu`` takes torch's small build.
+Needs only Python 3.11 or newer. Idempotent: does nothing if the locks and the torch backend have not
+changed. ``UV_TORCH_BACKEND=cpu`` selects the small CPU build of torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TORCH_PACKAGES = ("torch", "torchvision")
 
 
 def fingerprint() -> str:
-    """Return what the environment depends on, as hex."""
+    """Return a hash of everything that the environment depends on."""
     digest = hashlib.sha256(f"{sys.version_info[:2]} {BACKEND} {ROOT}".encode())
     for path in (
         *sorted(LOCKS.glob("*.txt")),
@@ -40,8 +40,8 @@ def fingerprint() -> str:
 
 
 @contextmanager
-def telling(what: str) -> Iterator[None]:
-    """Say what is done, and every few seconds how large the environment is by now."""
+def reporting(what: str) -> Iterator[None]:
+    """Print the current step, and every few seconds the size of the environment."""
     started = time.monotonic()
     print(f"install: {what}", flush=True)
     done = threading.Event()
@@ -64,7 +64,7 @@ def telling(what: str) -> Iterator[None]:
 
 
 def run(*command: str) -> None:
-    """Run a command that tells by itself what is wrong."""
+    """Run a command that prints its own errors."""
     if code := subprocess.run(command, check=False, cwd=ROOT).returncode:
         sys.exit(f"install: `{' '.join(command[:6])} ...` failed with exit code {code}")
 
@@ -75,7 +75,7 @@ def uv_install(*arguments: str) -> None:
 
 
 def torch_pins() -> list[str]:
-    """Return the exact versions of torch's packages, without hashes: other builds have others."""
+    """Return the pinned versions of torch's packages, without hashes, which differ per build."""
     lines = (LOCKS / "torch.txt").read_text().splitlines()
     pins = [line.split()[0] for line in lines if "==" in line]
     return [pin for pin in pins if pin.split("==")[0] in TORCH_PACKAGES]
@@ -88,30 +88,32 @@ def main() -> None:
             f"install: this is Python {sys.version.split()[0]}, Shashin needs 3.11 or newer: "
             "run `make PYTHON=/path/to/python3.11 ...`"
         )
-    wanted = fingerprint()
-    if STAMP.exists() and STAMP.read_text() == wanted:
+    current = fingerprint()
+    if STAMP.exists() and STAMP.read_text() == current:
         return
     if not PYTHON.exists():
-        with telling("making .venv"):
+        with reporting("creating .venv"):
             venv.create(VENV, with_pip=True, symlinks=True)
-    with telling("uv, which installs the rest"):
+    with reporting("installing uv"):
         run(
             *(str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"),
             *("--require-hashes", "-r", str(LOCKS / "uv.txt")),
         )
-    with telling("the locked packages"):
+    with reporting("installing the locked packages"):
         uv_install("--require-hashes", "--no-deps", "-r", str(LOCKS / "dev.txt"))
     if BACKEND:
-        with telling(f"torch, its {BACKEND} build"):
+        with reporting(f"installing torch ({BACKEND} build)"):
             uv_install("--no-deps", "--torch-backend", BACKEND, *torch_pins())
     else:
-        with telling("torch (on Linux with CUDA, 5.5 GB; UV_TORCH_BACKEND=cpu takes a small one)"):
+        with reporting(
+            "installing torch (5.5 GB with CUDA on Linux; UV_TORCH_BACKEND=cpu is smaller)"
+        ):
             uv_install("--require-hashes", "--no-deps", "-r", str(LOCKS / "torch.txt"))
-    with telling("shashin itself"):
+    with reporting("installing shashin"):
         uv_install(
             "--no-deps", "--no-build-isolation", "--editable", ".", "--editable", "catalogue"
         )
-    STAMP.write_text(wanted)
+    STAMP.write_text(current)
     print("install: done", flush=True)
 
 

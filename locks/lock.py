@@ -1,9 +1,9 @@
-"""Writes the locks from pyproject.toml: exact versions with hashes, and no registry's address.
+"""Writes the locks from pyproject.toml: exact versions with hashes, without index URLs.
 
-One lock a service for its container image; ``dev`` for a checkout, split in two, since PyPI's torch
-for Linux carries CUDA and a smaller build of it lies elsewhere under other hashes.
+One lock per service for its container image; ``dev`` for a checkout, split in two, since PyPI's torch
+for Linux includes CUDA and the smaller build is on another index with other hashes.
 
-Run as ``make lock``; ``make lock ARGS=--upgrade`` takes newer versions.
+Run as ``make lock``; ``make lock ARGS=--upgrade`` upgrades to newer versions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SERVICES = (
     "controller",
 )
 TORCH = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)==")
-"""Packages that only PyPI's build of torch is made of."""
+"""Packages of PyPI's build of torch."""
 
 
 def compile_lock(extra: str, output: Path, upgrade: list[str]) -> None:

@@ -1,11 +1,11 @@
-"""Starts every service as its container will: with its own lock, its own code, and nothing else.
+"""Starts every service as in its container: with only its own lock and its own code.
 
-A checkout has every library, so a service that imports one that its lock lacks only fails where it
-is deployed. Here each service gets a fresh environment with its hashed lock, and a copy of the code
-of its container. There it imports every module that it reaches, those that it imports only on use
-included, and then starts against a real Kafka and an empty repository until it is ready.
+A checkout has every library, so a missing entry in a service's lock would show up only once it is
+deployed. Here each service gets a fresh environment with its hashed lock, and a copy of its
+container's code. It imports every module that it can reach, including lazily imported ones, and then
+starts against a real Kafka and an empty repository until it is ready.
 
-Run as ``make locks-test``; ``make locks-test ARGS="router indexer"`` tries only these.
+Run as ``make locks-test``; ``make locks-test ARGS="router indexer"`` tests only these.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ LOCKS = Path(__file__).parent
 ROOT = LOCKS.parent
 
 CONTROLLER = "controller"
-"""Has a lock, but no code of its own yet: what it needs is ``shashin.runtime``."""
+"""Has a lock, but no code of its own yet: it needs only ``shashin.runtime``."""
 
 SERVES_GRPC = ("embedder", "indexer", "index_server", "router")
 
 NOT_READY_ALONE = ("router",)
-"""Wait for other services: ready but for the one condition that names them is all they can be."""
+"""Depend on other services: all readiness conditions but one can hold without them."""
 
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 30.0
@@ -59,7 +59,7 @@ for name in json.loads(sys.argv[1]):
     except Exception as error:
         sys.exit(f"importing {name}: {error}")
 if "shashin.shards.kinds.registry" in sys.modules:
-    # A manifest may name any kind, and its module is imported then.
+    # A manifest may name any kind, whose module is then imported.
     from shashin.shards.kinds.registry import index_kind, kind_names
     for name in kind_names():
         index_kind(name)
@@ -68,16 +68,16 @@ try:
 except PackageNotFoundError:
     pass
 else:
-    # Nothing is sent: an emulator needs no credentials, and nobody asks it for anything.
+    # An emulator needs no credentials; no request is sent.
     os.environ["STORAGE_EMULATOR_HOST"] = "http://127.0.0.1:9"
     from shashin.objectstore.open import open_object_store
     open_object_store("gs://bucket/folder")
 """
-"""Imports the modules in argv, and what is imported by name or on use only."""
+"""Imports the modules in argv, and those that are imported by name or lazily."""
 
 
 class Failed(Exception):
-    """A service does not work with what its container has; says how, with the end of its log."""
+    """A service does not work with the contents of its container; with the end of its log."""
 
 
 def services() -> list[str]:
@@ -86,7 +86,7 @@ def services() -> list[str]:
 
 
 def reached_modules(service: str) -> list[str]:
-    """Return the service's modules, and those of ``shashin`` that they import, however late."""
+    """Return the service's modules, and those of ``shashin`` that they import, also lazily."""
     # No cache: it takes a file that another commit replaced within a second for the old one.
     graph = grimp.build_graph(
         "shashin", "services", exclude_type_checking_imports=True, cache_dir=None
@@ -97,13 +97,13 @@ def reached_modules(service: str) -> list[str]:
 
 
 def copy_code(service: str, folder: Path) -> None:
-    """Copy what the container has: ``shashin`` as its wheel is built, and the service's package."""
+    """Copy the container's code: ``shashin`` as in its wheel, and the service's package."""
     pycache = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "shashin", folder / "shashin", ignore=pycache)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     for source, target in wheel["force-include"].items():
-        if (ROOT / source).is_file():  # a folder is code of others
+        if (ROOT / source).is_file():  # folders are code of other services
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / source, folder / target)
     if service != CONTROLLER:
@@ -136,26 +136,34 @@ def quoted(log: str) -> str:
 
 
 def install(service: str, environment: Path) -> int:
-    """Make an environment with the service's lock in it; returns how many packages it has."""
+    """Create an environment from the service's lock; returns the number of packages."""
     lock = LOCKS / f"{service.replace('_', '-')}.txt"
     if not lock.exists():
-        raise Failed(f"{lock} is missing: name the service in locks/lock.py and run `make lock`")
+        raise Failed(f"{lock} is missing: add the service to locks/lock.py and run `make lock`")
     uv, python = (sys.executable, "-m", "uv"), str(environment / "bin" / "python")
     # The lock decides which build of torch is installed, not the choice made for the checkout.
     env = {name: value for name, value in os.environ.items() if name != "UV_TORCH_BACKEND"}
-    run("making an environment", *uv, "venv", "--python", sys.executable, str(environment), env=env)
+    run(
+        "creating an environment",
+        *uv,
+        "venv",
+        "--python",
+        sys.executable,
+        str(environment),
+        env=env,
+    )
     run(
         f"installing {lock.name}",
         *(*uv, "pip", "install", "--python", python),
         *("--require-hashes", "--no-deps", "-r", str(lock)),
         env=env,
     )
-    run("checking what is installed", *uv, "pip", "check", "--python", python, env=env)
+    run("checking the installed packages", *uv, "pip", "check", "--python", python, env=env)
     return len(list(environment.glob("lib/python*/site-packages/*.dist-info")))
 
 
 class ServiceProcess:
-    """A service that was started in its own environment."""
+    """A service running in its own environment."""
 
     def __init__(self, service: str, python: Path, code: Path, settings: Mapping[str, str]) -> None:
         self._name = service
@@ -173,10 +181,10 @@ class ServiceProcess:
             )
 
     def until_ready(self) -> str:
-        """Wait until it is as ready as it can be alone; returns what it waits for then, if anything.
+        """Wait until it is as ready as it can be alone; returns the condition it waits for, if any.
 
-        Every probe has to say 200, and the port of gRPC, where it has one, that it serves. What
-        cannot be ready alone has to live, to serve, and to name one condition that does not hold.
+        Every probe has to return 200, and the gRPC port, if any, has to report SERVING. A service
+        that cannot be ready alone has to be live, to serve, and to name one unmet condition.
         """
         self._until(lambda: self._page("livez")[0] == 200, "/livez")
         if self._name in SERVES_GRPC:
@@ -188,21 +196,21 @@ class ServiceProcess:
         return self._page("readyz")[1].strip()
 
     def stop(self) -> None:
-        """Have it end by itself.
+        """Stop it with SIGTERM.
 
         Raises:
-            Failed: when it does not, or with another exit code than 0.
+            Failed: if it does not exit, or with an exit code other than 0.
         """
         self._process.send_signal(signal.SIGTERM)
         try:
             code = self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            raise self._failed(f"does not end {_STOP_SECONDS:.0f} s after SIGTERM") from None
+            raise self._failed(f"still running {_STOP_SECONDS:.0f} s after SIGTERM") from None
         if code:
-            raise self._failed(f"ended with exit code {code} on SIGTERM")
+            raise self._failed(f"exited with code {code} on SIGTERM")
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill it."""
         self._process.kill()
         self._process.wait()
 
@@ -210,16 +218,16 @@ class ServiceProcess:
         deadline = time.monotonic() + _READY_SECONDS
         while not holds():
             if (code := self._process.poll()) is not None:
-                raise self._failed(f"died with exit code {code} at its start")
+                raise self._failed(f"exited with code {code} during startup")
             if time.monotonic() > deadline:
                 raise self._failed(
-                    f"still does not answer {what} after {_READY_SECONDS:.0f} s; "
-                    f"/readyz says: {self._page('readyz')[1].strip() or 'nothing'}"
+                    f"no response from {what} after {_READY_SECONDS:.0f} s; "
+                    f"/readyz: {self._page('readyz')[1].strip() or 'nothing'}"
                 )
             time.sleep(_POLL_SECONDS)
 
     def _page(self, path: str) -> tuple[int, str]:
-        """Return status and text of a page of its HTTP port; status 0 while nobody answers."""
+        """Return status and text of a page on its HTTP port; status 0 if there is no response."""
         with closing(HTTPConnection(self._http, timeout=5)) as connection:
             try:
                 connection.request("GET", f"/{path}")
@@ -243,12 +251,12 @@ class ServiceProcess:
 
 
 def bare_environment(home: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """Return environment variables that let nothing of the checkout or the user be found."""
+    """Return environment variables that hide the checkout and the user's installation."""
     return {"PATH": os.defpath, "HOME": str(home), "OMP_NUM_THREADS": "1", **settings}
 
 
 def settings_for(kafka: str, folder: Path) -> dict[str, str]:
-    """Return settings that do for any service: each takes those that it knows."""
+    """Return settings for any service; each reads those that it knows."""
     return {
         "SHASHIN_KAFKA": kafka,
         "SHASHIN_HTTP_PORT": str(free_port()),
@@ -259,41 +267,43 @@ def settings_for(kafka: str, folder: Path) -> dict[str, str]:
     }
 
 
-def try_service(service: str, kafka: str, folder: Path) -> str:
-    """Install, import, start and stop a service in ``folder``; returns what happened.
+def check_service(service: str, kafka: str, folder: Path) -> str:
+    """Install, import, start and stop a service in ``folder``; returns a summary.
 
     Raises:
-        Failed: saying what did not work.
+        Failed: if any step fails.
     """
     watch = Stopwatch()
     environment, code = folder / "environment", folder / "code"
     python = environment / "bin" / "python"
-    happened = [f"{install(service, environment)} packages in {watch.lap()}"]
+    steps = [f"{install(service, environment)} packages in {watch.lap()}"]
     copy_code(service, code)
     modules = reached_modules(service)
     run(
-        "importing all that it reaches",
+        "importing all reachable modules",
         *(str(python), "-c", IMPORT_ALL, json.dumps(modules)),
         cwd=code,
         env=bare_environment(code, {}),
     )
-    happened.append(f"{len(modules)} modules in {watch.lap()}")
+    steps.append(f"{len(modules)} modules in {watch.lap()}")
     if service == CONTROLLER:
-        return ", ".join(happened)
+        return ", ".join(steps)
     process = ServiceProcess(service, python, code, settings_for(kafka, folder))
     try:
         waits_for = process.until_ready()
-        what = f"serves, and waits for others ({waits_for}), after" if waits_for else "ready in"
-        happened.append(f"{what} {watch.lap()}")
+        what = (
+            f"serving, waiting for other services ({waits_for}), after" if waits_for else "ready in"
+        )
+        steps.append(f"{what} {watch.lap()}")
         process.stop()
-        happened.append(f"ended in {watch.lap()}")
+        steps.append(f"stopped in {watch.lap()}")
     finally:
         process.kill()
-    return ", ".join(happened)
+    return ", ".join(steps)
 
 
 class Stopwatch:
-    """Tells how long each of several steps took."""
+    """Measures the duration of consecutive steps."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -306,7 +316,7 @@ class Stopwatch:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Make a folder beside .venv, where uv can link files from its cache as it did for that one."""
+    """Create a folder next to .venv, on the same file system, so that uv can hard-link its cache."""
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="locks-test-", dir=build))
@@ -318,49 +328,49 @@ def scratch_folder() -> Iterator[Path]:
 
 @contextmanager
 def running_kafka(folder: Path) -> Iterator[str]:
-    """Run a Kafka with every topic; yields its address."""
+    """Run a Kafka with all topics; yields its address."""
     watch = Stopwatch()
     kafka = EmbeddedKafka(folder, port=free_port())
     asyncio.run(kafka.start())
     try:
         asyncio.run(ensure_topics(kafka.bootstrap, partitions=2))
-        tell(f"kafka answers at {kafka.bootstrap} after {watch.lap()}")
+        tell(f"kafka is ready at {kafka.bootstrap} after {watch.lap()}")
         yield kafka.bootstrap
     finally:
         asyncio.run(kafka.stop())
 
 
 def tell(text: str) -> None:
-    """Print a line at once: the whole takes minutes."""
+    """Print a line without buffering."""
     print(f"locks-test: {text}", flush=True)
 
 
-def wanted_services(names: Sequence[str]) -> list[str]:
-    """Return the services of these names, every one unless some are named."""
+def selected_services(names: Sequence[str]) -> list[str]:
+    """Return the services with these names; all of them if none are given."""
     known = [*services(), CONTROLLER]
-    wanted = [name.replace("-", "_") for name in names] or known
-    if unknown := set(wanted) - set(known):
-        sys.exit(f"locks-test: no service is named {', '.join(unknown)}: expected {known}")
-    return wanted
+    selected = [name.replace("-", "_") for name in names] or known
+    if unknown := set(selected) - set(known):
+        sys.exit(f"locks-test: unknown service {', '.join(unknown)}: expected {known}")
+    return selected
 
 
 def main() -> None:
-    """Try the services; exits with 1 when one does not work."""
+    """Test the services; exits with 1 if one does not work."""
     parser = argparse.ArgumentParser(prog="make locks-test")
-    parser.add_argument("services", nargs="*", help="those to try; all unless given")
-    wanted = wanted_services(parser.parse_args().services)
+    parser.add_argument("services", nargs="*", help="services to test; all by default")
+    selected = selected_services(parser.parse_args().services)
     failed = 0
     whole = Stopwatch()
     with scratch_folder() as scratch, running_kafka(scratch / "kafka") as kafka:
-        for service in wanted:
+        for service in selected:
             folder = scratch / service
             try:
-                tell(f"{service:<13}  ok  {try_service(service, kafka, folder)}")
+                tell(f"{service:<13}  ok  {check_service(service, kafka, folder)}")
             except Failed as failure:
                 failed += 1
                 tell(f"{service:<13}  FAILED  {failure}")
             shutil.rmtree(folder, ignore_errors=True)
-    tell(f"{len(wanted) - failed} passed, {failed} failed in {whole.lap()}")
+    tell(f"{len(selected) - failed} passed, {failed} failed in {whole.lap()}")
     if failed:
         sys.exit(1)
 

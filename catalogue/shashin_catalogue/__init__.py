@@ -1,7 +1,7 @@
-"""A synthetic catalogue: products and photos of them, rendered, endless and always the same.
+"""A synthetic catalogue: an unlimited number of products with rendered photos, deterministic.
 
-It stands in for a marketplace's photos where none may be shipped: to train and judge the default
-model, and to try the whole system. Nothing in it is random beyond its seed.
+It replaces a marketplace's photos, which cannot be shipped, for training and evaluating the default
+model and for trying out the whole system. Everything is determined by the seed.
 """
 
 from shashin_catalogue.photo import render_photo

@@ -1,4 +1,4 @@
-"""Parts that a product is drawn of, in coordinates from -1 (left, top) to 1 (right, bottom)."""
+"""The parts of a product's drawing, in coordinates from -1 (left, top) to 1 (right, bottom)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from PIL import ImageDraw
 
 Point = tuple[float, float]
 Role = Literal["body", "second", "dark", "light", "cut"]
-"""What a part is filled with: the product's texture, its second colour, a dark or light shade of
-it, or nothing at all."""
+"""Fill of a part: the product's texture, its second colour, a dark or light shade, or nothing."""
 
 _CURVE_STEPS = 6
 
 
 @dataclass(frozen=True)
 class Part:
-    """One filled outline, or a stroke along it."""
+    """A filled outline, or a stroke along it."""
 
     points: tuple[Point, ...]
     role: Role = "body"
     width: float = 0.0
-    """Of a stroke; 0 fills the outline."""
+    """Stroke width; 0 fills the outline."""
 
 
 def polygon(*points: Point, role: Role = "body") -> Part:
@@ -47,7 +46,7 @@ def ellipse(
     start: float = 0.0,
     end: float = 360.0,
 ) -> Part:
-    """Return an ellipse, or the sector of it between two angles in degrees."""
+    """Return an ellipse, or its sector between two angles in degrees."""
     return Part(tuple(arc_points(x, y, rx, ry, start, end)), role)
 
 
@@ -97,7 +96,7 @@ def box(
 
 
 def smooth(points: Sequence[Point], role: Role = "body") -> Part:
-    """Return a filled outline that runs smoothly through the points (Catmull-Rom)."""
+    """Return a filled smooth outline through the points (Catmull-Rom)."""
     count = len(points)
     curve: list[Point] = []
     for i in range(count):
@@ -123,12 +122,12 @@ def _catmull_rom(a: float, b: float, c: float, d: float, t: float) -> float:
 
 
 def mirrored(points: Sequence[Point]) -> list[Point]:
-    """Return an outline that is given from top to bottom on the right, closed on the left."""
+    """Return a symmetric outline from the points of its right half, from top to bottom."""
     return [*points, *((-x, y) for x, y in reversed(points))]
 
 
 def draw(canvas: ImageDraw.ImageDraw, part: Part, size: int, fill: int) -> None:
-    """Draw a part on a canvas of ``size`` pixels a side."""
+    """Draw a part on a square canvas of ``size`` x ``size`` pixels."""
     half = size / 2
     points = [(half + x * half * 0.92, half + y * half * 0.92) for x, y in part.points]
     if part.width:

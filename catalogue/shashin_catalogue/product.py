@@ -1,17 +1,17 @@
-"""One product: what it is and what decides its look."""
+"""One product: its attributes and its appearance."""
 
 from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass
 
-from shashin_catalogue.dice import Dice
 from shashin_catalogue.prints import PRINTS
+from shashin_catalogue.rng import Rng
 from shashin_catalogue.silhouettes import CATEGORIES
 from shashin_catalogue.textures import TEXTURES, Colour
 
 DEMO_NUMBERS = range(1_000_000)
-"""Products of demos and benchmarks; no model ever saw them in training."""
+"""Products of demos and benchmarks, never used for training."""
 
 TRAINING_NUMBERS = range(1_000_000, 2_000_000)
 EVALUATION_NUMBERS = range(2_000_000, 3_000_000)
@@ -31,7 +31,7 @@ _BRANDS = (
     "Lumen",
 )
 _LOOK = 1
-"""What tells a product's stream of choices from those of its photos."""
+"""Separates a product's random stream from those of its photos."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Product:
     currency: str
     texture: str
     body: tuple[Colour, Colour, Colour]
-    """The colours that its texture is made of."""
+    """The colours of its texture."""
     second: Colour
     """Of straps, collars, soles."""
     print_name: str
@@ -58,42 +58,42 @@ class Product:
 
 
 def product(seed: int, number: int) -> Product:
-    """Return product ``number`` of the catalogue ``seed``; the same one every time.
+    """Return product ``number`` of the catalogue with this seed.
 
     Raises:
         ValueError: for a number below 0.
     """
     if number < 0:
         raise ValueError(f"product number {number}; expected 0 or more")
-    dice = Dice(seed, number, _LOOK)
-    body = (_colour(dice), _colour(dice), _colour(dice))
-    has_print = dice.happens(0.55)
+    rng = Rng(seed, number, _LOOK)
+    body = (_colour(rng), _colour(rng), _colour(rng))
+    has_print = rng.chance(0.55)
     return Product(
         seed=seed,
         number=number,
-        category=dice.one_of(CATEGORIES),
-        brand=dice.one_of(_BRANDS),
-        price_minor=dice.whole(3, 300) * 100,
+        category=rng.choice(CATEGORIES),
+        brand=rng.choice(_BRANDS),
+        price_minor=rng.integer(3, 300) * 100,
         currency="JPY",
-        texture="plain" if dice.happens(0.3) else dice.one_of(sorted(TEXTURES)),
+        texture="plain" if rng.chance(0.3) else rng.choice(sorted(TEXTURES)),
         body=body,
-        second=_colour(dice),
-        print_name=dice.one_of(sorted(PRINTS)) if has_print else "",
-        print_colour=_contrasting(dice, body[0]),
-        print_at=(dice.between(-0.2, 0.2), dice.between(-0.15, 0.35)),
-        print_size=dice.between(0.15, 0.34),
+        second=_colour(rng),
+        print_name=rng.choice(sorted(PRINTS)) if has_print else "",
+        print_colour=_contrasting(rng, body[0]),
+        print_at=(rng.uniform(-0.2, 0.2), rng.uniform(-0.15, 0.35)),
+        print_size=rng.uniform(0.15, 0.34),
     )
 
 
-def _colour(dice: Dice) -> Colour:
-    grey = dice.happens(0.22)
-    saturation = dice.between(0.0, 0.12) if grey else dice.between(0.35, 0.95)
-    return colorsys.hsv_to_rgb(dice.between(0, 1), saturation, dice.between(0.15, 0.97))
+def _colour(rng: Rng) -> Colour:
+    grey = rng.chance(0.22)
+    saturation = rng.uniform(0.0, 0.12) if grey else rng.uniform(0.35, 0.95)
+    return colorsys.hsv_to_rgb(rng.uniform(0, 1), saturation, rng.uniform(0.15, 0.97))
 
 
-def _contrasting(dice: Dice, background: Colour) -> Colour:
-    """Return a colour that can be told from the background."""
+def _contrasting(rng: Rng, background: Colour) -> Colour:
+    """Return a colour that stands out from the background."""
     while True:
-        colour = _colour(dice)
+        colour = _colour(rng)
         if sum(abs(a - b) for a, b in zip(colour, background, strict=True)) > 0.7:
             return colour

@@ -1,18 +1,18 @@
-"""What products of each category are shaped like; every number is one product's own."""
+"""The shapes of each category, with parameters that vary per product."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from shashin_catalogue.dice import Dice
 from shashin_catalogue.drawing import Part, arc, box, ellipse, mirrored, polygon, smooth, stroke
+from shashin_catalogue.rng import Rng
 
-Silhouette = Callable[[Dice], list[Part]]
+Silhouette = Callable[[Rng], list[Part]]
 
 
-def _t_shirt(d: Dice) -> list[Part]:
-    waist, sleeve, length = d.between(0.38, 0.55), d.between(0.15, 0.6), d.between(0.65, 0.95)
-    neck, cuff = d.between(0.15, 0.3), d.between(0.16, 0.26)
+def _t_shirt(rng: Rng) -> list[Part]:
+    waist, sleeve, length = rng.uniform(0.38, 0.55), rng.uniform(0.15, 0.6), rng.uniform(0.65, 0.95)
+    neck, cuff = rng.uniform(0.15, 0.3), rng.uniform(0.16, 0.26)
     outline = mirrored(
         [
             (neck, -0.75),
@@ -23,20 +23,20 @@ def _t_shirt(d: Dice) -> list[Part]:
             (waist, length),
         ]
     )
-    v_neck = d.happens(0.5)
+    v_neck = rng.chance(0.5)
     collar = (
         polygon((-neck, -0.76), (neck, -0.76), (0, -0.75 + neck * 1.5), role="cut")
         if v_neck
         else ellipse(0, -0.76, neck, neck * 0.6, "cut")
     )
     parts = [polygon(*outline), collar]
-    if d.happens(0.4):
+    if rng.chance(0.4):
         parts.append(box(-waist, length - 0.1, waist, length, role="second"))
     return parts
 
 
-def _jacket(d: Dice) -> list[Part]:
-    waist, length, sleeve = d.between(0.4, 0.6), d.between(0.5, 0.9), d.between(0.5, 0.75)
+def _jacket(rng: Rng) -> list[Part]:
+    waist, length, sleeve = rng.uniform(0.4, 0.6), rng.uniform(0.5, 0.9), rng.uniform(0.5, 0.75)
     outline = mirrored(
         [
             (0.2, -0.8),
@@ -47,7 +47,7 @@ def _jacket(d: Dice) -> list[Part]:
             (waist, length),
         ]
     )
-    lapel = d.between(0.15, 0.5)
+    lapel = rng.uniform(0.15, 0.5)
     parts = [
         polygon(*outline),
         polygon(
@@ -56,26 +56,26 @@ def _jacket(d: Dice) -> list[Part]:
         polygon((0.2, -0.8), (0, -0.8 + lapel), (0.05, -0.3 + lapel), (0.3, -0.5), role="second"),
         stroke((0, -0.8 + lapel), (0, length), width=0.03),
     ]
-    buttons = d.whole(0, 4)
+    buttons = rng.integer(0, 4)
     return [*parts, *(ellipse(0.09, -0.1 + i * 0.2, 0.035, 0.035, "light") for i in range(buttons))]
 
 
-def _dress(d: Dice) -> list[Part]:
-    hem, waist, flare = d.between(0.4, 0.85), d.between(0.2, 0.32), d.between(-0.3, 0.1)
-    top = d.between(0.25, 0.4)
+def _dress(rng: Rng) -> list[Part]:
+    hem, waist, flare = rng.uniform(0.4, 0.85), rng.uniform(0.2, 0.32), rng.uniform(-0.3, 0.1)
+    top = rng.uniform(0.25, 0.4)
     outline = mirrored([(top * 0.7, -0.9), (top, -0.6), (waist, flare), (hem, 0.9)])
-    parts = [polygon(*outline), ellipse(0, -0.92, top * 0.55, d.between(0.12, 0.3), "cut")]
-    if d.happens(0.5):
+    parts = [polygon(*outline), ellipse(0, -0.92, top * 0.55, rng.uniform(0.12, 0.3), "cut")]
+    if rng.chance(0.5):
         parts.append(box(-waist * 1.05, flare - 0.06, waist * 1.05, flare + 0.06, role="second"))
-    if d.happens(0.4):
-        y = d.between(0.5, 0.75)
+    if rng.chance(0.4):
+        y = rng.uniform(0.5, 0.75)
         parts.append(stroke((-hem * 0.75, y), (hem * 0.75, y), width=0.04, role="light"))
     return parts
 
 
-def _trousers(d: Dice) -> list[Part]:
-    waist, hem, length = d.between(0.3, 0.42), d.between(0.14, 0.34), d.between(0.1, 0.95)
-    outer = d.between(0.38, 0.5)
+def _trousers(rng: Rng) -> list[Part]:
+    waist, hem, length = rng.uniform(0.3, 0.42), rng.uniform(0.14, 0.34), rng.uniform(0.1, 0.95)
+    outer = rng.uniform(0.38, 0.5)
     outline = mirrored(
         [
             (waist, -0.9),
@@ -86,27 +86,27 @@ def _trousers(d: Dice) -> list[Part]:
         ]
     )
     parts = [polygon(*outline), box(-waist, -0.92, waist, -0.78, role="second")]
-    if d.happens(0.6):
+    if rng.chance(0.6):
         parts.append(stroke((0, -0.78), (0, -0.3), width=0.02))
         parts.append(arc(waist, -0.75, 0.2, 0.25, 90, 180, width=0.02))
         parts.append(arc(-waist, -0.75, 0.2, 0.25, 0, 90, width=0.02))
     return parts
 
 
-def _skirt(d: Dice) -> list[Part]:
-    waist, hem, length = d.between(0.28, 0.4), d.between(0.4, 0.9), d.between(0.1, 0.8)
+def _skirt(rng: Rng) -> list[Part]:
+    waist, hem, length = rng.uniform(0.28, 0.4), rng.uniform(0.4, 0.9), rng.uniform(0.1, 0.8)
     parts = [
         polygon((-waist, -0.6), (waist, -0.6), (hem, length), (-hem, length)),
         box(-waist, -0.68, waist, -0.52, role="second"),
     ]
-    for i in range(d.whole(0, 5)):
+    for i in range(rng.integer(0, 5)):
         x = -0.8 + 1.6 * (i + 0.5) / 5
         parts.append(stroke((x * waist, -0.5), (x * hem, length), width=0.018))
     return parts
 
 
-def _sneaker(d: Dice) -> list[Part]:
-    ankle, toe, sole = d.between(-0.55, -0.1), d.between(0.0, 0.2), d.between(0.08, 0.2)
+def _sneaker(rng: Rng) -> list[Part]:
+    ankle, toe, sole = rng.uniform(-0.55, -0.1), rng.uniform(0.0, 0.2), rng.uniform(0.08, 0.2)
     parts = [
         smooth(
             [
@@ -123,17 +123,17 @@ def _sneaker(d: Dice) -> list[Part]:
         box(-0.92, 0.4, 0.95, 0.4 + sole, radius=0.08, role="light"),
         smooth([(0.5, toe + 0.06), (0.85, 0.22), (0.88, 0.4), (0.45, 0.4)], "second"),
     ]
-    for i in range(d.whole(2, 5)):
+    for i in range(rng.integer(2, 5)):
         x = -0.3 + i * 0.14
         y = ankle + 0.2 + i * 0.06
         parts.append(stroke((x, y), (x + 0.18, y - 0.1), width=0.035, role="light"))
-    if d.happens(0.6):
+    if rng.chance(0.6):
         parts.append(stroke((-0.5, 0.3), (0.0, 0.1), (0.1, 0.3), width=0.07, role="second"))
     return parts
 
 
-def _boot(d: Dice) -> list[Part]:
-    shaft, width, heel = d.between(-0.95, -0.3), d.between(0.3, 0.5), d.between(0.05, 0.35)
+def _boot(rng: Rng) -> list[Part]:
+    shaft, width, heel = rng.uniform(-0.95, -0.3), rng.uniform(0.3, 0.5), rng.uniform(0.05, 0.35)
     base = 0.85 - heel
     parts = [
         smooth(
@@ -150,7 +150,7 @@ def _boot(d: Dice) -> list[Part]:
         polygon((-0.55, base), (-0.2, base), (-0.28, 0.88), (-0.52, 0.88), role="dark"),
         box(-0.2, base - 0.02, 0.78, base + 0.07, role="dark"),
     ]
-    if d.happens(0.5):
+    if rng.chance(0.5):
         parts.append(
             stroke(
                 (-0.5, shaft + 0.15), (-0.5 + width * 1.4, shaft + 0.15), width=0.08, role="second"
@@ -159,15 +159,15 @@ def _boot(d: Dice) -> list[Part]:
     return parts
 
 
-def _handbag(d: Dice) -> list[Part]:
-    width, top, height = d.between(0.5, 0.85), d.between(0.35, 0.8), d.between(0.5, 0.8)
-    handle = d.between(0.2, 0.6)
+def _handbag(rng: Rng) -> list[Part]:
+    width, top, height = rng.uniform(0.5, 0.85), rng.uniform(0.35, 0.8), rng.uniform(0.5, 0.8)
+    handle = rng.uniform(0.2, 0.6)
     parts = [
-        arc(0, -0.1, top * 0.6, handle, 180, 360, width=d.between(0.05, 0.12), role="second"),
+        arc(0, -0.1, top * 0.6, handle, 180, 360, width=rng.uniform(0.05, 0.12), role="second"),
         polygon((-top, -0.15), (top, -0.15), (width, height), (-width, height)),
     ]
-    if d.happens(0.6):
-        flap = d.between(0.15, 0.5)
+    if rng.chance(0.6):
+        flap = rng.uniform(0.15, 0.5)
         parts.append(
             polygon(
                 (-top, -0.17), (top, -0.17), (top * 0.9, flap), (-top * 0.9, flap), role="second"
@@ -177,45 +177,47 @@ def _handbag(d: Dice) -> list[Part]:
     return parts
 
 
-def _backpack(d: Dice) -> list[Part]:
-    width, top = d.between(0.45, 0.65), d.between(0.25, 0.6)
-    pocket = d.between(0.1, 0.45)
+def _backpack(rng: Rng) -> list[Part]:
+    width, top = rng.uniform(0.45, 0.65), rng.uniform(0.25, 0.6)
+    pocket = rng.uniform(0.1, 0.45)
     return [
         arc(0, -0.75, 0.2, 0.18, 180, 360, width=0.07, role="dark"),
         box(-width, -0.8, width, 0.85, radius=top),
-        box(-width * 0.75, pocket, width * 0.75, 0.78, radius=d.between(0.05, 0.25), role="second"),
+        box(
+            -width * 0.75, pocket, width * 0.75, 0.78, radius=rng.uniform(0.05, 0.25), role="second"
+        ),
         stroke((-width * 0.7, pocket - 0.15), (width * 0.7, pocket - 0.15), width=0.03),
         box(-0.06, pocket + 0.05, 0.06, pocket + 0.2, role="light"),
     ]
 
 
-def _cap(d: Dice) -> list[Part]:
-    height, brim, droop = d.between(0.5, 0.8), d.between(0.3, 0.6), d.between(0.0, 0.2)
+def _cap(rng: Rng) -> list[Part]:
+    height, brim, droop = rng.uniform(0.5, 0.8), rng.uniform(0.3, 0.6), rng.uniform(0.0, 0.2)
     parts = [
         ellipse(-0.15, 0.2, 0.6, height, start=180, end=360),
         smooth([(-0.2, 0.15), (0.42, 0.15), (0.42 + brim, 0.25 + droop), (0.3, 0.35)], "second"),
     ]
-    if d.happens(0.7):
+    if rng.chance(0.7):
         parts.append(ellipse(-0.15, 0.2 - height, 0.05, 0.04, "dark"))
-    seams = d.whole(0, 3)
+    seams = rng.integer(0, 3)
     return [
         *parts,
         *(arc(-0.15, 0.2, 0.2 * (i + 0.6), height, 180, 360, width=0.018) for i in range(seams)),
     ]
 
 
-def _hat(d: Dice) -> list[Part]:
-    crown, height, brim = d.between(0.35, 0.5), d.between(0.4, 0.85), d.between(0.75, 0.98)
+def _hat(rng: Rng) -> list[Part]:
+    crown, height, brim = rng.uniform(0.35, 0.5), rng.uniform(0.4, 0.85), rng.uniform(0.75, 0.98)
     return [
-        ellipse(0, 0.4, brim, d.between(0.12, 0.25)),
+        ellipse(0, 0.4, brim, rng.uniform(0.12, 0.25)),
         smooth(mirrored([(crown * 0.7, 0.35 - height), (crown, 0.3), (crown, 0.42)])),
         polygon((-crown, 0.2), (crown, 0.2), (crown, 0.38), (-crown, 0.38), role="second"),
     ]
 
 
-def _watch(d: Dice) -> list[Part]:
-    radius, strap = d.between(0.35, 0.55), d.between(0.2, 0.38)
-    square = d.happens(0.4)
+def _watch(rng: Rng) -> list[Part]:
+    radius, strap = rng.uniform(0.35, 0.55), rng.uniform(0.2, 0.38)
+    square = rng.chance(0.4)
     face = (
         [
             box(-radius, -radius, radius, radius, radius=0.12, role="dark"),
@@ -234,7 +236,7 @@ def _watch(d: Dice) -> list[Part]:
             ellipse(0, 0, radius * 0.82, radius * 0.82, "light"),
         ]
     )
-    angle = d.between(0, 1)
+    angle = rng.uniform(0, 1)
     return [
         box(-strap, -0.95, strap, 0.95, radius=0.1),
         *face,
@@ -243,9 +245,9 @@ def _watch(d: Dice) -> list[Part]:
     ]
 
 
-def _glasses(d: Dice) -> list[Part]:
-    radius, gap, width = d.between(0.28, 0.42), d.between(0.06, 0.14), d.between(0.04, 0.12)
-    x, tall = radius + gap, d.between(0.6, 1.1)
+def _glasses(rng: Rng) -> list[Part]:
+    radius, gap, width = rng.uniform(0.28, 0.42), rng.uniform(0.06, 0.14), rng.uniform(0.04, 0.12)
+    x, tall = radius + gap, rng.uniform(0.6, 1.1)
     lenses = [
         part
         for side in (-1, 1)
@@ -262,23 +264,30 @@ def _glasses(d: Dice) -> list[Part]:
     ]
 
 
-def _lamp(d: Dice) -> list[Part]:
-    top, bottom, height = d.between(0.15, 0.45), d.between(0.45, 0.8), d.between(0.5, 0.9)
-    base = d.between(0.25, 0.5)
+def _lamp(rng: Rng) -> list[Part]:
+    top, bottom, height = rng.uniform(0.15, 0.45), rng.uniform(0.45, 0.8), rng.uniform(0.5, 0.9)
+    base = rng.uniform(0.25, 0.5)
     return [
         box(-0.05, -0.3, 0.05, 0.8, role="dark"),
         polygon((-top, -0.95), (top, -0.95), (bottom, -0.95 + height), (-bottom, -0.95 + height)),
-        ellipse(0, 0.82, base, d.between(0.08, 0.2), "second"),
-        ellipse(0, d.between(0.1, 0.5), d.between(0.08, 0.25), d.between(0.1, 0.3), "second"),
+        ellipse(0, 0.82, base, rng.uniform(0.08, 0.2), "second"),
+        ellipse(0, rng.uniform(0.1, 0.5), rng.uniform(0.08, 0.25), rng.uniform(0.1, 0.3), "second"),
     ]
 
 
-def _mug(d: Dice) -> list[Part]:
-    width, height, taper = d.between(0.4, 0.6), d.between(0.5, 0.85), d.between(0.7, 1.05)
-    handle = d.between(0.2, 0.4)
+def _mug(rng: Rng) -> list[Part]:
+    width, height, taper = rng.uniform(0.4, 0.6), rng.uniform(0.5, 0.85), rng.uniform(0.7, 1.05)
+    handle = rng.uniform(0.2, 0.4)
     return [
         arc(
-            width * 0.8, 0, handle, handle * d.between(0.9, 1.4), -90, 90, width=0.12, role="second"
+            width * 0.8,
+            0,
+            handle,
+            handle * rng.uniform(0.9, 1.4),
+            -90,
+            90,
+            width=0.12,
+            role="second",
         ),
         polygon(
             (-width, -height), (width, -height), (width * taper, height), (-width * taper, height)
@@ -289,8 +298,8 @@ def _mug(d: Dice) -> list[Part]:
     ]
 
 
-def _bottle(d: Dice) -> list[Part]:
-    width, neck, shoulder = d.between(0.22, 0.45), d.between(0.08, 0.16), d.between(-0.5, 0.0)
+def _bottle(rng: Rng) -> list[Part]:
+    width, neck, shoulder = rng.uniform(0.22, 0.45), rng.uniform(0.08, 0.16), rng.uniform(-0.5, 0.0)
     outline = mirrored(
         [
             (neck, -0.85),
@@ -300,20 +309,20 @@ def _bottle(d: Dice) -> list[Part]:
             (width * 0.8, 0.92),
         ]
     )
-    label = d.between(0.1, 0.35)
+    label = rng.uniform(0.1, 0.35)
     return [
         polygon(*outline),
         box(-neck * 1.25, -0.95, neck * 1.25, -0.78, role="dark"),
-        box(-width, label, width, label + d.between(0.2, 0.45), role="second"),
+        box(-width, label, width, label + rng.uniform(0.2, 0.45), role="second"),
     ]
 
 
-def _vase(d: Dice) -> list[Part]:
-    belly, neck, lip = d.between(0.3, 0.7), d.between(0.1, 0.3), d.between(0.15, 0.45)
-    y = d.between(-0.1, 0.5)
-    outline = mirrored([(lip, -0.85), (neck, -0.55), (belly, y), (d.between(0.15, 0.4), 0.88)])
+def _vase(rng: Rng) -> list[Part]:
+    belly, neck, lip = rng.uniform(0.3, 0.7), rng.uniform(0.1, 0.3), rng.uniform(0.15, 0.45)
+    y = rng.uniform(-0.1, 0.5)
+    outline = mirrored([(lip, -0.85), (neck, -0.55), (belly, y), (rng.uniform(0.15, 0.4), 0.88)])
     parts = [smooth(outline), ellipse(0, -0.87, lip * 0.9, 0.06, "dark")]
-    for i in range(d.whole(0, 3)):
+    for i in range(rng.integer(0, 3)):
         level = y - 0.2 + i * 0.2
         parts.append(
             stroke((-belly * 0.85, level), (belly * 0.85, level), width=0.04, role="second")
@@ -321,27 +330,27 @@ def _vase(d: Dice) -> list[Part]:
     return parts
 
 
-def _chair(d: Dice) -> list[Part]:
-    width, back, seat = d.between(0.35, 0.55), d.between(-0.95, -0.4), d.between(0.05, 0.2)
-    splay = d.between(0.0, 0.2)
+def _chair(rng: Rng) -> list[Part]:
+    width, back, seat = rng.uniform(0.35, 0.55), rng.uniform(-0.95, -0.4), rng.uniform(0.05, 0.2)
+    splay = rng.uniform(0.0, 0.2)
     parts = [
         stroke((-width, seat), (-width - splay, 0.92), width=0.07, role="second"),
         stroke((width, seat), (width + splay, 0.92), width=0.07, role="second"),
         stroke((-width * 0.5, seat), (-width * 0.5, 0.75), width=0.06, role="dark"),
         stroke((width * 0.5, seat), (width * 0.5, 0.75), width=0.06, role="dark"),
-        box(-width, back, width, seat, radius=d.between(0.02, 0.35)),
+        box(-width, back, width, seat, radius=rng.uniform(0.02, 0.35)),
         box(-width * 1.15, seat - 0.08, width * 1.15, seat + 0.08, radius=0.05, role="second"),
     ]
-    for i in range(d.whole(0, 3)):
+    for i in range(rng.integer(0, 3)):
         y = back + 0.15 + i * 0.2
         parts.append(box(-width * 0.8, y, width * 0.8, y + 0.07, role="cut"))
     return parts
 
 
-def _sofa(d: Dice) -> list[Part]:
-    back, arm, seats = d.between(-0.6, -0.2), d.between(0.12, 0.26), d.whole(1, 3)
+def _sofa(rng: Rng) -> list[Part]:
+    back, arm, seats = rng.uniform(-0.6, -0.2), rng.uniform(0.12, 0.26), rng.integer(1, 3)
     parts = [
-        box(-0.9, back, 0.9, 0.5, radius=d.between(0.03, 0.25)),
+        box(-0.9, back, 0.9, 0.5, radius=rng.uniform(0.03, 0.25)),
         box(-0.97, -0.1, -0.97 + arm * 1.3, 0.55, radius=0.1, role="second"),
         box(0.97 - arm * 1.3, -0.1, 0.97, 0.55, radius=0.1, role="second"),
         box(-0.85, 0.55, -0.75, 0.7, role="dark"),
@@ -354,10 +363,10 @@ def _sofa(d: Dice) -> list[Part]:
     return parts
 
 
-def _guitar(d: Dice) -> list[Part]:
-    lower, upper, waist = d.between(0.35, 0.5), d.between(0.25, 0.4), d.between(0.16, 0.28)
+def _guitar(rng: Rng) -> list[Part]:
+    lower, upper, waist = rng.uniform(0.35, 0.5), rng.uniform(0.25, 0.4), rng.uniform(0.16, 0.28)
     outline = mirrored([(0.1, -0.2), (upper, 0.0), (waist, 0.3), (lower, 0.62), (0.2, 0.93)])
-    hole = d.happens(0.6)
+    hole = rng.chance(0.6)
     parts = [
         box(-0.06, -0.9, 0.06, 0.2, role="second"),
         box(-0.12, -0.97, 0.12, -0.75, radius=0.04, role="dark"),
@@ -372,18 +381,18 @@ def _guitar(d: Dice) -> list[Part]:
     return parts
 
 
-def _camera(d: Dice) -> list[Part]:
-    height, lens, offset = d.between(0.35, 0.55), d.between(0.25, 0.42), d.between(-0.25, 0.3)
+def _camera(rng: Rng) -> list[Part]:
+    height, lens, offset = rng.uniform(0.35, 0.55), rng.uniform(0.25, 0.42), rng.uniform(-0.25, 0.3)
     return [
         box(
             offset - 0.25,
-            -height - d.between(0.1, 0.3),
+            -height - rng.uniform(0.1, 0.3),
             offset + 0.25,
             0,
             radius=0.06,
             role="second",
         ),
-        box(-0.85, -height, 0.85, height, radius=d.between(0.03, 0.2)),
+        box(-0.85, -height, 0.85, height, radius=rng.uniform(0.03, 0.2)),
         box(-0.85, -height, 0.85, -height + 0.18, radius=0.05, role="second"),
         ellipse(offset, 0.05, lens, lens, "dark"),
         ellipse(offset, 0.05, lens * 0.7, lens * 0.7, "light"),
@@ -392,31 +401,31 @@ def _camera(d: Dice) -> list[Part]:
     ]
 
 
-def _book(d: Dice) -> list[Part]:
-    width, height, spine = d.between(0.45, 0.7), d.between(0.65, 0.92), d.between(0.08, 0.2)
-    title = d.between(-0.6, 0.3)
+def _book(rng: Rng) -> list[Part]:
+    width, height, spine = rng.uniform(0.45, 0.7), rng.uniform(0.65, 0.92), rng.uniform(0.08, 0.2)
+    title = rng.uniform(-0.6, 0.3)
     return [
         box(-width + 0.06, -height + 0.06, width + 0.06, height + 0.06, role="light"),
         box(-width, -height, width, height),
         box(-width, -height, -width + spine, height, role="second"),
-        box(-width + spine + 0.1, title, width - 0.1, title + d.between(0.12, 0.3), role="light"),
+        box(-width + spine + 0.1, title, width - 0.1, title + rng.uniform(0.12, 0.3), role="light"),
         box(-width + spine + 0.15, title + 0.4, width - 0.25, title + 0.46, role="dark"),
     ]
 
 
-def _phone(d: Dice) -> list[Part]:
-    width, lens = d.between(0.38, 0.5), d.between(0.07, 0.12)
-    count = d.whole(1, 4)
+def _phone(rng: Rng) -> list[Part]:
+    width, lens = rng.uniform(0.38, 0.5), rng.uniform(0.07, 0.12)
+    count = rng.integer(1, 4)
     parts = [
-        box(-width, -0.92, width, 0.92, radius=d.between(0.06, 0.2)),
+        box(-width, -0.92, width, 0.92, radius=rng.uniform(0.06, 0.2)),
         box(-width + 0.07, -0.85, -width + 0.42, -0.3, radius=0.1, role="second"),
     ]
     r = lens * 0.7
     return [*parts, *(ellipse(-width + 0.25, -0.75 + i * 0.15, r, r, "dark") for i in range(count))]
 
 
-def _toy_car(d: Dice) -> list[Part]:
-    roof, front, wheel = d.between(-0.6, -0.25), d.between(0.2, 0.6), d.between(0.16, 0.28)
+def _toy_car(rng: Rng) -> list[Part]:
+    roof, front, wheel = rng.uniform(-0.6, -0.25), rng.uniform(0.2, 0.6), rng.uniform(0.16, 0.28)
     parts = [
         polygon((-0.6, 0.0), (-0.45, roof), (front - 0.15, roof), (front + 0.1, 0.0), role="body"),
         polygon(
@@ -429,7 +438,7 @@ def _toy_car(d: Dice) -> list[Part]:
             (front, -0.02),
             role="light",
         ),
-        box(-0.92, -0.05, 0.92, 0.4, radius=d.between(0.05, 0.2)),
+        box(-0.92, -0.05, 0.92, 0.4, radius=rng.uniform(0.05, 0.2)),
         box(0.78, 0.05, 0.93, 0.17, role="second"),
     ]
     for x in (-0.52, 0.52):
@@ -438,8 +447,8 @@ def _toy_car(d: Dice) -> list[Part]:
     return parts
 
 
-def _umbrella(d: Dice) -> list[Part]:
-    height, scallops = d.between(0.6, 0.9), d.whole(3, 7)
+def _umbrella(rng: Rng) -> list[Part]:
+    height, scallops = rng.uniform(0.6, 0.9), rng.integer(3, 7)
     parts = [
         stroke((0, -0.9), (0, 0.75), width=0.05),
         arc(0.13, 0.72, 0.13, 0.18, 0, 180, width=0.06, role="second"),
@@ -454,10 +463,10 @@ def _umbrella(d: Dice) -> list[Part]:
     return parts
 
 
-def _clock(d: Dice) -> list[Part]:
-    radius, rim = d.between(0.6, 0.85), d.between(0.08, 0.2)
-    hour, minute = d.between(0, 6.28), d.between(0, 6.28)
-    square = d.happens(0.35)
+def _clock(rng: Rng) -> list[Part]:
+    radius, rim = rng.uniform(0.6, 0.85), rng.uniform(0.08, 0.2)
+    hour, minute = rng.uniform(0, 6.28), rng.uniform(0, 6.28)
+    square = rng.chance(0.35)
     outer = (
         box(-radius, -radius, radius, radius, radius=0.15)
         if square
@@ -476,8 +485,8 @@ def _clock(d: Dice) -> list[Part]:
     ]
 
 
-def _teapot(d: Dice) -> list[Part]:
-    width, height, spout = d.between(0.45, 0.6), d.between(0.35, 0.6), d.between(-0.4, 0.0)
+def _teapot(rng: Rng) -> list[Part]:
+    width, height, spout = rng.uniform(0.45, 0.6), rng.uniform(0.35, 0.6), rng.uniform(-0.4, 0.0)
     return [
         arc(-width * 0.9, 0.1, 0.28, 0.35, 90, 270, width=0.1, role="second"),
         polygon(
@@ -494,11 +503,11 @@ def _teapot(d: Dice) -> list[Part]:
     ]
 
 
-def _ring(d: Dice) -> list[Part]:
-    radius, band, stone = d.between(0.4, 0.55), d.between(0.06, 0.16), d.between(0.12, 0.3)
+def _ring(rng: Rng) -> list[Part]:
+    radius, band, stone = rng.uniform(0.4, 0.55), rng.uniform(0.06, 0.16), rng.uniform(0.12, 0.3)
     gem = (
-        ellipse(0, -radius + 0.1, stone, stone * d.between(0.7, 1.1), "second")
-        if d.happens(0.5)
+        ellipse(0, -radius + 0.1, stone, stone * rng.uniform(0.7, 1.1), "second")
+        if rng.chance(0.5)
         else polygon(
             (-stone, -radius),
             (-stone * 0.6, -radius - stone * 0.7),

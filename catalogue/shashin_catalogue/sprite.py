@@ -1,4 +1,4 @@
-"""A product cut out: its picture without any photo around it."""
+"""A product's sprite: its image with a transparent background."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from shashin_catalogue.dice import Dice
 from shashin_catalogue.drawing import Part, draw
 from shashin_catalogue.prints import PRINTS
 from shashin_catalogue.product import Product
+from shashin_catalogue.rng import Rng
 from shashin_catalogue.silhouettes import SILHOUETTES
 from shashin_catalogue.textures import TEXTURES, Colour, Pixels, grid
 
@@ -23,7 +23,7 @@ _SHAPE, _SURFACE, _PRINT = 2, 3, 4
 @lru_cache(maxsize=32)
 def sprite(product: Product) -> Image.Image:
     """Return the product as an RGBA image of 256 x 256 pixels."""
-    parts = SILHOUETTES[product.category](Dice(product.seed, product.number, _SHAPE))
+    parts = SILHOUETTES[product.category](Rng(product.seed, product.number, _SHAPE))
     canvas = Image.new("L", (SIZE * _SCALE, SIZE * _SCALE), 0)
     roles = ("nothing", "body", "second", "dark", "light")
     shapes = ImageDraw.Draw(canvas)
@@ -38,7 +38,7 @@ def sprite(product: Product) -> Image.Image:
         alpha += share
     colour /= np.maximum(alpha, np.float32(1e-3))
     colour = _printed(product, colour, shares["body"])
-    # Light from above: a flat picture would look like a drawing.
+    # Light from above: without it, the product would look flat.
     _, y = grid(SIZE)
     colour *= (np.float32(270) - np.float32(36) * y)[:, :, None]
     whole = np.concatenate([colour, alpha * np.float32(255)], axis=2)
@@ -48,7 +48,7 @@ def sprite(product: Product) -> Image.Image:
 def _fills(product: Product) -> dict[str, Pixels]:
     size = SIZE
     texture = TEXTURES[product.texture](
-        Dice(product.seed, product.number, _SURFACE), size, product.body
+        Rng(product.seed, product.number, _SURFACE), size, product.body
     )
     base = np.asarray(product.body[0], np.float32)
     flat = np.ones((size, size, 3), np.float32)
@@ -61,7 +61,7 @@ def _fills(product: Product) -> dict[str, Pixels]:
 
 
 def _share(canvas: Image.Image, number: int) -> Pixels:
-    """Return how much of each pixel has this number, (size, size, 1)."""
+    """Return the share of each pixel covered by this number, (size, size, 1)."""
     mask = canvas.point([255 if value == number else 0 for value in range(256)])
     return (np.asarray(mask.reduce(_SCALE), np.float32) / np.float32(255))[:, :, None]
 
@@ -69,7 +69,7 @@ def _share(canvas: Image.Image, number: int) -> Pixels:
 def _printed(product: Product, colour: Pixels, body: Pixels) -> Pixels:
     if not product.print_name:
         return colour
-    parts = PRINTS[product.print_name](Dice(product.seed, product.number, _PRINT))
+    parts = PRINTS[product.print_name](Rng(product.seed, product.number, _PRINT))
     share = _print_mask(parts, product.print_at, product.print_size)
     share = share * body
     ink: Colour = product.print_colour

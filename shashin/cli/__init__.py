@@ -1,1 +1,1 @@
-"""The command ``shashin``: one module a group of commands, and what they print."""
+"""The command ``shashin``: one module per command group."""

@@ -1,4 +1,4 @@
-"""The command ``shashin``: its groups, and how an error becomes one line and an exit code."""
+"""The command ``shashin``: its groups, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from shashin.cli.demo import command as demo
 from shashin.cli.dlq import command as dlq
 from shashin.cli.search import command as search
 from shashin.errors import ShashinError, UserError
-from shashin.terminal.console import complain
+from shashin.terminal.console import echo_error
 
 USER_ERROR, FAILURE = 2, 1
-"""Exit codes: the command was given something wrong; something went wrong."""
+"""Exit codes: invalid usage or input; any other known failure."""
 
 
 class ErrorsInOneLine(TyperGroup):
     """A group of commands whose errors are one red line on stderr, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; exits with 2 for a user's mistake and 1 for any other known error."""
+        """Run the command; exits with 2 for a user error and 1 for any other known error."""
         try:
             return super().invoke(ctx)
         except UserError as error:
-            complain(error.message)
+            echo_error(error.message)
             raise typer.Exit(USER_ERROR) from None
         except ShashinError as error:
-            complain(error.message)
+            echo_error(error.message)
             raise typer.Exit(FAILURE) from None
         except OSError as error:
             if error.errno == errno.EPIPE or error.filename is None:
                 raise
-            complain(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}")
+            echo_error(f"{error.filename}: {(error.strerror or 'cannot be accessed').lower()}")
             raise typer.Exit(FAILURE) from None
 
 
@@ -44,7 +44,8 @@ app = typer.Typer(
     cls=ErrorsInOneLine,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Search a marketplace by photo: searchable within a second of the event, gone as fast.",
+    help="Search a marketplace by photo: listings are searchable within a second, and sold ones "
+    "disappear just as fast.",
     epilog="Start with:  shashin demo   or   shashin up",
 )
 

@@ -1,4 +1,4 @@
-"""``shashin coverage`` and ``shashin locate``: what a search can find now, and where."""
+"""``shashin coverage`` and ``shashin locate``: what a search can find now, and in which tier."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from shashin.client.coverage_text import coverage_document, coverage_line
 from shashin.client.endpoint_text import endpoint_document, readiness
 from shashin.client.router import RouterClient
 from shashin.local.system import System
-from shashin.terminal.console import say, say_json, say_table
+from shashin.terminal.console import echo, echo_json, echo_table
 from shashin.terminal.run import run
 from shashin.v1 import search_pb2
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example:  shashin coverage || echo something is missing")(coverage)
+    app.command(epilog="Example:  shashin coverage || echo incomplete")(coverage)
     app.command(epilog="Example:  shashin locate listing-000012 listing-000013")(locate)
 
 
@@ -27,11 +27,11 @@ def coverage(
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show whether the shards that are served tile the log; exits with 1 when they do not."""
+    """Check that the served shards cover the whole log; exits with 1 if they do not."""
     address = router or System(state).router_address()
     status = run(_status(address))
     if as_json:
-        say_json(status_document(status))
+        echo_json(status_document(status))
     else:
         print_status(status)
     if not status.coverage.complete:
@@ -44,8 +44,8 @@ async def _status(address: str) -> search_pb2.StatusResponse:
 
 
 def print_status(status: search_pb2.StatusResponse) -> None:
-    """Print the endpoints that the router asks, and the coverage."""
-    say_table(
+    """Print the router's endpoints and the coverage."""
+    echo_table(
         ["endpoint", "tier", "address", "model", "ready", ">shards", ">rows", ">hidden", "error"],
         [
             (
@@ -62,11 +62,11 @@ def print_status(status: search_pb2.StatusResponse) -> None:
             for endpoint in status.endpoints
         ],
     )
-    say(coverage_line(status.coverage), style="green" if status.coverage.complete else "red")
+    echo(coverage_line(status.coverage), style="green" if status.coverage.complete else "red")
 
 
 def status_document(status: search_pb2.StatusResponse) -> dict[str, Any]:
-    """Return the router's status as JSON shows it."""
+    """Return the router's status for JSON output."""
     return {
         "model_id": status.model_id,
         "coverage": coverage_document(status.coverage),
@@ -75,16 +75,16 @@ def status_document(status: search_pb2.StatusResponse) -> dict[str, Any]:
 
 
 def locate(
-    listing_ids: Annotated[list[str], typer.Argument(help="Listings to look for.")],
+    listing_ids: Annotated[list[str], typer.Argument(help="IDs of the listings to look up.")],
     router: RouterOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which listings a search can find now; exits with 1 when one cannot be found."""
+    """Show which listings are searchable; exits with 1 if any is not."""
     address = router or System(state).router_address()
     found = run(_locate(address, listing_ids))
     if as_json:
-        say_json(
+        echo_json(
             [
                 {
                     "listing_id": listing_id,
@@ -99,7 +99,7 @@ def locate(
             ]
         )
     else:
-        say_table(
+        echo_table(
             ["listing", ">version", ">photos", "tiers"],
             [_row(listing_id, found.get(listing_id)) for listing_id in listing_ids],
         )

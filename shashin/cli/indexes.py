@@ -1,4 +1,4 @@
-"""``shashin indexes``: the shards in the model repository, and whether they are whole."""
+"""``shashin indexes``: list, inspect and verify the shards in the model repository."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from shashin.repository.contents import Contents, arrangement_problems, read_con
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.sealed_shard import SealedShard
-from shashin.terminal.console import Stages, megabytes, say, say_json, say_table
+from shashin.terminal.console import Stages, echo, echo_json, echo_table, megabytes
 from shashin.terminal.run import run
 
-app = typer.Typer(no_args_is_help=True, help="The shards in the model repository.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, inspect and verify the shards in the model repository."
+)
 
 
 @app.command(epilog="Example:  shashin indexes ls --json")
@@ -35,31 +37,31 @@ def ls(
     """List the shards of every tier."""
     _, contents = run(read_contents(repository or System(state).repository))
     if as_json:
-        say_json([_summary(stored, contents) for stored in contents.shards])
+        echo_json([_summary(stored, contents) for stored in contents.shards])
         return
     if not contents.shards:
-        say("no shard is sealed yet")
+        echo("no shards sealed yet")
     else:
-        say_table(
+        echo_table(
             ["shard", "bucket", "offsets", ">rows", ">listings", ">size", ">recall@10", "served"],
             [_line(stored, contents) for stored in contents.shards],
         )
-        say(
+        echo(
             f"{len(contents.shards)} shards, "
             f"{sum(s.manifest.rows for s in contents.shards):,} rows, "
             f"{megabytes(sum(_size(s.manifest) for s in contents.shards))}"
         )
     for error in contents.unreadable:
-        say(f"unreadable: {error.message}", style="red")
+        echo(f"unreadable: {error.message}", style="red")
     for folder in contents.without_manifest:
-        say(f"without a manifest (an upload under way, or garbage): {folder}", style="yellow")
+        echo(f"no manifest (upload in progress, or leftovers): {folder}", style="yellow")
 
 
 @app.command(
     epilog="Example:  shashin indexes inspect demo-v1.hourly.p0000.000000000000-000000000412"
 )
 def inspect(
-    shard: Annotated[str, typer.Argument(help="The shard's id, or a part of it that is unique.")],
+    shard: Annotated[str, typer.Argument(help="Shard ID, or a unique part of it.")],
     repository: RepositoryOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
@@ -69,16 +71,16 @@ def inspect(
     stored = find_shard(shard, contents.shards)
     manifest = stored.manifest
     if as_json:
-        say_json({**asdict(manifest), "manifest_key": stored.manifest_key})
+        echo_json({**asdict(manifest), "manifest_key": stored.manifest_key})
         return
-    say_table(
+    echo_table(
         ["", manifest.shard_id],
         [
             ("tier", manifest.tier),
             ("bucket", f"{_time(manifest.bucket_start)}, {manifest.bucket_seconds} s"),
             ("model", f"{manifest.model_id}, {manifest.dimensions} dimensions"),
             ("offsets", "\n".join(map(str, manifest.source_ranges))),
-            ("cut by", manifest.cut_reason),
+            ("cut reason", manifest.cut_reason),
             ("rows", f"{manifest.rows:,} of {manifest.listings:,} listings"),
             (
                 "index",
@@ -94,23 +96,23 @@ def inspect(
     )
 
 
-@app.command(epilog="Example:  shashin indexes verify && echo whole")
+@app.command(epilog="Example:  shashin indexes verify && echo intact")
 def verify(
     repository: RepositoryOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """Read every file anew, and check hashes, rows, overlaps and gaps; exits with 1 on a problem."""
+    """Re-read every file and check hashes, row counts, overlaps and gaps; exits with 1 on a problem."""
     checked, problems = run(_verify(repository or System(state).repository))
     if as_json:
-        say_json({"shards": checked, "problems": problems})
+        echo_json({"shards": checked, "problems": problems})
     else:
         for problem in problems:
-            say(problem, style="red")
-        say(
-            f"{checked} shards verified: {len(problems)} problems"
+            echo(problem, style="red")
+        echo(
+            f"{checked} shards verified: {len(problems)} problems found"
             if problems
-            else f"{checked} shards verified: all whole",
+            else f"{checked} shards verified: no problems",
             style="red" if problems else "green",
         )
     if problems:
@@ -146,23 +148,23 @@ async def _shard_problems(
         return [f"{manifest.shard_id}: {error.message}"]
     if rows != manifest.rows:
         return [
-            f"{manifest.shard_id}: its files hold {rows} rows; its manifest says {manifest.rows}"
+            f"{manifest.shard_id}: its files contain {rows} rows, but its manifest lists {manifest.rows}"
         ]
     return []
 
 
-def find_shard(wanted: str, shards: Sequence[StoredShard]) -> StoredShard:
-    """Return the one shard whose id is or contains ``wanted``.
+def find_shard(id_part: str, shards: Sequence[StoredShard]) -> StoredShard:
+    """Return the only shard whose id is, or contains, ``id_part``.
 
     Raises:
-        UserError: when there is none or more than one.
+        UserError: if no shard or several shards match.
     """
-    found = [s for s in shards if s.manifest.shard_id == wanted]
-    found = found or [s for s in shards if wanted in s.manifest.shard_id]
+    found = [s for s in shards if s.manifest.shard_id == id_part]
+    found = found or [s for s in shards if id_part in s.manifest.shard_id]
     if len(found) != 1:
         raise UserError(
-            f"{len(found)} shards have {wanted!r} in their id; expected one: "
-            "`shashin indexes ls` lists them"
+            f"{len(found)} shard ids match {id_part!r}; expected exactly one: "
+            "`shashin indexes ls` lists all shards"
         )
     return found[0]
 

@@ -1,4 +1,4 @@
-"""``shashin model``: training and evaluating an embedding model on the rendered catalogue."""
+"""``shashin model``: train and evaluate an embedding model on the rendered catalogue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shashin.cli.options import JsonOption, QueriesOption, WorkOption
-from shashin.terminal.console import Stages, command, say, say_json, say_table
+from shashin.terminal.console import Stages, command, echo, echo_json, echo_table
 
 if TYPE_CHECKING:
     from shashin.model.evaluation import Evaluation, Recall
@@ -26,15 +26,17 @@ def train(
         "model.pt"
     ),
     model_id: Annotated[
-        str, typer.Option(help="Name of the model's vector space: another model, another name.")
+        str, typer.Option(help="ID of the model's vector space; must be unique per model.")
     ] = "my-model",
-    products: Annotated[int, typer.Option(help="Products to learn from.", min=2)] = 8000,
-    photos: Annotated[int, typer.Option(help="Photos of each product.", min=2)] = 4,
-    epochs: Annotated[int, typer.Option(help="Times that all photos are seen.", min=1)] = 12,
-    seed: Annotated[int, typer.Option(help="Decides the weights to begin with and the order.")] = 0,
+    products: Annotated[int, typer.Option(help="Number of products to train on.", min=2)] = 8000,
+    photos: Annotated[int, typer.Option(help="Photos per product.", min=2)] = 4,
+    epochs: Annotated[int, typer.Option(help="Training epochs.", min=1)] = 12,
+    seed: Annotated[
+        int, typer.Option(help="Seed for the initial weights and the batch order.")
+    ] = 0,
     work: WorkOption = _WORK,
 ) -> None:
-    """Train a model on rendered products; about 25 minutes on two cores."""
+    """Train a model on rendered products (about 25 minutes on two cores)."""
     from shashin.model.checkpoint import save_checkpoint
     from shashin.model.training import TrainingConfig, TrainingProgress
     from shashin.model.training import train as run_training
@@ -59,13 +61,13 @@ def train(
         checkpoint = run_training(config, work, show)
     save_checkpoint(checkpoint, output)
     shown = "" if loss is None else f", loss {loss:.3f}"
-    say(
+    echo(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, trained in "
         f"{time.monotonic() - started:.0f} s{shown}",
         style="green",
     )
-    say(f"judge it with:  {command()} model eval {output}")
-    say(f"use it with:    {command()} up --model {output}")
+    echo(f"evaluate:  {command()} model eval {output}")
+    echo(f"use:       {command()} up --model {output}")
 
 
 @app.command(name="eval", epilog="Example:  shashin model eval demo-v1 --json")
@@ -76,12 +78,12 @@ def evaluate(
     ] = "demo-v1",
     queries: QueriesOption = 1000,
     products: Annotated[
-        int, typer.Option(help="Products to search among, with 3 photos each.", min=2)
+        int, typer.Option(help="Products in the gallery, with 3 photos each.", min=2)
     ] = 3334,
     work: WorkOption = _WORK,
     as_json: JsonOption = False,
 ) -> None:
-    """Search unseen photos among products that no training saw; beside a colour histogram."""
+    """Measure recall on held-out products, compared with a colour-histogram baseline."""
     from shashin.model.evaluation import EvaluationConfig
     from shashin.model.evaluation import evaluate as run_evaluation
     from shashin.model.loading import load_embedder
@@ -91,22 +93,22 @@ def evaluate(
     with Stages() as stages:
         found = run_evaluation(embedder, work, stages.set, config)
     if as_json:
-        say_json(found.document())
+        echo_json(found.document())
     else:
         _print(found)
 
 
 def _print(found: Evaluation) -> None:
-    say(
+    echo(
         f"{found.queries:,} unseen photos among {found.gallery_photos:,} photos of "
-        f"{found.products:,} products that no training saw"
+        f"{found.products:,} held-out products"
     )
 
     def row(name: str, recall: Recall) -> tuple[str, ...]:
         shares = (recall.photos_at_1, recall.photos_at_10, recall.listings_at_10)
         return (name, *(f"{share:.3f}" for share in shares))
 
-    say_table(
-        ["", ">recall@1", ">recall@10", ">recall@10, each product once"],
+    echo_table(
+        ["", ">recall@1", ">recall@10", ">recall@10 by product"],
         [row(found.model_id, found.model), row("colour histogram", found.histogram)],
     )

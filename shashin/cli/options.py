@@ -1,4 +1,4 @@
-"""Options that several commands share, with their defaults."""
+"""Options shared by several commands, with their defaults."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ StateOption = Annotated[
     typer.Option(
         "--state",
         envvar="SHASHIN_STATE",
-        help="Folder that holds everything: Kafka's log, photos, shards, process logs.",
+        help="State folder: Kafka data, photos, shards and logs.",
         show_default=True,
         file_okay=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 RouterOption = Annotated[
     str | None,
     typer.Option(
         "--router",
         envvar="SHASHIN_ROUTER",
         metavar="HOST:PORT",
-        help="Ask this router instead of the one in the state folder.",
+        help="Use this router instead of the one in the state folder.",
     ),
 ]
 KafkaOption = Annotated[
@@ -53,23 +53,26 @@ RepositoryOption = Annotated[
 BucketSecondsOption = Annotated[
     int,
     typer.Option(
-        "--bucket-seconds", help="Length of a bucket: how often shards are sealed.", min=1
+        "--bucket-seconds", help="Bucket length in seconds: how often shards are sealed.", min=1
     ),
 ]
-NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return once Kafka has the events.")]
+NoWaitOption = Annotated[
+    bool, typer.Option("--no-wait", help="Return as soon as Kafka has acknowledged the events.")
+]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, metavar="N", help="Only the newest N that match.")
+    int | None,
+    typer.Option("--limit", min=1, metavar="N", help="Only the newest N matching entries."),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")
+    bool, typer.Option("--dry-run", help="Show what would be done without changing anything.")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 WorkOption = Annotated[
     Path,
     typer.Option(
-        "--work", help="Folder that keeps rendered photos for the next run.", file_okay=False
+        "--work", help="Folder in which rendered photos are cached between runs.", file_okay=False
     ),
 ]
 QueriesOption = Annotated[
-    int, typer.Option("--queries", help="Unseen photos to search with.", min=1)
+    int, typer.Option("--queries", help="Number of unseen photos to search with.", min=1)
 ]

@@ -1,4 +1,4 @@
-"""``shashin publish``, ``sell`` and ``remove``: the user's own listings as events."""
+"""``shashin publish``, ``sell`` and ``remove``: send events for the user's own listings."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ from shashin.errors import DeadlineExceeded
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import DEAD_LETTER_TOPICS
 from shashin.local.system import System
-from shashin.terminal.console import Stages, say, say_json
+from shashin.terminal.console import Stages, echo, echo_json
 from shashin.terminal.run import run
 from shashin.v1 import events_pb2
 
 _SEND_AT_ONCE = 100
 _POLL_SECONDS = 0.2
 _STALL_SECONDS = 60.0
-"""How long nothing may become searchable before the wait is given up."""
+"""How long to wait without progress before failing."""
 
 
 @dataclass
 class Published:
-    """What became of the listings."""
+    """Outcome of publishing the listings."""
 
     versions: dict[str, int] = field(default_factory=dict)
     searchable: set[str] = field(default_factory=set)
     dead_lettered: list[SeenDeadLetter] = field(default_factory=list)
     """Whole listings."""
     photos_dead_lettered: list[SeenDeadLetter] = field(default_factory=list)
-    """Single photos; the rest of their listings goes on."""
+    """Single photos; their listings are processed without them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -78,10 +78,10 @@ def publish(
         Path,
         typer.Argument(
             metavar="FOLDER|FILE.csv",
-            help="A folder (each subfolder is a listing with its photos, each photo beside them "
-            "is a listing of its own), a photo, or a CSV file with the columns listing_id, photos "
-            "(paths or URIs, separated by semicolons) and, if wanted, category, brand, "
-            "price_minor, currency, version.",
+            help="A folder (each subfolder is one listing; each photo at the top level is a listing "
+            "of its own), a single photo, or a CSV file with the columns listing_id and photos "
+            "(paths or URIs, separated by semicolons) and, optionally, category, brand, "
+            "price_minor, currency and version.",
         ),
     ],
     *,
@@ -91,9 +91,9 @@ def publish(
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish photos as listings, and wait until they can be found.
+    """Publish photos as listings, and wait until they are searchable.
 
-    Publishing a listing again replaces it. Files are copied into the state folder first.
+    Publishing a listing again replaces it. Photo files are first copied into the state folder.
     """
     listings = read_source(source)
     system = System(state)
@@ -106,7 +106,7 @@ def publish(
         )
     )
     if as_json:
-        say_json(_document(outcome, waited=not no_wait))
+        echo_json(_document(outcome, waited=not no_wait))
     else:
         _print_outcome(outcome, waited=not no_wait)
     if outcome.dead_lettered:
@@ -160,16 +160,16 @@ async def _wait_searchable(
     outcome: Published, tails: Mapping[str, TopicTail], router: RouterClient, stages: Stages
 ) -> None:
     outstanding = dict(outcome.versions)
-    last_news = time.monotonic()
+    last_progress = time.monotonic()
     while outstanding:
-        # Events are worked on roughly in the order in which they were sent.
+        # Events are processed roughly in the order in which they were sent.
         found = await router.locate(islice(outstanding, MAX_LISTING_IDS))
         for listing_id, location in found.items():
             if location.version >= outstanding[listing_id]:
                 del outstanding[listing_id]
                 outcome.searchable.add(listing_id)
-                last_news = time.monotonic()
-        # Read after that: a listing's lost photos are dead letters before it is searchable.
+                last_progress = time.monotonic()
+        # Read last: a listing's failed photos are dead-lettered before it becomes searchable.
         for dead_letter in await new_dead_letters(tails):
             if outcome.versions.get(dead_letter.listing_id) != dead_letter.version:
                 continue
@@ -177,38 +177,38 @@ async def _wait_searchable(
                 outcome.photos_dead_lettered.append(dead_letter)
             elif outstanding.pop(dead_letter.listing_id, None) is not None:
                 outcome.dead_lettered.append(dead_letter)
-                last_news = time.monotonic()
+                last_progress = time.monotonic()
         stages.set("searchable", len(outcome.searchable), len(outcome.versions))
         if outstanding:
-            _check_stall(last_news, f"{len(outstanding)} listings are not searchable yet")
+            _check_stall(last_progress, f"{len(outstanding)} listings are not searchable yet")
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _check_stall(last_news: float, what: str) -> None:
-    if time.monotonic() - last_news > _STALL_SECONDS:
+def _check_stall(last_progress: float, what: str) -> None:
+    if time.monotonic() - last_progress > _STALL_SECONDS:
         raise DeadlineExceeded(
-            f"{what} and nothing moved for {_STALL_SECONDS:.0f} s: Kafka has the events, so they "
-            "are not lost; `shashin status` shows which process does not work"
+            f"{what} and there was no progress for {_STALL_SECONDS:.0f} s: Kafka has the events, so "
+            "none is lost; `shashin status` shows which process is not healthy"
         )
 
 
 def _print_outcome(outcome: Published, *, waited: bool) -> None:
     for dead_letter in outcome.photos_dead_lettered:
-        say(
-            f"listing {dead_letter.listing_id}, photo {(dead_letter.photo_number or 0) + 1} left out: "
+        echo(
+            f"listing {dead_letter.listing_id}, photo {(dead_letter.photo_number or 0) + 1} skipped: "
             f"{dead_letter.message} ({dead_letter.reason})",
             style="yellow",
         )
     for dead_letter in outcome.dead_lettered:
-        say(
-            f"listing {dead_letter.listing_id} given up: {dead_letter.message} ({dead_letter.reason})",
+        echo(
+            f"listing {dead_letter.listing_id} dead-lettered: {dead_letter.message} ({dead_letter.reason})",
             style="red",
         )
     total = len(outcome.versions)
     if waited:
-        say(f"{len(outcome.searchable)} of {total} listings are searchable", style="green")
+        echo(f"{len(outcome.searchable)} of {total} listings are searchable", style="green")
     else:
-        say(f"{total} listings are on their way: `shashin locate ID` says when one is searchable")
+        echo(f"{total} listings sent: `shashin locate ID` shows whether one is searchable")
 
 
 def _document(outcome: Published, *, waited: bool) -> dict[str, Any]:
@@ -238,26 +238,26 @@ def _document(outcome: Published, *, waited: bool) -> dict[str, Any]:
 
 
 def sell(
-    listing_ids: Annotated[list[str], typer.Argument(help="Listings that were sold.")],
+    listing_ids: Annotated[list[str], typer.Argument(help="IDs of the sold listings.")],
     *,
     no_wait: NoWaitOption = False,
     kafka: KafkaOption = None,
     router: RouterOption = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Mark listings as sold, and wait until no search finds them."""
+    """Mark listings as sold, and wait until they are no longer searchable."""
     _end(listing_ids, SOLD, "sold", System(state), kafka, router, no_wait=no_wait)
 
 
 def remove(
-    listing_ids: Annotated[list[str], typer.Argument(help="Listings to take down.")],
+    listing_ids: Annotated[list[str], typer.Argument(help="IDs of the listings to remove.")],
     *,
     no_wait: NoWaitOption = False,
     kafka: KafkaOption = None,
     router: RouterOption = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Take listings down, and wait until no search finds them."""
+    """Remove listings, and wait until they are no longer searchable."""
     _end(listing_ids, REMOVED, "removed", System(state), kafka, router, no_wait=no_wait)
 
 
@@ -281,9 +281,9 @@ def _end(
         )
     )
     for listing_id in unknown:
-        say(f"{listing_id} was not searchable; it is marked as {word} all the same", style="yellow")
-    gone = "" if no_wait else ": no search finds them any more"
-    say(f"{len(set(listing_ids))} listings {word}{gone}", style="green")
+        echo(f"{listing_id} was not searchable; marked as {word} anyway", style="yellow")
+    hidden = "" if no_wait else ": no longer searchable"
+    echo(f"{len(set(listing_ids))} listings {word}{hidden}", style="green")
 
 
 async def _send_end(
@@ -293,7 +293,7 @@ async def _send_end(
     router: str | None,
     word: str,
 ) -> list[str]:
-    """Send the events and wait; returns the listings that were not searchable before."""
+    """Send the events and wait; returns the listings that were not searchable beforehand."""
     async with Producer(kafka, client_id=CLIENT_ID) as producer:
         events = [listing_event(listing_id, version_now(), kind) for listing_id in listing_ids]
         if router is None:
@@ -310,13 +310,13 @@ async def _send_end(
 async def _wait_hidden(
     listing_ids: Collection[str], router: RouterClient, progress: Callable[[int], None]
 ) -> None:
-    last_news, left = time.monotonic(), len(listing_ids)
+    last_progress, left = time.monotonic(), len(listing_ids)
     while True:
         found = await router.locate(listing_ids)
         progress(len(listing_ids) - len(found))
         if not found:
             return
         if len(found) < left:
-            last_news, left = time.monotonic(), len(found)
-        _check_stall(last_news, f"{len(found)} listings are still searchable")
+            last_progress, left = time.monotonic(), len(found)
+        _check_stall(last_progress, f"{len(found)} listings are still searchable")
         await asyncio.sleep(_POLL_SECONDS)

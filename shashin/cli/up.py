@@ -1,4 +1,4 @@
-"""``shashin up``, ``down`` and ``status``: every process of the state folder."""
+"""``shashin up``, ``down`` and ``status``: manage every process of a state folder."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from shashin.errors import ShashinError
 from shashin.local.processes import ProcessRow
 from shashin.local.restart import Restart
 from shashin.local.system import DEFAULT_MODEL, System, UpOptions
-from shashin.terminal.console import Stages, command, megabytes, say, say_json, say_table
+from shashin.terminal.console import Stages, command, echo, echo_json, echo_table, megabytes
 from shashin.terminal.run import run
 from shashin.v1 import search_pb2
 
-_STOPPING = "stopping every process"
+_STOPPING = "stopping all processes"
 
 
 def register(app: typer.Typer) -> None:
@@ -42,17 +42,19 @@ def up(
     repository: RepositoryOption = None,
     bucket_seconds: BucketSecondsOption = 3600,
     partitions: Annotated[
-        int, typer.Option(help="Partitions of each topic, when it is created.", min=1, max=256)
+        int,
+        typer.Option(help="Partitions per topic, applied when topics are created.", min=1, max=256),
     ] = 4,
     model: Annotated[
         str,
         typer.Option(
-            help="What embeds photos: demo-v1, torchvision:NAME (fetches weights), or a checkpoint."
+            help="Embedding model: demo-v1, torchvision:NAME (downloads weights), or the path of a "
+            "checkpoint."
         ),
     ] = DEFAULT_MODEL,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Start Kafka and every service, and wait until all are ready; safe to repeat."""
+    """Start Kafka and all services, and wait until they are ready; idempotent."""
     system = System(state)
     options = UpOptions(
         kafka=kafka,
@@ -63,8 +65,8 @@ def up(
     )
     with Stages() as stages:
         started = run(system.start(options, stages))
-    say("everything runs" if started else "everything was running already", style="green")
-    say_table(
+    echo("everything is running" if started else "everything was already running", style="green")
+    echo_table(
         ["", "address"],
         [
             ("router (gRPC)", system.router_address()),
@@ -75,39 +77,39 @@ def up(
         ],
     )
     shashin, at = command(), "" if state == DEFAULT_STATE else f" --state {state}"
-    say("go on with:")
-    say(f"  {shashin} publish FOLDER{at}     your photos become listings")
-    say(f"  {shashin} search PHOTO --open{at}")
-    say(f"  {shashin} status{at}")
-    say(f"  {shashin} down{at}")
+    echo("next steps:")
+    echo(f"  {shashin} publish FOLDER{at}     (publish your own photos)")
+    echo(f"  {shashin} search PHOTO --open{at}")
+    echo(f"  {shashin} status{at}")
+    echo(f"  {shashin} down{at}")
 
 
 def down(state: StateOption = DEFAULT_STATE) -> None:
-    """Stop every process; listings, shards and Kafka's log stay in the state folder."""
+    """Stop all processes; photos, shards and Kafka's data stay in the state folder."""
     system = System(state)
     with Stages() as stages:
         if system.processes():
             stages.set(_STOPPING)
         stopped = run(system.stop())
         stages.finish(_STOPPING)
-    say("everything is stopped" if stopped else "nothing was running")
+    echo("everything stopped" if stopped else "nothing was running")
 
 
 def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
-    """Show every process, what the router searches, and coverage; exits with 1 when not all is well."""
+    """Show processes, searched endpoints and coverage; exits with 1 if anything is unhealthy."""
     system = System(state)
     processes = system.processes()
     searched: search_pb2.StatusResponse | None = None
-    trouble = ""
+    problem = ""
     if processes:
         try:
             searched = run(_ask_router(system))
         except ShashinError as error:
-            trouble = error.message
+            problem = error.message
     complete = searched is not None and searched.coverage.complete
     well = bool(processes) and all(process.well for process in processes) and complete
     if as_json:
-        say_json(
+        echo_json(
             {
                 "running": bool(processes),
                 "well": well,
@@ -116,9 +118,9 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
             }
         )
     elif not processes:
-        say(f"nothing runs in {system.folder}: `shashin up` starts everything")
+        echo(f"nothing is running in {system.folder}: `shashin up` starts everything")
     else:
-        _print_status(processes, searched, trouble)
+        _print_status(processes, searched, problem)
     if not well:
         raise typer.Exit(1)
 
@@ -129,9 +131,9 @@ async def _ask_router(system: System) -> search_pb2.StatusResponse:
 
 
 def _print_status(
-    processes: list[ProcessRow], searched: search_pb2.StatusResponse | None, trouble: str
+    processes: list[ProcessRow], searched: search_pb2.StatusResponse | None, problem: str
 ) -> None:
-    say_table(
+    echo_table(
         ["process", "status", ">pid", ">restarts", ">memory", "address"],
         [
             (
@@ -145,16 +147,16 @@ def _print_status(
             for process in processes
         ],
     )
-    say(f"memory together: {megabytes(sum(process.rss_bytes for process in processes))}")
+    echo(f"total memory: {megabytes(sum(process.rss_bytes for process in processes))}")
     for process in processes:
         if (last := process.last_restart) is not None:
-            say(
+            echo(
                 f"{process.name} was last restarted at {last.time:%Y-%m-%d %H:%M:%S} UTC because "
                 f"{last.reason}",
                 style="yellow",
             )
     if searched is not None:
-        say_table(
+        echo_table(
             ["tier", "endpoint", ">shards", ">rows", ">hidden rows"],
             [
                 (e.tier, e.name, e.shards, f"{e.rows:,}", f"{e.hidden_rows:,}")
@@ -163,11 +165,11 @@ def _print_status(
             ],
         )
         for line in other_model_lines(searched):
-            say(line)
+            echo(line)
         good = searched.coverage.complete
-        say(coverage_line(searched.coverage), style="green" if good else "red")
-    if trouble:
-        say(trouble, style="red")
+        echo(coverage_line(searched.coverage), style="green" if good else "red")
+    if problem:
+        echo(problem, style="red")
 
 
 def _process_document(process: ProcessRow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Running things at the same time, so that one error ends them all and comes out as itself."""
+"""Running coroutines concurrently: the first error cancels the rest and is raised unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 async def together(*work: Coroutine[Any, Any, Any]) -> None:
-    """Run all of it; the first error cancels the rest, waits for it, and is raised."""
+    """Run all coroutines; the first error cancels the rest and is raised once they have ended."""
     tasks = [asyncio.ensure_future(part) for part in work]
     try:
         await asyncio.gather(*tasks)

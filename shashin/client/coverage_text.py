@@ -1,4 +1,4 @@
-"""Coverage as a person or a script reads it."""
+"""Coverage as text and JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shashin.v1 import search_pb2
 
 
 def coverage_document(coverage: search_pb2.Coverage) -> dict[str, Any]:
-    """Return coverage as JSON shows it."""
+    """Return the coverage for JSON output."""
     return {
         "complete": coverage.complete,
         "missing": [
@@ -20,7 +20,7 @@ def coverage_document(coverage: search_pb2.Coverage) -> dict[str, Any]:
 
 
 def coverage_line(coverage: search_pb2.Coverage) -> str:
-    """Return coverage as one line."""
+    """Return the coverage in one line."""
     if coverage.complete:
         return "coverage complete: every event so far was searched"
     missing = ", ".join(

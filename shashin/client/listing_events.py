@@ -18,7 +18,7 @@ REMOVED = events_pb2.LISTING_KIND_REMOVED
 
 @dataclass(frozen=True)
 class ListingAttributes:
-    """What a search may filter on."""
+    """Attributes that a search can filter on."""
 
     category: str = ""
     brand: str = ""
@@ -31,10 +31,9 @@ class ListingAttributes:
 
 
 def version_now() -> int:
-    """Return a version for an event of this moment: Unix milliseconds.
+    """Return a version for an event that happens now: Unix milliseconds.
 
-    A listing's versions have to grow from event to event; nothing has to be remembered for that
-    where the clock does it.
+    A listing's versions have to increase from event to event; with the clock, no state is needed.
     """
     return time.time_ns() // 1_000_000
 
@@ -47,7 +46,7 @@ def listing_event(
     photo_uris: Sequence[str] = (),
     attributes: ListingAttributes | None = None,
 ) -> events_pb2.ListingEvent:
-    """Return the event, happening now."""
+    """Return the event, with the current time."""
     event = events_pb2.ListingEvent(
         listing_id=listing_id, version=version, kind=kind, photo_uris=photo_uris
     )
@@ -69,5 +68,5 @@ def record_of(event: events_pb2.ListingEvent) -> OutRecord:
 
 
 async def send_events(producer: Producer, events: Iterable[events_pb2.ListingEvent]) -> None:
-    """Write the events and wait until Kafka has them."""
+    """Send the events and wait until Kafka has acknowledged them."""
     await producer.send_all(record_of(event) for event in events)

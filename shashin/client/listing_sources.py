@@ -1,4 +1,4 @@
-"""What a user publishes: a folder of photos, or a CSV file, becomes listings."""
+"""Reading the listings to publish from a folder of photos or a CSV file."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _COLUMNS = frozenset(
 
 @dataclass(frozen=True)
 class SourceListing:
-    """One listing as the user gave it."""
+    """One listing as given by the user."""
 
     listing_id: str
     photos: tuple[str, ...]
-    """Absolute paths of files, or URIs."""
+    """Absolute file paths, or URIs."""
     attributes: ListingAttributes
     version: int | None
     """None: the time of publishing."""
@@ -43,12 +43,12 @@ def read_source(path: Path) -> list[SourceListing]:
     """Return the listings of a folder or a CSV file.
 
     Raises:
-        UserError: naming the folder, file or row that cannot be used.
+        UserError: naming the invalid folder, file or row.
     """
     if path.is_dir():
         return read_folder(path)
     if not path.exists():
-        raise UserError(f"{path} does not exist: name a folder of photos or a CSV file")
+        raise UserError(f"{path} does not exist: expected a folder of photos or a CSV file")
     if path.suffix.lower() in PHOTO_SUFFIXES:
         return [_single_photo(path)]
     if path.suffix.lower() != ".csv":
@@ -57,10 +57,10 @@ def read_source(path: Path) -> list[SourceListing]:
 
 
 def read_folder(folder: Path) -> list[SourceListing]:
-    """Return the listings of a folder: each subfolder is one, each photo beside them is one.
+    """Return the listings of a folder: one per subfolder, and one per photo at the top level.
 
     Raises:
-        UserError: when there is no photo, or a listing has more than 20.
+        UserError: if there are no photos, or a listing has more than 20.
     """
     listings = []
     for entry in sorted(folder.iterdir()):
@@ -77,7 +77,7 @@ def read_folder(folder: Path) -> list[SourceListing]:
         elif entry.suffix.lower() in PHOTO_SUFFIXES:
             listings.append(_single_photo(entry))
     if not listings:
-        raise UserError(f"{folder} holds no photos ({_suffixes()}), neither itself nor one below")
+        raise UserError(f"{folder} and its subfolders contain no photos ({_suffixes()})")
     _check_unique(listings)
     return listings
 
@@ -98,12 +98,12 @@ def _single_photo(photo: Path) -> SourceListing:
 
 
 def read_csv(path: Path) -> list[SourceListing]:
-    """Return the listings of a CSV file with a header: listing_id, photos and, if wanted, more.
+    """Return the listings of a CSV file with a header: listing_id, photos and optional columns.
 
-    Several photos of a listing are separated by semicolons; a relative path starts at the file.
+    Several photos of a listing are separated by semicolons; paths are relative to the file.
 
     Raises:
-        UserError: naming the row and what is wrong with it.
+        UserError: naming the row and the problem.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -119,7 +119,7 @@ def read_csv(path: Path) -> list[SourceListing]:
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV file: {error}") from None
     if not listings:
-        raise UserError(f"{path} has a header and no rows")
+        raise UserError(f"{path} has a header but no rows")
     _check_unique(listings)
     return listings
 
@@ -127,16 +127,16 @@ def read_csv(path: Path) -> list[SourceListing]:
 def _check_header(path: Path, names: object) -> None:
     found = set(names) if isinstance(names, list | tuple) else set()
     if missing := {"listing_id", "photos"} - found:
-        raise UserError(f"{path} has no column {' and no '.join(sorted(missing))} in its first row")
+        raise UserError(f"{path} has no column {' and no '.join(sorted(missing))} in its header")
     if unknown := found - _COLUMNS:
         raise UserError(
-            f"{path} has unknown columns {sorted(map(str, unknown))}; known are {sorted(_COLUMNS)}"
+            f"{path} has unknown columns {sorted(map(str, unknown))}; expected {sorted(_COLUMNS)}"
         )
 
 
 def _listing_of_row(row: Mapping[str, str | None], where: str, folder: Path) -> SourceListing:
     if None in row or None in row.values():
-        raise UserError(f"{where} has another number of fields than the header")
+        raise UserError(f"{where} has a different number of fields than the header")
     text = {name: (value or "").strip() for name, value in row.items()}
     photos = tuple(
         _photo_of(name.strip(), where, folder) for name in text["photos"].split(";") if name.strip()
@@ -144,10 +144,10 @@ def _listing_of_row(row: Mapping[str, str | None], where: str, folder: Path) -> 
     attributes = ListingAttributes(
         category=text.get("category", ""),
         brand=text.get("brand", ""),
-        price_minor=_number(text, "price_minor", where, least=0) or 0,
+        price_minor=_number(text, "price_minor", where, minimum=0) or 0,
         currency=_currency(text, where),
     )
-    version = _number(text, "version", where, least=1)
+    version = _number(text, "version", where, minimum=1)
     return _checked(SourceListing(text["listing_id"], photos, attributes, version, where))
 
 
@@ -156,16 +156,18 @@ def _photo_of(name: str, where: str, folder: Path) -> str:
         return name
     path = folder / name
     if not path.is_file():
-        raise UserError(f"{where} names a photo that does not exist: {path}")
+        raise UserError(f"{where} refers to a photo that does not exist: {path}")
     return str(path.resolve())
 
 
-def _number(text: Mapping[str, str], column: str, where: str, *, least: int) -> int | None:
+def _number(text: Mapping[str, str], column: str, where: str, *, minimum: int) -> int | None:
     value = text.get(column, "")
     if not value:
         return None
-    if not value.isascii() or not value.isdigit() or not least <= int(value) < 2**63:
-        raise UserError(f"{where} has {column} {value!r}; expected a whole number from {least}")
+    if not value.isascii() or not value.isdigit() or not minimum <= int(value) < 2**63:
+        raise UserError(
+            f"{where} has {column} {value!r}; expected an integer of at least {minimum}"
+        )
     return int(value)
 
 
@@ -174,7 +176,7 @@ def _currency(text: Mapping[str, str], where: str) -> str:
     if currency and not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
         raise UserError(f"{where} has currency {currency!r}; expected three letters such as JPY")
     if text.get("price_minor") and not currency:
-        raise UserError(f"{where} has a price and no currency; expected three letters such as JPY")
+        raise UserError(f"{where} has a price but no currency; expected three letters such as JPY")
     return currency
 
 
@@ -186,7 +188,7 @@ def _checked(listing: SourceListing) -> SourceListing:
             f"{MAX_LISTING_ID_BYTES}"
         )
     if not listing.photos:
-        raise UserError(f"{listing.where} names no photo")
+        raise UserError(f"{listing.where} has no photos")
     if len(listing.photos) > MAX_PHOTOS:
         raise UserError(
             f"{listing.where} has {len(listing.photos)} photos; a listing has at most {MAX_PHOTOS}"
@@ -199,7 +201,7 @@ def _check_unique(listings: list[SourceListing]) -> None:
     for listing in listings:
         if listing.listing_id in seen:
             raise UserError(
-                f"listing {listing.listing_id!r} occurs twice: {seen[listing.listing_id]} and "
+                f"listing {listing.listing_id!r} is given twice: {seen[listing.listing_id]} and "
                 f"{listing.where}"
             )
         seen[listing.listing_id] = listing.where
@@ -210,13 +212,13 @@ def _suffixes() -> str:
 
 
 def keep_photos(listing: SourceListing, photos_folder: Path) -> Iterator[str]:
-    """Copy a listing's files to where the downloader may read them; yields every photo's URI.
+    """Copy a listing's files to where the downloader can read them; yields every photo's URI.
 
-    A copy is named for its content, so publishing again copies nothing, and what happens to the
-    user's own file later does not matter.
+    Copies are content-addressed, so publishing again copies nothing, and later changes to the
+    user's own files have no effect.
 
     Raises:
-        UserError: when a file cannot be read.
+        UserError: if a file cannot be copied.
     """
     for photo in listing.photos:
         if "://" in photo:

@@ -1,4 +1,4 @@
-"""Asking the router, and the embedder beside it, from the command line."""
+"""Clients of the router and the embedder for the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from shashin.v1 import (
 
 _EMBED_AT_ONCE = 16
 
-_USERS_MISTAKES = {
+_USER_ERRORS = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -33,21 +33,21 @@ _USERS_MISTAKES = {
 
 def _named(error: grpc.aio.AioRpcError, what: str, address: str) -> ShashinError:
     code, details = error.code(), error.details() or "no details"
-    if code in _USERS_MISTAKES:
-        # The server's message begins with the error's name, which says nothing to a person.
+    if code in _USER_ERRORS:
+        # The server's message starts with the error's class name, which does not help a user.
         return UserError(details.partition(": ")[2] or details)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceeded(f"the {what} at {address} did not answer in time: {details}")
+        return DeadlineExceeded(f"the {what} at {address} did not respond in time: {details}")
     if code == grpc.StatusCode.UNAVAILABLE:
         return NoEndpoint(
-            f"the {what} at {address} cannot answer ({details}): `shashin status` shows whether "
-            "it runs, `shashin up` starts it"
+            f"the {what} at {address} is unavailable ({details}): `shashin status` shows whether it "
+            "is running, `shashin up` starts it"
         )
     return ShashinError(f"the {what} at {address} failed ({code.name}): {details}")
 
 
 class RouterClient:
-    """SearchService of one router."""
+    """Client of one router's SearchService."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -78,8 +78,8 @@ class RouterClient:
         """Search by exactly one of a photo's bytes, a vector (dimensions,) or a listing.
 
         Raises:
-            UserError: when the router refuses the query, or does not know the listing.
-            NoEndpoint: when the router does not answer.
+            UserError: if the router rejects the query, or does not know the listing.
+            NoEndpoint: if the router does not respond.
         """
         request = search_pb2.SearchRequest(k=k, filter=row_filter)
         if photo is not None:
@@ -94,7 +94,7 @@ class RouterClient:
         return answer
 
     async def locate(self, listing_ids: Iterable[str]) -> dict[str, search_pb2.Location]:
-        """Return where each searchable listing is; hidden and unknown ones are left out."""
+        """Return the location of each searchable listing, without hidden and unknown ones."""
         ids = list(listing_ids)
         found: dict[str, search_pb2.Location] = {}
         for start in range(0, len(ids), MAX_LISTING_IDS):
@@ -124,8 +124,8 @@ async def embed(address: str, photos: Sequence[bytes]) -> npt.NDArray[np.float32
     """Return the embedder's vectors of photos, (len(photos), dimensions) float32.
 
     Raises:
-        UserError: when a photo cannot be used.
-        NoEndpoint: when the embedder does not answer.
+        UserError: if a photo cannot be used.
+        NoEndpoint: if the embedder does not respond.
     """
     parts = []
     async with open_channel(address) as channel:
@@ -142,9 +142,9 @@ async def embed(address: str, photos: Sequence[bytes]) -> npt.NDArray[np.float32
 
 
 def covered_records(status: search_pb2.StatusResponse, tier: str | None = None) -> int:
-    """Return how many records of vectors.embedded the ready endpoints hold, each counted once.
+    """Return how many distinct records of vectors.embedded the ready endpoints hold.
 
-    ``tier`` counts only one tier's endpoints.
+    With ``tier``, only that tier's endpoints count.
     """
     return records_in(
         OffsetRange(r.partition, r.from_offset, r.to_offset)
@@ -155,5 +155,5 @@ def covered_records(status: search_pb2.StatusResponse, tier: str | None = None) 
 
 
 def records_in(ranges: Iterable[OffsetRange]) -> int:
-    """Return how many offsets the ranges hold, each counted once."""
+    """Return how many distinct offsets the ranges contain."""
     return sum(r.to_offset - r.from_offset for r in merge_ranges(ranges))

@@ -1,4 +1,4 @@
-"""Reading topics to their end: the events that came in, the dead letters, what is hidden."""
+"""Reading topics up to their end: listing events, dead letters and hidden listings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIENT_ID = "shashin-cli"
 
 @dataclass(frozen=True)
 class SeenDeadLetter:
-    """One dead letter: a record, or one photo of it, that cannot be used."""
+    """One dead letter: a record, or one photo of it."""
 
     topic: str
     """The topic of the record, without ``.dlq``."""
@@ -25,16 +25,16 @@ class SeenDeadLetter:
     offset: int
     listing_id: str
     version: int
-    """0 where the record does not parse."""
+    """0 if the record cannot be parsed."""
     photo_number: int | None
-    """None: the whole record is given up."""
+    """None if the whole record was dead-lettered."""
     reason: str
     message: str
     step: str
 
 
 def seen_dead_letter(record: InRecord) -> SeenDeadLetter:
-    """Return what a record of a ``.dlq`` topic says."""
+    """Return the dead letter in a record of a ``.dlq`` topic."""
     dead_letter = stored_dead_letter(record)
     return SeenDeadLetter(
         topic=dead_letter.topic,
@@ -50,30 +50,30 @@ def seen_dead_letter(record: InRecord) -> SeenDeadLetter:
 
 
 class TopicTail:
-    """One topic, read on from where it was last read."""
+    """One topic; each read continues where the last one ended."""
 
     def __init__(self, reader: LogReader) -> None:
         self._reader = reader
         self._at: dict[int, int] = {}
 
     async def go_to_end(self) -> None:
-        """Leave out what is there already."""
+        """Skip the records that exist already."""
         self._at = await self._reader.end_offsets(await self._reader.partitions())
 
     async def go_to_begin(self) -> None:
-        """Read everything that the topic still holds."""
+        """Start at the beginning of the topic."""
         self._at = await self._reader.begin_offsets(await self._reader.partitions())
 
     async def end(self) -> int:
-        """Return the sum of the partitions' end offsets: how many records were ever written."""
+        """Return the sum of the partitions' end offsets: the number of records ever written."""
         return sum((await self._reader.end_offsets(list(self._at))).values())
 
-    async def news(
-        self, wanted: Callable[[InRecord], bool] = lambda _record: True
+    async def new_records(
+        self, matches: Callable[[InRecord], bool] = lambda _record: True
     ) -> list[InRecord]:
-        """Return the wanted records between the last read and the end as of now."""
+        """Return the matching records between the last read and the current end."""
         ends = await self._reader.end_offsets(list(self._at))
-        found = [record async for record in self._reader.between(self._at, ends) if wanted(record)]
+        found = [record async for record in self._reader.between(self._at, ends) if matches(record)]
         self._at = ends
         return found
 
@@ -83,7 +83,7 @@ async def topic_tails(bootstrap: str, topics: Iterable[str]) -> AsyncIterator[di
     """Open a tail at the beginning of each topic.
 
     Raises:
-        KafkaUnavailable: when the broker does not answer or a topic does not exist.
+        KafkaUnavailable: if the broker does not respond or a topic does not exist.
     """
     async with AsyncExitStack() as stack:
         tails = {}
@@ -102,7 +102,7 @@ async def new_dead_letters(tails: Mapping[str, TopicTail]) -> list[SeenDeadLette
         seen_dead_letter(record)
         for topic in DEAD_LETTER_TOPICS
         if topic in tails
-        for record in await tails[topic].news(lambda record: not is_resolution(record))
+        for record in await tails[topic].new_records(lambda record: not is_resolution(record))
     ]
 
 

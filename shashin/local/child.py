@@ -1,4 +1,4 @@
-"""A child process that cannot outlive its parent, and whose output is a bounded log."""
+"""A child process that cannot outlive its parent, and whose output goes to a bounded log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """Return what a child does before it becomes its program; looked up before the fork."""
+    """Return the hook that runs in the child before exec; symbols are resolved before the fork."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -30,14 +30,14 @@ def _die_with_parent() -> Callable[[], None] | None:
 
     def prepare() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above
+        if os.getppid() != parent:  # the parent died before prctl
             os._exit(1)
 
     return prepare
 
 
 class Child:
-    """One running process. Has to be started from the main thread: its end would be the child's."""
+    """One running process. Start it from the main thread: it dies with the thread that starts it."""
 
     def __init__(
         self, argv: Sequence[str], *, env: Mapping[str, str], log: BoundedLog, cwd: Path
@@ -76,12 +76,12 @@ class Child:
 
     async def exited(self) -> int:
         """Wait until it ends; returns its exit code, negative for a signal."""
-        while (code := self._process.poll()) is None:  # noqa: ASYNC110 - nobody tells of it
+        while (code := self._process.poll()) is None:  # noqa: ASYNC110 - there is no notification
             await asyncio.sleep(_POLL_SECONDS)
         return code
 
     async def end(self, grace: float) -> None:
-        """Ask it to end, kill it and what it started when ``grace`` seconds were not enough."""
+        """Send SIGTERM, and SIGKILL to its process group if it has not exited within ``grace`` seconds."""
         self._send(signal.SIGTERM)
         with suppress(TimeoutError):
             await asyncio.wait_for(self.exited(), grace)
@@ -89,7 +89,7 @@ class Child:
         await self.exited()
 
     def close(self) -> None:
-        """Keep the last output, and end what the process may have left behind in its group."""
+        """Kill what is left of its process group, and keep the last output."""
         self._send(signal.SIGKILL)
         self._take_output()
         with suppress(ValueError):
@@ -104,5 +104,5 @@ class Child:
         with suppress(BlockingIOError):
             while data := os.read(self._output, _CHUNK):
                 self._log.write(data)
-            # Everyone who could write has ended.
+            # EOF: every writer has exited.
             asyncio.get_running_loop().remove_reader(self._output)

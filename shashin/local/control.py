@@ -1,4 +1,4 @@
-"""Starting and stopping everything of a state folder, as a command does it."""
+"""Starting and stopping all processes of a state folder."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ _POLL_SECONDS = 0.1
 _NEVER_READY = {"failed", "crash-looping"}
 
 READY_SECONDS = STARTUP_SECONDS + 60.0
-"""Longest wait for everything to be ready: longer than the supervisor lets one process start, so
-that a start that is too slow is reported with the supervisor's reason."""
+"""Maximum wait for everything to be ready: longer than the supervisor's own startup limit, so that
+a slow start is reported with the supervisor's reason."""
 
 OnRows = Callable[[Sequence[ProcessRow]], None]
-"""Called with every process as it stands, again and again until all are ready."""
+"""Called repeatedly with the state of every process until all are ready."""
 
 
 def supervisor_runs(state_folder: Path) -> bool:
-    """Say whether a supervisor watches this state folder now."""
+    """Return whether a supervisor is running for this state folder."""
     identity = supervisor_identity(state_folder.absolute())
     return identity is not None and identity.is_running()
 
 
-def require_same_wishes(state_folder: Path, asked: Mapping[str, Any]) -> None:
-    """Refuse wishes that differ from those of what runs already.
+def require_same_options(state_folder: Path, options: Mapping[str, Any]) -> None:
+    """Check that the options are those of the running system.
 
     Raises:
-        UserError: naming each wish that differs.
+        UserError: naming each option that differs.
     """
     plan = read_plan(state_folder.absolute())
     known = plan.asked if plan is not None else {}
     differing = [
-        f"{name} is {known.get(name)}, not {wish}"
-        for name, wish in asked.items()
-        if known.get(name) != wish
+        f"{name} is {known.get(name)}, not {value}"
+        for name, value in options.items()
+        if known.get(name) != value
     ]
     if differing:
         raise UserError(
-            f"{state_folder} runs already with other settings ({'; '.join(differing)}): "
+            f"{state_folder} is already running with other settings ({'; '.join(differing)}): "
             "stop it first"
         )
 
@@ -73,27 +73,27 @@ async def up(
     specs: Sequence[ProcessSpec],
     *,
     embedded_kafka: bool = False,
-    asked: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
     on_rows: OnRows | None = None,
     ready_seconds: float = READY_SECONDS,
 ) -> bool:
     """Start a detached supervisor and wait until every process is ready.
 
-    Returns False when one ran already: then its plan stays, and only the wait is done. What was
-    started here is stopped again when it fails or when the wait is cancelled. ``embedded_kafka``
-    has the supervisor watch the state folder's own Kafka, which has to run already.
+    Returns False if one was already running: then its plan is kept, and only the wait is done.
+    On failure or cancellation, what was started here is stopped again. With ``embedded_kafka``,
+    the supervisor also watches the state folder's own Kafka, which must already be running.
 
     Raises:
-        UserError: when it runs already with other wishes than ``asked``.
-        ProcessFailed: when a process dies or is not ready in time; with the last lines of its log.
+        UserError: if it is already running with other options.
+        ProcessFailed: if a process dies or is not ready in time; with the last lines of its log.
     """
-    state = state_folder.absolute()  # noqa: ASYNC240 - asks no disk
+    state = state_folder.absolute()  # noqa: ASYNC240 - no disk access
     if supervisor_runs(state):
-        require_same_wishes(state, asked or {})
+        require_same_options(state, options or {})
         await _until_ready(state, on_rows, ready_seconds, None)
         return False
     start_order(specs)
-    write_json(plan_path(state), Plan(tuple(specs), embedded_kafka, dict(asked or {})).document())
+    write_json(plan_path(state), Plan(tuple(specs), embedded_kafka, dict(options or {})).document())
     log_before = size_of(log_path(state, SUPERVISOR))
     process = _launch(state)
     try:
@@ -107,11 +107,11 @@ async def up(
 
 
 async def down(state_folder: Path, *, stop_seconds: float = 120.0) -> bool:
-    """Stop the supervisor and all that it runs; returns False when nothing ran.
+    """Stop the supervisor and its processes; returns False if nothing was running.
 
-    Kafka goes on: ``EmbeddedKafka.stop`` ends it.
+    Kafka keeps running: ``EmbeddedKafka.stop`` stops it.
     """
-    state = state_folder.absolute()  # noqa: ASYNC240 - asks no disk
+    state = state_folder.absolute()  # noqa: ASYNC240 - no disk access
     identity = supervisor_identity(state)
     ran = identity is not None and identity.is_running()
     if identity is not None and ran:
@@ -120,13 +120,13 @@ async def down(state_folder: Path, *, stop_seconds: float = 120.0) -> bool:
 
 
 _KEPT: list[subprocess.Popen[bytes]] = []
-"""Supervisors that are meant to outlive this process: nobody waits for them."""
+"""Supervisors that are meant to outlive this process: kept so that they are not waited for."""
 
 
 def _launch(state: Path) -> subprocess.Popen[bytes]:
     log = log_path(state, SUPERVISOR)
     log.parent.mkdir(parents=True, exist_ok=True)
-    # The supervisor itself bounds its log; this is for what it cannot say there, such as a crash.
+    # The supervisor writes its own bounded log; this catches anything else, such as a crash.
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "shashin.local.supervisor", "--state", str(state)],
@@ -149,7 +149,7 @@ async def _until_ready(
     deadline = time.monotonic() + ready_seconds
     rows: list[ProcessRow] = []
     while True:
-        if process is None or _writes_the_table(process, state):
+        if process is None or _owns_table(process, state):
             rows = process_table(state)
             if on_rows is not None:
                 on_rows(rows)
@@ -160,21 +160,21 @@ async def _until_ready(
                 return
         _require_supervisor(state, process, log_before)
         if time.monotonic() > deadline:
-            late = [f"{row.name} ({_how_far(row)})" for row in rows if not row.well]
+            late = [f"{row.name} ({_state_of(row)})" for row in rows if not row.well]
             raise ProcessFailed(
                 f"not ready after {ready_seconds:.0f} s: {', '.join(late) or SUPERVISOR}; "
-                f"their logs are in {state / 'logs'}"
+                f"see the logs in {state / 'logs'}"
             )
         await asyncio.sleep(_POLL_SECONDS)
 
 
-def _how_far(row: ProcessRow) -> str:
+def _state_of(row: ProcessRow) -> str:
     restarted = f"; restarted because {row.last_restart.reason}" if row.last_restart else ""
     return f"{row.status}: {row.detail}{restarted}"
 
 
-def _writes_the_table(process: subprocess.Popen[bytes], state: Path) -> bool:
-    """Say whether the table is this supervisor's, or another's that was quicker to start."""
+def _owns_table(process: subprocess.Popen[bytes], state: Path) -> bool:
+    """Return whether the table was written by this supervisor, or by one that started first."""
     identity = supervisor_identity(state)
     if identity is None:
         return False

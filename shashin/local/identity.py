@@ -1,4 +1,4 @@
-"""Which process a recorded pid means: a pid is used again, so its birth is recorded beside it."""
+"""Identity of a recorded process: pids are reused, so the start time is recorded with the pid."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """One process, told apart from any later one with the same pid."""
+    """One process, distinguishable from any later one with the same pid."""
 
     pid: int
     create_time: float
-    """When it was started, in seconds since the epoch: for people."""
+    """Start time in seconds since the epoch, for display."""
     birth: str
-    """What it is recognised by. The wall clock can be set back or forth, this cannot change."""
+    """What identifies it. Unlike the wall clock, this never changes."""
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity | None:
-        """Return the identity of a process that runs now; None when none does."""
+        """Return the identity of a running process; None if there is none with this pid."""
         try:
             process = psutil.Process(pid)
-            # A dead process that nobody has reaped holds its pid, and does nothing more.
+            # A zombie still has its pid but does nothing any more.
             if process.status() == psutil.STATUS_ZOMBIE:
                 return None
             return cls(pid, process.create_time(), _birth(process))
@@ -42,23 +42,23 @@ class ProcessIdentity:
 
     @classmethod
     def from_document(cls, document: Any) -> ProcessIdentity | None:
-        """Read what ``document()`` wrote; None when it is something else."""
+        """Parse what ``document()`` returned; None if it is something else."""
         try:
             return cls(int(document["pid"]), float(document["create_time"]), str(document["birth"]))
         except (KeyError, TypeError, ValueError):
             return None
 
     def document(self) -> dict[str, Any]:
-        """Return this as JSON holds it."""
+        """Return this for JSON."""
         return {"pid": self.pid, "create_time": self.create_time, "birth": self.birth}
 
     def is_running(self) -> bool:
-        """Say whether this very process still runs."""
+        """Return whether this exact process is still running."""
         now = ProcessIdentity.of(self.pid)
         return now is not None and now.birth == self.birth
 
     def send(self, number: int, *, group: bool = False) -> None:
-        """Send a signal to this process, or to its process group; nothing when it is gone."""
+        """Send a signal to this process, or to its process group; a no-op if it has exited."""
         if self.is_running():
             with suppress(ProcessLookupError):
                 if group and os.getpgid(self.pid) == self.pid:
@@ -66,8 +66,8 @@ class ProcessIdentity:
                 else:
                     os.kill(self.pid, number)
 
-    async def gone(self, within: float) -> bool:
-        """Wait until the process is gone; False when it still runs after that many seconds."""
+    async def wait_for_exit(self, within: float) -> bool:
+        """Wait until the process has exited; False if it still runs after that many seconds."""
         deadline = time.monotonic() + within
         while self.is_running():
             if time.monotonic() > deadline:
@@ -76,33 +76,33 @@ class ProcessIdentity:
         return True
 
     async def end(self, *, grace: float, group: bool = False) -> None:
-        """Ask the process to end by SIGTERM, and kill it when ``grace`` seconds were not enough."""
+        """Send SIGTERM, and SIGKILL if the process has not exited within ``grace`` seconds."""
         self.send(signal.SIGTERM, group=group)
-        if not await self.gone(grace):
+        if not await self.wait_for_exit(grace):
             self.send(signal.SIGKILL, group=group)
-            await self.gone(grace)
+            await self.wait_for_exit(grace)
 
 
 def _birth(process: psutil.Process) -> str:
     if sys.platform != "linux":
         return repr(process.create_time())
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    # The command name in parentheses may itself hold parentheses and spaces.
+    # The command name in parentheses may itself contain parentheses and spaces.
     after_name = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2]
     return f"{boot}/{after_name.split()[19].decode()}"
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a process and the processes that it started hold, in bytes."""
+    """Memory of a process and its descendants, in bytes."""
 
     rss: int
     peak: int
-    """Greatest resident size so far; this moment's where the system keeps no peak."""
+    """Peak resident size; the current size if the system does not record the peak."""
 
 
 def memory_of(pid: int, *, with_children: bool = True) -> Memory:
-    """Return the memory of a process, with all its descendants or alone; zeros when it is gone."""
+    """Return the memory of a process, with or without its descendants; zeros if it has exited."""
     rss = peak = 0
     for process in _family(pid, with_children=with_children):
         with suppress(psutil.Error, OSError):

@@ -1,4 +1,4 @@
-"""Kafka's jars: pinned by version and SHA-256, fetched once, checked before each start."""
+"""Kafka's jars: pinned by version and SHA-256, downloaded once, verified before each start."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _FETCHERS = 6
 _ATTEMPTS = 4
 
 FetchProgress = Callable[[int, int], None]
-"""Called with the bytes fetched so far and the bytes to fetch."""
+"""Called with the bytes downloaded so far and the total."""
 
 
 @dataclass(frozen=True, order=True)
 class Jar:
-    """One jar of the class path, exactly."""
+    """One pinned jar of the class path."""
 
     group: str
     artifact: str
@@ -47,26 +47,26 @@ class Jar:
 
     @property
     def filename(self) -> str:
-        """Its name in the class path."""
+        """Its file name."""
         return f"{self.artifact}-{self.version}.jar"
 
 
 @dataclass(frozen=True)
 class PinnedJars:
-    """A Kafka version and every jar that it runs with."""
+    """A Kafka version and all of its jars."""
 
     kafka_version: str
     jars: tuple[Jar, ...]
 
 
 def read_pins(path: Path = PIN_FILE) -> PinnedJars:
-    """Read which jars the project runs."""
+    """Read the pinned jars."""
     document = json.loads(path.read_text(encoding="utf-8"))
     return PinnedJars(document["kafka"], tuple(Jar(**entry) for entry in document["jars"]))
 
 
 def user_cache(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder for what is fetched once a user: ``$SHASHIN_CACHE``, or the system's."""
+    """Return the per-user download cache: ``$SHASHIN_CACHE``, or the platform's default."""
     if chosen := environment.get(CACHE_VARIABLE):
         return Path(chosen).expanduser().absolute()
     if sys.platform == "darwin":
@@ -83,7 +83,7 @@ def sha256_of(path: Path) -> str:
 
 
 def is_pinned(path: Path, jar: Jar) -> bool:
-    """Say whether the file is that jar, to the byte."""
+    """Return whether the file is exactly that jar."""
     try:
         return path.stat().st_size == jar.size and sha256_of(path) == jar.sha256
     except (FileNotFoundError, NotADirectoryError):
@@ -96,14 +96,14 @@ def ensure_jars(
     cache: Path | None = None,
     progress: FetchProgress | None = None,
 ) -> list[Path]:
-    """Return the class path, fetching what the cache lacks or holds in another form.
+    """Return the class path, downloading jars that are missing from the cache or do not match.
 
-    Needs no network when the cache is whole. Safe when several processes call it at once.
+    Needs no network if the cache is complete. Safe to call from several processes at once.
 
     Raises:
-        FetchFailed: when a jar cannot be downloaded.
-        JarMismatch: when a downloaded jar is not the pinned one; it is thrown away.
-        UserError: when the cache folder cannot be read or written.
+        FetchFailed: if a jar cannot be downloaded.
+        JarMismatch: if a downloaded jar is not the pinned one; it is discarded.
+        UserError: if the cache folder cannot be read or written.
     """
     pins = pins or read_pins()
     root = cache or user_cache()
@@ -112,13 +112,13 @@ def ensure_jars(
         if _missing(folder, pins.jars):
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder / "lock"):
-                missing = _missing(folder, pins.jars)  # another process may have fetched them
+                missing = _missing(folder, pins.jars)  # another process may have downloaded them
                 with tempfile.TemporaryDirectory(dir=folder, prefix="fetching-") as staging:
                     _fetch(missing, Path(staging), folder, progress)
     except OSError as error:
         raise UserError(
-            f"cannot keep kafka's jars in {folder} ({error.strerror or error}): make it writable "
-            f"and leave 100 MB free, or name another folder in {CACHE_VARIABLE}"
+            f"cannot store kafka's jars in {folder} ({error.strerror or error}): make it writable "
+            f"with 100 MB free, or set {CACHE_VARIABLE} to another folder"
         ) from error
     return [folder / jar.filename for jar in pins.jars]
 
@@ -135,7 +135,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 class _Counter:
-    """Adds up what all fetchers have fetched."""
+    """Adds up the bytes downloaded by all threads."""
 
     def __init__(self, total: int, progress: FetchProgress | None) -> None:
         self._total = total
@@ -158,8 +158,8 @@ def _fetch(
         for jar, path in zip(jars, pool.map(lambda jar: download(jar, staging), jars), strict=True):
             if not is_pinned(path, jar):
                 raise JarMismatch(
-                    f"{jar.coordinate} as downloaded has SHA-256 {sha256_of(path)}, pinned is "
-                    f"{jar.sha256}: it is not run; look for what changes downloads on the way here"
+                    f"{jar.coordinate} was downloaded with SHA-256 {sha256_of(path)} instead of the pinned "
+                    f"{jar.sha256}: it is not used; check for a proxy or mirror that alters downloads"
                 )
             counter.add(jar.size)
             path.replace(folder / jar.filename)
@@ -169,7 +169,7 @@ def download(jar: Jar, staging: Path) -> Path:
     """Download a jar from Maven Central, or from the repositories of the user's jgo settings.
 
     Raises:
-        FetchFailed: when no repository gave it.
+        FetchFailed: if no repository has it.
     """
     import requests
     from jgo.config import GlobalSettings
@@ -177,7 +177,7 @@ def download(jar: Jar, staging: Path) -> Path:
     from jgo.maven import MavenContext
 
     repositories = {**GlobalSettings.load().repositories, "central": MAVEN_CENTRAL_URL}
-    # No local Maven repository is read: a pinned jar comes from its publisher or a mirror of it.
+    # Local Maven repositories are not used: a pinned jar comes from its publisher or a mirror.
     context = MavenContext(
         repo_cache=staging, local_repos=[], remote_repos=repositories, timeout=30
     )
@@ -186,7 +186,7 @@ def download(jar: Jar, staging: Path) -> Path:
         try:
             return Path(artifact.resolve())
         except requests.RequestException as error:
-            # jgo writes the file in place, and takes one that is there for whole.
+            # jgo writes the file in place, and takes an existing one to be complete.
             shutil.rmtree(staging / artifact.component.path_prefix, ignore_errors=True)
             if attempt == _ATTEMPTS:
                 raise FetchFailed(_unfetched(jar, repositories.values(), error)) from error
@@ -199,5 +199,5 @@ def download(jar: Jar, staging: Path) -> Path:
 def _unfetched(jar: Jar, repositories: Iterable[str], error: Exception) -> str:
     return (
         f"{jar.coordinate} cannot be downloaded from {', '.join(repositories)} ({error}): "
-        "the first start needs a network; a company's mirror goes in jgo's settings"
+        "the first start needs network access; configure a mirror in jgo's settings"
     )

@@ -1,4 +1,4 @@
-"""Apache Kafka itself as the default of one machine: one detached KRaft node in a state folder."""
+"""The embedded Apache Kafka: one detached KRaft node in a state folder."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _JAVA_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
 class EmbeddedKafka:
     """The Kafka of one state folder; it outlives the process that starts it.
 
-    ``port`` None takes the port that it had before, else ``default_port``, else any free one. ``heap_mb``
-    bounds the JVM's heap in MiB; resident it takes about 150 MB when idle. ``cache`` is the folder
-    that its jars are kept in, the user's cache unless given.
+    With ``port`` None, it reuses its previous port, else ``default_port``, else any free one.
+    ``heap_mb`` limits the JVM's heap in MiB; an idle node takes about 150 MB of resident memory.
+    ``cache`` is the folder of its jars; by default the user's cache.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class EmbeddedKafka:
         self.output = state / "logs" / "kafka.out"
         self._data = self.folder / "data"
         self._record_path = self.folder / "process.json"
-        self._wanted_port = port
+        self._requested_port = port
         self._default_port = default_port
         self._heap_mb = heap_mb
         self._cache = cache
@@ -68,8 +68,8 @@ class EmbeddedKafka:
 
     @property
     def port(self) -> int:
-        """The port that it has, had last, or would ask for first."""
-        return self._wanted_port or int(self._record().get("port", DEFAULT_PORT))
+        """Its current or last port, or else the preferred one."""
+        return self._requested_port or int(self._record().get("port", DEFAULT_PORT))
 
     @property
     def bootstrap(self) -> str:
@@ -78,27 +78,27 @@ class EmbeddedKafka:
 
     @property
     def identity(self) -> ProcessIdentity | None:
-        """The process that was started last, running or not."""
+        """The last started process, running or not."""
         return ProcessIdentity.from_document(self._record())
 
     @property
     def pid(self) -> int | None:
-        """Its pid; None when it does not run."""
+        """Its pid; None if it is not running."""
         identity = self.identity
         return identity.pid if identity is not None and identity.is_running() else None
 
     def is_running(self) -> bool:
-        """Say whether its process runs (it may not answer yet)."""
+        """Return whether its process is running (it may not be ready yet)."""
         return self.pid is not None
 
     async def start(self, progress: Progress = SILENT) -> bool:
-        """Start it and wait until consumer groups work; returns False when it ran already.
+        """Start it and wait until consumer groups work; returns False if it was already running.
 
         Raises:
-            UserError: when its port is in use or its folder cannot be written.
-            FetchFailed: when its jars are not cached and cannot be downloaded.
-            JarMismatch: when a downloaded jar is not the pinned one.
-            ProcessFailed: when it dies or does not answer; with the last lines of its log.
+            UserError: if its port is in use or its folder cannot be written.
+            FetchFailed: if its jars are not cached and cannot be downloaded.
+            JarMismatch: if a downloaded jar is not the pinned one.
+            ProcessFailed: if it dies or does not respond; with the last lines of its log.
         """
         _require_usable(self.folder)
         progress.set(_STARTING)
@@ -113,7 +113,7 @@ class EmbeddedKafka:
                 ensure_jars,
                 cache=self._cache,
                 progress=lambda done, total: progress.set(
-                    "fetching kafka (MB)", done / 1e6, total / 1e6
+                    "downloading kafka (MB)", done / 1e6, total / 1e6
                 ),
             )
             class_path = os.pathsep.join(map(str, jars))
@@ -131,7 +131,7 @@ class EmbeddedKafka:
             return True
 
     async def stop(self) -> bool:
-        """Stop it, by force when it does not end by itself; returns False when it did not run."""
+        """Stop it, by force if necessary; returns False if it was not running."""
         if not self.folder.exists():
             return False
         async with self._locked():
@@ -160,32 +160,32 @@ class EmbeddedKafka:
 
     def _require_same_port(self) -> None:
         running = self._record().get("port")
-        if self._wanted_port not in {None, running}:
+        if self._requested_port not in {None, running}:
             raise UserError(
-                f"kafka of {self.folder} runs already on port {running}, not on "
-                f"{self._wanted_port}: stop it first, or leave the port out"
+                f"kafka of {self.folder} is already running on port {running}, not on "
+                f"{self._requested_port}: stop it first, or omit the port"
             )
 
     async def _choose_port(self) -> int:
-        had = self._record().get("port")
-        if had is not None and self._wanted_port in {None, had}:
-            # The threads of a killed Kafka hold its port for a moment after its process is dead,
-            # and everybody knows it by that port.
+        previous = self._record().get("port")
+        if previous is not None and self._requested_port in {None, previous}:
+            # The threads of a killed Kafka keep its port for a moment after the process has died,
+            # and the services are configured with that port.
             deadline = time.monotonic() + _PORT_SECONDS
-            while not is_free(had) and time.monotonic() < deadline:  # noqa: ASYNC110
+            while not is_free(previous) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_SECONDS)
-        if self._wanted_port is None:
-            wished = had or self._default_port
-            return free_port() if wished is None else preferred_or_free(wished)
+        if self._requested_port is None:
+            preferred = previous or self._default_port
+            return free_port() if preferred is None else preferred_or_free(preferred)
         require_free(
-            self._wanted_port,
-            wanted_for="kafka",
-            instead="choose another port, or use a kafka of your own",
+            self._requested_port,
+            purpose="kafka",
+            instead="choose another port, or use your own kafka",
         )
-        return self._wanted_port
+        return self._requested_port
 
     async def _format(self, class_path: str, progress: Progress) -> None:
-        """Make the storage when there is none; a format that was interrupted leaves none."""
+        """Format the storage if there is none; atomic, so an interrupted format leaves none."""
         if (self._data / "meta.properties").exists():
             return
         progress.set(_FORMATTING)
@@ -210,7 +210,7 @@ class EmbeddedKafka:
         )
         if result.returncode:
             lines = (result.stdout + result.stderr).splitlines()[-15:]
-            raise ProcessFailed(f"kafka's storage in {fresh} cannot be made:{quoted(lines)}")
+            raise ProcessFailed(f"kafka's storage in {fresh} cannot be formatted:{quoted(lines)}")
         shutil.rmtree(self._data, ignore_errors=True)
         fresh.replace(self._data)
         progress.finish(_FORMATTING)
@@ -267,14 +267,14 @@ class EmbeddedKafka:
     ) -> None:
         started = time.monotonic()
         cluster_id = _cluster_id_of(self._data)
-        while not await _answers(self.bootstrap, cluster_id):
+        while not await _is_ready(self.bootstrap, cluster_id):
             waited = time.monotonic() - started
             if process is not None and process.poll() is not None:
                 raise self._failed(f"died with {_ending(process.returncode)}", log_before)
             if process is None and not self.is_running():
                 raise self._failed("died", log_before)
             if waited > self._ready_seconds:
-                raise self._failed(f"does not answer after {waited:.0f} s", log_before)
+                raise self._failed(f"does not respond after {waited:.0f} s", log_before)
             await asyncio.sleep(_POLL_SECONDS)
 
     def _failed(self, what: str, log_before: int) -> ProcessFailed:
@@ -288,30 +288,32 @@ class EmbeddedKafka:
 
 
 _KEPT: list[subprocess.Popen[bytes]] = []
-"""Children that are meant to outlive this process: nobody waits for them."""
+"""Children that are meant to outlive this process: kept so that they are not waited for."""
 
 
 def _require_usable(folder: Path) -> None:
     if "," in str(folder):
-        raise UserError(f"kafka cannot keep its log in {folder}: its path must not hold a comma")
+        raise UserError(
+            f"kafka cannot keep its data in {folder}: the path must not contain a comma"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("a"):
             free = shutil.disk_usage(folder).free
     except OSError as error:
         raise UserError(
-            f"kafka cannot keep its log in {folder} ({error.strerror or error}): make the folder "
+            f"kafka cannot keep its data in {folder} ({error.strerror or error}): make the folder "
             "writable, or choose another state folder"
         ) from error
     if free < _MIN_FREE_BYTES:
         raise UserError(
             f"the disk of {folder} has {free / 1e6:.0f} MB left, kafka needs "
-            f"{_MIN_FREE_BYTES / 1e6:.0f} MB: free some, or choose another state folder"
+            f"{_MIN_FREE_BYTES / 1e6:.0f} MB: free some space, or choose another state folder"
         )
 
 
 def _environment() -> dict[str, str]:
-    # Options meant for other Java programs must not change this one; file names are UTF-8.
+    # Options meant for other Java programs must not affect this one; file names are UTF-8.
     kept = {name: value for name, value in os.environ.items() if name not in _JAVA_VARIABLES}
     return {**kept, "LC_ALL": "C.UTF-8"}
 
@@ -319,7 +321,7 @@ def _environment() -> dict[str, str]:
 def _cluster_id() -> str:
     while True:
         name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii")[:22]
-        if not name.startswith("-"):  # the tool would take it for an option
+        if not name.startswith("-"):  # the tool would parse it as an option
             return name
 
 
@@ -332,8 +334,8 @@ def _ending(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-async def _answers(bootstrap: str, cluster_id: str) -> bool:
-    """Say whether this cluster's consumer groups work there: later than that the port is open."""
+async def _is_ready(bootstrap: str, cluster_id: str) -> bool:
+    """Return whether this cluster's consumer groups work, which is later than the port opens."""
     from shashin.kafka.ready import require_groups
 
     try:

@@ -1,4 +1,4 @@
-"""What the embedded Kafka is told: one KRaft node that is broker and controller at once."""
+"""Configuration of the embedded Kafka: one KRaft node that is both broker and controller."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def server_properties(
         "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}",
         "log.dirs": _escaped(str(data)),
-        # One node holds the only copy of Kafka's own topics; few partitions load fast.
+        # One node has the only replica of Kafka's own topics; few partitions load fast.
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 8,
         "transaction.state.log.replication.factor": 1,
@@ -31,7 +31,7 @@ def server_properties(
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "share.coordinator.state.topic.num.partitions": 1,
-        # A topic has settings that its meaning depends on: a misspelt one must not appear.
+        # Topics need specific settings, so a misspelt name must not create one.
         "auto.create.topics.enable": "false",
         "num.partitions": 4,
         "default.replication.factor": 1,
@@ -40,12 +40,12 @@ def server_properties(
         "replica.fetch.max.bytes": max_record_bytes,
         "log.retention.ms": 400 * _DAY_MS,
         "log.segment.bytes": _SEGMENT_BYTES,
-        # Nobody else joins, so a group need not wait for others before it starts.
+        # Do not delay a group's first rebalance to wait for more members.
         "group.initial.rebalance.delay.ms": 0,
         "offsets.retention.minutes": 60 * 24 * 400,
-        # A broker that was killed is let in again only when its session is over.
+        # A killed broker can rejoin only after its session has expired.
         "broker.session.timeout.ms": 6_000,
-        # The default keeps 128 MiB of heap for compaction alone.
+        # The default takes 128 MiB of heap for compaction alone.
         "log.cleaner.dedupe.buffer.size": 8 * _MIB,
         "num.network.threads": 2,
         "num.io.threads": 4,
@@ -63,7 +63,7 @@ def _escaped(path: str) -> str:
 
 
 def log4j_properties(log: Path) -> str:
-    """Return the logging configuration: one file of at most 8 MiB, and the one before it."""
+    """Return the logging configuration: a file of at most 8 MiB, and one rotated file."""
     return f"""\
 status = error
 appender.file.type = RollingRandomAccessFile
@@ -79,7 +79,7 @@ appender.file.strategy.type = DefaultRolloverStrategy
 appender.file.strategy.max = 1
 rootLogger.level = info
 rootLogger.appenderRef.file.ref = file
-# Reports every configuration value of every client, twice.
+# Would log every configuration value of every client, twice.
 logger.config.name = org.apache.kafka.common.config.AbstractConfig
 logger.config.level = warn
 logger.logconfig.name = org.apache.kafka.storage.internals.log.LogConfig
@@ -88,7 +88,7 @@ logger.logconfig.level = warn
 
 
 def java_options(*, heap_mb: int, log4j: Path, logs: Path) -> list[str]:
-    """Return the JVM's options: little memory and a fast start before throughput."""
+    """Return the JVM options: low memory and fast startup rather than throughput."""
     return [
         f"-Xmx{heap_mb}m",
         f"-Xms{min(32, heap_mb)}m",
@@ -103,7 +103,7 @@ def java_options(*, heap_mb: int, log4j: Path, logs: Path) -> list[str]:
         "-Djava.awt.headless=true",
         f"-Dlog4j2.configurationFile={log4j.as_uri()}",
         f"-Dkafka.logs.dir={logs}",
-        # Kafka and its codecs use both; the JVM would warn about each on every start.
+        # Kafka and its codecs need both; without them the JVM warns on every start.
         "--sun-misc-unsafe-memory-access=allow",
         "--enable-native-access=ALL-UNNAMED",
     ]

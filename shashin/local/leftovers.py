@@ -1,4 +1,4 @@
-"""What a supervisor that was killed left behind."""
+"""Processes left behind by a killed supervisor."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _GRACE_SECONDS = 10.0
 
 
 async def end_leftovers(state_folder: Path) -> int:
-    """End every process of an earlier supervisor that still runs; returns how many.
+    """End the remaining processes of an earlier supervisor; returns their number.
 
-    Only for a state folder whose supervisor is gone. Kafka is none of these: it is meant to
-    outlive the supervisor.
+    Only for a state folder whose supervisor no longer runs. Kafka is not among them: it is meant
+    to outlive the supervisor.
     """
     found = {identity for identity in recorded_processes(state_folder) if identity.is_running()}
     supervisor = supervisor_identity(state_folder)
@@ -30,9 +30,9 @@ async def end_leftovers(state_folder: Path) -> int:
 
 
 def _session_of(supervisor: ProcessIdentity) -> set[ProcessIdentity]:
-    """Return the processes of a dead supervisor's session: its children's children are there, too.
+    """Return the processes in a dead supervisor's session, including grandchildren.
 
-    A session's number is not given to another process while one of its members lives.
+    A session id is not reused while a member of the session is alive.
     """
     found: set[ProcessIdentity] = set()
     if psutil.pid_exists(supervisor.pid):

@@ -1,7 +1,7 @@
-"""When a process that does not answer its liveness probe is restarted: the rule, without I/O.
+"""When a process that fails its liveness probe is restarted: the rule, without I/O.
 
-As with Kubernetes' startup probes, a process that has never answered has a longer bound than one
-that has stopped answering: a slow start is no stall.
+As with Kubernetes' startup probes, a process that has never passed has a higher limit than one
+that stopped passing: a slow start is not a stall.
 """
 
 from __future__ import annotations
@@ -9,48 +9,48 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 STARTUP_SECONDS = 300.0
-"""How long a process may take until its first answer.
+"""How long a process may take until it first passes its liveness probe.
 
-The embedder starts slowest: it imports torch, a few seconds on an idle machine and more than two
-minutes on a small one where everything starts at the same time. A process that will never answer
-costs no more than this wait, one that is killed too early never comes up.
+The embedder starts slowest: importing torch takes a few seconds on an idle machine, and more than
+two minutes on a small one where everything starts at once. A process that will never respond costs
+no more than this wait; one that is killed too early never comes up.
 """
 
 STALLED_SECONDS = 30.0
-"""How long a process that has answered once may fail its liveness probe."""
+"""How long a process that has passed once may fail its liveness probe."""
 
 FAILURES = 3
-"""Probes in a row that have to fail, however long they took: after the supervisor itself was
-paused or starved, the one probe under way has timed out and says nothing of the process."""
+"""Consecutive probes that have to fail, however long they took: if the supervisor itself was paused
+or starved, the timeout of a single pending probe says nothing about the process."""
 
 
 @dataclass(frozen=True)
 class Liveness:
-    """When a process was started and when it last answered, in seconds of the monotonic clock."""
+    """When a process was started and when it last responded, in monotonic seconds."""
 
     started: float
     last_answer: float | None = None
     failures: int = 0
-    """Probes that failed since the last answer."""
+    """Failed probes since the last response."""
 
     def answered(self, at: float) -> Liveness:
-        """Return this after an answer."""
+        """Return the state after a passed probe."""
         return replace(self, last_answer=at, failures=0)
 
     def failed(self) -> Liveness:
-        """Return this after a probe without an answer."""
+        """Return the state after a failed probe."""
         return replace(self, failures=self.failures + 1)
 
 
 def reason_to_restart(
     liveness: Liveness, now: float, *, startup_seconds: float, stalled_seconds: float
 ) -> str | None:
-    """Return why a process has to be restarted; None if it may go on."""
+    """Return why a process has to be restarted; None if it may keep running."""
     if liveness.failures < FAILURES:
         return None
     if liveness.last_answer is None:
         if now - liveness.started > startup_seconds:
-            return f"its start took longer than {startup_seconds:g} s"
+            return f"it did not start within {startup_seconds:g} s"
         return None
     silent = now - liveness.last_answer
-    return f"it gave no liveness answer for {silent:.0f} s" if silent > stalled_seconds else None
+    return f"it failed its liveness probe for {silent:.0f} s" if silent > stalled_seconds else None

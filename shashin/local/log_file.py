@@ -1,4 +1,4 @@
-"""A process's log: bounded by size, and its last lines for a person."""
+"""Size-bounded process logs, and reading their last lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TAIL_BYTES = 16 * 1024
 
 
 class BoundedLog:
-    """A file that is renamed to ``<name>.1`` once it is full, so that two files are the most."""
+    """A log file that is rotated to ``<name>.1`` once it is full: at most two files."""
 
     def __init__(self, path: Path, *, max_bytes: int = 8 * 1024 * 1024) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ class BoundedLog:
         self._line_ended = _ends_with_a_line(path)
 
     def write(self, data: bytes) -> None:
-        """Append; a full disk loses the lines, and never stops the process that wrote them."""
+        """Append; if the disk is full, the data is dropped without an error."""
         with suppress(OSError):
             if self._size and self._size + len(data) > self._max_bytes:
                 self._rotate()
@@ -31,12 +31,12 @@ class BoundedLog:
             self._line_ended = data.endswith(b"\n") if data else self._line_ended
 
     def write_line(self, line: str) -> None:
-        """Append one line; it begins a new one if the process was killed in the middle of its own."""
+        """Append one line, after a line break if the last line is incomplete."""
         begin = "" if self._line_ended else "\n"
         self.write(f"{begin}{line}\n".encode("utf-8", errors="replace"))
 
     def _rotate(self) -> None:
-        with suppress(FileNotFoundError):  # somebody deleted it, or the last try got no further
+        with suppress(FileNotFoundError):  # deleted, or the last attempt got no further
             self.path.replace(self.path.with_name(self.path.name + ".1"))
         fresh = self.path.open("ab", buffering=0)
         self._file.close()
@@ -48,7 +48,7 @@ class BoundedLog:
 
 
 class LogStream(io.TextIOBase):
-    """A bounded log as a text stream: for what this process itself would write to stderr."""
+    """A bounded log as a text stream, to replace this process's stderr."""
 
     def __init__(self, log: BoundedLog) -> None:
         self._log = log
@@ -71,7 +71,7 @@ def _ends_with_a_line(path: Path) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """Return a file's size in bytes; 0 when there is none."""
+    """Return a file's size in bytes; 0 if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:
@@ -79,10 +79,10 @@ def size_of(path: Path) -> int:
 
 
 def last_lines(path: Path, count: int = 15, *, since: int = 0) -> list[str]:
-    """Return a log's last lines that are not blank; none when there is no log.
+    """Return a log's last non-blank lines; none if there is no log.
 
-    ``since`` is the size in bytes that the log had before the lines of interest; a log that is
-    smaller now has been rotated, and counts from its beginning.
+    ``since`` is the size of the log in bytes before the lines of interest; a log that is now
+    smaller has been rotated and is read from its beginning.
     """
     try:
         with path.open("rb") as file:
@@ -94,11 +94,11 @@ def last_lines(path: Path, count: int = 15, *, since: int = 0) -> list[str]:
         return []
     lines = text.splitlines()
     if start > first and len(lines) > 1:
-        lines = lines[1:]  # the first is cut
+        lines = lines[1:]  # the first is truncated
     return [line for line in lines if line.strip()][-count:]
 
 
 def quoted(lines: Iterable[str]) -> str:
-    """Return lines of a log as they end an error's message."""
+    """Format log lines for the end of an error message."""
     text = "\n".join(f"  | {line}" for line in lines)
     return f"\n{text}" if text else " (its log is empty)"

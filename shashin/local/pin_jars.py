@@ -1,4 +1,4 @@
-"""Pin another Kafka: ``python -m shashin.local.pin_jars VERSION`` rewrites the pin file."""
+"""Pin another Kafka version: ``python -m shashin.local.pin_jars VERSION`` rewrites the pin file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOG_GROUP = "org.apache.logging.log4j"
 
 
 def class_path_of(context: MavenContext, version: str) -> list[Artifact]:
-    """Return what Kafka of that version runs with, its logging backend included."""
+    """Return the class path of that Kafka version, including its logging backend."""
     root = context.create_dependency(
         Coordinate("org.apache.kafka", "kafka_2.13", version=version, scope="compile")
     )
@@ -28,15 +28,15 @@ def class_path_of(context: MavenContext, version: str) -> list[Artifact]:
         for dependency in [*roots, *transitive]
         if dependency.scope in {"compile", "runtime"}
     ]
-    # Kafka's POM leaves the bridge from SLF4J out. It is added by hand, not resolved beside
-    # Kafka: its parent would then decide on the versions of Kafka's own dependencies.
+    # Kafka's POM does not include the SLF4J bridge. It is added separately, because resolving it
+    # together with Kafka would let its parent POM override the versions of Kafka's dependencies.
     core = next(a for a in artifacts if (a.groupId, a.artifactId) == (_LOG_GROUP, "log4j-core"))
     bridge = context.project(_LOG_GROUP, "log4j-slf4j-impl").at_version(core.version)
     return [*artifacts, bridge.artifact()]
 
 
 def pin(version: str, path: Path = PIN_FILE) -> int:
-    """Write the jars of a Kafka version with their hashes; returns how many there are."""
+    """Write the jars of a Kafka version with their hashes; returns their number."""
     with tempfile.TemporaryDirectory() as folder:
         context = MavenContext(
             repo_cache=Path(folder), local_repos=[], remote_repos={"central": MAVEN_CENTRAL_URL}

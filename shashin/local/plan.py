@@ -1,4 +1,4 @@
-"""Which processes one machine runs, and what each is told."""
+"""The processes of a local system, with their settings."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _PREFERRED_PORTS = {ROUTER: 50051, EMBEDDER: 50052, INDEXER: 50053, "index-serve
 _HTTP_PORTS_FROM = 9701
 
 _ONE_THREAD = {
-    # Every process would start a thread a core for linear algebra that it never needs.
+    # Otherwise every process starts one linear-algebra thread per core that it never needs.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # Memory of short-lived threads goes back to the system.
+    # Memory of short-lived threads is returned to the system.
     "MALLOC_ARENA_MAX": "2",
 }
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a machine's system is to be like."""
+class SystemConfig:
+    """Configuration of a local system."""
 
     kafka: str
     """HOST:PORT."""
     repository: str
     """URI of the model repository."""
     model: str
-    """What the embedder loads: a name, ``torchvision:NAME`` or a checkpoint's path."""
+    """The embedder's model: a name, ``torchvision:NAME`` or the path of a checkpoint."""
     model_id: str
     dimensions: int
     bucket_seconds: int
@@ -43,33 +43,33 @@ class Wanted:
 
 
 def plan_processes(
-    state: Path, wanted: Wanted, *, choose_port: Callable[[int], int]
+    state: Path, config: SystemConfig, *, choose_port: Callable[[int], int]
 ) -> list[ProcessSpec]:
-    """Return every process of a machine.
+    """Return every process of the system.
 
-    ``choose_port`` is asked with the port that would be nice and returns one that is free.
+    ``choose_port`` takes the preferred port and returns a free one.
     """
-    model = {"SHASHIN_MODEL_ID": wanted.model_id}
-    vectors = {**model, "SHASHIN_DIMENSIONS": str(wanted.dimensions)}
+    model = {"SHASHIN_MODEL_ID": config.model_id}
+    vectors = {**model, "SHASHIN_DIMENSIONS": str(config.dimensions)}
     discovery = {"SHASHIN_DISCOVERY": discovery_path(state).as_uri()}
-    processes = _Processes(wanted, choose_port)
+    processes = _Processes(config, choose_port)
     processes.add(
         "downloader",
         {
-            # Whoever publishes on this machine may read its files anyway: the copies are in here.
+            # Published photos are copied to this folder.
             "SHASHIN_PHOTO_ROOTS": os.pathsep.join([str(state / "photos")]),
         },
     )
-    processes.add(EMBEDDER, {"SHASHIN_MODEL": wanted.model}, serves=(EMBEDDER, None))
+    processes.add(EMBEDDER, {"SHASHIN_MODEL": config.model}, serves=(EMBEDDER, None))
     processes.add(
         INDEXER,
         {
             **vectors,
             **discovery,
-            "SHASHIN_REPOSITORY": wanted.repository,
+            "SHASHIN_REPOSITORY": config.repository,
             "SHASHIN_WORK_FOLDER": str(state / "work" / INDEXER),
-            "SHASHIN_BUCKET_SECONDS": str(wanted.bucket_seconds),
-            "SHASHIN_GRACE_SECONDS": str(wanted.grace_seconds),
+            "SHASHIN_BUCKET_SECONDS": str(config.bucket_seconds),
+            "SHASHIN_GRACE_SECONDS": str(config.grace_seconds),
         },
         serves=(INDEXER, LIVE),
     )
@@ -78,25 +78,25 @@ def plan_processes(
         {
             **vectors,
             "SHASHIN_TIER": HOURLY,
-            "SHASHIN_REPOSITORY": wanted.repository,
+            "SHASHIN_REPOSITORY": config.repository,
             "SHASHIN_WORK_FOLDER": str(state / "work" / "index-server-hourly"),
         },
         serves=("index-server", HOURLY),
         package="index_server",
     )
     processes.add(
-        "image-builder", {**model, "SHASHIN_REPOSITORY": wanted.repository}, package="image_builder"
+        "image-builder", {**model, "SHASHIN_REPOSITORY": config.repository}, package="image_builder"
     )
-    processes.add(ROUTER, {**vectors, **discovery}, answers_grpc=True)
+    processes.add(ROUTER, {**vectors, **discovery}, has_grpc=True)
     return processes.specs
 
 
 class _Processes:
-    """Gives each process its ports, its probes and what all are told."""
+    """Adds the ports, probes and common settings to each process."""
 
-    def __init__(self, wanted: Wanted, choose_port: Callable[[int], int]) -> None:
-        self._kafka = wanted.kafka
-        self._model_id = wanted.model_id
+    def __init__(self, config: SystemConfig, choose_port: Callable[[int], int]) -> None:
+        self._kafka = config.kafka
+        self._model_id = config.model_id
         self._choose_port = choose_port
         self.specs: list[ProcessSpec] = []
 
@@ -106,27 +106,27 @@ class _Processes:
         env: dict[str, str],
         *,
         serves: tuple[str, str | None] | None = None,
-        answers_grpc: bool = False,
+        has_grpc: bool = False,
         package: str = "",
     ) -> None:
         http = f"{HOST}:{self._choose_port(_HTTP_PORTS_FROM + len(self.specs))}"
         addresses = {"http": http}
-        told = {
+        settings = {
             **_ONE_THREAD,
             "SHASHIN_KAFKA": self._kafka,
             "SHASHIN_HTTP_HOST": HOST,
             "SHASHIN_HTTP_PORT": http.rpartition(":")[2],
             **env,
         }
-        if serves is not None or answers_grpc:
+        if serves is not None or has_grpc:
             port = self._choose_port(_PREFERRED_PORTS[name])
             addresses = {"grpc": f"{HOST}:{port}", **addresses}
-            told |= {"SHASHIN_GRPC_HOST": HOST, "SHASHIN_GRPC_PORT": str(port)}
+            settings |= {"SHASHIN_GRPC_HOST": HOST, "SHASHIN_GRPC_PORT": str(port)}
         self.specs.append(
             ProcessSpec(
                 name=name,
                 argv=(sys.executable, "-m", f"services.{package or name}"),
-                env=told,
+                env=settings,
                 ready_url=f"http://{http}/readyz",
                 live_url=f"http://{http}/livez",
                 addresses=addresses,

@@ -1,4 +1,4 @@
-"""Ports of this machine: which are free, and who holds the others."""
+"""Ports of this machine: which are free, and which processes use the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.1
 
 
 def is_free(port: int, host: str = HOST) -> bool:
-    """Say whether a server could listen there now."""
+    """Return whether a server could listen there now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -31,7 +31,7 @@ def is_free(port: int, host: str = HOST) -> bool:
 
 
 def free_port(host: str = HOST) -> int:
-    """Return a port that nobody listens on now."""
+    """Return a currently free port."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -39,16 +39,16 @@ def free_port(host: str = HOST) -> int:
 
 
 def preferred_or_free(port: int, host: str = HOST) -> int:
-    """Return that port when it is free, and any other free one when it is not."""
+    """Return that port if it is free, else any free one."""
     return port if is_free(port, host) else free_port(host)
 
 
 @asynccontextmanager
 async def choosing_ports(waiting: Callable[[], None]) -> AsyncIterator[None]:
-    """Let one process of this user at a time choose ports and start what listens on them.
+    """Lock that lets one process of this user at a time choose ports and start listening on them.
 
-    Between the choice and the start, another one would find the same ports free. ``waiting`` is
-    called when that other one is there.
+    Without it, two processes could choose the same free ports. ``waiting`` is called while another
+    process has the lock.
     """
     path = Path(tempfile.gettempdir()) / f"shashin-ports-{os.getuid()}.lock"
     with path.open("a") as file:
@@ -62,21 +62,21 @@ async def choosing_ports(waiting: Callable[[], None]) -> AsyncIterator[None]:
         yield
 
 
-def require_free(port: int, *, wanted_for: str, instead: str, host: str = HOST) -> None:
-    """Refuse a port that is taken.
+def require_free(port: int, *, purpose: str, instead: str, host: str = HOST) -> None:
+    """Check that a port is free.
 
     Raises:
-        UserError: naming the port, what it was wanted for, who holds it and what to do instead.
+        UserError: naming the port, its purpose, the process that uses it and what to do instead.
     """
     if is_free(port, host):
         return
     raise UserError(
-        f"port {port} on {host}, wanted for {wanted_for}, is in use{_holder(port)}: "
-        f"stop what holds it, or {instead}"
+        f"port {port} on {host}, needed for {purpose}, is in use{_user_of(port)}: "
+        f"stop that process, or {instead}"
     )
 
 
-def _holder(port: int) -> str:
+def _user_of(port: int) -> str:
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections(kind="tcp"):
             if (

@@ -1,4 +1,4 @@
-"""What the supervisor is asked to run, and what it says of what runs: two files in the state folder."""
+"""The supervisor's plan and its process table: two files in the state folder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SUPERVISOR = "supervisor"
 KAFKA = "kafka"
 
 Status = Literal[
-    "waiting",  # for what it depends on
+    "waiting",  # for its dependencies
     "starting",
     "ready",
-    "unready",  # was ready, and says now why it is not
-    "restarting",  # died; is started again after a pause
-    "crash-looping",  # died again and again; is still started again, after longer pauses
-    "failed",  # cannot run as it is set: is not started again
+    "unready",  # was ready and is not any more
+    "restarting",  # died; will be restarted after a pause
+    "crash-looping",  # died repeatedly; still restarted, after longer pauses
+    "failed",  # cannot run with its settings; not restarted
     "stopped",
 ]
 
@@ -39,7 +39,7 @@ class EndpointSpec:
     """HOST:PORT of its gRPC server."""
     tier: str | None = None
     model_id: str | None = None
-    """The model that it works with; None when the plan does not say."""
+    """The model that it uses; None if the plan does not specify it."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,19 @@ class ProcessSpec:
     name: str
     argv: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
-    """Set over the environment that the supervisor has."""
+    """Overrides the supervisor's environment."""
     ready_url: str | None = None
-    """Answers 200 when the process is ready; without one, it is ready once it runs."""
+    """Returns 200 when the process is ready; without one, it is ready once it runs."""
     live_url: str | None = None
-    """Answers 200 while the process makes progress; it is restarted if it long does not."""
+    """Returns 200 while the process makes progress; otherwise it is eventually restarted."""
     startup_seconds: float = STARTUP_SECONDS
-    """Longest time from its start to the first 200 of ``live_url``."""
+    """Maximum time from its start to the first 200 from ``live_url``."""
     stalled_seconds: float = STALLED_SECONDS
-    """Longest time without a 200 of ``live_url`` after that."""
+    """Maximum time without a 200 from ``live_url`` after that."""
     depends_on: tuple[str, ...] = ()
-    """Processes that have to be ready before this one is started for the first time."""
+    """Processes that must be ready before this one is first started."""
     addresses: dict[str, str] = field(default_factory=dict)
-    """What it listens on, HOST:PORT by kind (grpc, http)."""
+    """Its HOST:PORT addresses by kind (grpc, http)."""
     endpoints: tuple[EndpointSpec, ...] = ()
     stop_seconds: float = 15.0
     """Time from SIGTERM to SIGKILL."""
@@ -69,32 +69,32 @@ class ProcessSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """What runs in a state folder."""
+    """The processes to run in a state folder."""
 
     processes: tuple[ProcessSpec, ...]
     embedded_kafka: bool = False
-    """Whether the state folder's own Kafka is watched, too."""
+    """Whether the state folder's own Kafka is watched as well."""
     asked: dict[str, Any] = field(default_factory=dict)
-    """What a person asked for: starting again with other wishes is refused, not ignored."""
+    """The user's options: another start with different options is rejected, not ignored."""
 
     def document(self) -> dict[str, Any]:
-        """Return this as JSON holds it."""
+        """Return this for JSON."""
         return {"format": PLAN_FORMAT, **asdict(self)}
 
     @classmethod
     def from_document(cls, document: Any) -> Plan:
-        """Read what ``document()`` wrote.
+        """Parse what ``document()`` returned.
 
         Raises:
-            UserError: when it is something else.
+            UserError: if it is something else.
         """
         try:
             if document["format"] != PLAN_FORMAT:
-                raise ValueError(f"format {document['format']}, known is {PLAN_FORMAT}")
+                raise ValueError(f"format {document['format']}, expected {PLAN_FORMAT}")
             processes = tuple(_spec(entry) for entry in document["processes"])
             return cls(processes, bool(document["embedded_kafka"]), dict(document["asked"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"the plan of what to run cannot be read ({error!r})") from error
+            raise UserError(f"the process plan cannot be read ({error!r})") from error
 
 
 def _spec(entry: Mapping[str, Any]) -> ProcessSpec:
@@ -109,24 +109,26 @@ def _spec(entry: Mapping[str, Any]) -> ProcessSpec:
 
 
 def start_order(specs: Sequence[ProcessSpec]) -> list[ProcessSpec]:
-    """Return the processes so that each comes after what it depends on; otherwise as given.
+    """Return the processes in dependency order, otherwise in the given order.
 
     Raises:
-        UserError: when a name is unknown or given twice, or when processes wait for each other.
+        UserError: if a name is unknown or duplicated, or dependencies are circular.
     """
     by_name = {spec.name: spec for spec in specs}
     if len(by_name) != len(specs):
-        raise UserError("the plan names a process twice: each needs a name of its own")
+        raise UserError("the plan has two processes with the same name")
     ordered: dict[str, ProcessSpec] = {}
 
     def place(spec: ProcessSpec, waiting: tuple[str, ...]) -> None:
         if spec.name in ordered:
             return
         if spec.name in waiting:
-            raise UserError(f"processes wait for each other: {' -> '.join([*waiting, spec.name])}")
+            raise UserError(f"circular process dependency: {' -> '.join([*waiting, spec.name])}")
         for name in spec.depends_on:
             if name not in by_name:
-                raise UserError(f"process {spec.name} depends on {name!r}, which is not planned")
+                raise UserError(
+                    f"process {spec.name} depends on {name!r}, which is not in the plan"
+                )
             place(by_name[name], (*waiting, spec.name))
         ordered[spec.name] = spec
 
@@ -137,66 +139,66 @@ def start_order(specs: Sequence[ProcessSpec]) -> list[ProcessSpec]:
 
 @dataclass(frozen=True)
 class ProcessRow:
-    """One process as it stands."""
+    """Current state of one process."""
 
     name: str
     status: Status
     detail: str = ""
-    """Why it is not ready, or how it died."""
+    """Why it is not ready, or how it ended."""
     pid: int | None = None
     create_time: float | None = None
     """Seconds since the epoch."""
     restarts: int = 0
     last_restart: Restart | None = None
-    """Why and when it was last started again; None if it never was, or if nobody recorded it."""
+    """Why and when it was last restarted; None if it never was, or if that was not recorded."""
     rss_bytes: int = 0
     peak_rss_bytes: int = 0
-    """Greatest resident size that it, or the process before a restart, ever had."""
+    """Peak resident size, including runs before a restart."""
     addresses: dict[str, str] = field(default_factory=dict)
 
     @property
     def well(self) -> bool:
-        """Whether it does its work."""
+        """Whether it is ready."""
         return self.status == "ready"
 
 
 def is_service(row: ProcessRow) -> bool:
-    """Say whether a process is one of Shashin's services."""
+    """Return whether a process is one of Shashin's services."""
     return row.name not in {SUPERVISOR, KAFKA}
 
 
 def plan_path(state_folder: Path) -> Path:
-    """Return where the plan lies."""
+    """Return the path of the plan."""
     return state_folder / "plan.json"
 
 
 def processes_path(state_folder: Path) -> Path:
-    """Return where the supervisor says what runs."""
+    """Return the path of the process table."""
     return state_folder / "processes.json"
 
 
 def discovery_path(state_folder: Path) -> Path:
-    """Return where the supervisor lists the ready endpoints."""
+    """Return the path of the file in which the supervisor lists the ready endpoints."""
     return state_folder / "discovery.json"
 
 
 def log_path(state_folder: Path, name: str) -> Path:
-    """Return the log of a process."""
+    """Return the path of a process's log."""
     return state_folder / "logs" / f"{name}.log"
 
 
 def read_plan(state_folder: Path) -> Plan | None:
-    """Return the plan; None when nothing was ever planned.
+    """Return the plan; None if there is none.
 
     Raises:
-        UserError: when it cannot be read.
+        UserError: if it cannot be read.
     """
     path = plan_path(state_folder)
     return Plan.from_document(read_json(path)) if path.exists() else None
 
 
 def write_discovery(state_folder: Path, ready: Iterable[ProcessSpec]) -> None:
-    """List the endpoints of the processes that are ready."""
+    """Write the endpoints of the ready processes to the discovery file."""
     endpoints = [
         {
             "name": spec.name if len(spec.endpoints) == 1 else f"{spec.name}-{number}",
@@ -212,7 +214,7 @@ def write_discovery(state_folder: Path, ready: Iterable[ProcessSpec]) -> None:
 
 
 def supervisor_identity(state_folder: Path) -> ProcessIdentity | None:
-    """Return the supervisor that wrote the process table last, running or not."""
+    """Return the supervisor that last wrote the process table, running or not."""
     document = read_json(processes_path(state_folder))
     if not isinstance(document, dict):
         return None
@@ -229,9 +231,9 @@ def recorded_processes(state_folder: Path) -> list[ProcessIdentity]:
 
 
 def process_table(state_folder: Path) -> list[ProcessRow]:
-    """Return every process of the state folder as it stands now, with its memory now and at peak.
+    """Return the current state of every process, with current and peak memory.
 
-    Empty when nothing runs. A process that is gone although the table says otherwise (its
+    Empty if nothing is running. A process that has ended although the table says otherwise (its
     supervisor was killed) is ``stopped``.
     """
     document = read_json(processes_path(state_folder))
@@ -268,7 +270,7 @@ def _row(entry: Mapping[str, Any]) -> ProcessRow:
     status: Status = entry["status"]
     detail = str(entry.get("detail", ""))
     if not running and status in {"starting", "ready", "unready"}:
-        status, detail = "stopped", "its supervisor does not run"
+        status, detail = "stopped", "its supervisor is not running"
     return ProcessRow(
         name=str(entry["name"]),
         status=status,

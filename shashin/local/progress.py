@@ -1,4 +1,4 @@
-"""How work on one machine reports progress, without knowing who shows it."""
+"""How local operations report progress, independent of how it is shown."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Is told of each stage of work under way; a terminal shows them."""
+    """Receives the progress of each stage, for example to show it in a terminal."""
 
     def set(
         self, stage: str, done: float | None = None, total: float | None = None, *, note: str = ""
     ) -> None:
-        """Report that a stage is under way, and how much of it is done if that can be counted.
+        """Report that a stage is running, and its progress if it can be counted.
 
-        ``note`` adds what the stage waits for.
+        ``note`` says what the stage waits for.
         """
 
     def finish(self, stage: str) -> None:
-        """Report that a stage is over; nothing if it never began."""
+        """Report that a stage is finished; a no-op if it never started."""
 
 
 class _Silent:

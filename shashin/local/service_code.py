@@ -1,7 +1,7 @@
-"""Where the code of child processes is: the package ``services``, and this very ``shashin``.
+"""Where child processes find the package ``services``, and this same ``shashin``.
 
 In a checkout both are side by side. An installed wheel bundles the services inside ``shashin``,
-since a top-level package called ``services`` could be anybody's.
+since a top-level package called ``services`` could belong to another project.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _SERVICES = "services"
 
 
 def services_folder() -> Path:
-    """Return the folder that holds the package ``services``.
+    """Return the folder that contains the package ``services``.
 
     Raises:
         UserError: if this installation has none.
     """
-    # The bundle first: what is called services beside an installed shashin is somebody else's.
+    # The bundle first: a package services next to an installed shashin is another project's.
     for folder in (_SHASHIN / "bundled", _SHASHIN.parent):
         if (folder / _SERVICES / "__init__.py").is_file():
             return folder

@@ -1,4 +1,4 @@
-"""JSON files that other processes read while they are written: whole, always."""
+"""JSON files that are replaced atomically, so that readers never see a partial one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Replace a JSON file in one step; its folder is made when there is none."""
+    """Replace a JSON file atomically; creates its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -17,7 +17,7 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; None when there is none, or when it holds no JSON."""
+    """Return the content of a JSON file; None if it does not exist or is not valid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -44,13 +44,13 @@ from shashin.local.state_file import write_json
 from shashin.runtime.logging import configure_logging, get_logger
 
 ALREADY_RUNNING = 3
-"""Exit code when another supervisor holds the state folder."""
+"""Exit code if another supervisor is running for the state folder."""
 
 _PROBE_SECONDS = 0.1
 _READY_PROBE_SECONDS = 1.0
 _TABLE_SECONDS = 5.0
 _SLOW_SECONDS = 30.0
-"""How often the log says of a process that it is still not ready after its start."""
+"""How often a process that is still starting is logged."""
 
 _LOG = get_logger(__name__)
 
@@ -62,22 +62,22 @@ def _log_format(environment: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a process came to its end."""
+    """How a process ended."""
 
     exit_code: int
     """Negative for a signal."""
     stopped_because: str | None
-    """Why the supervisor stopped it; None if it ended by itself."""
+    """Why the supervisor stopped it; None if it exited by itself."""
 
     @property
     def reason(self) -> str:
-        """Why it has to be started again, as a clause."""
+        """Why it has to be restarted, as a clause."""
         return self.stopped_because or how_it_ended(self.exit_code)
 
 
 @dataclass
 class Watched:
-    """One planned process, and how it fares."""
+    """One planned process and its current state."""
 
     spec: ProcessSpec
     log: BoundedLog
@@ -107,7 +107,7 @@ class Watched:
 
 
 class Supervisor:
-    """Keeps the processes of one plan running. Has to run in the main thread."""
+    """Keeps the processes of one plan running. Must run in the main thread."""
 
     def __init__(self, state_folder: Path, plan: Plan) -> None:
         self._state = state_folder
@@ -129,10 +129,10 @@ class Supervisor:
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Run until ``stopping`` is set, then end the processes, the last started first."""
+        """Run until ``stopping`` is set, then stop the processes in reverse start order."""
         _LOG.info("started", pid=os.getpid(), processes=list(self._by_name))
         self._publish()
-        tasks = [asyncio.ensure_future(self._keep(watched)) for watched in self._watched]
+        tasks = [asyncio.ensure_future(self._keep_running(watched)) for watched in self._watched]
         tasks.append(asyncio.ensure_future(self._keep_table()))
         if self._plan.embedded_kafka:
             tasks.append(asyncio.ensure_future(self._keep_kafka()))
@@ -140,7 +140,7 @@ class Supervisor:
         try:
             done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stop}:
-                task.result()  # a fault of the supervisor itself
+                task.result()  # a bug in the supervisor itself
         finally:
             for task in [stop, *tasks]:
                 task.cancel()
@@ -149,7 +149,7 @@ class Supervisor:
             await self._end_all()
             _LOG.info("stopped")
 
-    async def _keep(self, watched: Watched) -> None:
+    async def _keep_running(self, watched: Watched) -> None:
         """Keep one process running."""
         await self._until_dependencies_are_ready(watched)
         because: str | None = None
@@ -157,14 +157,14 @@ class Supervisor:
             try:
                 watched.child = self._start(watched, because)
             except OSError as error:
-                self._set(watched, "failed", f"cannot be started: {error}")
+                self._set(watched, "failed", f"cannot start: {error}")
                 break
             ending = await self._until_it_ends(watched, watched.child)
             watched.child.close()
             ready_for = time.monotonic() - watched.ready_since if watched.ready_since else 0.0
             watched.child, watched.ready_since = None, None
             if ending.stopped_because is None and watched.history.is_hopeless(ending.exit_code):
-                self._set(watched, "failed", self._obituary(watched, ending.reason))
+                self._set(watched, "failed", self._describe_end(watched, ending.reason))
                 break
             because = ending.reason
             pause = watched.history.died(ready_for=ready_for)
@@ -172,13 +172,13 @@ class Supervisor:
             self._set(
                 watched,
                 "crash-looping" if looping else "restarting",
-                self._obituary(watched, because),
+                self._describe_end(watched, because),
             )
             _LOG.warning(
                 "ended", process=watched.spec.name, reason=because, restart_in_s=round(pause, 1)
             )
             await asyncio.sleep(pause)
-        await asyncio.Event().wait()  # the others go on
+        await asyncio.Event().wait()  # the other processes keep running
 
     async def _until_dependencies_are_ready(self, watched: Watched) -> None:
         for name in watched.spec.depends_on:
@@ -187,7 +187,7 @@ class Supervisor:
                 await asyncio.sleep(_PROBE_SECONDS)
 
     def _start(self, watched: Watched, because: str | None) -> Child:
-        """Start a process, again if there is a reason ``because`` of which it has to be."""
+        """Start a process; ``because`` is the reason if this is a restart."""
         spec = watched.spec
         environment = child_environment({**os.environ, **spec.env})
         child = Child(spec.argv, env=environment, log=watched.log, cwd=services_folder())
@@ -197,7 +197,7 @@ class Supervisor:
         else:
             watched.restarts += 1
             watched.last_restart = Restart(because, time.time())
-            # Its output is read after this, so the line comes before it.
+            # The new process's output is read later, so this line comes first.
             watched.log.write_line(watched.last_restart.line(_log_format(environment)))
             _LOG.warning(
                 "restarted",
@@ -210,7 +210,7 @@ class Supervisor:
         return child
 
     async def _until_it_ends(self, watched: Watched, child: Child) -> Ending:
-        """Watch a process until it ends, by itself or because it was not live."""
+        """Watch a process until it exits, by itself or because its liveness probe failed."""
         spec = watched.spec
         liveness = Liveness(child.started)
         stopped_because: str | None = None
@@ -240,7 +240,7 @@ class Supervisor:
                 )
                 if reason is not None:
                     stopped_because = f"{reason} ({silence})"
-                    self._set(watched, "unready", f"{stopped_because}: is restarted")
+                    self._set(watched, "unready", f"{stopped_because}: restarting")
                     await child.end(spec.stop_seconds)
                 settled = watched.status == "ready"
                 next_look = now + (_READY_PROBE_SECONDS if settled else _PROBE_SECONDS)
@@ -259,7 +259,7 @@ class Supervisor:
         else:
             self._set(watched, "starting", problem)
 
-    def _obituary(self, watched: Watched, reason: str) -> str:
+    def _describe_end(self, watched: Watched, reason: str) -> str:
         path = log_path(self._state, watched.spec.name)
         return f"{reason}; the last lines of {path}:{quoted(last_lines(path))}"
 
@@ -271,7 +271,7 @@ class Supervisor:
             self._publish()
 
     def _log_change(self, watched: Watched, status: Status, detail: str) -> None:
-        """Log what no other line says."""
+        """Log status changes that are not logged elsewhere."""
         name = watched.spec.name
         if status == "ready" and watched.status == "unready":
             _LOG.info("ready again", process=name)
@@ -284,7 +284,7 @@ class Supervisor:
             _LOG.error("failed", process=name, reason=detail)
 
     def _publish(self) -> None:
-        """Write what runs and what is ready; a full disk must not end the supervisor."""
+        """Write the process table and the discovery file; a full disk must not stop the supervisor."""
         ready = [watched.spec for watched in self._watched if watched.status == "ready"]
         names = [spec.name for spec in ready]
         with suppress(OSError):
@@ -301,7 +301,7 @@ class Supervisor:
             )
 
     async def _keep_table(self) -> None:
-        """Keep peaks of memory through restarts, and the table fresh."""
+        """Record peak memory across restarts, and refresh the table."""
         while True:
             for watched in self._watched:
                 if watched.child is not None:
@@ -311,7 +311,7 @@ class Supervisor:
             await asyncio.sleep(_TABLE_SECONDS)
 
     async def _keep_kafka(self) -> None:
-        """Start the state folder's Kafka again when it died."""
+        """Restart the state folder's Kafka when it dies."""
         from shashin.local.kafka import EmbeddedKafka
 
         kafka = EmbeddedKafka(self._state)
@@ -349,8 +349,8 @@ class Supervisor:
             self._publish()
 
     async def _start_kafka(self, port: int) -> str:
-        """Start Kafka on the port that the others know; returns why it failed, or nothing."""
-        # Another process does it, so that no Kafka client stays in the supervisor's memory.
+        """Start Kafka on its previous port; returns the error message, or an empty string."""
+        # In another process, so that the supervisor does not have to load a Kafka client.
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "shashin.local.kafka", "start", str(self._state), "--port", str(port)),
@@ -366,7 +366,7 @@ class Supervisor:
     async def _end_all(self) -> None:
         for watched in reversed(self._watched):
             if (child := watched.child) is not None:
-                self._set(watched, "unready", "is stopping")
+                self._set(watched, "unready", "stopping")
                 await child.end(watched.spec.stop_seconds)
                 watched.peak_rss = max(watched.peak_rss, memory_of(child.pid).peak)
                 child.close()
@@ -377,7 +377,7 @@ class Supervisor:
 
 @contextmanager
 def only_one(state_folder: Path) -> Iterator[bool]:
-    """Hold the state folder for one supervisor while the context is open; yields whether it does."""
+    """Lock the state folder for one supervisor; yields whether the lock was acquired."""
     with (state_folder / "supervisor.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -389,7 +389,7 @@ def only_one(state_folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Write the supervisor's log lines, and whatever else goes to stderr, to a bounded file."""
+    """Write the supervisor's log and everything else on stderr to a bounded file."""
     with closing(BoundedLog(path)) as log, redirect_stderr(LogStream(log)):
         configure_logging(SUPERVISOR, level="info", log_format=_log_format(os.environ))
         yield
@@ -399,17 +399,17 @@ async def supervise(state_folder: Path) -> int:
     """Run the plan of a state folder until SIGTERM; returns the exit code.
 
     Raises:
-        UserError: when there is no plan, or none that can be run.
+        UserError: if there is no plan, or an invalid one.
     """
     with only_one(state_folder) as alone:
         if not alone:
             return ALREADY_RUNNING
         plan = read_plan(state_folder)
         if plan is None:
-            raise UserError(f"there is no plan in {state_folder}: nothing is known to run")
+            raise UserError(f"there is no process plan in {state_folder}")
         with logging_to(log_path(state_folder, SUPERVISOR)):
             if ended := await end_leftovers(state_folder):
-                _LOG.warning("ended what an earlier supervisor left running", processes=ended)
+                _LOG.warning("stopped leftover processes of an earlier supervisor", processes=ended)
             supervisor = Supervisor(state_folder, plan)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -419,7 +419,7 @@ async def supervise(state_folder: Path) -> int:
 
 
 def run_to_exit(work: Coroutine[Any, Any, int]) -> None:
-    """Run and exit: with what it returns, or 1 and one line on stderr."""
+    """Run and exit with the returned code, or with 1 and one line on stderr."""
     try:
         code = asyncio.run(work)
     except ShashinError as error:

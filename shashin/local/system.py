@@ -1,4 +1,4 @@
-"""The system of one state folder: where its parts are, and how they start and stop."""
+"""The system of one state folder: its addresses and paths, start and stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from shashin.errors import UserError
 from shashin.local import control
 from shashin.local.kafka import DEFAULT_PORT, EmbeddedKafka
-from shashin.local.plan import EMBEDDER, ROUTER, Wanted, plan_processes
+from shashin.local.plan import EMBEDDER, ROUTER, SystemConfig, plan_processes
 from shashin.local.ports import choosing_ports, free_port, is_free
 from shashin.local.processes import ProcessRow, is_service, process_table, read_plan
 from shashin.local.progress import SILENT, Progress
@@ -17,7 +17,7 @@ from shashin.model.loading import ModelDescription, describe_model
 from shashin.objectstore.open import open_object_store
 
 DEFAULT_STATE = Path(".shashin")
-"""State folder of a checkout, relative to where a command runs."""
+"""Default state folder, relative to the working directory."""
 
 DEFAULT_MODEL = "demo-v1"
 
@@ -26,16 +26,16 @@ _LOADING = "loading the model"
 _TOPICS = "creating topics"
 _SERVICES = "services ready"
 _NAMED_AT_MOST = 3
-"""Unready processes that a line of progress names: at first it is all of them."""
+"""Maximum number of unready processes that a progress line names."""
 
 
 @dataclass(frozen=True)
 class UpOptions:
-    """What ``shashin up`` may be told."""
+    """Options of ``shashin up``."""
 
     kafka: str | None = None
     repository: str | None = None
-    """URI of the model repository; None is a folder in the state folder."""
+    """URI of the model repository; None for a folder in the state folder."""
     bucket_seconds: int = 3600
     grace_seconds: float = 60.0
     partitions: int = 4
@@ -43,23 +43,23 @@ class UpOptions:
 
 
 class System:
-    """Everything that lives in one state folder."""
+    """The processes and data of one state folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        self._nice_ports = self.folder == DEFAULT_STATE.absolute()
-        """Whether it asks for the well-known ports: another system may want them while a process
-        of this one is down, so only the one that a person has in a checkout does."""
+        self._well_known_ports = self.folder == DEFAULT_STATE.absolute()
+        """Whether to prefer the well-known ports: only for the default state folder, so that other
+        systems do not take those ports while one of its processes is down."""
 
     @property
     def model_id(self) -> str:
-        """The model whose vectors this system holds."""
+        """The id of the model that this system uses."""
         plan = read_plan(self.folder)
         return str(plan.asked["model_id"]) if plan is not None else DEFAULT_MODEL
 
     @property
     def photos(self) -> Path:
-        """Where published photos are copied to; the downloader may read here."""
+        """Folder of published photos, readable by the downloader."""
         return self.folder / "photos"
 
     @property
@@ -75,14 +75,14 @@ class System:
 
     @property
     def logs(self) -> Path:
-        """Where every process writes its log."""
+        """Folder of the process logs."""
         return self.folder / "logs"
 
     def kafka_address(self) -> str:
         """Return the bootstrap servers.
 
         Raises:
-            UserError: when nothing was started here.
+            UserError: if nothing was ever started here.
         """
         plan = read_plan(self.folder)
         own = plan.asked.get("kafka") if plan is not None else None
@@ -92,7 +92,7 @@ class System:
         """Return the router's gRPC address, HOST:PORT.
 
         Raises:
-            UserError: when nothing was started here.
+            UserError: if nothing was ever started here.
         """
         return self._grpc_address(ROUTER)
 
@@ -100,7 +100,7 @@ class System:
         """Return the embedder's gRPC address, HOST:PORT.
 
         Raises:
-            UserError: when nothing was started here.
+            UserError: if nothing was ever started here.
         """
         return self._grpc_address(EMBEDDER)
 
@@ -109,28 +109,30 @@ class System:
         for spec in plan.processes if plan is not None else ():
             if spec.name == name:
                 return spec.addresses["grpc"]
-        raise UserError(f"nothing was started in {self.folder}: `shashin up` starts everything")
+        raise UserError(
+            f"nothing has been started in {self.folder}: `shashin up` starts everything"
+        )
 
     def pids(self) -> Mapping[str, int]:
-        """Return the pid of every process that runs."""
+        """Return the pid of every running process."""
         return {row.name: row.pid for row in self.processes() if row.pid is not None}
 
     def processes(self) -> list[ProcessRow]:
-        """Return every process as it stands; empty when nothing runs."""
+        """Return the state of every process; empty if nothing is running."""
         return process_table(self.folder)
 
     async def start(self, options: UpOptions, progress: Progress = SILENT) -> bool:
-        """Start what does not run yet and wait until all is ready; returns False if all ran.
+        """Start everything and wait until it is ready; returns False if it was already running.
 
         Raises:
-            UserError: when it runs already with other wishes, or a port or folder cannot be used.
-            ProcessFailed: when a process dies or is not ready in time.
-            KafkaUnavailable: when the user's own Kafka does not answer.
+            UserError: if it is running with other options, or a port or folder cannot be used.
+            ProcessFailed: if a process dies or is not ready in time.
+            KafkaUnavailable: if the user's own Kafka does not respond.
         """
         if options.repository is not None:
-            open_object_store(options.repository)  # refuses what no store can be
+            open_object_store(options.repository)  # rejects an invalid URI
         if Path(options.model).is_file():  # noqa: ASYNC240 - once, at the start
-            # The embedder runs in another folder.
+            # The embedder has another working directory.
             options = replace(options, model=str(Path(options.model).absolute()))  # noqa: ASYNC240
         async with choosing_ports(lambda: progress.set(_WAITING)):
             progress.finish(_WAITING)
@@ -139,9 +141,9 @@ class System:
     async def _start(self, options: UpOptions, model: ModelDescription, progress: Progress) -> bool:
         from shashin.kafka.topics import ensure_topics
 
-        asked = {**asdict(options), "model_id": model.model_id}
+        requested = {**asdict(options), "model_id": model.model_id}
         if control.supervisor_runs(self.folder):
-            control.require_same_wishes(self.folder, asked)
+            control.require_same_options(self.folder, requested)
         kafka_started = False
         kafka = options.kafka
         if kafka is None:
@@ -151,7 +153,7 @@ class System:
             progress.set(_TOPICS)
             await ensure_topics(kafka, partitions=options.partitions)
             progress.finish(_TOPICS)
-            wanted = Wanted(
+            config = SystemConfig(
                 kafka=kafka,
                 repository=options.repository or self._own_repository,
                 model=options.model,
@@ -160,13 +162,15 @@ class System:
                 bucket_seconds=options.bucket_seconds,
                 grace_seconds=options.grace_seconds,
             )
-            specs = plan_processes(self.folder, wanted, choose_port=_Ports(nice=self._nice_ports))
+            specs = plan_processes(
+                self.folder, config, choose_port=_Ports(prefer=self._well_known_ports)
+            )
             progress.set(_SERVICES, 0, len(specs))
             return await control.up(
                 self.folder,
                 specs,
                 embedded_kafka=options.kafka is None,
-                asked=asked,
+                options=requested,
                 on_rows=lambda rows: _report(rows, progress),
             )
         except BaseException:
@@ -175,40 +179,42 @@ class System:
             raise
 
     async def stop(self) -> bool:
-        """Stop everything, the embedded Kafka last; returns False when nothing ran."""
+        """Stop everything, the embedded Kafka last; returns False if nothing was running."""
         ran = await control.down(self.folder)
         return await self._kafka().stop() or ran
 
     def _kafka(self) -> EmbeddedKafka:
-        return EmbeddedKafka(self.folder, default_port=DEFAULT_PORT if self._nice_ports else None)
+        return EmbeddedKafka(
+            self.folder, default_port=DEFAULT_PORT if self._well_known_ports else None
+        )
 
     async def start_kafka(self, progress: Progress) -> str:
-        """Start the embedded Kafka alone; returns its address."""
+        """Start only the embedded Kafka; returns its address."""
         await self._kafka().start(progress)
         return self._kafka().bootstrap
 
     async def stop_kafka(self) -> bool:
-        """Stop the embedded Kafka alone; returns False when it did not run.
+        """Stop only the embedded Kafka; returns False if it was not running.
 
         Raises:
-            UserError: when services run that need it.
+            UserError: if services that need it are running.
         """
         if control.supervisor_runs(self.folder):
             raise UserError(
-                f"the services of {self.folder} run and need kafka: `shashin down` stops everything"
+                f"services in {self.folder} are running and need kafka: `shashin down` stops everything"
             )
         return await self._kafka().stop()
 
 
 class _Ports:
-    """Gives the port that would be nice where it is free, else another; none twice."""
+    """Chooses the preferred port if it is free, else another one; never the same port twice."""
 
-    def __init__(self, *, nice: bool) -> None:
-        self._nice = nice
+    def __init__(self, *, prefer: bool) -> None:
+        self._prefer = prefer
         self._given: set[int] = set()
 
-    def __call__(self, nice: int) -> int:
-        port = nice if self._nice else free_port()
+    def __call__(self, preferred: int) -> int:
+        port = preferred if self._prefer else free_port()
         while port in self._given or not is_free(port):
             port = free_port()
         self._given.add(port)
@@ -216,7 +222,7 @@ class _Ports:
 
 
 def _described(model: str, progress: Progress) -> ModelDescription:
-    """Describe a model; all but the default one have to be loaded for that."""
+    """Describe a model; any but the default one has to be loaded for that."""
     if model == DEFAULT_MODEL:
         return describe_model(model)
     progress.set(_LOADING)
@@ -233,7 +239,7 @@ def _report(rows: Sequence[ProcessRow], progress: Progress) -> None:
 
 
 def waiting_for(services: Sequence[ProcessRow]) -> str:
-    """Return which services are not ready yet, in a few words; empty if that is too many."""
+    """Return which services are not ready yet; empty if there are none or too many to list."""
     unready = [row for row in services if not row.well]
     if not 0 < len(unready) <= _NAMED_AT_MOST:
         return ""

@@ -1,4 +1,4 @@
-"""A model as one file: what it is called, how it is built, and its weights as float16."""
+"""A model in one file: its id, its dimensions, and its weights as float16."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with what belongs to it."""
+    """A network with its id and dimensions."""
 
     model_id: str
     dimensions: int
     side: int
-    """Pixels a side of the photos that the network takes."""
+    """Side of the network's square input, in pixels."""
     network: PhotoNetwork
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint; the file appears when it is complete."""
+    """Write a checkpoint atomically."""
     document = {
         "format": FORMAT,
         "model_id": checkpoint.model_id,
@@ -48,7 +48,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        ModelError: when the file is missing, holds more than tensors and numbers, or does not fit.
+        ModelError: if the file is missing, contains more than tensors and plain values, or does not
+            match the network.
     """
     document = _document(path)
     if document.get("format") != FORMAT:
@@ -67,22 +68,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(str(document["model_id"]), dimensions, side, network)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"{path} does not fit the network that it is for: {reason}") from error
+        raise ModelError(f"{path} does not match the network: {reason}") from error
 
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        # weights_only: a checkpoint from elsewhere must not run code.
+        # weights_only: an untrusted checkpoint must not run code.
         document = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"there is no checkpoint at {path}") from None
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} is refused: a checkpoint may hold tensors and plain values only "
+            f"{path} is rejected: a checkpoint may contain only tensors and plain values "
             f"({str(error).splitlines()[0]})"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} is no checkpoint: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from None
     if not isinstance(document, dict):
-        raise ModelError(f"{path} is no checkpoint: it holds a {type(document).__name__}")
+        raise ModelError(f"{path} is not a checkpoint: it contains a {type(document).__name__}")
     return document

@@ -1,4 +1,4 @@
-"""Photos to vectors, whatever the model is."""
+"""Embedding photos with any kind of model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from shashin.model.checkpoint import Checkpoint
 from shashin.model.network import normalised
 
 Prepare = Callable[[Image.Image], Tensor]
-"""From an RGB image of any size to what the network takes, without the batch's dimension."""
+"""Converts an RGB image of any size to the network's input, without the batch dimension."""
 
 
 class PhotoEmbedder:
-    """One loaded model; call it from one thread at a time."""
+    """One loaded model; not thread-safe."""
 
     def __init__(
         self, model_id: str, dimensions: int, network: nn.Module, prepare: Prepare
@@ -53,7 +53,7 @@ def embedder_of(checkpoint: Checkpoint) -> PhotoEmbedder:
 
 
 def square(photo: Image.Image, side: int) -> npt.NDArray[np.uint8]:
-    """Return a photo as (side, side, 3): scaled to fit, what is left filled with its edge colour."""
+    """Return a photo as (side, side, 3): scaled to fit and padded with its edge colour."""
     width, height = photo.size
     scale = side / max(width, height)
     fitted = photo.resize(

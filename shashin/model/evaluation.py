@@ -1,4 +1,4 @@
-"""How well a model finds products that it was never trained on, beside a colour histogram."""
+"""Recall of a model on held-out products, compared with a colour histogram."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Vectors = npt.NDArray[np.float32]
 class Recall:
     """Shares of queries that find their product.
 
-    By photos: one of the k nearest photos is of the product. By listings: the product is among the
-    k nearest products, each counted once at its nearest photo.
+    By photos: one of the k nearest photos shows the product. By listings: the product is among the
+    k nearest products, each ranked by its nearest photo.
     """
 
     photos_at_1: float
@@ -38,7 +38,7 @@ class Recall:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found."""
+    """Result of an evaluation."""
 
     model_id: str
     products: int
@@ -46,20 +46,20 @@ class Evaluation:
     queries: int
     model: Recall
     histogram: Recall
-    """Of the baseline: an 8 x 8 x 8 colour histogram, compared by intersection."""
+    """The baseline: an 8 x 8 x 8 colour histogram, compared by intersection."""
 
     def document(self) -> dict[str, Any]:
-        """Return this as JSON shows it."""
+        """Return this for JSON output."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Which photos are searched."""
+    """Sizes of the gallery and of the query set."""
 
     products: int = 3334
     photos: int = 3
-    """Of each product in the gallery; the next one is the unseen query."""
+    """Per product in the gallery; the next photo is the unseen query."""
     queries: int = 1000
 
 
@@ -69,10 +69,10 @@ def evaluate(
     progress: Callable[[str, int, int], None],
     config: EvaluationConfig | None = None,
 ) -> Evaluation:
-    """Search unseen photos among photos of products that no training saw.
+    """Search with unseen photos in a gallery of held-out products.
 
     Raises:
-        UserError: if nothing here can render photos.
+        UserError: if the package that renders photos is not installed.
     """
     require_rendering()
     from shashin_catalogue import EVALUATION_NUMBERS
@@ -92,30 +92,30 @@ def evaluate(
     queries = photos[queried, config.photos]
     described = _histograms(flat), _histograms(queries)
     gallery = _embed(embedder, flat, lambda n, of: progress("photos embedded", n, of))
-    asked = _embed(embedder, queries, lambda n, of: progress("queries embedded", n, of))
+    query_vectors = _embed(embedder, queries, lambda n, of: progress("queries embedded", n, of))
     return Evaluation(
         model_id=embedder.model_id,
         products=config.products,
         gallery_photos=len(flat),
         queries=len(queried),
-        model=recall(asked @ gallery.T, owners, queried),
+        model=recall(query_vectors @ gallery.T, owners, queried),
         histogram=recall(_intersections(described[1], described[0]), owners, queried),
     )
 
 
 def recall(
-    likeness: Vectors, owners: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]
+    similarity: Vectors, owners: npt.NDArray[np.int64], expected: npt.NDArray[np.int64]
 ) -> Recall:
-    """Return the recall of queries by their likeness (queries, photos) to photos of ``owners``."""
-    order = np.argsort(-likeness, axis=1, kind="stable")
+    """Return the recall of queries by their similarity (queries, photos) to photos of ``owners``."""
+    order = np.argsort(-similarity, axis=1, kind="stable")
     ranked = owners[order]
-    right = ranked == wanted[:, None]
+    correct = ranked == expected[:, None]
     by_listing = [
-        wanted[i] in list(dict.fromkeys(row[:400].tolist()))[:10] for i, row in enumerate(ranked)
+        expected[i] in list(dict.fromkeys(row[:400].tolist()))[:10] for i, row in enumerate(ranked)
     ]
     return Recall(
-        photos_at_1=float(right[:, 0].mean()),
-        photos_at_10=float(right[:, :10].any(axis=1).mean()),
+        photos_at_1=float(correct[:, 0].mean()),
+        photos_at_10=float(correct[:, :10].any(axis=1).mean()),
         listings_at_10=float(np.mean(by_listing)),
     )
 

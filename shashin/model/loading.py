@@ -1,6 +1,6 @@
-"""From a model's name to the model.
+"""Loading a model by its name.
 
-``demo-v1`` is the project's own, ``torchvision:NAME`` a backbone of torchvision with its weights,
+``demo-v1`` is the project's own model, ``torchvision:NAME`` a torchvision backbone with its weights,
 anything else the path of a checkpoint. A new kind of model is one more function here.
 """
 
@@ -27,17 +27,17 @@ _PLACES = (
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What the rest of the system has to know of a model."""
+    """What the rest of the system needs to know about a model."""
 
     model_id: str
     dimensions: int
 
 
 def demo_checkpoint() -> Path:
-    """Return where the default model's checkpoint lies.
+    """Return the path of the default model's checkpoint.
 
     Raises:
-        ModelError: when the installation lacks it.
+        ModelError: if it is missing from the installation.
     """
     for place in _PLACES:
         path = place / DEMO / "checkpoint.pt"
@@ -47,11 +47,11 @@ def demo_checkpoint() -> Path:
 
 
 def describe_model(model: str) -> ModelDescription:
-    """Return what a model is called and how long its vectors are.
+    """Return a model's id and dimensions.
 
     Raises:
-        UnknownModel: when nothing is called so.
-        ModelError: when it cannot be loaded.
+        UnknownModel: if there is no such model.
+        ModelError: if it cannot be loaded.
     """
     if model == DEMO:
         return ModelDescription(DEMO, DEMO_DIMENSIONS)  # known without importing torch
@@ -60,11 +60,11 @@ def describe_model(model: str) -> ModelDescription:
 
 
 def load_embedder(model: str, *, threads: int = 1) -> PhotoEmbedder:
-    """Load a model; ``threads`` is how many one call of it uses, for the whole process.
+    """Load a model; ``threads`` sets torch's threads per call, for the whole process.
 
     Raises:
-        UnknownModel: when nothing is called so.
-        ModelError: when it cannot be loaded.
+        UnknownModel: if there is no such model.
+        ModelError: if it cannot be loaded.
     """
     import torch
 
@@ -79,7 +79,7 @@ def load_embedder(model: str, *, threads: int = 1) -> PhotoEmbedder:
     if Path(model).is_file():
         return embedder_of(read_checkpoint(Path(model)))
     raise UnknownModel(
-        f"no model is called {model!r}: expected {DEMO}, {TORCHVISION}NAME (such as "
+        f"unknown model {model!r}: expected {DEMO}, {TORCHVISION}NAME (such as "
         f"{TORCHVISION}resnet50), or the path of a checkpoint"
     )
 
@@ -99,16 +99,16 @@ def _torchvision_embedder(name: str) -> PhotoEmbedder:
         network = models.get_model(name, weights=weights)
     except (OSError, RuntimeError) as error:
         raise ModelError(
-            f"the weights of {TORCHVISION}{name} cannot be fetched ({error}): they need a network "
-            "once, and are kept in torch's cache after that"
+            f"the weights of {TORCHVISION}{name} cannot be downloaded ({error}): the first use needs "
+            "network access, after that they are in torch's cache"
         ) from error
-    # What a backbone says before it decides on a class is what tells photos apart.
+    # The features before the classification head are the embedding.
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(network, head):
             setattr(network, head, nn.Identity())
             break
     else:
-        raise ModelError(f"{TORCHVISION}{name} has no head that could be taken off")
+        raise ModelError(f"{TORCHVISION}{name} has no known classification head to remove")
     transform = weights.transforms()
     with torch.inference_mode():
         blank = transform(torch.zeros(3, 64, 64, dtype=torch.uint8))[None]

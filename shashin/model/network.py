@@ -1,6 +1,6 @@
-"""The project's own network: small, quick on one core, and enough for the rendered catalogue.
+"""The project's own network: small, fast on one core, and sufficient for the rendered catalogue.
 
-A residual network (He et al. 2016) with five halvings, generalised-mean pooling (Radenović et
+A residual network (He et al. 2016) with five downsamplings, generalised-mean pooling (Radenović et
 al. 2018) and a linear projection onto the unit sphere.
 """
 
@@ -20,7 +20,7 @@ _POWER = 3.0
 
 
 class ConvNorm(nn.Module):
-    """A convolution and its batch normalisation, which become one when the model is loaded."""
+    """A convolution and its batch normalisation, fused when the model is loaded."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class ConvNorm(nn.Module):
         return result
 
     def fuse(self) -> None:
-        """Fold the normalisation into the convolution; only for a network that is not trained."""
+        """Fold the normalisation into the convolution; for inference only."""
         if isinstance(self.conv, nn.Conv2d) and isinstance(self.norm, nn.BatchNorm2d):
             self.conv = fuse_conv_bn_eval(self.conv, self.norm)
             self.norm = nn.Identity()
 
 
 class Block(nn.Module):
-    """Two convolutions beside a shortcut."""
+    """Two convolutions with a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class PhotoNetwork(nn.Module):
         self.project = nn.Linear(channels[-1], dimensions)
 
     def forward(self, photos: Tensor) -> Tensor:
-        """Return unit vectors; ``photos`` have a mean near 0 and a deviation near 1."""
+        """Return unit vectors; ``photos`` have a mean near 0 and a standard deviation near 1."""
         features = self.blocks(functional.relu(self.stem(photos), inplace=True))
         pooled = features.float().clamp(min=1e-4).pow(_POWER).mean(dim=(2, 3)).pow(1 / _POWER)
         return functional.normalize(self.project(pooled), dim=1)
@@ -93,5 +93,5 @@ class PhotoNetwork(nn.Module):
 
 
 def normalised(pixels: Tensor) -> Tensor:
-    """Return bytes (n, 3, h, w) uint8 as the network takes them."""
+    """Normalise uint8 pixels (n, 3, h, w) for the network."""
     return (pixels.to(torch.float32) - 127.5) / 64.0

@@ -1,4 +1,4 @@
-"""Rendered photos as one array of bytes: made by all cores, kept in a file."""
+"""Rendered photos as one array, rendered on all cores and cached in a file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from PIL import Image
 from shashin.model.embedder import square
 
 Photos = npt.NDArray[np.uint8]
-"""(products, photos each, side, side, 3)."""
+"""(products, photos per product, side, side, 3)."""
 
 Progress = Callable[[int, int], None]
-"""Called with how much is done and how much there is."""
+"""Called with the number done and the total."""
 
 _PRODUCTS_AT_ONCE = 16
 
@@ -34,7 +34,7 @@ def rendered_photos(
     side: int,
     progress: Progress,
 ) -> Photos:
-    """Return photos 0 to ``photos_each`` of each product, from the file where it has them already."""
+    """Return the first ``photos_each`` photos of each product, from the file if it has them."""
     shape = (len(numbers), photos_each, side, side, 3)
     if path.exists():
         kept: Photos = np.load(path, mmap_mode="r")

@@ -1,7 +1,7 @@
-"""Training the network: photos of one product towards each other, those of others apart.
+"""Training the network to map photos of one product close together and others apart.
 
-The loss is the supervised contrastive one (Khosla et al. 2020): in a batch of products with a few
-photos each, every other photo of the same product is right and all others are wrong.
+The loss is the supervised contrastive loss (Khosla et al. 2020): in a batch of products with a few
+photos each, the other photos of the same product are positives and all others negatives.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ CATALOGUE_SEED = 2026
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides a training run."""
+    """Parameters of a training run."""
 
     model_id: str = "demo-v1"
     products: int = 8000
     photos: int = 4
-    """Of each product."""
+    """Per product."""
     epochs: int = 12
     side: int = 112
-    """Pixels of the network's input."""
+    """Side of the network's input, in pixels."""
     stored_side: int = 128
-    """Pixels of the rendered photos that crops are cut from."""
+    """Side of the rendered photos that crops are taken from, in pixels."""
     batch_products: int = 128
     batch_photos: int = 2
-    """Of each product in a batch."""
+    """Per product in a batch."""
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     temperature: float = 0.06
@@ -51,7 +51,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a run stands."""
+    """Progress of a run."""
 
     stage: str
     done: int
@@ -63,10 +63,10 @@ OnProgress = Callable[[TrainingProgress], None]
 
 
 def train(config: TrainingConfig, work: Path, on_progress: OnProgress) -> Checkpoint:
-    """Train a network from nothing; rendered photos are kept in ``work`` for the next run.
+    """Train a network from scratch; rendered photos are cached in ``work`` for the next run.
 
     Raises:
-        UserError: if nothing here can render photos.
+        UserError: if the package that renders photos is not installed.
     """
     require_rendering()
     from shashin_catalogue import TRAINING_NUMBERS
@@ -91,7 +91,7 @@ def train(config: TrainingConfig, work: Path, on_progress: OnProgress) -> Checkp
 def _fit(
     network: PhotoNetwork, photos: Photos, config: TrainingConfig, on_progress: OnProgress
 ) -> None:
-    dice = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(config.seed)
     batches = max(1, len(photos) // config.batch_products)
     rounds = max(1, config.photos // config.batch_photos)
     steps = config.epochs * batches * rounds
@@ -104,10 +104,10 @@ def _fit(
     network.train()
     step, smooth_loss = 0, math.nan
     for _ in range(config.epochs * rounds):
-        order = dice.permutation(len(photos))
+        order = rng.permutation(len(photos))
         for batch in range(batches):
             chosen = order[batch * config.batch_products : (batch + 1) * config.batch_products]
-            inputs, labels = _batch(photos, chosen, config, dice)
+            inputs, labels = _batch(photos, chosen, config, rng)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 vectors = network(inputs)
             loss = contrastive_loss(vectors.float(), labels, config.temperature)
@@ -123,36 +123,36 @@ def _fit(
 
 def contrastive_loss(vectors: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Return the supervised contrastive loss of unit vectors (n, d) with labels (n,)."""
-    likeness = vectors @ vectors.T / temperature
-    itself = torch.eye(len(labels), dtype=torch.bool)
-    likeness = likeness.masked_fill(itself, -1e9)
-    right = (labels[:, None] == labels[None, :]) & ~itself
-    log_share = likeness - torch.logsumexp(likeness, dim=1, keepdim=True)
-    return -((log_share * right).sum(dim=1) / right.sum(dim=1).clamp(min=1)).mean()
+    similarity = vectors @ vectors.T / temperature
+    identity = torch.eye(len(labels), dtype=torch.bool)
+    similarity = similarity.masked_fill(identity, -1e9)
+    positive = (labels[:, None] == labels[None, :]) & ~identity
+    log_probability = similarity - torch.logsumexp(similarity, dim=1, keepdim=True)
+    return -((log_probability * positive).sum(dim=1) / positive.sum(dim=1).clamp(min=1)).mean()
 
 
 def _batch(
     photos: Photos,
     chosen: npt.NDArray[np.int64],
     config: TrainingConfig,
-    dice: np.random.Generator,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     count = config.batch_photos
-    picks = np.stack([dice.permutation(photos.shape[1])[:count] for _ in chosen])
+    picks = np.stack([rng.permutation(photos.shape[1])[:count] for _ in chosen])
     pixels = photos[np.repeat(chosen, count), picks.ravel()]
     inputs = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-    return _varied(normalised(inputs), config, dice), torch.arange(len(chosen)).repeat_interleave(
+    return _augmented(normalised(inputs), config, rng), torch.arange(len(chosen)).repeat_interleave(
         count
     )
 
 
-def _varied(inputs: Tensor, config: TrainingConfig, dice: np.random.Generator) -> Tensor:
-    """Return the photos cropped, scaled and lit a little differently."""
-    crop = int(dice.integers(config.stored_side * 7 // 8, config.stored_side + 1))
-    left, top = dice.integers(0, config.stored_side - crop + 1, size=2)
+def _augmented(inputs: Tensor, config: TrainingConfig, rng: np.random.Generator) -> Tensor:
+    """Return the photos randomly cropped, scaled and colour-jittered."""
+    crop = int(rng.integers(config.stored_side * 7 // 8, config.stored_side + 1))
+    left, top = rng.integers(0, config.stored_side - crop + 1, size=2)
     cut = inputs[:, :, top : top + crop, left : left + crop]
     scaled = functional.interpolate(cut, size=(config.side, config.side), mode="bilinear")
     count = len(inputs)
-    gain = torch.from_numpy(dice.uniform(0.85, 1.15, (count, 3, 1, 1)).astype(np.float32))
-    shift = torch.from_numpy(dice.uniform(-0.15, 0.15, (count, 1, 1, 1)).astype(np.float32))
+    gain = torch.from_numpy(rng.uniform(0.85, 1.15, (count, 3, 1, 1)).astype(np.float32))
+    shift = torch.from_numpy(rng.uniform(-0.15, 0.15, (count, 1, 1, 1)).astype(np.float32))
     return (scaled * gain + shift).contiguous(memory_format=torch.channels_last)

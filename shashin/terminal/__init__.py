@@ -1,1 +1,1 @@
-"""What a person at a terminal sees, and how a command runs and is interrupted."""
+"""Terminal output, and running and interrupting commands."""

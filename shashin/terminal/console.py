@@ -1,4 +1,4 @@
-"""What a person sees: results on stdout, progress and errors on stderr, bars only on a terminal."""
+"""Console output: results on stdout, progress and errors on stderr, bars only on a terminal."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from rich.table import Table
 from rich.text import Text
 
 _LOG_WIDTH = 118
-"""Columns of a table where no terminal says how wide it is."""
+"""Table width if the output is not a terminal."""
 
 _QUIET_SECONDS = 2.0
-"""Longest silence of work under way, if lines stand for bars."""
+"""Interval of progress lines if the output is not a terminal."""
 
 _BAR_WIDTH = 30
 
@@ -41,49 +41,53 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _LOG_WIDTH)
 
 
-def say(text: str = "", *, style: str = "") -> None:
-    """Print a line of a command's result."""
+def echo(text: str = "", *, style: str = "") -> None:
+    """Print a result line to stdout."""
     _console(stderr=False).print(text, style=style, markup=False, soft_wrap=True)
 
 
-def tell(text: str, *, style: str = "") -> None:
-    """Print a line about the work itself, on stderr."""
+def echo_stderr(text: str, *, style: str = "") -> None:
+    """Print an informational line to stderr."""
     _console(stderr=True).print(text, style=style, markup=False, soft_wrap=True)
 
 
-def complain(message: str) -> None:
-    """Print an error as one red line on stderr."""
-    tell(f"error: {message}", style="red")
+def echo_error(message: str) -> None:
+    """Print an error to stderr, in red."""
+    echo_stderr(f"error: {message}", style="red")
 
 
 def command() -> str:
-    """Return how the command is called here: by its name, or by its path where that is not found."""
+    """Return how to call the command here: by its name, or by its path if it is not on PATH."""
     own = Path(sys.executable).with_name("shashin")
     found = shutil.which("shashin")
-    return "shashin" if found is not None and Path(found).resolve() == own.resolve() else near(own)
+    return (
+        "shashin"
+        if found is not None and Path(found).resolve() == own.resolve()
+        else relative_path(own)
+    )
 
 
-def near(path: Path) -> str:
-    """Return a path as one would type it from here."""
+def relative_path(path: Path) -> str:
+    """Return a path relative to the working directory, if it is inside it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def say_json(document: Any) -> None:
-    """Print a JSON document for a script to read."""
+def echo_json(document: Any) -> None:
+    """Print a JSON document to stdout."""
     sys.stdout.write(json.dumps(document, indent=2, sort_keys=False) + "\n")
 
 
-def say_table(
+def echo_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[object]],
     *,
     title: str = "",
-    whole: Collection[str] = (),
+    no_wrap: Collection[str] = (),
 ) -> None:
-    """Print a table; a column whose name begins with ``>`` is set to the right.
+    """Print a table; a column whose name starts with ``>`` is right-aligned.
 
-    Cells of the ``whole`` columns are never broken over lines: they are there to be copied.
+    Cells of the ``no_wrap`` columns are never wrapped, so that they can be copied.
     """
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for name in columns:
@@ -92,7 +96,7 @@ def say_table(
             name.lstrip(">"),
             justify="right" if right else "left",
             overflow="fold",
-            no_wrap=name in whole,
+            no_wrap=name in no_wrap,
         )
     for row in rows:
         table.add_row(*(_escaped(cell) for cell in row))
@@ -105,33 +109,33 @@ def _escaped(cell: object) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """How far a stage of work is."""
+    """Progress of one stage."""
 
     done: float | None = None
-    """None for a stage that is not counted: it is under way or over."""
+    """None for a stage that cannot be counted: it is either running or finished."""
     total: float | None = None
     note: str = ""
     """What it waits for."""
     finished: bool = False
 
     @property
-    def over(self) -> bool:
-        """Whether nothing of it is left to do."""
+    def complete(self) -> bool:
+        """Whether it is complete."""
         return self.finished or (self.done is not None and self.done == self.total)
 
     def line(self, name: str) -> str:
-        """Return how far it is, in one line."""
+        """Return the progress in one line."""
         if self.done is None:
-            far = ": done" if self.finished else ""
+            progress = ": done" if self.finished else ""
         else:
-            far = f" {self.done:,.0f}" + ("" if self.total is None else f"/{self.total:,.0f}")
-        return f"{name}{far}" + (f" ({self.note})" if self.note else "")
+            progress = f" {self.done:,.0f}" + ("" if self.total is None else f"/{self.total:,.0f}")
+        return f"{name}{progress}" + (f" ({self.note})" if self.note else "")
 
 
 class Stages:
-    """The stages of work under way, each with how much of it is done.
+    """Shows the progress of several stages.
 
-    On a terminal each stage is a bar; elsewhere a line every two seconds says what moved.
+    On a terminal each stage is a bar; elsewhere a line every two seconds shows what changed.
     """
 
     def __init__(self) -> None:
@@ -141,7 +145,7 @@ class Stages:
         self._tasks: dict[str, TaskID] = {}
         self._finished = threading.Event()
         self._lines: threading.Thread | None = None
-        self._told: dict[str, Stage] = {}
+        self._printed: dict[str, Stage] = {}
 
     def __enter__(self) -> Stages:
         console = _console(stderr=True)
@@ -172,21 +176,21 @@ class Stages:
         self._finished.set()
         if self._lines is not None:
             self._lines.join()
-            self._print_line(only_news=True)
+            self._print_line(only_changes=True)
 
     def set(
         self, stage: str, done: float | None = None, total: float | None = None, *, note: str = ""
     ) -> None:
-        """Say how much of a stage is done; the first call adds the stage.
+        """Report the progress of a stage; the first call adds the stage.
 
-        A stage that nothing is counted of is under way until ``finish``.
+        A stage that is not counted runs until ``finish``.
         """
         if total is None and stage in self._stages:
             total = self._stages[stage].total
         self._show(stage, Stage(done, total, note))
 
     def finish(self, stage: str) -> None:
-        """Say that a stage is over; nothing if it never began."""
+        """Report that a stage is finished; a no-op if it never started."""
         if stage in self._stages:
             self._show(stage, replace(self._stages[stage], note="", finished=True))
 
@@ -199,7 +203,7 @@ class Stages:
         counted = stage.done is not None
         self._bars.update(
             self._tasks[name],
-            # A task is ticked off once it is completed.
+            # rich marks a task as finished once completed reaches total.
             completed=stage.done if counted else float(stage.finished),
             total=stage.total if counted or not stage.finished else 1.0,
             note=stage.note,
@@ -208,25 +212,25 @@ class Stages:
 
     def _print_lines(self) -> None:
         while not self._finished.wait(_QUIET_SECONDS):
-            self._print_line(only_news=False)
+            self._print_line(only_changes=False)
 
-    def _print_line(self, *, only_news: bool) -> None:
+    def _print_line(self, *, only_changes: bool) -> None:
         now = dict(self._stages)
-        line = stages_line(now, self._told, only_news=only_news)
+        line = stages_line(now, self._printed, only_changes=only_changes)
         if line:
-            tell(f"{time.monotonic() - self._started:5.0f} s  {line}")
-        self._told = now
+            echo_stderr(f"{time.monotonic() - self._started:5.0f} s  {line}")
+        self._printed = now
 
 
 class _CountedBar(BarColumn):
-    """A bar, for a stage that is counted."""
+    """A bar, only for a counted stage."""
 
     def render(self, task: Task) -> RenderableType:  # type: ignore[override]
         return super().render(task) if task.fields["counted"] else Text("")
 
 
 class _CountedShare(MofNCompleteColumn):
-    """How many of how many, for a stage that is counted."""
+    """Done and total, only for a counted stage."""
 
     def render(self, task: Task) -> Text:
         if not task.fields["counted"]:
@@ -235,16 +239,16 @@ class _CountedShare(MofNCompleteColumn):
 
 
 def stages_line(
-    stages: Mapping[str, Stage], told: Mapping[str, Stage], *, only_news: bool = False
+    stages: Mapping[str, Stage], printed: Mapping[str, Stage], *, only_changes: bool = False
 ) -> str:
-    """Return in one line how far those stages are that moved since they were ``told``.
+    """Return in one line the stages that changed since they were last ``printed``.
 
-    If none moved, those that are not over, or else the last one: somebody waits, and should see
-    that work goes on. With ``only_news`` nothing.
+    If none changed: the unfinished ones, or else the last one, to show that work continues. With
+    ``only_changes``: nothing.
     """
-    shown = {name: stage for name, stage in stages.items() if told.get(name) != stage}
-    if not shown and not only_news:
-        unfinished = {name: stage for name, stage in stages.items() if not stage.over}
+    shown = {name: stage for name, stage in stages.items() if printed.get(name) != stage}
+    if not shown and not only_changes:
+        unfinished = {name: stage for name, stage in stages.items() if not stage.complete}
         shown = unfinished or dict(list(stages.items())[-1:])
     return "   ".join(stage.line(name) for name, stage in shown.items())
 
@@ -255,7 +259,7 @@ def megabytes(size: float) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return a time as a person reads it: milliseconds below one second; a dash for none."""
+    """Return a duration as text: in milliseconds below one second; a dash for None."""
     if value is None:
         return "-"
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"

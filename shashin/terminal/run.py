@@ -1,4 +1,4 @@
-"""How a command runs: SIGTERM ends it as Ctrl-C does."""
+"""Running a command so that SIGTERM interrupts it like Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work; SIGTERM ends it as Ctrl-C does, so that it can clean up."""
+    """Run a coroutine; SIGTERM interrupts it like Ctrl-C, so that it can clean up."""
 
     async def cancellable() -> T:
         task = asyncio.ensure_future(work)

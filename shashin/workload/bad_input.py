@@ -1,4 +1,4 @@
-"""Broken events and photos, as real catalogues have them: each has to end as a dead letter."""
+"""Invalid events and photos, as real catalogues have them: each must become a dead letter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shashin.kafka.topics import LISTINGS_EVENTS
 def bad_records(count: int, folder: Path, good_photo: Path) -> list[OutRecord]:
     """Return ``count`` records of ``listings.events``, of each kind in turn.
 
-    ``good_photo`` is a whole JPEG, of which broken ones are made in ``folder``.
+    ``good_photo`` is a valid JPEG from which broken ones are made in ``folder``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     whole = good_photo.read_bytes()
@@ -36,7 +36,7 @@ def bad_records(count: int, folder: Path, good_photo: Path) -> list[OutRecord]:
         lambda n: listed(n, "cut-short.jpg"),
         lambda n: listed(n, "empty.jpg"),
         lambda n: listed(n, "text.jpg"),
-        # One broken photo costs the listing that photo and no other.
+        # A broken photo does not affect the listing's other photos.
         lambda n: listed(n, "whole.jpg", "text.jpg", "missing.jpg"),
         lambda n: listed(n, *["whole.jpg"] * 21),
         listed,

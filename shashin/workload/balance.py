@@ -23,7 +23,7 @@ class EventIn:
     offset: int
     listing_id: str
     version: int
-    """0 where the record does not parse."""
+    """0 if the record cannot be parsed."""
     photos: int
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ class EventIn:
 
 @dataclass(frozen=True)
 class Found:
-    """What the router can find of a listing."""
+    """What the router finds of a listing."""
 
     version: int
     photos: int
@@ -40,7 +40,7 @@ class Found:
 
 @dataclass
 class Balance:
-    """Where the events came to rest; each is counted once."""
+    """Outcomes of all events; each event is counted once."""
 
     events_in: int = 0
     searchable: int = 0
@@ -48,12 +48,12 @@ class Balance:
     dead_lettered: int = 0
     photos_searchable: int = 0
     photos_dead_lettered: int = 0
-    """Single photos of listings whose other photos went on."""
+    """Single photos of listings whose other photos are searchable."""
     problems: list[str] = field(default_factory=list)
 
     @property
     def line(self) -> str:
-        """The balance as a person reads it."""
+        """The balance in one line."""
         sides = (self.searchable, self.hidden, self.dead_lettered)
         sign = "=" if self.events_in == sum(sides) else "≠"
         return (
@@ -63,7 +63,7 @@ class Balance:
 
 
 def event_in(record: InRecord) -> EventIn:
-    """Return what a record of ``listings.events`` is."""
+    """Parse a record of ``listings.events``."""
     try:
         event = events_pb2.ListingEvent.FromString(record.value)
     except DecodeError:
@@ -81,11 +81,11 @@ def balance_of(
     below: Mapping[str, int],
     found: Mapping[str, Found],
 ) -> Balance:
-    """Return where each event came to rest; an event that is nowhere is a problem.
+    """Return the outcome of all events; an event without an outcome is a problem.
 
-    ``below`` is each listing's lowest visible version, ``found`` what the router can find. A
-    listing that is found in a version that should be hidden is a problem as well, and so is a
-    photo that is neither searchable nor a dead letter.
+    ``below`` is each listing's lowest visible version, ``found`` what the router finds. A listing
+    found in a version that should be hidden is a problem as well, and so is a photo that is
+    neither searchable nor a dead letter.
     """
     records = [dead_letter for dead_letter in dead_lettered if dead_letter.photo_number is None]
     by_offset = {(r.partition, r.offset) for r in records if r.topic == LISTINGS_EVENTS}
@@ -97,7 +97,7 @@ def balance_of(
                 (dead_letter.listing_id, dead_letter.version), set()
             ).add(dead_letter.photo_number)
     balance = Balance()
-    nowhere = []
+    unaccounted = []
     for event in events:
         identity = (event.listing_id, event.version)
         balance.events_in += 1
@@ -119,11 +119,13 @@ def balance_of(
                     f"searchable and {lost} dead-lettered"
                 )
         else:
-            nowhere.append(str(event))
-    if nowhere:
-        more = f" and {len(nowhere) - _NAMED_AT_MOST} more" * (len(nowhere) > _NAMED_AT_MOST)
+            unaccounted.append(str(event))
+    if unaccounted:
+        more = f" and {len(unaccounted) - _NAMED_AT_MOST} more" * (
+            len(unaccounted) > _NAMED_AT_MOST
+        )
         balance.problems.append(
-            f"{len(nowhere)} events are neither searchable, hidden nor dead-lettered: "
-            f"{', '.join(nowhere[:_NAMED_AT_MOST])}{more}"
+            f"{len(unaccounted)} events are neither searchable, hidden nor dead-lettered: "
+            f"{', '.join(unaccounted[:_NAMED_AT_MOST])}{more}"
         )
     return balance

@@ -1,4 +1,4 @@
-"""Reading where every event came to rest, from Kafka and the router."""
+"""Reading the outcome of every event from Kafka and the router."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shashin.workload.balance import Balance, EventIn, Found, balance_of, event_
 
 
 class Ledger:
-    """Every event of ``listings.events``, and what became of it as of the last look."""
+    """Every event of ``listings.events``, and its outcome as of the last look."""
 
     def __init__(self, tails: Mapping[str, TopicTail], router: RouterClient) -> None:
         self._tails = tails
@@ -22,16 +22,20 @@ class Ledger:
         self.dead_lettered: list[SeenDeadLetter] = []
 
     async def look(self) -> Balance:
-        """Read what is new, ask the router for every listing, and return the balance.
+        """Read new records, look up every listing in the router, and return the balance.
 
         Raises:
-            ShashinError: when Kafka or the router does not answer.
+            ShashinError: if Kafka or the router does not respond.
         """
-        self._events += [event_in(record) for record in await self._tails[LISTINGS_EVENTS].news()]
+        self._events += [
+            event_in(record) for record in await self._tails[LISTINGS_EVENTS].new_records()
+        ]
         self.dead_lettered += await new_dead_letters(self._tails)
-        for listing_id, below in hidden_below(await self._tails[LISTINGS_HIDDEN].news()).items():
+        for listing_id, below in hidden_below(
+            await self._tails[LISTINGS_HIDDEN].new_records()
+        ).items():
             self._below[listing_id] = max(below, self._below.get(listing_id, 0))
-        # A refused event may have an id that no listing can have, and no search can be asked for.
+        # An invalid event may have an id that the router would reject.
         ids = {
             e.listing_id
             for e in self._events

@@ -1,4 +1,4 @@
-"""What the demo publishes: rendered listings, or the user's own photos, and unseen query photos."""
+"""The demo's listings, rendered or from the user's own photos, and its unseen query photos."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from shashin.client.listing_sources import SourceListing, keep_photos, read_sour
 from shashin.rendering import require_rendering
 
 _LISTINGS_AT_ONCE = 10
-"""Listings that one task of a rendering process makes."""
+"""Listings rendered per task."""
 
 _CROP = 0.12
-"""Share that is cut from each side of a published photo where no unseen one can be held back."""
+"""Share cropped from each side of a published photo when no unseen one can be held back."""
 
 
 @dataclass(frozen=True)
 class DemoListing:
-    """One listing of the demo, with its files in place."""
+    """One listing of the demo, with its photo files."""
 
     listing_id: str
     photos: tuple[Path, ...]
     attributes: ListingAttributes
     query: Path | None
-    """A photo of it that is never published; None for a listing that is not searched for."""
+    """A photo that is never published; None for a listing without a query."""
 
     @property
     def photo_uris(self) -> list[str]:
-        """The photos as an event names them."""
+        """The URIs of the photos, for an event."""
         return [photo.absolute().as_uri() for photo in self.photos]
 
 
@@ -50,10 +50,10 @@ async def render_listings(
 ) -> list[DemoListing]:
     """Render the first ``count`` products of the catalogue in parallel processes.
 
-    ``progress`` is told how many photos there are so far.
+    ``progress`` is called with the number of photos rendered so far.
 
     Raises:
-        UserError: if nothing here can render photos.
+        UserError: if the package that renders photos is not installed.
     """
     require_rendering()
     numbers = list(range(count))
@@ -84,7 +84,7 @@ async def render_listings(
 
 
 def _ignore_interrupts() -> None:
-    # Ctrl-C reaches the whole process group; the parent decides what ends.
+    # Ctrl-C reaches the whole process group; the parent shuts the workers down.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -118,18 +118,18 @@ def _render(
 
 @dataclass(frozen=True)
 class OwnListing:
-    """A listing of the user's: what is published, and what is held back as a query."""
+    """One of the user's listings: the published photos, and the photo held back as a query."""
 
     source: SourceListing
     held_back: str | None
-    """A photo that is not published; None: a crop of its first photo is the query."""
+    """A photo that is not published; None if the query is a crop of the first photo."""
 
 
 def own_listings(folder: Path, *, at_most: int) -> list[OwnListing]:
-    """Return the user's listings; one photo of each that has several is held back as a query.
+    """Return the user's listings; each one with several photos has one held back as a query.
 
     Raises:
-        UserError: when the folder holds no photos.
+        UserError: if the folder contains no photos.
     """
     listings = []
     for source in read_source(folder)[:at_most]:
@@ -150,7 +150,7 @@ async def copy_listings(
     queried: Collection[int],
     progress: Callable[[int], None],
 ) -> list[DemoListing]:
-    """Copy the user's photos to where the downloader may read them, and make the query photos."""
+    """Copy the user's photos to where the downloader can read them, and make the query photos."""
     found = []
     for number, own in enumerate(listings):
         found.append(await asyncio.to_thread(_copy, own, folder, number in queried))
@@ -170,7 +170,7 @@ def _copy(own: OwnListing, folder: Path, is_queried: bool) -> DemoListing:
 
 
 def _cropped(photo: Path, folder: Path) -> Path | None:
-    """Return a crop of a photo, saved anew; None for a photo that is not an image."""
+    """Save a crop of a photo and return its path; None if the photo cannot be decoded."""
     from PIL import Image, ImageOps
 
     try:

@@ -1,4 +1,4 @@
-"""The most memory that each process of the demo ever had."""
+"""Peak memory of each process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _SAMPLE_SECONDS = 1.0
 
 
 def peak_of(pid: int) -> int:
-    """Return the process's greatest resident size so far, in bytes; 0 when it is gone.
+    """Return the process's peak resident size in bytes; 0 if it no longer runs.
 
-    Where the system does not keep the peak, the size of this moment.
+    On a system that does not record the peak, the current size.
     """
     try:
         for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
@@ -30,14 +30,14 @@ def peak_of(pid: int) -> int:
 
 
 class PeakMemory:
-    """Samples processes by name; one that was restarted keeps the greater peak."""
+    """Samples processes by name; the peak of a restarted process is the maximum of all runs."""
 
     def __init__(self, pids: Callable[[], Mapping[str, int]]) -> None:
         self._pids = pids
         self.peaks: dict[str, int] = {}
 
     def sample(self) -> None:
-        """Look at every process once."""
+        """Sample every process once."""
         for name, pid in self._pids().items():
             self.peaks[name] = max(self.peaks.get(name, 0), peak_of(pid))
 

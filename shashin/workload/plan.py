@@ -1,4 +1,4 @@
-"""Which events the demo sends, and when: decided before the first one is sent."""
+"""The planned stream of events, decided before the first one is sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shashin.client.listing_events import LISTED, SOLD, UPDATED
 from shashin.v1 import events_pb2
 
 _EARLIEST_CHANGE = 1.0
-"""Seconds after its listing at which a change may come: by then it can be found."""
+"""Minimum seconds between a listing and its change, so that the listing is searchable by then."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class PlannedEvent:
     """One event of the stream."""
 
     at: float
-    """Seconds after the stream's start."""
+    """Seconds after the start of the stream."""
     listing: int
     """Index of the listing."""
     kind: events_pb2.ListingKind.ValueType
@@ -27,7 +27,7 @@ class PlannedEvent:
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """The whole stream, in order of time."""
+    """The whole stream, in chronological order."""
 
     events: tuple[PlannedEvent, ...]
     sold: frozenset[int]
@@ -35,7 +35,7 @@ class StreamPlan:
 
     @property
     def with_photos(self) -> int:
-        """How many events have photos, so that they should come to have vectors."""
+        """Number of events with photos, which should end up with vectors."""
         return sum(event.kind != SOLD for event in self.events)
 
     @property
@@ -54,13 +54,13 @@ def plan_stream(
 ) -> StreamPlan:
     """Return a stream with a steady rate of photos.
 
-    A share of the listings is sold on the way, another one is updated; which ones, and when, the
-    seed decides. No listing is both, so that every sold one has to be gone at the end.
+    A share of the listings is sold during the stream, another share updated; the seed decides
+    which ones and when. No listing is both, so every sold one must be hidden at the end.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     count = len(photo_counts)
     sold_count = round(count * sold_share)
-    chosen = dice.sample(range(count), min(count, sold_count + round(count * updated_share)))
+    chosen = rng.sample(range(count), min(count, sold_count + round(count * updated_share)))
     sold, updated = frozenset(chosen[:sold_count]), frozenset(chosen[sold_count:])
     listed_at, now = [], 0.0
     for photos in photo_counts:
@@ -69,13 +69,13 @@ def plan_stream(
     events = [PlannedEvent(at, i, LISTED, 1) for i, at in enumerate(listed_at)]
     for i in sorted(sold | updated):
         latest = max(now, listed_at[i] + 2 * _EARLIEST_CHANGE)
-        at = dice.uniform(listed_at[i] + _EARLIEST_CHANGE, latest)
+        at = rng.uniform(listed_at[i] + _EARLIEST_CHANGE, latest)
         events.append(PlannedEvent(at, i, SOLD if i in sold else UPDATED, 2))
     return StreamPlan(tuple(sorted(events, key=lambda e: (e.at, e.listing))), sold, updated)
 
 
 def spread(candidates: Sequence[int], count: int) -> list[int]:
-    """Return ``count`` of the candidates, or all, evenly spread over them."""
+    """Return ``count`` evenly spaced candidates, or all of them."""
     if count >= len(candidates):
         return list(candidates)
     return [candidates[i * len(candidates) // count] for i in range(count)]

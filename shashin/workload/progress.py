@@ -1,4 +1,4 @@
-"""How far each stage of the pipeline is: read from topics, the repository and the router."""
+"""Progress of each pipeline stage, read from topics, the repository and the router."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How many listing versions have come how far."""
+class PipelineProgress:
+    """Number of listing versions that have reached each stage."""
 
     published: int = 0
     downloaded: int = 0
     embedded: int = 0
     searchable: int = 0
-    """In any tier, by the router's word."""
+    """In any tier, as reported by the router."""
     sealed: int = 0
     """In a shard of the repository."""
     served: int = 0
-    """In a shard that a ready index server of the hourly tier holds."""
+    """In a shard held by a ready index server of the hourly tier."""
     shards_sealed: int = 0
     shards_served: int = 0
     coverage: search_pb2.Coverage | None = None
 
 
 class PipelineWatch:
-    """Asks everybody how far they are; what does not answer stands where it stood."""
+    """Reads the progress of all stages."""
 
     def __init__(
         self,
@@ -51,18 +51,18 @@ class PipelineWatch:
         self._model_id = model_id
         self._router = router
 
-    async def look(self) -> Standing:
-        """Return how far all stages are.
+    async def look(self) -> PipelineProgress:
+        """Return the progress of all stages.
 
         Raises:
-            ShashinError: when somebody does not answer.
+            ShashinError: if Kafka, the repository or the router does not respond.
         """
         published = await self._tails[LISTINGS_EVENTS].end()
         downloaded = await self._tails[IMAGES_DOWNLOADED].end()
         embedded = await self._tails[VECTORS_EMBEDDED].end()
         shards, _ = await self._repository.shards(self._model_id, HOURLY)
         status = await self._router.status()
-        return Standing(
+        return PipelineProgress(
             published=published,
             downloaded=downloaded,
             embedded=embedded,
@@ -77,12 +77,12 @@ class PipelineWatch:
         )
 
     @asynccontextmanager
-    async def showing(self, show: Callable[[Standing], None]) -> AsyncIterator[None]:
-        """Show the standing twice a second while the context is open."""
+    async def showing(self, show: Callable[[PipelineProgress], None]) -> AsyncIterator[None]:
+        """Show the progress twice a second while the context is open."""
 
         async def follow() -> None:
             while True:
-                # Whoever needs the answer asks again and says what is wrong.
+                # Only a display: callers that need the result call look() and see its errors.
                 with suppress(ShashinError):
                     show(await self.look())
                 await asyncio.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Searching as a buyer would: unseen photos of listings on sale, and photos of sold ones."""
+"""Searches by unseen photos of listings on sale, and by photos of sold ones."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from shashin.client.concurrently import together
 from shashin.client.router import RouterClient
 from shashin.workload.listings import DemoListing
 
-_AT_ONCE = 2
-"""Searches under way at a time."""
+_CONCURRENCY = 2
+"""Concurrent searches."""
 
 
 @dataclass
 class Searches:
-    """What the searches by photo gave."""
+    """Results of the searches by photo."""
 
     ranks: list[int | None] = field(default_factory=list)
-    """Rank of the listing that the photo is of, from 1; None when it is not among the first ten."""
+    """Rank of the photo's own listing, from 1; None if it is not among the first ten."""
     seconds: list[float] = field(default_factory=list)
     ghosts: set[str] = field(default_factory=set)
-    """Sold listings that were among the hits."""
+    """Sold listings among the hits."""
 
     def recall_at(self, k: int) -> float | None:
-        """Return the share of queries whose listing is among the first k; None without queries."""
+        """Return the share of queries whose listing is among the first k; None if there were none."""
         if not self.ranks:
             return None
         return sum(rank is not None and rank <= k for rank in self.ranks) / len(self.ranks)
@@ -40,7 +40,7 @@ async def search_unseen(
 ) -> Searches:
     """Search with each listing's query photo."""
     found = Searches()
-    gate = asyncio.Semaphore(_AT_ONCE)
+    gate = asyncio.Semaphore(_CONCURRENCY)
 
     async def one(listing: DemoListing) -> None:
         assert listing.query is not None

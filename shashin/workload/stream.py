@@ -1,4 +1,4 @@
-"""Streaming the planned events at their times, and watching for sampled ones to be found."""
+"""Streaming the planned events on schedule, and measuring the freshness of sampled ones."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from shashin.workload.listings import DemoListing
 from shashin.workload.plan import PlannedEvent, StreamPlan
 
 _PROBE_SECONDS = 0.025
-"""Time between two looks for a sampled listing."""
+"""Interval between two searches for a sampled listing."""
 
 _PROBE_LIMIT = 60.0
-"""Seconds after which a sampled listing counts as never found."""
+"""Seconds after which a sampled listing counts as missed."""
 
 _PRICE_CUT = 0.9
-"""An updated listing's new price as a share of the old one."""
+"""An updated listing's new price relative to the old one."""
 
 
 @dataclass
 class Freshness:
-    """How long sampled events took to show, each in seconds from the moment of sending."""
+    """Seconds from sending each sampled event until it took effect."""
 
     found: list[float] = field(default_factory=list)
-    """A new listing, until a search finds it."""
+    """New listings, until a search finds them."""
     gone: list[float] = field(default_factory=list)
-    """A sold one, until no search finds it."""
+    """Sold listings, until no search finds them."""
     missed: list[str] = field(default_factory=list)
-    """What never happened."""
+    """Events that did not take effect in time."""
 
 
 class Streamer:
-    """Sends the planned events; the sampled listings' cover vectors are known beforehand."""
+    """Sends the planned events; the sampled listings' cover vectors are given."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Streamer:
         self.seconds = 0.0
 
     async def run(self) -> None:
-        """Send every event when it is due, then wait for the sampled ones to show."""
+        """Send every event when it is due, then wait for the sampled ones to take effect."""
         started = time.monotonic()
         try:
             for event in self._plan.events:
@@ -91,27 +91,27 @@ class Streamer:
 
     async def _watch(self, event: PlannedEvent, sent_at: float) -> None:
         listing_id = self._listings[event.listing].listing_id
-        wanted = event.kind != SOLD
-        times = self.freshness.found if wanted else self.freshness.gone
-        while (asked_at := time.monotonic()) - sent_at < _PROBE_LIMIT:
+        should_find = event.kind != SOLD
+        times = self.freshness.found if should_find else self.freshness.gone
+        while (searched_at := time.monotonic()) - sent_at < _PROBE_LIMIT:
             try:
                 answer = await self._router.search(vector=self._covers[event.listing], k=10)
             except ShashinError:
-                pass  # A search that fails says nothing; the next one may.
+                pass  # A failed search is inconclusive; the next one may succeed.
             else:
-                if wanted == any(hit.listing_id == listing_id for hit in answer.hits):
+                if should_find == any(hit.listing_id == listing_id for hit in answer.hits):
                     times.append(time.monotonic() - sent_at)
                     return
-            await asyncio.sleep(max(0.001, _PROBE_SECONDS - (time.monotonic() - asked_at)))
+            await asyncio.sleep(max(0.001, _PROBE_SECONDS - (time.monotonic() - searched_at)))
         self.freshness.missed.append(
             f"{listing_id} was not found {_PROBE_LIMIT:.0f} s after its event"
-            if wanted
+            if should_find
             else f"{listing_id} was still found {_PROBE_LIMIT:.0f} s after it was sold"
         )
 
 
 def event_message(listing: DemoListing, planned: PlannedEvent) -> events_pb2.ListingEvent:
-    """Return the event: an update has a lower price, and the photos in reverse order."""
+    """Return the event; an update has a lower price and the photos in reverse order."""
     if planned.kind == SOLD:
         return listing_event(listing.listing_id, planned.version, SOLD)
     uris, attributes = listing.photo_uris, listing.attributes
@@ -128,7 +128,7 @@ def event_message(listing: DemoListing, planned: PlannedEvent) -> events_pb2.Lis
 
 
 def probed_listings(plan: StreamPlan, count: int, at_most: int) -> Collection[int]:
-    """Return which listings are watched: evenly spread, with a part of the sold ones."""
+    """Return which listings are sampled: evenly spaced, plus some of the sold ones."""
     step = max(1, -(-count // at_most))
     sold = sorted(plan.sold)
     return {*range(0, count, step), *sold[: max(1, at_most // 4)]}

@@ -1,6 +1,6 @@
-"""``make chaos``: every service is killed at every boundary, and nothing may be lost.
+"""``make chaos``: kills every service at every failpoint, and checks that nothing is lost.
 
-Prints one line a kill's progress, what is wrong, and last ``chaos: K kills, N listings, L lost,
+Prints progress, the problems found, and last ``chaos: K kills, N listings, L lost,
 D duplicated, R resurrected, G coverage gaps``; exits with 1 unless the last four are 0.
 """
 
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from shashin.errors import ShashinError
-from shashin.terminal.console import complain, say, tell
+from shashin.terminal.console import echo, echo_error, echo_stderr
 from shashin.terminal.run import run
 from tests.chaos.run import Chaos, first_of, play
 
@@ -24,28 +24,28 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer events and kills")
     parser.add_argument("--events", type=int, help="listing events streamed")
     parser.add_argument("--kills", type=int, help="processes killed, each at a failpoint")
-    parser.add_argument("--rate", type=float, default=40.0, help="events a second")
+    parser.add_argument("--rate", type=float, default=40.0, help="events per second")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--state", type=Path, default=Path(".shashin/chaos"))
-    asked = parser.parse_args()
-    state = (asked.state / time.strftime("%Y%m%d-%H%M%S")).absolute()
+    args = parser.parse_args()
+    state = (args.state / time.strftime("%Y%m%d-%H%M%S")).absolute()
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
     chaos = Chaos(
-        events=asked.events or (2_000 if asked.quick else 10_000),
-        kills=asked.kills or (14 if asked.quick else 44),
-        rate=asked.rate,
+        events=args.events or (2_000 if args.quick else 10_000),
+        kills=args.kills or (14 if args.quick else 44),
+        rate=args.rate,
         bucket_seconds=8,
-        seed=asked.seed,
+        seed=args.seed,
         state=state,
     )
-    tell(
+    echo_stderr(
         f"seed {chaos.seed}: {chaos.events} events, {chaos.kills} kills, one restart of the broker"
     )
     try:
         outcome = run(play(chaos))
     except ShashinError as error:
-        complain(f"{error.message}; logs are in {state}")
+        echo_error(f"{error.message}; logs are in {state}")
         return 1
     verdict = outcome.verdict
     for name, problems in (
@@ -54,17 +54,17 @@ def main() -> int:
         ("resurrected", verdict.resurrected),
     ):
         for line in first_of(problems):
-            say(f"{name}: {line}")
+            echo(f"{name}: {line}")
     for gap in verdict.gaps[:5]:
-        say(f"gap: {gap}")
-    if outcome.never_killed_at and not asked.quick:
-        tell(f"nothing was killed at: {', '.join(outcome.never_killed_at)}")
+        echo(f"gap: {gap}")
+    if outcome.never_killed_at and not args.quick:
+        echo_stderr(f"failpoints without a kill: {', '.join(outcome.never_killed_at)}")
     if verdict.whole and outcome.kills >= chaos.kills:
         shutil.rmtree(state, ignore_errors=True)
     else:
-        tell(f"logs are in {state}")
-    tell(f"{outcome.seconds:.0f} s")
-    say(outcome.line)
+        echo_stderr(f"logs are in {state}")
+    echo_stderr(f"{outcome.seconds:.0f} s")
+    echo(outcome.line)
     return 0 if verdict.whole and outcome.kills >= chaos.kills else 1
 
 

@@ -1,4 +1,4 @@
-"""Killing every service at each of its failpoints, each service on its own."""
+"""Killing every service at each of its failpoints."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 from shashin.runtime.failpoints import POINTS
 
 _PATIENCE_SECONDS = 45.0
-"""After which a point that nobody passes is left for later."""
+"""After which a failpoint that no process reaches is postponed."""
 
 _PAUSE_SECONDS = 0.2
 
 
 class Killer:
-    """Arms one failpoint of each service at a time, and counts those that were passed.
+    """Arms one failpoint per service at a time, and counts the kills.
 
-    No failpoint is armed a second time while that could keep another one from its first.
+    No failpoint is armed a second time as long as another one might miss its first.
     """
 
-    def __init__(self, folder: Path, *, kills: int, seed: int, tell: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, *, kills: int, seed: int, on_kill: Callable[[], None]) -> None:
         self._folder = folder
-        self._wanted = kills
+        self._target = kills
         self._dice = random.Random(seed)
-        self._tell = tell
+        self._on_kill = on_kill
         self._armed: set[str] = set()
         self.killed: list[str] = []
 
     @property
     def done(self) -> bool:
-        """Whether so many were killed as were wanted."""
-        return len(self.killed) >= self._wanted
+        """Whether all kills are done."""
+        return len(self.killed) >= self._target
 
     @property
     def never(self) -> list[str]:
@@ -41,7 +41,7 @@ class Killer:
         return sorted(every - set(self.killed))
 
     async def run(self) -> None:
-        """Kill until so many are dead as were wanted, or until cancelled."""
+        """Kill until all kills are done, or until cancelled."""
         self._folder.mkdir(parents=True, exist_ok=True)
         lanes = [asyncio.ensure_future(self._lane(service)) for service in POINTS]
         try:
@@ -65,12 +65,12 @@ class Killer:
                 waiting.append(name)
 
     def _may_arm(self, name: str) -> bool:
-        room = self._wanted - len(self.killed) - len(self._armed)
+        remaining = self._target - len(self.killed) - len(self._armed)
         due = set(self.never) - self._armed
-        return room > 0 and (name in due or room > len(due))
+        return remaining > 0 and (name in due or remaining > len(due))
 
     async def _kill(self, name: str) -> bool:
-        """Arm a failpoint until somebody passes it; False when nobody does for long."""
+        """Arm a failpoint until a process reaches it; False on timeout."""
         armed = self._folder / name
         armed.touch()
         self._armed.add(name)
@@ -84,5 +84,5 @@ class Killer:
         finally:
             self._armed.discard(name)
         self.killed.append(name)
-        self._tell()
+        self._on_kill()
         return True

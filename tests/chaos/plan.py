@@ -1,7 +1,7 @@
-"""What is streamed, and what has to be found in the end: a plain dictionary. Pure.
+"""The stream of events, and the expected result as a plain dictionary. Pure functions.
 
-The model is deliberately simple, so that it can be right where the system is not: an event of a
-higher version decides alone what becomes of its listing.
+The model is deliberately simple, so that it can be right where the system is wrong: the event with
+the highest version alone determines the outcome of its listing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from shashin.client.listing_events import LISTED, REMOVED, SOLD, UPDATED
 from shashin.v1 import events_pb2
 
-MOST_PHOTOS = 2
+MAX_PHOTOS = 2
 
 
 @dataclass(frozen=True)
@@ -29,31 +29,31 @@ class PlannedEvent:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How a listing has to be found."""
+class Expected:
+    """Expected state of a searchable listing."""
 
     version: int
     photos: int
 
 
-Model = dict[str, Wanted | None]
-"""Listing to how it has to be found; None where no search may find it."""
+Model = dict[str, Expected | None]
+"""Expected state by listing; None if it must not be searchable."""
 
 
 def stream(*, photos: int, seed: int) -> Iterator[PlannedEvent]:
-    """Yield events without end: half list something new, the others change what is there.
+    """Yield an endless stream: half of the events are new listings, the others change existing ones.
 
-    An event repeats now and then, as an app that retries does; versions leave gaps.
+    Some events repeat, as when an app retries; versions have gaps.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     versions: dict[str, int] = {}
     on_sale: list[str] = []
-    gone: list[str] = []
+    ended: list[str] = []
     recent: deque[PlannedEvent] = deque(maxlen=50)
     while True:
-        choice = dice.random()
+        choice = rng.random()
         if recent and choice < 0.03:
-            event = dice.choice(recent)
+            event = rng.choice(recent)
             if versions[event.listing_id] == event.version:
                 yield event
             continue
@@ -61,37 +61,37 @@ def stream(*, photos: int, seed: int) -> Iterator[PlannedEvent]:
             listing_id, kind = f"chaos-{len(versions):06d}", LISTED
             on_sale.append(listing_id)
         elif choice < 0.72:
-            listing_id, kind = dice.choice(on_sale), UPDATED
-        elif choice < 0.94 or not gone:
-            listing_id = _taken_from(on_sale, dice)
-            kind = SOLD if dice.random() < 0.8 else REMOVED
-            gone.append(listing_id)
+            listing_id, kind = rng.choice(on_sale), UPDATED
+        elif choice < 0.94 or not ended:
+            listing_id = _pop_random(on_sale, rng)
+            kind = SOLD if rng.random() < 0.8 else REMOVED
+            ended.append(listing_id)
         else:
-            listing_id, kind = _taken_from(gone, dice), LISTED
+            listing_id, kind = _pop_random(ended, rng), LISTED
             on_sale.append(listing_id)
-        version = versions.get(listing_id, 0) + dice.choice((1, 1, 1, 2, 7))
+        version = versions.get(listing_id, 0) + rng.choice((1, 1, 1, 2, 7))
         versions[listing_id] = version
         shown = kind in {LISTED, UPDATED}
-        chosen = dice.sample(range(photos), dice.randint(1, MOST_PHOTOS)) if shown else []
+        chosen = rng.sample(range(photos), rng.randint(1, MAX_PHOTOS)) if shown else []
         recent.append(PlannedEvent(listing_id, version, kind, tuple(chosen)))
         yield recent[-1]
 
 
-def _taken_from(listings: list[str], dice: random.Random) -> str:
-    place = dice.randrange(len(listings))
+def _pop_random(listings: list[str], rng: random.Random) -> str:
+    place = rng.randrange(len(listings))
     listings[place], listings[-1] = listings[-1], listings[place]
     return listings.pop()
 
 
 def model_of(events: Iterable[PlannedEvent]) -> Model:
-    """Return how each listing has to be found once all events are processed."""
+    """Return the expected state of each listing once all events are processed."""
     newest: dict[str, PlannedEvent] = {}
     for event in events:
         known = newest.get(event.listing_id)
         if known is None or event.version >= known.version:
             newest[event.listing_id] = event
     return {
-        listing_id: Wanted(event.version, len(event.photos)) if event.photos else None
+        listing_id: Expected(event.version, len(event.photos)) if event.photos else None
         for listing_id, event in newest.items()
     }
 
@@ -99,8 +99,8 @@ def model_of(events: Iterable[PlannedEvent]) -> Model:
 def batches_of(events: Iterable[PlannedEvent], at_most: int) -> Iterator[list[PlannedEvent]]:
     """Yield the events in order, in batches in which no listing occurs twice.
 
-    A batch that was not acknowledged is sent again whole, and that must not put an older version
-    behind a newer one.
+    A batch that was not acknowledged is resent as a whole, which must not put an older version after
+    a newer one.
     """
     batch: list[PlannedEvent] = []
     for event in events:

@@ -1,5 +1,4 @@
-"""Searching all the while for listings that nothing changes: an answer that says it is complete
-must have them."""
+"""Continuous searches for unchanged listings: every complete answer must contain them."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ _PAUSE_SECONDS = 0.05
 
 @dataclass
 class Prober:
-    """Searches with the vectors of listings that stay as they are."""
+    """Searches with the vectors of unchanged listings."""
 
     address: str
     vectors: Mapping[str, npt.NDArray[np.float32]]
@@ -43,12 +42,12 @@ class Prober:
         try:
             answer = await router.search(vector=vector, k=20, within_seconds=2.0)
         except ShashinError:
-            return  # The router is dead, or all that it could ask.
+            return  # The router or all of its endpoints are down.
         self.answered += 1
         hits = [hit.listing_id for hit in answer.hits]
         if len(hits) != len(set(hits)):
-            self.twice[listing_id] = f"an answer has a listing twice: {hits}"
+            self.twice[listing_id] = f"an answer contains a listing twice: {hits}"
         if answer.coverage.complete:
             self.complete += 1
             if listing_id not in hits:
-                self.missed[listing_id] = "an answer that said it was complete did not have it"
+                self.missed[listing_id] = "a complete answer did not contain it"

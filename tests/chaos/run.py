@@ -23,7 +23,7 @@ from shashin.objectstore.gcs import EMULATOR_VARIABLE
 from shashin.repository.contents import arrangement_problems, read_contents
 from shashin.rpc.channel import open_channel
 from shashin.runtime.failpoints import VARIABLE as FAILPOINTS
-from shashin.terminal.console import Stages, tell
+from shashin.terminal.console import Stages, echo_stderr
 from shashin.v1 import index_pb2, index_pb2_grpc
 from shashin.workload.listings import DemoListing, render_listings
 from tests.chaos.kills import Killer
@@ -34,23 +34,23 @@ from tests.support.fake_gcs import BUCKET, SERVER_VARIABLE, FakeGcs
 from tests.support.waiting import until
 
 _POOL = 60
-"""Rendered products that the streamed listings share the photos of."""
+"""Rendered products whose photos the streamed listings share."""
 
 _STABLE = 24
 _LOOK_UP_AT_ONCE = 500
 _STALL_SECONDS = 90.0
-_LONGEST_SECONDS = 660.0
-"""Of the stream: kills that have not happened by then do not happen."""
+_MAX_SECONDS = 660.0
+"""Of the stream, even if kills are outstanding by then."""
 
 
 @dataclass(frozen=True)
 class Chaos:
-    """What a run is told."""
+    """Options of a run."""
 
     events: int
     kills: int
     rate: float
-    """Events a second."""
+    """Events per second."""
     bucket_seconds: int
     seed: int
     state: Path
@@ -58,7 +58,7 @@ class Chaos:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it."""
+    """Result of a run."""
 
     verdict: Verdict
     kills: int
@@ -72,7 +72,7 @@ async def play(chaos: Chaos) -> Outcome:
     """Run it.
 
     Raises:
-        ShashinError: when the system does not start.
+        ShashinError: if the system does not start.
     """
     started = time.monotonic()
     system = System(chaos.state / "system")
@@ -86,9 +86,9 @@ async def play(chaos: Chaos) -> Outcome:
 
 @asynccontextmanager
 async def _repository(state: Path) -> AsyncIterator[str | None]:
-    """Give a bucket on fake-gcs-server, where there is one; None is a folder."""
+    """Yield a bucket on fake-gcs-server if available; None means a folder."""
     if not os.environ.get(SERVER_VARIABLE):
-        tell(f"{SERVER_VARIABLE} names no fake-gcs-server: the repository is a folder")
+        echo_stderr(f"{SERVER_VARIABLE} is not set: the repository is a folder")
         yield None
         return
     root = state / "gcs"
@@ -140,7 +140,7 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
                 chaos.state / "failpoints",
                 kills=chaos.kills,
                 seed=chaos.seed,
-                tell=lambda: stages.set("kills", len(killer.killed), chaos.kills),
+                on_kill=lambda: stages.set("kills", len(killer.killed), chaos.kills),
             )
             probing = asyncio.ensure_future(prober.run())
             killing = asyncio.ensure_future(killer.run())
@@ -157,8 +157,8 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
             verdict.lost |= prober.missed
             verdict.duplicated |= prober.twice
             verdict.gaps += await _gaps(system, router)
-    tell(
-        f"{prober.answered} of {prober.asked} searches meanwhile were answered, {prober.complete} "
+    echo_stderr(
+        f"{prober.answered} of {prober.asked} concurrent searches were answered, {prober.complete} "
         "of them complete"
     )
     return Outcome(
@@ -198,13 +198,13 @@ async def _stream(
     killing: asyncio.Future[None],
     stages: Stages,
 ) -> list[PlannedEvent]:
-    """Send events at the rate, at least as many as asked for, and until all kills are done.
+    """Send events at the configured rate until both the count and all kills are reached.
 
-    The broker is killed on the way. Returns what was sent.
+    The broker is killed halfway. Returns the sent events.
     """
     started, sent, restarted = time.monotonic(), list[PlannedEvent](), False
     for batch in batches_of(stream(photos=_POOL, seed=chaos.seed), at_most=20):
-        if len(sent) >= chaos.events and (killing.done() or _is_over(started)):
+        if len(sent) >= chaos.events and (killing.done() or _is_overdue(started)):
             break
         late = time.monotonic() - started - len(sent) / chaos.rate
         if late < 0:
@@ -219,8 +219,8 @@ async def _stream(
     return sent
 
 
-def _is_over(started: float) -> bool:
-    return time.monotonic() - started > _LONGEST_SECONDS
+def _is_overdue(started: float) -> bool:
+    return time.monotonic() - started > _MAX_SECONDS
 
 
 def _record(event: PlannedEvent, pool: Sequence[DemoListing]) -> OutRecord:
@@ -246,26 +246,26 @@ def _kill_kafka(system: System) -> None:
 
 
 async def _settled(model: Model, system: System, router: RouterClient, stages: Stages) -> Verdict:
-    """Wait until all is as the model says, or until nothing changes any more."""
+    """Wait until everything matches the model, or stops changing."""
     last, since = -1, time.monotonic()
     while True:
         wrong: int | None = None
         try:
-            # What the router finds, and every visible row behind it: an old version may hide there.
+            # What the router finds, and every visible row on its endpoints, to detect old versions.
             verdict = judge(model, await _located(router, list(model)))
             verdict.add(judge(model, await _rows(system, list(model))))
             complete = (await router.status()).coverage.complete
         except (ShashinError, OSError, KeyError):
-            pass  # Somebody is still starting.
+            pass  # A process is still starting.
         else:
             wrong = verdict.wrong
-            stages.set("listings as they should be", len(model) - wrong, len(model))
+            stages.set("listings as expected", len(model) - wrong, len(model))
             if verdict.whole and complete:
                 return verdict
         if wrong is not None and wrong != last:
             last, since = wrong, time.monotonic()
         if time.monotonic() - since > _STALL_SECONDS:
-            return verdict if wrong is not None else Verdict(gaps=["nobody answers at the end"])
+            return verdict if wrong is not None else Verdict(gaps=["no response at the end"])
         await asyncio.sleep(1.0)
 
 
@@ -306,7 +306,7 @@ async def _on(
         try:
             answer = await look_up(request, timeout=20.0)
         except grpc.aio.AioRpcError as error:
-            raise ShashinError(f"{endpoint} does not answer: {error.code()}") from None
+            raise ShashinError(f"{endpoint} does not respond: {error.code()}") from None
         for row in answer.rows:
             found.setdefault(row.listing_id, []).append(
                 FoundRow(endpoint, row.version, row.photo_number)
@@ -314,7 +314,7 @@ async def _on(
 
 
 async def _gaps(system: System, router: RouterClient) -> list[str]:
-    """Return what the shards that are served, or those in the repository, do not hold."""
+    """Return the gaps in the served shards and in the repository."""
     gaps = []
     coverage = (await router.status()).coverage
     if not coverage.complete:

@@ -1,4 +1,4 @@
-"""What was found, held against the model. Pure."""
+"""Comparing what was found with the model. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.chaos.plan import Model
 
 @dataclass(frozen=True)
 class FoundRow:
-    """One visible row as an endpoint gave it."""
+    """One visible row of an endpoint."""
 
     endpoint: str
     version: int
@@ -19,28 +19,28 @@ class FoundRow:
 
 @dataclass
 class Verdict:
-    """Listings by what is wrong with them."""
+    """Problems by kind."""
 
     lost: dict[str, str] = field(default_factory=dict)
-    """Should be found, and are not, or not whole."""
+    """Expected, but not found or incomplete."""
     duplicated: dict[str, str] = field(default_factory=dict)
-    """Are found in a version beside the right one, or twice in one answer."""
+    """Found in more than one version, or twice in one answer."""
     resurrected: dict[str, str] = field(default_factory=dict)
-    """Are found, and should not be."""
+    """Found, but not expected."""
     gaps: list[str] = field(default_factory=list)
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not (self.lost or self.duplicated or self.resurrected or self.gaps)
 
     @property
     def wrong(self) -> int:
-        """How many listings are not as they should be."""
+        """Number of listings with problems."""
         return len(self.lost.keys() | self.duplicated.keys() | self.resurrected.keys())
 
     def add(self, other: Verdict) -> None:
-        """Take up what another look found."""
+        """Merge another verdict."""
         self.lost |= other.lost
         self.duplicated |= other.duplicated
         self.resurrected |= other.resurrected
@@ -56,24 +56,24 @@ class Verdict:
 
 
 def judge(model: Model, rows: Mapping[str, Sequence[FoundRow]]) -> Verdict:
-    """Return what is wrong with the rows that can be found, by listing."""
+    """Return the problems of the visible rows, by listing."""
     verdict = Verdict()
-    for listing_id, wanted in model.items():
+    for listing_id, expected in model.items():
         found = rows.get(listing_id, ())
         versions = sorted({row.version for row in found})
-        if wanted is None:
+        if expected is None:
             if found:
                 verdict.resurrected[listing_id] = f"versions {versions} are found"
             continue
-        photos = {row.photo_number for row in found if row.version == wanted.version}
-        if photos != set(range(wanted.photos)):
+        photos = {row.photo_number for row in found if row.version == expected.version}
+        if photos != set(range(expected.photos)):
             verdict.lost[listing_id] = (
-                f"version {wanted.version} has {wanted.photos} photos, of which {sorted(photos)} "
+                f"version {expected.version} has {expected.photos} photos, of which {sorted(photos)} "
                 f"are found; found are versions {versions}"
             )
-        elif versions != [wanted.version]:
+        elif versions != [expected.version]:
             verdict.duplicated[listing_id] = (
-                f"versions {versions} are found, and only {wanted.version} should be"
+                f"versions {versions} are found, and only {expected.version} should be"
             )
     for listing_id in rows.keys() - model.keys():
         verdict.resurrected[listing_id] = "it was never published"

@@ -1,4 +1,4 @@
-"""The real Kafka of the integration tests, one a test worker, and services as real processes."""
+"""The real Kafka of the integration tests, one per test worker, and services as real processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTITIONS = 2
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap servers: those of SHASHIN_TEST_KAFKA (then run one worker), or an own Kafka."""
+    """Bootstrap servers: those of SHASHIN_TEST_KAFKA (then run one worker), or an embedded Kafka."""
     if external := os.environ.get("SHASHIN_TEST_KAFKA"):
         yield external
         return
@@ -73,7 +73,7 @@ async def start_service(kafka: str, tmp_path: Path) -> AsyncIterator[Callable[..
 
 @pytest.fixture(scope="session")
 def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """The whole system, one a test worker: every process of ``shashin up``, and a Kafka of its own."""
+    """The whole system, one per test worker: all processes of ``shashin up`` with their own Kafka."""
     running = RunningSystem(tmp_path_factory.mktemp("system"))
     try:
         asyncio.run(running.start())
@@ -84,7 +84,7 @@ def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 
 @pytest.fixture
 async def system(running_system: RunningSystem) -> AsyncIterator[ConnectedSystem]:
-    """The whole system, well, whatever an earlier test did to it."""
+    """The whole system, healthy again after earlier tests."""
     running_system.resume_supervisor()
     await running_system.until_well()
     async with running_system.connected() as connected:

@@ -1,4 +1,4 @@
-"""Photos and events as real catalogues have them: searchable, or a dead letter that says why."""
+"""Invalid and unusual photos and events: searchable, or a dead letter with the reason."""
 
 from __future__ import annotations
 
@@ -88,21 +88,21 @@ async def test_a_grey_photo_of_16_bits_is_found_by_the_same_picture_of_8(
     assert first.score > 0.99
 
 
-async def test_a_photo_that_lies_on_its_side_is_searched_upright(system: ConnectedSystem) -> None:
+async def test_an_exif_rotated_photo_is_searched_upright(system: ConnectedSystem) -> None:
     upright = picture(221)
     lying = ODD["EXIF-rotated JPEG"](upright)
     await system.publish("lying", [lying])
     await system.until_versions({"lying": 1})
     by_itself = (await system.complete_answer(photo=lying)).hits[0]
     assert (by_itself.listing_id, by_itself.score > 0.99) == ("lying", True)
-    # A viewer that ignores the note in the file would show it like this.
+    # How a viewer that ignores EXIF orientation would show it.
     turned = saved(Image.open(io.BytesIO(lying)).convert("RGB"), "PNG")
     answer = await system.complete_answer(photo=turned, k=500)
     (hit,) = [hit for hit in answer.hits if hit.listing_id == "lying"]
     assert hit.score < 0.95
 
 
-# --- photos that are refused --------------------------------------------------------------------
+# --- photos that are rejected -------------------------------------------------------------------
 
 Place = Callable[[ConnectedSystem, Path], str]
 """Puts a broken photo somewhere; returns its URI."""
@@ -151,7 +151,7 @@ BROKEN: dict[str, tuple[Place, str]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-async def test_a_broken_photo_is_a_dead_letter_by_name_and_the_listings_other_photos_go_on(
+async def test_a_broken_photo_is_dead_lettered_and_the_listings_other_photos_are_searchable(
     system: ConnectedSystem, dead_letters: NewDeadLetters, tmp_path: Path, kind: str
 ) -> None:
     place, reason = BROKEN[kind]
@@ -194,11 +194,11 @@ async def test_a_listing_without_a_usable_photo_is_one_dead_letter_that_names_ea
     assert headers["message"].startswith(f"{topic}[{partition}]@{offset}, listing hopeless: ")
     for number, (_, reason) in enumerate(BROKEN.values()):
         assert f"photo {number}: {reason}: " in headers["message"]
-    await _goes_on(system, "after-hopeless")
+    await _assert_processing_continues(system, "after-hopeless")
     assert "hopeless" not in await system.router.locate(["hopeless"])
 
 
-# --- events that are refused --------------------------------------------------------------------
+# --- events that are rejected -------------------------------------------------------------------
 
 
 def _event(
@@ -272,7 +272,7 @@ REFUSED: dict[str, tuple[OutRecord, str, str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-async def test_a_refused_event_is_a_dead_letter_as_it_came_and_the_next_one_goes_on(
+async def test_a_rejected_event_is_dead_lettered_unchanged_and_processing_continues(
     system: ConnectedSystem, dead_letters: NewDeadLetters, kind: str
 ) -> None:
     sent, reason, words = REFUSED[kind]
@@ -291,7 +291,7 @@ async def test_a_refused_event_is_a_dead_letter_as_it_came_and_the_next_one_goes
         str(partition),
         str(offset),
     )
-    await _goes_on(system, f"after-{kind}")
+    await _assert_processing_continues(system, f"after-{kind}")
 
 
 @pytest.mark.parametrize("kind", [UPDATED, SOLD])
@@ -308,7 +308,7 @@ async def test_a_version_that_goes_backwards_is_a_dead_letter_and_the_newer_one_
     assert headers["error"] == "StaleVersion"
     assert headers["message"].startswith(f"{LISTINGS_EVENTS}[")
     assert f"listing {listing_id} has version 4 after version 5" in headers["message"]
-    await _goes_on(system, f"after-{listing_id}")
+    await _assert_processing_continues(system, f"after-{listing_id}")
     await system.until_versions({listing_id: 5})
 
 
@@ -334,10 +334,10 @@ async def test_a_record_between_two_services_that_does_not_parse_stops_neither(
         "1",
     )
     assert headers["message"].startswith(f"{topic}[{headers['partition']}]@{headers['offset']}")
-    await _goes_on(system, f"after-{topic}")
+    await _assert_processing_continues(system, f"after-{topic}")
 
 
-async def test_a_thumbnail_that_is_broken_on_its_way_costs_the_listing_that_photo(
+async def test_a_broken_thumbnail_removes_only_that_photo_from_the_listing(
     system: ConnectedSystem,
 ) -> None:
     dead_letters = await system.new_dead_letters_of(IMAGES_DOWNLOADED)
@@ -380,19 +380,19 @@ async def test_a_vector_of_another_length_is_a_dead_letter_and_leaves_no_gap(
     headers = headers_of(dead_letter)
     assert dead_letter.topic == f"{VECTORS_EMBEDDED}.dlq"
     assert (headers["error"], headers["step"]) == ("WrongVector", "indexer.parse")
-    await _goes_on(system, "after-short-vector")
+    await _assert_processing_continues(system, "after-short-vector")
     assert (await system.complete_answer(photo=GOOD)).coverage.complete
     assert "short-vector" not in await system.router.locate(["short-vector"])
 
 
-async def _goes_on(system: ConnectedSystem, listing_id: str) -> None:
+async def _assert_processing_continues(system: ConnectedSystem, listing_id: str) -> None:
     await system.publish(listing_id, [GOOD])
     await system.until_versions({listing_id: 1})
 
 
 async def _came_from(system: ConnectedSystem, sent: OutRecord) -> tuple[str, int, int]:
-    """Return topic, partition and offset at which the record lies."""
+    """Return topic, partition and offset of the record."""
     tail = (await system.tails(sent.topic))[sent.topic]
-    records = await tail.news(lambda record: record.value == sent.value)
+    records = await tail.new_records(lambda record: record.value == sent.value)
     (record,) = [record for record in records if record.key == sent.key]
     return record.topic, record.partition, record.offset

@@ -1,4 +1,4 @@
-"""The command line against the whole system: what it prints, where it exits, and what survives."""
+"""The command line against the whole system: output, exit codes and state."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ids(answer: dict[str, Any]) -> list[str]:
 # --- publishing and searching -------------------------------------------------------------------
 
 
-async def test_a_folder_is_published_with_its_subfolders_and_what_is_broken_is_named(
+async def test_a_folder_is_published_with_its_subfolders_and_failures_are_reported(
     system: ConnectedSystem, tmp_path: Path
 ) -> None:
     state, folder = system.system.folder, tmp_path / "mine"
@@ -49,9 +49,9 @@ async def test_a_folder_is_published_with_its_subfolders_and_what_is_broken_is_n
 
     published = await shashin("publish", folder, state=state, ends_with=1)
     assert "3 of 4 listings are searchable" in published.out
-    assert "listing cli-chair, photo 2 left out: " in published.out
+    assert "listing cli-chair, photo 2 skipped: " in published.out
     assert "(PhotoUndecodable)" in published.out
-    assert "listing cli-broken given up: " in published.out
+    assert "listing cli-broken dead-lettered: " in published.out
     assert "(NoUsablePhoto)" in published.out
     assert ids(await until_searched(first, state=state))[0] == "cli-lamp"
     located = await shashin("locate", "cli-chair", "cli-broken", "--json", state=state, ends_with=1)
@@ -159,7 +159,7 @@ async def test_an_opened_search_shows_the_pictures_of_its_hits_in_the_browser(
     assert "cli-shown" in page
     # The query and its three hits, none of which needs a file or a network.
     assert page.count('src="data:image/jpeg;base64,') == 4
-    assert "no picture on this machine" not in page
+    assert "photo not available on this machine" not in page
 
 
 async def test_what_is_sold_or_removed_by_command_is_gone_when_the_command_ends(
@@ -170,7 +170,7 @@ async def test_what_is_sold_or_removed_by_command_is_gone_when_the_command_ends(
         await system.publish(name, [photo])
     await system.until_versions({"cli-sold": 1, "cli-removed": 1, "cli-stays": 1})
     sold = await shashin("sell", "cli-sold", state=state)
-    assert "1 listings sold: no search finds them any more" in sold.out
+    assert "1 listings sold: no longer searchable" in sold.out
     removed = await shashin("remove", "cli-removed", "cli-never-was", state=state)
     assert "cli-never-was was not searchable" in removed.out
     assert "2 listings removed" in removed.out
@@ -252,19 +252,19 @@ async def test_sealed_shards_are_listed_shown_and_verified_and_a_changed_byte_is
     assert "rows.arrow" in problem
 
 
-# --- mistakes -----------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------
 
-MISTAKES: dict[str, tuple[list[str], str]] = {
+USER_ERRORS: dict[str, tuple[list[str], str]] = {
     "nothing to search for": (["search"], "0 queries were given"),
     "a system that never ran": (["search", "--listing", "a"], "`shashin up` starts everything"),
     "a folder that is not there": (["publish", "nowhere"], "nowhere does not exist"),
-    "shares over one": (["demo", "--sold", "0.9", "--updated", "0.2"], "more than all listings"),
+    "shares over one": (["demo", "--sold", "0.9", "--updated", "0.2"], "add up to more than 1"),
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", USER_ERRORS)
 async def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, mistake: str) -> None:
-    arguments, words = MISTAKES[mistake]
+    arguments, words = USER_ERRORS[mistake]
     finished = await shashin(*arguments, state=tmp_path / "state", ends_with=2)
     assert words in finished.error
     assert finished.out == ""
@@ -293,13 +293,13 @@ async def test_everything_starts_from_nothing_stops_and_starts_again_with_what_w
     photo = photo_file(tmp_path, "mine/cli-kept/1.jpg", 340)
     try:
         started = await shashin("up", state=state)
-        assert "everything runs" in started.out
+        assert "everything is running" in started.out
         pids = System(state).pids()
         assert pids.keys() == {"kafka", "supervisor", *SERVICES}
         kafka = await shashin("kafka", "up", "--json", state=state)
         assert kafka.document["kafka"] in started.out
         again = await shashin("up", state=state)
-        assert "everything was running already" in again.out
+        assert "everything was already running" in again.out
         other = await shashin("up", "--bucket-seconds", 60, state=state, ends_with=2)
         assert "bucket_seconds is 3600, not 60" in other.err.splitlines()[-1]
         needed = await shashin("kafka", "down", state=state, ends_with=2)
@@ -307,7 +307,7 @@ async def test_everything_starts_from_nothing_stops_and_starts_again_with_what_w
         assert System(state).pids() == pids
         await shashin("publish", tmp_path / "mine", state=state)
 
-        assert "everything is stopped" in (await shashin("down", state=state)).out
+        assert "everything stopped" in (await shashin("down", state=state)).out
         assert not [name for name, pid in pids.items() if ProcessIdentity.of(pid)]
         stopped = await shashin("status", "--json", state=state, ends_with=1)
         assert (stopped.document["running"], stopped.document["processes"]) == (False, [])
@@ -342,7 +342,7 @@ async def test_the_demo_runs_from_nothing_and_its_figures_are_right(tmp_path: Pa
     assert found["shards_sealed"] == found["shards_served"] > 0
     assert found["problems"] == []
     assert 0 < found["freshness_p50_s"] <= found["freshness_p99_s"] < found["wall_s"]
-    # Of nine bad events, one loses two of its three photos and goes on.
+    # Of nine bad events, one is searchable with one of its three photos.
     assert (found["dead_lettered"], found["photos_dead_lettered"]) == (8, 2)
     assert found["events"] == found["searchable"] + found["hidden"] + found["dead_lettered"]
     balance = (

@@ -26,11 +26,11 @@ DEAD = f"{LISTINGS_EVENTS}.dlq"
 
 
 class Crash(BaseException):
-    """What no handler of errors catches."""
+    """An exception that no error handler catches."""
 
 
 class Copying:
-    """Copies each record; dead-letters those that say so; can be told to crash once."""
+    """Copies each record; dead-letters bad ones; can crash on one."""
 
     def __init__(self, *, crash_on: bytes | None = None) -> None:
         self.seen: list[bytes] = []
@@ -138,32 +138,32 @@ async def test_an_idle_loop_makes_progress(kafka: str, producer: Producer) -> No
         await until(lambda: stage.seen, "the loop runs")
         assert not health.readiness_problems()
         for turn in (1, 2, 3):
-            # Whoever makes no progress after this never looks alive again.
+            # A loop without progress after this never looks live again.
             now[0] = 100.0 * turn
             await until(lambda: not health.liveness_problems(), "an idle loop makes progress")
 
 
-class ProducerOfABrokerThatIsAway(Producer):
-    """Takes nothing until the broker is back."""
+class UnavailableProducer(Producer):
+    """Fails until the broker is available again."""
 
-    away = True
+    unavailable = True
     attempts = 0
 
     async def send_all(self, records: Iterable[OutRecord]) -> None:
         self.attempts += 1
-        if self.away:
+        if self.unavailable:
             raise KafkaUnavailable("kafka did not acknowledge")
         await super().send_all(records)
 
 
-async def test_a_broker_that_goes_away_in_the_middle_of_a_write_is_no_stall_and_is_named(
+async def test_a_broker_that_fails_during_a_write_is_no_stall_and_is_reported(
     kafka: str, producer: Producer
 ) -> None:
     now = [0.0]
     health = Health(stall_seconds=10, clock=lambda: now[0])
     await producer.send_all(events(3))
     async with (
-        ProducerOfABrokerThatIsAway(kafka, client_id="test") as writer,
+        UnavailableProducer(kafka, client_id="test") as writer,
         consuming(kafka, Copying(), health, writer),
     ):
 
@@ -176,7 +176,7 @@ async def test_a_broker_that_goes_away_in_the_middle_of_a_write_is_no_stall_and_
             assert health.liveness_problems() == []
         named = "kafka to take outputs: kafka did not acknowledge"
         await until(lambda: named in health.problems(), "it says what it waits for")
-        writer.away = False
+        writer.unavailable = False
         await until(lambda: _count(kafka, IMAGES_DOWNLOADED, 3), "all are copied")
         await until(lambda: not health.problems(), "all is well")
 

@@ -1,4 +1,4 @@
-"""Dead letters from beginning to end: given up, looked at, mended, sent again or dropped."""
+"""Dead letters end to end: written, listed, fixed, replayed or dropped."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def dlq(kafka: str, tmp_path: Path) -> Dlq:
     )
 
 
-def said(ended: Finished) -> Any:
-    """Return the document that a command printed; it has to have ended well."""
+def document_of(ended: Finished) -> Any:
+    """Return the JSON printed by a command, which must have succeeded."""
     assert ended.code == 0, ended
     return ended.document
 
@@ -102,24 +102,24 @@ def dead(
     ).as_record()
 
 
-async def open_entries(kafka: str, **say: str) -> list[StoredDeadLetter]:
-    """Return the open entries whose fields say this; asks Kafka itself."""
+async def open_entries(kafka: str, **fields: str) -> list[StoredDeadLetter]:
+    """Return the open entries with these fields, directly from Kafka."""
     async with DlqTopics(kafka, client_id="test-look") as log:
         found = [entry.dead_letter for entry in await log.entries() if entry.open]
-    return [li for li in found if all(getattr(li, name) == text for name, text in say.items())]
+    return [li for li in found if all(getattr(li, name) == text for name, text in fields.items())]
 
 
 async def open_ids(kafka: str) -> set[str]:
     return {str(dead_letter.entry_id) for dead_letter in await open_entries(kafka)}
 
 
-async def until_open(kafka: str, count: int, **say: str) -> list[StoredDeadLetter]:
+async def until_open(kafka: str, count: int, **fields: str) -> list[StoredDeadLetter]:
     async def found() -> list[StoredDeadLetter] | None:
-        dead_letters = await open_entries(kafka, **say)
+        dead_letters = await open_entries(kafka, **fields)
         return dead_letters if len(dead_letters) == count else None
 
     dead_letters: list[StoredDeadLetter] = await until(
-        found, f"{count} dead letters {say} are open"
+        found, f"{count} dead letters {fields} are open"
     )
     return dead_letters
 
@@ -135,7 +135,7 @@ def assert_one_line(ended: Finished, code: int, *words: str) -> None:
     assert all(word in ended.err for word in words), ended.err
 
 
-async def test_a_mended_photo_is_replayed_on_its_partition_and_its_letter_is_resolved(
+async def test_a_fixed_photo_is_replayed_on_its_partition_and_its_entry_is_resolved(
     start_service: StartService, kafka: str, producer: Producer, dlq: Dlq, photos: Path
 ) -> None:
     await start_service("downloader", photo_roots=photos)
@@ -147,14 +147,14 @@ async def test_a_mended_photo_is_replayed_on_its_partition_and_its_letter_is_res
         ]
     )
     await until_open(kafka, 5)
-    found = said(await dlq("ls", "--json"))["dead_letters"]
+    found = document_of(await dlq("ls", "--json"))["dead_letters"]
     reasons = sorted(dead_letter["reason"] for dead_letter in found)
     assert reasons == ["PhotoMissing"] * 4 + ["UnparsableRecord"]
     (dead_letter,) = [dead_letter for dead_letter in found if dead_letter["listing_id"] == "lamp-2"]
     table = (await dlq("ls", "--listing", "lamp-2")).out
     assert dead_letter["id"] in table
     assert "1 open; listings.events: 1 PhotoMissing" in table
-    (shown,) = said(await dlq("show", dead_letter["id"], "--json"))
+    (shown,) = document_of(await dlq("show", dead_letter["id"], "--json"))
     assert (shown["scope"], shown["photo_number"]) == ("photo", 1)
     assert shown["step"] == "downloader.fetch"
     assert shown["event"]["photos"][1]["uri"] == late.as_uri()
@@ -162,7 +162,7 @@ async def test_a_mended_photo_is_replayed_on_its_partition_and_its_letter_is_res
     assert len(before) == 4
 
     late.write_bytes(jpeg("blue"))
-    replayed = said(await dlq("replay", "--reason", "PhotoMissing", "--json"))
+    replayed = document_of(await dlq("replay", "--reason", "PhotoMissing", "--json"))
     assert len(replayed["replayed"]) == 4
 
     async def arrived() -> list[InRecord] | None:
@@ -180,13 +180,13 @@ async def test_a_mended_photo_is_replayed_on_its_partition_and_its_letter_is_res
         assert [photo.WhichOneof("outcome") for photo in listing.photos] == ["thumbnail"] * 2
     (left,) = await open_entries(kafka)
     assert left.reason == "UnparsableRecord"
-    (shown,) = said(await dlq("show", dead_letter["id"], "--json"))
+    (shown,) = document_of(await dlq("show", dead_letter["id"], "--json"))
     assert shown["resolution"]["how"] == "replayed"
     twice = [r for r in await records_of(kafka, LISTINGS_EVENTS) if r.key == b"lamp-2"]
     assert [(r.value, list(r.headers)) for r in twice] == [(twice[0].value, [])] * 2
 
 
-async def test_what_is_not_mended_is_a_new_dead_letter(
+async def test_a_replay_without_a_fix_is_a_new_dead_letter(
     start_service: StartService, kafka: str, producer: Producer, dlq: Dlq, photos: Path
 ) -> None:
     await start_service("downloader", photo_roots=photos)
@@ -209,7 +209,7 @@ async def test_a_dry_run_shows_what_would_be_done_and_changes_nothing(
 ) -> None:
     await producer.send_all([dead(), dead(origin=(1, 5), listing_id="chair")])
     before = await everything(kafka)
-    replayed = said(await dlq("replay", "--all-open", "--dry-run", "--json"))
+    replayed = document_of(await dlq("replay", "--all-open", "--dry-run", "--json"))
     assert [replay["record"] for replay in replayed["replayed"]] == [
         "listings.events[0]@0",
         "listings.events[1]@5",
@@ -249,7 +249,7 @@ async def test_a_replayed_version_of_a_sold_listing_does_not_become_visible(
         assert (await client.describe()).hidden_rows == 1
 
 
-async def test_an_event_that_is_replayed_after_a_newer_one_is_given_up_as_stale(
+async def test_an_event_that_is_replayed_after_a_newer_one_is_dead_lettered_as_stale(
     start_service: StartService, kafka: str, producer: Producer, dlq: Dlq, photos: Path
 ) -> None:
     await start_service("downloader", photo_roots=photos)
@@ -268,36 +268,36 @@ async def test_an_event_that_is_replayed_after_a_newer_one_is_given_up_as_stale(
     assert await records_of(kafka, IMAGES_DOWNLOADED) == []
 
 
-async def test_letters_of_one_record_are_replayed_once_and_all_are_resolved(
+async def test_entries_of_one_record_are_replayed_once_and_all_are_resolved(
     kafka: str, producer: Producer, dlq: Dlq
 ) -> None:
     await producer.send_all([dead(photo=0), dead(photo=1), dead(origin=(0, 1), photo=0)])
-    replayed = said(await dlq("replay", f"{DLQ}:1", "--json"))
+    replayed = document_of(await dlq("replay", f"{DLQ}:1", "--json"))
     (replay,) = replayed["replayed"]
     assert replay["entries"] == [f"{DLQ}:0", f"{DLQ}:1"]
     assert len(await records_of(kafka, LISTINGS_EVENTS)) == 1
     assert await open_ids(kafka) == {f"{DLQ}:2"}
 
 
-async def test_a_dropped_letter_is_resolved_and_goes_nowhere(
+async def test_a_dropped_entry_is_resolved_and_not_replayed(
     kafka: str, producer: Producer, dlq: Dlq
 ) -> None:
     await producer.send_all([dead(), dead(origin=(1, 5))])
     assert "1 dead letters dropped" in (await dlq("drop", f"{DLQ}:0")).out
     assert await open_ids(kafka) == {f"{DLQ}:1"}
-    with_resolved = said(await dlq("ls", "--all", "--json"))
+    with_resolved = document_of(await dlq("ls", "--all", "--json"))
     states = {
         li["id"]: li["resolution"] and li["resolution"]["how"]
         for li in with_resolved["dead_letters"]
     }
     assert states == {f"{DLQ}:0": "dropped", f"{DLQ}:1": None}
     assert await records_of(kafka, LISTINGS_EVENTS) == []
-    # The record with which it was dropped is no dead letter to anybody else either.
+    # Other readers do not take the record that dropped it for a dead letter either.
     async with topic_tails(kafka, DEAD_LETTER_TOPICS) as tails:
         assert [dead_letter.offset for dead_letter in await new_dead_letters(tails)] == [0, 5]
 
 
-async def test_filters_select_exactly_what_they_say(
+async def test_filters_select_exactly_the_matching_entries(
     kafka: str, producer: Producer, dlq: Dlq
 ) -> None:
     missing = PhotoMissing("gone")
@@ -319,14 +319,14 @@ async def test_filters_select_exactly_what_they_say(
         ("--limit", "4"): {f"{DLQ}:0", f"{DLQ}:1", f"{DLQ}:2", images},
     }
     for filters, ids in expected.items():
-        found = said(await dlq("ls", "--json", *filters))["dead_letters"]
+        found = document_of(await dlq("ls", "--json", *filters))["dead_letters"]
         assert {dead_letter["id"] for dead_letter in found} == ids, filters
-    dropped = said(await dlq("drop", "--step", "downloader.fetch", "--json"))
+    dropped = document_of(await dlq("drop", "--step", "downloader.fetch", "--json"))
     assert [dead_letter["id"] for dead_letter in dropped["dropped"]] == [f"{DLQ}:1"]
     assert await open_ids(kafka) == {f"{DLQ}:0", f"{DLQ}:2", images}
 
 
-async def test_a_strangers_record_is_left_open_and_named_while_the_others_are_replayed(
+async def test_a_foreign_record_stays_open_and_is_reported_while_the_others_are_replayed(
     kafka: str, producer: Producer, dlq: Dlq
 ) -> None:
     await producer.send_all([OutRecord(DLQ, b"stranger", b"\xff"), dead(origin=(1, 5))])
@@ -345,10 +345,10 @@ async def test_an_id_that_is_not_open_is_one_line_and_changes_nothing(
     await dlq("drop", f"{DLQ}:1")
     before = await everything(kafka)
     unknown = await dlq("replay", f"{DLQ}:0", f"{DLQ}:9")
-    assert_one_line(unknown, 1, f"there is no dead letter {DLQ}:9: `shashin dlq ls --all`")
-    assert_one_line(await dlq("drop", f"{DLQ}:0", f"{DLQ}:1"), 1, f"{DLQ}:1 was dropped before")
+    assert_one_line(unknown, 1, f"no such dead letter: {DLQ}:9; `shashin dlq ls --all`")
+    assert_one_line(await dlq("drop", f"{DLQ}:0", f"{DLQ}:1"), 1, f"{DLQ}:1 was already dropped")
     # The record that resolves an entry is no entry.
-    assert_one_line(await dlq("show", f"{DLQ}:2"), 1, f"there is no dead letter {DLQ}:2")
+    assert_one_line(await dlq("show", f"{DLQ}:2"), 1, f"no such dead letter: {DLQ}:2")
     assert await everything(kafka) == before
 
 
@@ -362,7 +362,7 @@ async def test_a_partition_that_does_not_exist_is_named_and_nothing_is_sent(
     assert await everything(kafka) == before
 
 
-async def test_who_sits_at_a_terminal_is_asked_unless_they_said_yes(
+async def test_a_terminal_user_is_asked_for_confirmation_unless_yes_is_given(
     kafka: str, producer: Producer, dlq: Dlq
 ) -> None:
     await producer.send_all([dead(photo=0), dead(photo=1)])

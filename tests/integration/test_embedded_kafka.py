@@ -1,4 +1,4 @@
-"""Kafka itself on one machine: it starts, keeps its data, and says what is wrong."""
+"""The embedded Kafka: start, durability and errors."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_the_error_for_a_port_in_use_says_how_to_fix_it(tmp_path: Path) ->
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"port {port} .*wanted for kafka.*in use by pid \d+"):
+        with pytest.raises(UserError, match=rf"port {port} .*needed for kafka.*in use by pid \d+"):
             await EmbeddedKafka(tmp_path, port=port).start()
 
 
@@ -109,7 +109,7 @@ async def test_a_jvm_that_dies_is_an_error_with_the_last_lines_of_its_log(tmp_pa
 
 async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "kafka").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot keep its log in .*kafka"):
+    with pytest.raises(UserError, match=r"cannot keep its data in .*kafka"):
         await EmbeddedKafka(tmp_path).start()
 
 
@@ -138,7 +138,7 @@ def test_a_jar_that_was_changed_is_fetched_again(tmp_path: Path) -> None:
     assert sha256_of(broken) == smallest.sha256
 
 
-def test_a_jar_that_nobody_has_is_named(tmp_path: Path) -> None:
+def test_a_jar_that_no_repository_has_is_reported(tmp_path: Path) -> None:
     from dataclasses import replace
 
     pins = read_pins()

@@ -24,19 +24,19 @@ StartService = Callable[..., Awaitable[RunningService]]
 
 
 def shared_settings(tmp_path: Path) -> dict[str, object]:
-    """Return what every service of the tiers is told."""
+    """Return the settings shared by the services of all tiers."""
     return {"model_id": MODEL, "repository": (tmp_path / "repository").as_uri()}
 
 
 def vector_settings(tmp_path: Path) -> dict[str, object]:
-    """Return what the services that hold vectors are told."""
+    """Return the settings of the services that hold vectors."""
     return {**shared_settings(tmp_path), "dimensions": DIMENSIONS}
 
 
 async def start_indexer(
     start_service: StartService, tmp_path: Path, **changes: object
 ) -> RunningService:
-    """Start an indexer with short buckets that lets sealed rows go soon."""
+    """Start an indexer with short buckets that releases sealed rows early."""
     settings = {
         "work_folder": tmp_path / "indexer",
         "discovery": (tmp_path / "discovery.json").as_uri(),
@@ -88,7 +88,7 @@ async def test_sealed_rows_move_to_the_index_server_and_at_no_moment_are_missing
 
         async def moved() -> bool:
             for listing in listings:
-                # The live tier is asked first: what it has just released, the other one holds.
+                # The live tier is searched first: what it has just released, the other one holds.
                 found = await live.finds(listing) or await hourly.finds(listing)
                 assert found, f"{listing} is missing"
             return (await hourly.describe()).rows == 24 and (await live.describe()).rows == 0
@@ -119,12 +119,12 @@ async def test_hidden_rows_of_a_sealed_shard_are_not_found_also_after_a_restart(
     await server.start()
     await server.until_ready()
     async with IndexClient(server.grpc) as hourly:
-        # Ready means that the hidden listings were read: from the first answer on it is gone.
+        # Ready means that the hidden listings have been read.
         found = {listing for listing, _, _ in await hourly.nearest(vector_of("lamp"), k=3)}
         assert found == {"chair", "mug"}
 
 
-async def test_searches_go_on_while_shards_are_swapped_in(
+async def test_searches_continue_while_shards_are_swapped(
     start_service: StartService, producer: Producer, tmp_path: Path
 ) -> None:
     _, server = await start_tiers(start_service, tmp_path)
@@ -154,7 +154,7 @@ async def _holds(client: IndexClient, rows: int) -> bool:
     return (await client.describe()).rows == rows
 
 
-async def test_the_live_tier_stops_reading_before_its_memory_is_full_and_goes_on_by_itself(
+async def test_the_live_tier_pauses_at_its_row_limit_and_resumes(
     start_service: StartService, producer: Producer, tmp_path: Path
 ) -> None:
     indexer = await start_indexer(start_service, tmp_path, bucket_seconds=1, held_row_limit=40)
@@ -166,10 +166,10 @@ async def test_the_live_tier_stops_reading_before_its_memory_is_full_and_goes_on
         waves += 1
         return await indexer.metric("shashin_indexer_reading_paused") == 1
 
-    await until(has_stopped, "reading stops while nobody takes the sealed rows")
+    await until(has_stopped, "reading is paused while no index server holds the sealed rows")
     assert await indexer.get("healthz") is None
     assert await indexer.get("livez") is not None
-    assert await indexer.get("readyz") is not None, "searches are to come here all the same"
+    assert await indexer.get("readyz") is not None, "searches still work"
     server = await start_server(start_service, tmp_path)
     announce(tmp_path, indexer, server)
     async with IndexClient(server.grpc) as hourly:

@@ -168,7 +168,7 @@ async def test_an_idle_partition_is_sealed_while_another_one_is_busy(
 
     async def quiet_one_is_sealed() -> bool:
         nonlocal sent
-        # Without a pause, so that the reader never comes round with nothing to do.
+        # Without a pause, so that the reader is never idle.
         await producer.send_all(embedded(f"busy-{sent}-{i}", partition=1) for i in range(5))
         sent += 1
         ranges = [r for shard in await shards_of(repository) for r in shard.manifest.source_ranges]
@@ -300,13 +300,13 @@ async def test_a_partition_that_is_added_is_indexed_and_sealed_without_a_restart
     await until(sealed, "both are sealed")
 
 
-async def test_a_repository_that_is_away_is_waited_for_and_searches_go_on(
+async def test_an_unavailable_repository_is_retried_and_searches_continue(
     start_service: StartService, producer: Producer, repository: ModelRepository, tmp_path: Path
 ) -> None:
     indexer = await start_service("indexer", **indexer_settings(tmp_path, bucket_seconds=2))
     folder = tmp_path / "repository"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.touch()  # whoever writes below it fails
+    folder.touch()  # writes below it fail
     await producer.send_all([embedded("lamp")])
     await until(lambda: "retrying" in indexer.log(), "it says that it waits")
     async with IndexClient(indexer.grpc) as client:
@@ -330,7 +330,7 @@ async def test_a_disk_that_cannot_be_written_is_waited_for_and_loses_nothing(
     await until(partial(holds_one_shard, repository), "it is sealed once the disk can be written")
 
 
-async def test_too_many_bad_records_pause_consumption_and_searches_go_on(
+async def test_too_many_bad_records_pause_consumption_and_searches_continue(
     start_service: StartService, producer: Producer, kafka: str, tmp_path: Path
 ) -> None:
     indexer = await start_service(
@@ -348,7 +348,7 @@ async def test_too_many_bad_records_pause_consumption_and_searches_go_on(
         assert await client.finds("lamp")
     assert "consumption paused: too many dead letters" in indexer.log()
     assert await indexer.get("livez") is not None
-    assert await indexer.get("readyz") is not None, "searches are to come here all the same"
+    assert await indexer.get("readyz") is not None, "searches still work"
     assert await indexer.get("healthz") is None
     async with LogReader(kafka, VECTORS_EMBEDDED + DEAD_LETTER_SUFFIX, client_id="test") as reader:
         assert sum((await reader.end_offsets(await reader.partitions())).values()) <= 5

@@ -36,11 +36,11 @@ def records(round_number: int) -> list[OutRecord]:
     ]
 
 
-async def test_a_producer_outlives_a_broker_that_was_away_longer_than_a_record_may_wait(
+async def test_a_producer_survives_a_broker_outage_longer_than_the_delivery_timeout(
     mortal: EmbeddedKafka,
 ) -> None:
     sent, failures = 0, 0
-    away = asyncio.Event()
+    outage = asyncio.Event()
 
     async def keep_sending(producer: Producer, rounds: int) -> None:
         nonlocal sent, failures
@@ -49,7 +49,7 @@ async def test_a_producer_outlives_a_broker_that_was_away_longer_than_a_record_m
                 await producer.send_all(records(sent))
             except KafkaUnavailable:
                 failures += 1
-                away.set()
+                outage.set()
                 await asyncio.sleep(0.05)
             else:
                 sent += 1
@@ -59,7 +59,7 @@ async def test_a_producer_outlives_a_broker_that_was_away_longer_than_a_record_m
         sending = asyncio.ensure_future(keep_sending(producer, 10))
         assert mortal.pid is not None
         os.kill(mortal.pid, signal.SIGKILL)
-        await away.wait()
+        await outage.wait()
         assert sent < 10
         await mortal.start()
         await sending

@@ -1,4 +1,4 @@
-"""A stage that stands still: the log holds what waits, and no process grows."""
+"""A paused stage: the log is the buffer, and no process's memory grows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.waiting import until
 
 StartService = Callable[..., Awaitable[RunningService]]
 
-STANDSTILL_SECONDS = 60.0
+PAUSE_SECONDS = 60.0
 LISTINGS_AT_ONCE = 150
 PHOTOS_EACH = 3
 GROWTH_BYTES = 40 * 1024 * 1024
-"""What allocators keep; the thumbnails that pass by are far more."""
+"""Allowance for allocators; the thumbnails passing through are far larger."""
 
 
-async def test_an_embedder_that_stands_still_costs_no_memory_and_no_listing(
+async def test_a_paused_embedder_costs_no_memory_and_loses_no_listing(
     start_service: StartService, producer: Producer, kafka: str, tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
@@ -39,20 +39,20 @@ async def test_an_embedder_that_stands_still_costs_no_memory_and_no_listing(
     embedder = await start_service("embedder")
     embedder.process.send_signal(signal.SIGSTOP)
     memory = psutil.Process(downloader.process.pid).memory_info
-    sent = warm = most = 0
+    sent = warm = peak = 0
     stopped_at = time.monotonic()
     try:
         # As fast as the downloader takes them, for a minute.
-        while time.monotonic() - stopped_at < STANDSTILL_SECONDS:
+        while time.monotonic() - stopped_at < PAUSE_SECONDS:
             await _publish(producer, uris, sent, sent + LISTINGS_AT_ONCE)
             sent += LISTINGS_AT_ONCE
             await until(partial(_reaches, kafka, IMAGES_DOWNLOADED, sent), "all are downloaded")
             warm = warm or memory().rss
-            most = max(most, memory().rss)
+            peak = max(peak, memory().rss)
     finally:
         embedder.process.send_signal(signal.SIGCONT)
     assert sent > LISTINGS_AT_ONCE
-    assert most - warm < GROWTH_BYTES
+    assert peak - warm < GROWTH_BYTES
     before = psutil.Process(embedder.process.pid).memory_info().rss
     await until(
         lambda: _reaches(kafka, VECTORS_EMBEDDED, sent), "nothing is lost", limit_seconds=240

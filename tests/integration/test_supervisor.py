@@ -1,4 +1,4 @@
-"""The supervisor with real processes: starts, watches, restarts, and leaves nothing behind."""
+"""The supervisor with real processes: start, liveness, restart and shutdown."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def server(name: str, unready: Path, *, depends_on: tuple[str, ...] = ()) -> Pro
 
 
 def supervisor_log(state: Path, name: str) -> list[dict[str, Any]]:
-    """Return what the supervisor logged of a process."""
+    """Return what the supervisor logged about a process."""
     lines = log_path(state, "supervisor").read_text(encoding="utf-8").splitlines()
     return [line for line in map(json.loads, lines) if line.get("process") == name]
 
@@ -101,16 +101,18 @@ async def test_everything_starts_and_a_second_start_finds_it_running(
     state: Path, tmp_path: Path
 ) -> None:
     specs = [server("one", tmp_path / "no"), server("two", tmp_path / "no", depends_on=("one",))]
-    assert await control.up(state, specs, asked={"a": 1})
+    assert await control.up(state, specs, options={"a": 1})
     assert {r.name: r.status for r in process_table(state)} == {
         "one": "ready",
         "two": "ready",
         "supervisor": "ready",
     }
     assert discovered(state) == {"one", "two"}
-    assert not await control.up(state, specs, asked={"a": 1})
-    with pytest.raises(UserError, match=r"runs already with other settings \(a is 1, not 2\)"):
-        await control.up(state, specs, asked={"a": 2})
+    assert not await control.up(state, specs, options={"a": 1})
+    with pytest.raises(
+        UserError, match=r"is already running with other settings \(a is 1, not 2\)"
+    ):
+        await control.up(state, specs, options={"a": 2})
     assert await control.down(state)
     assert process_table(state) == []
     assert not await control.down(state)
@@ -185,7 +187,7 @@ async def test_the_processes_end_with_a_supervisor_that_is_killed(
     assert await control.up(state, [server("one", tmp_path / "no")]), "it can be started again"
 
 
-async def test_a_process_that_cannot_run_as_it_is_set_ends_the_start_with_its_own_words(
+async def test_a_process_with_wrong_settings_fails_the_start_with_its_own_message(
     state: Path,
 ) -> None:
     words = "print('SHASHIN_TIER=5: is no tier'); raise SystemExit(2)"
@@ -197,12 +199,12 @@ async def test_a_process_that_cannot_run_as_it_is_set_ends_the_start_with_its_ow
     assert process_table(state) == []
 
 
-async def test_processes_that_wait_for_each_other_are_refused(state: Path, tmp_path: Path) -> None:
+async def test_circular_dependencies_are_rejected(state: Path, tmp_path: Path) -> None:
     specs = [
         server("one", tmp_path / "no", depends_on=("two",)),
         server("two", tmp_path / "no", depends_on=("one",)),
     ]
-    with pytest.raises(UserError, match="wait for each other: one -> two -> one"):
+    with pytest.raises(UserError, match="circular process dependency: one -> two -> one"):
         await control.up(state, specs)
 
 
@@ -250,7 +252,7 @@ async def test_a_process_that_never_answers_is_restarted_once_its_start_takes_to
     await until(lambda: row(state, "silent").restarts > 0, "it is restarted")
     restart = row(state, "silent").last_restart
     assert restart is not None
-    reason = "its start took longer than 0.5 s (does not listen yet)"
+    reason = "it did not start within 0.5 s (not listening)"
     assert restart.reason == reason
     assert reason in {line.get("reason") for line in supervisor_log(state, "silent")}
 
@@ -271,11 +273,11 @@ async def test_a_process_that_stops_answering_is_restarted_with_what_it_said_las
     await until(lambda: row(state, "one").restarts > 0, "it is restarted")
     restart = row(state, "one").last_restart
     assert restart is not None
-    assert restart.reason.startswith("it gave no liveness answer for ")
+    assert restart.reason.startswith("it failed its liveness probe for ")
     assert restart.reason.endswith(" s (waits for a file to go)")
 
 
-# --- what a restart leaves behind ---------------------------------------------------------------
+# --- records of a restart ----------------------------------------------------------------------
 
 
 async def test_a_restart_leaves_its_reason_in_both_logs_and_in_the_table(
@@ -322,7 +324,7 @@ async def test_the_log_says_why_a_process_is_not_ready_and_when_it_is_ready_agai
     assert logged[2:] == [("not ready", "waits for a file to go"), ("ready again", None)]
 
 
-async def test_the_log_of_the_supervisor_goes_on_where_an_earlier_one_ended(
+async def test_a_supervisor_appends_to_the_log_of_an_earlier_one(
     state: Path, tmp_path: Path
 ) -> None:
     for _ in range(2):

@@ -21,7 +21,7 @@ class NoTorch:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, NoTorch())
 """
-"""Has an interpreter find torch nowhere, as if it were not installed."""
+"""Makes torch unimportable, as if it were not installed."""
 
 MISSING = {
     "router": ["SHASHIN_DISCOVERY"],
@@ -34,7 +34,7 @@ MISSING = {
 
 @pytest.fixture
 def no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every process that is started from here find no torch."""
+    """Make torch unimportable in child processes."""
     (tmp_path / "sitecustomize.py").write_text(NO_TORCH, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 

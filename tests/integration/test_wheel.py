@@ -110,5 +110,5 @@ def test_a_service_is_started_from_an_installed_wheel_alone(unpacked: Path, tmp_
     state = tmp_path / "state"
     state.mkdir()
     says = run(unpacked, ["-c", STARTS_A_ROUTER, state], cwd=tmp_path)
-    assert says.startswith("router: it ended with exit code 2; ")
+    assert says.startswith("router: it exited with code 2; ")
     assert "router: invalid settings: SHASHIN_DISCOVERY is not set" in says

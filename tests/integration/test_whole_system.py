@@ -1,4 +1,4 @@
-"""The whole system as real processes on a real Kafka: found, gone, sealed, killed, and accounted for."""
+"""The whole system as real processes on a real Kafka: search, hiding, sealing, crashes, balance."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_search_by_listing_finds_others_and_leaves_itself_out(
     assert by_photo[1] in listing_ids_of(answer)
 
 
-async def test_a_search_by_a_listing_that_nobody_knows_says_so(system: ConnectedSystem) -> None:
+async def test_a_search_by_an_unknown_listing_is_rejected(system: ConnectedSystem) -> None:
     with pytest.raises(UserError, match="'no-such-listing' is not searchable"):
         await system.router.search(listing_id="no-such-listing")
 
@@ -237,7 +237,7 @@ async def test_listings_move_into_the_sealed_tier_and_are_found_all_the_while(
         status = await system.router.status()
         return all(e.rows == 0 for e in status.endpoints if e.tier == LIVE)
 
-    await until(live_tier_is_empty, "the live tier has let everything go")
+    await until(live_tier_is_empty, "the live tier has released everything")
     await moved()
     assert (await system.router.status()).coverage.complete
 
@@ -277,7 +277,7 @@ async def test_every_event_of_a_stream_with_bad_ones_is_searchable_hidden_or_a_d
 
 @dataclass
 class Watch:
-    """Asks again and again for a listing on sale and for a sold one, whatever happens meanwhile."""
+    """Searches continuously for a listing on sale and for a sold one."""
 
     system: ConnectedSystem
     on_sale: RenderedListing
@@ -285,11 +285,11 @@ class Watch:
     vector: Vector
     """Near to both."""
     complete: int = 0
-    """Answers that looked through everything."""
+    """Number of complete answers."""
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Watch while the context is open; an answer that is not true comes out as an error."""
+        """Watch while the context is open; a wrong answer raises at the end."""
         done = asyncio.Event()
         watching = asyncio.ensure_future(self._watch(done))
         try:
@@ -303,7 +303,7 @@ class Watch:
             answer = await self.system.answer(vector=self.vector)
             if answer is not None:
                 self._check(answer)
-            await asyncio.sleep(0.02)  # leaves the machine to what it is to do
+            await asyncio.sleep(0.02)  # leaves CPU time to the system
 
     def _check(self, answer: search_pb2.SearchResponse) -> None:
         found = listing_ids_of(answer)
@@ -316,7 +316,7 @@ class Watch:
 
 
 class Stream:
-    """Listings, updates and sales, for as long as it is asked to go on."""
+    """A continuous stream of listings, updates and sales."""
 
     def __init__(self, system: ConnectedSystem) -> None:
         self._system = system
@@ -417,7 +417,7 @@ async def test_an_answer_that_a_dead_endpoint_has_no_part_in_names_it_and_is_not
     assert listing_ids_of(healed)[0] == listing.listing_id
 
 
-async def test_kafka_that_is_killed_is_started_again_and_searches_go_on_meanwhile(
+async def test_killed_kafka_is_restarted_and_searches_continue_meanwhile(
     system: ConnectedSystem,
 ) -> None:
     listing, photo = system.corpus[11], photo_of(160)
@@ -502,7 +502,7 @@ async def test_every_service_that_is_asked_to_end_drains_and_exits_with_0(
         said.update(
             (name, detail.partition(";")[0])
             for name, detail in running.raw_details().items()
-            if "exit code" in detail
+            if "exited with code" in detail
         )
         rows = {row.name: row for row in running.system.processes()}
         return all(
@@ -512,12 +512,12 @@ async def test_every_service_that_is_asked_to_end_drains_and_exits_with_0(
     await until(are_back, "every service is started again", limit_seconds=RESTART_LIMIT)
     for name in SERVICES:
         events = [line["event"] for line in _log_lines(running, name)[logged[name] :]]
-        # It is the last thing that a service says, and only before it exits with 0.
+        # The last line of a service that exits with 0.
         assert events.count("drained") == 1, (name, events)
         assert events.index("drained") < events.index("started")
         assert "cancelled work that did not drain" not in events
-    # The supervisor says it for a moment only, until it starts the service again.
-    assert {detail for _, detail in said} <= {"it ended with exit code 0"}
+    # The supervisor shows it only until it restarts the service.
+    assert {detail for _, detail in said} <= {"it exited with code 0"}
     await system.until_versions({"while-draining": 1})
     await system.until_balanced()
 

@@ -13,7 +13,7 @@ def brute_force(
 ) -> list[tuple[int, float]]:
     """Return row and score of the nearest allowed row of each of the k nearest groups.
 
-    ``group`` (n,) covers the first n rows; those after them are no part of the search.
+    ``group`` (n,) covers the first n rows; later rows are not searched.
     """
     best: dict[int, tuple[float, int]] = {}
     for number, score in enumerate((rows[: len(group)] @ query).tolist()):
@@ -25,6 +25,6 @@ def brute_force(
 
 
 def assert_same(found: Neighbours, expected: list[tuple[int, float]]) -> None:
-    """Have an answer be the expected rows in their order, with their scores."""
+    """Assert that an answer has the expected rows in order, with their scores."""
     assert found.rows.tolist() == [row for row, _ in expected]
     assert found.scores.tolist() == pytest.approx([score for _, score in expected], abs=1e-5)

@@ -1,4 +1,4 @@
-"""Vectors of listings as the embedder writes them, and asking an endpoint for them."""
+"""Vectors of listings as the embedder writes them, and a client to search for them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def hidden(listing_id: str, below_version: int) -> OutRecord:
 
 
 class IndexClient:
-    """Asks one endpoint of a tier."""
+    """Client of one endpoint of a tier."""
 
     def __init__(self, address: str) -> None:
         self._channel = open_channel(address)
@@ -91,7 +91,7 @@ class IndexClient:
         return list(zip(hits.listing_ids, hits.versions, hits.photo_numbers, strict=True))
 
     async def finds(self, listing_id: str, version: int = 1, photo: int = 0) -> bool:
-        """Say whether this very photo is the first hit of its own vector."""
+        """Return whether this photo is the first hit of its own vector."""
         found = await self.nearest(vector_of(listing_id, version, photo))
         return found == [(listing_id, version, photo)]
 

@@ -13,13 +13,13 @@ from shashin.local.ports import HOST, free_port
 from tests.support.waiting import until
 
 SERVER_VARIABLE = "SHASHIN_TEST_GCS_SERVER"
-"""Names the fake-gcs-server binary; without it, no test needs one."""
+"""Path of the fake-gcs-server binary; without it, tests that need it are skipped."""
 
 BUCKET = "shashin-test"
 
 
 class FakeGcs:
-    """One server; without ``root`` its objects are in memory, and gone when it is killed."""
+    """One server; without ``root`` its objects are in memory and lost when it is killed."""
 
     def __init__(self, log: Path, *, root: Path | None = None) -> None:
         self.port = free_port()
@@ -35,7 +35,7 @@ class FakeGcs:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
-        """Start it and wait until it answers; a second start follows a kill."""
+        """Start it and wait until it is ready; can be called again after a kill."""
         with self._log.open("ab") as log:
             process = subprocess.Popen(  # noqa: ASYNC220
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -64,7 +64,7 @@ class FakeGcs:
             response.raise_for_status()
 
     async def kill(self) -> None:
-        """Kill it as a crash does."""
+        """Kill it with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)

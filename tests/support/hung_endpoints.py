@@ -1,4 +1,4 @@
-"""Index endpoints that take calls and never answer, and sockets that accept and never speak."""
+"""Index endpoints that never respond, and sockets that accept and never send."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HungEndpoint(index_pb2_grpc.IndexServiceServicer):
         self.received = asyncio.Event()
         """Set once it has a call."""
         self.ended = asyncio.Event()
-        """Set once whoever called is gone."""
+        """Set once the call is cancelled."""
 
     async def _never(self, request: Any, context: Any) -> Any:
         self.received.set()
@@ -53,7 +53,7 @@ async def hung_endpoints(count: int) -> AsyncIterator[list[HungEndpoint]]:
 
 
 class SilentSocket:
-    """Accepts connections and never says a word."""
+    """Accepts connections and never sends anything."""
 
     def __init__(self) -> None:
         self.address = ""

@@ -13,7 +13,7 @@ from tests.support.made_shards import DIMENSIONS
 
 
 class KindUnderTest:
-    """One kind, and how tests make indexes of it."""
+    """One kind, with helpers to make indexes of it."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -24,7 +24,7 @@ def loop_scope(
 
 @asynccontextmanager
 async def running(*loops: Loop, health: Health | None = None) -> AsyncIterator[None]:
-    """Run loops while the context is open; an error of one comes out at the end."""
+    """Run loops while the context is open; an error in one is raised at the end."""
     health, stop = health or Health(), asyncio.Event()
     handles = [health.register(loop.name, ready_when=loop.ready_when) for loop in loops]
     tasks = [

@@ -35,7 +35,7 @@ BUCKET_START = 472_222 * 3600
 def vectors(count: int, seed: int) -> Vectors:
     """Return vectors (count, 8) of nearly unit length that bfloat16 holds exactly.
 
-    What is stored of them is what they are, so scores can be compared with brute force.
+    They are stored without rounding, so scores can be compared with brute force.
     """
     normal = np.random.default_rng(seed).normal(size=(count, DIMENSIONS)).astype(np.float32)
     unit = normal / np.linalg.norm(normal, axis=1, keepdims=True)
@@ -80,7 +80,7 @@ def open_shard(
 
 
 def write(shard: OpenShard, folder: Path, **changes: Any) -> Manifest:
-    """Write a shard's files; returns its manifest, changed as the test asks for."""
+    """Write a shard's files; returns its manifest, with the given changes."""
     if shard.bucket_start is None:
         shard.add([], position=shard.position, bucket_start=BUCKET_START)
     manifest = shard.write(folder, tier=HOURLY, bucket_seconds=3600, reason="time")
@@ -106,7 +106,7 @@ async def commit(
 
 
 class WatchedStore(FileObjectStore):
-    """A store of files that remembers what was asked of it, in order."""
+    """A file store that records its calls in order."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

@@ -1,4 +1,4 @@
-"""Photos as people upload them: of unusual kinds, broken, or made to do harm."""
+"""Unusual, broken and malicious photos."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _sixteen_bits(image: Image.Image) -> bytes:
     return _png(*image.size, 16, _RGB, (row.astype(">u2").tobytes() for row in values))
 
 
-def _lying_on_its_side(image: Image.Image) -> bytes:
+def _exif_rotated(image: Image.Image) -> bytes:
     exif = Image.Exif()
     exif[_ORIENTATION] = 6  # to be turned clockwise by a quarter
     return saved(image.rotate(90, expand=True), "JPEG", quality=90, exif=exif)
@@ -62,15 +62,15 @@ ODD: dict[str, Callable[[Image.Image], bytes]] = {
     "CMYK JPEG": _cmyk,
     "palette PNG": _palette,
     "16-bit PNG": _sixteen_bits,
-    "EXIF-rotated JPEG": _lying_on_its_side,
+    "EXIF-rotated JPEG": _exif_rotated,
     "animated GIF": _animated,
     "PNG with alpha": _transparent,
 }
-"""What a picture can be saved as, and has to look like in a search all the same."""
+"""Formats that must not change how a picture is searched."""
 
 
 def sixteen_bit_grey(image: Image.Image) -> bytes:
-    """Return a picture without its colours as a PNG of 16 bits a pixel."""
+    """Return a picture without its colours as a PNG of 16 bits per pixel."""
     values = np.asarray(image.convert("L")).astype(np.uint16) * 257
     return saved(Image.fromarray(values), "PNG")
 

@@ -1,4 +1,4 @@
-"""Listings of rendered products, each with photos to publish and one that is never published."""
+"""Listings of rendered products, each with published photos and one unseen photo."""
 
 from __future__ import annotations
 

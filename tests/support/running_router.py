@@ -90,7 +90,7 @@ def shard_of(
     partition: int = 0,
     from_offset: int = 0,
 ) -> OpenShard:
-    """Return a shard of the log from an offset on, one record a listing."""
+    """Return a shard of the log from an offset on, one record per listing."""
     shard = OpenShard(
         partition,
         from_offset,
@@ -120,7 +120,7 @@ class HeldBackEndpoint(IndexEndpoint):
 
 
 class ShallowEndpoint(IndexEndpoint):
-    """Fails whenever it is asked for more hits than its first answer had room for."""
+    """Fails if a request's k exceeds that of its first request."""
 
     asked: int | None = None
 
@@ -188,7 +188,7 @@ class RunningEndpoint:
     server: AsyncExitStack
     served: ServedShards | None = None
     announced_model: str = ""
-    """The model that discovery says it holds; empty: discovery does not say."""
+    """The model announced in discovery; empty if none."""
 
     def entry(self) -> dict[str, str]:
         """Return its line of the discovery file."""
@@ -207,7 +207,7 @@ class RunningEndpoint:
 
 @dataclass
 class System:
-    """A router and whatever endpoints a test starts."""
+    """A router and the endpoints that a test starts."""
 
     folder: Path
     health: Health
@@ -229,7 +229,7 @@ class System:
     ) -> RunningEndpoint:
         """Start an endpoint over shards; ``live`` reports the ends of its shards as positions.
 
-        ``announced_model`` is what discovery says of its model; by default it does not say.
+        ``announced_model`` is the model announced in discovery; none by default.
         """
         served = ServedShards(HiddenMap())
         served.serve(shards)

@@ -19,13 +19,13 @@ ROOT = Path(__file__).parents[2]
 
 
 class RunningService:
-    """One process; ``grpc`` is its address where it has one."""
+    """One process; ``grpc`` is its gRPC address, if it has one."""
 
     def __init__(self, name: str, kafka: str, settings: Mapping[str, object], *, log: Path) -> None:
         self.name = name
         self.http = f"127.0.0.1:{free_port()}"
         self.grpc = f"127.0.0.1:{settings.get('grpc_port') or free_port()}"
-        told = {
+        values = {
             "kafka": kafka,
             "http_port": self.http.rpartition(":")[2],
             "grpc_port": self.grpc.rpartition(":")[2],
@@ -35,14 +35,14 @@ class RunningService:
         self._env = {
             **own,
             "OMP_NUM_THREADS": "1",
-            **{f"SHASHIN_{key.upper()}": str(value) for key, value in told.items()},
+            **{f"SHASHIN_{key.upper()}": str(value) for key, value in values.items()},
         }
         log.mkdir(exist_ok=True)
         self._log = log / f"{name}-{self.http.rpartition(':')[2]}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
-        """Start the process; a second start follows an end."""
+        """Start the process; can be called again after it has ended."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220
                 [sys.executable, "-m", f"services.{self.name}"],
@@ -93,7 +93,7 @@ class RunningService:
         return self._log.read_text(errors="replace")
 
     async def kill(self) -> None:
-        """Kill it as a crash does."""
+        """Kill it with SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
         await asyncio.to_thread(self.process.wait)
 
@@ -103,6 +103,6 @@ class RunningService:
         return await asyncio.to_thread(self.process.wait, 30)
 
     async def close(self) -> None:
-        """End it, whatever it does."""
+        """Kill it if it is still running."""
         if self._process is not None and self._process.poll() is None:
             await self.kill()

@@ -1,4 +1,4 @@
-"""The whole system as ``shashin up`` runs it: Kafka and every service a process of its own."""
+"""The whole system as ``shashin up`` runs it, with Kafka and every service as real processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ GRACE_SECONDS = 1.0
 PARTITIONS = 2
 CORPUS = 60
 RESTART_LIMIT = 150.0
-"""Ends a test that would hang; a busy machine may take long to import what the embedder needs."""
+"""Limit for a restart; on a busy machine, the embedder's imports take long."""
 
 SERVICES = (
     "downloader",
@@ -86,7 +86,7 @@ class RunningSystem:
             await connected.until_versions({li.listing_id: 1 for li in self.corpus})
 
     async def _start(self, options: UpOptions) -> None:
-        # While a test has killed this Kafka, no other system of this machine may take its port.
+        # After a test has killed this Kafka, no other system on this machine may take its port.
         await EmbeddedKafka(self.system.folder, port=_secluded_port()).start()
         await self.system.start(options)
 
@@ -105,17 +105,17 @@ class RunningSystem:
             yield ConnectedSystem(self, router, producer, stack)
 
     def specs(self) -> dict[str, ProcessSpec]:
-        """Return what the supervisor was asked to run, by name."""
+        """Return the supervisor's plan, by process name."""
         plan = read_plan(self.system.folder)
         assert plan is not None
         return {spec.name: spec for spec in plan.processes}
 
     def row(self, name: str) -> ProcessRow:
-        """Return a process as it stands."""
+        """Return the current state of a process."""
         return next(row for row in self.system.processes() if row.name == name)
 
     def raw_details(self) -> dict[str, str]:
-        """Return what the supervisor says of each process, without asking the processes."""
+        """Return the details in the supervisor's table, without inspecting the processes."""
         table = json.loads(processes_path(self.system.folder).read_text(encoding="utf-8"))
         return {entry["name"]: entry["detail"] for entry in table["processes"]}
 
@@ -130,7 +130,7 @@ class RunningSystem:
         os.kill(pid, number)
 
     async def until_well(self) -> None:
-        """Wait until every process does its work."""
+        """Wait until every process is ready."""
 
         def all_well() -> bool:
             return all(row.well for row in self.system.processes())
@@ -138,7 +138,7 @@ class RunningSystem:
         await until(all_well, "every process is ready", limit_seconds=RESTART_LIMIT)
 
     async def kill(self, name: str) -> None:
-        """Kill a service as a crash does, and wait until the supervisor has it ready again."""
+        """Kill a service with SIGKILL, and wait until it is restarted and ready."""
         before = self.row(name)
         self.send(name, signal.SIGKILL)
 
@@ -146,11 +146,11 @@ class RunningSystem:
             now = self.row(name)
             return now.well and now.restarts > before.restarts and now.pid != before.pid
 
-        await until(is_back, f"{name} is started again", limit_seconds=RESTART_LIMIT)
+        await until(is_back, f"{name} is restarted", limit_seconds=RESTART_LIMIT)
 
     @contextmanager
     def supervisor_paused(self) -> Iterator[None]:
-        """Keep the supervisor from noticing anything: what dies stays dead, and in discovery."""
+        """Pause the supervisor: what dies stays dead, and stays in discovery."""
         supervisor = supervisor_identity(self.system.folder)
         assert supervisor is not None
         supervisor.send(signal.SIGSTOP)
@@ -160,14 +160,14 @@ class RunningSystem:
             self.resume_supervisor()
 
     def resume_supervisor(self) -> None:
-        """Let the supervisor go on; nothing when it was not paused."""
+        """Resume the supervisor; a no-op if it was not paused."""
         supervisor = supervisor_identity(self.system.folder)
         if supervisor is not None:
             supervisor.send(signal.SIGCONT)
 
 
 def _secluded_port() -> int:
-    """Return a free port that nobody prefers, and that no outgoing connection is given."""
+    """Return a free port that is neither a preferred nor an ephemeral one."""
     return next(port for port in random.sample(range(20_000, 30_000), 1_000) if is_free(port))
 
 
@@ -185,7 +185,7 @@ class NewDeadLetters:
     async def look(self) -> list[InRecord]:
         """Return all of them so far."""
         for tail in self.tails.values():
-            self.records += await tail.news()
+            self.records += await tail.new_records()
         return self.records
 
 
@@ -210,7 +210,7 @@ class ConnectedSystem:
     # --- in -------------------------------------------------------------------------------------
 
     def photo_uri(self, name: str, photo: bytes) -> str:
-        """Keep a photo where the downloader may read it; returns its URI."""
+        """Store a photo where the downloader can read it; returns its URI."""
         path = self.system.photos / "tests" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(photo)
@@ -259,7 +259,7 @@ class ConnectedSystem:
         return found
 
     async def answer(self, **query: Any) -> search_pb2.SearchResponse | None:
-        """Search once; None when nobody answered in time."""
+        """Search once; None if there was no response in time."""
         try:
             return await self.router.search(**query)
         except ShashinError as error:
@@ -268,7 +268,7 @@ class ConnectedSystem:
             return None
 
     async def complete_answer(self, **query: Any) -> search_pb2.SearchResponse:
-        """Search until an answer looked through everything: a busy machine may miss a deadline."""
+        """Search until an answer is complete: a busy machine may miss a deadline."""
 
         async def complete() -> search_pb2.SearchResponse | None:
             answer = await self.answer(**query)
@@ -282,7 +282,7 @@ class ConnectedSystem:
         return answer
 
     async def located(self, *listing_ids: str) -> dict[str, search_pb2.Location] | None:
-        """Return where the listings are; None when an endpoint did not answer."""
+        """Return the locations of the listings; None if an endpoint did not respond."""
         try:
             return await self.router.locate(listing_ids)
         except ShashinError as error:
@@ -291,19 +291,19 @@ class ConnectedSystem:
             return None
 
     async def until_versions(self, versions: Mapping[str, int | None]) -> None:
-        """Wait until each listing can be found in exactly this version; None: in none."""
-        wanted = {listing_id: v for listing_id, v in versions.items() if v is not None}
+        """Wait until each listing is searchable in exactly this version; None: not searchable."""
+        expected = {listing_id: v for listing_id, v in versions.items() if v is not None}
 
         async def so() -> bool:
             found = await self.located(*versions)
-            return found is not None and wanted == {
+            return found is not None and expected == {
                 listing_id: location.version for listing_id, location in found.items()
             }
 
         await until(so, f"found as {_some(versions)}", limit_seconds=RESTART_LIMIT)
 
     async def until_only_in(self, tier: str, *listing_ids: str) -> None:
-        """Wait until one tier holds the listings, and no other."""
+        """Wait until only one tier holds the listings."""
 
         async def moved() -> bool:
             found = await self.located(*listing_ids)
@@ -316,11 +316,11 @@ class ConnectedSystem:
         await until(moved, f"{listing_ids} are in the {tier} tier only", limit_seconds=90)
 
     async def until_sealed(self, *listing_ids: str) -> None:
-        """Wait until the live tier has let the listings go."""
+        """Wait until the live tier has released the listings."""
         await self.until_only_in(HOURLY, *listing_ids)
 
     async def until_balanced(self) -> Balance:
-        """Wait until every event that ever came in rests somewhere; returns the balance."""
+        """Wait until every event has an outcome; returns the balance."""
         last: list[Balance] = []
         if self._ledger is None:
             tails = await self.tails(LISTINGS_EVENTS, LISTINGS_HIDDEN, *DEAD_LETTER_TOPICS)
@@ -339,7 +339,7 @@ class ConnectedSystem:
         try:
             await until(balanced, "the balance has no problem", limit_seconds=RESTART_LIMIT)
         except AssertionError as error:
-            problems = last[0].problems if last else ["nobody answered"]
+            problems = last[0].problems if last else ["no response"]
             raise AssertionError(f"{error}: {problems}") from None
         return last[0]
 

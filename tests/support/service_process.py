@@ -1,4 +1,4 @@
-"""A service of the tests' own, as a process: ``python service_process.py`` runs it."""
+"""A test service as a process: ``python service_process.py`` runs it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EchoSettings(ServiceSettings):
 
 
 async def serve(scope: ServiceScope[EchoSettings]) -> None:
-    """Log in every way there is, then do as told."""
+    """Log in every way there is, then do as values."""
     get_logger("echo").info("greeting", text=scope.settings.greeting, odd=Path("a\nb"))
     logging.getLogger("a.library").warning("a library's %s", "line\nbreak", extra={"size": 3})
     logging.getLogger("aiokafka").info("reconnects again")
@@ -55,8 +55,8 @@ class ServiceProcess:
 
     def __init__(self, **settings: str) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SHASHIN")}
-        told = {f"SHASHIN_{name.upper()}": value for name, value in settings.items()}
-        self._env = {**kept, **told, "PYTHONPATH": str(ROOT)}
+        values = {f"SHASHIN_{name.upper()}": value for name, value in settings.items()}
+        self._env = {**kept, **values, "PYTHONPATH": str(ROOT)}
         self._errors = b""
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Future[None] | None = None

@@ -1,4 +1,4 @@
-"""The command ``shashin`` as a person or a script runs it: a process with output and exit code."""
+"""The command ``shashin`` as a process with output and exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import until
 
 COMMAND = Path(sys.executable).with_name("shashin")
 LIMIT_SECONDS = 240.0
-"""Ends a command that would hang."""
+"""Limit for a command that hangs."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ async def shashin(
 ) -> Finished:
     """Run the command in a state folder until it ends, with that exit code; None: with any.
 
-    ``typed`` is what a person types at a terminal; None: there is none.
+    ``typed`` is input at a terminal; None: stdin is not a terminal.
     """
     own = {key: value for key, value in os.environ.items() if not key.startswith("SHASHIN_")}
     person, terminal = os.openpty()
@@ -64,7 +64,7 @@ async def shashin(
     try:
         if typed is not None:
             os.write(person, typed.encode())
-        # What it leaves running must not hold its output open: then this would not come back.
+        # Hangs if a process left running keeps the output open.
         out, err = await asyncio.wait_for(process.communicate(), LIMIT_SECONDS)
     finally:
         if process.returncode is None:

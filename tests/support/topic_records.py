@@ -1,4 +1,4 @@
-"""Everything that a topic holds."""
+"""All records of a topic."""
 
 from __future__ import annotations
 

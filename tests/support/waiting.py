@@ -1,4 +1,4 @@
-"""Waiting for a state instead of sleeping; the limit only ends tests that would hang."""
+"""Waiting for a condition instead of sleeping; the limit only ends hanging tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 async def until(probe: Callable[[], Any], what: str, *, limit_seconds: float = 60.0) -> Any:
-    """Ask again and again until the answer, awaited where it can be, is true; returns it."""
+    """Poll until the result, awaited if necessary, is truthy; returns it."""
     deadline = time.monotonic() + limit_seconds
     while True:
         answer = probe()
@@ -18,5 +18,5 @@ async def until(probe: Callable[[], Any], what: str, *, limit_seconds: float = 6
         if found:
             return found
         if time.monotonic() > deadline:
-            raise AssertionError(f"still not so after {limit_seconds:.0f} s: {what}")
+            raise AssertionError(f"timed out after {limit_seconds:.0f} s waiting until {what}")
         await asyncio.sleep(0.02)

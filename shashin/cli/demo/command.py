@@ -1,4 +1,4 @@
-"""``shashin demo``: the whole loop on one machine, with figures and a balance at the end."""
+"""``shashin demo``: the whole pipeline on one machine, with measurements and an event balance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shashin.cli.options import DEFAULT_STATE, BucketSecondsOption, QueriesOptio
 from shashin.errors import UserError
 from shashin.local.system import System
 from shashin.rendering import require_rendering
-from shashin.terminal.console import command, complain, near, say, tell
+from shashin.terminal.console import command, echo, echo_error, echo_stderr, relative_path
 from shashin.terminal.run import run
 from shashin.workload.listings import own_listings
 
@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     *,
-    listings: Annotated[int, typer.Option(help="Listings, each with 3 photos.", min=1)] = 2000,
+    listings: Annotated[
+        int, typer.Option(help="Number of listings, each with 3 photos.", min=1)
+    ] = 2000,
     photos: Annotated[
         Path | None,
         typer.Option(
@@ -40,29 +42,38 @@ def demo(
             exists=True,
         ),
     ] = None,
-    rate: Annotated[float, typer.Option(help="Photos a second.", min=1, max=10_000)] = 60.0,
+    rate: Annotated[float, typer.Option(help="Photos per second.", min=1, max=10_000)] = 60.0,
     bucket_seconds: BucketSecondsOption = 20,
     sold: Annotated[
-        float, typer.Option(help="Share that is sold on the way.", min=0, max=1)
+        float,
+        typer.Option(help="Share of the listings that are sold during the run.", min=0, max=1),
     ] = 0.05,
-    updated: Annotated[float, typer.Option(help="Share that is updated.", min=0, max=1)] = 0.01,
+    updated: Annotated[
+        float,
+        typer.Option(help="Share of the listings that are updated during the run.", min=0, max=1),
+    ] = 0.01,
     queries: QueriesOption = 300,
-    bad: Annotated[int, typer.Option(help="Broken events and photos to mix in.", min=0)] = 9,
-    seed: Annotated[int, typer.Option(help="Decides products, sales and samples.")] = 1,
+    bad: Annotated[
+        int, typer.Option(help="Number of invalid events and photos to mix in.", min=0)
+    ] = 9,
+    seed: Annotated[int, typer.Option(help="Seed for products, sales and samples.")] = 1,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures to this file.", dir_okay=False)
+        Path | None,
+        typer.Option("--json", help="Write the measurements to this file as JSON.", dir_okay=False),
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything running at the end.")
+    ] = False,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Show the whole loop: events in, photos found, shards sealed and served; about four minutes.
+    """Run the whole pipeline: publish, search, seal and serve shards; takes about four minutes.
 
-    It runs in a folder of its own (demo, in the state folder), beside what `shashin up` runs.
+    It uses its own folder (demo, inside the state folder) and can run alongside `shashin up`.
     """
     if sold + updated > 1:
-        raise UserError(f"--sold {sold} and --updated {updated} are more than all listings")
+        raise UserError(f"--sold {sold} and --updated {updated} add up to more than 1")
     if photos is None:
-        require_rendering(instead=", or show your own photos with --photos")
+        require_rendering(instead=", or use your own photos with --photos")
     options = DemoOptions(listings, rate, bucket_seconds, sold, updated, queries, bad, seed)
     started = time.monotonic()
     system = System(state / FOLDER)
@@ -80,44 +91,44 @@ def demo(
         if json_file is not None:
             document = json.dumps(figures_document(figures), indent=2)
             json_file.write_text(document + "\n", encoding="utf-8")
-            tell(f"figures written to {json_file}")
+            echo_stderr(f"measurements written to {json_file}")
     finally:
         if ran:
-            _leave(system, keep=keep and finished, whole=finished and not figures.problems)
+            _leave(system, keep=keep and finished, succeeded=finished and not figures.problems)
     if figures.problems:
-        complain(f"the demo found {len(figures.problems)} problems: {figures.problems[0]}")
+        echo_error(f"the demo found {len(figures.problems)} problems: {figures.problems[0]}")
         raise typer.Exit(1)
 
 
 async def _fresh(system: System) -> None:
-    """Stop and delete what an earlier demo left."""
+    """Stop and delete what an earlier demo left behind."""
     if not system.folder.exists():
         return
     if not (system.folder / MARKER).exists() and any(system.folder.iterdir()):
         raise UserError(
-            f"{system.folder} is not a demo's folder, and the demo would delete it: "
+            f"{system.folder} was not created by the demo, which would delete it: "
             "choose another --state"
         )
     await system.stop()
     await asyncio.to_thread(shutil.rmtree, system.folder)
 
 
-def _leave(system: System, *, keep: bool, whole: bool) -> None:
+def _leave(system: System, *, keep: bool, succeeded: bool) -> None:
     if keep:
-        shashin, state = command(), f"--state {near(system.folder)}"
+        shashin, state = command(), f"--state {relative_path(system.folder)}"
         photo = next(iter(sorted(system.photos.glob("*/unseen.jpg"))), None)
-        say()
-        say("everything is still running; go on with:", style="bold")
-        say(f"  {shashin} status {state}")
-        say(f"  {shashin} search {near(photo) if photo else 'PHOTO'} --open {state}")
-        say(f"  {shashin} publish FOLDER {state}")
-        say(f"  {shashin} indexes ls {state}")
-        say(f"  {shashin} dlq ls {state}")
-        say(f"  {shashin} down {state}")
+        echo()
+        echo("everything is still running; next steps:", style="bold")
+        echo(f"  {shashin} status {state}")
+        echo(f"  {shashin} search {relative_path(photo) if photo else 'PHOTO'} --open {state}")
+        echo(f"  {shashin} publish FOLDER {state}")
+        echo(f"  {shashin} indexes ls {state}")
+        echo(f"  {shashin} dlq ls {state}")
+        echo(f"  {shashin} down {state}")
         return
-    tell("stopping every process")
+    echo_stderr("stopping all processes")
     run(system.stop())
-    if whole:
+    if succeeded:
         shutil.rmtree(system.folder, ignore_errors=True)
     else:
-        tell(f"logs are kept in {system.logs} until the next demo")
+        echo_stderr(f"logs are kept in {system.logs} until the next demo")

@@ -1,4 +1,4 @@
-"""The demo's figures: what they are, how they print, and what is wrong with them."""
+"""The demo's measurements, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from shashin.terminal.console import megabytes, say, say_table, seconds
+from shashin.terminal.console import echo, echo_table, megabytes, seconds
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return the least value that at least ``share`` of the values do not exceed."""
+    """Return the smallest value that at least ``share`` of the values do not exceed."""
     if not values:
         return None
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
@@ -54,7 +54,7 @@ class Figures:
 
 
 def figures_document(figures: Figures) -> dict[str, Any]:
-    """Return the figures as JSON shows them: times to the millisecond."""
+    """Return the measurements for JSON output, with floats rounded to 4 decimals."""
     return {
         name: round(value, 4) if isinstance(value, float) else value
         for name, value in asdict(figures).items()
@@ -62,7 +62,7 @@ def figures_document(figures: Figures) -> dict[str, Any]:
 
 
 def print_figures(figures: Figures, balance_line: str, query_kind: str) -> None:
-    """Print the figures as a person reads them."""
+    """Print the measurements as a table."""
     rows = [
         ("listings", f"{figures.listings:,} with {figures.photos:,} photos"),
         (
@@ -80,9 +80,9 @@ def print_figures(figures: Figures, balance_line: str, query_kind: str) -> None:
             ),
         ),
         (
-            "gone",
+            "removal",
             (
-                f"p50 {seconds(figures.gone_p50_s)}, p99 {seconds(figures.gone_p99_s)} from a sale to "
+                f"p50 {seconds(figures.gone_p50_s)}, p99 {seconds(figures.gone_p99_s)} from the sale to "
                 f"the first search without it ({figures.gone_samples} sampled)"
             ),
         ),
@@ -101,13 +101,13 @@ def print_figures(figures: Figures, balance_line: str, query_kind: str) -> None:
         ("coverage", "complete" if figures.coverage_complete else "NOT complete"),
         ("shards", f"{figures.shards_sealed} sealed, {figures.shards_served} served"),
         ("balance", balance_line),
-        ("memory at peak", _memory(figures.peak_memory_bytes)),
+        ("peak memory", _memory(figures.peak_memory_bytes)),
         ("wall time", f"{figures.wall_s:.0f} s"),
     ]
-    say()
-    say_table(["", "figures of the demo"], rows)
+    echo()
+    echo_table(["", "measurements"], rows)
     for problem in figures.problems:
-        say(f"problem: {problem}", style="bold red")
+        echo(f"problem: {problem}", style="bold red")
 
 
 def _share(value: float | None) -> str:
@@ -116,4 +116,4 @@ def _share(value: float | None) -> str:
 
 def _memory(peaks: Mapping[str, int]) -> str:
     lines = [f"{megabytes(size):>10}  {name}" for name, size in sorted(peaks.items())]
-    return "\n".join([*lines, f"{megabytes(sum(peaks.values())):>10}  together"])
+    return "\n".join([*lines, f"{megabytes(sum(peaks.values())):>10}  total"])

@@ -1,4 +1,4 @@
-"""The demo's steps: start and render, stream, settle, search, wait for the last shards, account."""
+"""The demo's steps: start, render, stream events, search, wait for the last shards, balance."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from shashin.workload.ledger import Ledger
 from shashin.workload.listings import DemoListing, OwnListing, copy_listings, render_listings
 from shashin.workload.memory import PeakMemory
 from shashin.workload.plan import StreamPlan, plan_stream, spread
-from shashin.workload.progress import PipelineWatch, Standing
+from shashin.workload.progress import PipelineProgress, PipelineWatch
 from shashin.workload.searches import Searches, find_ghosts, search_unseen
 from shashin.workload.stream import Streamer, probed_listings
 
 PHOTOS_EACH = 3
 PARTITIONS = 4
 GRACE_SECONDS = 2.0
-"""One machine has one clock, so an idle bucket need not wait longer for its cut."""
+"""One machine has one clock, so an idle bucket does not need a longer grace period."""
 
 _PROBES = 200
 _STALL_SECONDS = 60.0
-"""How long nothing may move before the demo stops waiting and reports what it has."""
+"""How long to wait without progress before the demo reports what it has."""
 
 _SERVE_SECONDS = 30.0
-"""Time beyond the bucket's end and grace that sealing and serving the last shards may take."""
+"""Time allowed for sealing and serving the last shards after the bucket's end and grace period."""
 
 _POLL_SECONDS = 0.3
 _TOPICS = (
@@ -64,11 +64,11 @@ _TOPICS = (
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the demo was told."""
+    """Options of the demo."""
 
     listings: int
     rate: float
-    """Photos a second."""
+    """Photos per second."""
     bucket_seconds: int
     sold_share: float
     updated_share: float
@@ -105,13 +105,13 @@ class DemoRun:
 
     @property
     def query_kind(self) -> str:
-        """What the query photos are."""
+        """Describe the query photos."""
         if self._own is None or all(listing.held_back for listing in self._own):
             return "photos that were never published"
-        return "photos that were never published, or crops where a listing had only one"
+        return "photos that were never published, or crops for listings with a single photo"
 
     async def play(self, started: float) -> Figures:
-        """Run everything; ``started`` is when the demo began, by the monotonic clock."""
+        """Run everything; ``started`` is the monotonic time at which the demo began."""
         async with AsyncExitStack() as stack:
             stages = stack.enter_context(Stages())
             listings: list[DemoListing] = []
@@ -130,13 +130,13 @@ class DemoRun:
             )
             covers = await self._embed_covers(listings, stages)
             await stack.enter_async_context(
-                watch.showing(lambda standing: self._show(standing, stages))
+                watch.showing(lambda progress: self._show(progress, stages))
             )
             streamer = Streamer(listings, self._plan, producer, router, covers)
             await streamer.run()
             await producer.send_all(self._bad_records(listings))
             ledger = Ledger(tails, router)
-            await self._settle(ledger)
+            await self._until_balanced(ledger)
             sold = [listings[i] for i in sorted(self._plan.sold)]
             searches = await search_unseen(
                 router,
@@ -145,7 +145,7 @@ class DemoRun:
                 lambda done: stages.set("searched", done, len(self._queried)),
             )
             searches.ghosts |= await find_ghosts(
-                router, sold, lambda done: stages.set("sold ones looked for", done, len(sold))
+                router, sold, lambda done: stages.set("sold listings checked", done, len(sold))
             )
             last = await self._until_served(watch)
             self.balance = await ledger.look()
@@ -197,7 +197,7 @@ class DemoRun:
             try:
                 covers[number] = (await embed(address, [photo]))[0]
             except UserError:
-                continue  # A broken photo of the user's: the pipeline says so, by its name.
+                continue  # A broken photo of the user's: the pipeline dead-letters it.
         stages.set("samples prepared", len(probed), len(probed))
         return covers
 
@@ -205,38 +205,38 @@ class DemoRun:
         folder = self._system.photos / "bad"
         return bad_records(self._options.bad, folder, listings[0].photos[0])
 
-    def _show(self, standing: Standing, stages: Stages) -> None:
-        versions = max(self._plan.with_photos, standing.downloaded)
-        stages.set("published", standing.published, self._expected_events)
-        stages.set("downloaded", standing.downloaded, versions)
-        stages.set("embedded", standing.embedded, versions)
-        stages.set("searchable", standing.searchable, versions)
-        stages.set("sealed", standing.sealed, versions)
-        stages.set("served", standing.served, versions)
+    def _show(self, progress: PipelineProgress, stages: Stages) -> None:
+        versions = max(self._plan.with_photos, progress.downloaded)
+        stages.set("published", progress.published, self._expected_events)
+        stages.set("downloaded", progress.downloaded, versions)
+        stages.set("embedded", progress.embedded, versions)
+        stages.set("searchable", progress.searchable, versions)
+        stages.set("sealed", progress.sealed, versions)
+        stages.set("served", progress.served, versions)
 
-    async def _settle(self, ledger: Ledger) -> None:
-        """Wait until the balance has no problem, or until nothing changes any more."""
-        patience = Patience(_STALL_SECONDS)
+    async def _until_balanced(self, ledger: Ledger) -> None:
+        """Wait until the balance has no problems, or stops changing."""
+        stall = StallTimer(_STALL_SECONDS)
         while True:
             self.balance = await ledger.look()
-            if not self.balance.problems or patience.is_over(self.balance):
+            if not self.balance.problems or stall.expired(self.balance):
                 return
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _until_served(self, watch: PipelineWatch) -> Standing:
-        """Wait until all that is embedded is sealed and served, or until nothing moves any more."""
-        longest = 2 * self._options.bucket_seconds + GRACE_SECONDS + _SERVE_SECONDS
-        patience = Patience(longest)
+    async def _until_served(self, watch: PipelineWatch) -> PipelineProgress:
+        """Wait until everything embedded is sealed and served, or progress stops."""
+        limit = 2 * self._options.bucket_seconds + GRACE_SECONDS + _SERVE_SECONDS
+        stall = StallTimer(limit)
         while True:
-            standing = await watch.look()
-            whole = standing.embedded == standing.sealed == standing.served
-            settled = whole and standing.coverage is not None and standing.coverage.complete
-            if settled or patience.is_over(standing):
-                return standing
+            progress = await watch.look()
+            all_served = progress.embedded == progress.sealed == progress.served
+            complete = progress.coverage is not None and progress.coverage.complete
+            if (all_served and complete) or stall.expired(progress):
+                return progress
             await asyncio.sleep(_POLL_SECONDS)
 
     def _figures(
-        self, streamer: Streamer, searches: Searches, last: Standing, peaks: dict[str, int]
+        self, streamer: Streamer, searches: Searches, last: PipelineProgress, peaks: dict[str, int]
     ) -> Figures:
         fresh, seconds = streamer.freshness, max(streamer.seconds, 1e-9)
         return Figures(
@@ -276,27 +276,27 @@ class DemoRun:
         )
 
 
-class Patience:
-    """Ends when what is looked at has not changed for a while."""
+class StallTimer:
+    """Expires once the observed value has not changed for a while."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._last: object = None
         self._since = time.monotonic()
 
-    def is_over(self, now: object) -> bool:
-        """Return whether this is what was seen at every look for that long."""
-        if now != self._last:
-            self._last, self._since = now, time.monotonic()
+    def expired(self, value: object) -> bool:
+        """Return whether the value has been the same for longer than the limit."""
+        if value != self._last:
+            self._last, self._since = value, time.monotonic()
         return time.monotonic() - self._since > self._seconds
 
 
-def demo_problems(last: Standing, ghosts: Sequence[str], expected_events: int) -> list[str]:
-    """Return what is wrong at the end, beside the balance."""
+def demo_problems(last: PipelineProgress, ghosts: Sequence[str], expected_events: int) -> list[str]:
+    """Return the problems at the end, apart from those of the balance."""
     problems = []
     if last.published != expected_events:
         problems.append(
-            f"{expected_events} events were sent, but listings.events holds {last.published}"
+            f"{expected_events} events were sent, but listings.events contains {last.published}"
         )
     if ghosts:
         problems.append(f"{len(ghosts)} sold listings are still found: {', '.join(ghosts[:5])}")

@@ -1,4 +1,4 @@
-"""``shashin dlq``: looking at dead letters, sending their records again, dropping them."""
+"""``shashin dlq``: list, show, replay and drop dead letters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typer
 
 from shashin.cli.dlq.filters import (
     DlqFilter,
-    Wanted,
-    check_wanted,
+    Selection,
+    check_selection,
     counts,
     filtered,
     newest,
@@ -23,7 +23,7 @@ from shashin.cli.dlq.filters import (
 )
 from shashin.cli.dlq.view import (
     COLUMNS,
-    WHOLE_COLUMNS,
+    NO_WRAP_COLUMNS,
     entry_document,
     list_document,
     printable,
@@ -55,20 +55,20 @@ from shashin.kafka.producer import Producer
 from shashin.kafka.records import InRecord
 from shashin.kafka.replay_plan import Replay, plan_replays
 from shashin.local.system import System
-from shashin.terminal.console import Stages, complain, say, say_json, say_table, tell
+from shashin.terminal.console import Stages, echo, echo_error, echo_json, echo_stderr, echo_table
 from shashin.terminal.run import run
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Dead letters: records and photos that were given up, with the reason.",
+    help="List, show, replay and drop dead letters: records and photos that failed for good.",
 )
 
 IdsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID]...", help="Dead letters, as `dlq ls` names them."),
+    typer.Argument(metavar="[ID]...", help="IDs of dead letters, as shown by `dlq ls`."),
 ]
 TopicOption = Annotated[
-    str | None, typer.Option(help="Only records of this topic, such as listings.events.")
+    str | None, typer.Option(help="Only entries of this topic, such as listings.events.")
 ]
 ReasonOption = Annotated[
     str | None, typer.Option(help="Only entries with this reason, such as PhotoMissing.")
@@ -76,8 +76,8 @@ ReasonOption = Annotated[
 StepOption = Annotated[
     str | None,
     typer.Option(
-        help="Only entries of this step, such as downloader.fetch, or of a service's steps, such "
-        "as downloader."
+        help="Only entries of this step, such as downloader.fetch, or of all steps of a service, "
+        "such as downloader."
     ),
 ]
 ListingOption = Annotated[
@@ -87,13 +87,13 @@ SinceOption = Annotated[
     str | None,
     typer.Option(
         metavar="AGE|TIME",
-        help="Only entries from then on: so long ago (30m, 2h, 7d), or an ISO time.",
+        help="Only entries since then: an age (30m, 2h, 7d) or an ISO time.",
     ),
 ]
 UntilOption = Annotated[
-    str | None, typer.Option(metavar="AGE|TIME", help="Only entries from before then.")
+    str | None, typer.Option(metavar="AGE|TIME", help="Only entries before then.")
 ]
-AllOpenOption = Annotated[bool, typer.Option("--all-open", help="Every entry that is open.")]
+AllOpenOption = Annotated[bool, typer.Option("--all-open", help="All open entries.")]
 
 
 def _filter(
@@ -119,8 +119,8 @@ def _filter(
     )
 
 
-def _wanted(ids: list[str] | None, dlq_filter: DlqFilter, limit: int | None) -> Wanted:
-    return Wanted(tuple(map(parse_entry_id, ids or ())), dlq_filter, limit)
+def _selection(ids: list[str] | None, dlq_filter: DlqFilter, limit: int | None) -> Selection:
+    return Selection(tuple(map(parse_entry_id, ids or ())), dlq_filter, limit)
 
 
 async def _entries(kafka: str, topics: Sequence[str]) -> list[DlqEntry]:
@@ -139,28 +139,29 @@ def ls(
     until: UntilOption = None,
     limit: LimitOption = None,
     resolved_too: Annotated[
-        bool, typer.Option("--all", help="Also entries that were replayed or dropped.")
+        bool, typer.Option("--all", help="Include entries that were replayed or dropped.")
     ] = False,
     kafka: KafkaOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """List dead letters that are open, the newest last."""
+    """List open dead letters, newest last."""
     dlq_filter = _filter(topic, reason, step, listing, since, until)
     entries = run(_entries(kafka or System(state).kafka_address(), dlq_filter.topics))
     matching = filtered(entries, dlq_filter, resolved_too=resolved_too)
     shown, counted = newest(matching, limit), counts(matching)
     if as_json:
-        say_json(list_document(shown, counted, matching=len(matching)))
+        echo_json(list_document(shown, counted, matching=len(matching)))
         return
     if not matching:
-        narrowed = " that matches" if dlq_filter.restricts else ""
-        say(f"there is no dead letter{narrowed}{'' if resolved_too else ' and is open'}")
+        adjectives = [] if resolved_too else ["open"]
+        adjectives += ["matching"] if dlq_filter.restricts else []
+        echo(" ".join(["no", *adjectives, "dead letters"]))
         return
-    say_table(COLUMNS, [row_of(entry) for entry in shown], whole=WHOLE_COLUMNS)
+    echo_table(COLUMNS, [row_of(entry) for entry in shown], no_wrap=NO_WRAP_COLUMNS)
     if len(shown) < len(matching):
-        say(f"these are the newest {len(shown)} of {len(matching)}")
-    say(summary_line(counted))
+        echo(f"showing the newest {len(shown)} of {len(matching)}")
+    echo(summary_line(counted))
 
 
 @app.command(epilog="Example:  shashin dlq show listings.events.dlq:12")
@@ -178,24 +179,26 @@ def show(
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show everything of dead letters: headers, message, event; with filters, of open ones."""
-    wanted = _wanted(ids, _filter(topic, reason, step, listing, since, until), limit)
-    check_wanted(wanted, "show", all_open=None)
-    found = run(_whole(kafka or System(state).kafka_address(), wanted))
+    """Show dead letters in full: headers, message, event. Filters match only open ones."""
+    selection = _selection(ids, _filter(topic, reason, step, listing, since, until), limit)
+    check_selection(selection, "show", all_open=None)
+    found = run(_whole(kafka or System(state).kafka_address(), selection))
     if as_json:
-        say_json([whole_document(entry, record) for entry, record in found])
+        echo_json([whole_document(entry, record) for entry, record in found])
         return
     for entry, record in found:
-        say_table(["", str(entry.dead_letter.entry_id)], whole_rows(entry, record))
+        echo_table(["", str(entry.dead_letter.entry_id)], whole_rows(entry, record))
     if not found:
-        say("there is no dead letter that matches and is open")
+        echo("no open matching dead letters")
 
 
-async def _whole(kafka: str, wanted: Wanted) -> list[tuple[DlqEntry, InRecord]]:
-    async with DlqTopics(kafka, client_id=CLIENT_ID, topics=wanted.topics) as log:
+async def _whole(kafka: str, selection: Selection) -> list[tuple[DlqEntry, InRecord]]:
+    async with DlqTopics(kafka, client_id=CLIENT_ID, topics=selection.topics) as log:
         entries = await log.entries()
-        # What has an id may be looked at, resolved or not.
-        chosen = with_ids(entries, wanted.ids) if wanted.ids else wanted.open_ones(entries)
+        # An entry given by id is shown whether it is resolved or not.
+        chosen = (
+            with_ids(entries, selection.ids) if selection.ids else selection.open_entries(entries)
+        )
         records = await log.records(entry.dead_letter.entry_id for entry in chosen)
     return [(entry, records[entry.dead_letter.entry_id]) for entry in chosen]
 
@@ -224,21 +227,21 @@ def replay(
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """Send the records of open dead letters again, each once, to where they came from.
+    """Resend the records of open dead letters, each once, to their original topic and partition.
 
-    Mend first what was wrong: a record that fails again is a new dead letter. Begin with a few
-    (--limit 5): a service that gives up too much at once stops.
+    Fix the cause first: a record that fails again becomes a new dead letter. Start with a few
+    (--limit 5): a service pauses consumption when it dead-letters too many records at once.
     """
-    wanted = _wanted(ids, _filter(topic, reason, step, listing, since, until), limit)
-    check_wanted(wanted, "replay", all_open=all_open)
+    selection = _selection(ids, _filter(topic, reason, step, listing, since, until), limit)
+    check_selection(selection, "replay", all_open=all_open)
     address = kafka or System(state).kafka_address()
-    planned = run(_plan(address, wanted))
+    planned = run(_plan(address, selection))
     if not dry_run and planned.replays:
         dead_letters = sum(len(r.resolves) for r in planned.replays)
         _confirm(f"replay {len(planned.replays)} records, of {dead_letters} dead letters", yes=yes)
-        run(_replay(address, wanted.topics, planned.replays))
+        run(_replay(address, selection.topics, planned.replays))
     if as_json:
-        say_json(
+        echo_json(
             {
                 "dry_run": dry_run,
                 "replayed": [replay_document(r) for r in planned.replays],
@@ -248,16 +251,17 @@ def replay(
     else:
         _print_replays(planned.replays, dry_run=dry_run)
     if planned.not_replayable:
-        complain(
-            f"{', '.join(map(str, planned.not_replayable))} cannot be replayed: no service wrote "
-            "it, so nothing says where it came from; `shashin dlq drop` resolves it"
+        echo_error(
+            f"{', '.join(map(str, planned.not_replayable))} cannot be replayed: not written "
+            "by a service, so the original topic and partition are unknown; `shashin dlq drop` "
+            "resolves such entries"
         )
         raise typer.Exit(1)
 
 
-async def _plan(kafka: str, wanted: Wanted) -> _ToReplay:
-    entries = await _entries(kafka, wanted.topics)
-    chosen = wanted.open_ones(entries)
+async def _plan(kafka: str, selection: Selection) -> _ToReplay:
+    entries = await _entries(kafka, selection.topics)
+    chosen = selection.open_entries(entries)
     replays = plan_replays(entries, [entry.dead_letter.entry_id for entry in chosen])
     await check_partitions(kafka, replays, client_id=CLIENT_ID)
     return _ToReplay(
@@ -282,9 +286,9 @@ async def _replay(kafka: str, topics: Sequence[str], replays: Sequence[Replay]) 
 
 def _print_replays(replays: Sequence[Replay], *, dry_run: bool) -> None:
     if not replays:
-        say("there is no dead letter to replay")
+        echo("no dead letters to replay")
         return
-    say_table(
+    echo_table(
         ["record", "listing", ">version", "dead letters"],
         [
             (
@@ -297,10 +301,10 @@ def _print_replays(replays: Sequence[Replay], *, dry_run: bool) -> None:
         ],
     )
     if dry_run:
-        say(f"{len(replays)} records would be replayed; nothing was changed")
+        echo(f"{len(replays)} records would be replayed; nothing changed")
     else:
-        say(
-            f"{len(replays)} records replayed; `shashin dlq ls` shows those that fail again",
+        echo(
+            f"{len(replays)} records replayed; `shashin dlq ls` lists those that fail again",
             style="green",
         )
 
@@ -323,25 +327,25 @@ def drop(
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """Resolve open dead letters without sending their records again."""
-    wanted = _wanted(ids, _filter(topic, reason, step, listing, since, until), limit)
-    check_wanted(wanted, "drop", all_open=all_open)
+    """Resolve open dead letters without resending their records."""
+    selection = _selection(ids, _filter(topic, reason, step, listing, since, until), limit)
+    check_selection(selection, "drop", all_open=all_open)
     address = kafka or System(state).kafka_address()
-    chosen = wanted.open_ones(run(_entries(address, wanted.topics)))
+    chosen = selection.open_entries(run(_entries(address, selection.topics)))
     if not dry_run and chosen:
         _confirm(f"drop {len(chosen)} dead letters", yes=yes)
         run(_drop(address, [entry.dead_letter.entry_id for entry in chosen]))
     if as_json:
-        say_json({"dry_run": dry_run, "dropped": [entry_document(entry) for entry in chosen]})
+        echo_json({"dry_run": dry_run, "dropped": [entry_document(entry) for entry in chosen]})
         return
     if not chosen:
-        say("there is no dead letter to drop")
+        echo("no dead letters to drop")
         return
-    say_table(COLUMNS, [row_of(entry) for entry in chosen], whole=WHOLE_COLUMNS)
+    echo_table(COLUMNS, [row_of(entry) for entry in chosen], no_wrap=NO_WRAP_COLUMNS)
     if dry_run:
-        say(f"{len(chosen)} dead letters would be dropped; nothing was changed")
+        echo(f"{len(chosen)} dead letters would be dropped; nothing changed")
     else:
-        say(f"{len(chosen)} dead letters dropped", style="green")
+        echo(f"{len(chosen)} dead letters dropped", style="green")
 
 
 async def _drop(kafka: str, ids: Sequence[DlqEntryId]) -> None:
@@ -350,9 +354,9 @@ async def _drop(kafka: str, ids: Sequence[DlqEntryId]) -> None:
 
 
 def _confirm(what: str, *, yes: bool) -> None:
-    """Ask whoever sits at a terminal; a script has said what it means."""
+    """Ask for confirmation, but only at a terminal."""
     if yes or not sys.stdin.isatty():
         return
     if not typer.confirm(f"{what}?", err=True):
-        tell("nothing was changed")
+        echo_stderr("nothing changed")
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Which dead letters a person means: by id, or by what they say. Pure."""
+"""Selecting dead letters, by id or by filter. Pure functions."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True)
 class DlqFilter:
-    """What a dead letter has to say; None stands for anything."""
+    """What a dead letter has to match; None matches anything."""
 
     topic: str | None = None
     """Without ``.dlq``."""
     reason: str | None = None
     step: str | None = None
-    """A step, or a service for all of its steps: ``downloader`` takes ``downloader.fetch``."""
+    """A step, or a service for all of its steps: ``downloader`` matches ``downloader.fetch``."""
     listing_id: str | None = None
     since_ms: int | None = None
-    """Unix milliseconds; entries of this moment are taken."""
+    """Unix milliseconds, inclusive."""
     until_ms: int | None = None
-    """Unix milliseconds; entries of this moment are not taken."""
+    """Unix milliseconds, exclusive."""
 
     @property
     def restricts(self) -> bool:
-        """Whether any entry could be left out."""
+        """Whether any filter is set."""
         return any(getattr(self, field.name) is not None for field in fields(self))
 
     def matches(self, dead_letter: StoredDeadLetter) -> bool:
-        """Whether the entry says all of it."""
+        """Whether the entry matches all filters."""
         return (
             self.topic in {None, dead_letter.topic}
             and self.reason in {None, dead_letter.reason}
@@ -52,14 +52,14 @@ class DlqFilter:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The ``.dlq`` topics that may hold such entries."""
+        """The ``.dlq`` topics that can contain matching entries."""
         return DEAD_LETTER_TOPICS if self.topic is None else (self.topic + DEAD_LETTER_SUFFIX,)
 
 
 def filtered(
     entries: Iterable[DlqEntry], dlq_filter: DlqFilter, *, resolved_too: bool
 ) -> list[DlqEntry]:
-    """Return the entries that are meant, in their order."""
+    """Return the matching entries, in order."""
     return [
         entry
         for entry in entries
@@ -68,7 +68,7 @@ def filtered(
 
 
 def newest(entries: Sequence[DlqEntry], limit: int | None) -> list[DlqEntry]:
-    """Return the last ``limit`` of entries that come oldest first; all for None."""
+    """Return the last ``limit`` of entries sorted oldest first; all of them for None."""
     return list(entries) if limit is None else list(entries[max(0, len(entries) - limit) :])
 
 
@@ -76,48 +76,49 @@ def with_ids(entries: Iterable[DlqEntry], ids: Sequence[DlqEntryId]) -> list[Dlq
     """Return the entries with these ids, each once, in the order of the ids.
 
     Raises:
-        DeadLetterNotFound: when one does not exist; then none is returned.
+        DeadLetterNotFound: if any of them does not exist.
     """
     known = {entry.dead_letter.entry_id: entry for entry in entries}
     missing = [str(entry_id) for entry_id in dict.fromkeys(ids) if entry_id not in known]
     if missing:
         raise DeadLetterNotFound(
-            f"there is no dead letter {', '.join(missing)}: `shashin dlq ls --all` shows which "
-            "there are"
+            f"no such dead letter: {', '.join(missing)}; `shashin dlq ls --all` lists all of them"
         )
     return [known[entry_id] for entry_id in dict.fromkeys(ids)]
 
 
 def require_open(entries: Iterable[DlqEntry]) -> None:
-    """Make sure that all of these can be replayed or dropped.
+    """Check that all of these can be replayed or dropped.
 
     Raises:
-        DeadLetterNotOpen: naming the first one that is not open, and all others.
+        DeadLetterNotOpen: naming every entry that is not open.
     """
     done = [
-        f"{e.dead_letter.entry_id} was {e.resolution.how} before" for e in entries if e.resolution
+        f"{e.dead_letter.entry_id} was already {e.resolution.how}" for e in entries if e.resolution
     ]
     if done:
-        raise DeadLetterNotOpen(f"{', '.join(done)}: nothing is done; leave what is not open out")
+        raise DeadLetterNotOpen(
+            f"{', '.join(done)}: nothing changed; omit entries that are not open"
+        )
 
 
 def parse_topic(text: str) -> str:
-    """Return a topic without ``.dlq``; it may be written with it.
+    """Return a topic without the suffix ``.dlq``, which is optional in the input.
 
     Raises:
-        UserError: when it has no dead letters.
+        UserError: if it has no dead-letter topic.
     """
     topic = text.removesuffix(DEAD_LETTER_SUFFIX)
     if topic + DEAD_LETTER_SUFFIX not in DEAD_LETTER_TOPICS:
         known = ", ".join(name.removesuffix(DEAD_LETTER_SUFFIX) for name in DEAD_LETTER_TOPICS)
-        raise UserError(f"topic {text!r} has no dead letters: expected one of {known}")
+        raise UserError(f"topic {text!r} has no dead-letter topic: expected one of {known}")
     return topic
 
 
 def parse_moment(text: str, *, now_ms: int) -> int:
-    """Return Unix milliseconds of a moment: so long ago (``2h``, ``30m``), or an ISO time.
+    """Return Unix milliseconds for an age (``2h``, ``30m``) or an ISO time.
 
-    An ISO time without a zone is this machine's.
+    An ISO time without a time zone is local time.
 
     Raises:
         UserError: when it is neither.
@@ -129,19 +130,19 @@ def parse_moment(text: str, *, now_ms: int) -> int:
         return math.floor(datetime.fromisoformat(text).timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
         raise UserError(
-            f"{text!r} is no time: expected so long ago, such as 30m, 2h or 7d, or an ISO time, "
-            "such as 2026-07-30T12:00"
+            f"{text!r} is not a time: expected an age such as 30m, 2h or 7d, or an ISO time such as "
+            "2026-07-30T12:00"
         ) from None
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The entries that a command is for: those with these ids, or those that match."""
+class Selection:
+    """The entries that a command applies to: given by id, or matching a filter."""
 
     ids: tuple[DlqEntryId, ...] = ()
     dlq_filter: DlqFilter = DlqFilter()
     limit: int | None = None
-    """At most so many of those that match: the newest."""
+    """Only the newest ``limit`` matching entries."""
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -150,12 +151,12 @@ class Wanted:
             return self.dlq_filter.topics
         return tuple(sorted({entry_id.topic for entry_id in self.ids}))
 
-    def open_ones(self, entries: Sequence[DlqEntry]) -> list[DlqEntry]:
-        """Return the open entries that are meant.
+    def open_entries(self, entries: Sequence[DlqEntry]) -> list[DlqEntry]:
+        """Return the selected open entries.
 
         Raises:
-            DeadLetterNotFound: when an id does not exist.
-            DeadLetterNotOpen: when an id is not open.
+            DeadLetterNotFound: if an id does not exist.
+            DeadLetterNotOpen: if an entry given by id is not open.
         """
         if not self.ids:
             matching = filtered(entries, self.dlq_filter, resolved_too=False)
@@ -165,30 +166,30 @@ class Wanted:
         return named
 
 
-def check_wanted(wanted: Wanted, verb: str, *, all_open: bool | None) -> None:
-    """Make sure that it was said, and only once, which entries are meant.
+def check_selection(selection: Selection, verb: str, *, all_open: bool | None) -> None:
+    """Check that entries are selected in exactly one way.
 
-    ``all_open`` is None for a command that never takes all of them.
+    ``all_open`` is None for a command without that option.
 
     Raises:
-        UserError: when it was not, or in two ways.
+        UserError: if nothing is selected, or in two ways.
     """
-    narrowed = wanted.dlq_filter.restricts or wanted.limit is not None
-    if wanted.ids and (narrowed or all_open):
-        raise UserError("give ids or filters, not both: an id says all about which entry is meant")
-    if all_open and wanted.dlq_filter.restricts:
-        raise UserError("--all-open means every open letter: leave it or the filters out")
-    if not (wanted.ids or wanted.dlq_filter.restricts or all_open):
+    narrowed = selection.dlq_filter.restricts or selection.limit is not None
+    if selection.ids and (narrowed or all_open):
+        raise UserError("give ids or filters, not both")
+    if all_open and selection.dlq_filter.restricts:
+        raise UserError("--all-open selects every open dead letter: omit either it or the filters")
+    if not (selection.ids or selection.dlq_filter.restricts or all_open):
         others = "" if all_open is None else ", or --all-open"
         raise UserError(
-            f"which dead letters to {verb}? Give ids, as `shashin dlq ls` names them, or a filter "
+            f"which dead letters to {verb}? Give ids, as shown by `shashin dlq ls`, or a filter "
             f"such as --reason PhotoMissing{others}"
         )
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many entries of a topic have one reason."""
+    """Number of entries of one topic with one reason."""
 
     topic: str
     """Without ``.dlq``."""
@@ -198,7 +199,7 @@ class Count:
 
 
 def counts(entries: Iterable[DlqEntry]) -> list[Count]:
-    """Return the counts by topic, in the order of the pipeline, and reason, the most first."""
+    """Return the counts by topic in pipeline order, then by reason, most frequent first."""
     found: dict[tuple[str, str], list[int]] = {}
     for entry in entries:
         pair = found.setdefault((entry.dead_letter.topic, entry.dead_letter.reason), [0, 0])

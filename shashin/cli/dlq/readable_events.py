@@ -1,4 +1,4 @@
-"""What a record's value says, as a person or a script reads it: no bytes of photos or vectors."""
+"""Record values decoded for output, without the bytes of photos and vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shashin.v1 import events_pb2
 
 
 def readable_event(topic: str, value: bytes) -> dict[str, Any] | None:
-    """Return the fields of a listing's message; None where the value is no message of the topic."""
+    """Return the fields of a listing's message; None if the value is not a message of the topic."""
     message = message_of(topic, value)
     if message is None:
         return None
@@ -65,7 +65,7 @@ def _attributes(attributes: events_pb2.Attributes) -> dict[str, Any]:
 
 
 def _kind(kind: int) -> str:
-    # A kind of a newer schema, or of a bad event, has no name here.
+    # A kind from a newer schema, or from an invalid event, has no name here.
     known: dict[int, str] = {number: name for name, number in events_pb2.ListingKind.items()}
     return known.get(kind, str(kind)).removeprefix("LISTING_KIND_")
 
@@ -74,4 +74,4 @@ def _time(moment: Timestamp) -> str:
     try:
         return moment.ToJsonString()
     except ValueError:
-        return f"{moment.seconds} s since 1970, which no calendar has"
+        return f"{moment.seconds} s since 1970 (out of range)"

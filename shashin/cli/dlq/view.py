@@ -1,4 +1,4 @@
-"""Dead letters as a person or a script sees them. Pure."""
+"""Dead letters as text and JSON. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from shashin.kafka.dlq_entries import DlqEntry, Resolution, StoredDeadLetter
 from shashin.kafka.records import InRecord
 from shashin.kafka.replay_plan import Replay
 
-COLUMNS = ["id, when", "listing, version, scope", "reason, step, attempts", "message"]
-WHOLE_COLUMNS = COLUMNS[:1]
+COLUMNS = ["id, time", "listing, version, scope", "reason, step, attempts", "message"]
+NO_WRAP_COLUMNS = COLUMNS[:1]
 _MESSAGE_CHARACTERS = 72
 _SHOWN_BYTES = 64
-"""Of a value that is no message."""
+"""Of a value that cannot be parsed."""
 
 
 def printable(text: str) -> str:
-    """Return text of unknown origin without what a terminal would obey."""
+    """Return untrusted text with control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def iso_time(at_ms: int) -> str:
-    """Return Unix milliseconds as an ISO time of this machine's zone, with seconds."""
+    """Return Unix milliseconds as a local ISO time, to the second."""
     return datetime.fromtimestamp(at_ms // 1000).astimezone().isoformat()
 
 
 def short_message(dead_letter: StoredDeadLetter) -> str:
-    """Return the message without what other columns say, cut to one line."""
+    """Return the message without what other columns show, truncated to one line."""
     text = dead_letter.message
-    for said_elsewhere in (f"{dead_letter.origin}", f", listing {dead_letter.listing_id}"):
-        text = text.removeprefix(said_elsewhere)
+    for shown_elsewhere in (f"{dead_letter.origin}", f", listing {dead_letter.listing_id}"):
+        text = text.removeprefix(shown_elsewhere)
     text = printable(text.lstrip(" :,"))
     return text if len(text) <= _MESSAGE_CHARACTERS else text[: _MESSAGE_CHARACTERS - 1] + "…"
 
 
 def scope_of(dead_letter: StoredDeadLetter) -> str:
-    """Return ``record``, or which photo is given up, counted from 0 as in messages."""
+    """Return ``record``, or the number of the dead-lettered photo, counted from 0 as in messages."""
     if dead_letter.scope == "record":
         return "record"
     return "photo" if dead_letter.photo_number is None else f"photo {dead_letter.photo_number}"
 
 
 def row_of(entry: DlqEntry) -> tuple[str, ...]:
-    """Return the cells of an entry, one a column, of two lines each: nine columns fit no terminal."""
+    """Return an entry's cells, one per column with up to two lines: nine columns would be too wide."""
     dead_letter = entry.dead_letter
     when = datetime.fromtimestamp(dead_letter.at_ms // 1000).astimezone()
     how = "" if entry.resolution is None else f"[{printable(entry.resolution.how)}] "
@@ -60,7 +60,7 @@ def row_of(entry: DlqEntry) -> tuple[str, ...]:
 
 
 def summary_line(counted: Sequence[Count]) -> str:
-    """Return how many entries there are, by topic and reason, in one line."""
+    """Return the number of entries by topic and reason, in one line."""
     still_open, resolved = sum(c.open for c in counted), sum(c.resolved for c in counted)
     by_topic: dict[str, list[str]] = {}
     for count in counted:
@@ -73,7 +73,7 @@ def summary_line(counted: Sequence[Count]) -> str:
 
 
 def entry_document(entry: DlqEntry) -> dict[str, Any]:
-    """Return an entry as JSON shows it."""
+    """Return an entry for JSON output."""
     dead_letter = entry.dead_letter
     return {
         "id": str(dead_letter.entry_id),
@@ -108,7 +108,7 @@ def _resolution_document(resolution: Resolution | None) -> dict[str, Any] | None
 def list_document(
     shown: Iterable[DlqEntry], counted: Iterable[Count], *, matching: int
 ) -> dict[str, Any]:
-    """Return a list of entries as JSON shows it; ``matching`` are those before the limit."""
+    """Return a list of entries for JSON output; ``matching`` is their number before the limit."""
     return {
         "dead_letters": [entry_document(entry) for entry in shown],
         "matching": matching,
@@ -120,7 +120,7 @@ def list_document(
 
 
 def whole_document(entry: DlqEntry, record: InRecord) -> dict[str, Any]:
-    """Return everything of one entry; ``record`` is its own, in the ``.dlq`` topic."""
+    """Return one entry in full for JSON output; ``record`` is its record in the ``.dlq`` topic."""
     event = readable_event(entry.dead_letter.topic, record.value)
     return {
         **entry_document(entry),
@@ -140,7 +140,7 @@ def _text(key: bytes | None) -> str | None:
 
 
 def whole_rows(entry: DlqEntry, record: InRecord) -> list[tuple[str, str]]:
-    """Return everything of one entry as names and texts."""
+    """Return one entry in full as rows of name and text."""
     dead_letter = entry.dead_letter
     if entry.resolution is None:
         state = "open"
@@ -148,7 +148,7 @@ def whole_rows(entry: DlqEntry, record: InRecord) -> list[tuple[str, str]]:
         state = f"{entry.resolution.how} at {iso_time(entry.resolution.at_ms)}"
     rows = [
         ("state", state),
-        ("given up at", iso_time(dead_letter.at_ms)),
+        ("dead-lettered at", iso_time(dead_letter.at_ms)),
         ("came from", "unknown" if dead_letter.origin is None else str(dead_letter.origin)),
         ("listing", dead_letter.listing_id or "-"),
         ("version", str(dead_letter.version or "-")),
@@ -164,7 +164,7 @@ def whole_rows(entry: DlqEntry, record: InRecord) -> list[tuple[str, str]]:
     event = readable_event(dead_letter.topic, record.value)
     if event is None:
         begin = record.value[:_SHOWN_BYTES].hex(" ")
-        rows.append(("", f"no message of {dead_letter.topic}; it begins with {begin or 'nothing'}"))
+        rows.append(("", f"not a message of {dead_letter.topic}; starts with {begin or 'nothing'}"))
     else:
         rows += _event_rows(event)
     return [(printable(name), printable(text)) for name, text in rows]
@@ -175,26 +175,26 @@ def _event_rows(event: dict[str, Any]) -> list[tuple[str, str]]:
     for name, value in event.items():
         if name == "photos":
             for photo in value:
-                said = {key: text for key, text in photo.items() if key != "photo_number"}
-                rows.append((f"event photo {photo['photo_number']}", _pairs(said)))
+                shown = {key: text for key, text in photo.items() if key != "photo_number"}
+                rows.append((f"event photo {photo['photo_number']}", _pairs(shown)))
         else:
             rows.append((f"event {name}", _pairs(value) if isinstance(value, dict) else str(value)))
     return rows
 
 
 def _pairs(fields: dict[str, Any]) -> str:
-    told = {name: value for name, value in fields.items() if value}
-    if list(told) == ["uri"]:
-        return str(told["uri"])
+    shown = {name: value for name, value in fields.items() if value}
+    if list(shown) == ["uri"]:
+        return str(shown["uri"])
     parts = (
         f"{name} ({_pairs(value)})" if isinstance(value, dict) else f"{name} {value}"
-        for name, value in told.items()
+        for name, value in shown.items()
     )
     return ", ".join(parts) or "-"
 
 
 def replay_document(replay: Replay) -> dict[str, Any]:
-    """Return a record that is sent again as JSON shows it."""
+    """Return a replayed record for JSON output."""
     return {
         "record": str(replay.origin),
         "to": f"{replay.origin.topic}[{replay.origin.partition}]",

@@ -1,4 +1,4 @@
-"""``shashin search``: by a photo, a vector or a listing, as a table, JSON or a contact sheet."""
+"""``shashin search``: search by photo, vector or listing; prints a table, JSON or a contact sheet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shashin.client.coverage_text import coverage_document, coverage_line
 from shashin.client.router import RouterClient
 from shashin.errors import ShashinError, UserError
 from shashin.local.system import System
-from shashin.terminal.console import say, say_json, say_table, seconds, tell
+from shashin.terminal.console import echo, echo_json, echo_stderr, echo_table, seconds
 from shashin.terminal.run import run
 from shashin.v1 import index_pb2, search_pb2
 
@@ -28,7 +28,7 @@ SHEET = "search.html"
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for: exactly one of the three."""
+    """A query: exactly one of photo, vector and listing id."""
 
     name: str
     photo: bytes | None = None
@@ -55,32 +55,34 @@ def search(
     vector: Annotated[
         Path | None,
         typer.Option(
-            help="Search by a vector instead: a .npy file, or JSON with a list of numbers.",
+            help="Search by a vector instead: a .npy file, or a JSON list of numbers.",
             dir_okay=False,
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Listings wanted.", min=1, max=500)] = 10,
+    k: Annotated[
+        int, typer.Option("-k", help="Maximum number of listings to return.", min=1, max=500)
+    ] = 10,
     category: Annotated[
-        list[str] | None, typer.Option(help="Only this category; may be repeated.")
+        list[str] | None, typer.Option(help="Only this category; can be repeated.")
     ] = None,
     brand: Annotated[
-        list[str] | None, typer.Option(help="Only this brand; may be repeated.")
+        list[str] | None, typer.Option(help="Only this brand; can be repeated.")
     ] = None,
     min_price: Annotated[
-        int | None, typer.Option(help="Least price, in minor units (cents, yen).", min=0)
+        int | None, typer.Option(help="Minimum price, in minor units (cents, yen).", min=0)
     ] = None,
     max_price: Annotated[
-        int | None, typer.Option(help="Greatest price, in minor units.", min=0)
+        int | None, typer.Option(help="Maximum price, in minor units.", min=0)
     ] = None,
     currency: Annotated[str, typer.Option(help="Only prices in this currency, e.g. JPY.")] = "",
     open_sheet: Annotated[
-        bool, typer.Option("--open", help="Show the hits with their pictures in the browser.")
+        bool, typer.Option("--open", help="Show the hits with their photos in the browser.")
     ] = False,
     router: RouterOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the listings that look like a photo."""
+    """Find visually similar listings by photo, listing or vector."""
     query = read_query(photo, listing, vector)
     row_filter = index_pb2.Filter(
         categories=category or (),
@@ -92,7 +94,7 @@ def search(
     system = System(state)
     answer = run(_search(router or system.router_address(), query, k, row_filter))
     if as_json:
-        say_json(answer_document(answer))
+        echo_json(answer_document(answer))
     else:
         print_answer(answer)
     if open_sheet:
@@ -116,12 +118,12 @@ def read_query(photo: Path | None, listing: str | None, vector: Path | None) -> 
     """Return the query.
 
     Raises:
-        UserError: when not exactly one is given, or its file cannot be read.
+        UserError: if not exactly one is given, or its file cannot be read.
     """
-    given = [thing for thing in (photo, listing, vector) if thing is not None]
+    given = [query for query in (photo, listing, vector) if query is not None]
     if len(given) != 1:
         raise UserError(
-            f"{len(given)} queries were given; expected one of a photo, --listing ID or "
+            f"{len(given)} queries were given; expected exactly one of a photo, --listing ID or "
             "--vector FILE"
         )
     if listing is not None:
@@ -148,12 +150,12 @@ def _read_vector(path: Path) -> npt.NDArray[np.float32]:
             f"{path} is neither a .npy file nor a JSON list of numbers: {error}"
         ) from None
     if vector.ndim != 1:
-        raise UserError(f"{path} holds an array of shape {vector.shape}; expected one vector")
+        raise UserError(f"{path} contains an array of shape {vector.shape}; expected one vector")
     return vector
 
 
 def answer_document(answer: search_pb2.SearchResponse) -> dict[str, Any]:
-    """Return the answer as JSON shows it; times in seconds."""
+    """Return the answer for JSON output; times in seconds."""
     return {
         "model_id": answer.model_id,
         "hits": [
@@ -183,9 +185,9 @@ def answer_document(answer: search_pb2.SearchResponse) -> dict[str, Any]:
 
 
 def print_answer(answer: search_pb2.SearchResponse) -> None:
-    """Print the hits, then whether all was searched and how long it took."""
+    """Print the hits, the coverage and the search time."""
     if answer.hits:
-        say_table(
+        echo_table(
             ["", "listing", ">score", ">photo", "category", "brand", ">price", "tier"],
             [
                 (
@@ -202,21 +204,21 @@ def print_answer(answer: search_pb2.SearchResponse) -> None:
             ],
         )
     else:
-        say("no listing was found")
-    say(
+        echo("no listings found")
+    echo(
         f"{seconds(answer.timings.total)} over {answer.endpoints} endpoints, "
         f"model {answer.model_id}; {coverage_line(answer.coverage)}",
         style="dim" if answer.coverage.complete else "yellow",
     )
     for failed in answer.failed_endpoints:
-        say(f"{failed.name} at {failed.address} failed: {failed.error}", style="yellow")
+        echo(f"{failed.name} at {failed.address} failed: {failed.error}", style="yellow")
 
 
 def _show_sheet(system: System, query: Query, answer: search_pb2.SearchResponse) -> None:
     try:
         uris = run(photo_uris(system.kafka_address(), answer.hits))
     except ShashinError as error:
-        tell(f"pictures of the hits cannot be had: {error.message}", style="yellow")
+        echo_stderr(f"photos of the hits are not available: {error.message}", style="yellow")
         uris = {}
     picture = picture_of(query.photo) if query.photo is not None else None
     note = f"{len(answer.hits)} listings, {coverage_line(answer.coverage)}"
@@ -226,4 +228,4 @@ def _show_sheet(system: System, query: Query, answer: search_pb2.SearchResponse)
         sheet_html(query.name, picture, note, sheet_hits(answer.hits, uris)), encoding="utf-8"
     )
     shown = webbrowser.open(page.absolute().as_uri())
-    tell(f"{'opened' if shown else 'no browser here; open'} {page}")
+    echo_stderr(f"{'opened' if shown else 'no browser found; open'} {page}")

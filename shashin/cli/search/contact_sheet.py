@@ -1,4 +1,4 @@
-"""A contact sheet: the query and its hits as one HTML file with the pictures inside."""
+"""A contact sheet: the query and its hits in one HTML file with embedded images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shashin.kafka.topics import LISTINGS_EVENTS
 from shashin.v1 import events_pb2, search_pb2
 
 _SIDE = 256
-"""Longest side of a picture on the sheet, in pixels."""
+"""Longest side of an image on the sheet, in pixels."""
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -39,13 +39,13 @@ img, .none { width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 8
 
 @dataclass(frozen=True)
 class SheetHit:
-    """One hit as the sheet shows it."""
+    """One hit on the sheet."""
 
     listing_id: str
     score: float
     details: str
     picture: str | None
-    """A ``data:`` URI; None where no picture can be had."""
+    """A ``data:`` URI; None if the photo is not available."""
 
 
 def thumbnail_data_uri(photo: bytes) -> str | None:
@@ -63,7 +63,7 @@ def thumbnail_data_uri(photo: bytes) -> str | None:
 
 
 def sheet_html(query: str, query_picture: str | None, note: str, hits: Sequence[SheetHit]) -> str:
-    """Return the page; ``query`` names what was searched for."""
+    """Return the page; ``query`` is a description of the query."""
     items = "\n".join(
         f'<li>{_picture(hit.picture, hit.listing_id)}<span class="score">{hit.score:.3f}</span>'
         f'<div class="id">{escape(hit.listing_id)}</div><div>{escape(hit.details)}</div></li>'
@@ -79,7 +79,7 @@ def sheet_html(query: str, query_picture: str | None, note: str, hits: Sequence[
 
 def _picture(picture: str | None, name: str) -> str:
     if picture is None:
-        return '<div class="none">no picture on this machine</div>'
+        return '<div class="none">photo not available on this machine</div>'
     return f'<img alt="{escape(name)}" src="{picture}">'
 
 
@@ -107,12 +107,12 @@ def price_of(attributes: events_pb2.Attributes) -> str:
 async def photo_uris(
     bootstrap: str, hits: Sequence[search_pb2.Hit]
 ) -> dict[tuple[str, int], Sequence[str]]:
-    """Return the photo URIs of the hits' versions, from what ``listings.events`` still holds."""
+    """Return the photo URIs of the hits' versions, as far as ``listings.events`` retains them."""
     wanted = {(hit.listing_id, hit.version) for hit in hits}
     keys = {listing_id.encode() for listing_id, _ in wanted}
     found: dict[tuple[str, int], Sequence[str]] = {}
     async with topic_tails(bootstrap, [LISTINGS_EVENTS]) as tails:
-        for record in await tails[LISTINGS_EVENTS].news(lambda record: record.key in keys):
+        for record in await tails[LISTINGS_EVENTS].new_records(lambda record: record.key in keys):
             event = events_pb2.ListingEvent.FromString(record.value)
             if (event.listing_id, event.version) in wanted:
                 found[event.listing_id, event.version] = event.photo_uris
@@ -122,7 +122,7 @@ async def photo_uris(
 def sheet_hits(
     hits: Sequence[search_pb2.Hit], uris: Mapping[tuple[str, int], Sequence[str]]
 ) -> list[SheetHit]:
-    """Return the hits with the pictures of the photos that were found."""
+    """Return the hits with their photos, if available."""
     return [
         SheetHit(hit.listing_id, hit.score, details_of(hit), _picture_of(hit, uris)) for hit in hits
     ]

@@ -1,4 +1,4 @@
-"""The rendered catalogue: endless, always the same, and as varied as it claims to be."""
+"""The rendered catalogue: deterministic and varied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model that the crash matrix is judged by, and the judgement."""
+"""The expected model of the crash matrix, and the verdict."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from shashin.client.listing_events import LISTED, SOLD, UPDATED
 from shashin.runtime.failpoints import POINTS
 from tests.chaos.kills import Killer
-from tests.chaos.plan import Model, PlannedEvent, Wanted, batches_of, model_of, stream
+from tests.chaos.plan import Expected, Model, PlannedEvent, batches_of, model_of, stream
 from tests.chaos.verdict import FoundRow, judge
 from tests.support.waiting import until
 
-MODEL: Model = {"lamp": Wanted(3, 2), "sold": None}
+MODEL: Model = {"lamp": Expected(3, 2), "sold": None}
 RIGHT = [FoundRow("live", 3, 0), FoundRow("hourly", 3, 1)]
 
 
@@ -49,10 +49,10 @@ def test_the_newest_version_decides() -> None:
             PlannedEvent("a", 4, UPDATED, (1, 2)),
             PlannedEvent("a", 1, LISTED, (1,)),
         ]
-    ) == {"a": Wanted(4, 2), "b": None}
+    ) == {"a": Expected(4, 2), "b": None}
 
 
-def test_what_is_right_is_whole() -> None:
+def test_a_matching_state_has_no_problems() -> None:
     verdict = judge(MODEL, {"lamp": RIGHT})
     assert verdict.whole
     assert verdict.line(7, 2) == (
@@ -72,17 +72,17 @@ def test_each_fault_is_found() -> None:
     assert judge(MODEL, unknown).resurrected.keys() == {"other"}
 
 
-async def test_every_failpoint_has_its_turn_before_one_has_a_second(tmp_path: Path) -> None:
+async def test_every_failpoint_is_used_once_before_any_is_used_twice(tmp_path: Path) -> None:
     points = sum(map(len, POINTS.values()))
-    killer = Killer(tmp_path, kills=points + 4, seed=3, tell=lambda: None)
+    killer = Killer(tmp_path, kills=points + 4, seed=3, on_kill=lambda: None)
     killing = asyncio.ensure_future(killer.run())
 
     def all_killed() -> bool:
         for armed in tmp_path.iterdir():
-            armed.unlink(missing_ok=True)  # what a process does that dies there
+            armed.unlink(missing_ok=True)  # as a dying process does
         return killer.done
 
-    await until(all_killed, "so many are dead as were wanted")
+    await until(all_killed, "all kills are done")
     await killing
     assert len(killer.killed) == points + 4
     assert not killer.never

@@ -1,4 +1,4 @@
-"""A router that answers what a test tells it to."""
+"""A router with responses set by the test."""
 
 from __future__ import annotations
 

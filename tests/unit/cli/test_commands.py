@@ -82,7 +82,7 @@ def test_hits_are_json_for_a_script(router: FakeRouter) -> None:
     assert (router.requests[0].listing_id, router.requests[0].k) == ("x", 3)
 
 
-def test_what_the_router_refuses_is_one_line_and_exit_code_2(router: FakeRouter) -> None:
+def test_a_query_that_the_router_rejects_is_one_line_and_exit_code_2(router: FakeRouter) -> None:
     router.refusal = (grpc.StatusCode.NOT_FOUND, "ListingNotFound: listing x is not searchable")
     result = shashin("search", "--listing", "x", "--router", router.address)
     assert result.exit_code == 2
@@ -90,10 +90,10 @@ def test_what_the_router_refuses_is_one_line_and_exit_code_2(router: FakeRouter)
     assert result.stderr == "error: listing x is not searchable\n"
 
 
-def test_a_router_that_does_not_answer_is_one_line_and_exit_code_1() -> None:
+def test_an_unavailable_router_is_one_line_and_exit_code_1() -> None:
     result = shashin("search", "--listing", "x", "--router", "127.0.0.1:1")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: the router at 127.0.0.1:1 cannot answer")
+    assert result.stderr.startswith("error: the router at 127.0.0.1:1 is unavailable")
     assert result.stderr.count("\n") == 1
 
 
@@ -110,7 +110,7 @@ def test_a_router_that_does_not_answer_is_one_line_and_exit_code_1() -> None:
         ["demo", "--sold", "0.9", "--updated", "0.5"],
     ],
 )
-def test_a_users_mistake_shows_one_line_and_no_traceback(args: list[str], tmp_path: Path) -> None:
+def test_a_user_error_is_one_line_without_a_traceback(args: list[str], tmp_path: Path) -> None:
     result = shashin(*args, state=tmp_path)
     assert result.exit_code in {1, 2}
     assert result.stderr.startswith("error: ")
@@ -127,7 +127,7 @@ def test_incomplete_coverage_is_exit_code_1(router: FakeRouter) -> None:
 
 
 def mixed_endpoints() -> list[search_pb2.EndpointStatus]:
-    """Return an endpoint that is searched, one that is dead, and one of another model."""
+    """Return a searched endpoint, an unavailable one, and one of another model."""
     return [
         search_pb2.EndpointStatus(
             name="indexer", tier="live", address="h:1", ready=True, model_id="demo-v1"
@@ -158,20 +158,20 @@ def test_coverage_shows_an_endpoint_of_another_model_as_such_and_not_as_failed(
     ]
 
 
-def test_status_names_the_model_of_an_endpoint_that_is_left_out(
+def test_status_shows_the_model_of_an_endpoint_that_is_not_searched(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     status = search_pb2.StatusResponse(model_id="demo-v1", endpoints=mixed_endpoints())
     _print_status([], status, "")
     shown = capsys.readouterr().out
     assert (
-        "next at h:3 holds model 'demo-v2' and is left out: 'demo-v1' is searched"
+        "next at h:3 holds model 'demo-v2' and is not searched: the router searches 'demo-v1'"
         in shown.splitlines()
     )
     assert "dead" not in shown, "the table of processes shows what is down"
 
 
-def test_locate_says_which_listings_cannot_be_found(router: FakeRouter) -> None:
+def test_locate_shows_which_listings_are_not_searchable(router: FakeRouter) -> None:
     router.locations = {
         "a": search_pb2.Location(
             listing_id="a", version=5, photo_numbers=[0, 1], tiers=["live", "hourly"]
@@ -183,9 +183,9 @@ def test_locate_says_which_listings_cannot_be_found(router: FakeRouter) -> None:
     assert [entry["searchable"] for entry in json.loads(result.stdout)] == [True, False]
 
 
-def test_without_shards_nothing_is_listed_and_all_is_whole(tmp_path: Path) -> None:
+def test_without_shards_nothing_is_listed_and_verify_succeeds(tmp_path: Path) -> None:
     result = shashin("indexes", "ls", state=tmp_path)
-    assert (result.exit_code, result.stdout) == (0, "no shard is sealed yet\n")
+    assert (result.exit_code, result.stdout) == (0, "no shards sealed yet\n")
     assert shashin("indexes", "verify", state=tmp_path).exit_code == 0
 
 

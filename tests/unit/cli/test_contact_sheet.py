@@ -43,7 +43,7 @@ def test_the_page_needs_nothing_beside_itself_and_escapes_what_it_shows() -> Non
     assert "&lt;script&gt;" in page
     assert "note &amp; more" in page
     assert "http" not in page.replace("http-equiv", "")
-    assert "no picture on this machine" in page
+    assert "photo not available on this machine" in page
     assert 'src="data:image/jpeg' in page
 
 

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shashin.cli.demo.report import Figures, figures_document, percentile, print_figures
-from shashin.cli.demo.run import Patience, demo_problems
+from shashin.cli.demo.run import StallTimer, demo_problems
 from shashin.terminal.console import seconds
 from shashin.v1 import search_pb2
-from shashin.workload.progress import Standing
+from shashin.workload.progress import PipelineProgress
 from shashin.workload.searches import Searches
 
-WHOLE = Standing(
+COMPLETE = PipelineProgress(
     published=12,
     downloaded=10,
     embedded=10,
@@ -47,14 +47,14 @@ def test_recall_counts_the_listings_rank() -> None:
     assert Searches().recall_at(1) is None
 
 
-def test_a_whole_end_has_no_problem() -> None:
-    assert demo_problems(WHOLE, [], 12) == []
+def test_a_complete_run_has_no_problems() -> None:
+    assert demo_problems(COMPLETE, [], 12) == []
 
 
 @pytest.mark.parametrize(
     ("change", "ghosts", "message"),
     [
-        ({"published": 11}, [], "12 events were sent, but listings.events holds 11"),
+        ({"published": 11}, [], "12 events were sent, but listings.events contains 11"),
         ({}, ["a"], "1 sold listings are still found: a"),
         ({"coverage": search_pb2.Coverage()}, [], "coverage NOT complete"),
         ({"coverage": None}, [], "coverage NOT complete"),
@@ -63,21 +63,21 @@ def test_a_whole_end_has_no_problem() -> None:
         ({"shards_served": 2}, [], "2 of 3 sealed shards are served"),
     ],
 )
-def test_each_thing_that_is_wrong_at_the_end_is_named(
+def test_each_problem_at_the_end_is_reported(
     change: dict[str, object], ghosts: list[str], message: str
 ) -> None:
-    broken = Standing(**{**WHOLE.__dict__, **change})
+    broken = PipelineProgress(**{**COMPLETE.__dict__, **change})
     (problem,) = demo_problems(broken, ghosts, 12)
     assert message in problem
 
 
-def test_patience_ends_only_when_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stall_timer_expires_only_when_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("shashin.cli.demo.run.time.monotonic", lambda: clock[0])
-    patience = Patience(10)
+    timer = StallTimer(10)
     for now, seen, over in ((0, "a", 0), (9, "a", 0), (11, "b", 0), (20, "b", 0), (22, "b", 1)):
         clock[0] = now
-        assert patience.is_over(seen) == bool(over)
+        assert timer.expired(seen) == bool(over)
 
 
 FIGURES = Figures(
@@ -114,7 +114,7 @@ FIGURES = Figures(
 )
 
 
-def test_the_figures_are_written_under_their_names() -> None:
+def test_the_json_has_the_documented_names() -> None:
     document = json.loads(json.dumps(figures_document(FIGURES)))
     promised = (
         "listings, photos, freshness_p50_s, freshness_p99_s, recall_at_1, recall_at_10, ghosts, "
@@ -127,7 +127,7 @@ def test_the_figures_are_written_under_their_names() -> None:
 def test_the_figures_print_with_their_units(capsys: pytest.CaptureFixture[str]) -> None:
     print_figures(FIGURES, "a = b", "photos")
     printed = capsys.readouterr().out
-    for part in ("p50 210 ms, p99 1.50 s", "0 of 100 sold", "380.0 MB  together", "a = b"):
+    for part in ("p50 210 ms, p99 1.50 s", "0 of 100 sold", "380.0 MB  total", "a = b"):
         assert part in printed
     assert "problem: something" in printed
 

@@ -1,4 +1,4 @@
-"""Mistakes with ``shashin dlq``: one line, the right exit code, and nothing is asked of Kafka."""
+"""User errors of ``shashin dlq``: one line, the right exit code, and no request to Kafka."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def shashin(*args: str, state: Path) -> Result:
         (["replay", "x.dlq:1"], "'x.dlq:1' is not the id of a dead letter"),
         (["replay", "listings.events.dlq:1", "--reason", "X"], "ids or filters, not both"),
         (["drop", "listings.events.dlq:1", "--all-open"], "ids or filters, not both"),
-        (["drop", "--all-open", "--listing", "x"], "leave it or the filters out"),
-        (["ls", "--topic", "listings.hidden"], "has no dead letters"),
-        (["ls", "--since", "soon"], "'soon' is no time"),
+        (["drop", "--all-open", "--listing", "x"], "omit either it or the filters"),
+        (["ls", "--topic", "listings.hidden"], "has no dead-letter topic"),
+        (["ls", "--since", "soon"], "'soon' is not a time"),
         (["ls", "--since", "1h", "--until", "2h"], "--since 1h is not before --until 2h"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
+def test_a_user_error_is_one_line_and_exit_code_2(
     args: list[str], message: str, tmp_path: Path
 ) -> None:
     result = shashin(*args, state=tmp_path)

@@ -1,4 +1,4 @@
-"""Which dead letters filters, ids and limits select."""
+"""Selecting dead letters by filter, id and limit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from shashin.cli.dlq.filters import (
     DlqFilter,
-    Wanted,
-    check_wanted,
+    Selection,
+    check_selection,
     counts,
     filtered,
     newest,
@@ -96,7 +96,7 @@ def test_a_filter_is_the_intersection_of_its_parts(
 
 
 @given(st.lists(ENTRIES, max_size=12), st.integers(0, 20))
-def test_a_moment_parts_the_letters_in_two(entries: list[DlqEntry], moment: int) -> None:
+def test_since_and_until_partition_the_entries(entries: list[DlqEntry], moment: int) -> None:
     before = filtered(entries, DlqFilter(until_ms=moment), resolved_too=True)
     after = filtered(entries, DlqFilter(since_ms=moment), resolved_too=True)
     assert len(before) + len(after) == len(entries)
@@ -104,7 +104,7 @@ def test_a_moment_parts_the_letters_in_two(entries: list[DlqEntry], moment: int)
 
 
 @given(st.lists(ENTRIES, max_size=12))
-def test_a_filter_without_parts_takes_what_is_open(entries: list[DlqEntry]) -> None:
+def test_an_empty_filter_matches_all_open_entries(entries: list[DlqEntry]) -> None:
     assert not DlqFilter().restricts
     kept = filtered(entries, DlqFilter(), resolved_too=False)
     assert kept == [e for e in entries if e.open]
@@ -126,30 +126,30 @@ def test_a_limit_keeps_the_newest_in_their_order(
 
 
 @given(st.lists(ENTRIES, max_size=12))
-def test_counts_count_every_letter_once(entries: list[DlqEntry]) -> None:
+def test_counts_count_every_entry_once(entries: list[DlqEntry]) -> None:
     counted = counts(entries)
     assert sum(c.open for c in counted) == sum(e.open for e in entries)
     assert sum(c.open + c.resolved for c in counted) == len(entries)
     assert len({(c.topic, c.reason) for c in counted}) == len(counted)
 
 
-def test_ids_select_those_and_each_once() -> None:
+def test_ids_select_each_entry_once() -> None:
     entries = [entry(i) for i in range(3)]
-    wanted = Wanted(tuple(map(parse_entry_id, ["listings.events.dlq:2"] * 2)))
-    assert wanted.open_ones(entries) == [entries[2]]
-    assert wanted.topics == ("listings.events.dlq",)
+    selection = Selection(tuple(map(parse_entry_id, ["listings.events.dlq:2"] * 2)))
+    assert selection.open_entries(entries) == [entries[2]]
+    assert selection.topics == ("listings.events.dlq",)
 
 
-def test_one_id_that_does_not_exist_or_is_not_open_refuses_all() -> None:
+def test_one_id_that_does_not_exist_or_is_not_open_rejects_all() -> None:
     entries = [entry(0), entry(1, resolved=True)]
 
-    def wanted(*offsets: int) -> Wanted:
-        return Wanted(tuple(DlqEntryId("listings.events.dlq", 0, offset) for offset in offsets))
+    def selection(*offsets: int) -> Selection:
+        return Selection(tuple(DlqEntryId("listings.events.dlq", 0, offset) for offset in offsets))
 
-    with pytest.raises(DeadLetterNotFound, match=r"no dead letter listings\.events\.dlq:7"):
-        wanted(0, 7).open_ones(entries)
-    with pytest.raises(DeadLetterNotOpen, match=r"dlq:1 was dropped before: nothing is done"):
-        wanted(0, 1).open_ones(entries)
+    with pytest.raises(DeadLetterNotFound, match=r"no such dead letter: listings\.events\.dlq:7"):
+        selection(0, 7).open_entries(entries)
+    with pytest.raises(DeadLetterNotOpen, match=r"dlq:1 was already dropped: nothing changed"):
+        selection(0, 1).open_entries(entries)
 
 
 IDS = (DlqEntryId("listings.events.dlq", 0, 0),)
@@ -157,36 +157,36 @@ BY_REASON = DlqFilter(reason="PhotoMissing")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "all_open"),
+    ("selection", "all_open"),
     [
-        (Wanted(IDS), False),
-        (Wanted(dlq_filter=BY_REASON), False),
-        (Wanted(dlq_filter=BY_REASON, limit=3), False),
-        (Wanted(), True),
-        (Wanted(limit=3), True),
-        (Wanted(dlq_filter=BY_REASON, limit=3), None),
+        (Selection(IDS), False),
+        (Selection(dlq_filter=BY_REASON), False),
+        (Selection(dlq_filter=BY_REASON, limit=3), False),
+        (Selection(), True),
+        (Selection(limit=3), True),
+        (Selection(dlq_filter=BY_REASON, limit=3), None),
     ],
 )
-def test_letters_may_be_named_in_one_way(wanted: Wanted, all_open: bool | None) -> None:
-    check_wanted(wanted, "replay", all_open=all_open)
+def test_entries_may_be_selected_in_one_way(selection: Selection, all_open: bool | None) -> None:
+    check_selection(selection, "replay", all_open=all_open)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "all_open", "message"),
+    ("selection", "all_open", "message"),
     [
-        (Wanted(), False, "which dead letters to replay"),
-        (Wanted(limit=3), False, "or --all-open"),
-        (Wanted(IDS, BY_REASON), False, "ids or filters, not both"),
-        (Wanted(IDS, limit=1), False, "ids or filters, not both"),
-        (Wanted(IDS), True, "ids or filters, not both"),
-        (Wanted(dlq_filter=BY_REASON), True, "leave it or the filters out"),
+        (Selection(), False, "which dead letters to replay"),
+        (Selection(limit=3), False, "or --all-open"),
+        (Selection(IDS, BY_REASON), False, "ids or filters, not both"),
+        (Selection(IDS, limit=1), False, "ids or filters, not both"),
+        (Selection(IDS), True, "ids or filters, not both"),
+        (Selection(dlq_filter=BY_REASON), True, "omit either it or the filters"),
     ],
 )
-def test_letters_that_are_named_not_at_all_or_twice_are_refused(
-    wanted: Wanted, all_open: bool, message: str
+def test_entries_selected_not_at_all_or_twice_are_rejected(
+    selection: Selection, all_open: bool, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        check_wanted(wanted, "replay", all_open=all_open)
+        check_selection(selection, "replay", all_open=all_open)
 
 
 NOW_MS = 1_800_000_000_000
@@ -204,7 +204,7 @@ NOW_MS = 1_800_000_000_000
         ("2026-07-30T12:00+02:00", int(datetime(2026, 7, 30, 10, tzinfo=UTC).timestamp()) * 1000),
     ],
 )
-def test_a_moment_is_so_long_ago_or_an_iso_time(text: str, expected_ms: int) -> None:
+def test_a_moment_is_an_age_or_an_iso_time(text: str, expected_ms: int) -> None:
     assert parse_moment(text, now_ms=NOW_MS) == expected_ms
 
 
@@ -214,18 +214,20 @@ def test_an_iso_time_without_a_zone_is_local() -> None:
 
 
 @given(st.text(max_size=20) | st.from_regex(r"[0-9]{1,30}[smhd]|[0-9-]{8,10}", fullmatch=True))
-def test_any_text_is_a_moment_or_a_users_mistake(text: str) -> None:
+def test_any_text_is_a_moment_or_a_user_error(text: str) -> None:
     with contextlib.suppress(UserError):
         assert isinstance(parse_moment(text, now_ms=NOW_MS), int)
 
 
 @pytest.mark.parametrize("text", ["", "2", "h", "-2h", "2 h", "2y", "yesterday"])
-def test_what_is_no_moment_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="expected so long ago, such as 30m"):
+def test_an_invalid_moment_is_rejected(text: str) -> None:
+    with pytest.raises(UserError, match="expected an age such as 30m"):
         parse_moment(text, now_ms=NOW_MS)
 
 
 def test_a_topic_may_be_written_with_its_suffix() -> None:
     assert parse_topic("listings.events.dlq") == parse_topic("listings.events") == "listings.events"
-    with pytest.raises(UserError, match=r"'listings.hidden' has no dead letters: expected one of"):
+    with pytest.raises(
+        UserError, match=r"'listings.hidden' has no dead-letter topic: expected one of"
+    ):
         parse_topic("listings.hidden")

@@ -1,4 +1,4 @@
-"""How dead letters look: nothing that a terminal obeys, no bytes of photos."""
+"""Dead letters as text: no control characters, no photo bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.unit.kafka.dead_letter_records import dead_letter, event, resolution
 DLQ = LISTINGS_EVENTS + ".dlq"
 
 
-def test_a_message_is_cut_and_does_not_say_what_other_columns_say() -> None:
+def test_a_message_is_truncated_and_does_not_repeat_other_columns() -> None:
     read = stored_dead_letter(dead_letter(0, origin=(1, 9)))
     assert read.message == "listings.events[1]@9, listing lamp is bad"
     assert short_message(read) == "is bad"
@@ -49,7 +49,7 @@ def test_a_message_is_cut_and_does_not_say_what_other_columns_say() -> None:
     ),
     st.sampled_from(sorted(MESSAGES)),
 )
-def test_whatever_lies_there_can_be_shown_and_commands_no_terminal(
+def test_any_record_can_be_shown_without_control_characters(
     key: bytes, value: bytes, headers: list[tuple[str, bytes]], topic: str
 ) -> None:
     record = InRecord(f"{topic}.dlq", 0, 0, 0, key, value, headers)
@@ -75,7 +75,7 @@ def test_the_summary_counts_by_topic_and_reason() -> None:
     )
 
 
-def test_everything_of_a_letter_is_shown() -> None:
+def test_an_entry_is_shown_in_full() -> None:
     record = dead_letter(3, origin=(1, 9), error=PhotoMissing("gone"), photo=1)
     (entry,) = entries_of([record, resolution(record, 4, "dropped")])
     rows = dict(whole_rows(entry, record))
@@ -92,14 +92,14 @@ def test_everything_of_a_letter_is_shown() -> None:
     assert document["resolution"]["how"] == "dropped"
 
 
-def test_a_value_that_is_no_message_shows_how_it_begins() -> None:
+def test_a_value_that_cannot_be_parsed_shows_its_first_bytes() -> None:
     record = dead_letter(3, value=b"\xff\xfe")
     (entry,) = entries_of([record])
     assert whole_document(entry, record)["value_begins"] == "fffe"
-    assert ("", "no message of listings.events; it begins with ff fe") in whole_rows(entry, record)
+    assert ("", "not a message of listings.events; starts with ff fe") in whole_rows(entry, record)
 
 
-def test_thumbnails_and_vectors_are_told_by_their_size() -> None:
+def test_thumbnails_and_vectors_are_shown_by_their_size() -> None:
     downloaded = events_pb2.DownloadedListing(
         listing_id="lamp",
         version=2,
@@ -133,7 +133,7 @@ def test_thumbnails_and_vectors_are_told_by_their_size() -> None:
     assert shown["photos"] == [{"photo_number": 4, "vector_bytes": 4}]
 
 
-def test_a_kind_or_time_that_nobody_knows_is_shown_as_a_number() -> None:
+def test_an_unknown_kind_or_time_is_shown_as_a_number() -> None:
     message = events_pb2.ListingEvent.FromString(event())
     message.occurred_at.seconds = 2**60
     shown = readable_event(LISTINGS_EVENTS, message.SerializeToString() + b"\x18\x63")

@@ -45,12 +45,12 @@ def contents(*manifests: Manifest) -> Contents:
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.randoms())
-def test_shards_that_tile_the_log_have_no_problem(lengths: list[int], dice: object) -> None:
+def test_shards_that_tile_the_log_have_no_problem(lengths: list[int], rng: object) -> None:
     manifests, at = [], 5
     for length in lengths:
         manifests.append(manifest(0, at, at + length))
         at += length
-    dice.shuffle(manifests)  # type: ignore[attr-defined]
+    rng.shuffle(manifests)  # type: ignore[attr-defined]
     assert overlapping(manifests) == []
     assert arrangement_problems(contents(*manifests)) == []
 

@@ -25,7 +25,7 @@ DIMENSIONS = 8
 
 
 def seal(repository: ModelRepository, start: int, end: int, scratch: Path) -> str:
-    """Build and commit a real shard of one row an offset; returns its id."""
+    """Build and commit a real shard of one row per offset; returns its id."""
     shard = OpenShard(
         0, start, ModelSpace("demo-v1", DIMENSIONS), growing_kind(DEFAULT_KIND), HiddenMap()
     )
@@ -78,8 +78,8 @@ def test_a_shard_is_found_by_a_part_of_its_id(repository: Path) -> None:
     assert code == 2
 
 
-def test_a_whole_repository_verifies(repository: Path) -> None:
-    assert indexes("verify", repository) == (0, "2 shards verified: all whole\n")
+def test_an_intact_repository_verifies(repository: Path) -> None:
+    assert indexes("verify", repository) == (0, "2 shards verified: no problems\n")
 
 
 @pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])

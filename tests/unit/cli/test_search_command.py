@@ -35,7 +35,7 @@ def test_a_vector_is_read_from_npy_and_from_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", '["a"]', "[[1, 2], [3, 4]]", "nonsense", "3"])
-def test_a_file_that_is_no_vector_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_without_a_vector_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "v.json").write_text(text)
     with pytest.raises(UserError, match=r"v\.json"):
         read_query(None, None, tmp_path / "v.json")
@@ -78,9 +78,9 @@ def test_the_table_says_what_was_found_and_what_failed(capsys: pytest.CaptureFix
     assert "hourly-0 at h:1 failed: gone" in printed
 
 
-def test_no_hit_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_hits_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     print_answer(search_pb2.SearchResponse())
-    assert "no listing was found" in capsys.readouterr().out
+    assert "no listings found" in capsys.readouterr().out
 
 
 def test_json_holds_the_same() -> None:

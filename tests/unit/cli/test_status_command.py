@@ -1,4 +1,4 @@
-"""``shashin status`` and ``down`` without a router that answers: what the process table says."""
+"""``shashin status`` without a reachable router: what the process table shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shashin.local.processes import processes_path
 from shashin.local.restart import Restart
 from shashin.local.state_file import write_json
 
-LAST = Restart("it gave no liveness answer for 31 s (consumer made no progress for 60 s)", 1.75e9)
+LAST = Restart("it failed its liveness probe for 31 s (consumer made no progress for 60 s)", 1.75e9)
 
 
 @pytest.fixture

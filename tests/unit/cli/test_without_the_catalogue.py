@@ -1,4 +1,4 @@
-"""A production install renders no photos: what needs them says what to install, in one line."""
+"""Without the catalogue package, commands that need it say in one line what to install."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NoCatalogue:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, NoCatalogue())
 """
-"""Has an interpreter find the catalogue nowhere, as if it were not installed."""
+"""Makes the catalogue unimportable, as if it were not installed."""
 
 INSTALL = "run `pip install ./catalogue` in a checkout of shashin's repository"
 
@@ -57,18 +57,18 @@ def test_what_renders_photos_says_in_one_line_what_to_install(
     assert not (tmp_path / "state").exists(), "nothing was started"
 
 
-def test_the_demo_offers_to_show_ones_own_photos(tmp_path: Path) -> None:
+def test_the_demo_suggests_your_own_photos(tmp_path: Path) -> None:
     ended = shashin("demo", state=tmp_path / "state")
-    assert ended.stderr.rstrip("\n").endswith("or show your own photos with --photos")
+    assert ended.stderr.rstrip("\n").endswith("or use your own photos with --photos")
 
 
-def test_the_demo_of_ones_own_photos_needs_no_catalogue(tmp_path: Path) -> None:
+def test_the_demo_of_your_own_photos_needs_no_catalogue(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     ended = shashin("demo", "--photos", tmp_path / "photos", state=tmp_path / "state")
     assert ended.returncode == 2
     assert "shashin_catalogue" not in ended.stderr
-    assert "no photo" in ended.stderr, "it looked for them"
+    assert "no photos" in ended.stderr, "it looked for them"
 
 
 def test_every_other_command_works_without_the_catalogue(tmp_path: Path) -> None:
-    assert "nothing runs" in shashin("status", state=tmp_path / "state").stdout
+    assert "nothing is running" in shashin("status", state=tmp_path / "state").stdout

@@ -38,14 +38,14 @@ def test_one_photo_is_one_listing(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_photos_is_refused_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"{tmp_path} holds no photos"):
+    with pytest.raises(UserError, match=f"{tmp_path} and its subfolders contain no photos"):
         read_source(tmp_path)
 
 
 def test_two_listings_of_one_name_are_refused_with_both_places(tmp_path: Path) -> None:
     write(tmp_path / "sofa" / "1.png")
     write(tmp_path / "sofa.jpg")
-    with pytest.raises(UserError, match=r"'sofa' occurs twice: .*sofa and .*sofa\.jpg"):
+    with pytest.raises(UserError, match=r"'sofa' is given twice: .*sofa and .*sofa\.jpg"):
         read_source(tmp_path)
 
 
@@ -78,17 +78,20 @@ def test_a_csv_row_is_a_listing_with_its_attributes(tmp_path: Path) -> None:
     [
         ("listing_id\n7\n", "no column photos"),
         ("listing_id,photos,colour\n7,a.jpg,red\n", r"unknown columns \['colour'\]"),
-        ("listing_id,photos\n7,a.jpg\n8,b.jpg\n", "row 3 names a photo that does not exist"),
-        ("listing_id,photos\n7,\n", "row 2 names no photo"),
+        ("listing_id,photos\n7,a.jpg\n8,b.jpg\n", "row 3 refers to a photo that does not exist"),
+        ("listing_id,photos\n7,\n", "row 2 has no photos"),
         ("listing_id,photos\n,a.jpg\n", "row 2 has a listing id of 0 bytes"),
-        ("listing_id,photos\n7,a.jpg,more\n", "row 2 has another number of fields"),
-        ("listing_id,photos,version\n7,a.jpg\n", "row 2 has another number of fields"),
-        ("listing_id,photos,version\n7,a.jpg,0\n", "row 2 has version '0'; expected a whole"),
+        ("listing_id,photos\n7,a.jpg,more\n", "row 2 has a different number of fields"),
+        ("listing_id,photos,version\n7,a.jpg\n", "row 2 has a different number of fields"),
+        (
+            "listing_id,photos,version\n7,a.jpg,0\n",
+            "row 2 has version '0'; expected an integer of at least 1",
+        ),
         ("listing_id,photos,price_minor,currency\n7,a.jpg,-5,JPY\n", "row 2 has price_minor '-5'"),
         ("listing_id,photos,price_minor,currency\n7,a.jpg,5,yen!\n", "currency 'YEN!'"),
-        ("listing_id,photos,price_minor\n7,a.jpg,5\n", "a price and no currency"),
-        ("listing_id,photos\n7,a.jpg\n7,a.jpg\n", "'7' occurs twice: .*row 2 and .*row 3"),
-        ("listing_id,photos\n", "has a header and no rows"),
+        ("listing_id,photos,price_minor\n7,a.jpg,5\n", "a price but no currency"),
+        ("listing_id,photos\n7,a.jpg\n7,a.jpg\n", "'7' is given twice: .*row 2 and .*row 3"),
+        ("listing_id,photos\n", "has a header but no rows"),
     ],
 )
 def test_a_wrong_csv_is_refused_with_its_row(tmp_path: Path, rows: str, message: str) -> None:

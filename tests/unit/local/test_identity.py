@@ -1,4 +1,4 @@
-"""A recorded process is that one and no other, though pids are used again."""
+"""A recorded process is identified even if its pid is reused."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_process_that_has_the_pid_of_an_earlier_one_is_not_that_one() -> None:
         earlier.send(signal.SIGKILL)
         earlier.send(signal.SIGKILL, group=True)
         assert process.poll() is None
-        assert identity(process.pid).is_running(), "it was spared"
+        assert identity(process.pid).is_running(), "it was not killed"
 
 
 async def test_a_process_that_has_the_pid_of_an_earlier_one_is_not_ended() -> None:
@@ -69,13 +69,13 @@ async def test_a_process_that_has_the_pid_of_an_earlier_one_is_not_ended() -> No
         assert identity(process.pid).is_running()
 
 
-def test_a_clock_that_was_set_does_not_change_who_a_process_is() -> None:
+def test_setting_the_clock_does_not_change_a_process_identity() -> None:
     with running() as process:
         known = identity(process.pid)
         assert replace(known, create_time=known.create_time + 3600).is_running()
 
 
-async def test_a_dead_process_that_nobody_has_reaped_does_not_run() -> None:
+async def test_a_zombie_does_not_count_as_running() -> None:
     with running() as process:
         known = identity(process.pid)
         known.send(signal.SIGKILL)
@@ -92,7 +92,7 @@ async def test_a_process_ends_when_asked() -> None:
         assert process.wait() == -signal.SIGTERM
 
 
-async def test_a_process_that_does_not_listen_is_killed() -> None:
+async def test_a_process_that_ignores_sigterm_is_killed() -> None:
     with running(IGNORES_SIGTERM) as process:
         known = identity(process.pid)
         await known.end(grace=0.1)
@@ -128,7 +128,7 @@ def test_what_is_written_is_read() -> None:
     "document",
     [None, {}, [], "pid", {"pid": 1}, {"pid": "x", "create_time": 0, "birth": ""}, {"birth": ""}],
 )
-def test_what_names_no_process_is_none(document: Any) -> None:
+def test_an_invalid_document_is_none(document: Any) -> None:
     assert ProcessIdentity.from_document(document) is None
 
 

@@ -31,21 +31,21 @@ PINS = PinnedJars("9.9.9", tuple(map(jar, NAMES)))
 
 
 class Repository:
-    """Where jars are downloaded from: gives what a test puts there, and counts who asks."""
+    """A fake Maven repository that counts requests."""
 
     def __init__(self) -> None:
         self.holds = {name: content(name) for name in NAMES}
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def download(self, wanted: Jar, staging: Path) -> Path:
+    def download(self, jar: Jar, staging: Path) -> Path:
         with self._lock:
-            self.asked[wanted.artifact] += 1
-        if wanted.artifact not in self.holds:
-            raise FetchFailed(f"{wanted.coordinate} cannot be downloaded")
-        path = staging / "from" / wanted.artifact / "downloaded.jar"
+            self.requests[jar.artifact] += 1
+        if jar.artifact not in self.holds:
+            raise FetchFailed(f"{jar.coordinate} cannot be downloaded")
+        path = staging / "from" / jar.artifact / "downloaded.jar"
         path.parent.mkdir(parents=True)
-        path.write_bytes(self.holds[wanted.artifact])
+        path.write_bytes(self.holds[jar.artifact])
         return path
 
 
@@ -96,16 +96,16 @@ def test_all_jars_are_fetched_once_and_needed_no_more_after_that(
     assert {path.name for path in class_path[0].parent.iterdir()} == {"lock", *WHOLE}
     repository.holds.clear()
     assert ensure_jars(PINS, cache=cache) == class_path, "without a network"
-    assert repository.asked == Counter(NAMES)
+    assert repository.requests == Counter(NAMES)
 
 
-def test_progress_is_told_up_to_all_bytes(repository: Repository, cache: Path) -> None:
-    told: list[tuple[int, int]] = []
-    ensure_jars(PINS, cache=cache, progress=lambda done, total: told.append((done, total)))
+def test_progress_is_calls_up_to_all_bytes(repository: Repository, cache: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    ensure_jars(PINS, cache=cache, progress=lambda done, total: calls.append((done, total)))
     total = sum(jar.size for jar in PINS.jars)
-    assert told == sorted(told)
-    assert len(told) == len(NAMES)
-    assert told[-1] == (total, total)
+    assert calls == sorted(calls)
+    assert len(calls) == len(NAMES)
+    assert calls[-1] == (total, total)
 
 
 def test_a_jar_that_is_not_the_pinned_one_is_refused_and_not_kept(
@@ -130,10 +130,10 @@ def test_a_jar_that_was_changed_in_the_cache_is_fetched_again_and_no_other(
 ) -> None:
     class_path = ensure_jars(PINS, cache=cache)
     class_path[NAMES.index("lz4")].write_bytes(changed)
-    repository.asked.clear()
+    repository.requests.clear()
     ensure_jars(PINS, cache=cache)
     assert jars_in(cache) == WHOLE
-    assert repository.asked == Counter(["lz4"])
+    assert repository.requests == Counter(["lz4"])
 
 
 def test_what_was_fetched_before_one_failed_is_kept(repository: Repository, cache: Path) -> None:
@@ -141,10 +141,10 @@ def test_what_was_fetched_before_one_failed_is_kept(repository: Repository, cach
     with pytest.raises(FetchFailed, match=r"org\.example:zstd:1\.0 cannot be downloaded"):
         ensure_jars(PINS, cache=cache)
     repository.holds["zstd"] = content("zstd")
-    repository.asked.clear()
+    repository.requests.clear()
     ensure_jars(PINS, cache=cache)
     assert jars_in(cache) == WHOLE
-    assert repository.asked == Counter(["zstd"])
+    assert repository.requests == Counter(["zstd"])
 
 
 async def test_of_many_that_start_at_the_same_time_one_fetches_and_all_have_the_jars(
@@ -155,7 +155,7 @@ async def test_of_many_that_start_at_the_same_time_one_fetches_and_all_have_the_
     )
     assert all(class_path == class_paths[0] for class_path in class_paths)
     assert jars_in(cache) == WHOLE
-    assert repository.asked == Counter(NAMES)
+    assert repository.requests == Counter(NAMES)
 
 
 def test_another_version_has_a_folder_of_its_own(repository: Repository, cache: Path) -> None:
@@ -171,9 +171,9 @@ def test_a_cache_that_cannot_be_written_is_named_with_what_to_do(
     blocked = cache / in_the_way
     blocked.parent.mkdir(exist_ok=True)
     blocked.write_text("a file")
-    with pytest.raises(UserError, match=f"cannot keep kafka's jars in {cache}") as refused:
+    with pytest.raises(UserError, match=f"cannot store kafka's jars in {cache}") as refused:
         ensure_jars(PINS, cache=cache)
-    assert "name another folder in SHASHIN_CACHE" in refused.value.message
+    assert "set SHASHIN_CACHE to another folder" in refused.value.message
 
 
 def test_the_cache_is_where_the_user_says_or_where_the_system_keeps_such_things() -> None:

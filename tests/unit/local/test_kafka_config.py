@@ -1,4 +1,4 @@
-"""What Kafka is told reads back as it was meant, whatever the state folder is called."""
+"""Kafka's configuration round-trips for any name of the state folder."""
 
 from __future__ import annotations
 
@@ -70,18 +70,20 @@ def test_folders_as_people_name_them(name: str) -> None:
 
 
 def test_one_node_is_broker_and_controller_and_listens_where_it_says() -> None:
-    told = server(port=19092, controller_port=19093)
-    assert told["process.roles"] == "broker,controller"
-    assert told["controller.quorum.bootstrap.servers"] == "127.0.0.1:19093"
+    settings = server(port=19092, controller_port=19093)
+    assert settings["process.roles"] == "broker,controller"
+    assert settings["controller.quorum.bootstrap.servers"] == "127.0.0.1:19093"
     for name in ("listeners", "advertised.listeners"):
-        assert told[name] == "PLAINTEXT://127.0.0.1:19092,CONTROLLER://127.0.0.1:19093"
+        assert settings[name] == "PLAINTEXT://127.0.0.1:19092,CONTROLLER://127.0.0.1:19093"
 
 
 def test_one_node_asks_for_no_second_copy_of_anything() -> None:
-    told = server()
-    copies = [name for name in told if name.endswith((".replication.factor", ".isr", "replicas"))]
+    settings = server()
+    copies = [
+        name for name in settings if name.endswith((".replication.factor", ".isr", "replicas"))
+    ]
     assert len(copies) >= 6
-    assert {told[name] for name in copies} == {"1"}
+    assert {settings[name] for name in copies} == {"1"}
 
 
 def test_no_topic_appears_because_its_name_was_misspelt() -> None:
@@ -89,9 +91,9 @@ def test_no_topic_appears_because_its_name_was_misspelt() -> None:
 
 
 def test_the_largest_record_is_taken_and_copied() -> None:
-    told = server(max_record_bytes=MAX_RECORD_BYTES)
-    assert int(told["message.max.bytes"]) == MAX_RECORD_BYTES
-    assert int(told["replica.fetch.max.bytes"]) >= MAX_RECORD_BYTES
+    settings = server(max_record_bytes=MAX_RECORD_BYTES)
+    assert int(settings["message.max.bytes"]) == MAX_RECORD_BYTES
+    assert int(settings["replica.fetch.max.bytes"]) >= MAX_RECORD_BYTES
 
 
 def test_the_log_is_one_file_and_the_one_before_it() -> None:

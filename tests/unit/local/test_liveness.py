@@ -1,4 +1,4 @@
-"""When a process that does not answer is restarted: a slow start is no stall."""
+"""When a process that fails its liveness probe is restarted: a slow start is not a stall."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOUND = st.floats(0.1, 1000)
 
 
 def silent(liveness: Liveness) -> Liveness:
-    """Return this after as many failed probes as it takes."""
+    """Return the state after enough failed probes."""
     for _ in range(FAILURES):
         liveness = liveness.failed()
     return liveness
@@ -46,7 +46,7 @@ def test_a_process_that_never_answered_is_restarted_once_its_start_took_too_long
         startup_seconds=startup,
         stalled_seconds=stalled,
     )
-    assert reason == f"its start took longer than {startup:g} s"
+    assert reason == f"it did not start within {startup:g} s"
 
 
 @given(SECONDS, SECONDS, st.floats(0, STALLED_SECONDS - 1))
@@ -57,7 +57,7 @@ def test_a_process_that_answered_is_judged_by_its_last_answer_however_long_its_s
     assert liveness.last_answer is not None
     assert _judged(liveness, liveness.last_answer + quiet) is None
     reason = _judged(liveness, liveness.last_answer + STALLED_SECONDS + 1)
-    assert reason == "it gave no liveness answer for 31 s"
+    assert reason == "it failed its liveness probe for 31 s"
 
 
 def test_an_answer_clears_what_was_before() -> None:
@@ -70,7 +70,7 @@ def test_a_process_is_not_restarted_for_one_probe_that_was_under_way_for_long() 
     never, once = Liveness(0).failed(), Liveness(0).answered(1).failed()
     assert _judged(never, 3600) is None
     assert _judged(once, 3600) is None
-    assert _judged(silent(once), 3600) == "it gave no liveness answer for 3599 s"
+    assert _judged(silent(once), 3600) == "it failed its liveness probe for 3599 s"
 
 
 def test_a_start_may_take_longer_than_a_stall() -> None:

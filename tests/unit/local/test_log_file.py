@@ -1,4 +1,4 @@
-"""A process's log takes a bounded part of the disk, and ends with what matters."""
+"""A process's log has a bounded size, and its last lines can be read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def earlier(path: Path) -> Path:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each has its own folder
 @given(CHUNKS)
-def test_two_files_are_the_most_and_they_hold_the_newest(
+def test_at_most_two_files_hold_the_newest_data(
     tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]
 ) -> None:
     path = tmp_path_factory.mktemp("logs") / "router.log"
@@ -46,7 +46,7 @@ def test_two_files_are_the_most_and_they_hold_the_newest(
     assert b"".join(both).endswith(chunks[-1] if chunks else b"")
 
 
-def test_a_log_goes_on_where_an_earlier_process_left_it(log: BoundedLog, path: Path) -> None:
+def test_a_log_is_appended_to_that_of_an_earlier_process(log: BoundedLog, path: Path) -> None:
     log.write(b"a" * 60)
     with closing(BoundedLog(path, max_bytes=100)) as again:
         again.write(b"b" * 60)
@@ -54,14 +54,12 @@ def test_a_log_goes_on_where_an_earlier_process_left_it(log: BoundedLog, path: P
     assert path.read_bytes() == b"b" * 60
 
 
-def test_a_log_that_somebody_deleted_is_there_again_once_it_is_full(
-    log: BoundedLog, path: Path
-) -> None:
+def test_a_deleted_log_is_recreated_at_the_next_rotation(log: BoundedLog, path: Path) -> None:
     log.write(b"a" * 60)
     path.unlink()
-    for dead_letter in (b"b", b"c", b"d"):
-        log.write(dead_letter * 60)
-        assert path.read_bytes() == dead_letter * 60
+    for letter in (b"b", b"c", b"d"):
+        log.write(letter * 60)
+        assert path.read_bytes() == letter * 60
 
 
 def test_lines_that_cannot_be_written_are_lost_and_later_ones_are_not(

@@ -1,4 +1,4 @@
-"""What one machine runs: every process can be watched, found, and started with what it is told."""
+"""The plan of a local system: every process can be probed, discovered and started."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.local.plan import Wanted, plan_processes
+from shashin.local.plan import SystemConfig, plan_processes
 from shashin.local.ports import HOST
 from shashin.local.processes import ProcessSpec, discovery_path, start_order
 from shashin.runtime.settings import ServiceSettings, load_settings
 
 STATE = Path("/srv/state")
-WANTED = Wanted(
+CONFIG = SystemConfig(
     kafka=f"{HOST}:9092",
     repository="gs://bucket/folder",
     model="demo-v1",
@@ -29,12 +29,14 @@ WANTED = Wanted(
 
 
 def planned(first_port: int | None = None) -> list[ProcessSpec]:
-    """Return the plan with the ports that would be nice, or with those from a first one on."""
+    """Return the plan with the preferred ports, or with consecutive ports from a first one."""
     given_ports = iter(range(first_port or 0, 65536))
     return plan_processes(
         STATE,
-        WANTED,
-        choose_port=(lambda nice: nice) if first_port is None else (lambda _: next(given_ports)),
+        CONFIG,
+        choose_port=(lambda preferred: preferred)
+        if first_port is None
+        else (lambda _: next(given_ports)),
     )
 
 
@@ -69,7 +71,7 @@ def test_no_two_processes_listen_on_the_same_port(first_port: int | None) -> Non
 
 
 @every_process
-def test_every_process_can_be_watched_where_it_listens(name: str) -> None:
+def test_every_process_is_probed_where_it_listens(name: str) -> None:
     spec = SPECS[name]
     assert spec.ready_url is not None
     assert spec.live_url is not None
@@ -81,11 +83,11 @@ def test_every_process_can_be_watched_where_it_listens(name: str) -> None:
 
 
 @every_process
-def test_every_process_can_be_started_with_what_it_is_told(name: str) -> None:
+def test_every_process_accepts_its_settings(name: str) -> None:
     spec = SPECS[name]
     told = read_settings(spec)
     assert f"{told.http_host}:{told.http_port}" == spec.addresses["http"]
-    assert told.kafka == WANTED.kafka
+    assert told.kafka == CONFIG.kafka
     found = told.model_dump()
     if "grpc" in spec.addresses:
         assert f"{found['grpc_host']}:{found['grpc_port']}" == spec.addresses["grpc"]
@@ -94,22 +96,22 @@ def test_every_process_can_be_started_with_what_it_is_told(name: str) -> None:
 
 
 @every_process
-def test_no_process_is_told_what_it_does_not_know(name: str) -> None:
-    # A misspelt variable is read by nobody, and nobody says so.
+def test_no_process_gets_an_unknown_setting(name: str) -> None:
+    # A misspelt variable would be silently ignored.
     spec = SPECS[name]
     known = {f"SHASHIN_{field.upper()}" for field in settings_class(spec).model_fields}
     assert {name for name in spec.env if name.startswith("SHASHIN_")} <= known
 
 
-def test_all_speak_of_the_same_model_repository_and_discovery() -> None:
+def test_all_processes_share_model_repository_and_discovery() -> None:
     told = {name: read_settings(spec).model_dump() for name, spec in SPECS.items()}
     for setting, expected in (
-        ("model_id", WANTED.model_id),
-        ("dimensions", WANTED.dimensions),
-        ("repository", WANTED.repository),
+        ("model_id", CONFIG.model_id),
+        ("dimensions", CONFIG.dimensions),
+        ("repository", CONFIG.repository),
         ("discovery", discovery_path(STATE).as_uri()),
-        ("bucket_seconds", WANTED.bucket_seconds),
-        ("grace_seconds", WANTED.grace_seconds),
+        ("bucket_seconds", CONFIG.bucket_seconds),
+        ("grace_seconds", CONFIG.grace_seconds),
     ):
         values = [found[setting] for found in told.values() if setting in found]
         assert values
@@ -131,7 +133,7 @@ def test_what_others_search_is_in_discovery_under_its_address() -> None:
 
 def test_what_others_search_is_in_discovery_with_its_model() -> None:
     models = {endpoint.model_id for spec in SPECS.values() for endpoint in spec.endpoints}
-    assert models == {WANTED.model_id}
+    assert models == {CONFIG.model_id}
 
 
 def test_no_two_processes_share_a_folder_to_work_in() -> None:

@@ -1,4 +1,4 @@
-"""Ports of this machine: which can be listened on, and who holds the others."""
+"""Ports of this machine: which are free, and which processes use the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_a_port_that_somebody_listens_on_is_not_free(taken: int) -> None:
+def test_a_port_in_use_is_not_free(taken: int) -> None:
     assert not is_free(taken)
     assert preferred_or_free(taken) != taken
 
@@ -35,18 +35,18 @@ def test_a_free_port_can_be_listened_on_and_is_free_again_after_that() -> None:
         with socket.create_connection((HOST, port)) as client:
             server.accept()[0].close()
             client.recv(1)
-    # Its last connection lingers for a minute, which keeps nobody from listening there.
+    # A connection in TIME_WAIT does not prevent listening on the port.
     assert is_free(port)
     assert preferred_or_free(port) == port
 
 
 def test_a_port_that_is_free_is_not_refused() -> None:
-    require_free(free_port(), wanted_for="kafka", instead="choose another port")
+    require_free(free_port(), purpose="kafka", instead="choose another port")
 
 
-def test_a_port_in_use_is_refused_with_who_holds_it_and_what_to_do(taken: int) -> None:
+def test_a_port_in_use_is_rejected_with_its_process_and_what_to_do(taken: int) -> None:
     with pytest.raises(UserError) as refused:
-        require_free(taken, wanted_for="kafka", instead="choose another port")
+        require_free(taken, purpose="kafka", instead="choose another port")
     says = refused.value.message
-    assert f"port {taken} on {HOST}, wanted for kafka, is in use by pid {os.getpid()} (" in says
-    assert says.endswith("stop what holds it, or choose another port")
+    assert f"port {taken} on {HOST}, needed for kafka, is in use by pid {os.getpid()} (" in says
+    assert says.endswith("stop that process, or choose another port")

@@ -1,4 +1,4 @@
-"""What a probe says of a process, in one line."""
+"""The result of a probe, in one line."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ HERE = os.getpid()
 
 @asynccontextmanager
 async def answering(answer: bytes, *, hangs: bool = False) -> AsyncIterator[str]:
-    """Answer every connection so while the context is open; yields the URL."""
-    goes_on = asyncio.Event()
+    """Answer every connection with these bytes; yields the URL."""
+    release = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         await writer.drain()
         if hangs:
-            await goes_on.wait()
+            await release.wait()
         writer.close()
 
     async with await asyncio.start_server(serve, HOST, 0) as server:
         yield f"http://{HOST}:{server.sockets[0].getsockname()[1]}/readyz"
-        goes_on.set()
+        release.set()
 
 
-async def test_a_service_is_ready_when_it_says_so_and_else_says_why_not() -> None:
+async def test_a_service_is_ready_or_reports_why_not() -> None:
     health = Health()
     runner, port = await start_probes(health, HOST, 0)
     try:
@@ -57,11 +57,11 @@ async def test_another_process_that_took_the_port_is_not_taken_for_the_right_one
         says = await probe(f"http://{HOST}:{port}/readyz", HERE + 1)
     finally:
         await runner.cleanup()
-    assert says == f"process {HERE} answers at {HOST}:{port} instead"
+    assert says == f"process {HERE} is listening at {HOST}:{port} instead"
 
 
-async def test_a_port_that_nobody_listens_on_is_said_to_be_so() -> None:
-    assert await probe(f"http://{HOST}:{free_port()}/readyz", HERE) == "does not listen yet"
+async def test_a_closed_port_is_reported() -> None:
+    assert await probe(f"http://{HOST}:{free_port()}/readyz", HERE) == "not listening"
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ async def test_a_port_that_nobody_listens_on_is_said_to_be_so() -> None:
     [
         (b"HTTP/1.0 200 OK\r\n\r\n", None),
         (b"HTTP/1.1 503 Service Unavailable\r\n\r\nwaits\nfor kafka\n", "waits; for kafka"),
-        (b"HTTP/1.0 404 Not Found\r\n\r\n", "answers 404"),
+        (b"HTTP/1.0 404 Not Found\r\n\r\n", "returned 404"),
         (b"HTTP/1.0 503 No\r\n\r\n\xff\xfe", "\ufffd\ufffd"),
         (b"HTTP/1.0 503 No\r\n\r\n" + b"x" * 100_000, "x" * 500),
-        (b"no http at all", "answers http"),
-        (b"", "answers nothing"),
+        (b"no http at all", "returned http"),
+        (b"", "returned nothing"),
     ],
 )
 async def test_any_answer_is_understood_or_quoted(answer: bytes, says: str | None) -> None:
@@ -83,4 +83,4 @@ async def test_any_answer_is_understood_or_quoted(answer: bytes, says: str | Non
 
 async def test_a_process_that_hangs_is_not_waited_for() -> None:
     async with answering(b"HTTP/1.0 200 OK\r\n", hangs=True) as url:
-        assert await probe(url, HERE, timeout=0.05) == "no answer within 0.05 s"
+        assert await probe(url, HERE, timeout=0.05) == "no response within 0.05 s"

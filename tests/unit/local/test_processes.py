@@ -1,4 +1,4 @@
-"""The plan and the process table: two files by which the supervisor and commands understand each other."""
+"""The plan and the process table, which the supervisor and the commands share."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_state_folder_without_a_plan_has_none(tmp_path: Path) -> None:
 )
 def test_a_plan_that_cannot_be_read_is_refused(tmp_path: Path, content: str) -> None:
     plan_path(tmp_path).write_text(content)
-    with pytest.raises(UserError, match="the plan of what to run cannot be read"):
+    with pytest.raises(UserError, match="the process plan cannot be read"):
         read_plan(tmp_path)
 
 
@@ -134,20 +134,22 @@ def test_each_comes_after_what_it_depends_on_and_otherwise_as_given(
         ({"a": [], "b": ["a", "d"], "c": ["b"], "d": ["c"]}, "b -> d -> c -> b"),
     ],
 )
-def test_processes_that_wait_for_each_other_are_refused_by_name(
+def test_circular_dependencies_are_rejected_by_name(
     depends_on: dict[str, Sequence[str]], says: str
 ) -> None:
-    with pytest.raises(UserError, match=f"wait for each other: {says}$"):
+    with pytest.raises(UserError, match=f"circular process dependency: {says}$"):
         start_order(specs(depends_on))
 
 
-def test_a_dependency_that_nobody_planned_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match="process router depends on 'indexr', which is not planned"):
+def test_an_unplanned_dependency_is_rejected_by_name() -> None:
+    with pytest.raises(
+        UserError, match="process router depends on 'indexr', which is not in the plan"
+    ):
         start_order(specs({"indexer": [], "router": ["indexer", "indexr"]}))
 
 
 def test_a_name_that_is_given_twice_is_refused() -> None:
-    with pytest.raises(UserError, match="names a process twice"):
+    with pytest.raises(UserError, match="two processes with the same name"):
         start_order([*specs({"router": []}), *specs({"router": []})])
 
 
@@ -249,7 +251,7 @@ def test_of_a_dead_supervisor_whatever_is_gone_is_stopped(
     rows = table(tmp_path)
     for name in ("router", "indexer", "supervisor"):
         assert (rows[name].status, rows[name].pid) == ("stopped", None)
-        assert rows[name].detail == "its supervisor does not run"
+        assert rows[name].detail == "its supervisor is not running"
     assert rows["embedder"].status == "ready", "it was left behind"
 
 

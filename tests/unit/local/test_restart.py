@@ -1,4 +1,4 @@
-"""When a process that died is started again: soon at first, later each time, never all at once."""
+"""When a process that died is restarted: exponential backoff with jitter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shashin.local.restart import (
     CRASH_LOOP_DEATHS,
     FIRST_PAUSE_SECONDS,
     HEALTHY_SECONDS,
-    LONGEST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
     WRONG_SETTINGS,
     Restart,
     RestartHistory,
@@ -37,16 +37,16 @@ def test_pauses_double_with_each_death_in_a_row_up_to_the_longest(
     in_a_row = 0
     for seconds in ready_for:
         in_a_row = 1 if seconds >= HEALTHY_SECONDS else in_a_row + 1
-        whole = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (in_a_row - 1))
+        whole = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (in_a_row - 1))
         assert whole / 2 <= deaths.died(ready_for=seconds) <= whole
 
 
 def test_a_process_that_never_stops_dying_never_waits_longer() -> None:
     deaths = history()
-    assert max(deaths.died(ready_for=0) for _ in range(10_000)) <= LONGEST_PAUSE_SECONDS
+    assert max(deaths.died(ready_for=0) for _ in range(10_000)) <= MAX_PAUSE_SECONDS
 
 
-def test_processes_that_died_together_do_not_come_back_together() -> None:
+def test_processes_that_died_together_do_not_restart_together() -> None:
     assert len({history(seed).died(ready_for=0) for seed in range(50)}) == 50
 
 
@@ -61,7 +61,7 @@ def test_a_process_that_was_well_for_long_has_its_deaths_forgiven(
     assert not deaths.crash_looping
 
 
-def test_it_crash_loops_once_starting_it_again_evidently_does_not_help() -> None:
+def test_it_crash_loops_after_enough_deaths_in_a_row() -> None:
     deaths = history()
     assert not deaths.crash_looping
     for death in range(1, 10):
@@ -99,8 +99,8 @@ def test_what_names_no_restart_is_none(document: Any) -> None:
 
 def test_an_end_is_named_by_its_signal_or_exit_code() -> None:
     assert how_it_ended(-9) == "it was killed by signal 9"
-    assert how_it_ended(1) == "it ended with exit code 1"
-    assert how_it_ended(0) == "it ended with exit code 0"
+    assert how_it_ended(1) == "it exited with code 1"
+    assert how_it_ended(0) == "it exited with code 0"
 
 
 def test_the_line_in_a_process_log_has_the_format_of_that_log() -> None:

@@ -37,7 +37,7 @@ def test_an_installed_wheel_has_its_services_in_the_package(installed: Path) -> 
     assert services_folder() == installed / "bundled"
 
 
-def test_somebody_elses_services_beside_an_installed_package_are_left_alone(
+def test_another_projects_services_next_to_an_installed_package_are_ignored(
     installed: Path,
 ) -> None:
     package(installed / "bundled" / "services")
@@ -61,7 +61,7 @@ def test_a_child_finds_services_and_shashin_before_anything_else(installed: Path
         "/mine",
         "/yours",
     ]
-    assert child_environment(environment) == environment, "a grandchild's is no longer"
+    assert child_environment(environment) == environment, "idempotent, for grandchildren"
 
 
 def test_an_empty_path_does_not_become_the_folder_that_a_child_runs_in(installed: Path) -> None:

@@ -1,4 +1,4 @@
-"""State files are whole whenever another process reads them."""
+"""Readers never see a partially written state file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervisor's own log takes a bounded part of the disk, whatever it is that is written."""
+"""The supervisor's own log has a bounded size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-MOST_BYTES = 8 * 1024 * 1024
+MAX_BYTES = 8 * 1024 * 1024
 
 WRITES = """
 import logging, sys
@@ -38,6 +38,6 @@ def test_lines_of_the_supervisor_and_of_its_libraries_are_in_two_files_at_most(
     assert written.stderr == ""
     files = {file.name: file.stat().st_size for file in log.parent.iterdir()}
     assert files.keys() == {"supervisor.log", "supervisor.log.1"}
-    assert all(size <= MOST_BYTES for size in files.values())
+    assert all(size <= MAX_BYTES for size in files.values())
     last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
     assert (last["event"], last["service"], last["level"]) == ("stopped", "supervisor", "info")

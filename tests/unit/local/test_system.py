@@ -1,4 +1,4 @@
-"""The system of a state folder: what a start reports, and what it does without."""
+"""The system of a state folder: the progress of a start, and its imports."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_a_start_says_why_what_it_waits_for_was_restarted() -> None:
         "embedder",
         "starting",
         restarts=1,
-        last_restart=Restart("its start took longer than 300 s", 0.0),
+        last_restart=Restart("it did not start within 300 s", 0.0),
     )
     assert waiting_for([restarted]) == (
-        "waiting for embedder, restarted because its start took longer than 300 s"
+        "waiting for embedder, restarted because it did not start within 300 s"
     )
 
 

@@ -1,4 +1,4 @@
-"""Models: what loads, what is refused, and what the default one is good for."""
+"""Models: loading, rejected checkpoints, and the recall of the default model."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_small_training_run_learns_and_its_checkpoint_loads(tmp_path: Path) ->
     assert loaded.embed([photo]) == pytest.approx(kept.embed([photo]), abs=0.02)
 
 
-def test_the_loss_is_least_when_photos_of_a_product_are_together() -> None:
+def test_the_loss_is_lowest_when_photos_of_a_product_are_together() -> None:
     labels = torch.tensor([0, 0, 1, 1])
     together = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
     apart = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
@@ -120,7 +120,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(
     for name, write in (("torch", torch.save), ("pickle", _pickled)):
         path = tmp_path / name
         write({"format": 1, "model_id": Hostile()}, path)
-        with pytest.raises(ModelError, match=r"refused|no checkpoint"):
+        with pytest.raises(ModelError, match=r"rejected|not a checkpoint"):
             read_checkpoint(path)
     assert "run by a checkpoint" not in capsys.readouterr().out
 
@@ -134,11 +134,11 @@ def _pickled(document: object, path: Path) -> None:
     [
         ({"format": 99}, "format 99; this version reads 1"),
         ({}, "format None"),
-        ([1, 2], "holds a list"),
-        ({"format": 1, "model_id": "x"}, "does not fit the network"),
+        ([1, 2], "contains a list"),
+        ({"format": 1, "model_id": "x"}, "does not match the network"),
         (
             {"format": 1, "model_id": "x", "dimensions": 8, "side": 32, "weights": {}},
-            "does not fit",
+            "does not match",
         ),
     ],
 )
@@ -164,18 +164,18 @@ def test_files_that_are_missing_cut_short_or_something_else_are_refused(tmp_path
 
 
 @pytest.mark.parametrize("name", ["demo-v2", "torchvision:nothing", "nowhere/at-all.pt"])
-def test_an_unknown_name_is_refused_with_what_there_is(name: str) -> None:
+def test_an_unknown_name_is_rejected_with_the_known_ones(name: str) -> None:
     with pytest.raises(UnknownModel, match="resnet50"):
         load_embedder(name)
 
 
-def test_a_torchvision_backbone_without_its_weights_says_that_it_needs_a_network(
+def test_a_torchvision_backbone_without_weights_reports_that_it_needs_network_access(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     with pytest.raises(
-        ModelError, match=r"torchvision:resnet18 cannot be fetched .* need a network"
+        ModelError, match=r"torchvision:resnet18 cannot be downloaded .* needs network access"
     ):
         load_embedder("torchvision:resnet18")
 
@@ -197,7 +197,7 @@ def test_a_torchvision_backbone_gives_its_features(
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(2), abs=1e-4)
 
 
-def test_the_command_trains_a_model_and_judges_it(tmp_path: Path) -> None:
+def test_the_command_trains_and_evaluates_a_model(tmp_path: Path) -> None:
     output, work = tmp_path / "mine.pt", tmp_path / "work"
     trained = CliRunner().invoke(
         app,
@@ -208,12 +208,12 @@ def test_the_command_trains_a_model_and_judges_it(tmp_path: Path) -> None:
     )
     assert trained.exit_code == 0, trained.output
     assert "shashin model eval" in trained.stdout
-    judged = CliRunner().invoke(
+    evaluated = CliRunner().invoke(
         app,
         [
             *("model", "eval", str(output), "--work", str(work)),
             *("--products", "6", "--queries", "3", "--json"),
         ],
     )
-    assert judged.exit_code == 0, judged.output
-    assert '"model_id": "my-model"' in judged.stdout
+    assert evaluated.exit_code == 0, evaluated.output
+    assert '"model_id": "my-model"' in evaluated.stdout

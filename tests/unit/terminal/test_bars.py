@@ -1,4 +1,4 @@
-"""Progress of work under way, as a terminal shows it."""
+"""Progress bars on a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with Stages() as stages:
 
 
 def on_a_terminal(program: str, *, kind: str) -> list[str]:
-    """Run a program whose stderr is a terminal; returns the lines that it leaves there."""
+    """Run a program whose stderr is a terminal; returns the lines it prints there."""
     person, terminal = os.openpty()
     try:
         with subprocess.Popen(
@@ -45,7 +45,7 @@ def on_a_terminal(program: str, *, kind: str) -> list[str]:
 def _read(person: int) -> bytes:
     try:
         return os.read(person, 65536)
-    except OSError:  # everyone who could write has ended
+    except OSError:  # EOF: every writer has exited
         return b""
 
 

@@ -36,7 +36,7 @@ def test_every_event_is_counted_once() -> None:
     assert balance.line == "7 events in = 2 searchable + 3 hidden + 2 dead-lettered"
 
 
-def test_an_event_that_is_nowhere_is_a_problem() -> None:
+def test_an_unaccounted_event_is_a_problem() -> None:
     balance = balance_of([EventIn(0, 0, "a", 1, 3), EventIn(0, 1, "b", 1, 3)], [], {}, {})
     assert "2 events are neither" in balance.problems[0]
     assert "a version 1, b version 1" in balance.problems[0]
