@@ -232,8 +232,8 @@ def _document(outcome: Published, *, waited: bool) -> dict[str, Any]:
             }
             for listing_id, version in outcome.versions.items()
         ],
-        "given_up": dead_letters(outcome.dead_lettered),
-        "photos_given_up": dead_letters(outcome.photos_dead_lettered),
+        "dead_lettered": dead_letters(outcome.dead_lettered),
+        "photos_dead_lettered": dead_letters(outcome.photos_dead_lettered),
     }
 
 

@@ -81,8 +81,8 @@ async def test_a_csv_file_is_published_with_attributes_and_searched_by_them(
         ("csv-bag-2", True),
         ("csv-hat", True),
     ]
-    assert published["given_up"] == []
-    (left_out,) = published["photos_given_up"]
+    assert published["dead_lettered"] == []
+    (left_out,) = published["photos_dead_lettered"]
     assert (left_out["listing_id"], left_out["photo_number"]) == ("csv-bag-2", 1)
     assert left_out["reason"] == "PhotoUndecodable"
 
