@@ -12,7 +12,8 @@ from services.downloader.versions import NewestVersions
 from shashin.errors import NoUsablePhoto, RecordError
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
-from shashin.kafka.records import InRecord, Outcome
+from shashin.kafka.records import InRecord
+from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import (
     IMAGES_DOWNLOADED,
     LISTINGS_HIDDEN,

@@ -17,7 +17,8 @@ from services.embedder.batching import BatchedModel, Kind, Vectors
 from shashin.errors import InvalidQuery, NoUsablePhoto, PhotoError, PhotoTooLarge, UnparsableRecord
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
-from shashin.kafka.records import InRecord, Outcome
+from shashin.kafka.records import InRecord
+from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.photos import SHORT_SIDE, decode_photo
 from shashin.runtime.failpoints import failpoint

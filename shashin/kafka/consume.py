@@ -25,7 +25,8 @@ from shashin.kafka.broker_check import BrokerCheck
 from shashin.kafka.dead_letter_policy import DeadLetterPolicy, pause_consumption
 from shashin.kafka.dead_letters import note_dead_letters
 from shashin.kafka.processing import BatchProcessor, Interrupted
-from shashin.kafka.records import InRecord, Outcome, Stage
+from shashin.kafka.records import InRecord
+from shashin.kafka.stage import Outcome, Stage
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope

@@ -12,7 +12,8 @@ from prometheus_client import Counter
 from shashin.errors import UnexpectedFailure
 from shashin.kafka.dead_letter_policy import DeadLetterPolicy, RecentRecords
 from shashin.kafka.dead_letters import DeadLetter
-from shashin.kafka.records import InRecord, Outcome, Stage
+from shashin.kafka.records import InRecord
+from shashin.kafka.stage import Outcome, Stage
 from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope

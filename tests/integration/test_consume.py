@@ -15,7 +15,8 @@ from shashin.kafka.dead_letter_policy import DeadLetterPolicy
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
-from shashin.kafka.records import InRecord, Outcome
+from shashin.kafka.records import InRecord
+from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, ensure_topics
 from shashin.runtime.health import Health
 from tests.support.loops import loop_scope, running

@@ -23,7 +23,8 @@ from shashin.errors import (
     PhotoTooLarge,
     PhotoUnavailable,
 )
-from shashin.kafka.records import InRecord, Outcome
+from shashin.kafka.records import InRecord
+from shashin.kafka.stage import Outcome
 from shashin.v1 import events_pb2
 
 MAX_BYTES = 200_000

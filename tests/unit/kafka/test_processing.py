@@ -23,7 +23,8 @@ from shashin.kafka.dead_letter_policy import (
 )
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.processing import BatchProcessor, Interrupted
-from shashin.kafka.records import InRecord, Outcome
+from shashin.kafka.records import InRecord
+from shashin.kafka.stage import Outcome
 from shashin.runtime.health import Health
 from tests.support.loops import loop_scope
 from tests.support.waiting import until
