@@ -58,10 +58,12 @@ class Builder:
             with loop.waiting_for("the model repository"):
                 await self._plan_and_roll_out(tier)
             loop.ready()
+            loop.clear(f"planning of {tier}")
         except PreconditionFailed:
             log.info("pointer changed concurrently: planning again", tier=tier)
             self._wake_event.set()
         except RepositoryError as error:
+            loop.degraded(f"planning of {tier}", error.message)
             log.error("planning failed: the tier is unchanged", tier=tier, error=error.message)  # noqa: TRY400
         except ShashinError as error:
             log.warning("repository unavailable: retrying", error=error.message)

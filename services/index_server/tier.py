@@ -32,6 +32,8 @@ MAX_RETRY_SECONDS = 30.0
 """Between attempts to load bad shards while the pointer is unchanged."""
 
 _REPOSITORY = "model repository"
+_POINTER = "pointer"
+_SHARDS = "shards"
 
 log = get_logger(__name__)
 
@@ -102,6 +104,7 @@ class TierFollower:
                     )
                 metrics.BAD_POINTER.set(0)
                 loop.clear(_REPOSITORY)
+                loop.clear(_POINTER)
                 if pointer is None:
                     # Nothing is sealed yet, so there is nothing to serve.
                     loop.ready()
@@ -114,6 +117,7 @@ class TierFollower:
                     await self._swap_to(pointer, loop)
             except RepositoryError as error:
                 metrics.BAD_POINTER.set(1)
+                loop.degraded(_POINTER, error.message)
                 log.error("unreadable pointer: shards unchanged", error=error.message)  # noqa: TRY400
             except ShashinError as error:
                 loop.degraded(_REPOSITORY, error.message)
@@ -141,7 +145,10 @@ class TierFollower:
         self._bad = bad
         metrics.BAD_SHARDS.set(len(bad))
         if bad:
+            loop.degraded(_SHARDS, f"{len(bad)} cannot be served: {', '.join(sorted(bad))}")
             self._retry_at = self._clock() + next(self._retry_delays)
+        else:
+            loop.clear(_SHARDS)
         swap = plan_swap(self._serving, loaded, pointer)
         if swap.serve != self._serving:
             failpoint("before-swap")

@@ -87,7 +87,8 @@ class Sealer:
                 first=first,
                 seconds=round(seconds, 3),
             )
-            await self._on_committed(shard)
+            with loop.waiting_for("kafka to commit offsets"):
+                await self._on_committed(shard)
 
     async def _seal(self, shard: OpenShard, reason: CutReason, loop: LoopScope) -> bool:
         identity = shard_id(self._space.model_id, HOURLY, shard.ranges)

@@ -91,6 +91,7 @@ class Tail:
                     lambda: self._reader.read(timeout_seconds=0.25, max_records=512),
                 )
                 if batches:
+                    broker.responded()
                     failpoint("after-read")
                 else:
                     await broker.check()

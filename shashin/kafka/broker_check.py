@@ -25,6 +25,10 @@ class BrokerCheck:
         self._loop = loop
         self._next_check = 0.0
 
+    def responded(self) -> None:
+        """Note that the broker has responded: records were read."""
+        self._loop.clear("kafka")
+
     async def check(self) -> None:
         """Send the broker a small request, at most once every few seconds."""
         now = time.monotonic()

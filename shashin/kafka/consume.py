@@ -139,6 +139,7 @@ class StageConsumer:
             if not records:
                 await broker.check()
                 continue
+            broker.responded()
             RECORDS.labels(topic).inc(len(records))
             failpoint("after-read")
             with BATCH_SECONDS.labels(topic).time():

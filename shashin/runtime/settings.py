@@ -40,7 +40,7 @@ class ServiceSettings(BaseSettings):
     start_seconds: float = Field(
         600.0,
         gt=0,
-        description="The same during startup, which may load a model or replay a log.",
+        description="Seconds that startup may make no progress before /livez fails; it may load a model.",
     )
     drain_seconds: float = Field(
         10.0, ge=0, description="Seconds that work in progress may take after SIGTERM."

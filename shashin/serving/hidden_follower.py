@@ -67,7 +67,9 @@ class HiddenFollower:
                     loop.ready()
                 batches = await reader.read(timeout_seconds=0.5, max_records=2_000)
                 loop.clear(loop.name)
-                if not batches:
+                if batches:
+                    broker.responded()
+                else:
                     await broker.check()
                 for records in batches.values():
                     for record in records:

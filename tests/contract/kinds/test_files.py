@@ -69,7 +69,9 @@ def test_a_written_index_is_opened_by_its_spec(
     assert spec.kind == tested.name
     opened = open_index(spec, folder)
     assert len(opened) == 30
-    assert opened.vectors(np.arange(30)) == pytest.approx(vectors(30, 3), abs=1e-6)
+    assert opened.vectors(np.arange(30)) == pytest.approx(
+        vectors(30, 3), abs=tested.precision.vectors
+    )
 
 
 def assert_refused(spec: IndexSpec, path: Path) -> None:
@@ -151,7 +153,7 @@ def test_a_file_of_other_dimensions_is_refused_by_name(
     "changes",
     [
         {"metric": "l2"},
-        {"stored_type": "i8"},
+        {"stored_type": "no such type"},
         {"parameters": {"lists": 9}},
         {"parameters": {"connectivity": 0}},
         {"parameters": {"connectivity": -1}},

@@ -50,8 +50,8 @@ def test_memory_grows_with_added_vectors_and_a_mapped_index_uses_less(
         grown.add(part)
         seen.append(grown.memory_bytes)
     assert seen == sorted(seen)
-    # At least the size of the vectors: every kind stores two bytes per value.
-    assert seen[-1] - seen[0] > len(rows) * DIMENSIONS * 2
+    at_least = len(rows) * DIMENSIONS * growing.precision.bytes_per_value
+    assert seen[-1] - seen[0] > at_least
     with growing.opened(rows) as opened:
         assert opened.memory_bytes < seen[-1] / 2
 
@@ -83,11 +83,13 @@ def test_an_index_is_searched_and_read_while_another_thread_adds(growing: KindUn
                 assert len(set(found.rows.tolist())) == len(found.rows) == min(k, there)
                 assert (found.rows < count).all()
                 assert mask is None or mask[found.rows].all()
-                assert found.scores == pytest.approx(rows[found.rows] @ query, abs=1e-5)
+                assert found.scores == pytest.approx(
+                    rows[found.rows] @ query, abs=growing.precision.scores
+                )
 
     def read() -> None:
         numbers = np.unique(np.linspace(0, len(index) - 1, num=20).astype(np.int64))
-        assert index.vectors(numbers) == pytest.approx(rows[numbers], abs=1e-6)
+        assert index.vectors(numbers) == pytest.approx(rows[numbers], abs=growing.precision.vectors)
 
     def measure() -> None:
         assert index.memory_bytes >= 0
@@ -102,7 +104,7 @@ def test_an_index_is_searched_and_read_while_another_thread_adds(growing: KindUn
             done.set()
         assert all(one.result() > 0 for one in running)
     assert len(index) == len(rows)
-    assert index.vectors(np.arange(len(rows))) == pytest.approx(rows, abs=1e-6)
+    assert index.vectors(np.arange(len(rows))) == pytest.approx(rows, abs=growing.precision.vectors)
 
 
 def test_searching_a_growing_index_does_not_change_its_file(

@@ -102,7 +102,7 @@ def test_vectors_are_returned_by_key_in_the_requested_order(
         found = index.vectors(wanted)
     assert type(found) is np.ndarray
     assert found.dtype == np.float32
-    assert found == pytest.approx(rows[wanted], abs=1e-6)
+    assert found == pytest.approx(rows[wanted], abs=tested.precision.vectors)
 
 
 class Many:

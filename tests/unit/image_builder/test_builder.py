@@ -181,10 +181,13 @@ async def test_an_unreadable_pointer_is_not_overwritten(
     async with running(repository) as (builder, health):
         await run_one_round(builder, store)
         assert (await store.read(key))[0] == b"garbage"
-        assert health.readiness_problems() == ["planning: waiting for the first plan"]
+        waiting, unreadable = health.readiness_problems()
+        assert waiting == "planning: waiting for the first plan"
+        assert unreadable.startswith(f"planning of hourly: {key} is not a pointer")
         (store.root / key).unlink()
         builder.wake()
         await until(lambda: _is(repository, ids(stored)), "once it is removed, the tier is planned")
+        await until(lambda: not health.problems(), "nothing is wrong any more")
 
 
 async def test_an_unavailable_repository_is_retried(

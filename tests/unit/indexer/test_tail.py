@@ -52,6 +52,9 @@ class Log:
     async def check(self) -> None:
         return
 
+    def responded(self) -> None:
+        return
+
     def known_partitions(self) -> list[int]:
         return [0]
 
