@@ -20,8 +20,8 @@ from shashin.repository.repository import ModelRepository
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
-from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
-from shashin.shards.format.shard_id import shard_folder, shard_id
+from shashin.shards.format.manifest import Manifest
+from shashin.shards.format.shard_id import shard_id
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
 from shashin.v1 import events_pb2
@@ -113,9 +113,6 @@ class Sealer:
         return first
 
     def _announcement(self, manifest: Manifest) -> OutRecord:
-        folder = shard_folder(
-            manifest.model_id, manifest.tier, manifest.bucket_start, manifest.shard_id
-        )
         return OutRecord(
             INDEXES_SEALED,
             manifest.shard_id.encode(),
@@ -123,7 +120,7 @@ class Sealer:
                 shard_id=manifest.shard_id,
                 tier=manifest.tier,
                 model_id=manifest.model_id,
-                manifest_key=f"{folder}/{MANIFEST_FILE}",
+                manifest_key=manifest.key,
             ).SerializeToString(),
         )
 

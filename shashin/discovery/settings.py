@@ -5,8 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from shashin.discovery.open import FILE_FORM, open_discovery
-from shashin.errors import UserError
-from shashin.runtime.settings import ServiceSettings
+from shashin.runtime.settings import ServiceSettings, validated_by
 
 
 class DiscoverySettings(ServiceSettings):
@@ -22,8 +21,4 @@ class DiscoverySettings(ServiceSettings):
     @field_validator("discovery")
     @classmethod
     def _discovery_can_be_opened(cls, value: str) -> str:
-        try:
-            open_discovery(value)
-        except UserError as error:
-            raise ValueError(error.message) from None
-        return value
+        return validated_by(open_discovery, value)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from shashin.errors import UserError
 from shashin.objectstore.open import known_forms, open_object_store
-from shashin.runtime.settings import ServiceSettings
+from shashin.runtime.settings import ServiceSettings, validated_by
 
 
 class RepositorySettings(ServiceSettings):
@@ -19,8 +18,4 @@ class RepositorySettings(ServiceSettings):
     @field_validator("repository")
     @classmethod
     def _repository_can_be_opened(cls, value: str) -> str:
-        try:
-            open_object_store(value)
-        except UserError as error:
-            raise ValueError(error.message) from None
-        return value
+        return validated_by(open_object_store, value)

@@ -16,7 +16,6 @@ from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.shards.format.file_entry import FileEntry, file_entry
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
-from shashin.shards.format.shard_id import shard_folder
 
 log = get_logger(__name__)
 
@@ -51,10 +50,7 @@ class ModelRepository:
         Raises:
             RepositoryError: when a shard of this range with different content exists.
         """
-        prefix = shard_folder(
-            manifest.model_id, manifest.tier, manifest.bucket_start, manifest.shard_id
-        )
-        key = f"{prefix}/{MANIFEST_FILE}"
+        prefix, key = manifest.folder, manifest.key
         if not await self._exists(key):
             for number, entry in enumerate(manifest.files):
                 if number:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shashin.errors import SettingsError
+from shashin.errors import SettingsError, UserError
 from shashin.model_space import ModelSpace
 
 
@@ -66,6 +67,19 @@ class ModelSpaceSettings(ModelSettings):
     def space(self) -> ModelSpace:
         """The model and the length of its vectors."""
         return ModelSpace(self.model_id, self.dimensions)
+
+
+def validated_by(check: Callable[[str], object], value: str) -> str:
+    """Return a setting's value if ``check`` accepts it, for use in a field's validator.
+
+    Raises:
+        ValueError: with the message of the UserError that ``check`` raised.
+    """
+    try:
+        check(value)
+    except UserError as error:
+        raise ValueError(error.message) from None
+    return value
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

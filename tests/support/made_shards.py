@@ -16,9 +16,8 @@ from shashin.model_space import ModelSpace
 from shashin.objectstore.file import FileObjectStore
 from shashin.objectstore.protocol import ObjectInfo, OnlyIf, Version
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
+from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.row import NewRow, Row, RowAttributes
-from shashin.shards.format.shard_id import shard_folder
 from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
 from shashin.shards.open_shard import OpenShard
@@ -87,14 +86,6 @@ def write(shard: OpenShard, folder: Path, **changes: Any) -> Manifest:
     return replace(manifest, **{"recall_at_10": 1.0, "created_at": 1_700_000_000.5, **changes})
 
 
-def manifest_key(manifest: Manifest) -> str:
-    """Return where the repository keeps a manifest."""
-    folder = shard_folder(
-        manifest.model_id, manifest.tier, manifest.bucket_start, manifest.shard_id
-    )
-    return f"{folder}/{MANIFEST_FILE}"
-
-
 async def commit(
     repository: ModelRepository, shard: OpenShard, scratch: Path, **changes: Any
 ) -> StoredShard:
@@ -102,7 +93,7 @@ async def commit(
     folder = scratch / shard.shard_id
     manifest = write(shard, folder, **changes)
     await repository.commit_shard(manifest, folder)
-    return StoredShard(manifest, manifest_key(manifest))
+    return StoredShard(manifest, manifest.key)
 
 
 class WatchedStore(FileObjectStore):

@@ -12,6 +12,7 @@ from shashin.errors import CorruptShard, UnknownFormat
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.file_entry import FileEntry
 from shashin.shards.format.index_spec import IndexSpec
+from shashin.shards.format.shard_id import shard_folder
 
 FORMAT = "shashin.manifest/1"
 
@@ -46,6 +47,16 @@ class Manifest:
     """Unix seconds."""
     hidden_offsets: dict[str, int] = field(default_factory=dict)
     """Partition of listings.hidden to the offset up to which its hidden rows were dropped."""
+
+    @property
+    def folder(self) -> str:
+        """The key prefix of the shard's objects, without a final slash."""
+        return shard_folder(self.model_id, self.tier, self.bucket_start, self.shard_id)
+
+    @property
+    def key(self) -> str:
+        """The key of the manifest itself."""
+        return f"{self.folder}/{MANIFEST_FILE}"
 
     @property
     def index_spec(self) -> IndexSpec:

@@ -34,7 +34,6 @@ from tests.support.made_shards import (
     WatchedStore,
     commit,
     listings,
-    manifest_key,
     open_shard,
     write,
 )
@@ -91,7 +90,7 @@ async def test_files_are_written_before_their_manifest(
     ]
     folder = f"indexes/{MODEL}/hourly/{manifest.bucket_start}/{manifest.shard_id}"
     assert {key.rpartition("/")[0] for key in store.writes} == {folder}
-    assert (await repository.read_shard(manifest_key(manifest))).manifest == manifest
+    assert (await repository.read_shard(manifest.key)).manifest == manifest
 
 
 async def test_the_first_commit_wins_and_later_ones_find_the_same_content(
@@ -125,10 +124,10 @@ async def test_files_without_a_manifest_are_overwritten(
     store: WatchedStore, repository: ModelRepository, tmp_path: Path
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
-    folder = manifest_key(manifest).rpartition("/")[0]
+    folder = manifest.folder
     await store.write(f"{folder}/{INDEX_FILE}", b"half of an upload")
     assert await repository.commit_shard(manifest, tmp_path / "shard") is True
-    fetched = await repository.fetch(StoredShard(manifest, manifest_key(manifest)), tmp_path / "c")
+    fetched = await repository.fetch(StoredShard(manifest, manifest.key), tmp_path / "c")
     assert SealedShard(manifest, fetched).rows == 5
 
 
@@ -136,7 +135,7 @@ async def test_files_that_are_there_already_are_kept(
     store: WatchedStore, repository: ModelRepository, tmp_path: Path
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
-    key = f"{manifest_key(manifest).rpartition('/')[0]}/{INDEX_FILE}"
+    key = f"{manifest.folder}/{INDEX_FILE}"
     version = await store.upload(key, tmp_path / "shard" / INDEX_FILE)
     assert await repository.commit_shard(manifest, tmp_path / "shard") is True
     assert (await store.stat(key)).version == version
@@ -153,7 +152,7 @@ class Large:
         self.path.write_bytes(self.content)
         rows = [entry for entry in manifest.files if entry.name != INDEX_FILE]
         self.manifest = replace(manifest, files=(file_entry(self.path), *rows))
-        self.key = f"{manifest_key(manifest).rpartition('/')[0]}/{INDEX_FILE}"
+        self.key = f"{manifest.folder}/{INDEX_FILE}"
 
 
 @pytest.fixture
@@ -200,7 +199,7 @@ async def test_the_event_loop_is_not_blocked_while_a_large_file_is_hashed(
     monkeypatch.setattr(hashlib, "sha256", WaitsForTheLoop)
     await repository.commit_shard(large.manifest, large.folder)
     await repository.fetch(
-        StoredShard(large.manifest, manifest_key(large.manifest)), large.folder.parent / "cache"
+        StoredShard(large.manifest, large.manifest.key), large.folder.parent / "cache"
     )
     assert len(turns) >= 2
     assert all(turns)
@@ -305,7 +304,7 @@ async def test_two_replicas_that_overwrite_the_same_garbage_do_not_interfere(
     store = InterruptedUpload(tmp_path / "store")
     repository = ModelRepository(store)
     manifest = write(open_shard(listings(0, 5)), tmp_path / "one")
-    key = f"{manifest_key(manifest).rpartition('/')[0]}/{INDEX_FILE}"
+    key = f"{manifest.folder}/{INDEX_FILE}"
     await store.write(key, b"garbage")
 
     async def other_is_about_to_write_over_it_too() -> None:
@@ -330,7 +329,7 @@ async def test_a_shard_that_is_committed_concurrently_with_different_content_sta
     store.happening = lambda: other.commit_shard(theirs, tmp_path / "theirs")
     with pytest.raises(RepositoryError, match="different content"):
         await one.commit_shard(ours, tmp_path / "ours")
-    await other.verify(StoredShard(theirs, manifest_key(theirs)), tmp_path / "verify")
+    await other.verify(StoredShard(theirs, theirs.key), tmp_path / "verify")
 
 
 # --- fetching -----------------------------------------------------------------------------------
