@@ -31,33 +31,39 @@ async def read_contents(uri: str) -> tuple[ModelRepository, Contents]:
     store = open_object_store(uri)
     repository = ModelRepository(store)
     contents = Contents()
+    # Pointers before shards: a running system commits a shard before a pointer names it, so
+    # whatever these pointers name is in the listings below, or is really missing.
+    for info in await store.list_objects("serving/"):
+        parts = info.key.split("/")
+        if len(parts) == 3 and parts[2].endswith(".json"):
+            await _read_pointer(repository, parts[1], parts[2].removesuffix(".json"), contents)
     folders: dict[str, set[str]] = defaultdict(set)
-    tiers: set[tuple[str, str]] = set()
+    tiers = set(contents.pointed)
     for info in await store.list_objects("indexes/"):
         parts = info.key.split("/")
         if len(parts) == 6:
             tiers.add((parts[1], parts[2]))
             folders["/".join(parts[:5])].add(parts[5])
-    for info in await store.list_objects("serving/"):
-        parts = info.key.split("/")
-        if len(parts) == 3 and parts[2].endswith(".json"):
-            tiers.add((parts[1], parts[2].removesuffix(".json")))
     for model_id, tier in sorted(tiers):
         shards, unreadable = await repository.shards(model_id, tier)
         contents.shards += shards
         contents.unreadable += unreadable
-        try:
-            pointer, _ = await repository.read_pointer(model_id, tier)
-        except RepositoryError as error:
-            contents.unreadable.append(error)
-        else:
-            contents.pointed[model_id, tier] = (
-                {shard.shard_id for shard in pointer.shards} if pointer else set()
-            )
     contents.without_manifest = sorted(
         folder for folder, names in folders.items() if MANIFEST_FILE not in names
     )
     return repository, contents
+
+
+async def _read_pointer(
+    repository: ModelRepository, model_id: str, tier: str, contents: Contents
+) -> None:
+    try:
+        pointer, _ = await repository.read_pointer(model_id, tier)
+    except RepositoryError as error:
+        contents.unreadable.append(error)
+    else:
+        named = {shard.shard_id for shard in pointer.shards} if pointer else set()
+        contents.pointed[model_id, tier] = named
 
 
 def arrangement_problems(contents: Contents) -> list[str]:
