@@ -30,6 +30,7 @@ class PhotoSource(Protocol):
         Raises:
             PhotoMissing: when it does not exist.
             PhotoForbidden: when it is not allowed to be read.
+            PhotoEmpty: when it has no bytes.
             PhotoTooLarge: when it is larger than allowed.
             PhotoUnavailable: when the source does not respond; a retry may help.
         """
