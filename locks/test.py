@@ -30,7 +30,7 @@ import grimp
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from shashin.kafka.topics import ensure_topics
+from shashin.kafka.topic_admin import ensure_topics
 from shashin.local.kafka import EmbeddedKafka
 from shashin.local.ports import HOST, free_port
 

@@ -40,6 +40,10 @@ class SettingsError(UserError):
     """A setting is missing or invalid; the message names its environment variable."""
 
 
+class WrongTopicSettings(UserError):
+    """A topic has settings that correctness cannot rest on; the message has the correction."""
+
+
 # --- events -------------------------------------------------------------------------------------
 
 
@@ -56,6 +60,10 @@ class RecordError(ShashinError):
 
 class UnparsableRecord(RecordError):
     """The record's value is not a valid protobuf message of its topic's type."""
+
+
+class UndecodableBatch(RecordError):
+    """A batch of records that an operator skipped, since it cannot be decoded."""
 
 
 class InvalidEvent(RecordError):
@@ -236,6 +244,12 @@ class KafkaUnavailable(ShashinError):
     retryable = True
     grpc_status = "UNAVAILABLE"
     http_status = 503
+
+
+class RecordsLost(ShashinError):
+    """Records were deleted from the log before they were read: the message names them."""
+
+    grpc_status = "DATA_LOSS"
 
 
 class TooManyDeadLetters(ShashinError):

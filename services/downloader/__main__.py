@@ -12,7 +12,7 @@ from services.downloader.source import FileSource, Sources
 from services.downloader.versions import NewestVersions
 from shashin.kafka.consume import StageConsumer, Subscription
 from shashin.kafka.producer import Producer
-from shashin.kafka.topics import LISTINGS_EVENTS
+from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, LISTINGS_HIDDEN
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
 
@@ -32,7 +32,14 @@ async def serve(scope: ServiceScope[DownloaderSettings]) -> None:
         fetcher = PhotoFetcher(sources, concurrency=settings.concurrency, executor=executor)
         consumer = StageConsumer(
             DownloadStage(fetcher, NewestVersions(settings.remembered_listings)),
-            Subscription(settings.kafka, LISTINGS_EVENTS, "downloader", settings.batch_records),
+            Subscription(
+                settings.kafka,
+                LISTINGS_EVENTS,
+                "downloader",
+                settings.batch_records,
+                on_lost_records=settings.on_lost_records,
+                writes=(IMAGES_DOWNLOADED, LISTINGS_HIDDEN),
+            ),
             producer,
             settings.dead_letter_policy(),
         )

@@ -14,7 +14,7 @@ from services.embedder.handlers import EmbedServicer, EmbedStage
 from services.embedder.settings import SERVER, WORKER, EmbedderSettings, parse_roles
 from shashin.kafka.consume import StageConsumer, Subscription
 from shashin.kafka.producer import Producer
-from shashin.kafka.topics import IMAGES_DOWNLOADED
+from shashin.kafka.topics import IMAGES_DOWNLOADED, VECTORS_EMBEDDED
 from shashin.model.embedder import PhotoEmbedder
 from shashin.model.loading import load_embedder
 from shashin.photos import SHORT_SIDE
@@ -79,6 +79,8 @@ async def _worker(
             IMAGES_DOWNLOADED,
             f"embedder.{model.model_id}",
             settings.batch_records,
+            on_lost_records=settings.on_lost_records,
+            writes=(VECTORS_EMBEDDED,),
         ),
         producer,
         settings.dead_letter_policy(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from services.indexer import metrics
 from services.indexer.partition import ParsedRecord
 from shashin.codecs.events import new_rows_of, parse_embedded
-from shashin.errors import RecordError
+from shashin.errors import RecordError, UnparsableRecord
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
@@ -34,6 +34,8 @@ def parse_batch(records: Sequence[InRecord], space: ModelSpace) -> ParsedBatch:
     for record in records:
         rows = []
         try:
+            if record.problem:
+                raise UnparsableRecord(f"{record}: {record.problem}")
             message = parse_embedded(record)
             if message.model_id != space.model_id:
                 metrics.SKIPPED.inc()

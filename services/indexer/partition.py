@@ -111,6 +111,11 @@ class PartitionState:
             bucket_start=self._rules.bucket_start(records[0].timestamp_ms),
         )
 
+    def pass_to(self, offset: int) -> None:
+        """Extend the open range up to an offset, if it is not there yet: no records are between."""
+        if offset > self.open.position:
+            self.open.end_at(offset)
+
     def cut(self, at_offset: int) -> OpenShard:
         """Close the open range and open the next one; returns the shard to seal."""
         closed = self.open

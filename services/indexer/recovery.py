@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from services.indexer.live_tier import LiveTier
 from services.indexer.settings import IndexerSettings, parse_partitions
 from services.indexer.start_offsets import StartOffset, start_offsets
-from shashin.errors import RepositoryError, UserError
+from shashin.errors import RecordsLost, RepositoryError, UserError
 from shashin.kafka.log_reader import LogReader
+from shashin.kafka.lost_records import lost_below, note_lost
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.logging import get_logger
@@ -47,7 +48,12 @@ class Recovery:
             UserError: when a partition assigned to this replica does not exist.
         """
         loop.not_ready("reading manifests")
-        state = await loop.retry("manifests and the log's offsets", self._read_state)
+        state = await loop.retry(
+            "manifests and the log's offsets",
+            self._read_state,
+            # A person has to decide: until then nothing is read, and /healthz says so.
+            also=(RecordsLost,),
+        )
         live.open_partitions(state.starts)
         for stored in state.unserved:
             loop.not_ready(f"adopting shard {stored.manifest.shard_id}")
@@ -61,7 +67,9 @@ class Recovery:
                 "unreadable manifest: its range is read from the log again", error=error.message
             )
         ranges = [r for shard in stored for r in shard.manifest.source_ranges]
-        starts = start_offsets(ranges, await self._reader.begin_offsets(partitions))
+        begins = await self._reader.begin_offsets(partitions)
+        starts = start_offsets(ranges, begins)
+        self._check_nothing_was_lost(starts, begins)
         pointer, _ = await self._repository.read_pointer(self._settings.model_id, HOURLY)
         pointed = {shard.shard_id for shard in pointer.shards} if pointer else set()
         unserved = [
@@ -70,6 +78,29 @@ class Recovery:
             if shard.manifest.shard_id not in pointed and _precedes_open_ranges(shard, starts)
         ]
         return RecoveryState(starts, unserved)
+
+    def _check_nothing_was_lost(
+        self, starts: Mapping[int, StartOffset], begins: Mapping[int, int]
+    ) -> None:
+        """Compare the end of what is sealed with the begin of the log.
+
+        Raises:
+            RecordsLost: when records were deleted that no shard contains, unless told to continue.
+        """
+        for partition, start in starts.items():
+            for lost in start.lost:
+                # Gaps before it are missing shards: coverage reports them.
+                if lost.to_offset == begins[partition]:
+                    error = lost_below(
+                        VECTORS_EMBEDDED,
+                        partition,
+                        lost.from_offset,
+                        lost.to_offset,
+                        begins[partition],
+                    )
+                    if self._settings.on_lost_records == "stop":
+                        raise error
+                    note_lost(error, VECTORS_EMBEDDED, lost.to_offset - lost.from_offset)
 
     async def _assigned_partitions(self) -> list[int]:
         existing = await self._reader.partitions()

@@ -14,7 +14,7 @@ from services.indexer.partition import Add, Cut, PartitionState
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings, parse_partitions
 from services.indexer.start_offsets import start_offsets
-from shashin.errors import TooManyDeadLetters
+from shashin.errors import RecordsLost, TooManyDeadLetters
 from shashin.kafka.dead_letter_policy import RecentRecords, pause_consumption
 from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
 from shashin.kafka.log_reader import LogReader
@@ -72,6 +72,10 @@ class Tail:
             await self._follow(loop)
         except TooManyDeadLetters as error:
             await pause_consumption(error, VECTORS_EMBEDDED, loop)
+        except RecordsLost as error:
+            if self._settings.on_lost_records != "stop":
+                raise  # The next start goes on after the gap.
+            await pause_consumption(error, VECTORS_EMBEDDED, loop)
 
     async def _follow(self, loop: LoopScope) -> None:
         replay = _Replay(
@@ -82,6 +86,7 @@ class Tail:
             ),
         )
         broker = self._reader.broker_check(loop)
+        self._reader.wait_at_damaged_batches(loop)
         next_idle_check = 0.0
         while loop.next_turn():
             await self._open_new_partitions(loop)
@@ -97,11 +102,17 @@ class Tail:
                     await broker.check()
                 for partition, records in batches.items():
                     await self._apply(self._live.partitions[partition], records, loop)
+                await self._pass_offsets_without_records()
                 replay.report(loop)
             # Also while other partitions are busy, so that an idle one is cut in time.
             if (now := time.monotonic()) >= next_idle_check:
                 await self._cut_idle(loop)
                 next_idle_check = now + min(1.0, self._rules.bucket_seconds / 10)
+
+    async def _pass_offsets_without_records(self) -> None:
+        """Move on where the log has no record for readers, as after the end of a transaction."""
+        for partition, state in self._live.partitions.items():
+            state.pass_to(await self._reader.position(partition))
 
     async def _open_new_partitions(self, loop: LoopScope) -> None:
         """Open partitions that were added to the topic, if this replica indexes all."""

@@ -2,8 +2,11 @@
 
 Each iteration polls a batch, has the stage turn each record into output records or an error
 (retried when that may help: shashin.kafka.processing), writes the outputs and the dead letters,
-waits for the broker's acknowledgement, and only then commits the offset after the last record of
-each partition. After a crash at any point, the batch is processed again.
+waits for the broker's acknowledgement, and only then commits each partition's position. After a
+crash at any point, the batch is processed again.
+
+Only committed transactions are read. A group starts at the log's begin only if it has no position;
+if the log no longer has its position, records were lost, and that is an error that stops it.
 
 Readers that keep their positions elsewhere use shashin.kafka.log_reader instead: the indexer,
 whose positions are in the shards' manifests, and the followers of ``listings.hidden``.
@@ -11,30 +14,51 @@ whose positions are in the shards' manifests, and the followers of ``listings.hi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from prometheus_client import Counter, Histogram
 
-from shashin.errors import KafkaUnavailable, TooManyDeadLetters
+from shashin.errors import (
+    KafkaUnavailable,
+    RecordError,
+    RecordsLost,
+    TooManyDeadLetters,
+    WrongTopicSettings,
+)
 from shashin.kafka.broker_check import BrokerCheck
+from shashin.kafka.damaged_batches import DamagedBatches
 from shashin.kafka.dead_letter_policy import DeadLetterPolicy, pause_consumption
-from shashin.kafka.dead_letters import note_dead_letters
+from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
+from shashin.kafka.lag import Lag
+from shashin.kafka.log_reader import LogReader
+from shashin.kafka.lost_records import OnLostRecords, lost_below, note_lost
 from shashin.kafka.processing import BatchProcessor, Interrupted
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome, Stage
+from shashin.kafka.topic_admin import check_topics
+from shashin.kafka.topics import DEAD_LETTER_SUFFIX
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
 
 if TYPE_CHECKING:
-    from shashin.kafka.producer import Producer
+    from shashin.kafka.producer import OutRecord, Producer
 
 RECORDS = Counter("shashin_consumed_records", "Records consumed from a topic.", ["topic"])
+POLL_FAILURES = Counter(
+    "shashin_poll_failures", "Polls of a topic that failed; the loop polls again.", ["topic"]
+)
 BATCH_SECONDS = Histogram(
     "shashin_consume_batch_seconds", "Time from poll to commit of a batch, in seconds.", ["topic"]
 )
@@ -53,6 +77,14 @@ class Subscription:
     """Per batch. Together with ``fetch_bytes`` it bounds the loop's memory."""
     fetch_bytes: int = 8 * 1024 * 1024
     """Prefetched per partition."""
+    on_lost_records: OnLostRecords = "stop"
+    writes: Sequence[str] = ()
+    """The topics of the outputs, besides ``<topic>.dlq``."""
+
+    @property
+    def topics(self) -> list[str]:
+        """Every topic that is read or written."""
+        return [self.topic, *self.writes, self.topic + DEAD_LETTER_SUFFIX]
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc, unused-ignore]
@@ -96,7 +128,9 @@ class StageConsumer:
             group_id=self._subscription.group,
             client_id=self._subscription.group,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            # "earliest" would skip what retention has deleted, without a word.
+            auto_offset_reset="none",
+            isolation_level="read_committed",
             max_partition_fetch_bytes=self._subscription.fetch_bytes,
             fetch_max_wait_ms=500,
             retry_backoff_ms=500,
@@ -105,15 +139,20 @@ class StageConsumer:
             max_poll_interval_ms=600_000,
         )
         consumer.subscribe([topic], listener=_Rebalance(self._stage, loop))
-        refused: TooManyDeadLetters | None = None
+        refused: TooManyDeadLetters | RecordsLost | None = None
         try:
             await loop.retry(
                 f"kafka at {self._subscription.bootstrap}", lambda: self._start(consumer)
             )
+            await loop.retry(
+                "settings of topics",
+                lambda: check_topics(self._subscription.bootstrap, self._subscription.topics),
+                also=(WrongTopicSettings,),
+            )
             await self._consume(consumer, loop)
         except Interrupted:
             log.info("stopping: a batch is left for the next consumer", topic=topic)
-        except TooManyDeadLetters as error:
+        except (TooManyDeadLetters, RecordsLost) as error:
             refused = error
         finally:
             # Another group member, possibly of a working version, takes over the partitions.
@@ -131,59 +170,156 @@ class StageConsumer:
             ) from error
 
     async def _consume(self, consumer: AIOKafkaConsumer, loop: LoopScope) -> None:
-        topic = self._subscription.topic
+        topic, bootstrap = self._subscription.topic, self._subscription.bootstrap
         processor = BatchProcessor(self._stage, self._policy, topic, loop)
-        broker = BrokerCheck(consumer, self._subscription.bootstrap, loop)
-        while loop.next_turn():
-            records = await self._poll(consumer, loop)
-            if not records:
-                await broker.check()
-                continue
-            broker.responded()
-            RECORDS.labels(topic).inc(len(records))
-            failpoint("after-read")
-            with BATCH_SECONDS.labels(topic).time():
-                outcomes = await processor.outcomes(records)
-                await self._write(outcomes, loop)
-                failpoint("after-produce")
-                with loop.waiting_for("kafka to commit offsets"):
-                    await _commit(consumer, records)
-                failpoint("after-commit")
+        broker = BrokerCheck(consumer, bootstrap, loop)
+        commits = _Commits(consumer)
+        lag = Lag(consumer, topic)
+        damaged = DamagedBatches(
+            consumer,
+            topic,
+            lambda: LogReader(
+                bootstrap, topic + DEAD_LETTER_SUFFIX, client_id=self._subscription.group
+            ),
+            loop,
+        )
+        try:
+            while loop.next_turn():
+                with loop.waiting_for("kafka to report skipped batches"):
+                    await damaged.retry()
+                read = damaged.before(await self._poll(consumer, loop))
+                records = [record for partition in read.values() for record in partition]
+                if records:
+                    broker.responded()
+                    RECORDS.labels(topic).inc(len(records))
+                    failpoint("after-read")
+                    with BATCH_SECONDS.labels(topic).time():
+                        outcomes = await processor.outcomes(records)
+                        await self._write(records, outcomes, loop)
+                        failpoint("after-produce")
+                        with loop.waiting_for("kafka to commit offsets"):
+                            await commits.commit()
+                        failpoint("after-commit")
+                else:
+                    await broker.check()
+                    with loop.waiting_for("kafka to commit offsets"):
+                        await commits.commit()
+                with loop.waiting_for("kafka to report offsets"):
+                    await lag.observe(read)
+        finally:
+            await damaged.close()
 
-    async def _poll(self, consumer: AIOKafkaConsumer, loop: LoopScope) -> list[InRecord]:
-        """Return the next records of all partitions; empty if none arrive within half a second."""
+    async def _poll(
+        self, consumer: AIOKafkaConsumer, loop: LoopScope
+    ) -> Mapping[int, Sequence[InRecord]]:
+        """Return the next records by partition; empty if none arrive within half a second."""
         topic = self._subscription.topic
         poll = f"poll of {topic}"
         try:
             polled = await consumer.getmany(
                 timeout_ms=500, max_records=self._subscription.max_records
             )
+        except (NoOffsetForPartitionError, OffsetOutOfRangeError):
+            await loop.retry(f"positions in {topic}", lambda: self._go_to_begin(consumer))
+            return {}
         except KafkaError as error:
+            POLL_FAILURES.labels(topic).inc()
             log.warning("poll failed: retrying", topic=topic, error=repr(error))
             loop.degraded(poll, repr(error))
             await loop.sleep(1.0)
-            return []
+            return {}
         loop.clear(poll)
-        return [InRecord.of(r) for partition in polled.values() for r in partition]
+        return {tp.partition: list(map(InRecord.of, records)) for tp, records in polled.items()}
 
-    async def _write(self, outcomes: Sequence[Outcome], loop: LoopScope) -> None:
+    async def _go_to_begin(self, consumer: AIOKafkaConsumer) -> None:
+        """Start partitions without a position at the log's begin.
+
+        Raises:
+            RecordsLost: when a partition has a position that the log no longer has.
+            KafkaUnavailable: when the broker does not respond.
+        """
+        topic = self._subscription.topic
+        assigned = list(consumer.assignment())
+        try:
+            begins = await consumer.beginning_offsets(assigned)
+            ends = await consumer.end_offsets(assigned)
+            positions = {tp: await consumer.committed(tp) for tp in assigned}
+        except KafkaError as error:
+            raise KafkaUnavailable(f"cannot get offsets of {topic}: {error!r}") from error
+        for tp, begin in begins.items():
+            position = positions[tp]
+            if position is None:
+                if begin:
+                    log.warning("new group: the log begins later", partition=str(tp), begin=begin)
+                consumer.seek(tp, begin)
+            elif not begin <= position <= ends[tp]:
+                lost = lost_below(topic, tp.partition, position, begin, ends[tp])
+                if self._subscription.on_lost_records == "stop":
+                    raise lost
+                note_lost(lost, topic, max(0, begin - position))
+                consumer.seek(tp, begin)
+
+    async def _write(
+        self, records: Sequence[InRecord], outcomes: Sequence[Outcome], loop: LoopScope
+    ) -> None:
         outputs = [output for outcome in outcomes for output in outcome.outputs]
+        try:
+            await self._send(outputs, loop)
+        except RecordError:
+            # Some output is larger than its topic allows: only that record is a dead letter.
+            outcomes = [
+                await self._written(record, outcome, loop)
+                for record, outcome in zip(records, outcomes, strict=True)
+            ]
         dead_letters = [dead_letter for outcome in outcomes for dead_letter in outcome.dead_letters]
         note_dead_letters(dead_letters)
-        outputs += [dead_letter.as_record() for dead_letter in dead_letters]
-        await loop.retry("kafka to take outputs", lambda: self._producer.send_all(outputs))
+        await self._send([dead_letter.as_record() for dead_letter in dead_letters], loop)
+
+    async def _written(self, record: InRecord, outcome: Outcome, loop: LoopScope) -> Outcome:
+        try:
+            await self._send(outcome.outputs, loop)
+        except RecordError as error:
+            dead_letter = DeadLetter(record, error, step=f"write output of {record.topic}")
+            return Outcome(dead_letters=[*outcome.dead_letters, dead_letter])
+        return outcome
+
+    async def _send(self, outputs: Sequence[OutRecord], loop: LoopScope) -> None:
+        if outputs:
+            await loop.retry("kafka to take outputs", lambda: self._producer.send_all(outputs))
 
 
-async def _commit(consumer: AIOKafkaConsumer, records: Sequence[InRecord]) -> None:
-    offsets: dict[TopicPartition, int] = {}
-    for record in records:
-        partition = TopicPartition(record.topic, record.partition)
-        offsets[partition] = max(offsets.get(partition, 0), record.offset + 1)
-    try:
-        await consumer.commit(offsets)
-    except (CommitFailedError, IllegalStateError):
-        # The group has rebalanced: the new owner processes these records again.
-        log.info("commit rejected after a rebalance", partitions=[tp.partition for tp in offsets])
-    except KafkaError as error:
-        # The next commit covers this one; after a crash, these records are processed again.
-        log.warning("commit failed", error=repr(error))
+class _Commits:
+    """Commits a consumer's positions when they have changed."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._positions: dict[TopicPartition, int] = {}
+
+    async def commit(self) -> None:
+        """Commit every partition's position; everything read so far must have been processed.
+
+        A position can be past the last record: transactions end with records that are only for the
+        client library. Without committing these, a group never reaches the end of the log.
+        """
+        subscription = self._consumer._subscription.subscription  # noqa: SLF001 - position() may wait
+        assignment = subscription.assignment if subscription else None
+        states = {tp: assignment.state_value(tp) for tp in assignment.tps} if assignment else {}
+        changed = {
+            tp: state.position
+            for tp, state in states.items()
+            if state.has_valid_position and self._positions.get(tp) != state.position
+        }
+        if not changed:
+            return
+        try:
+            await self._consumer.commit(changed)
+        except (CommitFailedError, IllegalStateError):
+            # The group has rebalanced: the new owner processes these records again.
+            log.info(
+                "commit rejected after a rebalance", partitions=[tp.partition for tp in changed]
+            )
+        except KafkaError as error:
+            # The next commit covers this one; after a crash, these records are processed again.
+            log.warning("commit failed", error=repr(error))
+        else:
+            self._positions |= changed

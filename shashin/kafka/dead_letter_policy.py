@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from prometheus_client import Gauge
 
-from shashin.errors import TooManyDeadLetters
+from shashin.errors import RecordsLost, TooManyDeadLetters
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
@@ -20,7 +20,7 @@ from shashin.runtime.scope import LoopScope
 PAUSED = Gauge(
     "shashin_consumption_paused",
     "1 while consumption of a topic is paused because too many records would be dead-lettered, "
-    "else 0.",
+    "or because records were lost; else 0.",
     ["topic"],
 )
 
@@ -68,12 +68,15 @@ class RecentRecords:
         )
 
 
-async def pause_consumption(error: TooManyDeadLetters, topic: str, loop: LoopScope) -> None:
+async def pause_consumption(
+    error: TooManyDeadLetters | RecordsLost, topic: str, loop: LoopScope
+) -> None:
     """Report that consumption is paused, and wait until the process stops.
 
-    The process stays alive: restarting it would only dead-letter the next records.
+    The process stays alive: a restart without a decision of the operator would change nothing, or
+    only dead-letter the next records.
     """
     PAUSED.labels(topic).set(1)
     loop.degraded(f"processing of {topic}", error.message)
-    log.error("consumption paused: too many dead letters", topic=topic, error=error.message)
+    log.error("consumption paused", topic=topic, error=error.message)
     await loop.until_stopped()

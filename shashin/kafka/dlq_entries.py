@@ -18,8 +18,8 @@ from typing import Literal
 
 from google.protobuf.message import DecodeError
 
-from shashin.errors import UserError
-from shashin.kafka.dead_letters import Scope
+from shashin.errors import UndecodableBatch, UserError
+from shashin.kafka.dead_letters import TRUNCATED_FROM, Scope
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import (
@@ -121,6 +121,17 @@ class StoredDeadLetter:
     key: bytes | None
     value_bytes: int
     value_sha256: bytes
+    truncated: bool = False
+    """Whether only the beginning of the value is kept."""
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the entry has a whole record, and says where it came from."""
+        return (
+            self.origin is not None
+            and not self.truncated
+            and self.reason != UndecodableBatch.__name__
+        )
 
     @property
     def topic(self) -> str:
@@ -171,7 +182,7 @@ def message_of(topic: str, value: bytes) -> ListingMessage | None:
 
 def stored_dead_letter(record: InRecord) -> StoredDeadLetter:
     """Parse a record of a ``.dlq`` topic; missing or invalid headers get default values."""
-    headers = {name: value.decode(errors="replace") for name, value in record.headers}
+    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
     topic = record.topic.removesuffix(DEAD_LETTER_SUFFIX)
     message = message_of(topic, record.value)
     listing_id = message.listing_id if message is not None else ""
@@ -191,6 +202,7 @@ def stored_dead_letter(record: InRecord) -> StoredDeadLetter:
         key=record.key,
         value_bytes=len(record.value),
         value_sha256=hashlib.sha256(record.value).digest(),
+        truncated=TRUNCATED_FROM in headers,
     )
 
 
@@ -215,7 +227,7 @@ def _time(*candidates_ms: int | None) -> int:
 
 def resolution_of(record: InRecord) -> Resolution | None:
     """Parse a resolution; returns None for a dead letter, or if no entry is named."""
-    headers = {name: value.decode(errors="replace") for name, value in record.headers}
+    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
     partition, _, offset = headers.get(_RESOLVES, "").partition("/")
     of_partition, of_offset = _number(partition), _number(offset)
     if of_partition is None or of_offset is None:

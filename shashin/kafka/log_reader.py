@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from shashin.errors import KafkaUnavailable
+from shashin.errors import KafkaUnavailable, RecordsLost
 from shashin.kafka.broker_check import BrokerCheck
+from shashin.kafka.damaged_batches import DamagedBatches
+from shashin.kafka.lost_records import lost_below
 from shashin.kafka.records import InRecord
+from shashin.kafka.topics import DEAD_LETTER_SUFFIX
 from shashin.runtime.scope import LoopScope
 
 
@@ -31,12 +34,15 @@ class LogReader:
     ) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
+        self._client_id = client_id
+        self._damaged: DamagedBatches | None = None
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
             group_id=group,
             client_id=client_id,
             enable_auto_commit=False,
             auto_offset_reset="none",
+            isolation_level="read_committed",
             max_partition_fetch_bytes=fetch_bytes,
             fetch_max_wait_ms=500,
             retry_backoff_ms=500,
@@ -54,6 +60,8 @@ class LogReader:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        if self._damaged is not None:
+            await self._damaged.close()
         await self._consumer.stop()
 
     async def partitions(self) -> list[int]:
@@ -85,7 +93,9 @@ class LogReader:
         return await self._offsets(self._consumer.beginning_offsets, partitions)
 
     async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
-        """Return each partition's high watermark: the offset of its next record."""
+        """Return each partition's end: the offset of its next record, or of the first one of a
+        transaction that is still open.
+        """
         return await self._offsets(self._consumer.end_offsets, partitions)
 
     async def _offsets(self, fetch: object, partitions: Sequence[int]) -> dict[int, int]:
@@ -106,24 +116,52 @@ class LogReader:
         """Return the check of the broker, for a loop that reads nothing."""
         return BrokerCheck(self._consumer, self._bootstrap, loop)
 
+    def wait_at_damaged_batches(self, loop: LoopScope) -> None:
+        """Hold partitions back at batches that cannot be decoded, until an operator skips them.
+
+        For topics with a ``.dlq`` topic. Otherwise ``read`` returns such a batch as a record.
+        """
+        topic, client_id = self._topic + DEAD_LETTER_SUFFIX, f"{self._client_id}-skips"
+        self._damaged = DamagedBatches(
+            self._consumer,
+            self._topic,
+            lambda: LogReader(self._bootstrap, topic, client_id=client_id),
+            loop,
+        )
+
     async def read(self, *, timeout_seconds: float, max_records: int) -> dict[int, list[InRecord]]:
         """Return the next records of each partition, in order; empty on timeout.
 
+        A record whose ``problem`` is set may stand for a batch that cannot be decoded.
+
         Raises:
-            KafkaUnavailable: when the broker does not respond, or an offset is no longer retained.
+            KafkaUnavailable: when the broker does not respond.
+            RecordsLost: when the log no longer has a position.
         """
+        if self._damaged is not None:
+            await self._damaged.retry()
         try:
             polled = await self._consumer.getmany(
                 timeout_ms=int(timeout_seconds * 1000), max_records=max_records
             )
         except OffsetOutOfRangeError as error:
-            raise KafkaUnavailable(
-                f"{self._topic} no longer retains the offsets to read ({error}): its retention is "
-                "shorter than the time between two reads"
-            ) from error
+            raise await self._out_of_range() from error
         except KafkaError as error:
             raise KafkaUnavailable(f"reading {self._topic} failed: {error!r}") from error
-        return {tp.partition: list(map(InRecord.of, records)) for tp, records in polled.items()}
+        read = {tp.partition: list(map(InRecord.of, records)) for tp, records in polled.items()}
+        return read if self._damaged is None else self._damaged.before(read)
+
+    async def _out_of_range(self) -> RecordsLost | KafkaUnavailable:
+        """Return the error that names what was lost."""
+        partitions = [tp.partition for tp in self._consumer.assignment()]
+        begins, ends = await self.begin_offsets(partitions), await self.end_offsets(partitions)
+        for partition in partitions:
+            position = await self.position(partition)
+            if not begins[partition] <= position <= ends[partition]:
+                return lost_below(
+                    self._topic, partition, position, begins[partition], ends[partition]
+                )
+        return KafkaUnavailable(f"{self._topic} did not have an offset that it has now")
 
     async def between(
         self, begins: Mapping[int, int], ends: Mapping[int, int]
@@ -131,7 +169,8 @@ class LogReader:
         """Yield the records of each partition from its begin up to, but not including, its end.
 
         Raises:
-            KafkaUnavailable: as ``read`` does.
+            KafkaUnavailable: when the broker does not respond.
+            RecordsLost: when the log no longer has a position.
         """
         remaining = {p: begin for p, begin in begins.items() if begin < ends[p]}
         if remaining:

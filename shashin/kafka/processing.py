@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from prometheus_client import Counter
 
-from shashin.errors import UnexpectedFailure
+from shashin.errors import UnexpectedFailure, UnparsableRecord
 from shashin.kafka.dead_letter_policy import DeadLetterPolicy, RecentRecords
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.records import InRecord
@@ -49,7 +49,7 @@ class BatchProcessor:
             Interrupted: when the process stops before all outcomes are final.
         """
         for wait in backoff_seconds(first=1.0):
-            outcomes = await self._process_with_retries(records)
+            outcomes = await self._outcomes_of(records)
             dead_lettered = [outcome.dead_lettered for outcome in outcomes]
             if not any(dead_lettered) or not self._recent.would_exceed(dead_lettered):
                 self._recent.note(dead_lettered)
@@ -68,6 +68,12 @@ class BatchProcessor:
             log.warning("consumption paused: retrying", topic=self._topic, error=refusal.message)
             await self._pause(wait)
         raise AssertionError("unreachable: the waits never end")
+
+    async def _outcomes_of(self, records: Sequence[InRecord]) -> list[Outcome]:
+        """Process the records; those without a readable value are dead-lettered as they are."""
+        readable = [record for record in records if not record.problem]
+        processed = iter(await self._process_with_retries(readable)) if readable else iter(())
+        return [_unreadable(r) if r.problem else next(processed) for r in records]
 
     async def _process_with_retries(self, records: Sequence[InRecord]) -> list[Outcome]:
         """Process the records, those with retryable errors up to ``attempts`` times."""
@@ -102,6 +108,11 @@ class BatchProcessor:
     async def _pause(self, seconds: float) -> None:
         if not await self._loop.sleep(seconds):
             raise Interrupted
+
+
+def _unreadable(record: InRecord) -> Outcome:
+    error = UnparsableRecord(f"{record}: {record.problem}")
+    return Outcome(dead_letters=[DeadLetter(record, error, step=f"read {record.topic}")])
 
 
 def _with_attempts(outcome: Outcome, attempts: int) -> Outcome:

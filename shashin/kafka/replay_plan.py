@@ -29,7 +29,7 @@ class Replay:
 def plan_replays(entries: Iterable[DlqEntry], chosen: Iterable[DlqEntryId]) -> list[Replay]:
     """Return one replay for each record that has a chosen entry.
 
-    Entries without an origin are skipped. Replays are in the order of their origins, except that
+    Entries that are not replayable are skipped. Replays are in the order of their origins, except that
     those of a listing are in version order: a record whose earlier replay failed is further back
     in the log than newer versions.
     """
@@ -39,7 +39,7 @@ def plan_replays(entries: Iterable[DlqEntry], chosen: Iterable[DlqEntryId]) -> l
     )
     for entry in entries:
         dead_letter = entry.dead_letter
-        if entry.open and dead_letter.origin is not None:
+        if entry.open and dead_letter.replayable and dead_letter.origin is not None:
             # Offsets restart if a topic is deleted and recreated, so compare the contents too.
             dead_letters_of[dead_letter.origin, dead_letter.key, dead_letter.value_sha256].append(
                 dead_letter

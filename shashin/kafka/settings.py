@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from shashin.kafka.dead_letter_policy import DeadLetterPolicy
+from shashin.kafka.lost_records import OnLostRecords
 from shashin.runtime.settings import ServiceSettings
 
 
@@ -31,6 +32,13 @@ class ConsumerSettings(ServiceSettings):
         ge=1,
         le=100_000,
         description="Number of recent records that SHASHIN_DEAD_LETTER_SHARE is measured over.",
+    )
+
+    on_lost_records: OnLostRecords = Field(
+        "stop",
+        description="What to do when a topic's retention has deleted records before they were "
+        "read: `stop` reading and report the gap on /healthz, or `continue` after it and count "
+        "it in shashin_lost_records_total.",
     )
 
     def dead_letter_policy(self) -> DeadLetterPolicy:

@@ -1,13 +1,9 @@
-"""The topics: names, configuration and creation."""
+"""The topics: names and configuration. Pure; shashin.kafka.topic_admin creates and checks them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
-
-from shashin.errors import KafkaUnavailable, UserError
 
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 """Maximum record size: fits a listing's 20 inline thumbnails."""
@@ -38,88 +34,96 @@ def hidden_key(listing_id: str, below_version: int) -> bytes:
 
 _DAY_MS = 24 * 3600 * 1000
 
+CLEANUP, TIMESTAMPS = "cleanup.policy", "message.timestamp.type"
+MAX_BYTES, RETENTION_MS, RETENTION_BYTES = "max.message.bytes", "retention.ms", "retention.bytes"
+
+_REQUIRED = (CLEANUP, TIMESTAMPS, MAX_BYTES, RETENTION_BYTES)
+"""Settings that correctness rests on. How long a topic retains records is the operator's choice."""
+
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic and its required configuration."""
+    """One topic and its configuration."""
 
     name: str
     per_listing: bool = True
     """Keyed by listing id, with the same number of partitions as the other such topics."""
-    config: dict[str, str] = field(default_factory=dict)
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+def _retained(days: int, **more: str) -> dict[str, str]:
+    """Return the configuration of a topic whose records are deleted after some days.
+
+    By time alone, and by the broker's clock: a limit in bytes, or a producer's old timestamps, would
+    let the broker delete records within minutes, read or not.
+    """
+    return {
+        CLEANUP: "delete",
+        TIMESTAMPS: "LogAppendTime",
+        RETENTION_MS: str(days * _DAY_MS),
+        RETENTION_BYTES: "-1",
+        **more,
+    }
 
 
 TOPICS: tuple[Topic, ...] = (
-    Topic(LISTINGS_EVENTS, config={"retention.ms": str(30 * _DAY_MS)}),
+    Topic(LISTINGS_EVENTS, config=_retained(30)),
+    # Longer than an outage that nobody notices over a weekend; about 60 KB per listing.
+    Topic(IMAGES_DOWNLOADED, config=_retained(7, **{MAX_BYTES: str(MAX_RECORD_BYTES)})),
+    # Buckets are cut by the broker's clock, so that all readers see the same times.
+    Topic(VECTORS_EMBEDDED, config=_retained(400)),
+    # Deleting a record of it would bring a sold listing back.
     Topic(
-        IMAGES_DOWNLOADED,
+        LISTINGS_HIDDEN,
         config={
-            "max.message.bytes": str(MAX_RECORD_BYTES),
-            "retention.ms": str(2 * _DAY_MS),
-            "retention.bytes": str(2 * 1024**3),
+            CLEANUP: "compact",
+            TIMESTAMPS: "LogAppendTime",
+            "min.cleanable.dirty.ratio": "0.1",
         },
     ),
-    Topic(
-        VECTORS_EMBEDDED,
-        config={
-            # Buckets are cut by the broker's clock, so that all readers see the same times.
-            "message.timestamp.type": "LogAppendTime",
-            "retention.ms": str(400 * _DAY_MS),
-        },
-    ),
-    Topic(
-        LISTINGS_HIDDEN, config={"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
-    ),
-    Topic(INDEXES_SEALED, per_listing=False, config={"retention.ms": str(30 * _DAY_MS)}),
+    Topic(INDEXES_SEALED, per_listing=False, config=_retained(30)),
     *(
         Topic(
             name,
             per_listing=False,
-            config={
-                "max.message.bytes": str(MAX_DEAD_LETTER_BYTES),
-                "retention.ms": str(90 * _DAY_MS),
-            },
+            config=_retained(90, **{MAX_BYTES: str(MAX_DEAD_LETTER_BYTES)}),
         )
         for name in DEAD_LETTER_TOPICS
     ),
 )
 
 
-async def ensure_topics(bootstrap: str, *, partitions: int, replication: int = 1) -> None:
-    """Create missing topics; existing ones stay unchanged.
+def topic_named(name: str) -> Topic:
+    """Return the topic with this name."""
+    return next(known for known in TOPICS if known.name == name)
 
-    Raises:
-        KafkaUnavailable: when the broker does not respond.
-        UserError: when the per-listing topics differ in their number of partitions.
+
+@dataclass(frozen=True, order=True)
+class WrongSetting:
+    """A setting of an existing topic that correctness cannot rest on."""
+
+    topic: str
+    name: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.topic} has {self.name}={self.found} instead of {self.expected}"
+
+
+def wrong_settings(topic: Topic, actual: Mapping[str, str]) -> list[WrongSetting]:
+    """Compare a topic's actual configuration with what is required.
+
+    ``max.message.bytes`` may be higher; settings that are not required may have any value.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    try:
-        await admin.start()
-        existing = set(await admin.list_topics())
-        missing = [
-            NewTopic(
-                topic.name,
-                num_partitions=partitions if topic.per_listing else 1,
-                replication_factor=replication,
-                topic_configs=topic.config,
-            )
-            for topic in TOPICS
-            if topic.name not in existing
-        ]
-        if missing:
-            response = await admin.create_topics(missing)
-            for name, code, *_ in response.topic_errors:
-                error = for_code(code)
-                if code and error is not TopicAlreadyExistsError:
-                    raise KafkaUnavailable(f"topic {name} cannot be created: {error.__name__}")
-        described = await admin.describe_topics([t.name for t in TOPICS if t.per_listing])
-    except KafkaError as error:
-        raise KafkaUnavailable(f"kafka at {bootstrap} does not respond: {error}") from error
-    finally:
-        await admin.close()
-    counts = {entry["topic"]: len(entry["partitions"]) for entry in described}
-    if len(set(counts.values())) > 1:
-        raise UserError(
-            f"per-listing topics have different numbers of partitions ({counts}): a listing must "
-            "have the same partition in all of them, so give them the same number"
-        )
+    return [
+        WrongSetting(topic.name, name, actual.get(name, "nothing"), topic.config[name])
+        for name in _REQUIRED
+        if name in topic.config and not _holds(name, actual.get(name), topic.config[name])
+    ]
+
+
+def _holds(name: str, actual: str | None, expected: str) -> bool:
+    if name == MAX_BYTES and actual is not None and actual.isdigit():
+        return int(actual) >= int(expected)
+    return actual == expected

@@ -139,7 +139,7 @@ class System:
             return await self._start(options, _described(options.model, progress), progress)
 
     async def _start(self, options: UpOptions, model: ModelDescription, progress: Progress) -> bool:
-        from shashin.kafka.topics import ensure_topics
+        from shashin.kafka.topic_admin import ensure_topics
 
         requested = {**asdict(options), "model_id": model.model_id}
         if control.supervisor_runs(self.folder):
@@ -151,7 +151,7 @@ class System:
             kafka = self._kafka().bootstrap
         try:
             progress.set(_TOPICS)
-            await ensure_topics(kafka, partitions=options.partitions)
+            await ensure_topics(kafka, partitions=options.partitions, correct=options.kafka is None)
             progress.finish(_TOPICS)
             config = SystemConfig(
                 kafka=kafka,

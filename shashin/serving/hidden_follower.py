@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
-from shashin.errors import ShashinError
+from shashin.errors import ShashinError, WrongTopicSettings
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.records import InRecord
+from shashin.kafka.topic_admin import check_topics
 from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
@@ -55,6 +56,11 @@ class HiddenFollower:
     async def _follow(self, loop: LoopScope) -> None:
         async with LogReader(self._bootstrap, LISTINGS_HIDDEN, client_id=self._client_id) as reader:
             partitions = await loop.retry(f"partitions of {LISTINGS_HIDDEN}", reader.partitions)
+            await loop.retry(
+                f"settings of {LISTINGS_HIDDEN}",
+                lambda: check_topics(self._bootstrap, [LISTINGS_HIDDEN]),
+                also=(WrongTopicSettings,),
+            )
             with loop.waiting_for(f"offsets of {LISTINGS_HIDDEN}"):
                 positions = await reader.begin_offsets(partitions)
                 ends = await reader.end_offsets(partitions)
@@ -73,12 +79,21 @@ class HiddenFollower:
                     await broker.check()
                 for records in batches.values():
                     for record in records:
-                        self._apply(record)
+                        self._apply(record, loop)
                 if reader.known_partitions() != partitions:
                     log.info("listings.hidden has new partitions: restarting")
                     return
 
-    def _apply(self, record: InRecord) -> None:
+    def _apply(self, record: InRecord, loop: LoopScope) -> None:
+        if record.problem:
+            # Reading on is right, since order does not matter here, but a listing that is sold may
+            # now be found.
+            BAD_RECORDS.inc()
+            loop.degraded(f"{LISTINGS_HIDDEN}[{record.partition}]", f"{record}: {record.problem}")
+            log.error(
+                "unreadable record of listings.hidden", record=str(record), why=record.problem
+            )
+            return
         message = events_pb2.HiddenListing()
         try:
             message.ParseFromString(record.value)

@@ -20,17 +20,33 @@ PARTITIONS = 2
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap servers: those of SHASHIN_TEST_KAFKA (then run one worker), or an embedded Kafka."""
-    if external := os.environ.get("SHASHIN_TEST_KAFKA"):
-        yield external
+def embedded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka | None]:
+    """An embedded Kafka; None with that of SHASHIN_TEST_KAFKA (then run one worker)."""
+    if os.environ.get("SHASHIN_TEST_KAFKA"):
+        yield None
         return
     embedded = EmbeddedKafka(tmp_path_factory.mktemp("kafka"), port=_any_port())
     asyncio.run(embedded.start())
     try:
-        yield embedded.bootstrap
+        yield embedded
     finally:
         asyncio.run(embedded.stop())
+
+
+@pytest.fixture(scope="session")
+def broker(embedded_kafka: EmbeddedKafka | None) -> str:
+    """Bootstrap servers."""
+    if embedded_kafka is None:
+        return os.environ["SHASHIN_TEST_KAFKA"]
+    return embedded_kafka.bootstrap
+
+
+@pytest.fixture
+def log_folder(embedded_kafka: EmbeddedKafka | None) -> Path:
+    """Where the broker keeps the log, a folder per partition."""
+    if embedded_kafka is None:
+        pytest.skip("the files of the Kafka in SHASHIN_TEST_KAFKA cannot be reached")
+    return embedded_kafka.folder / "data"
 
 
 def _any_port() -> int:

@@ -58,7 +58,10 @@ async def dead_letters_of(
 
 
 def headers_of(dead_letter: InRecord) -> dict[str, str]:
-    return {name.removeprefix("shashin-"): value.decode() for name, value in dead_letter.headers}
+    return {
+        name.removeprefix("shashin-"): (value or b"").decode()
+        for name, value in dead_letter.headers
+    }
 
 
 # --- photos that are to be found ----------------------------------------------------------------

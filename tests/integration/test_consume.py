@@ -2,78 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from functools import partial
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from shashin.errors import InvalidEvent, KafkaUnavailable
-from shashin.kafka.consume import StageConsumer, Subscription
-from shashin.kafka.dead_letter_policy import DeadLetterPolicy
-from shashin.kafka.dead_letters import DeadLetter
+from shashin.errors import KafkaUnavailable
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
-from shashin.kafka.records import InRecord
-from shashin.kafka.stage import Outcome
-from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, ensure_topics
+from shashin.kafka.topic_admin import ensure_topics
+from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS
 from shashin.runtime.health import Health
-from tests.support.loops import loop_scope, running
+from tests.support.copying_stage import Copying, Crash, consuming
+from tests.support.loops import loop_scope
 from tests.support.topic_records import records_of
 from tests.support.waiting import until
 
 DEAD = f"{LISTINGS_EVENTS}.dlq"
-
-
-class Crash(BaseException):
-    """An exception that no error handler catches."""
-
-
-class Copying:
-    """Copies each record; dead-letters bad ones; can crash on one."""
-
-    def __init__(self, *, crash_on: bytes | None = None) -> None:
-        self.seen: list[bytes] = []
-        self._crash_on = crash_on
-
-    async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
-        outcomes = []
-        for record in records:
-            self.seen.append(record.value)
-            if record.value == self._crash_on:
-                raise Crash
-            if record.value.startswith(b"bad"):
-                dead_letter = DeadLetter(record, InvalidEvent("it is bad"), "test.copy")
-                outcomes.append(Outcome(dead_letters=[dead_letter]))
-            else:
-                output = OutRecord(
-                    IMAGES_DOWNLOADED, record.key, record.value, partition=record.partition
-                )
-                outcomes.append(Outcome(outputs=[output]))
-        return outcomes
-
-    def partitions_lost(self, partitions: Sequence[int]) -> None:
-        del partitions
-
-
-@asynccontextmanager
-async def consuming(
-    kafka: str,
-    stage: Copying,
-    health: Health | None = None,
-    writer: Producer | None = None,
-) -> AsyncIterator[None]:
-    """Run the loop while the context is open; a crash of it comes out at the end."""
-    async with Producer(kafka, client_id="test") as producer:
-        consumer = StageConsumer(
-            stage,
-            Subscription(kafka, LISTINGS_EVENTS, "test-copy", max_records=10),
-            writer or producer,
-            DeadLetterPolicy(),
-        )
-        async with running(consumer.loop(), health=health):
-            yield
 
 
 async def values_of(kafka: str, topic: str) -> list[bytes]:

@@ -13,7 +13,8 @@ import pytest
 from shashin.errors import KafkaUnavailable
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
-from shashin.kafka.topics import LISTINGS_EVENTS, ensure_topics
+from shashin.kafka.topic_admin import ensure_topics
+from shashin.kafka.topics import LISTINGS_EVENTS
 from shashin.local.kafka import EmbeddedKafka
 from shashin.local.ports import free_port
 

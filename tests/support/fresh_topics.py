@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiokafka.admin import AIOKafkaAdminClient
 
 from shashin.errors import KafkaUnavailable
-from shashin.kafka.topics import TOPICS, ensure_topics
+from shashin.kafka.topic_admin import ensure_topics
+from shashin.kafka.topics import TOPICS
 from tests.support.waiting import until
 
 

@@ -21,6 +21,7 @@ from shashin.cli.dlq.filters import (
     parse_topic,
     with_ids,
 )
+from shashin.cli.dlq.skip import skip
 from shashin.cli.dlq.view import (
     COLUMNS,
     NO_WRAP_COLUMNS,
@@ -62,6 +63,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="List, show, replay and drop dead letters: records and photos that failed for good.",
 )
+
+app.command(epilog="Example:  shashin dlq skip listings.events:3:1200")(skip)
 
 IdsArgument = Annotated[
     list[str] | None,
@@ -253,8 +256,8 @@ def replay(
     if planned.not_replayable:
         echo_error(
             f"{', '.join(map(str, planned.not_replayable))} cannot be replayed: not written "
-            "by a service, so the original topic and partition are unknown; `shashin dlq drop` "
-            "resolves such entries"
+            "by a service, truncated to fit, or a batch that cannot be decoded. Publish what it "
+            "contained again; `shashin dlq drop` resolves such entries"
         )
         raise typer.Exit(1)
 
@@ -266,7 +269,7 @@ async def _plan(kafka: str, selection: Selection) -> _ToReplay:
     await check_partitions(kafka, replays, client_id=CLIENT_ID)
     return _ToReplay(
         replays,
-        [entry.dead_letter.entry_id for entry in chosen if entry.dead_letter.origin is None],
+        [entry.dead_letter.entry_id for entry in chosen if not entry.dead_letter.replayable],
     )
 
 

@@ -126,7 +126,7 @@ def whole_document(entry: DlqEntry, record: InRecord) -> dict[str, Any]:
         **entry_document(entry),
         "key": _text(record.key),
         "headers": [
-            {"name": name, "value": value.decode(errors="replace")}
+            {"name": name, "value": (value or b"").decode(errors="replace")}
             for name, value in record.headers
         ],
         "value_bytes": len(record.value),
@@ -158,7 +158,10 @@ def whole_rows(entry: DlqEntry, record: InRecord) -> list[tuple[str, str]]:
         ("attempts", str(dead_letter.attempts or "-")),
         ("scope", scope_of(dead_letter)),
         ("key", "-" if record.key is None else record.key.decode(errors="replace")),
-        *((f"header {name}", value.decode(errors="replace")) for name, value in record.headers),
+        *(
+            (f"header {name}", (value or b"").decode(errors="replace"))
+            for name, value in record.headers
+        ),
         ("value", f"{len(record.value):,} bytes"),
     ]
     event = readable_event(dead_letter.topic, record.value)

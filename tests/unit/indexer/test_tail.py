@@ -55,6 +55,12 @@ class Log:
     def responded(self) -> None:
         return
 
+    def wait_at_damaged_batches(self, _loop: LoopScope) -> None:
+        return
+
+    async def position(self, _partition: int) -> int:
+        return 1 if self.reads else 0
+
     def known_partitions(self) -> list[int]:
         return [0]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shashin.errors import UndecodableBatch
 from shashin.kafka.dlq_entries import DlqEntry, DlqEntryId, entries_of
 from shashin.kafka.records import InRecord
 from shashin.kafka.replay_plan import (
@@ -16,7 +18,7 @@ from shashin.kafka.replay_plan import (
     plan_replays,
     replayed_record,
 )
-from shashin.kafka.topics import LISTINGS_EVENTS
+from shashin.kafka.topics import LISTINGS_EVENTS, MAX_DEAD_LETTER_BYTES
 from tests.unit.kafka.dead_letter_records import dead_letter, resolution
 
 DLQ = LISTINGS_EVENTS + ".dlq"
@@ -121,6 +123,16 @@ def test_chunks_are_bounded_in_records_and_bytes_and_leave_nothing_out() -> None
 
 
 def test_a_record_that_is_larger_than_a_chunk_is_a_chunk() -> None:
-    big = dead_letter(0, value=bytes(MAX_CHUNK_BYTES + 1))
-    replays = plan_replays(entries_of([big, dead_letter(1, origin=(0, 1))]), ids(0, 1))
+    replays = plan_replays(entries_of([dead_letter(0), dead_letter(1, origin=(0, 1))]), ids(0, 1))
+    big = replace(replays[0].dead_letter, value_bytes=MAX_CHUNK_BYTES + 1)
+    replays[0] = replace(replays[0], dead_letter=big)
     assert [len(chunk) for chunk in in_chunks(replays)] == [1, 1]
+
+
+def test_what_was_truncated_or_cannot_be_decoded_is_not_replayed() -> None:
+    large = dead_letter(0, value=bytes(MAX_DEAD_LETTER_BYTES))
+    batch = dead_letter(1, origin=(0, 1), error=UndecodableBatch("offsets 1 to 9 were skipped"))
+    entries = entries_of([large, batch, dead_letter(2, origin=(0, 2))])
+    assert [e.dead_letter.replayable for e in entries] == [False, False, True]
+    (replay,) = plan_replays(entries, ids(0, 1, 2))
+    assert replay.resolves == tuple(ids(2))

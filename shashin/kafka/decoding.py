@@ -1,0 +1,240 @@
+"""Decodes fetched record batches so that nothing in a log can stop its reader.
+
+The client library raises in the middle of a poll when it cannot decode something: a header name
+that is not UTF-8, a damaged record, an unknown codec, a wrong checksum. Such a poll raises again
+and again, and may lose records of other partitions that it had already taken. ``TolerantRecords``
+replaces the library's decoder in this process and never raises. What it cannot decode it returns as
+a value of type ``Undecodable``, in its place in the log.
+
+Formats: https://kafka.apache.org/documentation/#messageformat (magic 2).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
+from aiokafka.record.legacy_records import LegacyRecordBatch
+
+_LENGTH = struct.Struct(">qi")
+"""Base offset, and the number of bytes that follow."""
+_MAGIC_AT = 16
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_LOG_APPEND_TIME = 0x08
+_MIN_BATCH_BYTES = 17
+
+
+class Undecodable(bytes):
+    """The raw bytes of a record, or of a whole batch, that cannot be decoded."""
+
+    reason: str
+    first_offset: int
+    """Of the batch, or the record's own."""
+    is_batch: bool
+
+    @classmethod
+    def of(cls, data: bytes, *, reason: str, first_offset: int, is_batch: bool) -> Undecodable:
+        """Return the bytes with the reason."""
+        found = cls(data)
+        found.reason, found.first_offset, found.is_batch = reason, first_offset, is_batch
+        return found
+
+
+@dataclass(frozen=True)
+class DecodedRecord:
+    """A record with the attributes that the client library reads."""
+
+    offset: int
+    timestamp: int
+    """Unix milliseconds."""
+    timestamp_type: int
+    """0: the producer's clock; 1: the broker's."""
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]] = field(default_factory=list)
+    checksum: None = None
+
+
+class TolerantRecords:
+    """The batches of a fetch response: the interface of the client library's ``MemoryRecords``."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def size_in_bytes(self) -> int:
+        """Return the number of bytes fetched."""
+        return len(self._data)
+
+    def has_next(self) -> bool:
+        """Whether another complete batch follows."""
+        return self._end() is not None
+
+    def next_batch(self) -> Any:
+        """Return the next batch; None if the rest is incomplete."""
+        end = self._end()
+        if end is None:
+            return None
+        data = self._data[self._at : end]
+        self._at = end
+        if data[_MAGIC_AT] < 2:
+            # Brokers have converted these for a decade; one that remains is left to the library.
+            return LegacyRecordBatch(data, data[_MAGIC_AT])
+        return TolerantBatch(data)
+
+    def _end(self) -> int | None:
+        if len(self._data) - self._at < _MIN_BATCH_BYTES:
+            return None
+        _, length = _LENGTH.unpack_from(self._data, self._at)
+        end = self._at + _LENGTH.size + int(length)
+        return end if end <= len(self._data) else None
+
+
+class TolerantBatch:
+    """One batch: the interface of the client library's ``DefaultRecordBatch``."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._batch = DefaultRecordBatch(data)
+        self._wrong_checksum = False
+
+    @property
+    def base_offset(self) -> int:
+        """Offset of the first record, also if compaction has removed it."""
+        return int(self._batch.base_offset)
+
+    @property
+    def next_offset(self) -> int:
+        """Offset after the last record."""
+        return int(self._batch.next_offset)
+
+    @property
+    def producer_id(self) -> int | None:
+        """The idempotent producer's id, -1 without one."""
+        return None if self._wrong_checksum else int(self._batch.producer_id)
+
+    @property
+    def is_control_batch(self) -> bool:
+        """Whether it ends a transaction and has no records for readers."""
+        return not self._wrong_checksum and bool(self._batch.is_control_batch)
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether it belongs to a transaction."""
+        return not self._wrong_checksum and bool(self._batch.is_transactional)
+
+    def validate_crc(self) -> bool:
+        """Compare the checksum; a wrong one shows in what is iterated, not here."""
+        self._wrong_checksum = not self._batch.validate_crc()
+        return True
+
+    def __next__(self) -> Any:
+        """Return the first record, for control batches."""
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the records; what cannot be decoded has a value of type Undecodable."""
+        if self._wrong_checksum:
+            return iter([self._undecodable("its checksum is wrong")])
+        try:
+            return iter(list(self._batch))
+        except Exception as error:  # noqa: BLE001 - a codec raises whatever its library does
+            return iter(self._salvaged(f"{type(error).__name__}: {error}"))
+
+    def _salvaged(self, reason: str) -> list[DecodedRecord]:
+        # The library's other implementation: slower, but it shows what is in it.
+        batch = _DefaultRecordBatchPy(self._data)
+        try:
+            batch._maybe_uncompress()  # noqa: SLF001
+            return list(salvage_records(bytes(batch._buffer[batch._pos :]), self._data, reason))  # noqa: SLF001
+        except Exception:  # noqa: BLE001
+            return [self._undecodable(reason)]
+
+    def _undecodable(self, reason: str) -> DecodedRecord:
+        """Return the batch as one record, at its last offset: readers may start in its middle."""
+        value = Undecodable.of(
+            self._data, reason=reason, first_offset=self.base_offset, is_batch=True
+        )
+        return DecodedRecord(
+            self.next_offset - 1, max(0, self._batch.max_timestamp), 1, None, value
+        )
+
+
+def salvage_records(data: bytes, batch: bytes, reason: str) -> Iterator[DecodedRecord]:
+    """Yield the records in ``data``, the uncompressed records of ``batch``, one by one.
+
+    A record whose headers alone are damaged keeps its key and value; bytes of header names that are
+    not UTF-8 are escaped. One that cannot be read further has an Undecodable value.
+
+    Raises:
+        ValueError: when the records' boundaries cannot be found.
+    """
+    base, _, _, _, _, attributes, _, first_ms, max_ms, *_, count = _HEADER.unpack_from(batch)
+    at, next_offset = 0, int(base)
+    for _ in range(count):
+        length, start = _varint(data, at)
+        at = start + length
+        if length < 0 or at > len(data):
+            raise ValueError(f"a record of {length} bytes in a batch of {len(data)}")
+        record = data[start:at]
+        timestamp = max_ms
+        try:
+            delta_ms, pos = _varint(record, 1)
+            offset_delta, pos = _varint(record, pos)
+            offset = base + offset_delta
+            if not attributes & _LOG_APPEND_TIME:
+                timestamp = first_ms + delta_ms
+            key, pos = _nullable(record, pos)
+            value, pos = _nullable(record, pos)
+        except ValueError:
+            value = Undecodable.of(record, reason=reason, first_offset=next_offset, is_batch=False)
+            yield DecodedRecord(next_offset, timestamp, 1, None, value)
+            next_offset += 1
+        else:
+            yield DecodedRecord(offset, timestamp, 1, key, value, list(_headers(record, pos)))
+            next_offset = offset + 1
+
+
+def _headers(record: bytes, pos: int) -> Iterator[tuple[str, bytes | None]]:
+    """Yield the headers up to the first that cannot be read."""
+    try:
+        count, pos = _varint(record, pos)
+        for _ in range(count):
+            name, pos = _nullable(record, pos)
+            value, pos = _nullable(record, pos)
+            yield (name or b"").decode(errors="backslashreplace"), value
+    except ValueError:
+        return
+
+
+def _nullable(data: bytes, pos: int) -> tuple[bytes | None, int]:
+    length, pos = _varint(data, pos)
+    if length < 0:
+        return None, pos
+    if pos + length > len(data):
+        raise ValueError(f"{length} bytes at {pos} of {len(data)}")
+    return data[pos : pos + length], pos + length
+
+
+def _varint(data: bytes, pos: int) -> tuple[int, int]:
+    """Return the zigzag-encoded integer at ``pos``, and the position after it."""
+    number = shift = 0
+    while True:
+        if pos >= len(data) or shift > 63:
+            raise ValueError(f"no integer at {pos} of {len(data)}")
+        byte = data[pos]
+        pos += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (number >> 1) ^ -(number & 1), pos
+        shift += 7
+
+
+def install() -> None:
+    """Make every consumer of this process decode with ``TolerantRecords``."""
+    assert hasattr(fetcher, "MemoryRecords"), "aiokafka's fetcher has another structure"
+    fetcher.MemoryRecords = TolerantRecords  # type: ignore[misc,assignment,unused-ignore]

@@ -1,0 +1,8 @@
+"""Settings of all tests."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+# Machines differ in speed, and a test that is slow on one of them is not wrong.
+settings.register_profile("shashin", deadline=None)

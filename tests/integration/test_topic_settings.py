@@ -1,0 +1,129 @@
+"""Topic settings that correctness rests on: checked at the start, refused with the correction."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import UnknownTopicOrPartitionError
+
+from shashin.errors import WrongTopicSettings
+from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.topic_admin import check_topics, ensure_topics
+from shashin.kafka.topics import (
+    IMAGES_DOWNLOADED,
+    LISTINGS_EVENTS,
+    LISTINGS_HIDDEN,
+    TOPICS,
+    VECTORS_EMBEDDED,
+)
+from shashin.runtime.health import Health
+from tests.support.copying_stage import Copying, consuming
+from tests.support.topic_records import records_of
+from tests.support.waiting import until
+
+SET_ON_TOPIC = 1
+
+
+async def configure(kafka: str, topic: str, **settings: str) -> None:
+    """Replace a topic's settings, as an operator does; underscores stand for dots."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    given = {name.replace("_", "."): value for name, value in settings.items()}
+
+    async def shown() -> bool:
+        # The controller answers before the broker applies it.
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic, given)
+        (response,) = await admin.alter_configs([resource])
+        assert response.resources[0][0] in {0, UnknownTopicOrPartitionError.errno}
+        return given == await settings_of(admin, topic)
+
+    try:
+        await until(shown, "the settings are applied")
+    finally:
+        await admin.close()
+
+
+async def settings_of(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
+    """Return the settings that were given for the topic itself."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+    (response,) = await admin.describe_configs([resource])
+    ((_, _, _, _, entries),) = response.resources
+    return {entry[0]: entry[1] for entry in entries if entry[3] == SET_ON_TOPIC}
+
+
+@pytest.mark.parametrize(
+    ("topic", "settings", "named"),
+    [
+        (LISTINGS_HIDDEN, {"cleanup_policy": "delete"}, "cleanup.policy=compact"),
+        (LISTINGS_HIDDEN, {"cleanup_policy": "compact,delete"}, "cleanup.policy=compact"),
+        (VECTORS_EMBEDDED, {}, "message.timestamp.type=LogAppendTime"),
+        (LISTINGS_EVENTS, {}, "message.timestamp.type=LogAppendTime"),
+        (IMAGES_DOWNLOADED, {"retention_bytes": "2147483648"}, "retention.bytes=-1"),
+        (IMAGES_DOWNLOADED, {"max_message_bytes": "1000000"}, "max.message.bytes=8388608"),
+    ],
+)
+async def test_a_wrong_setting_is_refused_with_the_command_that_corrects_it(
+    kafka: str, topic: str, settings: dict[str, str], named: str
+) -> None:
+    await configure(kafka, topic, **settings)
+    for check in (partial(check_topics, names=[topic]), partial(ensure_topics, partitions=2)):
+        with pytest.raises(WrongTopicSettings) as refused:
+            await check(kafka)
+        assert f"kafka-configs.sh --bootstrap-server {kafka} --alter" in refused.value.message
+        assert f"--entity-name {topic} --add-config" in refused.value.message
+        assert named in refused.value.message
+
+
+async def test_settings_that_are_the_operators_choice_are_accepted(kafka: str) -> None:
+    await configure(
+        kafka,
+        LISTINGS_EVENTS,
+        message_timestamp_type="LogAppendTime",
+        retention_ms="86400000",
+        max_message_bytes="20000000",
+    )
+    await check_topics(kafka, [LISTINGS_EVENTS])
+
+
+async def test_the_topics_of_the_own_kafka_are_corrected_and_keep_their_other_settings(
+    kafka: str,
+) -> None:
+    await configure(kafka, LISTINGS_HIDDEN, cleanup_policy="delete", segment_ms="1234567")
+    await ensure_topics(kafka, partitions=2, correct=True)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    expected = {
+        "cleanup.policy": "compact",
+        "message.timestamp.type": "LogAppendTime",
+        "segment.ms": "1234567",
+    }
+
+    async def corrected() -> bool:
+        return await settings_of(admin, LISTINGS_HIDDEN) == expected
+
+    try:
+        await until(corrected, "it is corrected")
+    finally:
+        await admin.close()
+    await check_topics(kafka, [topic.name for topic in TOPICS])
+
+
+async def test_a_service_waits_until_the_settings_are_right_and_says_why(
+    kafka: str, producer: Producer
+) -> None:
+    await producer.send_all([OutRecord(LISTINGS_EVENTS, b"lamp", b"one")])
+    await configure(kafka, IMAGES_DOWNLOADED, retention_bytes="1000")
+    health, stage = Health(), Copying()
+    async with consuming(kafka, stage, health):
+        await until(
+            lambda: any("images.downloaded has" in p for p in health.problems()), "it says why"
+        )
+        assert stage.seen == []
+        assert health.liveness_problems() == []
+        await ensure_topics(kafka, partitions=2, correct=True)
+        await until(lambda: stage.seen == [b"one"], "it goes on")
+        await until(lambda: not health.problems(), "all is well")
+    assert len(await records_of(kafka, IMAGES_DOWNLOADED)) == 1

@@ -1,0 +1,124 @@
+"""Decoding record batches: nothing in them can stop a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from aiokafka.record.memory_records import MemoryRecords
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shashin.kafka.decoding import TolerantRecords, Undecodable
+from tests.support.record_batches import (
+    GZIP,
+    LZ4,
+    SNAPPY,
+    UNKNOWN_CODEC,
+    ZSTD,
+    Written,
+    batch_of,
+    replaced,
+    with_checksum,
+    with_codec,
+)
+
+BYTES = st.none() | st.binary(max_size=40)
+HEADERS = st.lists(st.tuples(st.text(max_size=10), BYTES), max_size=3)
+RECORDS = st.lists(st.tuples(BYTES, BYTES, HEADERS), min_size=1, max_size=6)
+CODECS = [0, GZIP, SNAPPY, LZ4, ZSTD]
+
+LAMP: Written = (b"lamp", b"an event", [("trace", b"1")])
+VASE: Written = (b"vase", b"another", [("nme", None)])
+
+
+def decoded(data: bytes) -> list[tuple[int, bytes | None, bytes | None, Sequence[object]]]:
+    records = TolerantRecords(data)
+    found: list[tuple[int, bytes | None, bytes | None, Sequence[object]]] = []
+    while records.has_next():
+        batch = records.next_batch()
+        assert batch.validate_crc()
+        found += [(r.offset, r.key, r.value, list(r.headers)) for r in batch]
+    return found
+
+
+@given(RECORDS, st.sampled_from(CODECS), st.integers(0, 2**40))
+def test_what_the_library_decodes_is_decoded_alike(
+    written: list[Written], codec: int, base: int
+) -> None:
+    data = batch_of(written, codec=codec, base_offset=base)
+    expected = []
+    library = MemoryRecords(data)
+    while (batch := library.next_batch()) is not None:
+        expected += [(r.offset, r.key, r.value, list(r.headers)) for r in batch]
+    assert decoded(data) == expected
+    assert [(key, value) for _, key, value, _ in expected] == [(k, v) for k, v, _ in written]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_codec_is_decoded(codec: int) -> None:
+    assert decoded(batch_of([LAMP, VASE], codec=codec)) == [(0, *LAMP), (1, *VASE)]
+
+
+def test_a_header_name_that_is_not_utf8_costs_nothing_but_its_name() -> None:
+    data = replaced(batch_of([LAMP, VASE, LAMP], base_offset=7), b"nme", b"n\xe9e")
+    assert decoded(data) == [
+        (7, *LAMP),
+        (8, b"vase", b"another", [("n\\xe9e", None)]),
+        (9, *LAMP),
+    ]
+
+
+def test_a_damaged_record_is_named_in_its_place_and_the_others_are_decoded() -> None:
+    # The value's length becomes more than the record has.
+    data = replaced(batch_of([LAMP, VASE, LAMP]), b"vase\x0eanother", b"vase\x7eanother")
+    (first, second, third) = decoded(data)
+    assert (first, third) == ((0, *LAMP), (2, *LAMP))
+    offset, _, value, _ = second
+    assert offset == 1
+    assert isinstance(value, Undecodable)
+    assert not value.is_batch
+    assert value.find(b"another") > 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda batch: with_codec(batch, UNKNOWN_CODEC),
+        lambda batch: with_checksum(batch[:61] + bytes(len(batch) - 61)),
+        lambda batch: batch[:-1] + bytes([batch[-1] ^ 1]),
+    ],
+    ids=["unknown codec", "no compressed data", "wrong checksum"],
+)
+def test_an_undecodable_batch_is_one_record_at_its_last_offset(damage: object) -> None:
+    bad = damage(batch_of([LAMP, VASE], codec=LZ4, base_offset=10))  # type: ignore[operator]
+    good = batch_of([LAMP], base_offset=12)
+    (first, second) = decoded(bad + good)
+    assert second == (12, *LAMP)
+    offset, key, value, _ = first
+    assert (offset, key) == (11, None)
+    assert isinstance(value, Undecodable)
+    assert (value.is_batch, value.first_offset) == (True, 10)
+    assert value.reason
+    assert bytes(value) == bad
+
+
+@given(RECORDS, st.data())
+def test_no_damage_raises_and_later_batches_are_read(
+    written: list[Written], data: st.DataObject
+) -> None:
+    batch = bytearray(batch_of(written))
+    at = data.draw(st.integers(21, len(batch) - 1))
+    batch[at] ^= data.draw(st.integers(1, 255))
+    if data.draw(st.booleans()):
+        batch = bytearray(with_checksum(bytes(batch)))
+    after = batch_of([LAMP], base_offset=2**41)
+    assert decoded(bytes(batch) + after)[-1] == (2**41, *LAMP)
+
+
+def test_an_incomplete_batch_at_the_end_is_left_for_the_next_fetch() -> None:
+    whole = batch_of([LAMP])
+    records = TolerantRecords(whole + batch_of([VASE], base_offset=1)[:-1])
+    assert records.next_batch() is not None
+    assert not records.has_next()
+    assert TolerantRecords(whole[:10]).next_batch() is None
