@@ -13,8 +13,11 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
 from shashin.errors import KafkaUnavailable
+from shashin.kafka.broker_check import BrokerCheck
 from shashin.kafka.topics import INDEXES_SEALED
 from shashin.runtime.scope import Loop, LoopScope
+
+_CHECK_SECONDS = 1.0
 
 
 class WakeUps:
@@ -32,9 +35,11 @@ class WakeUps:
         """Listen until stopped."""
         broker = KafkaBroker(self._bootstrap, client_id="image-builder", logger=None)
 
-        @broker.subscriber(
+        subscriber = broker.subscriber(
             INDEXES_SEALED, auto_offset_reset="latest", ack_policy=AckPolicy.ACK_FIRST
         )
+
+        @subscriber
         async def sealed(_body: bytes) -> None:
             self._wake()
 
@@ -48,6 +53,9 @@ class WakeUps:
 
         try:
             await loop.retry(f"kafka at {self._bootstrap}", start)
-            await loop.until_stopped()
+            # FastStream retries silently.
+            check = BrokerCheck(subscriber.consumer, self._bootstrap, loop)
+            while await loop.sleep(_CHECK_SECONDS):
+                await check.check()
         finally:
             await broker.stop()

@@ -18,6 +18,7 @@ from shashin.kafka.records import InRecord
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS
 from shashin.runtime.health import Health
 from tests.support.copying_stage import GROUP, Copying, consuming
+from tests.support.damaged_log import flip
 from tests.support.foreign_producer import librdkafka, produce, produce_batch
 from tests.support.record_batches import batch_of, replaced
 from tests.support.shashin_command import shashin
@@ -228,16 +229,6 @@ async def test_a_batch_that_cannot_be_decoded_waits_for_an_operator_and_is_skipp
     (dead_letter,) = await dead_letters(kafka, 1)
     assert dict(dead_letter.headers)["shashin-error"] == b"UndecodableBatch"
     assert b"damaged 0" in dead_letter.value
-
-
-def flip(partition: Path, old: bytes) -> None:
-    """Damage one byte of the log on the broker's disk."""
-    (segment,) = partition.glob("*.log")
-    data = segment.read_bytes()
-    assert data.count(old) == 1
-    with segment.open("r+b") as file:
-        file.seek(data.index(old))
-        file.write(bytes([old[0] ^ 1]))
 
 
 async def test_an_output_that_is_too_large_is_a_dead_letter_and_the_others_are_written(

@@ -66,15 +66,23 @@ class RunningService:
 
     async def get(self, path: str) -> str | None:
         """Return what a page of its HTTP port says; None unless it answers 200."""
+        status, text = await self._fetch(path)
+        return text if status == 200 else None
+
+    async def probe(self, path: str) -> str:
+        """Return what a probe says, whatever its status; nothing if it does not answer."""
+        _, text = await self._fetch(path)
+        return text
+
+    async def _fetch(self, path: str) -> tuple[int, str]:
         try:
             async with (
                 aiohttp.ClientSession() as session,
                 session.get(f"http://{self.http}/{path}") as response,
             ):
-                text = await response.text()
-                return text if response.status == 200 else None
+                return response.status, await response.text()
         except aiohttp.ClientError:
-            return None
+            return 0, ""
 
     async def metric(self, name: str) -> float:
         """Return the sum of a metric's samples."""

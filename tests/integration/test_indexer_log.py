@@ -1,0 +1,150 @@
+"""The indexer over logs that others have written to, damaged or deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+
+from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.objectstore.open import open_object_store
+from shashin.repository.repository import ModelRepository
+from shashin.tiers import HOURLY
+from tests.support.damaged_log import flip
+from tests.support.embedded_listings import DIMENSIONS, MODEL, IndexClient, embedded
+from tests.support.foreign_producer import librdkafka, produce
+from tests.support.running_service import RunningService
+from tests.support.shashin_command import shashin
+from tests.support.waiting import until
+
+StartService = Callable[..., Awaitable[RunningService]]
+
+
+def settings(tmp_path: Path, **changes: object) -> dict[str, object]:
+    return {
+        "model_id": MODEL,
+        "dimensions": DIMENSIONS,
+        "repository": (tmp_path / "repository").as_uri(),
+        "work_folder": tmp_path / "work",
+        "discovery": (tmp_path / "discovery.json").as_uri(),
+        "bucket_seconds": 3600,
+        "grace_seconds": 1,
+        **changes,
+    }
+
+
+def fields(record: OutRecord) -> dict[str, Any]:
+    return {"key": record.key, "value": record.value, "partition": 0}
+
+
+async def test_a_log_that_ends_with_the_end_of_a_transaction_is_read_to_its_end(
+    kafka: str, start_service: StartService, tmp_path: Path
+) -> None:
+    transactional = librdkafka(kafka, transactional_id="vectors")
+    transactional.init_transactions(30)
+    for listing, commit in (("lamp", True), ("ghost", False)):
+        transactional.begin_transaction()
+        transactional.produce(VECTORS_EMBEDDED, **fields(embedded(listing)))
+        assert transactional.flush(30) == 0
+        transactional.commit_transaction(30) if commit else transactional.abort_transaction(30)
+    # It is ready only once it has reached the end.
+    indexer = await start_service("indexer", **settings(tmp_path))
+    async with IndexClient(indexer.grpc) as client:
+        assert await client.finds("lamp")
+        described = await client.describe()
+    assert described.rows == 1
+    # Two records, and a control record after each.
+    assert {p.partition: p.live_offset for p in described.positions}[0] == 4
+
+
+async def test_a_tombstone_in_the_log_is_a_dead_letter(
+    kafka: str, start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    produce(kafka, VECTORS_EMBEDDED, [{"key": b"lamp", "value": None, "partition": 0}])
+    await producer.send_all([embedded("lamp", partition=0)])
+    indexer = await start_service("indexer", **settings(tmp_path))
+    async with IndexClient(indexer.grpc) as client:
+        assert await client.finds("lamp")
+
+    async def one() -> bool:
+        return await indexer.metric("shashin_dead_letters_total") == 1
+
+    await until(one, "the tombstone is a dead letter")
+
+
+async def test_a_damaged_batch_holds_its_partition_back_until_it_is_skipped(
+    kafka: str,
+    start_service: StartService,
+    producer: Producer,
+    log_folder: Path,
+    tmp_path: Path,
+) -> None:
+    await producer.send_all([embedded("before", partition=0)])
+    await producer.send_all([embedded("damaged", partition=0)])
+    await producer.send_all([embedded("after", partition=0)])
+    flip(log_folder / f"{VECTORS_EMBEDDED}-0", b"damaged", occurrence=0)
+    indexer = await start_service("indexer", ready=False, **settings(tmp_path))
+
+    async def waits() -> bool:
+        return "shashin dlq skip vectors.embedded:0:1" in await indexer.probe("healthz")
+
+    await until(waits, "it says what it waits for")
+    await producer.send_all([embedded("elsewhere", partition=1)])
+    async with IndexClient(indexer.grpc) as client:
+        await until(lambda: client.finds("before"), "what came before is found")
+        await until(lambda: client.finds("elsewhere"), "the other partition goes on")
+        await shashin(
+            "dlq",
+            "skip",
+            "vectors.embedded:0:1",
+            state=tmp_path / "state",
+            env={"SHASHIN_KAFKA": kafka},
+        )
+        await until(lambda: client.finds("after"), "it goes on after the batch")
+    await indexer.until_ready()
+
+
+async def test_records_that_were_deleted_unread_stop_the_start_until_told_to_continue(
+    kafka: str, start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    await producer.send_all([embedded(f"early-{i}", partition=0) for i in range(5)])
+    first = await start_service("indexer", **settings(tmp_path, row_limit=1000, bucket_seconds=1))
+    repository = ModelRepository(open_object_store((tmp_path / "repository").as_uri()))
+
+    async def sealed() -> bool:
+        shards, _ = await repository.shards(MODEL, HOURLY)
+        return sum(shard.manifest.rows for shard in shards) == 5
+
+    await until(sealed, "they are sealed")
+    await first.kill()
+    await producer.send_all([embedded(f"late-{i}", partition=0) for i in range(10)])
+    await delete_before(kafka, 10)
+
+    stopped = await start_service("indexer", ready=False, **settings(tmp_path))
+
+    async def named() -> bool:
+        return "offsets 5 to 9 of vectors.embedded[0] were deleted" in await stopped.probe(
+            "healthz"
+        )
+
+    await until(named, "it names the gap")
+    await stopped.kill()
+    again = await start_service("indexer", **settings(tmp_path, on_lost_records="continue"))
+    async with IndexClient(again.grpc) as client:
+        assert await client.finds("late-9")
+    assert await again.metric("shashin_lost_records_total") == 5
+
+
+async def delete_before(kafka: str, offset: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.delete_records(
+            {TopicPartition(VECTORS_EMBEDDED, 0): RecordsToDelete(before_offset=offset)}
+        )
+    finally:
+        await admin.close()
