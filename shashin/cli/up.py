@@ -19,6 +19,7 @@ from shashin.client.coverage_text import coverage_line
 from shashin.client.endpoint_text import other_model_lines
 from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
+from shashin.local.health import with_problems
 from shashin.local.processes import ProcessRow
 from shashin.local.restart import Restart
 from shashin.local.system import DEFAULT_MODEL, System, UpOptions
@@ -98,7 +99,7 @@ def down(state: StateOption = DEFAULT_STATE) -> None:
 def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
     """Show processes, searched endpoints and coverage; exits with 1 if anything is unhealthy."""
     system = System(state)
-    processes = system.processes()
+    processes = run(with_problems(system.processes()))
     searched: search_pb2.StatusResponse | None = None
     problem = ""
     if processes:
@@ -107,7 +108,7 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
         except ShashinError as error:
             problem = error.message
     complete = searched is not None and searched.coverage.complete
-    well = bool(processes) and all(process.well for process in processes) and complete
+    well = bool(processes) and all(p.well and not p.problems for p in processes) and complete
     if as_json:
         echo_json(
             {
@@ -138,7 +139,7 @@ def _print_status(
         [
             (
                 process.name,
-                f"{process.status}: {process.detail}" if process.detail else process.status,
+                ": ".join(filter(None, (process.status, process.detail, process.problems))),
                 process.pid or "-",
                 process.restarts,
                 megabytes(process.rss_bytes) if process.rss_bytes else "-",
@@ -177,6 +178,7 @@ def _process_document(process: ProcessRow) -> dict[str, Any]:
         "name": process.name,
         "status": process.status,
         "detail": process.detail,
+        "problems": process.problems,
         "pid": process.pid,
         "restarts": process.restarts,
         "last_restart": _restart_document(process.last_restart),

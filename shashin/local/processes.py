@@ -145,6 +145,8 @@ class ProcessRow:
     status: Status
     detail: str = ""
     """Why it is not ready, or how it ended."""
+    problems: str = ""
+    """What its /healthz says is wrong, though it is ready; only ``with_problems`` asks."""
     pid: int | None = None
     create_time: float | None = None
     """Seconds since the epoch."""
