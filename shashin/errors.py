@@ -169,7 +169,7 @@ class CorruptShard(RepositoryError):
 
 
 class DiskUnavailable(ShashinError):
-    """A local file cannot be written, for example on a full disk: a retry can help."""
+    """A local file cannot be written, for example on a full disk, or was lost: a retry can help."""
 
     retryable = True
     grpc_status = "UNAVAILABLE"

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from shashin.errors import UserError
+
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
+
+
+def check_model_id(model_id: str) -> None:
+    """Check that an id can be a part of object keys and paths.
+
+    Raises:
+        UserError: when it has other characters, or is empty or too long.
+    """
+    if _MODEL_ID.fullmatch(model_id) is None:
+        raise UserError(
+            f"model id {model_id!r} cannot be used: expected 1 to 100 letters, digits, dots, "
+            "underscores, colons or dashes, the first one a letter or digit"
+        )
 
 
 @dataclass(frozen=True)

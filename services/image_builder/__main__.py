@@ -15,6 +15,8 @@ from shashin.runtime.service import run_service
 async def serve(scope: ServiceScope[ImageBuilderSettings]) -> None:
     """Run the image builder until SIGTERM."""
     settings = scope.settings
+    # One shard or pointer that cannot be read is for an alert, and holds up no start of the others.
+    scope.health.ready_when_degraded = True
     repository = ModelRepository(open_object_store(settings.repository))
     builder = Builder(settings, repository, PointerRollout(repository))
     await scope.run(builder.loop(), WakeUps(settings.kafka, builder.wake).loop())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from services.image_builder import metrics
-from services.image_builder.plan import Candidate, plan_tier
+from services.image_builder.plan import Candidate, Plan, plan_tier
 from services.image_builder.rollout import Rollout
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import PreconditionFailed, RepositoryError, ShashinError
-from shashin.repository.repository import ModelRepository
+from shashin.repository.repository import ModelRepository, UnreadableShard
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
@@ -56,7 +57,7 @@ class Builder:
     async def _plan_round(self, tier: str, loop: LoopScope) -> None:
         try:
             with loop.waiting_for("the model repository"):
-                await self._plan_and_roll_out(tier)
+                await self._plan_and_roll_out(tier, loop)
             loop.ready()
             loop.clear(f"planning of {tier}")
         except PreconditionFailed:
@@ -69,21 +70,20 @@ class Builder:
             log.warning("repository unavailable: retrying", error=error.message)
             loop.not_ready(error.message)
 
-    async def _plan_and_roll_out(self, tier: str) -> None:
+    async def _plan_and_roll_out(self, tier: str, loop: LoopScope) -> None:
         model_id = self._settings.model_id
-        stored, unreadable = await self._repository.shards(model_id, tier)
-        for error in unreadable:
-            log.error("unreadable manifest skipped", error=error.message, reason=error.reason)
+        # The pointer before the shards, since a shard is committed before a pointer names it:
+        # whatever this one names is listed below, or is really gone.
         current, version = await self._repository.read_pointer(model_id, tier)
-        plan = plan_tier(
-            model_id,
-            tier,
-            [
-                Candidate(s.manifest.shard_id, s.manifest_key, s.manifest.source_ranges)
-                for s in stored
-            ],
-            current,
-        )
+        stored, unreadable = await self._repository.shards(model_id, tier)
+        readable = [
+            Candidate(s.manifest.shard_id, s.manifest_key, s.manifest.source_ranges) for s in stored
+        ]
+        others = [
+            Candidate(u.shard_id, u.manifest_key, u.ranges, readable=False) for u in unreadable
+        ]
+        plan = plan_tier(model_id, tier, readable + others, current)
+        self._report_unreadable(tier, unreadable, plan, loop)
         for shard, other in plan.overlapping.items():
             log.error("overlapping shard skipped", shard=shard, other=other)
         failpoint("after-plan")
@@ -97,3 +97,24 @@ class Builder:
         failpoint("after-pointer")
         metrics.ROLLOUTS.labels(tier).inc()
         log.info("rolled out", tier=tier, shards=len(plan.pointer.shards))
+
+    def _report_unreadable(
+        self, tier: str, unreadable: Sequence[UnreadableShard], plan: Plan, loop: LoopScope
+    ) -> None:
+        part = f"manifests of {tier}"
+        if not unreadable:
+            loop.clear(part)
+            return
+        for shard in unreadable:
+            log.error(
+                "unreadable manifest",
+                shard=shard.shard_id,
+                set_aside=shard.shard_id in plan.set_aside,
+                error=shard.error.message,
+            )
+        named = ", ".join(sorted(shard.shard_id for shard in unreadable))
+        loop.degraded(
+            part,
+            f"{len(unreadable)} cannot be read, {len(plan.set_aside)} of them not served and set "
+            f"aside: {named}",
+        )

@@ -10,7 +10,7 @@ PLANNED_SHARDS = Gauge(
 )
 REFUSED_SHARDS = Gauge(
     "shashin_image_builder_refused_shards",
-    "Shards excluded from the plan, by reason.",
+    "Shards that cannot be planned, by reason: unreadable (it stays if it is served), overlapping.",
     ["tier", "reason"],
 )
 WAKES = Counter("shashin_image_builder_wakes", "Wake-ups by records of indexes.sealed.")

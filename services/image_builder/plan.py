@@ -18,14 +18,19 @@ class Candidate:
     shard_id: str
     manifest_key: str
     ranges: tuple[OffsetRange, ...]
+    readable: bool = True
+    """Whether its manifest can be read now; otherwise ranges may be unknown, and empty."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The desired pointer, and the shards left out, each with a shard that it overlaps."""
+    """The desired pointer, and the shards left out."""
 
     pointer: Pointer
     overlapping: dict[str, str]
+    """Each with a shard that it overlaps."""
+    set_aside: tuple[str, ...] = ()
+    """Unreadable ones that are not served."""
 
 
 def plan_tier(
@@ -33,7 +38,9 @@ def plan_tier(
 ) -> Plan:
     """Return what the tier should serve: a set of shards that do not overlap.
 
-    Of two overlapping shards, the one already served stays, otherwise the one that starts first.
+    A shard whose manifest cannot be read stays if it is served, since it is not absent, and is set
+    aside otherwise. Of two overlapping shards, the one already served stays, otherwise the one that
+    starts first.
     If a shard that is left out overlaps several others, the plan names the first in log order.
     """
     served = set(current.shards) if current else set()
@@ -43,10 +50,15 @@ def plan_tier(
         # Including the key: after a change of the bucket length, one range can be in two folders.
         return (pointed not in served, candidate.ranges, pointed)
 
+    eligible: list[Candidate] = []
+    set_aside: list[Candidate] = []
+    for candidate in candidates:
+        pointed = PointedShard(candidate.shard_id, candidate.manifest_key)
+        (eligible if candidate.readable or pointed in served else set_aside).append(candidate)
     claims: defaultdict[int, _Claims] = defaultdict(_Claims)
     chosen: list[PointedShard] = []
     overlapping: dict[str, str] = {}
-    for candidate in sorted(candidates, key=precedence):
+    for candidate in sorted(eligible, key=precedence):
         ranges = merge_ranges(candidate.ranges)
         owners = (claims[r.partition].first_owner(r) for r in ranges)
         other = next((owner for owner in owners if owner is not None), None)
@@ -56,7 +68,11 @@ def plan_tier(
         for r in ranges:
             claims[r.partition].add(r, candidate.shard_id)
         chosen.append(PointedShard(candidate.shard_id, candidate.manifest_key))
-    return Plan(Pointer(model_id, tier, tuple(sorted(chosen))), overlapping)
+    return Plan(
+        Pointer(model_id, tier, tuple(sorted(chosen))),
+        overlapping,
+        tuple(candidate.shard_id for candidate in set_aside),
+    )
 
 
 class _Claims:

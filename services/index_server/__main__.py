@@ -14,6 +14,7 @@ from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
+from shashin.runtime.work_folder import WorkFolder
 from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.hidden_follower import HiddenFollower
 from shashin.serving.served_shards import ServedShards
@@ -26,9 +27,9 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
     settings = scope.settings
     scope.health.ready_when_degraded = True
     repository = ModelRepository(open_object_store(settings.repository))
-    settings.work_folder.mkdir(parents=True, exist_ok=True)
+    work = WorkFolder(settings.work_folder)
     served = ServedShards(HiddenMap())
-    tier = TierFollower(settings, served, repository)
+    tier = TierFollower(settings, work, served, repository)
     hidden = HiddenFollower(
         served, bootstrap=settings.kafka, client_id=f"index-server-{settings.tier}"
     )

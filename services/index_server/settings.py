@@ -19,7 +19,8 @@ class IndexServerSettings(ModelSpaceSettings, RepositorySettings):
     )
     tier: str = Field("hourly", description="Tier to serve.")
     work_folder: Path = Field(
-        description="Cache folder for mapped shards; its content is disposable."
+        description="Cache folder for mapped shards, of this process alone: empty or missing at the "
+        "first start; its content is disposable."
     )
     poll_seconds: float = Field(
         0.5, gt=0, description="Seconds between reads of the tier's pointer."

@@ -16,14 +16,15 @@ from pathlib import Path
 
 from services.index_server import metrics
 from services.index_server.settings import IndexServerSettings
-from shashin.errors import RepositoryError, ShashinError
+from shashin.errors import DiskUnavailable, RepositoryError, ShashinError
 from shashin.objectstore.protocol import Version
 from shashin.repository.pointer import PointedShard, Pointer
-from shashin.repository.repository import ModelRepository
+from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
+from shashin.runtime.work_folder import WorkFolder
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.sealed_shard import SealedShard
 
@@ -74,6 +75,7 @@ class TierFollower:
     def __init__(
         self,
         settings: IndexServerSettings,
+        work: WorkFolder,
         served: ServedShards,
         repository: ModelRepository,
         clock: Callable[[], float] = time.monotonic,
@@ -81,7 +83,7 @@ class TierFollower:
         self._settings = settings
         self._served = served
         self._repository = repository
-        self._cache = settings.work_folder
+        self._work = work
         self._serving: tuple[SealedShard, ...] = ()
         self._clock = clock
         self._bad: dict[str, str] = {}
@@ -167,9 +169,18 @@ class TierFollower:
         searches keep their mapping.
         """
         own = f"{self._settings.model_id}.{self._settings.tier}."
-        for folder in self._cache.glob("*/"):
+        for folder in self._work.path.glob("*/"):
             if folder.name.startswith(own) and folder.name not in keep:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    async def _fetch(self, stored: StoredShard) -> Path:
+        try:
+            await asyncio.to_thread(self._work.keep)
+        except OSError as error:
+            raise DiskUnavailable(
+                f"{self._work.path} cannot be written: {error.strerror or error}"
+            ) from error
+        return await self._repository.fetch(stored, self._work.path)
 
     async def _load(self, pointed: PointedShard) -> SealedShard:
         stored = await self._repository.read_shard(pointed.manifest_key)
@@ -188,7 +199,7 @@ class TierFollower:
                 f"shard {pointed.shard_id} has {stored.manifest.dimensions} dimensions; "
                 f"SHASHIN_DIMENSIONS is {self._settings.dimensions}"
             )
-        folder: Path = await self._repository.fetch(stored, self._cache)
+        folder = await self._fetch(stored)
         shard = await asyncio.to_thread(SealedShard, stored.manifest, folder)
         self._served.join(shard)
         try:

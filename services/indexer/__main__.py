@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
@@ -14,6 +13,7 @@ from services.indexer.release import IndexServers, Release
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings
 from services.indexer.tail import Tail
+from services.indexer.unreadable import UnreadableManifests
 from shashin.discovery.open import open_discovery
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
@@ -24,6 +24,7 @@ from shashin.rpc.server import grpc_server
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
+from shashin.runtime.work_folder import WorkFolder
 from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.hidden_follower import HiddenFollower
 from shashin.serving.served_shards import ServedShards
@@ -38,8 +39,8 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
     settings = scope.settings
     scope.health.ready_when_degraded = True
     repository = ModelRepository(open_object_store(settings.repository))
-    shutil.rmtree(settings.work_folder, ignore_errors=True)
-    settings.work_folder.mkdir(parents=True)
+    work = WorkFolder(settings.work_folder)
+    work.clear()
     served = ServedShards(HiddenMap())
     live = LiveTier(settings, served)
     async with AsyncExitStack() as stack:
@@ -50,14 +51,14 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
         producer, reader = await scope.start.retry(
             f"kafka at {settings.kafka}", lambda: _connect(settings, stack)
         )
-        await Recovery(settings, repository, reader).run(live, scope.start)
+        unreadable = await Recovery(settings, repository, reader).run(live, scope.start)
 
         async def committed(shard: OpenShard) -> None:
             live.held.mark_committed(shard.shard_id)
             failpoint("before-offset-commit")
             await reader.commit(live.sealed_up_to())
 
-        sealer = Sealer(settings, repository, producer, threads(1, "seal"), committed)
+        sealer = Sealer(settings, work, repository, producer, threads(1, "seal"), committed)
         tail = Tail(settings, live, reader, producer, sealer, threads(1, "index-writer"))
         discovery = open_discovery(settings.discovery)
         stack.push_async_callback(discovery.close)
@@ -87,6 +88,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             HiddenFollower(served, bootstrap=settings.kafka, client_id="indexer").loop(),
             tail.loop(),
             sealer.loop(),
+            UnreadableManifests(repository, unreadable).loop(),
             Release(live, servers, settings.release_after_seconds).loop(),
         )
 

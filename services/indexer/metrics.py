@@ -20,7 +20,24 @@ SHARDS_SEALED = Counter(
 )
 SEALED_BY_ANOTHER = Counter(
     "shashin_indexer_sealed_by_another",
-    "Shards that another replica had already committed with the same content.",
+    "Shards that another replica had already committed.",
+)
+SEALED_DIFFERENTLY = Counter(
+    "shashin_indexer_sealed_differently",
+    "Shards that another replica had committed otherwise, by what differs: index, other bytes of the "
+    "index over the same rows, as another CPU or library version writes them; rows, other rows of the "
+    "same range; range, a range that was cut elsewhere.",
+    ["what"],
+)
+SET_ASIDE_SHARDS = Gauge(
+    "shashin_indexer_set_aside_shards",
+    "Closed shards that cannot be sealed for now, for example because the manifest that is committed "
+    "for their range cannot be read; they are served and retried.",
+)
+UNREADABLE_MANIFESTS = Gauge(
+    "shashin_indexer_unreadable_manifests",
+    "Manifests that could not be read at startup and have not been readable since; their ranges count "
+    "as sealed.",
 )
 SEAL_SECONDS = Histogram(
     "shashin_indexer_seal_seconds",

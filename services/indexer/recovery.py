@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from services.indexer.live_tier import LiveTier
 from services.indexer.settings import IndexerSettings, parse_partitions
 from services.indexer.start_offsets import StartOffset, start_offsets
-from shashin.errors import RecordsLost, RepositoryError, UserError
+from shashin.errors import RecordsLost, RepositoryError, ShashinError, UserError
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.lost_records import lost_below, note_lost
 from shashin.kafka.topics import VECTORS_EMBEDDED
-from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.repository.repository import ModelRepository, StoredShard, UnreadableShard
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
 from shashin.shards.sealed_shard import SealedShard
@@ -29,6 +29,8 @@ class RecoveryState:
     starts: Mapping[int, StartOffset]
     unserved: Sequence[StoredShard]
     """Sealed shards that are not in the tier's pointer, to be adopted."""
+    unreadable: Sequence[UnreadableShard]
+    """Sealed shards whose manifest cannot be read: their ranges count as sealed."""
 
 
 class Recovery:
@@ -41,8 +43,10 @@ class Recovery:
         self._repository = repository
         self._reader = reader
 
-    async def run(self, live: LiveTier, loop: LoopScope) -> None:
+    async def run(self, live: LiveTier, loop: LoopScope) -> Sequence[UnreadableShard]:
         """Open the live tier's partitions and adopt unserved shards.
+
+        Returns the shards whose manifest cannot be read: nothing here serves their ranges.
 
         Raises:
             UserError: when a partition assigned to this replica does not exist.
@@ -58,26 +62,30 @@ class Recovery:
         for stored in state.unserved:
             loop.not_ready(f"adopting shard {stored.manifest.shard_id}")
             await self._adopt(stored, live, loop)
+        return state.unreadable
 
     async def _read_state(self) -> RecoveryState:
         partitions = await self._assigned_partitions()
-        stored, errors = await self._repository.shards(self._settings.model_id, HOURLY)
-        for error in errors:
-            log.error(
-                "unreadable manifest: its range is read from the log again", error=error.message
-            )
+        stored, unreadable = await self._repository.shards(self._settings.model_id, HOURLY)
         ranges = [r for shard in stored for r in shard.manifest.source_ranges]
+        # Reading these from the log again would end at the same manifest, once they are sealed.
+        ranges += [r for shard in unreadable for r in shard.ranges]
         begins = await self._reader.begin_offsets(partitions)
         starts = start_offsets(ranges, begins)
         self._check_nothing_was_lost(starts, begins)
-        pointer, _ = await self._repository.read_pointer(self._settings.model_id, HOURLY)
+        try:
+            pointer, _ = await self._repository.read_pointer(self._settings.model_id, HOURLY)
+        except RepositoryError as error:
+            # All may be served: adopting a year of shards would delay the start for hours.
+            log.error("unreadable pointer: no shard is adopted", error=error.message)  # noqa: TRY400
+            return RecoveryState(starts, (), unreadable)
         pointed = {shard.shard_id for shard in pointer.shards} if pointer else set()
         unserved = [
             shard
             for shard in stored
             if shard.manifest.shard_id not in pointed and _precedes_open_ranges(shard, starts)
         ]
-        return RecoveryState(starts, unserved)
+        return RecoveryState(starts, unserved, unreadable)
 
     def _check_nothing_was_lost(
         self, starts: Mapping[int, StartOffset], begins: Mapping[int, int]
@@ -121,7 +129,9 @@ class Recovery:
                 f"shard {stored.manifest.shard_id}", lambda: self._repository.fetch(stored, cache)
             )
             shard = await asyncio.to_thread(SealedShard, stored.manifest, folder)
-        except RepositoryError as error:
+        except ShashinError as error:
+            if error.retryable:
+                raise
             log.error(  # noqa: TRY400 - the message is enough
                 "sealed shard cannot be served: its range is missing until it is fixed",
                 shard=stored.manifest.shard_id,

@@ -6,21 +6,26 @@ import asyncio
 import shutil
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.indexer import metrics
 from services.indexer.settings import IndexerSettings
-from shashin.errors import DiskUnavailable, ObjectStoreError
+from shashin.errors import DiskUnavailable, ObjectStoreError, RepositoryError
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import INDEXES_SEALED
 from shashin.offsets.cut import CutReason
-from shashin.repository.repository import ModelRepository
+from shashin.repository.repository import Commit, ModelRepository
+from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
+from shashin.runtime.work_folder import WorkFolder
+from shashin.shards.format.file_entry import FileEntry
 from shashin.shards.format.manifest import Manifest
+from shashin.shards.format.rows_file import ROWS_FILE
 from shashin.shards.format.shard_id import shard_id
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
@@ -31,12 +36,33 @@ _IDLE_SECONDS = 1.0
 log = get_logger(__name__)
 
 
+def _set_aside_delays() -> Iterator[float]:
+    return backoff_seconds(first=1.0, longest=60.0)
+
+
+@dataclass
+class _Job:
+    """A closed range to seal."""
+
+    shard: OpenShard
+    reason: CutReason
+    identity: str
+    """The id of the sealed shard."""
+    queued_at: float
+    written: Manifest | None = None
+    """What is in the work folder."""
+    retry_at: float = 0.0
+    """Monotonic time before which a shard that was set aside is not retried."""
+    delays: Iterator[float] = field(default_factory=_set_aside_delays)
+
+
 class Sealer:
     """Seals closed ranges one at a time; shards are written in ``executor``."""
 
     def __init__(
         self,
         settings: IndexerSettings,
+        work: WorkFolder,
         repository: ModelRepository,
         producer: Producer,
         executor: Executor,
@@ -44,18 +70,20 @@ class Sealer:
     ) -> None:
         self._space = settings.space
         self._bucket_seconds = settings.bucket_seconds
-        self._work_folder = settings.work_folder
+        self._work = work
         self._repository = repository
         self._producer = producer
         self._executor = executor
         self._on_committed = on_committed
         """Called for each shard that is in the repository."""
-        self._queue: deque[tuple[OpenShard, CutReason, float]] = deque()
+        self._queue: deque[_Job] = deque()
+        self._set_aside: list[_Job] = []
         self._wake = asyncio.Event()
 
     def seal(self, shard: OpenShard, reason: CutReason) -> None:
         """Queue the shard of a closed range."""
-        self._queue.append((shard, reason, time.monotonic()))
+        identity = shard_id(self._space.model_id, HOURLY, shard.ranges)
+        self._queue.append(_Job(shard, reason, identity, time.monotonic()))
         self._wake.set()
 
     def loop(self) -> Loop:
@@ -65,52 +93,90 @@ class Sealer:
     async def run(self, loop: LoopScope) -> None:
         """Seal queued shards until stopped.
 
-        Shards still queued then are dropped: the next start reads their ranges from the log again.
+        A shard that cannot be sealed because of what is stored is set aside: it stays held, and is
+        retried while the others are sealed. Shards still waiting at the end are dropped: the next
+        start reads their ranges from the log again.
         """
         while loop.next_turn():
-            if not self._queue:
+            job = self._next()
+            if job is None:
                 self._wake.clear()
                 await loop.wait(self._wake, _IDLE_SECONDS)
                 continue
-            shard, reason, queued_at = self._queue.popleft()
-            first = await self._seal(shard, reason, loop)
-            seconds = time.monotonic() - queued_at
-            metrics.SEAL_SECONDS.observe(seconds)
-            metrics.SHARDS_SEALED.labels(reason.value).inc()
-            if not first:
-                metrics.SEALED_BY_ANOTHER.inc()
-            log.info(
-                "sealed",
-                range=str(shard.ranges[0]),
-                rows=shard.rows,
-                cut=reason.value,
-                first=first,
-                seconds=round(seconds, 3),
-            )
-            with loop.waiting_for("kafka to commit offsets"):
-                await self._on_committed(shard)
+            try:
+                first = await self._seal(job, loop)
+            except RepositoryError as error:
+                self._put_aside(job, error, loop)
+                continue
+            loop.clear(_problem(job))
+            await self._note_sealed(job, first, loop)
 
-    async def _seal(self, shard: OpenShard, reason: CutReason, loop: LoopScope) -> bool:
-        identity = shard_id(self._space.model_id, HOURLY, shard.ranges)
-        folder = self._work_folder / identity
-        manifest = await loop.retry(
-            f"writing shard {identity}",
-            lambda: self._write_in_executor(shard, identity, reason, folder),
+    def _next(self) -> _Job | None:
+        now = time.monotonic()
+        due = next((job for job in self._set_aside if job.retry_at <= now), None)
+        if due is None:
+            return self._queue.popleft() if self._queue else None
+        self._set_aside.remove(due)
+        metrics.SET_ASIDE_SHARDS.set(len(self._set_aside))
+        return due
+
+    def _put_aside(self, job: _Job, error: RepositoryError, loop: LoopScope) -> None:
+        job.retry_at = time.monotonic() + next(job.delays)
+        self._set_aside.append(job)
+        metrics.SET_ASIDE_SHARDS.set(len(self._set_aside))
+        loop.degraded(_problem(job), f"set aside, its rows are served here: {error.message}")
+        log.error("shard set aside", shard=job.identity, error=error.message)
+
+    async def _note_sealed(self, job: _Job, first: bool, loop: LoopScope) -> None:
+        seconds = time.monotonic() - job.queued_at
+        metrics.SEAL_SECONDS.observe(seconds)
+        metrics.SHARDS_SEALED.labels(job.reason.value).inc()
+        if not first:
+            metrics.SEALED_BY_ANOTHER.inc()
+        log.info(
+            "sealed",
+            range=str(job.shard.ranges[0]),
+            rows=job.shard.rows,
+            cut=job.reason.value,
+            first=first,
+            seconds=round(seconds, 3),
         )
-        failpoint("after-write")
-        first = await loop.retry(
-            f"committing shard {identity}",
-            lambda: self._repository.commit_shard(manifest, folder),
+        with loop.waiting_for("kafka to commit offsets"):
+            await self._on_committed(job.shard)
+
+    async def _seal(self, job: _Job, loop: LoopScope) -> bool:
+        folder = self._work.path / job.identity
+
+        async def write_and_commit() -> tuple[Manifest, Commit]:
+            if job.written is None:
+                job.written = await self._write_in_executor(job, folder)
+                failpoint("after-write")
+            written = job.written
+            try:
+                return written, await self._repository.commit_shard(written, folder)
+            except DiskUnavailable:
+                job.written = None
+                raise
+            except ObjectStoreError:
+                # Writing takes long, so only if that may help.
+                if not await asyncio.to_thread(_has_files, folder, written):
+                    job.written = None
+                raise
+
+        manifest, commit = await loop.retry(
+            f"sealing of shard {job.identity}",
+            write_and_commit,
             # On any store error keep retrying: the rows stay searchable here in the meantime.
             also=(ObjectStoreError,),
         )
-        announcement = self._announcement(manifest)
+        _report_differences(manifest, commit)
+        announcement = self._announcement(commit.manifest)
         failpoint("before-event")
         await loop.retry(
-            f"announcing shard {identity}", lambda: self._producer.send_all([announcement])
+            f"announcing shard {job.identity}", lambda: self._producer.send_all([announcement])
         )
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        return first
+        return commit.first
 
     def _announcement(self, manifest: Manifest) -> OutRecord:
         return OutRecord(
@@ -124,21 +190,63 @@ class Sealer:
             ).SerializeToString(),
         )
 
-    async def _write_in_executor(
-        self, shard: OpenShard, identity: str, reason: CutReason, folder: Path
-    ) -> Manifest:
+    async def _write_in_executor(self, job: _Job, folder: Path) -> Manifest:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._executor, self._write, shard, reason, folder)
+            return await loop.run_in_executor(self._executor, self._write, job, folder)
         except OSError as error:
             raise DiskUnavailable(
-                f"shard {identity} cannot be written to {folder}: {error.strerror or error}"
+                f"shard {job.identity} cannot be written to {folder}: {error.strerror or error}"
             ) from error
 
-    def _write(self, shard: OpenShard, reason: CutReason, folder: Path) -> Manifest:
-        manifest = shard.write(
-            folder, tier=HOURLY, bucket_seconds=self._bucket_seconds, reason=reason.value
+    def _write(self, job: _Job, folder: Path) -> Manifest:
+        self._work.keep()
+        manifest = job.shard.write(
+            folder, tier=HOURLY, bucket_seconds=self._bucket_seconds, reason=job.reason.value
         )
         if manifest.recall_at_10 is not None:
             metrics.RECALL.set(manifest.recall_at_10)
         return manifest
+
+
+def _problem(job: _Job) -> str:
+    return f"shard {job.identity}"
+
+
+def _has_files(folder: Path, manifest: Manifest) -> bool:
+    return all((folder / entry.name).is_file() for entry in manifest.files)
+
+
+def difference(ours: Manifest, committed: Manifest) -> str | None:
+    """Return what differs between two shards of one range: rows, index or nothing (None)."""
+    if _rows(ours) != _rows(committed):
+        return "rows"
+    if (ours.index_spec, set(ours.files)) != (committed.index_spec, set(committed.files)):
+        return "index"
+    return None
+
+
+def _rows(manifest: Manifest) -> list[FileEntry]:
+    return [entry for entry in manifest.files if entry.name == ROWS_FILE]
+
+
+def _report_differences(ours: Manifest, commit: Commit) -> None:
+    """Count and log that replicas do not agree; the first commit wins in any case."""
+    what = difference(ours, commit.manifest)
+    if what is not None:
+        metrics.SEALED_DIFFERENTLY.labels(what).inc()
+        note = log.warning if what == "index" else log.error
+        note(
+            "another replica sealed the same range differently: its shard stays",
+            shard=ours.shard_id,
+            differs=what,
+            committed=[str(entry) for entry in commit.manifest.files],
+            ours=[str(entry) for entry in ours.files],
+        )
+    if commit.overlapping:
+        metrics.SEALED_DIFFERENTLY.labels("range").inc()
+        log.error(
+            "shards of the same bucket were cut elsewhere",
+            shard=ours.shard_id,
+            others=list(commit.overlapping),
+        )

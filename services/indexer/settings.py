@@ -22,7 +22,10 @@ class IndexerSettings(ConsumerSettings, DiscoverySettings, ModelSpaceSettings, R
     grpc_port: int = Field(
         0, ge=0, le=65535, description="Port of IndexService; 0 takes a free one."
     )
-    work_folder: Path = Field(description="Scratch folder for shards; cleared at startup.")
+    work_folder: Path = Field(
+        description="Scratch folder for shards, of this process alone: empty or missing at the first "
+        "start, and cleared at every start."
+    )
     bucket_seconds: int = Field(
         3600, ge=1, le=7 * 86400, description="Length of a bucket in the hourly tier, in seconds."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -55,6 +54,12 @@ def ls(
         echo(f"unreadable: {error.message}", style="red")
     for folder in contents.without_manifest:
         echo(f"no manifest (upload in progress, or leftovers): {folder}", style="yellow")
+    _echo_unreferenced(contents.unreferenced)
+
+
+def _echo_unreferenced(keys: Sequence[str]) -> None:
+    for key in keys:
+        echo(f"unreferenced (another replica committed first): {key}", style="yellow")
 
 
 @app.command(
@@ -91,6 +96,7 @@ def inspect(
             ("sealed at", _time(manifest.created_at)),
             ("served", "yes" if _is_pointed(stored, contents) else "no"),
             ("key", stored.manifest_key),
+            ("format", manifest.format),
             *((f.name, f"{megabytes(f.size)}  SHA-256 {f.sha256}") for f in manifest.files),
         ],
     )
@@ -103,10 +109,13 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Re-read every file and check hashes, row counts, overlaps and gaps; exits with 1 on a problem."""
-    checked, problems = run(_verify(repository or System(state).repository))
+    contents, problems = run(_verify(repository or System(state).repository))
+    checked = len(contents.shards)
     if as_json:
-        echo_json({"shards": checked, "problems": problems})
+        unreferenced = contents.unreferenced
+        echo_json({"shards": checked, "problems": problems, "unreferenced": unreferenced})
     else:
+        _echo_unreferenced(contents.unreferenced)
         for problem in problems:
             echo(problem, style="red")
         echo(
@@ -119,33 +128,27 @@ def verify(
         raise typer.Exit(1)
 
 
-async def _verify(uri: str) -> tuple[int, list[str]]:
+async def _verify(uri: str) -> tuple[Contents, list[str]]:
     repository, contents = await read_contents(uri)
     problems = [error.message for error in contents.unreadable]
     problems += arrangement_problems(contents)
-    scratch = Path(tempfile.mkdtemp(prefix="shashin-verify-"))
-    try:
-        with Stages() as stages:
-            for number, stored in enumerate(contents.shards):
-                stages.set("shards verified", number, len(contents.shards))
-                problems += await _shard_problems(repository, stored, scratch)
-            stages.set("shards verified", len(contents.shards), len(contents.shards))
-    finally:
-        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
-    return len(contents.shards), problems
+    with Stages() as stages:
+        for number, stored in enumerate(contents.shards):
+            stages.set("shards verified", number, len(contents.shards))
+            problems += await _shard_problems(repository, stored)
+        stages.set("shards verified", len(contents.shards), len(contents.shards))
+    return contents, problems
 
 
-async def _shard_problems(
-    repository: ModelRepository, stored: StoredShard, scratch: Path
-) -> list[str]:
+async def _shard_problems(repository: ModelRepository, stored: StoredShard) -> list[str]:
     manifest = stored.manifest
-    try:
-        folder = await repository.fetch(stored, scratch)
-        shard = await asyncio.to_thread(SealedShard, manifest, folder)
-        rows = shard.rows
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    except ShashinError as error:
-        return [f"{manifest.shard_id}: {error.message}"]
+    # A folder of its own for each shard: all that is deleted again.
+    with tempfile.TemporaryDirectory(prefix="shashin-verify-") as scratch:
+        try:
+            folder = await repository.fetch(stored, Path(scratch))
+            rows = (await asyncio.to_thread(SealedShard, manifest, folder)).rows
+        except ShashinError as error:
+            return [f"{manifest.shard_id}: {error.message}"]
     if rows != manifest.rows:
         return [
             f"{manifest.shard_id}: its files contain {rows} rows, but its manifest lists {manifest.rows}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shashin.cli.options import JsonOption, QueriesOption, WorkOption
+from shashin.model_space import check_model_id
 from shashin.terminal.console import Stages, command, echo, echo_json, echo_table
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def train(
     from shashin.model.training import TrainingConfig, TrainingProgress
     from shashin.model.training import train as run_training
 
+    check_model_id(model_id)
     config = TrainingConfig(
         model_id=model_id,
         products=products,

@@ -58,7 +58,7 @@ def static_endpoints(text: str) -> list[Endpoint]:
 
 
 def _endpoint(part: str) -> Endpoint:
-    # A model's name may contain an equals sign, an address cannot.
+    # From the right: an address cannot contain an equals sign.
     served, equals, address = part.rpartition("=")
     if not equals:
         raise _invalid(part, "it has no address, expected ROLE/TIER@MODEL=HOST:PORT")

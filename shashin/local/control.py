@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from shashin.errors import ProcessFailed, UserError
 from shashin.local.leftovers import end_leftovers
 from shashin.local.liveness import STARTUP_SECONDS
 from shashin.local.log_file import last_lines, quoted, size_of
+from shashin.local.plan import work_folder
 from shashin.local.processes import (
     SUPERVISOR,
     Plan,
@@ -30,6 +32,7 @@ from shashin.local.processes import (
 from shashin.local.service_code import child_environment, services_folder
 from shashin.local.state_file import write_json
 from shashin.local.supervisor import ALREADY_RUNNING
+from shashin.runtime.work_folder import mark_work_folder
 
 _POLL_SECONDS = 0.1
 _NEVER_READY = {"failed", "crash-looping"}
@@ -88,6 +91,7 @@ async def up(
         ProcessFailed: if a process dies or is not ready in time; with the last lines of its log.
     """
     state = state_folder.absolute()  # noqa: ASYNC240 - no disk access
+    _mark_work_folders(state)
     if supervisor_runs(state):
         require_same_options(state, options or {})
         await _until_ready(state, on_rows, ready_seconds, None)
@@ -104,6 +108,21 @@ async def up(
         raise
     _KEPT.append(process)
     return process.poll() is None
+
+
+def _mark_work_folders(state: Path) -> None:
+    """Mark the work folders that an earlier version left unmarked: services refuse such a folder.
+
+    Its plan tells them from folders of the user.
+    """
+    with suppress(UserError, OSError):
+        plan = read_plan(state)
+        if plan is None or plan.marks_work_folders:
+            return
+        for spec in plan.processes:
+            folder = work_folder(state, spec.name)
+            if "SHASHIN_WORK_FOLDER" in spec.env and folder.is_dir():
+                mark_work_folder(folder)
 
 
 async def down(state_folder: Path, *, stop_seconds: float = 120.0) -> bool:

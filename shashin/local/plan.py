@@ -42,6 +42,11 @@ class SystemConfig:
     grace_seconds: float
 
 
+def work_folder(state: Path, process: str) -> Path:
+    """Return the folder that a process deletes from as it likes."""
+    return state / "work" / process
+
+
 def plan_processes(
     state: Path, config: SystemConfig, *, choose_port: Callable[[int], int]
 ) -> list[ProcessSpec]:
@@ -67,7 +72,7 @@ def plan_processes(
             **vectors,
             **discovery,
             "SHASHIN_REPOSITORY": config.repository,
-            "SHASHIN_WORK_FOLDER": str(state / "work" / INDEXER),
+            "SHASHIN_WORK_FOLDER": str(work_folder(state, INDEXER)),
             "SHASHIN_BUCKET_SECONDS": str(config.bucket_seconds),
             "SHASHIN_GRACE_SECONDS": str(config.grace_seconds),
         },
@@ -79,7 +84,7 @@ def plan_processes(
             **vectors,
             "SHASHIN_TIER": HOURLY,
             "SHASHIN_REPOSITORY": config.repository,
-            "SHASHIN_WORK_FOLDER": str(state / "work" / "index-server-hourly"),
+            "SHASHIN_WORK_FOLDER": str(work_folder(state, "index-server-hourly")),
         },
         serves=("index-server", HOURLY),
         package="index_server",

@@ -76,6 +76,8 @@ class Plan:
     """Whether the state folder's own Kafka is watched as well."""
     asked: dict[str, Any] = field(default_factory=dict)
     """The user's options: another start with different options is rejected, not ignored."""
+    marks_work_folders: bool = True
+    """Whether its version marks work folders; earlier ones used them without a marker."""
 
     def document(self) -> dict[str, Any]:
         """Return this for JSON."""
@@ -92,7 +94,12 @@ class Plan:
             if document["format"] != PLAN_FORMAT:
                 raise ValueError(f"format {document['format']}, expected {PLAN_FORMAT}")
             processes = tuple(_spec(entry) for entry in document["processes"])
-            return cls(processes, bool(document["embedded_kafka"]), dict(document["asked"]))
+            return cls(
+                processes,
+                bool(document["embedded_kafka"]),
+                dict(document["asked"]),
+                bool(document.get("marks_work_folders", False)),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"the process plan cannot be read ({error!r})") from error
 

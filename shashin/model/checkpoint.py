@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from shashin.errors import ModelError
+from shashin.errors import ModelError, UserError
 from shashin.model.network import PhotoNetwork
+from shashin.model_space import check_model_id
 
 FORMAT = 1
 
@@ -65,7 +66,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 for name, value in document["weights"].items()
             }
         )
-        return Checkpoint(str(document["model_id"]), dimensions, side, network)
+        model_id = str(document["model_id"])
+        check_model_id(model_id)
+        return Checkpoint(model_id, dimensions, side, network)
+    except UserError as error:
+        raise ModelError(f"{path}: {error.message}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{path} does not match the network: {reason}") from error

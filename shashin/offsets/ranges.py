@@ -18,6 +18,12 @@ class OffsetRange:
     def __str__(self) -> str:
         return f"{self.partition}:[{self.from_offset}, {self.to_offset})"
 
+    def overlaps(self, other: OffsetRange) -> bool:
+        """Return whether some offset is in both."""
+        return self.partition == other.partition and max(self.from_offset, other.from_offset) < min(
+            self.to_offset, other.to_offset
+        )
+
 
 def merge_ranges(ranges: Iterable[OffsetRange]) -> list[OffsetRange]:
     """Return the same offsets in as few ranges as possible, sorted; empty ranges are dropped."""

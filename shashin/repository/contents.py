@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from shashin.errors import RepositoryError
+from shashin.errors import RepositoryError, ShashinError
 from shashin.objectstore.open import open_object_store
 from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange, merge_ranges
@@ -19,11 +19,14 @@ class Contents:
     """The contents of a repository."""
 
     shards: list[StoredShard] = field(default_factory=list)
-    unreadable: list[RepositoryError] = field(default_factory=list)
+    unreadable: list[ShashinError] = field(default_factory=list)
     pointed: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """(model, tier) to the ids of the shards that its pointer names."""
     without_manifest: list[str] = field(default_factory=list)
     """Folders without a manifest: garbage, or an upload in progress."""
+    unreferenced: list[str] = field(default_factory=list)
+    """Objects in a shard's folder that its manifest does not name: uploads of a replica that was
+    not the first to commit."""
 
 
 async def read_contents(uri: str) -> tuple[ModelRepository, Contents]:
@@ -47,10 +50,14 @@ async def read_contents(uri: str) -> tuple[ModelRepository, Contents]:
     for model_id, tier in sorted(tiers):
         shards, unreadable = await repository.shards(model_id, tier)
         contents.shards += shards
-        contents.unreadable += unreadable
+        contents.unreadable += [shard.error for shard in unreadable]
     contents.without_manifest = sorted(
         folder for folder, names in folders.items() if MANIFEST_FILE not in names
     )
+    for manifest in (stored.manifest for stored in contents.shards):
+        named = {manifest.key, *map(manifest.object_key, manifest.files)}
+        held = {f"{manifest.folder}/{name}" for name in folders[manifest.folder]}
+        contents.unreferenced += sorted(held - named)
     return repository, contents
 
 

@@ -38,11 +38,11 @@ class Pointer:
 
     @classmethod
     def from_json(cls, data: bytes, *, key: str) -> Pointer:
-        """Read a pointer; ``key`` names it in errors.
+        """Read the pointer that is stored under ``key``.
 
         Raises:
             UnknownFormat: when this reader does not support its format version.
-            CorruptShard: when it is not a valid pointer.
+            CorruptShard: when it is not a valid pointer, or that of another tier.
         """
         try:
             document = json.loads(data)
@@ -54,6 +54,11 @@ class Pointer:
             pointer = _POINTER.validate_python(document)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptShard(f"{key} is not a pointer: {error!r}") from error
+        if pointer_key(pointer.model_id, pointer.tier) != key:
+            raise CorruptShard(
+                f"{key} is the pointer of {pointer.model_id!r} {pointer.tier!r}: restore it, or delete "
+                "it so that the image builder writes it again"
+            )
         return replace(pointer, shards=tuple(sorted(pointer.shards)))
 
 

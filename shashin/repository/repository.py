@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from shashin.errors import CorruptShard, ObjectNotFound, PreconditionFailed, RepositoryError
+from shashin.errors import (
+    CorruptShard,
+    DiskUnavailable,
+    ObjectNotFound,
+    PreconditionFailed,
+    ShashinError,
+)
 from shashin.objectstore.protocol import ObjectStore, OnlyIf, Version
+from shashin.offsets.ranges import OffsetRange
 from shashin.repository.pointer import Pointer, pointer_key
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.shards.format.file_entry import FileEntry, file_entry
-from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
+from shashin.shards.format.manifest import MANIFEST_FILE, Manifest, range_in_key
 
 log = get_logger(__name__)
 
@@ -27,10 +33,32 @@ class StoredShard:
     manifest: Manifest
     manifest_key: str
 
+
+@dataclass(frozen=True)
+class UnreadableShard:
+    """A shard whose manifest is in the repository and cannot be read: it is not absent."""
+
+    manifest_key: str
+    error: ShashinError
+    ranges: tuple[OffsetRange, ...]
+    """From the manifest's last readable version, or from its key; empty if neither has them."""
+
     @property
-    def folder(self) -> str:
-        """The key prefix of the shard's objects."""
-        return self.manifest_key.rpartition("/")[0]
+    def shard_id(self) -> str:
+        """The shard's id, from the key."""
+        return self.manifest_key.removesuffix(f"/{MANIFEST_FILE}").rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What is in the repository after a commit: the first one wins."""
+
+    first: bool
+    """Whether this call committed the shard."""
+    manifest: Manifest
+    """The committed manifest, of this call or of the first one."""
+    overlapping: tuple[str, ...]
+    """Ids of shards of the same bucket that were cut elsewhere and contain some of its offsets."""
 
 
 class ModelRepository:
@@ -41,21 +69,21 @@ class ModelRepository:
         self._manifests: dict[str, tuple[Version, StoredShard]] = {}
         self._pointers: dict[str, tuple[Version, Pointer]] = {}
 
-    async def commit_shard(self, manifest: Manifest, folder: Path) -> bool:
-        """Upload a shard's files, then its manifest; returns whether this call committed it.
-
-        The first commit wins. Later ones must have the same content, since the log determines it:
-        a difference is an error, and the existing shard stays.
+    async def commit_shard(self, manifest: Manifest, folder: Path) -> Commit:
+        """Upload a shard's files from ``folder``, then its manifest, unless another one is there.
 
         Raises:
-            RepositoryError: when a shard of this range with different content exists.
+            DiskUnavailable: when a file is no longer as the manifest says: write the shard again.
+            RepositoryError: when the range is committed with a manifest that cannot be read.
         """
-        prefix, key = manifest.folder, manifest.key
-        if not await self._exists(key):
+        key = manifest.key
+        committed = await self._manifests_in_bucket(manifest)
+        overlapping = _overlapping(manifest, committed)
+        if key not in committed:
             for number, entry in enumerate(manifest.files):
                 if number:
                     failpoint("between-files")
-                await self._upload_once(prefix, folder / entry.name, entry)
+                await self._upload_once(manifest.object_key(entry), folder / entry.name, entry)
             failpoint("before-manifest")
             try:
                 await self._store.write(key, manifest.to_json(), only_if=OnlyIf.absent())
@@ -63,31 +91,29 @@ class ModelRepository:
                 log.info("another replica committed the shard first", shard=manifest.shard_id)
             else:
                 failpoint("after-manifest")
-                return True
-        committed = (await self.read_shard(key)).manifest
-        if (committed.files, committed.source_ranges) != (manifest.files, manifest.source_ranges):
-            raise RepositoryError(
-                f"shard {manifest.shard_id} was committed with different content: {committed.files} "
-                f"in the repository, {manifest.files} on this replica; all replicas must run the "
-                "same version with the same settings"
-            )
-        return False
+                return Commit(True, manifest, overlapping)
+        return Commit(False, (await self.read_shard(key)).manifest, overlapping)
 
-    async def _upload_once(self, prefix: str, path: Path, entry: FileEntry) -> None:
+    async def _manifests_in_bucket(self, manifest: Manifest) -> list[str]:
+        bucket = manifest.folder.rpartition("/")[0]
+        listed = await self._store.list_objects(f"{bucket}/")
+        return [info.key for info in listed if info.key.endswith(f"/{MANIFEST_FILE}")]
+
+    async def _upload_once(self, key: str, path: Path, entry: FileEntry) -> None:
         """Upload a file unless it exists with the same bytes; other replicas may upload it too."""
-        key = f"{prefix}/{entry.name}"
         only_if: OnlyIf | None = OnlyIf.absent()
         while only_if is not None:
             try:
                 await self._store.upload(key, path, only_if=only_if)
             except PreconditionFailed:
-                only_if = await self._if_garbage(prefix, entry)
+                only_if = await self._if_garbage(key, entry)
             else:
+                # Checked afterwards, so that no change before or during the upload is missed.
+                await asyncio.to_thread(_check_as_written, path, entry)
                 return
 
-    async def _if_garbage(self, prefix: str, entry: FileEntry) -> OnlyIf | None:
+    async def _if_garbage(self, key: str, entry: FileEntry) -> OnlyIf | None:
         """Return the precondition for overwriting an existing file; None if it must be kept."""
-        key = f"{prefix}/{entry.name}"
         while True:
             try:
                 found = await self._store.stat(key)
@@ -97,11 +123,8 @@ class ModelRepository:
                 return OnlyIf.absent()
             except PreconditionFailed:
                 continue  # another replica overwrote it during the comparison
-            if await self._exists(f"{prefix}/{MANIFEST_FILE}"):
-                # Committed meanwhile, with different content: that stays.
-                return None
-            # No manifest: garbage of a replica that crashed.
-            log.warning("overwriting a file that has no manifest", key=key)
+            # It does not have the content that its name says, so no manifest can vouch for it.
+            log.warning("overwriting a damaged file", key=key)
             # The version from before the comparison, so that no newer one is overwritten.
             return OnlyIf.unchanged(found.version)
 
@@ -112,13 +135,6 @@ class ModelRepository:
             async for chunk in chunks:
                 await asyncio.to_thread(digest.update, chunk)
         return digest.hexdigest()
-
-    async def _exists(self, key: str) -> bool:
-        try:
-            await self._store.stat(key)
-        except ObjectNotFound:
-            return False
-        return True
 
     async def read_shard(self, manifest_key: str) -> StoredShard:
         """Read one manifest.
@@ -132,26 +148,31 @@ class ModelRepository:
 
     async def shards(
         self, model_id: str, tier: str
-    ) -> tuple[list[StoredShard], list[RepositoryError]]:
-        """Return the committed shards of a tier, and an error for each unreadable manifest.
+    ) -> tuple[list[StoredShard], list[UnreadableShard]]:
+        """Return the committed shards of a tier, and those whose manifest cannot be read.
 
         Manifests are cached by version.
         """
         prefix = f"indexes/{model_id}/{tier}/"
-        found, errors = [], []
+        found, unreadable = [], []
         for info in await self._store.list_objects(prefix):
             if not info.key.endswith(f"/{MANIFEST_FILE}"):
                 continue
             known = self._manifests.get(info.key)
             if known is None or known[0] != info.version:
                 try:
-                    known = (info.version, await self.read_shard(info.key))
-                except RepositoryError as error:
-                    errors.append(error)
+                    stored = await self.read_shard(info.key)
+                except ObjectNotFound:
+                    continue  # deleted since it was listed
+                except ShashinError as error:
+                    if error.retryable:
+                        raise
+                    ranges = known[1].manifest.source_ranges if known else _ranges_in(info.key)
+                    unreadable.append(UnreadableShard(info.key, error, ranges))
                     continue
-                self._manifests[info.key] = known
+                known = self._manifests[info.key] = (info.version, stored)
             found.append(known[1])
-        return sorted(found, key=lambda stored: stored.manifest.source_ranges), errors
+        return sorted(found, key=lambda stored: stored.manifest.source_ranges), unreadable
 
     async def fetch(self, stored: StoredShard, cache: Path) -> Path:
         """Download a shard's files to ``cache/<shard id>`` and verify them; returns that folder.
@@ -166,7 +187,7 @@ class ModelRepository:
             path = folder / entry.name
             if await asyncio.to_thread(_is_intact, path, entry):
                 continue
-            key = f"{stored.folder}/{entry.name}"
+            key = stored.manifest.object_key(entry)
             try:
                 await self._store.download(key, path)
             except ObjectNotFound as error:
@@ -177,19 +198,6 @@ class ModelRepository:
             await self._check(path, key, entry)
         failpoint("after-fetch")
         return folder
-
-    async def verify(self, stored: StoredShard, scratch: Path) -> None:
-        """Download every file of a shard and verify it, ignoring caches.
-
-        Raises:
-            CorruptShard: as ``fetch``.
-        """
-        folder = scratch / stored.manifest.shard_id
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        try:
-            await self.fetch(stored, scratch)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _check(self, path: Path, key: str, entry: FileEntry) -> None:
         found = await asyncio.to_thread(file_entry, path)
@@ -231,3 +239,29 @@ class ModelRepository:
 
 def _is_intact(path: Path, entry: FileEntry) -> bool:
     return path.is_file() and file_entry(path) == entry
+
+
+def _check_as_written(path: Path, entry: FileEntry) -> None:
+    try:
+        intact = _is_intact(path, entry)
+    except OSError as error:
+        raise DiskUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
+    if not intact:
+        raise DiskUnavailable(
+            f"{path} is no longer as it was written: the shard is written again; nothing else may "
+            "change or delete files there"
+        )
+
+
+def _ranges_in(manifest_key: str) -> tuple[OffsetRange, ...]:
+    named = range_in_key(manifest_key)
+    return () if named is None else (named,)
+
+
+def _overlapping(manifest: Manifest, committed: list[str]) -> tuple[str, ...]:
+    return tuple(
+        key.split("/")[-2]
+        for key in committed
+        if key != manifest.key
+        and any(other.overlaps(own) for other in _ranges_in(key) for own in manifest.source_ranges)
+    )

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import Info
 
-from shashin.errors import ShashinError
+from shashin.errors import SettingsError, ShashinError
 from shashin.runtime import failpoints
 from shashin.runtime.health import Health
 from shashin.runtime.logging import configure_logging, get_logger
@@ -41,6 +41,9 @@ async def _serve(name: str, settings: SettingsT, serve: Serve[SettingsT]) -> int
     log.info("started", http_port=port, pid=os.getpid())
     try:
         await serve(scope)
+    except SettingsError:
+        # Found only now, since it depends on more than the value: exits as at the start.
+        raise
     except ShashinError as error:
         if signalled.is_set() and error.retryable:
             # It was waiting for an unavailable dependency when the signal came.

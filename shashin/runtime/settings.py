@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shashin.errors import SettingsError, UserError
-from shashin.model_space import ModelSpace
+from shashin.model_space import ModelSpace, check_model_id
 
 
 class ServiceSettings(BaseSettings):
@@ -53,9 +53,13 @@ class ModelSettings(ServiceSettings):
 
     model_id: str = Field(
         "demo-v1",
-        min_length=1,
         description="Model whose vectors this service handles; those of other models are ignored.",
     )
+
+    @field_validator("model_id")
+    @classmethod
+    def _model_id_can_be_a_path(cls, value: str) -> str:
+        return validated_by(check_model_id, value)
 
 
 class ModelSpaceSettings(ModelSettings):

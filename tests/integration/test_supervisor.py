@@ -22,10 +22,12 @@ from shashin.local.kafka import EmbeddedKafka
 from shashin.local.ports import free_port
 from shashin.local.processes import (
     EndpointSpec,
+    Plan,
     ProcessRow,
     ProcessSpec,
     discovery_path,
     log_path,
+    plan_path,
     process_table,
     supervisor_identity,
 )
@@ -57,6 +59,15 @@ while not go.exists():
 {SERVER}
 """
 """Serves nothing, neither a port nor a probe, until a file exists."""
+
+OWNER = f"""
+import os, pathlib
+from shashin.runtime.work_folder import WorkFolder
+work = WorkFolder(pathlib.Path(os.environ["SHASHIN_WORK_FOLDER"]))
+work.clear()
+{SERVER}
+"""
+"""Serves once it owns its work folder."""
 
 STALLED_SECONDS = 0.5
 
@@ -95,6 +106,28 @@ def row(state: Path, name: str) -> ProcessRow:
 
 def discovered(state: Path) -> set[str]:
     return {e["name"] for e in json.loads(discovery_path(state).read_text())["endpoints"]}
+
+
+async def test_a_work_folder_that_an_earlier_version_left_unmarked_is_used_again(
+    state: Path, tmp_path: Path
+) -> None:
+    plain = server("one", tmp_path / "no")
+    env = {"SHASHIN_WORK_FOLDER": str(state / "work" / "one")}
+    spec = replace(plain, argv=(*plain.argv[:2], OWNER, *plain.argv[3:]), env=env)
+    leftover = state / "work" / "one" / "held"
+    leftover.mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(ProcessFailed, match="SettingsError"):
+            await control.up(state, [spec])
+        assert leftover.is_dir(), "no earlier version was started here: it may be the user's"
+
+    (state / "work" / "other").mkdir()
+    document = Plan((spec,)).document()
+    del document["marks_work_folders"]
+    plan_path(state).write_text(json.dumps(document))
+    assert await control.up(state, [spec])
+    assert not leftover.exists()
+    assert list((state / "work" / "other").iterdir()) == []
 
 
 async def test_everything_starts_and_a_second_start_finds_it_running(

@@ -96,6 +96,13 @@ async def commit(
     return StoredShard(manifest, manifest.key)
 
 
+def object_key(shard: StoredShard | Manifest, name: str) -> str:
+    """Return the key of one of a shard's files."""
+    manifest = shard.manifest if isinstance(shard, StoredShard) else shard
+    (entry,) = (entry for entry in manifest.files if entry.name == name)
+    return manifest.object_key(entry)
+
+
 class WatchedStore(FileObjectStore):
     """A file store that records its calls in order."""
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from shashin.errors import CorruptShard, UnknownFormat
+from shashin.errors import CorruptShard, UnknownFormat, UserError
+from shashin.model_space import check_model_id
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.file_entry import FileEntry
 from shashin.shards.format.index_spec import IndexSpec
-from shashin.shards.format.shard_id import shard_folder
+from shashin.shards.format.shard_id import only_range, shard_folder, shard_id
 
-FORMAT = "shashin.manifest/1"
+PLAIN_NAMES = "shashin.manifest/1"
+"""The first format: an object has the plain name of its file."""
+
+FORMAT = "shashin.manifest/2"
+"""What is written: the content's hash is part of an object's name, so that a manifest vouches only
+for its own files, whatever another replica uploads."""
+
+READABLE = (PLAIN_NAMES, FORMAT)
 
 MANIFEST_FILE = "manifest.json"
 
@@ -26,7 +35,7 @@ class Manifest:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     shard_id: str
-    tier: str
+    tier: Annotated[str, Field(pattern="^[a-z][a-z0-9-]*$")]
     bucket_start: int
     """Unix seconds."""
     bucket_seconds: int
@@ -47,6 +56,8 @@ class Manifest:
     """Unix seconds."""
     hidden_offsets: dict[str, int] = field(default_factory=dict)
     """Partition of listings.hidden to the offset up to which its hidden rows were dropped."""
+    format: str = FORMAT
+    """One of ``READABLE``."""
 
     @property
     def folder(self) -> str:
@@ -57,6 +68,11 @@ class Manifest:
     def key(self) -> str:
         """The key of the manifest itself."""
         return f"{self.folder}/{MANIFEST_FILE}"
+
+    def object_key(self, entry: FileEntry) -> str:
+        """Return the key of a file's object."""
+        name = entry.name if self.format == PLAIN_NAMES else entry.hashed_name
+        return f"{self.folder}/{name}"
 
     @property
     def index_spec(self) -> IndexSpec:
@@ -71,32 +87,74 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the manifest as it is stored."""
-        document = {"format": FORMAT, **asdict(self)}
-        return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes, *, key: str) -> Manifest:
-        """Read a manifest; ``key`` names it in errors.
+        """Read the manifest that is stored under ``key``.
+
+        Whatever becomes a path or a key is compared with what it derives from, never trusted.
 
         Raises:
             UnknownFormat: when this reader does not support its format version.
-            CorruptShard: when it is not a valid manifest.
+            CorruptShard: when it is not a valid manifest, or contradicts its key or itself.
         """
         try:
             document: dict[str, Any] = json.loads(data)
-            found = document.pop("format")
+            found = document["format"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptShard(f"{key} is not a manifest: {error!r}") from error
-        if found != FORMAT:
+        if found not in READABLE:
             raise UnknownFormat(
-                f"{key} has format {found!r}; this version reads {FORMAT!r}: upgrade the reader "
-                "or rebuild the shard"
+                f"{key} has format {found!r}; this version reads {' and '.join(READABLE)}: upgrade "
+                "the reader or rebuild the shard"
             )
         try:
-            return _MANIFEST.validate_python(document)
+            manifest = _MANIFEST.validate_python(document)
         except ValidationError as error:
             raise CorruptShard(f"{key} is not a complete manifest: {error}") from error
+        contradiction = _contradiction(manifest, key)
+        if contradiction is not None:
+            raise CorruptShard(f"{key} contradicts itself: {contradiction}")
+        return manifest
 
 
 # Also validates types, since readers sort by offsets and allocate by row counts.
 _MANIFEST = TypeAdapter(Manifest)
+
+
+def _contradiction(manifest: Manifest, key: str) -> str | None:
+    try:
+        check_model_id(manifest.model_id)
+    except UserError as error:
+        return error.message
+    ranges = manifest.source_ranges
+    if not ranges or not all(0 <= r.from_offset < r.to_offset and r.partition >= 0 for r in ranges):
+        return f"its ranges are {_listed(ranges)}; expected one or more, each with offsets"
+    if any(one >= other or one.overlaps(other) for one, other in pairwise(ranges)):
+        return f"its ranges are {_listed(ranges)}; expected them sorted, without an overlap"
+    return _name_contradiction(manifest, key)
+
+
+def _name_contradiction(manifest: Manifest, key: str) -> str | None:
+    derived = shard_id(manifest.model_id, manifest.tier, manifest.source_ranges)
+    if manifest.shard_id != derived:
+        return f"its shard id is {manifest.shard_id!r}, but its ranges are those of {derived!r}"
+    if manifest.key != key:
+        return f"it describes the shard of {manifest.key!r}"
+    names = [entry.name for entry in manifest.files]
+    if len(set(names)) < len(names) or MANIFEST_FILE in names:
+        return f"its files are named {names}; expected distinct names other than {MANIFEST_FILE}"
+    return None
+
+
+def _listed(ranges: tuple[OffsetRange, ...]) -> str:
+    return ", ".join(map(str, ranges[:3])) + (", ..." if len(ranges) > 3 else "") or "none"
+
+
+def range_in_key(key: str) -> OffsetRange | None:
+    """Return the range of the sealed shard whose manifest has this key; None for any other key."""
+    parts = key.split("/")
+    if len(parts) != 6 or (parts[0], parts[5]) != ("indexes", MANIFEST_FILE):
+        return None
+    return only_range(parts[1], parts[2], parts[4])

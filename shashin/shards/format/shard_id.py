@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 from shashin.offsets.ranges import OffsetRange
+
+_ONLY_RANGE = re.compile(r"p([0-9]{4,10})\.([0-9]{12,19})-([0-9]{12,19})")
 
 
 def shard_id(model_id: str, tier: str, sources: Sequence[OffsetRange]) -> str:
@@ -29,6 +32,16 @@ def shard_id(model_id: str, tier: str, sources: Sequence[OffsetRange]) -> str:
     digest = hashlib.sha256(listed.encode()).hexdigest()[:16]
     first, last = ordered[0].partition, ordered[-1].partition
     return f"{model_id}.{tier}.p{first:04d}-p{last:04d}.{len(ordered)}.{digest}"
+
+
+def only_range(model_id: str, tier: str, shard: str) -> OffsetRange | None:
+    """Return the range in the id of a sealed shard; None for any other text."""
+    found = _ONLY_RANGE.fullmatch(shard.removeprefix(f"{model_id}.{tier}."))
+    if found is None:
+        return None
+    named = OffsetRange(*map(int, found.groups()))
+    derives = shard_id(model_id, tier, [named]) == shard
+    return named if derives and named.from_offset < named.to_offset else None
 
 
 def shard_folder(model_id: str, tier: str, bucket_start: int, shard: str) -> str:

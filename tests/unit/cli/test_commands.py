@@ -108,6 +108,7 @@ def test_an_unavailable_router_is_one_line_and_exit_code_1() -> None:
         ["coverage"],
         ["indexes", "inspect", "none"],
         ["demo", "--sold", "0.9", "--updated", "0.5"],
+        ["model", "train", "--model-id", "../mine"],
     ],
 )
 def test_a_user_error_is_one_line_without_a_traceback(args: list[str], tmp_path: Path) -> None:

@@ -14,9 +14,7 @@ from shashin.objectstore.file import FileObjectStore
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository
 from shashin.shards.format.row import NewRow, Row, RowAttributes
-from shashin.shards.format.rows_file import ROWS_FILE
 from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
-from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
@@ -82,7 +80,7 @@ def test_an_intact_repository_verifies(repository: Path) -> None:
     assert indexes("verify", repository) == (0, "2 shards verified: no problems\n")
 
 
-@pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])
+@pytest.mark.parametrize("name", ["index.*.usearch", "rows.*.arrow"])
 def test_one_changed_byte_is_found(repository: Path, name: str) -> None:
     path = next(repository.rglob(name))
     data = bytearray(path.read_bytes())
@@ -90,11 +88,55 @@ def test_one_changed_byte_is_found(repository: Path, name: str) -> None:
     path.write_bytes(data)
     code, printed = indexes("verify", repository, "--json")
     assert code == 1
-    assert name in json.loads(printed)["problems"][0]
+    assert path.name in json.loads(printed)["problems"][0]
+
+
+def test_objects_that_no_manifest_names_are_reported_and_are_no_problem(repository: Path) -> None:
+    folder = next(repository.rglob("manifest.json")).parent
+    (folder / "index.0123456789abcdef.usearch").write_bytes(b"of a replica that came second")
+    key = f"{folder.relative_to(repository)}/index.0123456789abcdef.usearch"
+    code, printed = indexes("verify", repository, "--json")
+    assert code == 0
+    assert json.loads(printed) == {"shards": 2, "problems": [], "unreferenced": [key]}
+    for command in ("verify", "ls"):
+        code, printed = indexes(command, repository)
+        assert code == 0
+        assert printed.replace("\n", "").count(key) == 1
+
+
+@pytest.mark.parametrize("damage", ["shard_id", "files"])
+def test_verifying_a_hostile_manifest_names_it_and_touches_no_other_folder(
+    repository: Path, tmp_path: Path, damage: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.txt").write_text("years of work")
+    path = next(repository.rglob("manifest.json"))
+    document = json.loads(path.read_bytes())
+    if damage == "shard_id":
+        document["shard_id"] = str(home)
+    else:
+        document["files"][0]["name"] = str(home / "thesis.txt")
+    path.write_text(json.dumps(document))
+    code, printed = indexes("verify", repository, "--json")
+    assert code == 1
+    assert str(path.relative_to(repository)) in json.loads(printed)["problems"][0]
+    assert [entry.read_text() for entry in home.iterdir()] == ["years of work"]
+
+
+def test_verifying_leaves_nothing_behind(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    next(repository.rglob("rows.*.arrow")).write_bytes(b"damaged")
+    assert indexes("verify", repository)[0] == 1
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_missing_file_a_broken_manifest_and_a_gap_are_found(repository: Path) -> None:
-    next(repository.rglob(INDEX_FILE)).unlink()
+    next(repository.rglob("index.*.usearch")).unlink()
     code, printed = indexes("verify", repository)
     assert code == 1
     assert "is missing" in printed

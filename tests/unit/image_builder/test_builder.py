@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.image_builder.handlers import Builder
 from services.image_builder.rollout import PointerRollout, Rollout
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import ObjectStoreUnavailable
-from shashin.objectstore.protocol import Version
+from shashin.objectstore.protocol import ObjectInfo, Version
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.health import Health
@@ -132,9 +133,9 @@ async def _is(repository: ModelRepository, expected: list[str]) -> bool:
 class ConcurrentChange:
     """Simulates a concurrent pointer change right before the first rollout."""
 
-    def __init__(self, repository: ModelRepository, theirs: Pointer) -> None:
+    def __init__(self, repository: ModelRepository, theirs: Pointer | None) -> None:
         self._repository = repository
-        self._theirs: Pointer | None = theirs
+        self._theirs = theirs
         self.planned: list[list[str]] = []
 
     async def roll_out(self, pointer: Pointer, *, over: Version | None) -> None:
@@ -163,13 +164,74 @@ async def test_an_unreadable_manifest_is_skipped_and_the_others_are_rolled_out(
     good, bad = await sealed(0, 5), await sealed(5, 9)
     whole, _ = await store.read(bad.manifest_key)
     await store.write(bad.manifest_key, b"[]")
-    async with running(repository) as (builder, _):
+    async with running(repository) as (builder, health):
         await until(lambda: _is(repository, ids(good)), "the good one is rolled out")
+        await until(lambda: refused("unreadable") == 1, "it is counted")
+        (problem,) = health.problems()
+        assert problem.startswith("manifests of hourly: 1 cannot be read, 1 of them not served")
+        assert bad.manifest.shard_id in problem
         await store.write(bad.manifest_key, whole)
         builder.wake()
         await until(
             lambda: _is(repository, ids(good, bad)), "once fixed, the other one is rolled out"
         )
+        await until(lambda: not health.problems(), "nothing is wrong any more")
+        assert refused("unreadable") == 0
+
+
+def refused(reason: str) -> float | None:
+    name, labels = "shashin_image_builder_refused_shards", {"tier": HOURLY, "reason": reason}
+    return REGISTRY.get_sample_value(name, labels)
+
+
+@pytest.mark.parametrize("newer", [False, True])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_served_shard_stays_when_its_manifest_becomes_unreadable_and_leaves_when_it_is_gone(
+    store: Watched, repository: ModelRepository, sealed: Sealed, newer: bool, restarted: bool
+) -> None:
+    first, second = await sealed(0, 5), await sealed(5, 9)
+    whole = second.manifest.to_json()
+    unreadable = whole.replace(b"manifest/2", b"manifest/3") if newer else whole[:100]
+    async with running(repository) as (builder, health):
+        await until(lambda: _is(repository, ids(first, second)), "both are rolled out")
+        if not restarted:
+            await store.write(second.manifest_key, unreadable)
+            await run_one_round(builder, store)
+    await store.write(second.manifest_key, unreadable)
+    # An overlapping shard does not take its place.
+    third = await sealed(7, 12)
+    async with running(ModelRepository(store) if restarted else repository) as (builder, health):
+        await run_one_round(builder, store)
+        assert await pointed(repository) == ids(first, second)
+        assert second.manifest.shard_id in str(health.problems())
+        await store.delete(second.manifest_key)
+        builder.wake()
+        await until(lambda: _is(repository, ids(first, third)), "it is gone, so it is not served")
+
+
+async def test_a_shard_that_is_committed_and_pointed_to_during_a_round_stays(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    class AnotherBuilder(Watched):
+        """Another builder rolls a new shard out while the shards are listed for this one."""
+
+        async def list_objects(self, prefix: str) -> list[ObjectInfo]:
+            listed = await super().list_objects(prefix)
+            if await pointed(repository) == ids(first):
+                second = await sealed(5, 9)
+                both = (PointedShard(s.manifest.shard_id, s.manifest_key) for s in (first, second))
+                _, version = await repository.read_pointer(MODEL, HOURLY)
+                await repository.move_pointer(Pointer(MODEL, HOURLY, tuple(both)), over=version)
+            return listed
+
+    first = await sealed(0, 5)
+    pointer = Pointer(MODEL, HOURLY, (PointedShard(first.manifest.shard_id, first.manifest_key),))
+    await repository.move_pointer(pointer, over=None)
+    rollout = ConcurrentChange(repository, None)
+    async with running(ModelRepository(AnotherBuilder(store.root)), rollout) as (_, health):
+        await until(lambda: not health.readiness_problems(), "it has planned")
+    assert rollout.planned == [], "it took nothing out of the other's pointer"
+    assert len(await pointed(repository)) == 2
 
 
 async def test_an_unreadable_pointer_is_not_overwritten(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -73,6 +74,30 @@ def test_chosen_shards_do_not_overlap_and_none_is_left_out_needlessly(
         overlapped = [c.shard_id for c in chosen if overlap(candidate, c)]
         assert overlapped, "it overlaps no chosen shard"
     assert set(plan.overlapping.values()) <= {c.shard_id for c in chosen}
+
+
+@given(candidates_and_pointer(), st.data())
+def test_a_shard_that_cannot_be_read_stays_if_it_is_served_and_is_set_aside_otherwise(
+    given_: tuple[list[Candidate], Pointer | None], data: st.DataObject
+) -> None:
+    candidates, current = given_
+    readable = [data.draw(st.booleans()) for _ in candidates]
+    marked = [replace(c, readable=flag) for c, flag in zip(candidates, readable, strict=True)]
+    served = set(current.shards) if current else set()
+    plan = plan_tier("m", "hourly", marked, current)
+    assert served & set(map(pointed, candidates)) <= set(plan.pointer.shards)
+    aside = [c for c in marked if not c.readable and pointed(c) not in served]
+    assert plan.set_aside == tuple(c.shard_id for c in aside)
+    without = plan_tier("m", "hourly", [c for c in marked if c not in aside], current)
+    assert (plan.pointer, plan.overlapping) == (without.pointer, without.overlapping)
+
+
+def test_a_served_shard_of_unknown_ranges_stays() -> None:
+    unknown = Candidate("shard-0", "key-0", (), readable=False)
+    known = Candidate("shard-1", "key-1", (OffsetRange(0, 0, 5),))
+    current = Pointer("m", "hourly", (pointed(unknown),))
+    plan = plan_tier("m", "hourly", [known, unknown], current)
+    assert plan.pointer.shards == (pointed(unknown), pointed(known))
 
 
 @given(candidates_and_pointer())

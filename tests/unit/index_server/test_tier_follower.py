@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,14 @@ from services.index_server.tier import (
 )
 from shashin.errors import ObjectStoreUnavailable
 from shashin.objectstore.protocol import ObjectInfo, Version
+from shashin.offsets.ranges import OffsetRange
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.health import Health
+from shashin.runtime.work_folder import MARKER, WorkFolder, mark_work_folder
 from shashin.serving.served_shards import ServedShards, search_shards
 from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.visibility import HiddenMap
@@ -33,10 +36,14 @@ from tests.support.made_shards import (
     WatchedStore,
     commit,
     listings,
+    object_key,
     open_shard,
     vector_of,
 )
 from tests.support.waiting import until
+
+SECOND = OffsetRange(0, 5, 9)
+"""What the second shard of a test covers."""
 
 
 class Clock:
@@ -101,9 +108,10 @@ class Tier:
             work_folder=self.cache,
             poll_seconds=0.001,
         )
-        follower = TierFollower(settings, self.served, self.repository, self.clock)
-        async with running(follower.loop(), health=self.health):
-            yield
+        with closing(WorkFolder(self.cache)) as work:
+            follower = TierFollower(settings, work, self.served, self.repository, self.clock)
+            async with running(follower.loop(), health=self.health):
+                yield
 
     async def sealed(self, begin: int, end: int, **changes: object) -> StoredShard:
         shard = open_shard(listings(begin, end), from_offset=begin)
@@ -116,7 +124,7 @@ class Tier:
 
     async def damage(self, shard: StoredShard, name: str = ROWS_FILE) -> bytes:
         """Overwrite a file of a shard; returns its original content."""
-        key = f"{shard.folder}/{name}"
+        key = object_key(shard, name)
         whole, _ = await self.store.read(key)
         await self.store.write(key, b"damaged")
         return whole
@@ -144,7 +152,7 @@ class Tier:
         return [shard.shard_id for shard in self.served.snapshot().shards]
 
     def attempts(self, shard: StoredShard, name: str = ROWS_FILE) -> int:
-        return self.store.downloads.count(f"{shard.folder}/{name}")
+        return self.store.downloads.count(object_key(shard, name))
 
     def finds(self, listing: str) -> bool:
         query = vector_of(listing)[None, :]
@@ -152,7 +160,7 @@ class Tier:
         return [hit.row.listing_id for hit in hits] == [listing]
 
     def cached(self) -> set[str]:
-        return {path.name for path in self.cache.glob("*")}
+        return {path.name for path in self.cache.glob("*") if path.name != MARKER}
 
 
 @pytest.fixture
@@ -228,6 +236,7 @@ async def test_folders_of_an_earlier_process_are_deleted_and_foreign_ones_stay(
     old, new = await tier.sealed(0, 5), await tier.sealed(5, 9)
     await tier.repository.fetch(old, tier.cache)
     (tier.cache / "unrelated").mkdir()
+    mark_work_folder(tier.cache)
     await tier.point_to(new)
     async with tier.followed():
         await tier.serves(new)
@@ -257,17 +266,21 @@ async def test_a_corrupt_shard_is_rejected_until_fixed_and_the_others_are_served
         await tier.point_to(good, bad)
         await tier.serves(good, old)
         assert tier.finds("listing-2"), "no shard is removed while a new one is missing"
-        await tier.store.write(f"{bad.folder}/{name}", whole)
+        await tier.store.write(object_key(bad, name), whole)
         tier.clock.now += MAX_RETRY_SECONDS
         await tier.serves(good, bad)
         assert tier.finds("listing-10")
         await until(lambda: old.manifest.shard_id not in tier.cached(), "the old one is evicted")
-    assert f"{bad.folder}/{name} has 7 bytes" in capsys.readouterr().out
+    assert f"{object_key(bad, name)} has 7 bytes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"model_id": "another-model"}, {"dimensions": 4}, {"index_kind": "faiss-ivf"}],
+    [
+        {"model_id": "another-model", "shard_id": shard_id("another-model", HOURLY, (SECOND,))},
+        {"dimensions": 4},
+        {"index_kind": "faiss-ivf"},
+    ],
 )
 async def test_an_incompatible_shard_is_rejected_and_the_others_are_served(
     tier: Tier, changes: dict[str, object], capsys: pytest.CaptureFixture[str]
@@ -279,6 +292,31 @@ async def test_an_incompatible_shard_is_rejected_and_the_others_are_served(
         await tier.several_polls()
         assert tier.ids() == [good.manifest.shard_id]
     assert str(next(iter(changes.values()))) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("newer", [False, True])
+async def test_a_shard_whose_manifest_becomes_unreadable_stays_and_holds_up_no_other(
+    tier: Tier, newer: bool
+) -> None:
+    first, second, third = [await tier.sealed(*bounds) for bounds in ((0, 5), (5, 9), (9, 12))]
+    await tier.point_to(first, second)
+    whole = second.manifest.to_json()
+    async with tier.followed():
+        await tier.serves(first, second)
+        # A newer one: what a reader meets after a rollback past a change of the format.
+        newer_format = whole.replace(b"manifest/2", b"manifest/3")
+        await tier.store.write(second.manifest_key, newer_format if newer else whole[:100])
+        await tier.point_to(first, second, third)
+        await tier.serves(first, second, third)
+        assert not tier.health.problems()
+    tier.served.serve([])
+    async with tier.followed():
+        await tier.serves(first, third)
+        problem = f"shards: 1 cannot be served: {second.manifest.shard_id}"
+        await until(lambda: problem in tier.health.problems(), "a restarted server names it")
+        await tier.store.write(second.manifest_key, whole)
+        tier.clock.now += MAX_RETRY_SECONDS
+        await tier.serves(first, second, third)
 
 
 async def test_a_pointer_entry_with_the_key_of_another_shard_is_rejected(tier: Tier) -> None:

@@ -21,7 +21,15 @@ from shashin.shards.format.rows_file import ROWS_FILE
 from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
 from tests.support.loops import loop_scope
-from tests.support.made_shards import DIMENSIONS, MODEL, WatchedStore, commit, listings, open_shard
+from tests.support.made_shards import (
+    DIMENSIONS,
+    MODEL,
+    WatchedStore,
+    commit,
+    listings,
+    object_key,
+    open_shard,
+)
 
 
 class FakeLog:
@@ -57,8 +65,10 @@ class Indexer:
         self.live = LiveTier(settings, self.served)
         self._recovery = Recovery(settings, self.repository, cast("LogReader", self.log))
 
-    async def recover(self) -> None:
-        await self._recovery.run(self.live, loop_scope(ready_when="the start to finish"))
+    async def recover(self) -> list[str]:
+        """Recover; returns the ids of the shards whose manifest could not be read."""
+        scope = loop_scope(ready_when="the start to finish")
+        return [shard.shard_id for shard in await self._recovery.run(self.live, scope)]
 
     async def sealed(self, begin: int, end: int, partition: int = 0) -> StoredShard:
         shard = open_shard(listings(begin, end), from_offset=begin, partition=partition)
@@ -119,18 +129,38 @@ async def test_a_damaged_shard_does_not_block_the_others(
 ) -> None:
     damaged = await indexer.sealed(0, 5)
     await indexer.sealed(5, 9)
-    await indexer.store.write(f"{damaged.folder}/{ROWS_FILE}", b"damaged")
+    await indexer.store.write(object_key(damaged, ROWS_FILE), b"damaged")
     await indexer.recover()
     assert indexer.ranges() == ["0:[5, 9)"]
     assert indexer.live.next_offsets()[0] == 9
 
 
-async def test_the_range_of_an_unreadable_manifest_is_read_from_the_log(
-    indexer: Indexer,
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_the_range_that_the_key_of_an_unreadable_manifest_names_counts_as_sealed(
+    indexer: Indexer, damaged: bool
 ) -> None:
     await indexer.sealed(0, 5)
     unreadable = await indexer.sealed(5, 9)
-    await indexer.store.write(unreadable.manifest_key, b"{")
+    await indexer.sealed(9, 12)
+    newer = unreadable.manifest.to_json().replace(b"manifest/2", b"manifest/3")
+    await indexer.store.write(unreadable.manifest_key, b"{" if damaged else newer)
+    assert await indexer.recover() == [unreadable.manifest.shard_id]
+    assert indexer.live.next_offsets()[0] == 12
+    assert indexer.ranges() == ["0:[0, 5)", "0:[9, 12)"], "the others are adopted"
+
+
+async def test_an_unreadable_manifest_whose_key_names_no_range_holds_nothing_up(
+    indexer: Indexer,
+) -> None:
+    await indexer.sealed(0, 5)
+    await indexer.store.write(f"indexes/{MODEL}/hourly/7/stray/manifest.json", b"{")
+    assert await indexer.recover() == ["stray"]
+    assert indexer.live.next_offsets()[0] == 5
+
+
+async def test_an_unreadable_pointer_does_not_end_the_start(indexer: Indexer) -> None:
+    await indexer.sealed(0, 5)
+    await indexer.store.write(f"serving/{MODEL}/hourly.json", b"{")
     await indexer.recover()
     assert indexer.live.next_offsets()[0] == 5
 

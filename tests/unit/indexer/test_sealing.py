@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from prometheus_client import REGISTRY
 
-from services.indexer.sealing import Sealer
+from services.indexer.sealing import Sealer, difference
 from services.indexer.settings import IndexerSettings
+from shashin.errors import ObjectStoreUnavailable
 from shashin.kafka.producer import Producer
+from shashin.objectstore.protocol import OnlyIf, Version
 from shashin.offsets.cut import CutReason
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.repository import ModelRepository
+from shashin.runtime.health import Health
+from shashin.runtime.work_folder import MARKER, WorkFolder
+from shashin.shards.format.manifest import PLAIN_NAMES, Manifest
+from shashin.shards.format.row import NewRow
+from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.kinds.usearch_hnsw import INDEX_FILE, UsearchHnsw
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.sealed_shard import SealedShard
+from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
 from shashin.v1 import events_pb2
 from tests.support.loops import running
@@ -24,9 +37,11 @@ from tests.support.made_shards import (
     BUCKET_START,
     DIMENSIONS,
     MODEL,
+    SPACE,
     WatchedStore,
     listings,
     open_shard,
+    write,
 )
 from tests.support.waiting import until
 from tests.unit.indexer.sent_records import SentRecords
@@ -61,14 +76,23 @@ class Replica:
         async def committed(shard: OpenShard) -> None:
             self.sealed.append(shard.shard_id)
 
+        self.repository = ModelRepository(store)
         self.sealer = Sealer(
-            settings, ModelRepository(store), cast("Producer", self.sent), executor, committed
+            settings,
+            WorkFolder(work),
+            self.repository,
+            cast("Producer", self.sent),
+            executor,
+            committed,
         )
+
+    def queue(self, *shards: OpenShard) -> None:
+        for shard in shards:
+            self.sealer.seal(shard, CutReason.ROWS)
 
     async def seal(self, *shards: OpenShard) -> None:
         """Seal these, and stop."""
-        for shard in shards:
-            self.sealer.seal(shard, CutReason.ROWS)
+        self.queue(*shards)
         async with running(self.sealer.loop()):
             await until(lambda: len(self.sealed) == len(shards), "all are sealed")
 
@@ -101,7 +125,7 @@ async def test_a_closed_range_is_committed_announced_and_removed_from_disk(
         HOURLY,
         MODEL,
     )
-    assert list(replica.work.iterdir()) == []
+    assert [path.name for path in replica.work.iterdir()] == [MARKER]
 
 
 async def test_a_second_replica_finds_its_shards_already_committed(
@@ -117,3 +141,153 @@ async def test_a_second_replica_finds_its_shards_already_committed(
     stored, _ = await ModelRepository(store).shards(MODEL, HOURLY)
     assert [str(s.manifest.source_ranges[0]) for s in stored] == ["0:[0, 5)", "0:[5, 9)"]
     assert len(store.writes) == 6, "the second replica uploads nothing"
+
+
+def sealed_differently() -> Counter[str]:
+    """Return how often replicas sealed differently, by what differs."""
+    name = "shashin_indexer_sealed_differently_total"
+    values = {
+        what: REGISTRY.get_sample_value(name, {"what": what}) for what in ("index", "rows", "range")
+    }
+    return Counter({what: int(value) for what, value in values.items() if value})
+
+
+def set_aside() -> float | None:
+    return REGISTRY.get_sample_value("shashin_indexer_set_aside_shards")
+
+
+def with_other_index_bytes(rows: Sequence[NewRow]) -> OpenShard:
+    """Return a shard over the same rows with another graph, as another CPU may build it."""
+    kind = UsearchHnsw(expansion_add=1, connectivity=2)
+    shard = OpenShard(0, 0, SPACE, kind, HiddenMap())
+    shard.add(rows, position=len(rows), bucket_start=BUCKET_START)
+    return shard
+
+
+@pytest.mark.parametrize("what", ["index", "rows", "range"])
+async def test_a_replica_that_sealed_differently_is_counted_and_goes_on_with_the_first_commit(
+    store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor, what: str
+) -> None:
+    other = {
+        "index": lambda: with_other_index_bytes(listings(0, 40)),
+        "rows": lambda: open_shard(listings(1, 41)),
+        "range": lambda: open_shard(listings(0, 39)),
+    }[what]()
+    first, second = (Replica(store, tmp_path / name, executor) for name in ("one", "two"))
+    await first.seal(open_shard(listings(0, 40)))
+    (stored,), _ = await ModelRepository(store).shards(MODEL, HOURLY)
+    before = sealed_differently()
+    await second.seal(other, open_shard(listings(40, 45), from_offset=40))
+    assert sealed_differently() - before == {what: 1}
+    assert second.sealed == [other.shard_id, "open.p0000.000000000040"]
+    assert (await second.repository.read_shard(stored.manifest_key)) == stored, "it stays"
+    await second.repository.fetch(stored, tmp_path / "cache")
+
+
+async def test_replicas_that_sealed_alike_are_not_counted_as_different(
+    store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    before = sealed_differently()
+    for name in ("one", "two"):
+        await Replica(store, tmp_path / name, executor).seal(open_shard(listings(0, 40)))
+    assert sealed_differently() == before
+
+
+def test_other_bytes_of_a_file_are_a_difference_of_the_index_or_of_the_rows(tmp_path: Path) -> None:
+    ours = write(open_shard(listings(0, 5)), tmp_path)
+
+    def with_other(name: str) -> Manifest:
+        files = (replace(e, sha256="0" * 64) if e.name == name else e for e in ours.files)
+        return replace(ours, files=tuple(files))
+
+    assert difference(ours, replace(ours, created_at=7.0, format=PLAIN_NAMES)) is None
+    assert difference(ours, replace(ours, files=ours.files[::-1])) is None
+    assert difference(ours, with_other(INDEX_FILE)) == "index"
+    assert difference(ours, with_other(ROWS_FILE)) == "rows"
+    assert difference(ours, replace(ours, index_kind="flat-f16")) == "index"
+
+
+@pytest.mark.parametrize("newer", [False, True])
+async def test_a_range_whose_committed_manifest_cannot_be_read_is_set_aside_and_the_others_are_sealed(
+    store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor, newer: bool
+) -> None:
+    await Replica(store, tmp_path / "one", executor).seal(open_shard(listings(0, 5)))
+    (stored,), _ = await ModelRepository(store).shards(MODEL, HOURLY)
+    whole = stored.manifest.to_json()
+    unreadable = whole.replace(b"manifest/2", b"manifest/3") if newer else whole[:100]
+    await store.write(stored.manifest_key, unreadable)
+
+    replica, health = Replica(store, tmp_path / "two", executor), Health()
+    replica.queue(open_shard(listings(0, 5)), open_shard(listings(5, 9), from_offset=5))
+    async with running(replica.sealer.loop(), health=health):
+        await until(lambda: replica.sealed == ["open.p0000.000000000005"], "the other is sealed")
+        (problem,) = health.problems()
+        assert problem.startswith(
+            f"shard {stored.manifest.shard_id}: set aside, its rows are served"
+        )
+        assert set_aside() == 1
+        await store.write(stored.manifest_key, whole)
+        await until(lambda: len(replica.sealed) == 2, "it is retried and found to be committed")
+        await until(lambda: not health.problems(), "the problem is cleared")
+    assert set_aside() == 0
+    assert [record.key for record in replica.sent.records][1] == stored.manifest.shard_id.encode()
+
+
+class LosesFiles(WatchedStore):
+    """A store during whose first upload something happens to the work folder."""
+
+    happening: Callable[[], None] | None = None
+
+    async def upload(self, key: str, path: Path, *, only_if: OnlyIf | None = None) -> Version:
+        happening, self.happening = self.happening, None
+        if happening is not None:
+            happening()
+        return await super().upload(key, path, only_if=only_if)
+
+
+def delete_all(work: Path) -> None:
+    shutil.rmtree(work)
+
+
+def damage_each(work: Path) -> None:
+    for path in work.glob("*/*"):
+        path.write_bytes(b"x" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("happens", [delete_all, damage_each])
+async def test_a_shard_whose_files_are_lost_before_the_commit_is_written_again(
+    tmp_path: Path, executor: ThreadPoolExecutor, happens: Callable[[Path], None]
+) -> None:
+    store = LosesFiles(tmp_path / "store")
+    replica = Replica(store, tmp_path / "work", executor)
+    store.happening = lambda: happens(replica.work)
+    await replica.seal(open_shard(listings(0, 5)))
+    (stored,), _ = await ModelRepository(store).shards(MODEL, HOURLY)
+    await ModelRepository(store).fetch(stored, tmp_path / "cache")
+    assert [path.name for path in replica.work.iterdir()] == [MARKER], "the folder is owned again"
+
+
+async def test_a_shard_is_written_once_while_the_store_is_unavailable(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    class Unavailable(WatchedStore):
+        refused = 0
+
+        async def upload(self, key: str, path: Path, *, only_if: OnlyIf | None = None) -> Version:
+            if self.refused < 3:
+                self.refused += 1
+                raise ObjectStoreUnavailable("the store is down")
+            return await super().upload(key, path, only_if=only_if)
+
+    replica = Replica(Unavailable(tmp_path / "store"), tmp_path / "work", executor)
+    shard = open_shard(listings(0, 5))
+    written: list[Path] = []
+    real_write = shard.write
+
+    def counting(folder: Path, **origin: Any) -> Manifest:
+        written.append(folder)
+        return real_write(folder, **origin)
+
+    shard.write = counting  # type: ignore[method-assign]
+    await replica.seal(shard)
+    assert len(written) == 1

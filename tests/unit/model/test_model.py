@@ -125,6 +125,10 @@ def test_a_checkpoint_that_would_run_code_is_refused(
     assert "run by a checkpoint" not in capsys.readouterr().out
 
 
+def _parts(network: PhotoNetwork) -> dict[str, object]:
+    return {"dimensions": 8, "side": 32, "weights": network.state_dict()}
+
+
 def _pickled(document: object, path: Path) -> None:
     path.write_bytes(pickle.dumps(document))
 
@@ -136,6 +140,10 @@ def _pickled(document: object, path: Path) -> None:
         ({}, "format None"),
         ([1, 2], "contains a list"),
         ({"format": 1, "model_id": "x"}, "does not match the network"),
+        (
+            {"format": 1, "model_id": "../x", **_parts(PhotoNetwork(8))},
+            "model id '../x' cannot be used",
+        ),
         (
             {"format": 1, "model_id": "x", "dimensions": 8, "side": 32, "weights": {}},
             "does not match",

@@ -15,12 +15,18 @@ from tests.support.counted_offsets import Counted, comparisons_of
 
 PARTITIONS = st.integers(0, 2)
 OFFSETS = st.integers(0, 14)
-RANGES = st.lists(st.builds(OffsetRange, PARTITIONS, OFFSETS, OFFSETS), max_size=10)
+RANGE = st.builds(OffsetRange, PARTITIONS, OFFSETS, OFFSETS)
+RANGES = st.lists(RANGE, max_size=10)
 POSITIONS = st.dictionaries(PARTITIONS, st.builds(Position, OFFSETS, OFFSETS))
 
 
 def offsets_of(ranges: list[OffsetRange]) -> set[tuple[int, int]]:
     return {(r.partition, o) for r in ranges for o in range(r.from_offset, r.to_offset)}
+
+
+@given(RANGE, RANGE)
+def test_ranges_overlap_if_they_share_an_offset(one: OffsetRange, other: OffsetRange) -> None:
+    assert one.overlaps(other) == bool(offsets_of([one]) & offsets_of([other]))
 
 
 @given(RANGES)

@@ -50,7 +50,7 @@ def test_a_pointer_that_was_written_is_read_with_its_shards_in_order(
     model: str, shards: list[PointedShard]
 ) -> None:
     written = Pointer(model, "hourly", tuple(shards))
-    read = Pointer.from_json(written.to_json(), key=KEY)
+    read = Pointer.from_json(written.to_json(), key=pointer_key(model, "hourly"))
     assert read == Pointer(model, "hourly", tuple(sorted(shards)))
 
 
@@ -80,6 +80,12 @@ def test_another_format_is_refused_by_name(found: object) -> None:
 def test_an_invalid_pointer_is_rejected_by_name(data: bytes) -> None:
     with pytest.raises(CorruptShard, match=r"hourly\.json is not a pointer"):
         Pointer.from_json(data, key=KEY)
+
+
+@pytest.mark.parametrize("changes", [{"model_id": "demo-v2"}, {"tier": "daily"}])
+def test_the_pointer_of_another_tier_or_model_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(CorruptShard, match=r"hourly\.json is the pointer of 'demo-v"):
+        Pointer.from_json(json.dumps(document(**changes)).encode(), key=KEY)
 
 
 @given(st.data())

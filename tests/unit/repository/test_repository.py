@@ -15,17 +15,21 @@ import pytest
 
 from shashin.errors import (
     CorruptShard,
+    DiskUnavailable,
     ObjectNotFound,
+    ObjectStoreError,
     PreconditionFailed,
     RepositoryError,
     UnknownFormat,
 )
-from shashin.objectstore.protocol import OnlyIf, Version
+from shashin.objectstore.protocol import ObjectInfo, OnlyIf, Version
+from shashin.offsets.ranges import OffsetRange
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.file_entry import file_entry
 from shashin.shards.format.manifest import MANIFEST_FILE
 from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
 from shashin.shards.sealed_shard import SealedShard
 from shashin.tiers import HOURLY
@@ -34,6 +38,7 @@ from tests.support.made_shards import (
     WatchedStore,
     commit,
     listings,
+    object_key,
     open_shard,
     write,
 )
@@ -82,14 +87,14 @@ async def test_files_are_written_before_their_manifest(
     store: WatchedStore, repository: ModelRepository, tmp_path: Path
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
-    assert await repository.commit_shard(manifest, tmp_path / "shard") is True
-    assert [key.rpartition("/")[2] for key in store.writes] == [
-        INDEX_FILE,
-        ROWS_FILE,
-        MANIFEST_FILE,
-    ]
+    assert (await repository.commit_shard(manifest, tmp_path / "shard")).first
+    index, rows = (entry.sha256[:16] for entry in manifest.files)
     folder = f"indexes/{MODEL}/hourly/{manifest.bucket_start}/{manifest.shard_id}"
-    assert {key.rpartition("/")[0] for key in store.writes} == {folder}
+    assert store.writes == [
+        f"{folder}/index.{index}.usearch",
+        f"{folder}/rows.{rows}.arrow",
+        f"{folder}/manifest.json",
+    ]
     assert (await repository.read_shard(manifest.key)).manifest == manifest
 
 
@@ -98,35 +103,52 @@ async def test_the_first_commit_wins_and_later_ones_find_the_same_content(
 ) -> None:
     before = objects(store)
     again = write(open_shard(listings(0, 5)), tmp_path / "later", created_at=1_800_000_000.0)
-    assert await ModelRepository(store).commit_shard(again, tmp_path / "later") is False
+    assert not (await ModelRepository(store).commit_shard(again, tmp_path / "later")).first
     assert objects(store) == before, "the first one's time stays too"
 
 
-async def test_different_content_for_the_same_range_is_an_error_and_the_existing_shard_stays(
+async def test_the_first_commit_of_a_range_stays_when_another_replica_has_other_content(
     store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
 ) -> None:
     before = objects(store)
-    other = write(open_shard(listings(1, 6)), tmp_path / "other", shard_id=stored.manifest.shard_id)
-    with pytest.raises(RepositoryError, match=f"{stored.manifest.shard_id} was committed with"):
-        await repository.commit_shard(other, tmp_path / "other")
+    other = write(open_shard(listings(1, 6)), tmp_path / "other")
+    assert other.key == stored.manifest_key
+    commit = await repository.commit_shard(other, tmp_path / "other")
+    assert (commit.first, commit.manifest) == (False, stored.manifest)
     assert objects(store) == before
 
 
-async def test_other_ranges_under_the_same_id_are_an_error(
+async def test_a_range_whose_committed_manifest_cannot_be_read_is_not_committed_over(
+    store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
+) -> None:
+    await store.write(stored.manifest_key, b"{")
+    before = objects(store)
+    again = write(open_shard(listings(0, 5)), tmp_path / "again")
+    with pytest.raises(RepositoryError, match="is not a manifest"):
+        await repository.commit_shard(again, tmp_path / "again")
+    assert objects(store) == before
+
+
+async def test_shards_of_the_bucket_that_were_cut_elsewhere_are_named(
     repository: ModelRepository, stored: StoredShard, tmp_path: Path
 ) -> None:
-    other = replace(stored.manifest, source_ranges=())
-    with pytest.raises(RepositoryError, match="different content"):
-        await repository.commit_shard(other, tmp_path)
+    async def others(start: int, end: int, partition: int = 0) -> tuple[str, ...]:
+        shard = open_shard(listings(start, end), from_offset=start, partition=partition)
+        folder = tmp_path / f"{partition}-{start}-{end}"
+        return (await repository.commit_shard(write(shard, folder), folder)).overlapping
+
+    assert await others(0, 5) == ()
+    assert await others(5, 9) == ()
+    assert await others(0, 5, partition=1) == ()
+    assert await others(0, 3) == (stored.manifest.shard_id,)
 
 
-async def test_files_without_a_manifest_are_overwritten(
+async def test_a_damaged_object_that_no_manifest_names_is_overwritten(
     store: WatchedStore, repository: ModelRepository, tmp_path: Path
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
-    folder = manifest.folder
-    await store.write(f"{folder}/{INDEX_FILE}", b"half of an upload")
-    assert await repository.commit_shard(manifest, tmp_path / "shard") is True
+    await store.write(object_key(manifest, INDEX_FILE), b"half of an upload")
+    assert (await repository.commit_shard(manifest, tmp_path / "shard")).first
     fetched = await repository.fetch(StoredShard(manifest, manifest.key), tmp_path / "c")
     assert SealedShard(manifest, fetched).rows == 5
 
@@ -135,9 +157,9 @@ async def test_files_that_are_there_already_are_kept(
     store: WatchedStore, repository: ModelRepository, tmp_path: Path
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
-    key = f"{manifest.folder}/{INDEX_FILE}"
+    key = object_key(manifest, INDEX_FILE)
     version = await store.upload(key, tmp_path / "shard" / INDEX_FILE)
-    assert await repository.commit_shard(manifest, tmp_path / "shard") is True
+    assert (await repository.commit_shard(manifest, tmp_path / "shard")).first
     assert (await store.stat(key)).version == version
 
 
@@ -152,7 +174,7 @@ class Large:
         self.path.write_bytes(self.content)
         rows = [entry for entry in manifest.files if entry.name != INDEX_FILE]
         self.manifest = replace(manifest, files=(file_entry(self.path), *rows))
-        self.key = f"{manifest.folder}/{INDEX_FILE}"
+        self.key = object_key(self.manifest, INDEX_FILE)
 
 
 @pytest.fixture
@@ -164,7 +186,7 @@ async def test_a_large_file_that_is_there_already_is_compared_piece_by_piece(
     store: WatchedStore, repository: ModelRepository, large: Large
 ) -> None:
     version = await store.write(large.key, large.content)
-    assert await repository.commit_shard(large.manifest, large.folder) is True
+    assert (await repository.commit_shard(large.manifest, large.folder)).first
     assert store.reads == store.downloads == []
     assert store.streams == [large.key]
     assert (await store.stat(large.key)).version == version
@@ -209,7 +231,7 @@ async def test_a_file_of_a_different_size_is_overwritten_without_reading_it(
     store: WatchedStore, repository: ModelRepository, large: Large
 ) -> None:
     await store.write(large.key, large.content[:-1])
-    assert await repository.commit_shard(large.manifest, large.folder) is True
+    assert (await repository.commit_shard(large.manifest, large.folder)).first
     assert store.reads == store.streams == []
     assert (await store.stat(large.key)).size == len(large.content)
 
@@ -218,18 +240,18 @@ async def test_a_different_file_of_the_same_size_is_overwritten(
     store: WatchedStore, repository: ModelRepository, large: Large
 ) -> None:
     await store.write(large.key, flipped(large.content))
-    assert await repository.commit_shard(large.manifest, large.folder) is True
+    assert (await repository.commit_shard(large.manifest, large.folder)).first
     assert store.streams == [large.key]
     assert (await store.read(large.key))[0] == large.content
 
 
-async def test_checking_for_a_manifest_does_not_list_objects(
+async def test_committing_lists_no_more_than_the_bucket(
     store: WatchedStore, repository: ModelRepository, large: Large
 ) -> None:
     await store.write(large.key, flipped(large.content))
     await repository.commit_shard(large.manifest, large.folder)
     await repository.commit_shard(large.manifest, large.folder)
-    assert store.lists == []
+    assert set(store.lists) == {f"indexes/{MODEL}/hourly/{large.manifest.bucket_start}/"}
 
 
 class ChangesWhileStreamed(WatchedStore):
@@ -262,7 +284,7 @@ async def test_a_file_that_changes_while_it_is_compared_is_compared_again(
             await store.write(large.key, changed)
 
     store.happening = change
-    assert await ModelRepository(store).commit_shard(large.manifest, large.folder) is True
+    assert (await ModelRepository(store).commit_shard(large.manifest, large.folder)).first
     assert (await store.read(large.key))[0] == large.content
     uploads = store.writes.count(large.key)
     # Our own are the refused upload and one over garbage; the test's are the first and the change.
@@ -291,10 +313,10 @@ async def test_two_replicas_that_commit_at_once_agree_on_one_commit(tmp_path: Pa
     firsts: list[bool] = []
 
     async def other_commits() -> None:
-        firsts.append(await other.commit_shard(twin, tmp_path / "other"))
+        firsts.append((await other.commit_shard(twin, tmp_path / "other")).first)
 
     store.happening = other_commits
-    firsts.append(await one.commit_shard(manifest, tmp_path / "one"))
+    firsts.append((await one.commit_shard(manifest, tmp_path / "one")).first)
     assert firsts == [True, False]
 
 
@@ -304,7 +326,7 @@ async def test_two_replicas_that_overwrite_the_same_garbage_do_not_interfere(
     store = InterruptedUpload(tmp_path / "store")
     repository = ModelRepository(store)
     manifest = write(open_shard(listings(0, 5)), tmp_path / "one")
-    key = f"{manifest.folder}/{INDEX_FILE}"
+    key = object_key(manifest, INDEX_FILE)
     await store.write(key, b"garbage")
 
     async def other_is_about_to_write_over_it_too() -> None:
@@ -315,7 +337,7 @@ async def test_two_replicas_that_overwrite_the_same_garbage_do_not_interfere(
 
     # The first upload finds garbage; right before the second one, another replica is done.
     store.happening = other_is_about_to_write_over_it_too
-    assert await repository.commit_shard(manifest, tmp_path / "one") is True
+    assert (await repository.commit_shard(manifest, tmp_path / "one")).first
     assert (await store.read(key))[0] == (tmp_path / "one" / INDEX_FILE).read_bytes()
 
 
@@ -325,11 +347,61 @@ async def test_a_shard_that_is_committed_concurrently_with_different_content_sta
     store = InterruptedUpload(tmp_path / "store")
     one, other = ModelRepository(store), ModelRepository(store)
     theirs = write(open_shard(listings(0, 5)), tmp_path / "theirs")
-    ours = write(open_shard(listings(1, 6)), tmp_path / "ours", shard_id=theirs.shard_id)
+    ours = write(open_shard(listings(1, 6)), tmp_path / "ours")
     store.happening = lambda: other.commit_shard(theirs, tmp_path / "theirs")
-    with pytest.raises(RepositoryError, match="different content"):
-        await one.commit_shard(ours, tmp_path / "ours")
-    await other.verify(StoredShard(theirs, theirs.key), tmp_path / "verify")
+    assert (await one.commit_shard(ours, tmp_path / "ours")).manifest == theirs
+    await other.fetch(StoredShard(theirs, theirs.key), tmp_path / "fetched")
+
+
+class InterruptedManifest(WatchedStore):
+    """Triggers an event right before a manifest is written."""
+
+    happening: Callable[[], Awaitable[object]] | None = None
+
+    async def write(self, key: str, data: bytes, *, only_if: OnlyIf | None = None) -> Version:
+        happening, self.happening = self.happening, None
+        if happening is not None:
+            await happening()
+        return await super().write(key, data, only_if=only_if)
+
+
+async def test_a_manifest_vouches_for_its_own_files_when_a_replica_with_other_bytes_uploads_too(
+    tmp_path: Path,
+) -> None:
+    store = InterruptedManifest(tmp_path / "store")
+    one, other = ModelRepository(store), ModelRepository(store)
+    ours = write(open_shard(listings(0, 5)), tmp_path / "ours")
+    theirs = write(open_shard(listings(1, 6)), tmp_path / "theirs")
+    assert ours.key == theirs.key
+
+    async def other_uploads_and_ends() -> None:
+        for entry in theirs.files:
+            path = tmp_path / "theirs" / entry.name
+            await other._upload_once(theirs.object_key(entry), path, entry)
+
+    store.happening = other_uploads_and_ends
+    assert (await one.commit_shard(ours, tmp_path / "ours")).first
+    folder = await one.fetch(StoredShard(ours, ours.key), tmp_path / "fetched")
+    assert SealedShard(ours, folder).visible_rows_of("listing-0")
+
+
+@pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])
+@pytest.mark.parametrize("damage", ["deleted", "changed"])
+async def test_files_that_are_not_as_they_were_written_are_never_committed(
+    store: WatchedStore, repository: ModelRepository, tmp_path: Path, name: str, damage: str
+) -> None:
+    manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
+    path = tmp_path / "shard" / name
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(flipped(path.read_bytes()))
+    with pytest.raises((DiskUnavailable, ObjectStoreError), match=name):
+        await repository.commit_shard(manifest, tmp_path / "shard")
+    assert await repository.shards(MODEL, HOURLY) == ([], [])
+    again = write(open_shard(listings(0, 5)), tmp_path / "shard")
+    assert (await repository.commit_shard(again, tmp_path / "shard")).first
+    await repository.fetch(StoredShard(again, again.key), tmp_path / "fetched")
 
 
 # --- fetching -----------------------------------------------------------------------------------
@@ -355,7 +427,7 @@ async def test_only_damaged_files_are_fetched_again(
     assert len(store.downloads) == 2
     (folder / ROWS_FILE).write_bytes(b"damaged")
     await repository.fetch(stored, tmp_path / "cache")
-    assert store.downloads[2:] == [f"{stored.folder}/{ROWS_FILE}"]
+    assert store.downloads[2:] == [object_key(stored, ROWS_FILE)]
 
 
 def flipped(data: bytes) -> bytes:
@@ -372,7 +444,7 @@ async def test_a_file_that_does_not_match_the_manifest_is_rejected_by_key_and_no
     name: str,
     damage: Callable[[bytes], bytes],
 ) -> None:
-    key = f"{stored.folder}/{name}"
+    key = object_key(stored, name)
     whole, _ = await store.read(key)
     await store.write(key, damage(whole))
     with pytest.raises(CorruptShard, match=rf"{key} has \d+ bytes .* manifest says {len(whole)}"):
@@ -391,22 +463,26 @@ async def test_a_file_that_is_missing_is_refused_by_key(
     tmp_path: Path,
     name: str,
 ) -> None:
-    key = f"{stored.folder}/{name}"
+    key = object_key(stored, name)
     (store.root / key).unlink()
     with pytest.raises(CorruptShard, match=f"{key} is missing, though its manifest names it"):
         await repository.fetch(stored, tmp_path / "cache")
 
 
-async def test_verifying_trusts_no_cache_and_leaves_nothing(
-    store: WatchedStore, repository: ModelRepository, stored: StoredShard, tmp_path: Path
+async def test_a_shard_of_the_first_format_is_fetched_by_the_plain_names_of_its_files(
+    store: WatchedStore, repository: ModelRepository, tmp_path: Path
 ) -> None:
-    await repository.fetch(stored, tmp_path / "cache")
-    await repository.verify(stored, tmp_path / "cache")
-    key = f"{stored.folder}/{INDEX_FILE}"
-    await store.write(key, flipped((await store.read(key))[0]))
-    with pytest.raises(CorruptShard):
-        await repository.verify(stored, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    written = write(open_shard(listings(0, 5)), tmp_path / "shard", format="shashin.manifest/1")
+    for name in (INDEX_FILE, ROWS_FILE):
+        await store.upload(f"{written.folder}/{name}", tmp_path / "shard" / name)
+    await store.write(written.key, written.to_json())
+    (stored,), _ = await repository.shards(MODEL, HOURLY)
+    folder = await repository.fetch(stored, tmp_path / "cache")
+    assert SealedShard(stored.manifest, folder).rows == 5
+    # The same content in the new format is no other commit.
+    again = write(open_shard(listings(0, 5)), tmp_path / "again")
+    commit = await repository.commit_shard(again, tmp_path / "again")
+    assert (commit.first, commit.manifest.files) == (False, again.files)
 
 
 # --- listing ------------------------------------------------------------------------------------
@@ -451,8 +527,46 @@ async def test_an_unreadable_manifest_is_reported_and_the_others_are_returned(
     for _ in range(2):
         found, errors = await repository.shards(MODEL, HOURLY)
         assert found == [stored]
-        assert [type(e) for e in errors] == [error]
-        assert key in errors[0].message
+        assert [(type(e.error), e.shard_id, e.ranges) for e in errors] == [(error, "broken", ())]
+        assert key in errors[0].error.message
+
+
+async def test_the_range_of_an_unreadable_manifest_is_known_from_its_key(
+    store: WatchedStore, repository: ModelRepository, stored: StoredShard
+) -> None:
+    await store.write(stored.manifest_key, b"{")
+    _, (unreadable,) = await repository.shards(MODEL, HOURLY)
+    assert unreadable.shard_id == stored.manifest.shard_id
+    assert unreadable.ranges == stored.manifest.source_ranges
+
+
+async def test_the_ranges_of_a_built_shard_stay_known_once_its_manifest_was_read(
+    store: WatchedStore, repository: ModelRepository, stored: StoredShard
+) -> None:
+    ranges = (OffsetRange(0, 0, 5), OffsetRange(1, 0, 5))
+    built = replace(stored.manifest, source_ranges=ranges, shard_id=shard_id(MODEL, HOURLY, ranges))
+    await store.write(built.key, built.to_json())
+    assert len((await repository.shards(MODEL, HOURLY))[0]) == 2
+    await store.write(built.key, b"{")
+    _, (unreadable,) = await repository.shards(MODEL, HOURLY)
+    assert unreadable.ranges == ranges
+    _, (unreadable,) = await ModelRepository(store).shards(MODEL, HOURLY)
+    assert unreadable.ranges == (), "no manifest was read, and the key has only a hash"
+
+
+class DeletedOnceListed(WatchedStore):
+    async def list_objects(self, prefix: str) -> list[ObjectInfo]:
+        found = await super().list_objects(prefix)
+        for info in found:
+            await self.delete(info.key)
+        return found
+
+
+async def test_a_shard_that_is_deleted_while_it_is_listed_is_left_out(tmp_path: Path) -> None:
+    store = WatchedStore(tmp_path / "store")
+    await commit(ModelRepository(store), open_shard(listings(0, 5)), tmp_path / "scratch")
+    deleting = ModelRepository(DeletedOnceListed(tmp_path / "store"))
+    assert await deleting.shards(MODEL, HOURLY) == ([], [])
 
 
 async def test_a_manifest_is_read_once_unless_it_was_written_again(

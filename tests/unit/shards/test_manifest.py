@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ from hypothesis import strategies as st
 from shashin.errors import CorruptShard, RepositoryError, UnknownFormat
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.file_entry import FileEntry
-from shashin.shards.format.manifest import Manifest
+from shashin.shards.format.manifest import PLAIN_NAMES, Manifest, range_in_key
+from shashin.shards.format.shard_id import shard_id
 
-GOLDEN = Path(__file__).parent / "golden" / "manifest-v1.json"
-KEY = "indexes/demo-v1/hourly/1699999200/shard/manifest.json"
+GOLDEN = Path(__file__).parent / "golden" / "manifest-v2.json"
+GOLDEN_V1 = GOLDEN.with_name("manifest-v1.json")
+KEY = (
+    "indexes/demo-v1/hourly/1699999200/demo-v1.hourly.p0000.000000000000-000000000240/manifest.json"
+)
 
 KNOWN = Manifest(
     shard_id="demo-v1.hourly.p0000.000000000000-000000000240",
@@ -64,8 +68,22 @@ def document(**changes: Any) -> dict[str, Any]:
     return {**read, **changes}
 
 
-def test_a_manifest_of_the_first_format_stays_readable() -> None:
-    assert Manifest.from_json(GOLDEN.read_bytes(), key=KEY) == KNOWN
+def test_a_manifest_of_the_first_format_stays_readable_and_names_its_objects_plainly() -> None:
+    read = Manifest.from_json(GOLDEN_V1.read_bytes(), key=KEY)
+    assert read == replace(KNOWN, format=PLAIN_NAMES)
+    assert [read.object_key(entry) for entry in read.files] == [
+        f"{read.folder}/index.usearch",
+        f"{read.folder}/rows.arrow",
+    ]
+
+
+def test_a_manifest_of_the_second_format_names_its_objects_by_their_content() -> None:
+    read = Manifest.from_json(GOLDEN.read_bytes(), key=KEY)
+    assert read == KNOWN
+    assert [read.object_key(entry) for entry in read.files] == [
+        f"{read.folder}/index.9f86d081884c7d65.usearch",
+        f"{read.folder}/rows.60303ae22b998861.arrow",
+    ]
 
 
 def test_the_written_format_does_not_change() -> None:
@@ -80,10 +98,14 @@ def test_the_written_format_does_not_change() -> None:
         recall_at_10=st.none() | st.floats(0, 1),
         rows=st.integers(0, 2**63),
         files=st.lists(
-            st.builds(FileEntry, st.text(), st.integers(0, 2**63), st.text()), max_size=3
-        ).map(tuple),
-        source_ranges=st.lists(
-            st.builds(OffsetRange, st.integers(0, 9), st.integers(0), st.integers(0)), max_size=3
+            st.builds(
+                FileEntry,
+                st.from_regex(r"[a-z0-9][a-z0-9_-]{0,9}(\.[a-z0-9_-]{1,9}){0,2}", fullmatch=True),
+                st.integers(0, 2**63),
+                st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+            ),
+            max_size=3,
+            unique_by=lambda entry: entry.name,
         ).map(tuple),
         hidden_offsets=st.dictionaries(st.text(), st.integers(0), max_size=3),
         created_at=st.floats(0, 1e12),
@@ -93,7 +115,131 @@ def test_a_manifest_that_was_written_is_read_as_it_was(manifest: Manifest) -> No
     assert Manifest.from_json(manifest.to_json(), key=KEY) == manifest
 
 
-@pytest.mark.parametrize("found", ["shashin.manifest/2", "shashin.pointer/1", "", None, 1, ["x"]])
+@given(
+    st.text(st.sampled_from("abcXYZ019.-_:"), min_size=1, max_size=20).filter(
+        lambda m: m[0].isalnum()
+    ),
+    st.lists(st.integers(1, 10**17), min_size=2, max_size=8, unique=True).map(sorted),
+)
+def test_a_built_shard_that_was_written_is_read_as_it_was(model_id: str, cuts: list[int]) -> None:
+    sources = tuple(
+        OffsetRange(number % 2, *ends)
+        for number, ends in enumerate(zip(cuts[::2], cuts[1::2], strict=False))
+    )
+    sources = tuple(sorted(sources))
+    built = replace(
+        KNOWN,
+        model_id=model_id,
+        tier="daily",
+        source_ranges=sources,
+        shard_id=shard_id(model_id, "daily", sources),
+    )
+    assert Manifest.from_json(built.to_json(), key=built.key) == built
+    assert range_in_key(built.key) == (sources[0] if len(sources) == 1 else None)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        KEY.removesuffix("/manifest.json"),
+        KEY.replace("manifest.json", "rows.arrow"),
+        KEY.replace("indexes", "serving"),
+        KEY.replace("demo-v1/", "demo-v2/"),
+        KEY.replace("/hourly/", "/daily/"),
+        KEY.replace("p0000", "p000"),
+        KEY.replace("p0000", "p00000"),
+        KEY.replace("000000000240", "0000000000240"),
+        KEY.replace("000000000240", "000000000000"),
+        KEY.replace("000000000240", "9" * 5000),
+        KEY.replace("000000000240", "\N{ARABIC-INDIC DIGIT ZERO}" * 12),
+        KEY.replace("p0000.000000000000-000000000240", "p0000-p0003.2.7ec87b82141cd4fc"),
+    ],
+)
+def test_a_key_that_derives_from_no_single_range_names_none(key: str) -> None:
+    assert range_in_key(KEY) == OffsetRange(0, 0, 240)
+    assert range_in_key(key) is None
+
+
+def _ranges(*ranges: tuple[int, int, int]) -> dict[str, Any]:
+    sources = [OffsetRange(*r) for r in ranges]
+    return {
+        "source_ranges": [asdict(r) for r in sources],
+        "shard_id": shard_id("demo-v1", "hourly", sources) if sources else "none",
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shard_id": "/home/someone"},
+        {"shard_id": "../../../home/someone"},
+        {"shard_id": "demo-v1.hourly.p0000.000000000000-000000000241"},
+        {"model_id": "demo-v2"},
+        {"model_id": "../demo-v1"},
+        {"model_id": ""},
+        {"tier": "daily"},
+        {"tier": "../hourly"},
+        {"bucket_start": 1_699_999_201},
+        _ranges((0, 0, 241)),
+        _ranges((1, 0, 240)),
+        _ranges(),
+        _ranges((0, 240, 0)),
+        _ranges((0, -5, 240)),
+        _ranges((-1, 0, 240)),
+        _ranges((0, 0, 240), (0, 200, 300)),
+        _ranges((0, 240, 300), (0, 0, 240)),
+        # All of it is of another shard.
+        {"model_id": "demo-v2", "shard_id": "demo-v2.hourly.p0000.000000000000-000000000240"},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_contradicts_its_key_or_itself_is_refused_by_name(
+    changes: dict[str, Any],
+) -> None:
+    with pytest.raises(CorruptShard, match=r"(?s)manifest\.json (contradicts|is not a complete)"):
+        Manifest.from_json(json.dumps(document(**changes)).encode(), key=KEY)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/home/someone/.ssh/authorized_keys",
+        "../index.usearch",
+        "sub/index.usearch",
+        "..",
+        ".",
+        ".hidden",
+        "",
+        "index.usearch\n",
+        "index\x00.usearch",
+        "Index.usearch",
+        "manifest.json",
+        "rows.arrow",  # another file has it
+        "a" * 101,
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("written_as", [PLAIN_NAMES, "shashin.manifest/2"])
+def test_a_file_name_that_is_no_plain_name_of_its_own_is_refused(
+    name: str, written_as: str
+) -> None:
+    files = document()["files"]
+    files[0]["name"] = name
+    data = json.dumps(document(files=files, format=written_as)).encode()
+    with pytest.raises(CorruptShard, match=r"(?s)manifest\.json .*name"):
+        Manifest.from_json(data, key=KEY)
+
+
+@pytest.mark.parametrize("changes", [{"sha256": "abc"}, {"sha256": "../" + "0" * 61}, {"size": -1}])
+def test_a_hash_or_size_that_no_file_has_is_refused(changes: dict[str, Any]) -> None:
+    files = document()["files"]
+    files[1] |= changes
+    with pytest.raises(CorruptShard, match=rf"(?s)files.1.{next(iter(changes))}"):
+        Manifest.from_json(json.dumps(document(files=files)).encode(), key=KEY)
+
+
+@pytest.mark.parametrize("found", ["shashin.manifest/3", "shashin.pointer/1", "", None, 1, ["x"]])
 def test_another_format_is_refused_by_name(found: object) -> None:
     data = json.dumps(document(format=found)).encode()
     with pytest.raises(UnknownFormat, match=r"manifest\.json has format .*; this version reads"):

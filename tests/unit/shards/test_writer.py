@@ -69,7 +69,7 @@ def test_a_manifest_describes_the_files_of_its_folder(kind: IndexKind, folder: P
     rows = [*listings(0, 9), new_row("listing-3", 2), new_row("listing-3", 2, 1)]
     builder = kind.builder(DIMENSIONS)
     manifest = written(builder, rows, folder)
-    assert Manifest.from_json((folder / MANIFEST_FILE).read_bytes(), key="m") == manifest
+    assert Manifest.from_json((folder / MANIFEST_FILE).read_bytes(), key=manifest.key) == manifest
     names = {entry.name for entry in manifest.files}
     assert {path.name for path in folder.iterdir()} == names | {MANIFEST_FILE}
     assert len(names) == len(manifest.files) > 1
