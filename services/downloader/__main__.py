@@ -11,6 +11,7 @@ from services.downloader.settings import DownloaderSettings
 from services.downloader.source import FileSource, Sources
 from services.downloader.versions import NewestVersions
 from shashin.kafka.consume import StageConsumer, Subscription
+from shashin.kafka.groups import DOWNLOADER_GROUP
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import LISTINGS_EVENTS
 from shashin.runtime.scope import ServiceScope
@@ -32,7 +33,7 @@ async def serve(scope: ServiceScope[DownloaderSettings]) -> None:
         fetcher = PhotoFetcher(sources, concurrency=settings.concurrency, executor=executor)
         consumer = StageConsumer(
             DownloadStage(fetcher, NewestVersions(settings.remembered_listings)),
-            Subscription(settings.kafka, LISTINGS_EVENTS, "downloader", settings.batch_records),
+            Subscription(settings.kafka, LISTINGS_EVENTS, DOWNLOADER_GROUP, settings.batch_records),
             producer,
             settings.dead_letter_policy(),
         )

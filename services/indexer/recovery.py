@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.indexer.live_tier import LiveTier
 from services.indexer.settings import IndexerSettings, parse_partitions
-from services.indexer.start_offsets import StartOffset, start_offsets
+from services.indexer.start_offsets import StartOffset, first_horizons, start_offsets
 from shashin.errors import RepositoryError, UserError
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.offsets.ranges import OffsetRange
+from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
@@ -30,15 +32,51 @@ class RecoveryState:
     """Sealed shards that are not in the tier's pointer, to be adopted."""
 
 
+class Starts:
+    """Where partitions start, from the repository and the log."""
+
+    def __init__(self, reader: LogReader, horizons: Horizons) -> None:
+        self._reader = reader
+        self._horizons = horizons
+
+    async def of(
+        self, partitions: Sequence[int], sealed: Iterable[OffsetRange] = ()
+    ) -> dict[int, StartOffset]:
+        """Return the start offsets, given the source ranges of the committed shards.
+
+        A partition's first start stores its horizon. One that cannot be read counts as 0: what the
+        log no longer holds is then missing, and nothing else stops.
+
+        Raises:
+            KafkaUnavailable: when the broker does not respond.
+            ObjectStoreError: when the store does not respond or refuses.
+        """
+        sealed = list(sealed)
+        log_starts = await self._reader.begin_offsets(partitions)
+        horizons = {}
+        for partition, first in first_horizons(sealed, log_starts).items():
+            try:
+                horizons[partition] = await self._horizons.keep(partition, first)
+            except RepositoryError as error:
+                log.error("unreadable horizon: taken as 0", error=error.message)  # noqa: TRY400
+                horizons[partition] = 0
+        return start_offsets(sealed, log_starts, horizons)
+
+
 class Recovery:
     """Restores the live tier of the previous process."""
 
     def __init__(
-        self, settings: IndexerSettings, repository: ModelRepository, reader: LogReader
+        self,
+        settings: IndexerSettings,
+        repository: ModelRepository,
+        reader: LogReader,
+        starts: Starts,
     ) -> None:
         self._settings = settings
         self._repository = repository
         self._reader = reader
+        self._starts = starts
 
     async def run(self, live: LiveTier, loop: LoopScope) -> None:
         """Open the live tier's partitions and adopt unserved shards.
@@ -61,7 +99,7 @@ class Recovery:
                 "unreadable manifest: its range is read from the log again", error=error.message
             )
         ranges = [r for shard in stored for r in shard.manifest.source_ranges]
-        starts = start_offsets(ranges, await self._reader.begin_offsets(partitions))
+        starts = await self._starts.of(partitions, ranges)
         pointer, _ = await self._repository.read_pointer(self._settings.model_id, HOURLY)
         pointed = {shard.shard_id for shard in pointer.shards} if pointer else set()
         unserved = [

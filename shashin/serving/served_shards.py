@@ -42,6 +42,9 @@ class ServedShards:
 
     def __init__(self, hidden: HiddenMap) -> None:
         self.hidden = hidden
+        self.hidden_loaded = False
+        """Whether ``hidden`` has everything that was hidden before the process started. Until then,
+        nothing may be searched: sold listings would be found."""
         self._served = Snapshot(())
         self._joining: list[Shard] = []
 
