@@ -65,6 +65,7 @@ class Hiding:
             and below > self._served.hidden.below(listing_id)
         ):
             self._later.append((self._clock() + self._after_seconds, listing_id, below))
+            self._served.supersede(listing_id, below)
         else:
             self._served.hide(listing_id, below)
 

@@ -61,6 +61,11 @@ class ServedShards:
             for shard in (*self._served.shards, *self._joining)
         )
 
+    def supersede(self, listing_id: str, below_version: int) -> None:
+        """In each shard that has a newer version, find the listing only in that one."""
+        for shard in (*self._served.shards, *self._joining):
+            shard.supersede(listing_id, below_version)
+
     def join(self, shard: Shard) -> None:
         """Apply new hidden listings to a shard from now on, before it is served."""
         self._joining.append(shard)

@@ -11,8 +11,10 @@ from services.router.merge import EndpointHits, merge
 from shashin.kafka.records import InRecord
 from shashin.serving.endpoint import Context, IndexEndpoint
 from shashin.serving.hiding import Hiding
-from shashin.serving.served_shards import ServedShards
+from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.shards.format.row import RowAttributes
 from shashin.shards.open_shard import OpenShard
+from shashin.shards.row_filter import RowFilter
 from shashin.shards.visibility import HiddenMap
 from shashin.v1 import events_pb2, index_pb2
 from tests.support.made_shards import (
@@ -59,6 +61,38 @@ class Process:
 def process_of(*rows: Any) -> Process:
     hidden = HiddenMap()
     return Process(open_shard(rows, hidden=hidden), hidden=hidden)
+
+
+def found_versions(process: Process, version: int, row_filter: RowFilter) -> list[int]:
+    query = vector_of("lamp", version)[None, :]
+    (hits,) = search_shards(process.served.snapshot().shards, query, 5, row_filter)
+    return [hit.row.version for hit in hits if hit.row.listing_id == "lamp"]
+
+
+def test_a_shard_with_both_versions_finds_the_newest_at_once_though_the_old_one_is_nearer() -> None:
+    old_price, new_price = RowAttributes("old"), RowAttributes("new")
+    process = process_of(
+        new_row("lamp", 1, attributes=old_price),
+        new_row("lamp", 2, attributes=new_price),
+        new_row("mug", 1),
+    )
+    assert found_versions(process, 1, RowFilter()) == [1]
+    process.hiding.apply(hidden_record("lamp", 2))
+    assert found_versions(process, 1, RowFilter()) == [2]
+    assert found_versions(process, 1, RowFilter(categories=("old",))) == []
+    assert process.sees("lamp") == [1, 2], "a look-up has both"
+    process.now += DEADLINE_SECONDS
+    process.hiding.apply_due()
+    assert found_versions(process, 1, RowFilter()) == [2]
+
+
+def test_a_shard_without_the_newest_version_finds_the_old_one_until_it_is_hidden() -> None:
+    process = process_of(new_row("lamp", 1), new_row("mug", 1))
+    process.hiding.apply(hidden_record("lamp", 2))
+    assert found_versions(process, 1, RowFilter()) == [1]
+    process.now += DEADLINE_SECONDS
+    process.hiding.apply_due()
+    assert found_versions(process, 1, RowFilter()) == []
 
 
 def test_an_old_version_stays_visible_for_as_long_as_a_search_may_take() -> None:
