@@ -219,6 +219,14 @@ class ListingNotFound(ShashinError):
     http_status = 404
 
 
+class NotServing(ShashinError):
+    """The endpoint cannot answer yet, because it does not know which rows are hidden."""
+
+    retryable = True
+    grpc_status = "UNAVAILABLE"
+    http_status = 503
+
+
 class NoEndpoint(ShashinError):
     """No suitable endpoint is known or ready."""
 

@@ -11,6 +11,7 @@ from services.downloader.settings import DownloaderSettings
 from services.downloader.source import FileSource, Sources
 from services.downloader.versions import NewestVersions
 from shashin.kafka.consume import StageConsumer, Subscription
+from shashin.kafka.groups import DOWNLOADER_GROUP
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, LISTINGS_HIDDEN
 from shashin.runtime.scope import ServiceScope
@@ -35,7 +36,7 @@ async def serve(scope: ServiceScope[DownloaderSettings]) -> None:
             Subscription(
                 settings.kafka,
                 LISTINGS_EVENTS,
-                "downloader",
+                DOWNLOADER_GROUP,
                 settings.batch_records,
                 on_lost_records=settings.on_lost_records,
                 writes=(IMAGES_DOWNLOADED, LISTINGS_HIDDEN),

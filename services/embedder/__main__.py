@@ -13,6 +13,7 @@ from services.embedder.batching import BatchedModel
 from services.embedder.handlers import EmbedServicer, EmbedStage
 from services.embedder.settings import SERVER, WORKER, EmbedderSettings, parse_roles
 from shashin.kafka.consume import StageConsumer, Subscription
+from shashin.kafka.groups import embedder_group
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import IMAGES_DOWNLOADED, VECTORS_EMBEDDED
 from shashin.model.embedder import PhotoEmbedder
@@ -77,7 +78,7 @@ async def _worker(
         Subscription(
             settings.kafka,
             IMAGES_DOWNLOADED,
-            f"embedder.{model.model_id}",
+            embedder_group(model.model_id),
             settings.batch_records,
             on_lost_records=settings.on_lost_records,
             writes=(VECTORS_EMBEDDED,),

@@ -31,7 +31,10 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
     served = ServedShards(HiddenMap())
     tier = TierFollower(settings, work, served, repository)
     hidden = HiddenFollower(
-        served, bootstrap=settings.kafka, client_id=f"index-server-{settings.tier}"
+        served,
+        bootstrap=settings.kafka,
+        client_id=f"index-server-{settings.tier}",
+        superseded_after_seconds=settings.hide_superseded_after_seconds,
     )
     async with AsyncExitStack() as stack:
         searchers = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="search"))

@@ -8,9 +8,10 @@ from pydantic import Field
 
 from shashin.objectstore.settings import RepositorySettings
 from shashin.runtime.settings import ModelSpaceSettings
+from shashin.serving.settings import ServingSettings
 
 
-class IndexServerSettings(ModelSpaceSettings, RepositorySettings):
+class IndexServerSettings(ModelSpaceSettings, RepositorySettings, ServingSettings):
     """Settings of the index server."""
 
     grpc_host: str = Field("127.0.0.1", description="Address that IndexService listens on.")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 import grpc
 
 from services.indexer.live_tier import LiveTier
-from services.indexer.recovery import Recovery
+from services.indexer.log_watch import LogWatch
+from services.indexer.recovery import Recovery, Starts
 from services.indexer.release import IndexServers, Release
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings
 from services.indexer.tail import Tail
 from services.indexer.unreadable import UnreadableManifests
 from shashin.discovery.open import open_discovery
+from shashin.kafka.groups import indexer_group
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.objectstore.open import open_object_store
+from shashin.offsets.coverage import LiveReport
+from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
 from shashin.runtime.failpoints import failpoint
@@ -29,6 +34,7 @@ from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.hidden_follower import HiddenFollower
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
+from shashin.shards.shard import Shard
 from shashin.shards.visibility import HiddenMap
 from shashin.tiers import LIVE
 from shashin.v1 import index_pb2_grpc
@@ -38,7 +44,8 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
     """Run the indexer until SIGTERM."""
     settings = scope.settings
     scope.health.ready_when_degraded = True
-    repository = ModelRepository(open_object_store(settings.repository))
+    store = open_object_store(settings.repository)
+    repository = ModelRepository(store)
     work = WorkFolder(settings.work_folder)
     work.clear()
     served = ServedShards(HiddenMap())
@@ -51,7 +58,9 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
         producer, reader = await scope.start.retry(
             f"kafka at {settings.kafka}", lambda: _connect(settings, stack)
         )
-        unreadable = await Recovery(settings, repository, reader).run(live, scope.start)
+        starts = Starts(reader, Horizons(store, settings.model_id))
+        recovery = Recovery(settings, repository, reader, starts)
+        unreadable = await recovery.run(live, scope.start)
 
         async def committed(shard: OpenShard) -> None:
             live.held.mark_committed(shard.shard_id)
@@ -59,17 +68,30 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             await reader.commit(live.sealed_up_to())
 
         sealer = Sealer(settings, work, repository, producer, threads(1, "seal"), committed)
-        tail = Tail(settings, live, reader, producer, sealer, threads(1, "index-writer"))
+        tail = Tail(settings, live, reader, starts, producer, sealer, threads(1, "index-writer"))
+        watch = LogWatch(settings)
         discovery = open_discovery(settings.discovery)
         stack.push_async_callback(discovery.close)
         servers = IndexServers(discovery, settings.model_id)
         stack.push_async_callback(servers.close)
+
+        def report(shards: Sequence[Shard]) -> LiveReport:
+            if not watch.ends.partitions:
+                # Before the end of the log is known, no coverage can be judged.
+                return LiveReport()
+            return LiveReport(
+                positions=live.positions(shards, watch.ends.searchable_up_to()),
+                partitions=watch.ends.partitions,
+                end_unknown_seconds=watch.ends.unknown_seconds(),
+                stages=watch.lags(),
+            )
+
         endpoint = IndexEndpoint(
             served,
             space=settings.space,
             tier=LIVE,
             executor=threads(2, "search"),
-            positions=live.positions,
+            report=report,
         )
 
         def add(server: grpc.aio.Server) -> None:
@@ -85,8 +107,15 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
         )
         scope.log.info("serving", grpc_port=port)
         await scope.run(
-            HiddenFollower(served, bootstrap=settings.kafka, client_id="indexer").loop(),
+            HiddenFollower(
+                served,
+                bootstrap=settings.kafka,
+                client_id="indexer",
+                superseded_after_seconds=settings.hide_superseded_after_seconds,
+            ).loop(),
             tail.loop(),
+            tail.opener(),
+            *watch.loops(),
             sealer.loop(),
             UnreadableManifests(repository, unreadable).loop(),
             Release(live, servers, settings.release_after_seconds).loop(),
@@ -103,7 +132,7 @@ async def _connect(settings: IndexerSettings, stack: AsyncExitStack) -> tuple[Pr
                 settings.kafka,
                 VECTORS_EMBEDDED,
                 client_id="indexer",
-                group=f"indexer.{settings.model_id}",
+                group=indexer_group(settings.model_id),
             )
         )
         await reader.partitions()

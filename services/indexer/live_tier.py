@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from services.indexer.held_shards import HeldShards
-from services.indexer.partition import Cut, PartitionState
+from services.indexer.partition import PartitionState
 from services.indexer.settings import IndexerSettings
 from services.indexer.start_offsets import StartOffset
 from shashin.offsets.coverage import Position
@@ -58,9 +58,9 @@ class LiveTier:
         self.held.mark_committed(sealed.shard_id)
         self._serve()
 
-    def cut(self, state: PartitionState, cut: Cut) -> OpenShard:
+    def cut(self, state: PartitionState) -> OpenShard:
         """Close a partition's open range and hold its shard; returns the shard."""
-        closed = state.cut(cut.at_offset)
+        closed = state.cut()
         self.held.hold(closed)
         self._serve()
         return closed
@@ -70,8 +70,14 @@ class LiveTier:
         self.held.release(shards)
         self._serve()
 
-    def positions(self, shards: Sequence[Shard]) -> Mapping[int, Position]:
-        """Return the positions to be covered, as of the shards of one snapshot."""
+    def positions(
+        self, shards: Sequence[Shard], log_ends: Mapping[int, int]
+    ) -> dict[int, Position]:
+        """Return the positions to be covered, as of the shards of one snapshot.
+
+        ``log_ends`` are the ends of partitions up to which everything should be searchable by now:
+        what is not read yet is then missing.
+        """
         ends = {
             r.partition: r.to_offset
             for shard in shards
@@ -79,7 +85,9 @@ class LiveTier:
             for r in shard.ranges
         }
         return {
-            partition: Position(state.horizon_offset, ends[partition])
+            partition: Position(
+                state.horizon_offset, max(ends[partition], log_ends.get(partition, 0))
+            )
             for partition, state in self.partitions.items()
             if partition in ends
         }

@@ -52,3 +52,8 @@ READING_PAUSED = Gauge(
     "1 while consumption is paused because too many held rows wait for an index server, else 0.",
 )
 RECALL = Gauge("shashin_indexer_last_recall", "Recall@10 of the most recently sealed shard.")
+STAGE_LAG = Gauge(
+    "shashin_indexer_stage_lag_records",
+    "Records that a stage before the indexer has not processed; NaN while unknown.",
+    ["stage"],
+)

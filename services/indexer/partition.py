@@ -33,9 +33,8 @@ class Add:
 
 @dataclass(frozen=True)
 class Cut:
-    """Close the open range here and open the next one."""
+    """Close the open range after its last record and open the next one."""
 
-    at_offset: int
     reason: CutReason
 
 
@@ -84,7 +83,7 @@ class PartitionState:
                 new = self._new_rows(record)
                 reason = cut_before(open_range, record.timestamp_ms, new, self._rules)
                 if reason is not None:
-                    yield Cut(record.offset, reason)
+                    yield Cut(reason)
             pending.append(record)
         if pending:
             yield Add(pending)
@@ -111,18 +110,12 @@ class PartitionState:
             bucket_start=self._rules.bucket_start(records[0].timestamp_ms),
         )
 
-    def pass_to(self, offset: int) -> None:
-        """Extend the open range up to an offset, if it is not there yet: no records are between."""
-        if offset > self.open.position:
-            self.open.end_at(offset)
-
-    def cut(self, at_offset: int) -> OpenShard:
+    def cut(self) -> OpenShard:
         """Close the open range and open the next one; returns the shard to seal."""
-        closed = self.open
-        if closed.position > at_offset:
-            raise AssertionError(f"{closed.shard_id} extends past its cut at {at_offset}")
-        closed.end_at(at_offset)
-        self.open = self._new_shard(at_offset)
+        closed, read = self.open, self.open.position
+        closed.end()
+        self.open = self._new_shard(closed.position)
+        self.open.read_up_to(read)
         return closed
 
     def idle_cut(self, high_watermark: int, checked_at_ms: int) -> Cut | None:
@@ -134,4 +127,4 @@ class PartitionState:
             checked_at_ms,
             self._rules,
         )
-        return Cut(high_watermark, reason) if reason is not None else None
+        return Cut(reason) if reason is not None else None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.indexer.live_tier import LiveTier
 from services.indexer.settings import IndexerSettings, parse_partitions
-from services.indexer.start_offsets import StartOffset, start_offsets
+from services.indexer.start_offsets import StartOffset, first_horizons, start_offsets
 from shashin.errors import RecordsLost, RepositoryError, ShashinError, UserError
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.lost_records import lost_below, note_lost
 from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.offsets.ranges import OffsetRange
+from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository, StoredShard, UnreadableShard
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
@@ -33,15 +35,51 @@ class RecoveryState:
     """Sealed shards whose manifest cannot be read: their ranges count as sealed."""
 
 
+class Starts:
+    """Where partitions start, from the repository and the log."""
+
+    def __init__(self, reader: LogReader, horizons: Horizons) -> None:
+        self._reader = reader
+        self._horizons = horizons
+
+    async def of(
+        self, partitions: Sequence[int], sealed: Iterable[OffsetRange] = ()
+    ) -> dict[int, StartOffset]:
+        """Return the start offsets, given the source ranges of the committed shards.
+
+        A partition's first start stores its horizon. One that cannot be read counts as 0: what the
+        log no longer holds is then missing, and nothing else stops.
+
+        Raises:
+            KafkaUnavailable: when the broker does not respond.
+            ObjectStoreError: when the store does not respond or refuses.
+        """
+        sealed = list(sealed)
+        log_starts = await self._reader.begin_offsets(partitions)
+        horizons = {}
+        for partition, first in first_horizons(sealed, log_starts).items():
+            try:
+                horizons[partition] = await self._horizons.keep(partition, first)
+            except RepositoryError as error:
+                log.error("unreadable horizon: taken as 0", error=error.message)  # noqa: TRY400
+                horizons[partition] = 0
+        return start_offsets(sealed, log_starts, horizons)
+
+
 class Recovery:
     """Restores the live tier of the previous process."""
 
     def __init__(
-        self, settings: IndexerSettings, repository: ModelRepository, reader: LogReader
+        self,
+        settings: IndexerSettings,
+        repository: ModelRepository,
+        reader: LogReader,
+        starts: Starts,
     ) -> None:
         self._settings = settings
         self._repository = repository
         self._reader = reader
+        self._starts = starts
 
     async def run(self, live: LiveTier, loop: LoopScope) -> Sequence[UnreadableShard]:
         """Open the live tier's partitions and adopt unserved shards.
@@ -70,9 +108,8 @@ class Recovery:
         ranges = [r for shard in stored for r in shard.manifest.source_ranges]
         # Reading these from the log again would end at the same manifest, once they are sealed.
         ranges += [r for shard in unreadable for r in shard.ranges]
-        begins = await self._reader.begin_offsets(partitions)
-        starts = start_offsets(ranges, begins)
-        self._check_nothing_was_lost(starts, begins)
+        starts = await self._starts.of(partitions, ranges)
+        self._check_nothing_was_lost(starts)
         try:
             pointer, _ = await self._repository.read_pointer(self._settings.model_id, HOURLY)
         except RepositoryError as error:
@@ -87,24 +124,22 @@ class Recovery:
         ]
         return RecoveryState(starts, unserved, unreadable)
 
-    def _check_nothing_was_lost(
-        self, starts: Mapping[int, StartOffset], begins: Mapping[int, int]
-    ) -> None:
-        """Compare the end of what is sealed with the begin of the log.
+    def _check_nothing_was_lost(self, starts: Mapping[int, StartOffset]) -> None:
+        """Compare what is sealed with the begin of the log.
 
         Raises:
-            RecordsLost: when records were deleted that no shard contains, unless told to continue.
+            RecordsLost: when records were deleted before they were read, unless told to continue.
         """
         for partition, start in starts.items():
             for lost in start.lost:
-                # Gaps before it are missing shards: coverage reports them.
-                if lost.to_offset == begins[partition]:
+                # A gap before a shard is a shard that is missing: coverage reports it.
+                if lost.to_offset == start.from_offset:
                     error = lost_below(
                         VECTORS_EMBEDDED,
                         partition,
                         lost.from_offset,
                         lost.to_offset,
-                        begins[partition],
+                        lost.to_offset,
                     )
                     if self._settings.on_lost_records == "stop":
                         raise error

@@ -11,11 +11,14 @@ from shashin.kafka.settings import ConsumerSettings
 from shashin.objectstore.settings import RepositorySettings
 from shashin.offsets.cut import CutRules
 from shashin.runtime.settings import ModelSpaceSettings
+from shashin.serving.settings import ServingSettings
 from shashin.shards.kinds.protocol import GrowingKind
 from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind, kind_names
 
 
-class IndexerSettings(ConsumerSettings, DiscoverySettings, ModelSpaceSettings, RepositorySettings):
+class IndexerSettings(
+    ConsumerSettings, DiscoverySettings, ModelSpaceSettings, RepositorySettings, ServingSettings
+):
     """Settings of the indexer."""
 
     grpc_host: str = Field("127.0.0.1", description="Address that IndexService listens on.")

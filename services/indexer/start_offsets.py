@@ -1,4 +1,4 @@
-"""Start offsets: derived from manifests alone, never from the consumer group."""
+"""Start offsets: derived from manifests and horizons, never from the consumer group."""
 
 from __future__ import annotations
 
@@ -21,25 +21,39 @@ class StartOffset:
     """Offsets above the horizon that no shard holds and the log has already deleted."""
 
 
+def first_horizons(sealed: Iterable[OffsetRange], log_starts: Mapping[int, int]) -> dict[int, int]:
+    """Return the horizon of each partition in ``log_starts``, for those that have none yet.
+
+    It is where the first committed shard starts, or else where the log does.
+    """
+    firsts: dict[int, int] = {}
+    for held in merge_ranges(sealed):
+        firsts.setdefault(held.partition, held.from_offset)
+    return {
+        partition: firsts.get(partition, log_start) for partition, log_start in log_starts.items()
+    }
+
+
 def start_offsets(
-    sealed: Iterable[OffsetRange], log_starts: Mapping[int, int]
+    sealed: Iterable[OffsetRange], log_starts: Mapping[int, int], horizons: Mapping[int, int]
 ) -> dict[int, StartOffset]:
     """Return the start offset of each partition in ``log_starts``.
 
-    ``sealed`` are the source ranges of the committed shards, ``log_starts`` the log start offset of
-    each partition. A partition is read from the end of its first contiguous run of sealed ranges:
-    after a gap the log is read again, and cutting it again yields the existing shards. A gap that
-    the log no longer holds is lost. Then the run that contains the log start offset counts, since
-    a range that starts in its middle would overlap a sealed one.
+    ``sealed`` are the source ranges of the committed shards, ``log_starts`` the log start offset
+    and ``horizons`` the horizon of each partition. A partition is read from the end of the
+    contiguous run of sealed ranges at its horizon: after a gap the log is read again, and cutting
+    it again yields the existing shards. A gap that the log no longer holds is lost. Then the run
+    that contains the log start offset counts, since a range that starts in its middle would
+    overlap a sealed one.
     """
     merged = merge_ranges(sealed)
     found = {}
     for partition, log_start in log_starts.items():
+        horizon = horizons[partition]
         runs = [run for run in merged if run.partition == partition]
-        if not runs:
-            found[partition] = StartOffset(log_start, log_start)
-            continue
-        horizon, end = runs[0].from_offset, runs[0].to_offset
+        # A horizon in a gap: the gap is read as a whole, so that it is cut where it was before.
+        ends = [run.to_offset for run in runs if run.from_offset <= horizon]
+        end = ends[-1] if ends else horizon
         if end < log_start:
             holding = (run for run in runs if run.from_offset <= log_start < run.to_offset)
             end = next((run.to_offset for run in holding), log_start)

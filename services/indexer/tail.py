@@ -6,15 +6,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 from services.indexer import metrics
 from services.indexer.handlers import parse_batch
 from services.indexer.live_tier import LiveTier
 from services.indexer.partition import Add, Cut, PartitionState
+from services.indexer.recovery import Starts
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings, parse_partitions
-from services.indexer.start_offsets import start_offsets
-from shashin.errors import RecordsLost, TooManyDeadLetters
+from shashin.errors import ObjectStoreError, TooManyDeadLetters
 from shashin.kafka.dead_letter_policy import RecentRecords, pause_consumption
 from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
 from shashin.kafka.log_reader import LogReader
@@ -27,6 +28,8 @@ from shashin.runtime.scope import Loop, LoopScope
 
 _BACKPRESSURE = f"consumption of {VECTORS_EMBEDDED}"
 _PROGRESS_SECONDS = 2.0
+_MARKERS_SECONDS = 0.25
+_NEW_PARTITIONS_SECONDS = 0.5
 
 log = get_logger(__name__)
 
@@ -42,6 +45,7 @@ class Tail:
         settings: IndexerSettings,
         live: LiveTier,
         reader: LogReader,
+        starts: Starts,
         producer: Producer,
         sealer: Sealer,
         writer: Executor,
@@ -49,6 +53,7 @@ class Tail:
         self._settings = settings
         self._live = live
         self._reader = reader
+        self._starts = starts
         self._producer = producer
         self._sealer = sealer
         self._writer = writer
@@ -56,6 +61,8 @@ class Tail:
         self._indexes_all = parse_partitions(settings.partitions) is None
         self._recent = RecentRecords(settings.dead_letter_policy())
         self._paused = False
+        self._read: set[int] = set()
+        """The partitions that the reader reads."""
 
     def loop(self) -> Loop:
         """Return the loop; ready once it has reached the end of the log as of startup."""
@@ -65,16 +72,25 @@ class Tail:
             ready_when=f"the end of {VECTORS_EMBEDDED}",
         )
 
+    def opener(self) -> Loop:
+        """Return the loop that opens partitions which are added to the topic.
+
+        It is apart from the reader: while a new partition's horizon cannot be stored, the others
+        are read.
+        """
+        return Loop(f"opener of partitions of {VECTORS_EMBEDDED}", self._open_new_partitions)
+
     async def run(self, loop: LoopScope) -> None:
-        """Read and apply the log until stopped; rows added by then stay searchable."""
-        self._reader.start_at(self._live.next_offsets())
+        """Read and apply the log until stopped; rows added by then stay searchable.
+
+        Raises:
+            RecordsLost: when the log no longer has the position. The next start finds out whether
+                another replica has sealed what is gone.
+        """
+        self._start_reading()
         try:
             await self._follow(loop)
         except TooManyDeadLetters as error:
-            await pause_consumption(error, VECTORS_EMBEDDED, loop)
-        except RecordsLost as error:
-            if self._settings.on_lost_records != "stop":
-                raise  # The next start goes on after the gap.
             await pause_consumption(error, VECTORS_EMBEDDED, loop)
 
     async def _follow(self, loop: LoopScope) -> None:
@@ -87,9 +103,10 @@ class Tail:
         )
         broker = self._reader.broker_check(loop)
         self._reader.wait_at_damaged_batches(loop)
-        next_idle_check = 0.0
+        next_idle_check = next_marker_check = 0.0
         while loop.next_turn():
-            await self._open_new_partitions(loop)
+            if self._read != self._live.partitions.keys():
+                self._start_reading()
             if not await self._apply_backpressure(loop):
                 batches = await loop.retry(
                     f"records of {VECTORS_EMBEDDED}",
@@ -102,31 +119,44 @@ class Tail:
                     await broker.check()
                 for partition, records in batches.items():
                     await self._apply(self._live.partitions[partition], records, loop)
-                await self._pass_offsets_without_records()
+                if (now := time.monotonic()) >= next_marker_check:
+                    await self._skip_markers()
+                    next_marker_check = now + _MARKERS_SECONDS
                 replay.report(loop)
             # Also while other partitions are busy, so that an idle one is cut in time.
             if (now := time.monotonic()) >= next_idle_check:
                 await self._cut_idle(loop)
                 next_idle_check = now + min(1.0, self._rules.bucket_seconds / 10)
 
-    async def _pass_offsets_without_records(self) -> None:
-        """Move on where the log has no record for readers, as after the end of a transaction."""
-        for partition, state in self._live.partitions.items():
-            state.pass_to(await self._reader.position(partition))
+    def _start_reading(self) -> None:
+        offsets = self._live.next_offsets()
+        self._reader.start_at(offsets)
+        self._read = set(offsets)
+
+    async def _skip_markers(self) -> None:
+        """Note how far the log was read: it may have offsets without records at its end.
+
+        All records before the reader's positions are applied.
+        """
+        for partition in self._read:
+            state = self._live.partitions[partition]
+            state.open.read_up_to(await self._reader.position(partition))
 
     async def _open_new_partitions(self, loop: LoopScope) -> None:
         """Open partitions that were added to the topic, if this replica indexes all."""
-        if not self._indexes_all:
-            return
-        new = [p for p in self._reader.known_partitions() if p not in self._live.partitions]
-        if not new:
-            return
-        log.info("partitions added", partitions=new)
-        starts = await loop.retry(
-            "start offsets of new partitions", lambda: self._reader.begin_offsets(new)
-        )
-        self._live.open_partitions(start_offsets((), starts))
-        self._reader.start_at(self._live.next_offsets())
+        while await loop.sleep(_NEW_PARTITIONS_SECONDS):
+            new = [p for p in self._reader.known_partitions() if p not in self._live.partitions]
+            if not new or not self._indexes_all:
+                continue
+            log.info("partitions added", partitions=new)
+            self._live.open_partitions(
+                await loop.retry(
+                    "start offsets of new partitions",
+                    partial(self._starts.of, new),
+                    # As in sealing: the other partitions are served meanwhile.
+                    also=(ObjectStoreError,),
+                )
+            )
 
     async def _apply_backpressure(self, loop: LoopScope) -> bool:
         """Pause while too many rows are held; returns whether consumption is paused."""
@@ -206,7 +236,7 @@ class Tail:
                 self._cut(state, cut)
 
     def _cut(self, state: PartitionState, cut: Cut) -> None:
-        self._sealer.seal(self._live.cut(state, cut), cut.reason)
+        self._sealer.seal(self._live.cut(state), cut.reason)
         failpoint("after-cut")
 
 

@@ -10,6 +10,9 @@ Index servers and live tier take their snapshots at slightly different times. A 
 tier releases between them would be in neither; this does not happen, because the indexer keeps
 sealed rows for longer than the deadline of a search (SHASHIN_RELEASE_AFTER_SECONDS). If it did, the
 answer would still report it: the range is in no ``held`` and hence missing.
+
+The partitions are those of the topic, as live tiers count them: one that nobody indexes is unknown,
+and then the answer is not complete.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from shashin.offsets.coverage import Position, missing_ranges
+from shashin.offsets.coverage import LiveReport, Position, StageLag, missing_ranges
 from shashin.offsets.ranges import OffsetRange
 
 
@@ -31,6 +34,10 @@ class AnswerCoverage:
     """Partitions that no live tier reported in this answer; their logs may have grown since."""
     partitions: int
     """Number of known partitions; with none, an answer is never complete."""
+    stages: tuple[StageLag, ...] = ()
+    """How far the stages before the live tier are behind."""
+    end_unknown_seconds: float = 0.0
+    """For how long a live tier could not read the end of the log; 0 for a short time."""
 
     @property
     def complete(self) -> bool:
@@ -71,38 +78,51 @@ class KnownPositions:
             self._known = MappingProxyType({**known, **grown})
 
 
-def merge_positions(reports: Iterable[tuple[int, Position]]) -> dict[int, Position]:
-    """Return one position per partition from the reports of several live tiers.
+def merge_reports(reports: Iterable[LiveReport]) -> LiveReport:
+    """Return what several live tiers report together.
 
     The highest live offset and the lowest horizon count: while any of them requires an offset, an
-    answer without it is incomplete.
+    answer without it is incomplete. The largest lag counts as well; one that is unknown to some is
+    what the others report.
     """
-    reported: dict[int, Position] = {}
-    for partition, position in reports:
-        other = reported.get(partition)
-        reported[partition] = (
-            position
-            if other is None
-            else Position(
+    positions: dict[int, Position] = {}
+    stages: dict[str, StageLag] = {}
+    partitions, end_unknown_seconds = 0, 0.0
+    for report in reports:
+        for partition, position in report.positions.items():
+            other = positions.get(partition, position)
+            positions[partition] = Position(
                 min(position.horizon_offset, other.horizon_offset),
                 max(position.live_offset, other.live_offset),
             )
-        )
-    return reported
+        for lag in report.stages:
+            known = stages.get(lag.stage, lag)
+            records = [n for n in (lag.records, known.records) if n is not None]
+            stages[lag.stage] = StageLag(
+                lag.stage, max(records, default=None), max(lag.seconds, known.seconds)
+            )
+        partitions = max(partitions, report.partitions)
+        end_unknown_seconds = max(end_unknown_seconds, report.end_unknown_seconds)
+    return LiveReport(positions, partitions, end_unknown_seconds, tuple(stages.values()))
 
 
 def answer_coverage(
     held: Iterable[OffsetRange],
-    reported: Mapping[int, Position],
+    report: LiveReport,
     known_before: Mapping[int, Position],
 ) -> AnswerCoverage:
     """Return the coverage of an answer.
 
-    ``held`` are the ranges that its endpoints searched, ``reported`` the positions that they
-    reported, and ``known_before`` the positions known before the calls were sent.
+    ``held`` are the ranges that its endpoints searched, ``report`` what its live tiers reported
+    together, and ``known_before`` the positions known before the calls were sent.
     """
-    held = list(held)
-    expected = known_before.keys() | reported.keys() | {r.partition for r in held}
+    held, reported = list(held), report.positions
+    expected = (
+        known_before.keys()
+        | reported.keys()
+        | {r.partition for r in held}
+        | set(range(report.partitions))
+    )
     judged = {
         partition: Position(
             reported.get(partition, known_before.get(partition, _UNKNOWN)).horizon_offset,
@@ -114,6 +134,8 @@ def answer_coverage(
         missing=missing_ranges(held, judged),
         unknown_partitions=tuple(sorted(expected - reported.keys())),
         partitions=len(expected),
+        stages=report.stages,
+        end_unknown_seconds=report.end_unknown_seconds,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from services.router import metrics
@@ -13,13 +13,13 @@ from services.router.answer_coverage import (
     AnswerCoverage,
     KnownPositions,
     answer_coverage,
-    merge_positions,
+    merge_reports,
 )
-from shashin.codecs.ranges import positions_in, ranges_in
+from shashin.codecs.ranges import ranges_in, report_in
 from shashin.discovery.protocol import Discovery, Endpoint
 from shashin.errors import ShashinError
 from shashin.model_space import ModelSpace
-from shashin.offsets.coverage import Position
+from shashin.offsets.coverage import LiveReport, Position
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
@@ -54,7 +54,7 @@ class EndpointState:
     rows: int = 0
     hidden_rows: int = 0
     covered: tuple[OffsetRange, ...] = ()
-    positions: tuple[tuple[int, Position], ...] = ()
+    report: LiveReport = field(default_factory=LiveReport)
 
     @property
     def ready(self) -> bool:
@@ -106,7 +106,7 @@ class EndpointWatch:
         ready = [state for state in self.states() if state.ready]
         return answer_coverage(
             (r for state in ready for r in state.covered),
-            merge_positions(p for state in ready for p in state.positions),
+            merge_reports(state.report for state in ready),
             self._known_before,
         )
 
@@ -159,14 +159,14 @@ class EndpointWatch:
                 model_id=self._space.model_id,
                 check=self._dimension_mismatch,
             )
-        states = {peer.endpoint: _ready(peer, answer) for peer, answer in results.answers}
+        states = {peer.endpoint: _described(peer, answer) for peer, answer in results.answers}
         for failure in results.failures:
             states[failure.endpoint] = _unready(failure.endpoint, failure.error)
         for other in results.other_models:
             states[other.endpoint] = _other_model(other)
         self._log_changes(states)
         self._states, self._known_before = states, known_before
-        self._positions.update(merge_positions(p for s in states.values() for p in s.positions))
+        self._positions.update(merge_reports(s.report for s in states.values()).positions)
         self._publish()
         return self._not_ready()
 
@@ -229,7 +229,15 @@ def _other_model(other: OtherModel) -> EndpointState:
     return EndpointState(endpoint, tier_of(endpoint), "other_model", model_id=other.model_id)
 
 
-def _ready(peer: Peer, answer: index_pb2.DescribeResponse) -> EndpointState:
+def _described(peer: Peer, answer: index_pb2.DescribeResponse) -> EndpointState:
+    if answer.not_serving:
+        return EndpointState(
+            peer.endpoint,
+            peer.tier or answer.tier,
+            "unready",
+            answer.not_serving,
+            answer.model_id,
+        )
     return EndpointState(
         endpoint=peer.endpoint,
         tier=peer.tier or answer.tier,
@@ -239,5 +247,5 @@ def _ready(peer: Peer, answer: index_pb2.DescribeResponse) -> EndpointState:
         rows=answer.rows,
         hidden_rows=answer.hidden_rows,
         covered=tuple(merge_ranges(r for shard in answer.shards for r in ranges_in(shard.ranges))),
-        positions=tuple(positions_in(answer.positions)),
+        report=report_in(answer),
     )

@@ -12,7 +12,7 @@ from services.router.endpoints import EndpointWatch
 from services.router.locate import Locator
 from services.router.queries import Query
 from services.router.search import SearchAnswer, Searcher
-from shashin.codecs.ranges import range_messages
+from shashin.codecs.ranges import range_messages, stage_messages
 from shashin.serving.fleet import Failure
 from shashin.v1 import search_pb2, search_pb2_grpc
 
@@ -127,6 +127,8 @@ def coverage_message(coverage: AnswerCoverage) -> search_pb2.Coverage:
         complete=coverage.complete,
         missing=range_messages(coverage.missing),
         unknown_partitions=coverage.unknown_partitions,
+        stages=stage_messages(coverage.stages),
+        end_unknown_seconds=coverage.end_unknown_seconds,
     )
 
 

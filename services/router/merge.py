@@ -6,8 +6,8 @@ list. ``truncated`` returns the answers for which that is possible. Once there a
 exact, up to the order of equal scores.
 
 Merging cannot detect a newer version that is in no answer because it is too far from the query. Its
-older version stays a hit until ``listings.hidden`` hides it, moments after the newer one became
-searchable. Visibility is decided there; merging only bridges that interval.
+older version stays a hit until ``listings.hidden`` hides it, seconds after the newer one became
+searchable (shashin.serving.hiding). Visibility is decided there; merging only bridges that interval.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from services.router.answer_coverage import (
     AnswerCoverage,
     KnownPositions,
     answer_coverage,
-    merge_positions,
+    merge_reports,
 )
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
@@ -30,7 +30,7 @@ from services.router.merge import EndpointHits, MergedHit, merge, truncated
 from services.router.no_answer import no_answer_error
 from services.router.queries import Query, query_vector, validated
 from shashin.codecs.limits import MAX_HITS
-from shashin.codecs.ranges import positions_in, ranges_in
+from shashin.codecs.ranges import ranges_in, report_in
 from shashin.discovery.protocol import Endpoint
 from shashin.errors import ShashinError
 from shashin.model_space import ModelSpace
@@ -283,10 +283,10 @@ class Searcher:
         self, gathered: _Gathered, known_before: Mapping[int, Position]
     ) -> AnswerCoverage:
         answers = gathered.complete_answers()
-        reported = merge_positions(p for answer in answers for p in positions_in(answer.positions))
-        self._positions.update(reported)
+        report = merge_reports(map(report_in, answers))
+        self._positions.update(report.positions)
         return answer_coverage(
-            (r for answer in answers for r in ranges_in(answer.covered)), reported, known_before
+            (r for answer in answers for r in ranges_in(answer.covered)), report, known_before
         )
 
     def _observe(self, query: Query, timings: Timings) -> None:

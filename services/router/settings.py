@@ -20,7 +20,8 @@ class RouterSettings(DiscoverySettings, ModelSpaceSettings):
         ge=1,
         le=60_000,
         description="Default deadline of a search, in milliseconds; the indexer's "
-        "SHASHIN_RELEASE_AFTER_SECONDS must exceed it.",
+        "SHASHIN_RELEASE_AFTER_SECONDS and every SHASHIN_HIDE_SUPERSEDED_AFTER_SECONDS must exceed "
+        "it.",
     )
     discovery_seconds: float = Field(
         0.1, gt=0, le=60, description="Seconds between reads of discovery."

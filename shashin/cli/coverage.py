@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from shashin.cli.options import DEFAULT_STATE, JsonOption, RouterOption, StateOption
-from shashin.client.coverage_text import coverage_document, coverage_line
+from shashin.client.coverage_text import coverage_document, coverage_line, coverage_style
 from shashin.client.endpoint_text import endpoint_document, readiness
 from shashin.client.router import RouterClient
 from shashin.local.system import System
@@ -27,7 +27,11 @@ def coverage(
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that the served shards cover the whole log; exits with 1 if they do not."""
+    """Check that the served shards cover the whole log; exits with 1 if they do not.
+
+    Events that the downloader or the embedder has not processed are not in the log yet. They do not
+    change the exit code; the output says how far these stages are behind.
+    """
     address = router or System(state).router_address()
     status = run(_status(address))
     if as_json:
@@ -62,7 +66,7 @@ def print_status(status: search_pb2.StatusResponse) -> None:
             for endpoint in status.endpoints
         ],
     )
-    echo(coverage_line(status.coverage), style="green" if status.coverage.complete else "red")
+    echo(coverage_line(status.coverage), style=coverage_style(status.coverage))
 
 
 def status_document(status: search_pb2.StatusResponse) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from shashin.cli.options import (
     RepositoryOption,
     StateOption,
 )
-from shashin.client.coverage_text import coverage_line
+from shashin.client.coverage_text import coverage_line, coverage_style
 from shashin.client.endpoint_text import other_model_lines
 from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
@@ -167,8 +167,7 @@ def _print_status(
         )
         for line in other_model_lines(searched):
             echo(line)
-        good = searched.coverage.complete
-        echo(coverage_line(searched.coverage), style="green" if good else "red")
+        echo(coverage_line(searched.coverage), style=coverage_style(searched.coverage))
     if problem:
         echo(problem, style="red")
 

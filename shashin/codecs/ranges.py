@@ -1,10 +1,10 @@
-"""Converts offset ranges and positions from and to their messages."""
+"""Converts offset ranges and what live tiers report from and to their messages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from shashin.offsets.coverage import Position
+from shashin.offsets.coverage import LiveReport, Position, StageLag
 from shashin.offsets.ranges import OffsetRange
 from shashin.v1 import index_pb2
 
@@ -15,12 +15,19 @@ def ranges_in(messages: Iterable[index_pb2.OffsetRange]) -> Iterator[OffsetRange
         yield OffsetRange(message.partition, message.from_offset, message.to_offset)
 
 
-def positions_in(
-    messages: Iterable[index_pb2.PartitionPosition],
-) -> Iterator[tuple[int, Position]]:
-    """Yield partitions with their positions."""
-    for message in messages:
-        yield message.partition, Position(message.horizon_offset, message.live_offset)
+def report_in(answer: index_pb2.IndexSearchResponse | index_pb2.DescribeResponse) -> LiveReport:
+    """Return what the endpoint reports of the log; nothing if it is no live tier."""
+    return LiveReport(
+        positions={
+            p.partition: Position(p.horizon_offset, p.live_offset) for p in answer.positions
+        },
+        partitions=answer.log.partitions,
+        end_unknown_seconds=answer.log.end_unknown_seconds,
+        stages=tuple(
+            StageLag(s.stage, s.records if s.HasField("records") else None, s.seconds)
+            for s in answer.log.stages
+        ),
+    )
 
 
 def range_messages(ranges: Iterable[OffsetRange]) -> list[index_pb2.OffsetRange]:
@@ -42,4 +49,21 @@ def position_messages(positions: Mapping[int, Position]) -> list[index_pb2.Parti
             live_offset=position.live_offset,
         )
         for partition, position in sorted(positions.items())
+    ]
+
+
+def log_message(report: LiveReport) -> index_pb2.LogState:
+    """Return the message of what a live tier knows of the log, beside its positions."""
+    return index_pb2.LogState(
+        partitions=report.partitions,
+        end_unknown_seconds=report.end_unknown_seconds,
+        stages=stage_messages(report.stages),
+    )
+
+
+def stage_messages(stages: Iterable[StageLag]) -> list[index_pb2.StageLag]:
+    """Return the messages of how far stages are behind."""
+    return [
+        index_pb2.StageLag(stage=lag.stage, records=lag.records, seconds=lag.seconds)
+        for lag in stages
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -19,8 +20,8 @@ from shashin.runtime.scope import LoopScope
 class LogReader:
     """Reads all or some partitions of one topic; the caller manages the positions.
 
-    ``group`` is only used for the offsets that ``commit`` writes for lag dashboards; they are
-    never read back.
+    ``group`` is only used for the offsets that ``commit`` writes for lag dashboards, and those that
+    ``committed`` reads to measure another process's lag; no reader starts at them.
     """
 
     def __init__(
@@ -183,6 +184,17 @@ class LogReader:
                         yield record
             # Compaction leaves gaps, so a position may be past the last record seen.
             remaining = {p: at for p in remaining if (at := await self.position(p)) < ends[p]}
+
+    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Return the offset that the group has committed for each partition, if it has any."""
+        tps = [TopicPartition(self._topic, p) for p in partitions]
+        try:
+            found = await asyncio.gather(*map(self._consumer.committed, tps))
+        except KafkaError as error:
+            raise KafkaUnavailable(f"cannot get offsets of a group: {error!r}") from error
+        return {
+            p: offset for p, offset in zip(partitions, found, strict=True) if offset is not None
+        }
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         """Commit the positions for lag dashboards; a failure is harmless and ignored."""

@@ -6,7 +6,7 @@ services.router.answer_coverage uses them to compute the coverage of a search re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 
@@ -19,6 +19,31 @@ class Position:
 
     horizon_offset: int
     live_offset: int
+
+
+@dataclass(frozen=True)
+class StageLag:
+    """How far a stage before the live tier is behind the end of its input topic."""
+
+    stage: str
+    records: int | None
+    """Records that it has not processed; None if unknown."""
+    seconds: float = 0.0
+    """For how long at least the oldest of them has been waiting."""
+
+
+@dataclass(frozen=True)
+class LiveReport:
+    """What a live tier knows of the log, or several of them together."""
+
+    positions: Mapping[int, Position] = field(default_factory=dict)
+    """Of the partitions that it indexes."""
+    partitions: int = 0
+    """The topic has the partitions 0 to ``partitions`` - 1; 0 if unknown."""
+    end_unknown_seconds: float = 0.0
+    """For how long the end of the log could not be read; 0 for a short time."""
+    stages: tuple[StageLag, ...] = ()
+    """In the order of the pipeline."""
 
 
 def missing_ranges(

@@ -1,13 +1,17 @@
 """Where a bucket is cut: a function of the log alone, so that all replicas cut at the same offset.
 
 A shard's range starts where the previous one of its partition ended. Its bucket is the one that
-contains the LogAppendTime of its first record. The range ends at the first of:
+contains the LogAppendTime of its first record. The range ends after the last record before the
+first of:
 
 - the first record whose LogAppendTime is at or past the bucket's end (``TIME``);
 - the record whose rows would exceed the row limit (``ROWS``);
 - the high watermark, once the bucket's end plus a grace period has passed and the partition is idle
   (``IDLE``). Any later record is past the bucket's end, so for a replica that reads later, ``TIME``
   cuts at the same offset.
+
+Offsets without a record, such as the markers of transactions, belong to the range that follows: how
+many of them a replica has read when it cuts is not determined by the log.
 """
 
 from __future__ import annotations
@@ -71,7 +75,7 @@ def cut_before(
 def cut_when_idle(
     open_range: OpenRange, position: int, high_watermark: int, asked_at_ms: int, rules: CutRules
 ) -> CutReason | None:
-    """Return why the range ends at the high watermark, or None if it stays open.
+    """Return why the range ends before the high watermark, or None if it stays open.
 
     ``asked_at_ms`` is a time before the high watermark was requested, in Unix milliseconds: only
     if the grace period was over by then can no more records of the bucket arrive.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -13,10 +13,11 @@ from prometheus_client import Gauge, Histogram
 
 from shashin.codecs.index import filter_of, hit_columns, queries_of
 from shashin.codecs.limits import MAX_LISTING_IDS
-from shashin.codecs.ranges import position_messages, range_messages
-from shashin.errors import DeadlineExceeded, InvalidQuery, WrongModelRequested
+from shashin.codecs.ranges import log_message, position_messages, range_messages
+from shashin.errors import DeadlineExceeded, InvalidQuery, NotServing, WrongModelRequested
+from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.model_space import ModelSpace
-from shashin.offsets.coverage import Position
+from shashin.offsets.coverage import LiveReport
 from shashin.serving.served_shards import ServedShards, search_shards
 from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2, index_pb2_grpc
@@ -38,11 +39,14 @@ SHARDS = Gauge("shashin_index_shards", "Shards served.", ["tier"])
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_LOADING = f"it has not read {LISTINGS_HIDDEN} to its end yet, and would find hidden rows until then; retry"
+
 
 class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
     """Responds from a snapshot of the served shards; searches run in ``executor``.
 
-    ``positions`` returns the live tier's positions in the log; other tiers have none.
+    It refuses searches until the hidden listings are loaded. ``report`` returns what the live tier
+    knows of the log, as of the shards of one snapshot; other tiers know nothing.
     """
 
     def __init__(
@@ -52,13 +56,13 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         space: ModelSpace,
         tier: str,
         executor: Executor,
-        positions: Callable[[Sequence[Shard]], Mapping[int, Position]] = lambda _shards: {},
+        report: Callable[[Sequence[Shard]], LiveReport] = lambda _shards: LiveReport(),
     ) -> None:
         self._served = served
         self._space = space
         self._tier = tier
         self._executor = executor
-        self._positions = positions
+        self._report = report
         ROWS.labels(tier).set_function(lambda: sum(s.rows for s in served.snapshot().shards))
         HIDDEN_ROWS.labels(tier).set_function(
             lambda: sum(s.hidden_rows for s in served.snapshot().shards)
@@ -74,8 +78,12 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         """Return the nearest visible rows over all shards, with the log ranges searched."""
         started = time.perf_counter()
         self._check_model(request.model_id)
+        self._check_serving()
         snapshot = self._served.snapshot()
-        shards, positions = snapshot.shards, self._positions(snapshot.shards)
+        shards = snapshot.shards
+        # Before the search, since open shards grow meanwhile. Positions first: what they require,
+        # the same shards then cover.
+        report, covered = self._report(shards), snapshot.covered()
         queries = queries_of(request, self._space.dimensions)
         row_filter = filter_of(request.filter)
         searching = asyncio.get_running_loop().run_in_executor(
@@ -92,18 +100,26 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         return index_pb2.IndexSearchResponse(
             model_id=self._space.model_id,
             hits=hit_columns(hits),
-            covered=range_messages(snapshot.covered()),
-            positions=position_messages(positions),
+            covered=range_messages(covered),
+            positions=position_messages(report.positions),
             seconds=seconds,
+            log=log_message(report),
         )
 
     async def Describe(  # noqa: N802
         self, request: index_pb2.DescribeRequest, context: Context
     ) -> index_pb2.DescribeResponse:
-        """Describe the shards served."""
+        """Describe the shards served: none while searches are refused."""
         del request, context
+        if not self._served.hidden_loaded:
+            return index_pb2.DescribeResponse(
+                model_id=self._space.model_id,
+                dimensions=self._space.dimensions,
+                tier=self._tier,
+                not_serving=_LOADING,
+            )
         shards = self._served.snapshot().shards
-        positions = self._positions(shards)
+        report = self._report(shards)
         return index_pb2.DescribeResponse(
             model_id=self._space.model_id,
             dimensions=self._space.dimensions,
@@ -121,7 +137,8 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
             ],
             rows=sum(shard.rows for shard in shards),
             hidden_rows=sum(shard.hidden_rows for shard in shards),
-            positions=position_messages(positions),
+            positions=position_messages(report.positions),
+            log=log_message(report),
         )
 
     async def Lookup(  # noqa: N802
@@ -130,6 +147,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         """Return the visible rows of listings."""
         del context
         self._check_model(request.model_id)
+        self._check_serving()
         if not 1 <= len(request.listing_ids) <= MAX_LISTING_IDS:
             raise InvalidQuery(
                 f"{len(request.listing_ids)} listing ids; expected 1 to {MAX_LISTING_IDS}"
@@ -141,6 +159,10 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         return index_pb2.LookupResponse(
             model_id=self._space.model_id, dimensions=self._space.dimensions, rows=rows
         )
+
+    def _check_serving(self) -> None:
+        if not self._served.hidden_loaded:
+            raise NotServing(f"this endpoint of the {self._tier} tier is starting: {_LOADING}")
 
     def _check_model(self, model_id: str) -> None:
         if model_id != self._space.model_id:

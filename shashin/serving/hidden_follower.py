@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
 from shashin.errors import ShashinError, WrongTopicSettings
 from shashin.kafka.log_reader import LogReader
@@ -11,14 +11,10 @@ from shashin.kafka.topic_admin import check_topics
 from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
+from shashin.serving.hiding import BAD_RECORDS, Hiding
 from shashin.serving.served_shards import ServedShards
-from shashin.v1 import events_pb2
 
-HIDDEN_RECORDS = Counter("shashin_hidden_records", "Records of listings.hidden applied.")
 HIDDEN_LISTINGS = Gauge("shashin_hidden_listings", "Listings in the hidden map.")
-BAD_RECORDS = Counter(
-    "shashin_hidden_bad_records", "Invalid records of listings.hidden, which are skipped."
-)
 
 log = get_logger(__name__)
 
@@ -26,8 +22,16 @@ log = get_logger(__name__)
 class HiddenFollower:
     """Applies every record of ``listings.hidden`` to the served shards."""
 
-    def __init__(self, served: ServedShards, *, bootstrap: str, client_id: str) -> None:
+    def __init__(
+        self,
+        served: ServedShards,
+        *,
+        bootstrap: str,
+        client_id: str,
+        superseded_after_seconds: float,
+    ) -> None:
         self._served = served
+        self._hiding = Hiding(served, superseded_after_seconds=superseded_after_seconds)
         self._bootstrap = bootstrap
         self._client_id = client_id
         HIDDEN_LISTINGS.set_function(lambda: len(served.hidden))
@@ -70,8 +74,12 @@ class HiddenFollower:
             while loop.next_turn():
                 behind = {p: end for p, end in behind.items() if await reader.position(p) < end}
                 if not behind:
+                    self._served.hidden_loaded = True
                     loop.ready()
-                batches = await reader.read(timeout_seconds=0.5, max_records=2_000)
+                self._hiding.apply_due()
+                batches = await reader.read(
+                    timeout_seconds=self._hiding.seconds_until_due(at_most=0.5), max_records=2_000
+                )
                 loop.clear(loop.name)
                 if batches:
                     broker.responded()
@@ -85,25 +93,11 @@ class HiddenFollower:
                     return
 
     def _apply(self, record: InRecord, loop: LoopScope) -> None:
-        if record.problem:
-            # Reading on is right, since order does not matter here, but a listing that is sold may
-            # now be found.
-            BAD_RECORDS.inc()
-            loop.degraded(f"{LISTINGS_HIDDEN}[{record.partition}]", f"{record}: {record.problem}")
-            log.error(
-                "unreadable record of listings.hidden", record=str(record), why=record.problem
-            )
+        if not record.problem:
+            self._hiding.apply(record)
             return
-        message = events_pb2.HiddenListing()
-        try:
-            message.ParseFromString(record.value)
-        except Exception as error:  # noqa: BLE001
-            BAD_RECORDS.inc()
-            log.warning("skipping an invalid HiddenListing", record=str(record), error=str(error))
-            return
-        if not message.listing_id:
-            BAD_RECORDS.inc()
-            log.warning("skipping a HiddenListing without an id", record=str(record))
-            return
-        self._served.hide(message.listing_id, message.below_version)
-        HIDDEN_RECORDS.inc()
+        # Reading on is right, since order does not matter here, but a listing that is sold may now
+        # be found.
+        BAD_RECORDS.inc()
+        loop.degraded(f"{LISTINGS_HIDDEN}[{record.partition}]", f"{record}: {record.problem}")
+        log.error("unreadable record of listings.hidden", record=str(record), why=record.problem)

@@ -42,6 +42,9 @@ class ServedShards:
 
     def __init__(self, hidden: HiddenMap) -> None:
         self.hidden = hidden
+        self.hidden_loaded = False
+        """Whether ``hidden`` has everything that was hidden before the process started. Until then,
+        nothing may be searched: sold listings would be found."""
         self._served = Snapshot(())
         self._joining: list[Shard] = []
 
@@ -57,6 +60,11 @@ class ServedShards:
             shard.hide(listing_id, below_version)
             for shard in (*self._served.shards, *self._joining)
         )
+
+    def supersede(self, listing_id: str, below_version: int) -> None:
+        """In each shard that has a newer version, find the listing only in that one."""
+        for shard in (*self._served.shards, *self._joining):
+            shard.supersede(listing_id, below_version)
 
     def join(self, shard: Shard) -> None:
         """Apply new hidden listings to a shard from now on, before it is served."""

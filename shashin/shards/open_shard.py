@@ -41,13 +41,23 @@ class OpenShard(Shard):
         self.from_offset = from_offset
         self.shard_id = f"open.p{partition:04d}.{from_offset:012d}"
         self._position = from_offset
+        self._records_end = from_offset
         self._bucket_start: int | None = None
         self._hidden = hidden
 
     @property
     def position(self) -> int:
-        """The offset after the shard's last record."""
+        """The offset up to which the log was read for the shard."""
         return self._position
+
+    @property
+    def records_end(self) -> int:
+        """The offset after the shard's last record, where its range is cut.
+
+        The log may have offsets without a record after it, such as those of aborted transactions.
+        How many of them were read at the cut differs between replicas.
+        """
+        return self._records_end
 
     @property
     def bucket_start(self) -> int | None:
@@ -69,9 +79,13 @@ class OpenShard(Shard):
         has = self._writer.rows.has
         return sum(not has(r.listing_id, r.version, r.photo_number) for r in rows)
 
-    def end_at(self, offset: int) -> None:
-        """Extend the range to its cut: the log has no records in between."""
-        self._position = offset
+    def read_up_to(self, offset: int) -> None:
+        """Note that the log has no further record below an offset."""
+        self._position = max(self._position, offset)
+
+    def end(self) -> None:
+        """End the range after its last record: the next one has the offsets beyond it."""
+        self._position = self._records_end
 
     def add(self, new_rows: Sequence[NewRow], *, position: int, bucket_start: int) -> None:
         """Add the rows of the records up to ``position``.
@@ -81,7 +95,7 @@ class OpenShard(Shard):
         if self._bucket_start is None:
             self._bucket_start = bucket_start
         self._writer.add(new_rows)
-        self._position = position
+        self._position = self._records_end = position
 
     def _mask_row(self, number: int, row: Row) -> None:
         # With the lock, a concurrent hide() runs either before, so the map has it, or after, and

@@ -32,6 +32,8 @@ class Shard:
         self._hidden_rows = 0
         self._mask_lock = threading.Lock()
         """Held briefly while the mask changes."""
+        self._superseded: dict[str, int] = {}
+        """Listings with a version below which rows are out of date and will be hidden soon."""
 
     @property
     def ranges(self) -> tuple[OffsetRange, ...]:
@@ -58,8 +60,18 @@ class Shard:
         """Memory used by the index, in bytes."""
         return self._index.memory_bytes
 
+    def supersede(self, listing_id: str, below_version: int) -> None:
+        """Find the listing's rows of lower versions no more if this shard has a newer version.
+
+        Unlike hidden rows they are there for searches that began before the newer ones were added,
+        and for look-ups. ``hide`` ends it.
+        """
+        if len(self._rows.rows_of(listing_id)):
+            self._superseded[listing_id] = below_version
+
     def hide(self, listing_id: str, below_version: int) -> int:
         """Hide the listing's rows of lower versions; returns how many were visible before."""
+        self._superseded.pop(listing_id, None)
         numbers = self._rows.rows_of(listing_id)
         if len(numbers) == 0:
             return 0
@@ -78,12 +90,26 @@ class Shard:
         rows = len(self._index)
         columns = self._rows.columns(rows)
         allowed = None if self._hidden_rows == 0 else self._visible[:rows].copy()
+        if (replaced := self._replaced_rows(rows)).size:
+            allowed = np.ones(rows, dtype=np.bool_) if allowed is None else allowed
+            allowed[replaced] = False
         if row_filter.restricts:
             passing = row_filter.mask(columns)
             allowed = passing if allowed is None else allowed & passing
         return self._index.search(
             queries, k, allowed=allowed, group=columns.group, groups=self._rows.listings
         )
+
+    def _replaced_rows(self, rows: int) -> npt.NDArray[np.int64]:
+        """Return which of the first rows are out of date because of other ones among them."""
+        found = [np.empty(0, dtype=np.int64)]
+        for listing_id, below_version in list(self._superseded.items()):
+            numbers = self._rows.rows_of(listing_id)
+            numbers = numbers[numbers < rows]
+            older = self._rows.versions_of(numbers) < np.uint64(below_version)
+            if not older.all():
+                found.append(numbers[older])
+        return np.concatenate(found)
 
     def row(self, number: int) -> Row:
         """Return one row."""

@@ -193,17 +193,22 @@ class IndexSearchResponse(message.Message):
     COVERED_FIELD_NUMBER: builtins.int
     POSITIONS_FIELD_NUMBER: builtins.int
     SECONDS_FIELD_NUMBER: builtins.int
+    LOG_FIELD_NUMBER: builtins.int
     model_id: builtins.str
     seconds: builtins.float
     @builtins.property
     def hits(self) -> HitColumns: ...
     @builtins.property
     def covered(self) -> containers.RepeatedCompositeFieldContainer[OffsetRange]:
-        """The log ranges that were searched, merged where they touch."""
+        """The log ranges that were searched, merged where they touch: as of before the search."""
 
     @builtins.property
     def positions(self) -> containers.RepeatedCompositeFieldContainer[PartitionPosition]:
         """Live tier only: the offsets that must be covered."""
+
+    @builtins.property
+    def log(self) -> LogState:
+        """Live tier only."""
 
     def __init__(
         self,
@@ -213,10 +218,11 @@ class IndexSearchResponse(message.Message):
         covered: abc.Iterable[OffsetRange] | None = ...,
         positions: abc.Iterable[PartitionPosition] | None = ...,
         seconds: builtins.float = ...,
+        log: LogState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["hits", b"hits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["hits", b"hits", "log", b"log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["covered", b"covered", "hits", b"hits", "model_id", b"model_id", "positions", b"positions", "seconds", b"seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["covered", b"covered", "hits", b"hits", "log", b"log", "model_id", b"model_id", "positions", b"positions", "seconds", b"seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,9 +237,11 @@ class PartitionPosition(message.Message):
     LIVE_OFFSET_FIELD_NUMBER: builtins.int
     partition: builtins.int
     horizon_offset: builtins.int
-    """The retention horizon: offsets below it need not be covered."""
+    """The stored horizon: offsets below it need not be covered."""
     live_offset: builtins.int
-    """The offset of the next record: every row below it is searchable in some tier."""
+    """Every row below it must be searchable in some tier: the end of the log at least a second ago, or
+    the offset of the next record to read if that is higher.
+    """
     def __init__(
         self,
         *,
@@ -246,6 +254,70 @@ class PartitionPosition(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["horizon_offset", b"horizon_offset", "live_offset", b"live_offset", "partition", b"partition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class LogState(message.Message):
+    """The log and the stages that write it, as a live tier sees them."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: builtins.int
+    END_UNKNOWN_SECONDS_FIELD_NUMBER: builtins.int
+    STAGES_FIELD_NUMBER: builtins.int
+    partitions: builtins.int
+    """The partitions of vectors.embedded are 0 to partitions - 1, including those that this endpoint
+    does not index; 0 if unknown.
+    """
+    end_unknown_seconds: builtins.float
+    """For how long the end of the log could not be read, in seconds; 0 for up to 5. Until it can be
+    read again, positions rest on the last known end.
+    """
+    @builtins.property
+    def stages(self) -> containers.RepeatedCompositeFieldContainer[StageLag]:
+        """The stages before the live tier, in the order of the pipeline."""
+
+    def __init__(
+        self,
+        *,
+        partitions: builtins.int = ...,
+        end_unknown_seconds: builtins.float = ...,
+        stages: abc.Iterable[StageLag] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["end_unknown_seconds", b"end_unknown_seconds", "partitions", b"partitions", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StageLag(message.Message):
+    """How far a stage of the pipeline is behind the end of its input topic."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: builtins.int
+    RECORDS_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    stage: builtins.str
+    """downloader or embedder."""
+    records: builtins.int
+    """Records that it has not processed yet; absent if unknown."""
+    seconds: builtins.float
+    """For how long at least the oldest of them has been waiting, in seconds."""
+    def __init__(
+        self,
+        *,
+        stage: builtins.str = ...,
+        records: builtins.int | None = ...,
+        seconds: builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_records", b"_records", "records", b"records"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_records", b"_records", "records", b"records", "seconds", b"seconds", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__records: _TypeAlias = typing.Literal["records"]  # noqa: Y015
+    _WhichOneofArgType__records: _TypeAlias = typing.Literal["_records", b"_records"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__records) -> _WhichOneofReturnType__records | None: ...
 
 @typing.final
 class DescribeRequest(message.Message):
@@ -306,15 +378,25 @@ class DescribeResponse(message.Message):
     ROWS_FIELD_NUMBER: builtins.int
     HIDDEN_ROWS_FIELD_NUMBER: builtins.int
     POSITIONS_FIELD_NUMBER: builtins.int
+    NOT_SERVING_FIELD_NUMBER: builtins.int
+    LOG_FIELD_NUMBER: builtins.int
     model_id: builtins.str
     dimensions: builtins.int
     tier: builtins.str
     rows: builtins.int
     hidden_rows: builtins.int
+    not_serving: builtins.str
+    """Why the endpoint does not answer searches yet, and then it reports no shards and no positions;
+    empty if it answers.
+    """
     @builtins.property
     def shards(self) -> containers.RepeatedCompositeFieldContainer[ShardInfo]: ...
     @builtins.property
     def positions(self) -> containers.RepeatedCompositeFieldContainer[PartitionPosition]:
+        """Live tier only."""
+
+    @builtins.property
+    def log(self) -> LogState:
         """Live tier only."""
 
     def __init__(
@@ -327,10 +409,12 @@ class DescribeResponse(message.Message):
         rows: builtins.int = ...,
         hidden_rows: builtins.int = ...,
         positions: abc.Iterable[PartitionPosition] | None = ...,
+        not_serving: builtins.str = ...,
+        log: LogState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["log", b"log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["dimensions", b"dimensions", "hidden_rows", b"hidden_rows", "model_id", b"model_id", "positions", b"positions", "rows", b"rows", "shards", b"shards", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["dimensions", b"dimensions", "hidden_rows", b"hidden_rows", "log", b"log", "model_id", b"model_id", "not_serving", b"not_serving", "positions", b"positions", "rows", b"rows", "shards", b"shards", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

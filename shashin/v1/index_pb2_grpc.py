@@ -55,7 +55,10 @@ class IndexServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Search(self, request, context):
-        """Nearest visible rows for a batch of query vectors over all shards of the endpoint.
+        """Search and Lookup fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
+        of the start of its process: before that, it would return hidden rows.
+
+        Nearest visible rows for a batch of query vectors over all shards of the endpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,7 +32,11 @@ class IndexServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IndexServiceAsyncStub: ...
     Search: _grpc.UnaryUnaryMultiCallable[_index_pb2.IndexSearchRequest, _index_pb2.IndexSearchResponse]
-    """Nearest visible rows for a batch of query vectors over all shards of the endpoint."""
+    """Search and Lookup fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
+    of the start of its process: before that, it would return hidden rows.
+
+    Nearest visible rows for a batch of query vectors over all shards of the endpoint.
+    """
     Describe: _grpc.UnaryUnaryMultiCallable[_index_pb2.DescribeRequest, _index_pb2.DescribeResponse]
     """The shards that the endpoint holds."""
     Lookup: _grpc.UnaryUnaryMultiCallable[_index_pb2.LookupRequest, _index_pb2.LookupResponse]
@@ -42,7 +46,11 @@ class IndexServiceStub:
 class IndexServiceAsyncStub(IndexServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_index_pb2.IndexSearchRequest, _index_pb2.IndexSearchResponse]  # type: ignore[assignment]
-    """Nearest visible rows for a batch of query vectors over all shards of the endpoint."""
+    """Search and Lookup fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
+    of the start of its process: before that, it would return hidden rows.
+
+    Nearest visible rows for a batch of query vectors over all shards of the endpoint.
+    """
     Describe: _aio.UnaryUnaryMultiCallable[_index_pb2.DescribeRequest, _index_pb2.DescribeResponse]  # type: ignore[assignment]
     """The shards that the endpoint holds."""
     Lookup: _aio.UnaryUnaryMultiCallable[_index_pb2.LookupRequest, _index_pb2.LookupResponse]  # type: ignore[assignment]
@@ -55,7 +63,11 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _index_pb2.IndexSearchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_index_pb2.IndexSearchResponse, _abc.Awaitable[_index_pb2.IndexSearchResponse]]:
-        """Nearest visible rows for a batch of query vectors over all shards of the endpoint."""
+        """Search and Lookup fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
+        of the start of its process: before that, it would return hidden rows.
+
+        Nearest visible rows for a batch of query vectors over all shards of the endpoint.
+        """
 
     @_abc_1.abstractmethod
     def Describe(

@@ -105,15 +105,25 @@ class Coverage(message.Message):
     COMPLETE_FIELD_NUMBER: builtins.int
     MISSING_FIELD_NUMBER: builtins.int
     UNKNOWN_PARTITIONS_FIELD_NUMBER: builtins.int
+    STAGES_FIELD_NUMBER: builtins.int
+    END_UNKNOWN_SECONDS_FIELD_NUMBER: builtins.int
     complete: builtins.bool
-    """Whether the shards searched tile the log from its horizon to the live position."""
+    """Whether the shards searched tile the log of every partition from its horizon to the live position."""
+    end_unknown_seconds: builtins.float
+    """For how long some live tier could not read the end of the log, in seconds; 0 for up to 5."""
     @builtins.property
     def missing(self) -> containers.RepeatedCompositeFieldContainer[index_pb2.OffsetRange]:
         """The ranges that no searched shard covers."""
 
     @builtins.property
     def unknown_partitions(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Partitions whose live position is unknown."""
+        """Partitions that no live tier reported in this answer."""
+
+    @builtins.property
+    def stages(self) -> containers.RepeatedCompositeFieldContainer[index_pb2.StageLag]:
+        """How far the stages before the live tier are behind: an event that they have not processed is in
+        no range yet. In the order of the pipeline; empty if no live tier reported them.
+        """
 
     def __init__(
         self,
@@ -121,10 +131,12 @@ class Coverage(message.Message):
         complete: builtins.bool = ...,
         missing: abc.Iterable[index_pb2.OffsetRange] | None = ...,
         unknown_partitions: abc.Iterable[builtins.int] | None = ...,
+        stages: abc.Iterable[index_pb2.StageLag] | None = ...,
+        end_unknown_seconds: builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["complete", b"complete", "missing", b"missing", "unknown_partitions", b"unknown_partitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["complete", b"complete", "end_unknown_seconds", b"end_unknown_seconds", "missing", b"missing", "stages", b"stages", "unknown_partitions", b"unknown_partitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

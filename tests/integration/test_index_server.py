@@ -8,7 +8,18 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import grpc
+import pytest
+
 from shashin.kafka.producer import Producer
+from shashin.model_space import ModelSpace
+from shashin.objectstore.open import open_object_store
+from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.repository import ModelRepository
+from shashin.shards.format.row import NewRow, Row, RowAttributes
+from shashin.shards.open_shard import OpenShard
+from shashin.shards.visibility import HiddenMap
+from shashin.tiers import HOURLY
 from tests.support.embedded_listings import (
     DIMENSIONS,
     MODEL,
@@ -17,6 +28,7 @@ from tests.support.embedded_listings import (
     hidden,
     vector_of,
 )
+from tests.support.made_shards import BUCKET_START, KIND, commit
 from tests.support.running_service import RunningService
 from tests.support.waiting import until
 
@@ -122,6 +134,36 @@ async def test_hidden_rows_of_a_sealed_shard_are_not_found_also_after_a_restart(
         # Ready means that the hidden listings have been read.
         found = {listing for listing, _, _ in await hourly.nearest(vector_of("lamp"), k=3)}
         assert found == {"chair", "mug"}
+
+
+async def test_before_the_hidden_listings_are_loaded_searches_are_refused_and_no_shard_is_held(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    store = open_object_store((tmp_path / "repository").as_uri())
+    repository = ModelRepository(store)
+    shard = OpenShard(0, 0, ModelSpace(MODEL, DIMENSIONS), KIND, HiddenMap())
+    row = NewRow(Row("sold", 1, 0, RowAttributes()), vector_of("sold"))
+    shard.add([row], position=1, bucket_start=BUCKET_START)
+    stored = await commit(repository, shard, tmp_path / "scratch")
+    named = PointedShard(stored.manifest.shard_id, stored.manifest_key)
+    await repository.move_pointer(Pointer(MODEL, HOURLY, (named,)), over=None)
+    server = await start_service(
+        "index_server",
+        ready=False,
+        **vector_settings(tmp_path),
+        work_folder=tmp_path / "server",
+        kafka="127.0.0.1:1",
+    )
+    await until(lambda: "swapped" in server.log(), "the shard is mapped")
+    async with IndexClient(server.grpc) as hourly:
+        described = await hourly.describe()
+        assert "has not read listings.hidden" in described.not_serving
+        assert not described.shards
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await hourly.finds("sold")
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert "NotServing: this endpoint of the hourly tier" in (refused.value.details() or "")
+    assert await server.get("readyz") is None
 
 
 async def test_searches_continue_while_shards_are_swapped(

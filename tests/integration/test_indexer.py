@@ -9,14 +9,19 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.errors import GroupIdNotFound, NoError
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
+from shashin.codecs.ranges import ranges_in, report_in
+from shashin.kafka.groups import DOWNLOADER_GROUP
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
-from shashin.kafka.topics import DEAD_LETTER_SUFFIX, VECTORS_EMBEDDED
+from shashin.kafka.topics import DEAD_LETTER_SUFFIX, LISTINGS_EVENTS, VECTORS_EMBEDDED
 from shashin.objectstore.open import open_object_store
+from shashin.offsets.coverage import StageLag, missing_ranges
+from shashin.offsets.ranges import OffsetRange
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.tiers import HOURLY
 from tests.support.embedded_listings import (
@@ -346,9 +351,81 @@ async def test_too_many_bad_records_pause_consumption_and_searches_continue(
             lambda: _metric_is(indexer, "shashin_consumption_paused", 1), "consumption is paused"
         )
         assert await client.finds("lamp")
+
+        async def unread_is_missing() -> bool:
+            described = await client.describe()
+            held = [r for shard in described.shards for r in ranges_in(shard.ranges)]
+            missing = missing_ranges(held, report_in(described).positions)
+            return missing == (OffsetRange(0, 1, 31),)
+
+        await until(unread_is_missing, "what it has not read is missing")
     assert "consumption paused: too many dead letters" in indexer.log()
     assert await indexer.get("livez") is not None
     assert await indexer.get("readyz") is not None, "searches still work"
     assert await indexer.get("healthz") is None
     async with LogReader(kafka, VECTORS_EMBEDDED + DEAD_LETTER_SUFFIX, client_id="test") as reader:
         assert sum((await reader.end_offsets(await reader.partitions())).values()) <= 5
+
+
+async def test_how_far_the_stages_before_are_behind_is_reported(
+    start_service: StartService, producer: Producer, kafka: str, tmp_path: Path
+) -> None:
+    indexer = await start_service("indexer", **indexer_settings(tmp_path))
+    await producer.send_all(
+        [OutRecord(LISTINGS_EVENTS, b"lamp", b"event", partition=p) for p in (0, 0, 1)]
+    )
+    async with (
+        IndexClient(indexer.grpc) as client,
+        LogReader(kafka, LISTINGS_EVENTS, client_id="test", group=DOWNLOADER_GROUP) as downloader,
+    ):
+
+        async def lag_is(records: int) -> bool:
+            stages = report_in(await client.describe()).stages
+            by_name = {lag.stage: lag for lag in stages}
+            assert list(by_name) == ["downloader", "embedder"]
+            waits = by_name["downloader"].seconds > 0
+            return (
+                by_name["downloader"].records == records
+                and by_name["embedder"] == StageLag("embedder", 0)
+                and waits == bool(records)
+            )
+
+        await until(partial(lag_is, 3), "no event is processed yet")
+        downloader.start_at({0: 0, 1: 0})
+        await downloader.commit({0: 1})
+        await until(partial(lag_is, 2), "one event is processed")
+        await downloader.commit({0: 2, 1: 1})
+        await until(partial(lag_is, 0), "all are processed")
+
+
+async def test_a_partition_that_no_replica_indexes_is_counted(
+    start_service: StartService, producer: Producer, kafka: str, tmp_path: Path
+) -> None:
+    async with LogReader(kafka, VECTORS_EMBEDDED, client_id="test") as reader:
+        partitions = await reader.partitions()
+    assert len(partitions) > 1
+    indexer = await start_service("indexer", **indexer_settings(tmp_path, partitions="0"))
+    async with IndexClient(indexer.grpc) as client:
+        report = report_in(await client.describe())
+    assert report.positions.keys() == {0}
+    assert report.partitions == len(partitions)
+
+
+async def test_control_records_of_transactions_at_the_end_of_the_log_count_as_read(
+    start_service: StartService, kafka: str, tmp_path: Path
+) -> None:
+    record = embedded("lamp", partition=0)
+    async with AIOKafkaProducer(bootstrap_servers=kafka, transactional_id="app") as app:
+        async with app.transaction():
+            await app.send_and_wait(record.topic, record.value, record.key, partition=0)
+        indexer = await start_service("indexer", **indexer_settings(tmp_path))
+        async with IndexClient(indexer.grpc) as client:
+            await until(lambda: client.finds("lamp"), "the lamp is found")
+
+            async def whole() -> bool:
+                described = await client.describe()
+                positions = report_in(described).positions
+                held = [r for shard in described.shards for r in ranges_in(shard.ranges)]
+                return positions[0].live_offset == 2 and not missing_ranges(held, positions)
+
+            await until(whole, "the marker after the record is covered")

@@ -20,7 +20,7 @@ from services.router.__main__ import serve
 from services.router.settings import RouterSettings
 from shashin.local.ports import free_port
 from shashin.model_space import ModelSpace
-from shashin.offsets.coverage import Position
+from shashin.offsets.coverage import LiveReport, Position
 from shashin.rpc.channel import open_channel
 from shashin.rpc.server import grpc_server
 from shashin.runtime.health import Health
@@ -224,6 +224,7 @@ class System:
         model_id: str = MODEL,
         kind: type[IndexEndpoint] = IndexEndpoint,
         positions: dict[int, Position] | None = None,
+        report: LiveReport | None = None,
         announce: bool = True,
         announced_model: str = "",
     ) -> RunningEndpoint:
@@ -232,21 +233,26 @@ class System:
         ``announced_model`` is the model announced in discovery; none by default.
         """
         served = ServedShards(HiddenMap())
+        served.hidden_loaded = True
         served.serve(shards)
 
-        def reported(_shards: Any) -> dict[int, Position]:
+        def reported(_shards: Any) -> LiveReport:
+            if report is not None:
+                return report
             if positions is not None:
-                return positions
+                return LiveReport(dict(positions))
             if tier != "live":
-                return {}
-            return {s.partition: Position(0, s.position) for s in served.snapshot().shards}  # type: ignore[attr-defined]
+                return LiveReport()
+            return LiveReport(
+                {s.partition: Position(0, s.position) for s in served.snapshot().shards}  # type: ignore[attr-defined]
+            )
 
         handlers = kind(
             served,
             space=ModelSpace(model_id, DIMENSIONS),
             tier=tier,
             executor=self.executor,
-            positions=reported,
+            report=reported,
         )
 
         def add(server: grpc.aio.Server) -> None:

@@ -8,8 +8,17 @@ from prometheus_client import REGISTRY
 
 from shashin.local.ports import free_port
 from shashin.model_space import ModelSpace
+from shashin.offsets.coverage import LiveReport, Position, StageLag
 from shashin.v1 import search_pb2
-from tests.support.running_router import MODEL, Listing, NoLookupEndpoint, System, ranges, shard_of
+from tests.support.running_router import (
+    MODEL,
+    Listing,
+    NoLookupEndpoint,
+    System,
+    ranges,
+    shard_of,
+    vector_of,
+)
 from tests.support.waiting import until
 
 
@@ -163,3 +172,81 @@ async def test_a_broken_discovery_file_changes_nothing(system: System) -> None:
     await system.index("hourly", "hourly", shard_of([]), announce=False)
     assert [e.name for e in (await system.status()).endpoints if e.ready] == ["indexer"]
     assert (await locate(system, "a")).locations
+
+
+async def test_an_endpoint_that_is_still_loading_is_not_ready_and_no_failed_call(
+    system: System,
+) -> None:
+    await system.index("indexer", "live", shard_of([Listing("c")], from_offset=2))
+    hourly = await system.index("hourly", "hourly", shard_of([Listing("a"), Listing("b")]))
+    await system.until_described()
+    assert hourly.served is not None
+    hourly.served.hidden_loaded = False
+    failed_before = _failed_describes()
+
+    async def not_ready() -> search_pb2.StatusResponse | None:
+        status = await system.status()
+        return None if all(e.ready for e in status.endpoints) else status
+
+    status: search_pb2.StatusResponse = await until(not_ready, "it is not ready")
+    (loading,) = [e for e in status.endpoints if not e.ready]
+    assert (loading.name, loading.tier, loading.rows) == ("hourly", "hourly", 0)
+    assert "has not read listings.hidden to its end" in loading.error
+    assert ranges(status.coverage.missing) == [(0, 0, 2)]
+    assert _failed_describes() == failed_before
+    answer = await system.search(vector_of("a"), k=1)
+    assert [hit.listing_id for hit in answer.hits] == ["c"]
+    assert [f.name for f in answer.failed_endpoints] == ["hourly"]
+    assert ranges(answer.coverage.missing) == [(0, 0, 2)]
+    assert not answer.coverage.complete
+
+
+def _failed_describes() -> float:
+    labels = {"method": "Describe", "tier": "hourly", "status": "UNAVAILABLE"}
+    return REGISTRY.get_sample_value("shashin_fleet_failed_calls_total", labels) or 0.0
+
+
+async def test_a_partition_that_no_live_tier_indexes_is_unknown_in_status_and_answers(
+    system: System,
+) -> None:
+    report = LiveReport({0: Position(0, 1)}, partitions=3)
+    await system.index("indexer", "live", shard_of([Listing("a")]), report=report)
+    await system.until_described()
+    for coverage in (
+        (await system.status()).coverage,
+        (await system.search(vector_of("a"))).coverage,
+    ):
+        assert not coverage.complete
+        assert list(coverage.unknown_partitions) == [1, 2]
+        assert not coverage.missing
+
+
+async def test_status_and_answers_report_how_far_the_stages_before_are_behind(
+    system: System,
+) -> None:
+    stages = (StageLag("downloader", 12, 3.5), StageLag("embedder", None))
+    report = LiveReport({0: Position(0, 1)}, 1, 40.0, stages)
+    await system.index("indexer", "live", shard_of([Listing("a")]), report=report)
+    await system.until_described()
+    for coverage in (
+        (await system.status()).coverage,
+        (await system.search(vector_of("a"))).coverage,
+    ):
+        assert coverage.complete
+        assert coverage.end_unknown_seconds == 40.0
+        lags = [
+            (s.stage, s.records if s.HasField("records") else None, s.seconds)
+            for s in coverage.stages
+        ]
+        assert lags == [("downloader", 12, 3.5), ("embedder", None, 0.0)]
+
+
+async def test_offsets_at_the_end_of_the_log_that_no_endpoint_has_read_are_missing(
+    system: System,
+) -> None:
+    stuck = LiveReport({0: Position(0, 40)}, partitions=1)
+    await system.index("indexer", "live", shard_of([Listing("a")]), report=stuck)
+    await system.until_described()
+    answer = await system.search(vector_of("a"))
+    assert ranges(answer.coverage.missing) == [(0, 1, 40)]
+    assert not answer.coverage.complete

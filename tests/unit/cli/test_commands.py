@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from shashin.cli.app import app
 from shashin.cli.up import _print_status
 from shashin.tiers import HOURLY
-from shashin.v1 import search_pb2
+from shashin.v1 import index_pb2, search_pb2
 from tests.unit.cli.fake_router import FakeRouter, fake_router
 
 GROUPS = ["", "dlq", "indexes", "kafka", "model"]
@@ -125,6 +125,18 @@ def test_incomplete_coverage_is_exit_code_1(router: FakeRouter) -> None:
     result = shashin("coverage", "--router", router.address, "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["coverage"]["unknown_partitions"] == [2]
+
+
+def test_a_stage_that_is_behind_is_shown_and_does_not_change_the_exit_code(
+    router: FakeRouter,
+) -> None:
+    lag = index_pb2.StageLag(stage="downloader", records=7, seconds=3)
+    router.coverage = search_pb2.Coverage(complete=True, stages=[lag])
+    result = shashin("coverage", "--router", router.address)
+    assert result.exit_code == 0
+    shown = " ".join(result.stdout.split())
+    assert "coverage complete, but perhaps not every event so far was searched" in shown
+    assert "the downloader is 7 records (3 s) behind" in shown
 
 
 def mixed_endpoints() -> list[search_pb2.EndpointStatus]:

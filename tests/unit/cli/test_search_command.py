@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shashin.cli.search.command import answer_document, print_answer, read_query
-from shashin.client.coverage_text import coverage_line
+from shashin.client.coverage_text import coverage_document, coverage_line
 from shashin.errors import UserError
 from shashin.v1 import events_pb2, index_pb2, search_pb2
 
@@ -46,7 +47,40 @@ def test_missing_ranges_are_named() -> None:
     line = coverage_line(search_pb2.Coverage(missing=missing, unknown_partitions=[7]))
     assert line.startswith("coverage NOT complete: missing partition 0 offsets 3 to 8,")
     assert "and 2 more ranges; partitions 7 unknown" in line
-    assert "complete: every event" in coverage_line(search_pb2.Coverage(complete=True))
+    assert "no partition of the log is known" in coverage_line(search_pb2.Coverage())
+
+
+def caught_up(*, embedder: int | None = 0, **fields: Any) -> search_pb2.Coverage:
+    """Return complete coverage with an embedder that is so many records behind."""
+    stages = [
+        index_pb2.StageLag(stage="downloader", records=0),
+        index_pb2.StageLag(stage="embedder", records=embedder, seconds=35 if embedder else 0),
+    ]
+    return search_pb2.Coverage(complete=True, stages=stages, **fields)
+
+
+def test_every_event_was_searched_only_if_no_stage_is_behind_and_the_log_has_a_known_end() -> None:
+    assert coverage_line(caught_up()) == "coverage complete: every event so far was searched"
+    assert coverage_document(caught_up())["every_event_searched"] is True
+    for coverage, why in (
+        (caught_up(embedder=1200), "the embedder is 1,200 records (35 s) behind"),
+        (caught_up(embedder=None), "how far the embedder is behind is unknown"),
+        (caught_up(end_unknown_seconds=40), "the end of the log has been unknown for 40 s"),
+        (search_pb2.Coverage(complete=True), "how far the stages before are behind is unknown"),
+    ):
+        line = coverage_line(coverage)
+        assert line.startswith("coverage complete, but perhaps not every event so far was searched")
+        assert line.endswith(why)
+        assert coverage_document(coverage)["every_event_searched"] is False
+
+
+def test_the_lag_of_stages_is_in_the_json() -> None:
+    assert coverage_document(caught_up(embedder=1200))["stages"] == [
+        {"stage": "downloader", "records_behind": 0, "seconds_behind": 0.0},
+        {"stage": "embedder", "records_behind": 1200, "seconds_behind": 35.0},
+    ]
+    unknown = coverage_document(caught_up(embedder=None))["stages"][1]
+    assert unknown == {"stage": "embedder", "records_behind": None, "seconds_behind": None}
 
 
 def an_answer() -> search_pb2.SearchResponse:
@@ -87,5 +121,6 @@ def test_json_holds_the_same() -> None:
     document = json.loads(json.dumps(answer_document(an_answer())))
     assert document["hits"][0]["listing_id"] == "[red]chair"
     assert document["hits"][0]["photo_number"] == 1
-    assert document["coverage"] == {"complete": True, "missing": [], "unknown_partitions": []}
+    assert document["coverage"] == coverage_document(search_pb2.Coverage(complete=True))
+    assert document["coverage"]["complete"] is True
     assert document["timings"]["total"] == 0.25

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from shashin.codecs.attributes import attributes_message, attributes_of
 from shashin.codecs.events import new_rows_of, parse_embedded
 from shashin.codecs.index import filter_of, hit_columns, queries_of
-from shashin.codecs.ranges import range_messages
+from shashin.codecs.ranges import log_message, position_messages, range_messages, report_in
 from shashin.errors import InvalidEvent, InvalidQuery, RecordError, UnparsableRecord, WrongVector
 from shashin.kafka.records import InRecord
+from shashin.offsets.coverage import LiveReport, Position, StageLag
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.row import MAX_PHOTO_NUMBER, NO_TIME, Row, RowAttributes
 from shashin.shards.row_filter import RowFilter
@@ -202,3 +203,28 @@ def test_hits_of_all_queries_are_packed_in_order() -> None:
 def test_ranges_travel_as_they_are(ranges: list[OffsetRange]) -> None:
     messages = range_messages(ranges)
     assert [OffsetRange(m.partition, m.from_offset, m.to_offset) for m in messages] == ranges
+
+
+@given(
+    st.builds(
+        LiveReport,
+        positions=st.dictionaries(
+            st.integers(0, 9), st.builds(Position, st.integers(0, 99), st.integers(0, 99))
+        ),
+        partitions=st.integers(0, 9),
+        end_unknown_seconds=st.floats(0, 100),
+        stages=st.lists(
+            st.builds(
+                StageLag,
+                st.sampled_from(["downloader", "embedder"]),
+                st.none() | st.integers(0, 2**40),
+                st.floats(0, 100),
+            ),
+            max_size=3,
+        ).map(tuple),
+    )
+)
+def test_what_a_live_tier_reports_comes_back_as_it_was(report: LiveReport) -> None:
+    for message in (index_pb2.IndexSearchResponse, index_pb2.DescribeResponse):
+        sent = message(positions=position_messages(report.positions), log=log_message(report))
+        assert report_in(message.FromString(sent.SerializeToString())) == report

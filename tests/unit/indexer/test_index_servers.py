@@ -65,6 +65,7 @@ class IndexServerSet:
     ) -> Callable[[], Awaitable[None]]:
         """Start an index server with shards and add it to discovery; returns a stop function."""
         served = ServedShards(HiddenMap())
+        served.hidden_loaded = True
         served.serve(shards)
         handlers = IndexEndpoint(served, space=space, tier="hourly", executor=self._executor)
         server = AsyncExitStack()
@@ -89,7 +90,7 @@ async def index_servers() -> AsyncIterator[IndexServerSet]:
 
 def shard(begin: int, end: int, partition: int = 0) -> OpenShard:
     made = open_shard(from_offset=begin, partition=partition)
-    made.end_at(end)
+    made.read_up_to(end)
     return made
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,13 +111,13 @@ class Replica:
             match step:
                 case Add(records=added):
                     self.state.add(added)
-                case Cut(at_offset=at_offset, reason=reason):
-                    self.ended.append((self.state.cut(at_offset), reason))
+                case Cut(reason=reason):
+                    self.ended.append((self.state.cut(), reason))
 
     def check_idle(self, checked_at_ms: int) -> None:
         cut = self.state.idle_cut(self.state.open.position, checked_at_ms)
         if cut is not None:
-            self.ended.append((self.state.cut(cut.at_offset), cut.reason))
+            self.ended.append((self.state.cut(), cut.reason))
 
     def hide(self, listing: str, below: int) -> None:
         self.hidden.raise_to(listing, below)
@@ -248,18 +247,19 @@ def test_an_idle_cut_and_the_next_record_cut_at_the_same_offset() -> None:
     assert [in_one_batch.ended[0][1], later.ended[0][1]] == [CutReason.IDLE, CutReason.TIME]
 
 
-def test_offsets_that_the_log_skips_belong_to_the_preceding_range() -> None:
-    replica = Replica.at(0)
-    replica.read([record(0, 0, "a"), record(7, BUCKET_MS, "b")])
-    assert replica.ranges() == [(OffsetRange(0, 0, 7), 1)]
-    assert replica.state.open.ranges == (OffsetRange(0, 7, 8),)
-
-
-def test_a_cut_before_the_end_of_the_open_range_is_an_assertion_error() -> None:
-    replica = Replica.at(0)
-    replica.read([record(0, 0, "a"), record(1, 0, "b")])
-    with pytest.raises(AssertionError, match="extends past its cut at 1"):
-        replica.state.cut(1)
+def test_offsets_without_a_record_belong_to_the_following_range_whenever_they_were_read() -> None:
+    # Offsets 1 to 6 are those of aborted transactions; an idle replica reads some of them.
+    idle, later = Replica.at(0), Replica.at(0)
+    first, second = record(0, 0, "a"), record(7, BUCKET_MS, "b")
+    idle.read([first])
+    idle.state.open.read_up_to(4)
+    assert idle.state.open.ranges == (OffsetRange(0, 0, 4),), "what was read is covered"
+    idle.check_idle(BUCKET_MS + GRACE_MS + 1)
+    assert idle.state.open.ranges == (OffsetRange(0, 1, 4),), "also after the cut"
+    idle.read([second])
+    later.read([first, second])
+    assert idle.ranges() == later.ranges() == [(OffsetRange(0, 0, 1), 1)]
+    assert idle.state.open.ranges == later.state.open.ranges == (OffsetRange(0, 1, 8),)
 
 
 @settings(deadline=None, max_examples=100)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from services.indexer.live_tier import LiveTier
-from services.indexer.recovery import Recovery
+from services.indexer.recovery import Recovery, Starts
 from services.indexer.settings import IndexerSettings
 from shashin.errors import KafkaUnavailable, UserError
 from shashin.kafka.log_reader import LogReader
-from shashin.offsets.coverage import Position
+from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange
+from shashin.repository.horizons import Horizon, Horizons
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.serving.served_shards import ServedShards
@@ -63,7 +65,9 @@ class Indexer:
             partitions=partitions,
         )
         self.live = LiveTier(settings, self.served)
-        self._recovery = Recovery(settings, self.repository, cast("LogReader", self.log))
+        reader = cast("LogReader", self.log)
+        starts = Starts(reader, Horizons(self.store, MODEL))
+        self._recovery = Recovery(settings, self.repository, reader, starts)
 
     async def recover(self) -> list[str]:
         """Recover; returns the ids of the shards whose manifest could not be read."""
@@ -77,6 +81,9 @@ class Indexer:
     async def point_to(self, *shards: StoredShard) -> None:
         named = tuple(PointedShard(s.manifest.shard_id, s.manifest_key) for s in shards)
         await self.repository.move_pointer(Pointer(MODEL, HOURLY, named), over=None)
+
+    def positions(self) -> Mapping[int, Position]:
+        return self.live.positions(self.served.snapshot().shards, {})
 
     def ranges(self) -> list[str]:
         """Return the served ranges, except empty open ones."""
@@ -94,10 +101,7 @@ async def test_each_partition_is_read_from_where_its_last_shard_ends(indexer: In
     await indexer.sealed(5, 9)
     await indexer.recover()
     assert indexer.live.next_offsets() == {0: 9, 1: 0}
-    assert indexer.live.positions(indexer.served.snapshot().shards) == {
-        0: Position(0, 9),
-        1: Position(0, 0),
-    }
+    assert indexer.positions() == {0: Position(0, 9), 1: Position(0, 0)}
 
 
 async def test_sealed_shards_that_are_not_in_the_pointer_are_adopted(
@@ -193,3 +197,40 @@ async def test_partitions_that_the_topic_does_not_have_are_rejected(tmp_path: Pa
     indexer = Indexer(tmp_path, partitions="1-3")
     with pytest.raises(UserError, match=r"partitions \[2, 3\], but"):
         await indexer.recover()
+
+
+async def test_the_horizon_stays_where_the_first_start_found_the_log(tmp_path: Path) -> None:
+    first = Indexer(tmp_path)
+    first.log.begins = {0: 10, 1: 0}
+    await first.recover()
+    assert first.positions()[0] == Position(10, 10)
+    # Retention deletes 10 to 40 before anything was sealed.
+    second = Indexer(tmp_path)
+    second.log.begins = {0: 40, 1: 0}
+    await second.recover()
+    assert second.positions()[0] == Position(10, 40)
+    assert missing_ranges([], second.positions()) == (OffsetRange(0, 10, 40),)
+
+
+async def test_a_first_shard_that_is_lost_with_its_part_of_the_log_is_missing(
+    tmp_path: Path,
+) -> None:
+    indexer = Indexer(tmp_path)
+    lost = await indexer.sealed(0, 5)
+    await indexer.sealed(5, 9)
+    await indexer.recover()
+    await indexer.store.delete(lost.manifest_key)
+    after = Indexer(tmp_path)
+    after.log.begins = {0: 9, 1: 0}
+    await after.recover()
+    held = [r for shard in after.served.snapshot().shards for r in shard.ranges]
+    assert missing_ranges(held, after.positions()) == (OffsetRange(0, 0, 5),)
+
+
+async def test_an_unreadable_horizon_counts_as_0_and_stops_nothing(indexer: Indexer) -> None:
+    horizon = Horizon(MODEL, 0, 5)
+    await indexer.store.write(horizon.key, b"{")
+    indexer.log.begins = {0: 7, 1: 2}
+    await indexer.recover()
+    assert indexer.positions() == {0: Position(0, 7), 1: Position(2, 2)}
+    assert (await indexer.store.read(horizon.key))[0] == b"{", "it is not overwritten"

@@ -15,7 +15,7 @@ AFTER = 3.0
 
 def shard(begin: int, end: int, partition: int = 0) -> OpenShard:
     made = open_shard(from_offset=begin, partition=partition)
-    made.end_at(end)
+    made.read_up_to(end)
     return made
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.indexer.start_offsets import StartOffset, start_offsets
+from services.indexer.start_offsets import StartOffset, first_horizons, start_offsets
+from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange
 
 RANGES = st.lists(
@@ -19,23 +20,20 @@ RANGES = st.lists(
 )
 
 
-@given(RANGES, st.integers(0, 25))
+@given(RANGES, st.integers(0, 25), st.integers(0, 25))
 def test_nothing_is_sealed_twice_and_nothing_is_skipped(
-    sealed: list[OffsetRange], log_start: int
+    sealed: list[OffsetRange], log_start: int, horizon: int
 ) -> None:
-    found = start_offsets(sealed, {0: log_start})[0]
+    found = start_offsets(sealed, {0: log_start}, {0: horizon})[0]
     held = {o for r in sealed if r.partition == 0 for o in range(r.from_offset, r.to_offset)}
-    if not held:
-        assert found == StartOffset(log_start, log_start)
-        return
-    assert found.horizon_offset == min(held), "the horizon is the first sealed offset"
+    assert found.horizon_offset == horizon, "a start never moves the horizon"
     # The open range starts at an offset that no shard holds and the log still has.
     assert found.from_offset not in held
     assert found.from_offset >= log_start
     # Everything before it is sealed, lost, or below the horizon.
-    before = set(range(found.horizon_offset, found.from_offset))
+    before = set(range(horizon, found.from_offset))
     lost = {o for r in found.lost for o in range(r.from_offset, r.to_offset)}
-    assert before - held == lost == set(range(found.horizon_offset, log_start)) - held
+    assert before - held <= lost == set(range(horizon, log_start)) - held
     # No gap that the log still holds is skipped.
     assert all(offset in held or offset < log_start for offset in before)
 
@@ -46,8 +44,35 @@ def test_the_order_of_manifests_does_not_matter(
 ) -> None:
     shuffled = list(sealed)
     rng.shuffle(shuffled)  # type: ignore[attr-defined]
-    begins = {0: log_start, 1: 3}
-    assert start_offsets(shuffled, begins) == start_offsets(sealed, begins)
+    begins, horizons = {0: log_start, 1: 3}, {0: 2, 1: 0}
+    assert start_offsets(shuffled, begins, horizons) == start_offsets(sealed, begins, horizons)
+    assert first_horizons(shuffled, begins) == first_horizons(sealed, begins)
+
+
+@given(RANGES, st.integers(0, 25), st.integers(0, 25), st.data())
+def test_what_is_lost_after_the_horizon_was_stored_is_sealed_again_or_reported(
+    sealed: list[OffsetRange], log_start: int, later_log_start: int, data: st.DataObject
+) -> None:
+    """Shards disappear and retention goes on, between two starts."""
+    horizons = first_horizons(sealed, {0: log_start})
+    left = data.draw(st.lists(st.sampled_from(sealed), unique=True)) if sealed else []
+    begin = max(log_start, later_log_start)
+    found = start_offsets(left, {0: begin}, horizons)[0]
+    position = Position(found.horizon_offset, found.from_offset)
+    required = {o for r in sealed if r.partition == 0 for o in range(r.from_offset, r.to_offset)}
+    held = {o for r in left if r.partition == 0 for o in range(r.from_offset, r.to_offset)}
+    missing = {
+        o for r in missing_ranges(left, {0: position}) for o in range(r.from_offset, r.to_offset)
+    }
+    gone = {offset for offset in required - held if offset < found.from_offset}
+    assert gone <= missing, "a shard that is gone is never below the horizon"
+
+
+def start_at(sealed: list[OffsetRange], log_start: int, horizon: int | None = None) -> StartOffset:
+    """Return where partition 0 starts; without a horizon, for the first time."""
+    begins = {0: log_start}
+    horizons = first_horizons(sealed, begins) if horizon is None else {0: horizon}
+    return start_offsets(sealed, begins, horizons)[0]
 
 
 def sealed(*bounds: tuple[int, int]) -> list[OffsetRange]:
@@ -55,32 +80,47 @@ def sealed(*bounds: tuple[int, int]) -> list[OffsetRange]:
 
 
 def test_without_shards_the_whole_log_is_read() -> None:
-    assert start_offsets([], {0: 0, 1: 7}) == {0: StartOffset(0, 0), 1: StartOffset(7, 7)}
+    assert first_horizons([], {0: 0, 1: 7}) == {0: 0, 1: 7}
+    assert start_at([], 7) == StartOffset(7, 7)
 
 
 def test_a_contiguous_run_is_continued_at_its_end() -> None:
-    assert start_offsets(sealed((0, 5), (5, 9), (9, 12)), {0: 0}) == {0: StartOffset(0, 12)}
-    assert start_offsets(sealed((0, 5), (5, 9)), {0: 9}) == {0: StartOffset(0, 9)}
+    assert start_at(sealed((0, 5), (5, 9), (9, 12)), 0) == StartOffset(0, 12)
+    assert start_at(sealed((0, 5), (5, 9)), 9) == StartOffset(0, 9)
 
 
 def test_a_gap_is_read_again() -> None:
-    assert start_offsets(sealed((0, 5), (7, 9)), {0: 0}) == {0: StartOffset(0, 5)}
+    assert start_at(sealed((0, 5), (7, 9)), 0) == StartOffset(0, 5)
+    assert start_at(sealed((0, 5), (7, 9)), 0, horizon=6) == StartOffset(6, 5), "as a whole"
 
 
 def test_offsets_before_the_first_shard_are_below_the_horizon() -> None:
-    assert start_offsets(sealed((20, 25)), {0: 4}) == {0: StartOffset(20, 25)}
+    assert start_at(sealed((20, 25)), 4) == StartOffset(20, 25)
+
+
+def test_lost_first_shards_are_read_again_while_the_log_has_them_and_reported_otherwise() -> None:
+    left = sealed((100, 200), (200, 300))
+    assert start_at(left, 0, horizon=0) == StartOffset(0, 0)
+    assert start_at(left, 300, horizon=0) == StartOffset(0, 300, tuple(sealed((0, 100))))
+    assert start_at([], 300, horizon=0) == StartOffset(0, 300, tuple(sealed((0, 300))))
+
+
+def test_what_retention_deleted_before_it_was_ever_sealed_is_lost() -> None:
+    assert start_at([], 40, horizon=10) == StartOffset(10, 40, tuple(sealed((10, 40))))
+
+
+def test_a_raised_horizon_excuses_what_is_lost() -> None:
+    assert start_at(sealed((100, 300)), 300, horizon=100) == StartOffset(100, 300)
 
 
 def test_offsets_that_are_neither_sealed_nor_in_the_log_are_lost() -> None:
-    assert start_offsets(sealed((0, 5)), {0: 8}) == {0: StartOffset(0, 8, tuple(sealed((5, 8))))}
+    assert start_at(sealed((0, 5)), 8) == StartOffset(0, 8, tuple(sealed((5, 8))))
 
 
 def test_after_a_lost_gap_no_range_starts_inside_a_sealed_one() -> None:
     # It would overlap the sealed range, and a tier must not serve an offset twice.
-    assert start_offsets(sealed((0, 5), (7, 12)), {0: 9}) == {
-        0: StartOffset(0, 12, tuple(sealed((5, 7))))
-    }
+    assert start_at(sealed((0, 5), (7, 12)), 9) == StartOffset(0, 12, tuple(sealed((5, 7))))
 
 
 def test_other_partitions_are_ignored() -> None:
-    assert start_offsets([OffsetRange(7, 0, 5)], {0: 2}) == {0: StartOffset(2, 2)}
+    assert start_at([OffsetRange(7, 0, 5)], 2) == StartOffset(2, 2)

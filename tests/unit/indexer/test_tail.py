@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any, cast
 
 from services.indexer.live_tier import LiveTier
+from services.indexer.recovery import Starts
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings
-from services.indexer.start_offsets import start_offsets
+from services.indexer.start_offsets import StartOffset
 from services.indexer.tail import Tail
 from shashin.errors import KafkaUnavailable
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord
+from shashin.objectstore.file import FileObjectStore
+from shashin.offsets.coverage import Position, missing_ranges
+from shashin.offsets.ranges import OffsetRange
+from shashin.repository.horizons import Horizons
 from shashin.runtime.health import Health
 from shashin.runtime.scope import LoopScope
 from shashin.serving.served_shards import ServedShards
@@ -42,9 +47,16 @@ class Log:
         record = InRecord("vectors.embedded", 0, 0, 0, b"lamp", message.SerializeToString())
         self._unread: dict[int, list[InRecord]] = {0: [record]}
         self.reads = 0
+        self.partitions = [0]
+        self.started_at: dict[int, int] = {}
+        self.positions: dict[int, int] = {}
 
     def start_at(self, offsets: Mapping[int, int]) -> None:
-        assert offsets == {0: 0}
+        self.started_at = dict(offsets)
+        self.positions = dict(offsets)
+
+    async def position(self, partition: int) -> int:
+        return self.positions[partition]
 
     def broker_check(self, _loop: LoopScope) -> Log:
         return self
@@ -58,11 +70,11 @@ class Log:
     def wait_at_damaged_batches(self, _loop: LoopScope) -> None:
         return
 
-    async def position(self, _partition: int) -> int:
-        return 1 if self.reads else 0
-
     def known_partitions(self) -> list[int]:
-        return [0]
+        return self.partitions
+
+    async def begin_offsets(self, partitions: list[int]) -> dict[int, int]:
+        return dict.fromkeys(partitions, 3)
 
     async def end_offsets(self, _partitions: list[int]) -> dict[int, int]:
         return {0: 1}
@@ -71,6 +83,8 @@ class Log:
         self.reads += 1
         await asyncio.sleep(0)
         unread, self._unread = self._unread, {}
+        for partition, records in unread.items():
+            self.positions[partition] = records[-1].offset + 1
         return unread
 
 
@@ -105,11 +119,13 @@ class Indexer:
             **changes,
         )
         self.live = LiveTier(settings, ServedShards(HiddenMap()))
-        self.live.open_partitions(start_offsets((), {0: 0}))
+        self.live.open_partitions({0: StartOffset(0, 0)})
+        self.repository = FileObjectStore(folder)
         self.tail = Tail(
             settings,
             self.live,
             cast("LogReader", self.log),
+            Starts(cast("LogReader", self.log), Horizons(self.repository, MODEL)),
             cast("Producer", self.broker),
             cast("Sealer", None),
             executor,
@@ -151,3 +167,48 @@ async def test_consumption_pauses_while_too_many_rows_are_held(tmp_path: Path) -
             indexer.live.release([held])
             await until(lambda: not indexer.health.problems(), "consumption resumes")
         assert indexer.log.reads > 0
+
+
+async def test_offsets_without_records_at_the_end_of_the_log_count_as_read(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        indexer = Indexer(tmp_path, executor)
+        async with running(indexer.tail.loop(), health=indexer.health):
+            await until(lambda: indexer.live.next_offsets() == {0: 1}, "the record is read")
+            indexer.log.positions[0] = 4  # past the markers of transactions
+            await until(lambda: indexer.live.next_offsets() == {0: 4}, "they are passed")
+        shards = indexer.live.partitions[0].open
+        assert indexer.live.positions([shards], {0: 4}) == {0: Position(0, 4)}
+        assert shards.records_end == 1, "where the range will be cut"
+
+
+async def test_a_new_partition_is_opened_once_its_horizon_is_stored_and_the_others_are_read(
+    tmp_path: Path,
+) -> None:
+    repository = tmp_path / "store"
+    with ThreadPoolExecutor(1) as executor:
+        indexer = Indexer(repository, executor)
+        repository.touch()  # writes below it fail
+        indexer.log.partitions = [0, 1]
+        async with running(indexer.tail.loop(), indexer.tail.opener(), health=indexer.health):
+            await until(lambda: "start offsets" in str(indexer.health.problems()), "it waits")
+            assert indexer.live.next_offsets().keys() == {0}
+            reads = indexer.log.reads
+            await until(lambda: indexer.log.reads > reads + 3, "partition 0 is read")
+            repository.unlink()
+            await until(lambda: indexer.log.started_at == {0: 1, 1: 3}, "it is read as well")
+        stored = await Horizons(indexer.repository, MODEL).keep(1, 99)
+        assert stored == 3
+
+
+async def test_while_the_reader_waits_the_offsets_that_it_has_not_read_are_missing(
+    tmp_path: Path,
+) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        indexer = Indexer(tmp_path, executor, held_row_limit=5)
+        indexer.live.held.hold(open_shard(listings(0, 6), partition=1))
+        async with running(indexer.tail.loop(), health=indexer.health):
+            await until(indexer.health.problems, "consumption is paused")
+            shards = [indexer.live.partitions[0].open]
+            positions = indexer.live.positions(shards, {0: 7})
+            held = [r for shard in shards for r in shard.ranges]
+            assert missing_ranges(held, positions) == (OffsetRange(0, 0, 7),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from shashin.errors import DeadlineExceeded, InvalidQuery, WrongModelRequested
-from shashin.offsets.coverage import Position
+from shashin.errors import DeadlineExceeded, InvalidQuery, NotServing, WrongModelRequested
+from shashin.offsets.coverage import LiveReport, Position
 from shashin.offsets.ranges import OffsetRange
 from shashin.serving.endpoint import Context, IndexEndpoint
 from shashin.serving.served_shards import ServedShards
+from shashin.shards.open_shard import OpenShard
 from shashin.shards.visibility import HiddenMap
 from shashin.v1 import index_pb2
 from tests.support.made_shards import (
@@ -26,6 +28,7 @@ from tests.support.made_shards import (
     open_shard,
     vector_of,
 )
+from tests.support.waiting import until
 
 
 class Call:
@@ -52,6 +55,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 def served() -> ServedShards:
     """Two shards of which the later one holds a newer version of the lamp."""
     served = ServedShards(HiddenMap())
+    served.hidden_loaded = True
     first = open_shard([new_row("lamp"), new_row("mug")], hidden=served.hidden)
     second = open_shard([new_row("lamp", 2), new_row("hat")], from_offset=2, hidden=served.hidden)
     served.serve([first, second])
@@ -65,7 +69,9 @@ def endpoint(served: ServedShards, executor: ThreadPoolExecutor) -> IndexEndpoin
         space=SPACE,
         tier="live",
         executor=executor,
-        positions=lambda shards: {0: Position(0, max(r.to_offset for r in shards[-1].ranges))},
+        report=lambda shards: LiveReport(
+            {0: Position(0, max(r.to_offset for r in shards[-1].ranges))}, partitions=3
+        ),
     )
 
 
@@ -91,6 +97,52 @@ async def test_a_response_has_hits_the_ranges_searched_and_the_live_position(
     ranges = [OffsetRange(r.partition, r.from_offset, r.to_offset) for r in answer.covered]
     assert ranges == [OffsetRange(0, 0, 4)], "adjacent ranges are merged"
     assert [(p.partition, p.horizon_offset, p.live_offset) for p in answer.positions] == [(0, 0, 4)]
+    assert answer.log.partitions == 3
+
+
+async def test_until_the_hidden_map_is_loaded_searches_are_refused_and_nothing_is_held(
+    endpoint: IndexEndpoint, served: ServedShards
+) -> None:
+    served.hidden_loaded = False
+    with pytest.raises(NotServing, match="of the live tier is starting: it has not read listings"):
+        await endpoint.Search(search_for("mug"), call())
+    with pytest.raises(NotServing):
+        await endpoint.Lookup(index_pb2.LookupRequest(model_id=MODEL, listing_ids=["lamp"]), call())
+    described = await endpoint.Describe(index_pb2.DescribeRequest(), call())
+    assert "has not read listings.hidden to its end" in described.not_serving
+    assert (described.model_id, described.dimensions, described.tier) == (MODEL, 8, "live")
+    assert not described.shards
+    assert not described.positions
+    served.hidden_loaded = True
+    assert (await endpoint.Describe(index_pb2.DescribeRequest(), call())).not_serving == ""
+    assert (await endpoint.Search(search_for("mug"), call())).hits.listing_ids[0] == "mug"
+
+
+async def test_what_is_added_during_a_search_is_not_reported_as_covered(
+    endpoint: IndexEndpoint, served: ServedShards, executor: ThreadPoolExecutor
+) -> None:
+    growing = served.snapshot().shards[-1]
+    assert isinstance(growing, OpenShard)
+    busy = threading.Event()
+    executor.submit(busy.wait)
+    searching = asyncio.ensure_future(endpoint.Search(search_for("new"), call()))
+    await until(lambda: executor._work_queue.qsize() == 1, "the search waits for a thread")
+    growing.add([new_row("new")], position=9, bucket_start=BUCKET_START)
+    busy.set()
+    answer = await searching
+    assert [(r.from_offset, r.to_offset) for r in answer.covered] == [(0, 4)]
+    assert [p.live_offset for p in answer.positions] == [4]
+    answer = await endpoint.Search(search_for("new"), call())
+    assert answer.hits.listing_ids[0] == "new"
+    assert [(r.from_offset, r.to_offset) for r in answer.covered] == [(0, 9)]
+
+
+async def test_of_two_visible_versions_in_different_shards_the_newest_is_returned(
+    endpoint: IndexEndpoint,
+) -> None:
+    answer = await endpoint.Search(search_for("lamp", version=1), call())
+    found = zip(answer.hits.listing_ids, answer.hits.versions, strict=True)
+    assert sorted(found) == [("hat", 1), ("lamp", 2), ("mug", 1)]
 
 
 async def test_hidden_rows_are_neither_found_nor_looked_up(

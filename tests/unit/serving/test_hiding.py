@@ -1,0 +1,212 @@
+"""Records of listings.hidden: a sale is applied at once, an update after a search's deadline."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import pytest
+
+from services.router.merge import EndpointHits, merge
+from shashin.kafka.records import InRecord
+from shashin.serving.endpoint import Context, IndexEndpoint
+from shashin.serving.hiding import Hiding
+from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.shards.format.row import RowAttributes
+from shashin.shards.open_shard import OpenShard
+from shashin.shards.row_filter import RowFilter
+from shashin.shards.visibility import HiddenMap
+from shashin.v1 import events_pb2, index_pb2
+from tests.support.made_shards import (
+    BUCKET_START,
+    DIMENSIONS,
+    MODEL,
+    SPACE,
+    new_row,
+    open_shard,
+    vector_of,
+)
+
+SUPERSEDED = events_pb2.HIDDEN_REASON_SUPERSEDED
+DEADLINE_SECONDS = 2.0
+
+
+def hidden_record(
+    listing_id: str, below: int, reason: events_pb2.HiddenReason.ValueType = SUPERSEDED
+) -> InRecord:
+    message = events_pb2.HiddenListing(listing_id=listing_id, below_version=below, reason=reason)
+    return InRecord("listings.hidden", 0, 0, 0, b"key", message.SerializeToString())
+
+
+class Process:
+    """The served shards of one process, its clock, and what it does with records."""
+
+    def __init__(self, *shards: OpenShard, hidden: HiddenMap) -> None:
+        self.now = 100.0
+        self.served = ServedShards(hidden)
+        self.served.hidden_loaded = True
+        self.served.serve(shards)
+        self.hiding = Hiding(
+            self.served, superseded_after_seconds=DEADLINE_SECONDS, clock=lambda: self.now
+        )
+
+    def sees(self, listing_id: str) -> list[int]:
+        return [
+            row.version
+            for shard in self.served.snapshot().shards
+            for _, row in shard.visible_rows_of(listing_id)
+        ]
+
+
+def process_of(*rows: Any) -> Process:
+    hidden = HiddenMap()
+    return Process(open_shard(rows, hidden=hidden), hidden=hidden)
+
+
+def found_versions(process: Process, version: int, row_filter: RowFilter) -> list[int]:
+    query = vector_of("lamp", version)[None, :]
+    (hits,) = search_shards(process.served.snapshot().shards, query, 5, row_filter)
+    return [hit.row.version for hit in hits if hit.row.listing_id == "lamp"]
+
+
+def test_a_shard_with_both_versions_finds_the_newest_at_once_though_the_old_one_is_nearer() -> None:
+    old_price, new_price = RowAttributes("old"), RowAttributes("new")
+    process = process_of(
+        new_row("lamp", 1, attributes=old_price),
+        new_row("lamp", 2, attributes=new_price),
+        new_row("mug", 1),
+    )
+    assert found_versions(process, 1, RowFilter()) == [1]
+    process.hiding.apply(hidden_record("lamp", 2))
+    assert found_versions(process, 1, RowFilter()) == [2]
+    assert found_versions(process, 1, RowFilter(categories=("old",))) == []
+    assert process.sees("lamp") == [1, 2], "a look-up has both"
+    process.now += DEADLINE_SECONDS
+    process.hiding.apply_due()
+    assert found_versions(process, 1, RowFilter()) == [2]
+
+
+def test_a_shard_without_the_newest_version_finds_the_old_one_until_it_is_hidden() -> None:
+    process = process_of(new_row("lamp", 1), new_row("mug", 1))
+    process.hiding.apply(hidden_record("lamp", 2))
+    assert found_versions(process, 1, RowFilter()) == [1]
+    process.now += DEADLINE_SECONDS
+    process.hiding.apply_due()
+    assert found_versions(process, 1, RowFilter()) == []
+
+
+def test_an_old_version_stays_visible_for_as_long_as_a_search_may_take() -> None:
+    process = process_of(new_row("lamp", 1), new_row("lamp", 2), new_row("mug", 1))
+    process.hiding.apply(hidden_record("lamp", 2))
+    for _ in range(4):
+        process.hiding.apply_due()
+        assert process.sees("lamp") == [1, 2]
+        process.now += DEADLINE_SECONDS / 4
+    process.hiding.apply_due()
+    assert process.sees("lamp") == [2]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        events_pb2.HIDDEN_REASON_SOLD,
+        events_pb2.HIDDEN_REASON_REMOVED,
+        events_pb2.HIDDEN_REASON_UNSPECIFIED,
+    ],
+)
+def test_what_is_sold_or_removed_is_hidden_at_once_also_while_an_update_waits(
+    reason: events_pb2.HiddenReason.ValueType,
+) -> None:
+    process = process_of(new_row("lamp", 1), new_row("lamp", 2))
+    process.hiding.apply(hidden_record("lamp", 2))
+    process.hiding.apply(hidden_record("lamp", 3, reason))
+    assert process.sees("lamp") == []
+    process.now += DEADLINE_SECONDS
+    process.hiding.apply_due()
+    assert process.served.hidden.below("lamp") == 3
+
+
+def test_while_the_map_is_loaded_updates_are_applied_at_once() -> None:
+    process = process_of(new_row("lamp", 1), new_row("lamp", 2))
+    process.served.hidden_loaded = False
+    process.hiding.apply(hidden_record("lamp", 2))
+    assert process.sees("lamp") == [2]
+    # After an interruption the topic is read again: what is known already waits for nothing.
+    process.served.hidden_loaded = True
+    process.hiding.apply(hidden_record("lamp", 2))
+    assert process.hiding.seconds_until_due(at_most=0.5) == 0.5
+
+
+def test_the_next_read_ends_when_an_update_is_due() -> None:
+    process = process_of(new_row("lamp", 1))
+    assert process.hiding.seconds_until_due(at_most=0.5) == 0.5
+    process.hiding.apply(hidden_record("lamp", 2))
+    process.now += DEADLINE_SECONDS - 0.25
+    assert process.hiding.seconds_until_due(at_most=0.5) == 0.25
+    process.now += 1.0
+    assert 0 < process.hiding.seconds_until_due(at_most=0.5) < 0.01
+
+
+def test_invalid_records_are_skipped() -> None:
+    process = process_of(new_row("lamp", 1))
+    process.hiding.apply(InRecord("listings.hidden", 0, 0, 0, b"", b"\xff\xff"))
+    process.hiding.apply(hidden_record("", 5))
+    assert process.sees("lamp") == [1]
+
+
+class Call:
+    """A call without a deadline."""
+
+    def time_remaining(self) -> None:
+        return None
+
+
+async def test_an_update_during_a_search_is_found_in_one_version_and_later_only_in_the_newest() -> (
+    None
+):
+    """The live tier is searched before it has version 2, the index server after it heard of it."""
+    old = process_of(new_row("lamp", 1), new_row("mug", 1))
+    hidden = HiddenMap()
+    growing = open_shard(from_offset=2, hidden=hidden)
+    live = Process(growing, hidden=hidden)
+    request = index_pb2.IndexSearchRequest(
+        model_id=MODEL,
+        queries=vector_of("lamp", 1).astype("<f4").tobytes(),
+        dimensions=DIMENSIONS,
+        k=5,
+    )
+    context = cast("Context", Call())
+    with ThreadPoolExecutor(1) as executor:
+
+        def endpoint(process: Process, tier: str) -> IndexEndpoint:
+            return IndexEndpoint(process.served, space=SPACE, tier=tier, executor=executor)
+
+        async def searched(process: Process, tier: str) -> EndpointHits:
+            hits = (await endpoint(process, tier).Search(request, context)).hits
+            return EndpointHits(
+                tier,
+                5,
+                hits.counts,
+                hits.listing_ids,
+                hits.versions,
+                hits.photo_numbers,
+                hits.scores,
+            )
+
+        first = await searched(live, "live")
+        growing.add([new_row("lamp", 2)], position=3, bucket_start=BUCKET_START)
+        for process in (live, old):
+            process.hiding.apply(hidden_record("lamp", 2))
+        second = await searched(old, "hourly")
+        found = {hit.listing_id: hit.version for hit in merge([first, second], 5)}
+        assert found == {"lamp": 1, "mug": 1}
+
+        # The next search meets both versions, and keeps the newest although the old one is nearer.
+        both = [await searched(live, "live"), await searched(old, "hourly")]
+        assert {hit.listing_id: hit.version for hit in merge(both, 5)} == {"lamp": 2, "mug": 1}
+
+        for process in (live, old):
+            process.now += DEADLINE_SECONDS
+            process.hiding.apply_due()
+        assert old.sees("lamp") == []
+        assert live.sees("lamp") == [2]
