@@ -34,6 +34,7 @@ _PARTITIONS_SECONDS = 5.0
 """Between requests for the end of the log, the lag of stages, and the topic's partitions."""
 
 _TIMEOUT_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
 
 Clock = Callable[[], float]
 
@@ -233,3 +234,4 @@ async def _attempt(what: str, do: Callable[[], Awaitable[None]], loop: LoopScope
         return
     loop.degraded(what, problem)
     log.warning("sample failed: retrying", what=what, error=problem)
+    await loop.sleep(_RETRY_SECONDS)
