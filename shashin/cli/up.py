@@ -76,12 +76,12 @@ def up(
             ("logs", system.logs),
         ],
     )
-    shashin, at = command(), "" if state == DEFAULT_STATE else f" --state {state}"
+    at = () if state == DEFAULT_STATE else ("--state", state)
     echo("next steps:")
-    echo(f"  {shashin} publish FOLDER{at}     (publish your own photos)")
-    echo(f"  {shashin} search PHOTO --open{at}")
-    echo(f"  {shashin} status{at}")
-    echo(f"  {shashin} down{at}")
+    echo(f"  {command('publish', 'FOLDER', *at)}     (publish your own photos)")
+    echo(f"  {command('search', 'PHOTO', '--open', *at)}")
+    echo(f"  {command('status', *at)}")
+    echo(f"  {command('down', *at)}")
 
 
 def down(state: StateOption = DEFAULT_STATE) -> None:
