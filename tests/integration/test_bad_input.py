@@ -237,7 +237,11 @@ REFUSED: dict[str, tuple[OutRecord, str, str]] = {
         "InvalidEvent",
         "listing no text has the key",
     ),
-    "version 0": (record_of(_event("version 0", version=0)), "InvalidEvent", "has version 0"),
+    "version 0": (
+        record_of(_event("version 0", version=0)),
+        "InvalidEvent",
+        "has version 0; expected 1 to",
+    ),
     "no kind": (
         record_of(_event("no kind", kind=events_pb2.LISTING_KIND_UNSPECIFIED)),
         "InvalidEvent",
