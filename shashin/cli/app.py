@@ -32,6 +32,10 @@ class ErrorsInOneLine(TyperGroup):
         except ShashinError as error:
             echo_error(error.message)
             raise typer.Exit(FAILURE) from None
+        except UnicodeEncodeError as error:
+            # An argument that is not UTF-8, in a message or an address.
+            echo_error(f"{error.object!r} is not UTF-8 text")
+            raise typer.Exit(USER_ERROR) from None
         except OSError as error:
             if error.errno == errno.EPIPE or error.filename is None:
                 raise

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote_to_bytes, urlsplit
 
 
@@ -14,7 +14,7 @@ class NotARegularFile(OSError):
     """A pipe, socket or device: reading it might never end."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file; anything else is refused at once, where ``open`` waits for a pipe.
 
     Raises:

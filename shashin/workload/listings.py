@@ -130,10 +130,10 @@ def own_listings(folder: Path, *, at_most: int) -> list[OwnListing]:
     """Return the user's listings; each one with several photos has one held back as a query.
 
     Raises:
-        UserError: if the folder contains no photos.
+        UserError: if the folder contains no photos, or a listing that cannot be published.
     """
     listings = []
-    for source in read_source(folder)[:at_most]:
+    for source in read_source(folder).complete()[:at_most]:
         if len(source.photos) > 1 and "://" not in source.photos[-1]:
             kept = SourceListing(
                 source.listing_id, source.photos[:-1], source.attributes, None, source.where

@@ -14,7 +14,7 @@ from shashin.kafka.consume import StageConsumer, Subscription
 from shashin.kafka.dead_letter_policy import DeadLetterPolicy
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.log_reader import LogReader
-from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.producer import Acknowledged, OutRecord, Producer
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, ensure_topics
@@ -150,11 +150,11 @@ class UnavailableProducer(Producer):
     unavailable = True
     attempts = 0
 
-    async def send_all(self, records: Iterable[OutRecord]) -> None:
+    async def send_all(self, records: Iterable[OutRecord]) -> list[Acknowledged]:
         self.attempts += 1
         if self.unavailable:
             raise KafkaUnavailable("kafka did not acknowledge")
-        await super().send_all(records)
+        return await super().send_all(records)
 
 
 async def test_a_broker_that_fails_during_a_write_is_no_stall_and_is_reported(
