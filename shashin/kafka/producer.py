@@ -27,7 +27,7 @@ class OutRecord:
     topic: str
     key: bytes | None
     value: bytes
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
     partition: int | None = None
 
 

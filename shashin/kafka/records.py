@@ -20,7 +20,8 @@ class InRecord:
     timestamp_ms: int
     key: bytes | None
     value: bytes
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    """Names may repeat, and a value may be null."""
 
     @classmethod
     def of(cls, record: ConsumerRecord) -> InRecord:

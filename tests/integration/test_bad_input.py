@@ -58,7 +58,11 @@ async def dead_letters_of(
 
 
 def headers_of(dead_letter: InRecord) -> dict[str, str]:
-    return {name.removeprefix("shashin-"): value.decode() for name, value in dead_letter.headers}
+    return {
+        name.removeprefix("shashin-"): value.decode()
+        for name, value in dead_letter.headers
+        if value is not None
+    }
 
 
 # --- photos that are to be found ----------------------------------------------------------------

@@ -121,18 +121,15 @@ def whole_document(entry: DlqEntry, record: InRecord) -> dict[str, Any]:
     return {
         **entry_document(entry),
         "key": _text(record.key),
-        "headers": [
-            {"name": name, "value": value.decode(errors="replace")}
-            for name, value in record.headers
-        ],
+        "headers": [{"name": name, "value": _text(value)} for name, value in record.headers],
         "value_bytes": len(record.value),
         "value_begins": record.value[:_SHOWN_BYTES].hex() if event is None else None,
         "event": event,
     }
 
 
-def _text(key: bytes | None) -> str | None:
-    return None if key is None else key.decode(errors="replace")
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")
 
 
 def whole_rows(entry: DlqEntry, record: InRecord) -> list[tuple[str, str]]:
@@ -153,8 +150,8 @@ def whole_rows(entry: DlqEntry, record: InRecord) -> list[tuple[str, str]]:
         ("step", dead_letter.step or "-"),
         ("attempts", str(dead_letter.attempts or "-")),
         ("scope", scope_of(dead_letter)),
-        ("key", "-" if record.key is None else record.key.decode(errors="replace")),
-        *((f"header {name}", value.decode(errors="replace")) for name, value in record.headers),
+        ("key", _text(record.key) or "-"),
+        *((f"header {name}", _text(value) or "-") for name, value in record.headers),
         ("value", f"{len(record.value):,} bytes"),
     ]
     event = readable_event(dead_letter.topic, record.value)
