@@ -137,7 +137,7 @@ def _report_plan(plan: SourcePlan, *, skip_bad: bool) -> None:
         return
     skip = f"; --skip-bad publishes the other {good}" if good else ""
     if bad == 1:
-        raise UserError(f"{plan.invalid[0]}: nothing was published{skip}")
+        raise UserError(f"{plan.invalid[0]}; nothing was published{skip}")
     for problem in plan.invalid[:_PROBLEMS_SHOWN]:
         echo_error(problem)
     more = f", of which {_PROBLEMS_SHOWN} are shown" if bad > _PROBLEMS_SHOWN else ""

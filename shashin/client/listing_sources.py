@@ -39,7 +39,7 @@ UNREAD_PHOTO_SUFFIXES = frozenset(
 """Photos by their names, in formats that the services do not read."""
 
 UNREAD_FORMAT = "photos in a format that is not read (convert them to JPEG)"
-DEEPER_FOLDER = "folders inside a listing's folder (publish the folder above them to publish them)"
+DEEPER_FOLDER = "photos in deeper folders (publish the folder around them: each is a listing then)"
 NO_PHOTOS = "folders without photos"
 OTHER_FILE = "files that are not photos"
 HIDDEN = "hidden files and folders"
@@ -102,7 +102,7 @@ class SourcePlan:
         for why, count in Counter(left_out.why for left_out in self.left_out).items():
             paths = [left_out.path for left_out in self.left_out if left_out.why == why]
             more = f" and {count - 3} more" if count > 3 else ""
-            lines.append(f"{count} {why}: {', '.join(paths[:3])}{more}")
+            lines.append(f"{why}: {count} ({', '.join(paths[:3])}{more})")
         return lines
 
     def complete(self) -> list[SourceListing]:

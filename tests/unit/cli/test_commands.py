@@ -254,7 +254,7 @@ def test_publish_stops_before_anything_is_sent_if_a_listing_is_wrong(
     one = shashin("publish", str(mixed), state=tmp_path / "state")
     assert one.exit_code == 2
     assert one.stderr.splitlines()[-1] == (
-        f"error: {mixed / 'broken'} has 1.jpg, which is a link to nothing: nothing was published; "
+        f"error: {mixed / 'broken'} has 1.jpg, which is a link to nothing; nothing was published; "
         "--skip-bad publishes the other 2"
     )
     (mixed / "gone.jpg").symlink_to(mixed / "nowhere")
