@@ -15,6 +15,8 @@ from shashin.cli.search import command as search
 from shashin.errors import ShashinError, UserError
 from shashin.terminal.console import echo_error
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
 USER_ERROR, FAILURE = 2, 1
 """Exit codes: invalid usage or input; any other known failure."""
 
@@ -37,9 +39,11 @@ class ErrorsInOneLine(TyperGroup):
             echo_error(f"{error.object!r} is not UTF-8 text")
             raise typer.Exit(USER_ERROR) from None
         except OSError as error:
-            if error.errno == errno.EPIPE or error.filename is None:
+            # A write to a full disk does not name its file.
+            if error.errno == errno.EPIPE or (error.filename is None and error.errno not in _FULL):
                 raise
-            echo_error(f"{error.filename}: {(error.strerror or 'cannot be accessed').lower()}")
+            where = f"{error.filename}: " if error.filename is not None else ""
+            echo_error(f"{where}{(error.strerror or 'cannot be accessed').lower()}")
             raise typer.Exit(FAILURE) from None
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from shashin.cli.app import app
 from shashin.cli.up import _print_status
+from shashin.terminal.console import command
 from shashin.tiers import HOURLY
 from shashin.v1 import search_pb2
 from tests.unit.cli.fake_router import FakeRouter, fake_router
@@ -268,3 +272,28 @@ def test_publish_stops_before_anything_is_sent_if_a_listing_is_wrong(
     skipping = shashin("publish", str(mixed), "--skip-bad", state=tmp_path / "state")
     assert f"skipped: {mixed / 'gone.jpg'} is a link to nothing" in skipping.stderr
     assert "nothing has been started" in skipping.stderr.splitlines()[-1]
+
+
+def test_a_command_that_needs_kafka_says_that_nothing_was_ever_started(tmp_path: Path) -> None:
+    for args in (["dlq", "ls"], ["sell", "a", "--no-wait"], ["dlq", "drop", "--all-open"]):
+        result = shashin(*args, state=tmp_path / "state")
+        assert result.exit_code == 2
+        assert result.stderr == (
+            f"error: nothing has been started in {tmp_path / 'state'}: `shashin up` starts everything\n"
+        )
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shashin.local.system.System.start_kafka", full)
+    result = shashin("kafka", "up", state=tmp_path / "state")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "error: no space left on device"
+
+
+def test_hints_are_quoted_for_a_shell() -> None:
+    hint = command("search", "a photo.jpg", "--state", Path("my state;reboot"))
+    assert shlex.split(hint)[1:] == ["search", "a photo.jpg", "--state", "my state;reboot"]

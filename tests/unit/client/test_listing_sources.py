@@ -186,7 +186,9 @@ def test_what_is_left_out_of_a_folder_is_named_with_its_reason(tmp_path: Path) -
 
 def test_a_folder_with_only_unread_formats_says_so(tmp_path: Path) -> None:
     write(tmp_path / "phone" / "a.heic")
-    with pytest.raises(UserError, match=r"contain no photos .*left out: photos in a format .*: 1 \("):
+    with pytest.raises(
+        UserError, match=r"contain no photos .*left out: photos in a format .*: 1 \("
+    ):
         read_source(tmp_path)
     with pytest.raises(UserError, match="a format that is not read: convert it"):
         read_source(tmp_path / "phone" / "a.heic")
