@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from typing import Any
 
 import typer
@@ -70,4 +71,6 @@ app.add_typer(model.app, name="model")
 
 def main() -> None:
     """Run the command."""
+    # What client libraries log about a failed call is in the command's own error already.
+    logging.getLogger().addHandler(logging.NullHandler())
     app(prog_name="shashin")
