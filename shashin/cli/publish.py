@@ -214,7 +214,7 @@ class _Follower:
         if self.seconds_without_progress() > _STALL_SECONDS:
             raise DeadlineExceeded(
                 f"{what} and there was no progress for {_STALL_SECONDS:.0f} s: Kafka has the "
-                "events, so none is lost, and none was dead-lettered; `shashin status` shows which "
+                "events, and none of these is lost or dead-lettered; `shashin status` shows which "
                 "process is not healthy"
             )
         await asyncio.sleep(_POLL_SECONDS)

@@ -122,7 +122,8 @@ class SentEvents:
 
 
 def _is_of(dead_letter: SeenDeadLetter, event: SentEvent) -> bool:
-    if dead_letter.topic == LISTINGS_EVENTS:
+    if dead_letter.topic == LISTINGS_EVENTS and event.offset >= 0:
         return (dead_letter.partition, dead_letter.offset) == (event.partition, event.offset)
-    # A later stage dead-letters its own input, of which the version is known.
+    # A later stage dead-letters its own input, of which only the version is known. So it is if the
+    # broker recognised a repeated write whose offset it no longer knew.
     return dead_letter.version == event.version
