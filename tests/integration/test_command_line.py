@@ -430,7 +430,7 @@ async def test_everything_starts_from_nothing_stops_and_starts_again_with_what_w
         assert "`shashin up` starts it" in unanswered.error
 
         await shashin("up", state=state)
-        assert ids(await until_searched(photo, state=state)) == ["cli-kept"]
+        assert ids(await until_searched(photo, state=state)) == ["cli-kept", "cli-app"]
     finally:
         await System(state).stop()
 
