@@ -33,8 +33,10 @@ settings classes (`make docs`).
 TAIL = """
 ## The command
 
-`shashin` sets what each service needs to run on one machine, and passes on the rest of its own
-environment. The command itself reads:
+`shashin up` passes its environment on to every service, and says which settings it found there.
+`SHASHIN_PHOTO_ROOTS` is added to the folder of published photos. Ports, hosts, discovery, tiers, work
+folders, model id and dimensions are decided by `shashin up`: it names those that it does not use.
+While it is running, `shashin up` with other settings is refused. The command itself reads:
 
 | variable | same as | meaning |
 |---|---|---|
@@ -42,6 +44,9 @@ environment. The command itself reads:
 | `SHASHIN_ROUTER` | `--router` | Router to use instead of the one in the state folder. |
 | `SHASHIN_KAFKA` | `--kafka` | Kafka to use instead of the embedded one. |
 | `SHASHIN_REPOSITORY` | `--repository` | Model repository to use instead of the one in the state folder. |
+| `SHASHIN_MODEL` | `--model` | Embedding model of `shashin up`. |
+| `SHASHIN_BUCKET_SECONDS` | `--bucket-seconds` | Bucket length of `shashin up` and `demo`. |
+| `SHASHIN_GRACE_SECONDS` | `--grace-seconds` | Grace of `shashin up`. |
 | `SHASHIN_CACHE` | | Folder for Kafka's jars; the user's cache by default. |
 
 Your own model has an id (`shashin model train --model-id`) that must be the same for all services:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from shashin.kafka.settings import ConsumerSettings
+from shashin.runtime.settings import parse_folders, validated_by
 
 
 class DownloaderSettings(ConsumerSettings):
@@ -15,8 +15,8 @@ class DownloaderSettings(ConsumerSettings):
 
     photo_roots: str = Field(
         "",
-        description="Folders that file:// photos may be read from, separated as in PATH; empty: no "
-        "file is read.",
+        description="Folders that file:// photos may be read from: one absolute path, or a JSON "
+        'list such as `["/srv/photos", "/mnt/more"]`; empty: no file is read.',
     )
     concurrency: int = Field(
         16,
@@ -39,6 +39,11 @@ class DownloaderSettings(ConsumerSettings):
         "backwards; about 200 bytes each.",
     )
 
+    @field_validator("photo_roots")
+    @classmethod
+    def _are_folders(cls, photo_roots: str) -> str:
+        return validated_by(parse_folders, photo_roots)
+
     def roots(self) -> tuple[Path, ...]:
         """Return the folders that file:// photos may be read from."""
-        return tuple(Path(part) for part in self.photo_roots.split(os.pathsep) if part)
+        return parse_folders(self.photo_roots)

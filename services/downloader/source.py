@@ -10,8 +10,9 @@ import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from shashin.codecs.listing_rules import uri_form_problem
 from shashin.errors import (
     PhotoEmpty,
     PhotoForbidden,
@@ -19,6 +20,7 @@ from shashin.errors import (
     PhotoTooLarge,
     PhotoUnavailable,
 )
+from shashin.runtime.files import NotARegularFile, open_regular, path_of_uri
 
 
 class PhotoSource(Protocol):
@@ -53,7 +55,7 @@ class FileSource:
         if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
             raise PhotoForbidden(f"{uri} is not on this machine: expected file:///ABSOLUTE/PATH")
         try:
-            path = Path(unquote(parts.path)).resolve(strict=True)
+            path = path_of_uri(uri).resolve(strict=True)
             if not any(path.is_relative_to(root.resolve()) for root in self._roots):
                 raise PhotoForbidden(f"{uri} is outside the folders in SHASHIN_PHOTO_ROOTS")
             return self._read_bounded(path, uri)
@@ -62,6 +64,8 @@ class FileSource:
             raise PhotoMissing(f"there is no file at {uri}") from None
         except IsADirectoryError:
             raise PhotoMissing(f"{uri} is a folder, not a photo") from None
+        except NotARegularFile:
+            raise PhotoForbidden(f"{uri} is not a regular file") from None
         except PermissionError:
             raise PhotoForbidden(f"{uri} is not readable by this process") from None
         except OSError as error:
@@ -72,9 +76,7 @@ class FileSource:
             ) from error
 
     def _read_bounded(self, path: Path, uri: str) -> bytes:
-        if not path.is_file() and not path.is_dir():
-            raise PhotoForbidden(f"{uri} is not a regular file")  # a pipe would block
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(self._max_bytes + 1)
         if len(data) > self._max_bytes:
             raise PhotoTooLarge(f"{uri} is larger than {self._max_bytes} bytes")
@@ -95,12 +97,10 @@ class Sources:
         Raises:
             PhotoForbidden: when the scheme is not supported.
         """
-        try:
-            scheme = urlsplit(uri).scheme
-        except ValueError:
-            scheme = ""
-        source = self._by_scheme.get(scheme)
+        known = ", ".join(f"{name}://" for name in sorted(self._by_scheme))
+        if problem := uri_form_problem(uri):
+            raise PhotoForbidden(f"{uri!r} {problem}; this service reads {known}")
+        source = self._by_scheme.get(urlsplit(uri).scheme)
         if source is None:
-            known = ", ".join(f"{name}://" for name in sorted(self._by_scheme))
             raise PhotoForbidden(f"{uri!r} has an unsupported scheme: expected {known}")
         return await source.fetch(uri)

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from shashin.codecs.limits import MAX_LISTING_ID_BYTES
+from shashin.codecs.filters import check_filter
+from shashin.codecs.limits import MAX_PHOTO_BYTES
+from shashin.codecs.listing_rules import listing_id_problem
 from shashin.errors import InvalidQuery, PhotoEmpty, PhotoTooLarge
 from shashin.v1 import index_pb2
 
 DEFAULT_K, MAX_K = 10, 500
 MAX_DEADLINE_MS = 60_000
-MAX_PHOTO_BYTES = 16 * 1024 * 1024
-MAX_FILTER_CHOICES = 1000
-"""Maximum categories, and maximum brands, in a filter."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def validated(query: Query) -> Query:
         check_listing_id("listing_id", query.listing_id)
     if query.photo is not None:
         _check_photo(query.photo)
-    _check_filter(query.row_filter)
+    check_filter(query.row_filter)
     return replace(query, k=query.k or DEFAULT_K)
 
 
@@ -70,9 +69,8 @@ def check_listing_id(name: str, listing_id: str) -> None:
     Raises:
         InvalidQuery: naming the field.
     """
-    size = len(listing_id.encode())
-    if not 1 <= size <= MAX_LISTING_ID_BYTES:
-        raise InvalidQuery(f"{name} has {size} bytes; expected 1 to {MAX_LISTING_ID_BYTES}")
+    if problem := listing_id_problem(listing_id):
+        raise InvalidQuery(f"{name} has {problem}")
 
 
 def _check_photo(photo: bytes) -> None:
@@ -82,40 +80,6 @@ def _check_photo(photo: bytes) -> None:
         raise PhotoTooLarge(
             f"photo has {len(photo)} bytes; expected at most {MAX_PHOTO_BYTES}: send a "
             "smaller one, 256 pixels on the short side is enough"
-        )
-
-
-def _check_filter(row_filter: index_pb2.Filter) -> None:
-    for name, choices in (
-        ("filter.categories", row_filter.categories),
-        ("filter.brands", row_filter.brands),
-    ):
-        if len(choices) > MAX_FILTER_CHOICES:
-            raise InvalidQuery(
-                f"{name} has {len(choices)} entries; expected at most {MAX_FILTER_CHOICES}"
-            )
-    for bound in ("min_price_minor", "max_price_minor"):
-        if row_filter.HasField(bound) and getattr(row_filter, bound) < 0:
-            raise InvalidQuery(
-                f"filter.{bound} is {getattr(row_filter, bound)}; prices are 0 or more"
-            )
-    min_price, max_price = row_filter.min_price_minor, row_filter.max_price_minor
-    both = row_filter.HasField("min_price_minor") and row_filter.HasField("max_price_minor")
-    if both and min_price > max_price:
-        raise InvalidQuery(
-            f"filter.min_price_minor is {min_price} and filter.max_price_minor is {max_price}: the "
-            "price range is empty"
-        )
-    currency = row_filter.currency
-    if currency and not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
-        raise InvalidQuery(
-            f"filter.currency is {currency!r}; expected three letters such as JPY, or no currency"
-        )
-    since, until = row_filter.listed_from, row_filter.listed_to
-    if row_filter.HasField("listed_from") and row_filter.HasField("listed_to") and since >= until:
-        raise InvalidQuery(
-            f"filter.listed_from is {since} and filter.listed_to is {until}: the end is exclusive, "
-            "so the time range is empty"
         )
 
 

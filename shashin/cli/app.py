@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from typing import Any
 
 import typer
@@ -14,6 +15,8 @@ from shashin.cli.dlq import command as dlq
 from shashin.cli.search import command as search
 from shashin.errors import ShashinError, UserError
 from shashin.terminal.console import echo_error
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 USER_ERROR, FAILURE = 2, 1
 """Exit codes: invalid usage or input; any other known failure."""
@@ -32,10 +35,16 @@ class ErrorsInOneLine(TyperGroup):
         except ShashinError as error:
             echo_error(error.message)
             raise typer.Exit(FAILURE) from None
+        except UnicodeEncodeError as error:
+            # An argument that is not UTF-8, in a message or an address.
+            echo_error(f"{error.object!r} is not UTF-8 text")
+            raise typer.Exit(USER_ERROR) from None
         except OSError as error:
-            if error.errno == errno.EPIPE or error.filename is None:
+            # A write to a full disk does not name its file.
+            if error.errno == errno.EPIPE or (error.filename is None and error.errno not in _FULL):
                 raise
-            echo_error(f"{error.filename}: {(error.strerror or 'cannot be accessed').lower()}")
+            where = f"{error.filename}: " if error.filename is not None else ""
+            echo_error(f"{where}{(error.strerror or 'cannot be accessed').lower()}")
             raise typer.Exit(FAILURE) from None
 
 
@@ -62,4 +71,6 @@ app.add_typer(model.app, name="model")
 
 def main() -> None:
     """Run the command."""
+    # What client libraries log about a failed call is in the command's own error already.
+    logging.getLogger().addHandler(logging.NullHandler())
     app(prog_name="shashin")

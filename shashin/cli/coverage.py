@@ -9,6 +9,7 @@ import typer
 from shashin.cli.options import DEFAULT_STATE, JsonOption, RouterOption, StateOption
 from shashin.client.coverage_text import coverage_document, coverage_line, coverage_style
 from shashin.client.endpoint_text import endpoint_document, readiness
+from shashin.client.listing_events import check_listing_id
 from shashin.client.router import RouterClient
 from shashin.local.system import System
 from shashin.terminal.console import echo, echo_json, echo_table
@@ -85,6 +86,8 @@ def locate(
     as_json: JsonOption = False,
 ) -> None:
     """Show which listings are searchable; exits with 1 if any is not."""
+    for listing_id in listing_ids:
+        check_listing_id(listing_id)
     address = router or System(state).router_address()
     found = run(_locate(address, listing_ids))
     if as_json:

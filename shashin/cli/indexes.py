@@ -84,7 +84,7 @@ def inspect(
             ("tier", manifest.tier),
             ("bucket", f"{_time(manifest.bucket_start)}, {manifest.bucket_seconds} s"),
             ("model", f"{manifest.model_id}, {manifest.dimensions} dimensions"),
-            ("offsets", "\n".join(map(str, manifest.source_ranges))),
+            ("offsets", tuple(manifest.source_ranges)),
             ("cut reason", manifest.cut_reason),
             ("rows", f"{manifest.rows:,} of {manifest.listings:,} listings"),
             (

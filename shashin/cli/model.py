@@ -68,8 +68,8 @@ def train(
         f"{time.monotonic() - started:.0f} s{shown}",
         style="green",
     )
-    echo(f"evaluate:  {command()} model eval {output}")
-    echo(f"use:       {command()} up --model {output}")
+    echo(f"evaluate:  {command('model', 'eval', output)}")
+    echo(f"use:       {command('up', '--model', output)}")
 
 
 @app.command(name="eval", epilog="Example:  shashin model eval demo-v1 --json")

@@ -53,7 +53,10 @@ RepositoryOption = Annotated[
 BucketSecondsOption = Annotated[
     int,
     typer.Option(
-        "--bucket-seconds", help="Bucket length in seconds: how often shards are sealed.", min=1
+        "--bucket-seconds",
+        envvar="SHASHIN_BUCKET_SECONDS",
+        help="Bucket length in seconds: how often shards are sealed.",
+        min=1,
     ),
 ]
 NoWaitOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -19,11 +20,20 @@ from shashin.client.coverage_text import coverage_line, coverage_style
 from shashin.client.endpoint_text import other_model_lines
 from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
+from shashin.local.given_settings import PHOTO_ROOTS, settings_not_used, settings_passed_on
 from shashin.local.health import with_problems
 from shashin.local.processes import ProcessRow
 from shashin.local.restart import Restart
 from shashin.local.system import DEFAULT_MODEL, System, UpOptions
-from shashin.terminal.console import Stages, command, echo, echo_json, echo_table, megabytes
+from shashin.terminal.console import (
+    Stages,
+    command,
+    echo,
+    echo_json,
+    echo_stderr,
+    echo_table,
+    megabytes,
+)
 from shashin.terminal.run import run
 from shashin.v1 import search_pb2
 
@@ -42,6 +52,14 @@ def up(
     kafka: KafkaOption = None,
     repository: RepositoryOption = None,
     bucket_seconds: BucketSecondsOption = 3600,
+    grace_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="SHASHIN_GRACE_SECONDS",
+            help="Seconds after a bucket's end before an idle partition is sealed.",
+            min=0,
+        ),
+    ] = 60.0,
     partitions: Annotated[
         int,
         typer.Option(help="Partitions per topic, applied when topics are created.", min=1, max=256),
@@ -49,24 +67,36 @@ def up(
     model: Annotated[
         str,
         typer.Option(
+            envvar="SHASHIN_MODEL",
             help="Embedding model: demo-v1, torchvision:NAME (downloads weights), or the path of a "
-            "checkpoint."
+            "checkpoint.",
         ),
     ] = DEFAULT_MODEL,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Start Kafka and all services, and wait until they are ready; idempotent."""
+    """Start Kafka and all services, and wait until they are ready; idempotent.
+
+    Settings of the services can be given in the environment; those used and not used are printed.
+    """
     system = System(state)
+    if ignored := settings_not_used(os.environ):
+        echo_stderr(
+            f"not used from the environment, since `shashin up` sets them itself: {', '.join(ignored)}",
+            style="yellow",
+        )
     options = UpOptions(
         kafka=kafka,
         repository=repository,
         bucket_seconds=bucket_seconds,
+        grace_seconds=grace_seconds,
         partitions=partitions,
         model=model,
     )
     with Stages() as stages:
         started = run(system.start(options, stages))
     echo("everything is running" if started else "everything was already running", style="green")
+    if given := settings_passed_on(os.environ):
+        echo(f"settings from the environment: {', '.join(map(_described, given))}")
     echo_table(
         ["", "address"],
         [
@@ -77,12 +107,16 @@ def up(
             ("logs", system.logs),
         ],
     )
-    shashin, at = command(), "" if state == DEFAULT_STATE else f" --state {state}"
+    at = () if state == DEFAULT_STATE else ("--state", state)
     echo("next steps:")
-    echo(f"  {shashin} publish FOLDER{at}     (publish your own photos)")
-    echo(f"  {shashin} search PHOTO --open{at}")
-    echo(f"  {shashin} status{at}")
-    echo(f"  {shashin} down{at}")
+    echo(f"  {command('publish', 'FOLDER', *at)}     (publish your own photos)")
+    echo(f"  {command('search', 'PHOTO', '--open', *at)}")
+    echo(f"  {command('status', *at)}")
+    echo(f"  {command('down', *at)}")
+
+
+def _described(name: str) -> str:
+    return f"{name} (added to the folder of published photos)" if name == PHOTO_ROOTS else name
 
 
 def down(state: StateOption = DEFAULT_STATE) -> None:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shashin.kafka.producer import OutRecord, Producer
+from shashin.codecs.listing_rules import listing_id_problem
+from shashin.errors import UserError
+from shashin.kafka.producer import Acknowledged, OutRecord, Producer
 from shashin.kafka.topics import LISTINGS_EVENTS
 from shashin.v1 import events_pb2
 
@@ -67,6 +69,22 @@ def record_of(event: events_pb2.ListingEvent) -> OutRecord:
     return OutRecord(LISTINGS_EVENTS, event.listing_id.encode(), event.SerializeToString())
 
 
-async def send_events(producer: Producer, events: Iterable[events_pb2.ListingEvent]) -> None:
-    """Send the events and wait until Kafka has acknowledged them."""
-    await producer.send_all(record_of(event) for event in events)
+async def send_events(
+    producer: Producer, events: Iterable[events_pb2.ListingEvent]
+) -> list[Acknowledged]:
+    """Send the events, wait until Kafka has acknowledged them, and return where each is."""
+    return await producer.send_all(record_of(event) for event in events)
+
+
+def check_listing_id(listing_id: str) -> None:
+    """Check a listing id typed by a user.
+
+    Raises:
+        UserError: if no listing can have it.
+    """
+    try:
+        problem = listing_id_problem(listing_id)
+    except UnicodeEncodeError:
+        problem = "bytes that are not UTF-8 text"
+    if problem is not None:
+        raise UserError(f"{listing_id!r} is not a listing id: it has {problem}")

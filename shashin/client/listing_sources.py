@@ -1,28 +1,55 @@
-"""Reading the listings to publish from a folder of photos or a CSV file."""
+"""Reading the listings to publish from a folder of photos or a CSV file.
+
+Everything is read and checked before anything is published: what is left out and what cannot be
+published is part of the plan.
+"""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from shashin.client.listing_events import ListingAttributes
-from shashin.codecs.limits import MAX_LISTING_ID_BYTES
+from shashin.codecs.listing_rules import (
+    MAX_PHOTOS,
+    attributes_problem,
+    listing_id_problem,
+    uri_form_problem,
+    uri_size_problem,
+    version_problem,
+)
 from shashin.errors import UserError
+from shashin.runtime.files import open_regular
 
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jpe", ".jfif"}
 )
-MAX_PHOTOS = 20
+UNREAD_PHOTO_SUFFIXES = frozenset(
+    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".ico", ".ppm"}
+    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"}
+)
+"""Photos by their names, in formats that the services do not read."""
+
+UNREAD_FORMAT = "photos in a format that is not read (convert them to JPEG)"
+DEEPER_FOLDER = "photos in deeper folders (publish the folder around them: each is a listing then)"
+NO_PHOTOS = "folders without photos"
+OTHER_FILE = "files that are not photos"
+HIDDEN = "hidden files and folders"
 
 _COLUMNS = frozenset(
     {"listing_id", "photos", "category", "brand", "price_minor", "currency", "version"}
 )
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_MAX_DIGITS = 19
+"""Of an int64; Python refuses to convert thousands of digits."""
 
 
 @dataclass(frozen=True)
@@ -39,172 +66,306 @@ class SourceListing:
     """Folder, file or row, for errors."""
 
 
-def read_source(path: Path) -> list[SourceListing]:
-    """Return the listings of a folder or a CSV file.
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that is not published, and does not have to be."""
+
+    path: str
+    why: str
+    """The kind of thing that it is, in the plural."""
+
+
+@dataclass
+class SourcePlan:
+    """What a source contains: the listings to publish, what is left out, and what is wrong."""
+
+    listings: list[SourceListing] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
+    """One message for each listing that cannot be published."""
+
+    def add(self, listing: SourceListing, problem: str | None = None) -> None:
+        """Add a listing, or what is wrong with it."""
+        problem = problem or _problem_of(listing)
+        if problem is None:
+            self.listings.append(listing)
+        else:
+            self.invalid.append(f"{listing.where} {problem}")
+
+    def leave_out(self, path: Path, why: str) -> None:
+        """Leave a file or folder out."""
+        self.left_out.append(LeftOut(str(path), why))
+
+    def left_out_lines(self) -> list[str]:
+        """Return what is left out in one line for each kind, with the number and some names."""
+        lines = []
+        for why, count in Counter(left_out.why for left_out in self.left_out).items():
+            paths = [left_out.path for left_out in self.left_out if left_out.why == why]
+            more = f" and {count - 3} more" if count > 3 else ""
+            lines.append(f"{why}: {count} ({', '.join(paths[:3])}{more})")
+        return lines
+
+    def complete(self) -> list[SourceListing]:
+        """Return the listings.
+
+        Raises:
+            UserError: if one of them cannot be published.
+        """
+        if self.invalid:
+            more = f" (and {len(self.invalid) - 1} more problems)" if self.invalid[1:] else ""
+            raise UserError(f"{self.invalid[0]}{more}")
+        return self.listings
+
+
+def read_source(path: Path) -> SourcePlan:
+    """Plan the listings of a folder, a photo or a CSV file.
 
     Raises:
-        UserError: naming the invalid folder, file or row.
+        UserError: if it is none of them, or has nothing to publish.
     """
     if path.is_dir():
-        return read_folder(path)
-    if not path.exists():
+        plan = read_folder(path)
+    elif not path.exists():
         raise UserError(f"{path} does not exist: expected a folder of photos or a CSV file")
-    if path.suffix.lower() in PHOTO_SUFFIXES:
-        return [_single_photo(path)]
-    if path.suffix.lower() != ".csv":
+    elif path.suffix.lower() in PHOTO_SUFFIXES:
+        plan = SourcePlan()
+        _add_photo(path, plan)
+    elif path.suffix.lower() in UNREAD_PHOTO_SUFFIXES:
+        raise UserError(f"{path} has a format that is not read: convert it to one of {_suffixes()}")
+    elif path.suffix.lower() == ".csv":
+        plan = read_csv(path)
+    else:
         raise UserError(f"{path} is neither a folder, a photo ({_suffixes()}) nor a .csv file")
-    return read_csv(path)
+    _check_unique(plan)
+    return plan
 
 
-def read_folder(folder: Path) -> list[SourceListing]:
-    """Return the listings of a folder: one per subfolder, and one per photo at the top level.
+def read_folder(folder: Path) -> SourcePlan:
+    """Plan the listings of a folder: one per subfolder, and one per photo at the top level.
 
     Raises:
-        UserError: if there are no photos, or a listing has more than 20.
+        UserError: if there are no photos.
     """
-    listings = []
+    plan = SourcePlan()
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            photos = tuple(str(photo.resolve()) for photo in _photos_in(entry))
-            if photos:
-                listings.append(
-                    _checked(
-                        SourceListing(entry.name, photos, ListingAttributes(), None, str(entry))
-                    )
-                )
+            plan.leave_out(entry, HIDDEN)
+        elif entry.is_dir():
+            _add_subfolder(entry, plan)
         elif entry.suffix.lower() in PHOTO_SUFFIXES:
-            listings.append(_single_photo(entry))
-    if not listings:
-        raise UserError(f"{folder} and its subfolders contain no photos ({_suffixes()})")
-    _check_unique(listings)
-    return listings
+            _add_photo(entry, plan)
+        else:
+            _leave_out_file(entry, plan)
+    if not plan.listings and not plan.invalid:
+        found = "; left out: ".join(["", *plan.left_out_lines()])
+        raise UserError(f"{folder} and its subfolders contain no photos ({_suffixes()}){found}")
+    return plan
 
 
-def _photos_in(folder: Path) -> list[Path]:
-    return sorted(
-        photo
-        for photo in folder.iterdir()
-        if photo.suffix.lower() in PHOTO_SUFFIXES and not photo.name.startswith(".")
+def _add_photo(photo: Path, plan: SourcePlan) -> None:
+    listing = SourceListing(
+        photo.stem, (str(photo.absolute()),), ListingAttributes(), None, str(photo)
+    )
+    plan.add(listing, _file_problem(photo))
+
+
+def _add_subfolder(folder: Path, plan: SourcePlan) -> None:
+    left_out_before = len(plan.left_out)
+    photos: list[Path] = []
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        plan.invalid.append(f"{folder} cannot be read ({error.strerror})")
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            plan.leave_out(entry, HIDDEN)
+        elif entry.is_dir():
+            if _contains_photos(entry):
+                plan.leave_out(entry, DEEPER_FOLDER)
+        elif entry.suffix.lower() in PHOTO_SUFFIXES:
+            photos.append(entry)
+        else:
+            _leave_out_file(entry, plan)
+    if photos:
+        problems = (f"has {p.name}, which {bad}" for p in photos if (bad := _file_problem(p)))
+        paths = tuple(str(photo.absolute()) for photo in photos)
+        listing = SourceListing(folder.name, paths, ListingAttributes(), None, str(folder))
+        plan.add(listing, next(problems, None))
+    elif len(plan.left_out) == left_out_before:
+        plan.leave_out(folder, NO_PHOTOS)
+
+
+def _leave_out_file(path: Path, plan: SourcePlan) -> None:
+    is_photo = path.suffix.lower() in UNREAD_PHOTO_SUFFIXES
+    plan.leave_out(path, UNREAD_FORMAT if is_photo else OTHER_FILE)
+
+
+def _contains_photos(folder: Path) -> bool:
+    known = PHOTO_SUFFIXES | UNREAD_PHOTO_SUFFIXES
+    return any(
+        Path(name).suffix.lower() in known for _, _, names in os.walk(folder) for name in names
     )
 
 
-def _single_photo(photo: Path) -> SourceListing:
-    source = SourceListing(
-        photo.stem, (str(photo.resolve()),), ListingAttributes(), None, str(photo)
-    )
-    return _checked(source)
+def _file_problem(path: Path) -> str | None:
+    """Return why a photo cannot be read; it is opened, since nothing else tells for sure."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError:
+        return "does not exist" if not path.is_symlink() else "is a link to nothing"
+    except OSError as error:
+        return f"cannot be read ({(error.strerror or 'unknown error').lower()})"
+    except ValueError:
+        return "is not the name of a file"
+    return None
 
 
-def read_csv(path: Path) -> list[SourceListing]:
-    """Return the listings of a CSV file with a header: listing_id, photos and optional columns.
+def read_csv(path: Path) -> SourcePlan:
+    """Plan the listings of a CSV file with a header: listing_id, photos and optional columns.
 
     Several photos of a listing are separated by semicolons; paths are relative to the file.
 
     Raises:
-        UserError: naming the row and the problem.
+        UserError: if the file is not such a CSV file; a wrong row is part of the plan.
     """
+    plan = SourcePlan()
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             _check_header(path, rows.fieldnames or ())
-            listings = [
-                _listing_of_row(row, f"{path}, row {rows.line_num}", path.parent) for row in rows
-            ]
+            for row in rows:
+                if any(row.values()):
+                    _add_row(row, f"{path}, row {rows.line_num}", path.parent, plan)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start})"
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
         ) from None
     except csv.Error as error:
-        raise UserError(f"{path} is not a CSV file: {error}") from None
-    if not listings:
+        raise UserError(f"{path} is not a CSV file: line {rows.reader.line_num}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {(error.strerror or '').lower()}") from None
+    if not plan.listings and not plan.invalid:
         raise UserError(f"{path} has a header but no rows")
-    _check_unique(listings)
-    return listings
+    return plan
 
 
-def _check_header(path: Path, names: object) -> None:
-    found = set(names) if isinstance(names, list | tuple) else set()
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    found = set(names)
     if missing := {"listing_id", "photos"} - found:
-        raise UserError(f"{path} has no column {' and no '.join(sorted(missing))} in its header")
+        raise UserError(
+            f"{path} has no column {' and no '.join(sorted(missing))} in its header"
+            f"{_separator_hint(names)}"
+        )
     if unknown := found - _COLUMNS:
         raise UserError(
-            f"{path} has unknown columns {sorted(map(str, unknown))}; expected {sorted(_COLUMNS)}"
+            f"{path} has unknown columns {sorted(unknown)}; expected {sorted(_COLUMNS)}"
+        )
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise UserError(
+            f"{path} names the column {' and the column '.join(twice)} more than once: several "
+            "photos of a listing go into one field, separated by semicolons"
         )
 
 
-def _listing_of_row(row: Mapping[str, str | None], where: str, folder: Path) -> SourceListing:
+def _separator_hint(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        for separator, plural in _SEPARATORS.items():
+            if "listing_id" in (name.strip(' "') for name in names[0].split(separator)):
+                return f": its columns are separated by {plural}; expected commas"
+    return f": found {', '.join(map(repr, names)) or 'none'}"
+
+
+def _add_row(
+    row: Mapping[str | None, str | None], where: str, folder: Path, plan: SourcePlan
+) -> None:
     if None in row or None in row.values():
-        raise UserError(f"{where} has a different number of fields than the header")
-    text = {name: (value or "").strip() for name, value in row.items()}
-    photos = tuple(
-        _photo_of(name.strip(), where, folder) for name in text["photos"].split(";") if name.strip()
-    )
+        plan.invalid.append(f"{where} has a different number of fields than the header")
+        return
+    text = {str(name): (value or "").strip() for name, value in row.items()}
+    names = [name.strip() for name in text["photos"].split(";") if name.strip()]
+    numbers = {column: _number(text.get(column, "")) for column in ("price_minor", "version")}
+    photos = tuple(name if "://" in name else str((folder / name).absolute()) for name in names)
     attributes = ListingAttributes(
         category=text.get("category", ""),
         brand=text.get("brand", ""),
-        price_minor=_number(text, "price_minor", where, minimum=0) or 0,
-        currency=_currency(text, where),
+        price_minor=numbers["price_minor"] or 0,
+        currency=text.get("currency", "").upper(),
     )
-    version = _number(text, "version", where, minimum=1)
-    return _checked(SourceListing(text["listing_id"], photos, attributes, version, where))
+    listing = SourceListing(text["listing_id"], photos, attributes, numbers["version"], where)
+    wrong_number = next(
+        (
+            f"has {column} {_shortened(text[column])}; expected a whole number of at most "
+            f"{_MAX_DIGITS} digits"
+            for column, number in numbers.items()
+            if number is None and text.get(column)
+        ),
+        None,
+    )
+    wrong_photo = next(
+        (
+            f"refers to a photo that {problem}: {folder / name}"
+            for name in names
+            if "://" not in name and (problem := _file_problem(folder / name))
+        ),
+        None,
+    )
+    plan.add(listing, wrong_number or wrong_photo)
 
 
-def _photo_of(name: str, where: str, folder: Path) -> str:
-    if urlsplit(name).scheme and "://" in name:
-        return name
-    path = folder / name
-    if not path.is_file():
-        raise UserError(f"{where} refers to a photo that does not exist: {path}")
-    return str(path.resolve())
-
-
-def _number(text: Mapping[str, str], column: str, where: str, *, minimum: int) -> int | None:
-    value = text.get(column, "")
-    if not value:
+def _number(text: str) -> int | None:
+    """Return a whole number; None if there is none, or too long a one."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
         return None
-    if not value.isascii() or not value.isdigit() or not minimum <= int(value) < 2**63:
-        raise UserError(
-            f"{where} has {column} {value!r}; expected an integer of at least {minimum}"
-        )
-    return int(value)
+    return int(text)
 
 
-def _currency(text: Mapping[str, str], where: str) -> str:
-    currency = text.get("currency", "").upper()
-    if currency and not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
-        raise UserError(f"{where} has currency {currency!r}; expected three letters such as JPY")
-    if text.get("price_minor") and not currency:
-        raise UserError(f"{where} has a price but no currency; expected three letters such as JPY")
-    return currency
+def _shortened(text: str) -> str:
+    return repr(text) if len(text) <= 40 else f"{text[:20]!r}... ({len(text)} characters)"
 
 
-def _checked(listing: SourceListing) -> SourceListing:
-    size = len(listing.listing_id.encode())
-    if not 1 <= size <= MAX_LISTING_ID_BYTES:
-        raise UserError(
-            f"{listing.where} has a listing id of {size} bytes; expected 1 to "
-            f"{MAX_LISTING_ID_BYTES}"
-        )
-    if not listing.photos:
-        raise UserError(f"{listing.where} has no photos")
-    if len(listing.photos) > MAX_PHOTOS:
-        raise UserError(
-            f"{listing.where} has {len(listing.photos)} photos; a listing has at most {MAX_PHOTOS}"
-        )
-    return listing
+def _problem_of(listing: SourceListing) -> str | None:
+    """Return what the services would refuse in an event of the listing."""
+    try:
+        if problem := listing_id_problem(listing.listing_id):
+            return f"has a listing id of {problem}"
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8, and a listing id has to be: rename it"
+    if listing.version is not None and (problem := version_problem(listing.version)):
+        return f"has version {problem}"
+    a = listing.attributes
+    return _photos_problem(listing.photos) or attributes_problem(
+        a.category, a.brand, a.price_minor, a.currency
+    )
 
 
-def _check_unique(listings: list[SourceListing]) -> None:
-    seen: dict[str, str] = {}
-    for listing in listings:
-        if listing.listing_id in seen:
-            raise UserError(
-                f"listing {listing.listing_id!r} is given twice: {seen[listing.listing_id]} and "
-                f"{listing.where}"
+def _photos_problem(photos: Sequence[str]) -> str | None:
+    if not photos:
+        return "has no photos"
+    if len(photos) > MAX_PHOTOS:
+        return f"has {len(photos)} photos; a listing has at most {MAX_PHOTOS}"
+    for uri in photos:
+        if "://" not in uri:
+            continue
+        if problem := uri_size_problem(uri):
+            return f"has a photo with a URI of {problem}"
+        if problem := uri_form_problem(uri):
+            return f"has a photo with the URI {uri!r}, which {problem}"
+    return None
+
+
+def _check_unique(plan: SourcePlan) -> None:
+    """Make listings of the same id invalid: which one is meant is not known."""
+    places: dict[str, list[str]] = {}
+    for listing in plan.listings:
+        places.setdefault(listing.listing_id, []).append(listing.where)
+    for listing_id, where in places.items():
+        if len(where) > 1:
+            times = "twice" if len(where) == 2 else f"{len(where)} times"
+            plan.invalid.append(
+                f"listing {listing_id!r} is given {times}: {' and '.join(where[:3])}"
             )
-        seen[listing.listing_id] = listing.where
+    plan.listings = [li for li in plan.listings if len(places[li.listing_id]) == 1]
 
 
 def _suffixes() -> str:
@@ -224,18 +385,27 @@ def keep_photos(listing: SourceListing, photos_folder: Path) -> Iterator[str]:
         if "://" in photo:
             yield photo
             continue
-        source = Path(photo)
         try:
-            with source.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            kept = photos_folder / digest[:2] / (digest + source.suffix.lower())
-            if not kept.exists():
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                scratch = kept.with_name(f".{uuid.uuid4().hex}")
-                shutil.copyfile(source, scratch)
-                scratch.replace(kept)
+            yield _kept(Path(photo), photos_folder).absolute().as_uri()
         except OSError as error:
+            name = error.filename or photo
             raise UserError(
-                f"{listing.where}: {error.filename} cannot be copied ({error.strerror})"
+                f"{listing.where}: {name} cannot be copied ({(error.strerror or '').lower()})"
             ) from None
-        yield kept.absolute().as_uri()
+
+
+def _kept(source: Path, photos_folder: Path) -> Path:
+    with open_regular(source) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        kept = photos_folder / digest[:2] / (digest + source.suffix.lower())
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            scratch = kept.with_name(f".{uuid.uuid4().hex}")
+            try:
+                file.seek(0)
+                with scratch.open("wb") as copy:
+                    shutil.copyfileobj(file, copy)
+                scratch.replace(kept)
+            finally:
+                scratch.unlink(missing_ok=True)
+    return kept

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
 
 from shashin.kafka.dlq_entries import is_resolution, stored_dead_letter
 from shashin.kafka.log_reader import LogReader
@@ -106,12 +108,34 @@ async def new_dead_letters(tails: Mapping[str, TopicTail]) -> list[SeenDeadLette
     ]
 
 
-def hidden_below(records: Iterable[InRecord]) -> dict[str, int]:
-    """Return each listing's lowest visible version, from records of ``listings.hidden``."""
-    below: dict[str, int] = {}
+@dataclass(frozen=True)
+class HiddenBelow:
+    """The lowest visible version of a listing, and why the ones below are hidden."""
+
+    version: int
+    reason: events_pb2.HiddenReason.ValueType
+
+
+def hides(listing_ids: Collection[str]) -> Callable[[InRecord], bool]:
+    """Return whether a record of ``listings.hidden`` is of one of the listings, by its key."""
+    keys = {listing_id.encode() for listing_id in listing_ids}
+    return lambda record: (record.key or b"").rpartition(b"\0")[0] in keys
+
+
+def hidden_below(records: Iterable[InRecord]) -> dict[str, HiddenBelow]:
+    """Return each listing's lowest visible version, from records of ``listings.hidden``.
+
+    A record that is not one of this topic is ignored.
+    """
+    below: dict[str, HiddenBelow] = {}
     for record in records:
         if record.topic != LISTINGS_HIDDEN or not record.value:
             continue
-        hidden = events_pb2.HiddenListing.FromString(record.value)
-        below[hidden.listing_id] = max(below.get(hidden.listing_id, 0), hidden.below_version)
+        try:
+            hidden = events_pb2.HiddenListing.FromString(record.value)
+        except (DecodeError, UnicodeDecodeError):
+            continue
+        known = below.get(hidden.listing_id)
+        if known is None or hidden.below_version > known.version:
+            below[hidden.listing_id] = HiddenBelow(hidden.below_version, hidden.reason)
     return below

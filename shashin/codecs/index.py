@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shashin.codecs.attributes import attributes_message
+from shashin.codecs.filters import check_filter
 from shashin.codecs.limits import MAX_HITS, MAX_QUERIES
 from shashin.errors import InvalidQuery
 from shashin.shards.kinds.protocol import Vectors
@@ -44,7 +45,12 @@ def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vector
 
 
 def filter_of(message: index_pb2.Filter) -> RowFilter:
-    """Return the filter of a message."""
+    """Return the filter of a message.
+
+    Raises:
+        InvalidQuery: naming the invalid field.
+    """
+    check_filter(message)
     return RowFilter(
         categories=tuple(message.categories),
         brands=tuple(message.brands),

@@ -11,5 +11,8 @@ MAX_QUERIES = 64
 MAX_LISTING_IDS = 1000
 """Maximum listing ids per call of Lookup or Locate."""
 
+MAX_PHOTO_BYTES = 16 * 1024 * 1024
+"""Maximum size of a query photo."""
+
 MAX_LISTING_ID_BYTES = 256
 """Maximum length of a listing id in UTF-8."""

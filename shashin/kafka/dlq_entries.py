@@ -182,7 +182,7 @@ def message_of(topic: str, value: bytes) -> ListingMessage | None:
 
 def stored_dead_letter(record: InRecord) -> StoredDeadLetter:
     """Parse a record of a ``.dlq`` topic; missing or invalid headers get default values."""
-    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+    headers = _texts(record)
     topic = record.topic.removesuffix(DEAD_LETTER_SUFFIX)
     message = message_of(topic, record.value)
     listing_id = message.listing_id if message is not None else ""
@@ -206,6 +206,13 @@ def stored_dead_letter(record: InRecord) -> StoredDeadLetter:
     )
 
 
+def _texts(record: InRecord) -> dict[str, str]:
+    """Return the headers as text, without those that are null."""
+    return {
+        name: value.decode(errors="replace") for name, value in record.headers if value is not None
+    }
+
+
 def _origin(topic: str, headers: dict[str, str]) -> Origin | None:
     partition = _number(headers.get("shashin-partition"))
     offset = _number(headers.get("shashin-offset"))
@@ -227,7 +234,7 @@ def _time(*candidates_ms: int | None) -> int:
 
 def resolution_of(record: InRecord) -> Resolution | None:
     """Parse a resolution; returns None for a dead letter, or if no entry is named."""
-    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+    headers = _texts(record)
     partition, _, offset = headers.get(_RESOLVES, "").partition("/")
     of_partition, of_offset = _number(partition), _number(offset)
     if of_partition is None or of_offset is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -29,6 +29,14 @@ class OutRecord:
     value: bytes
     headers: Sequence[tuple[str, bytes | None]] = ()
     partition: int | None = None
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """Where the broker wrote a record."""
+
+    partition: int
+    offset: int
 
 
 class Producer:
@@ -57,8 +65,8 @@ class Producer:
         if self._producer is not None:
             await self._abandon(self._producer)  # nothing is pending: send_all has returned
 
-    async def send_all(self, records: Iterable[OutRecord]) -> None:
-        """Write the records and wait until all replicas have them.
+    async def send_all(self, records: Iterable[OutRecord]) -> list[Acknowledged]:
+        """Write the records, wait until all replicas have them, and return where each is.
 
         Raises:
             RecordError: when a record is larger than its topic allows.
@@ -71,8 +79,7 @@ class Producer:
                 for record in records:
                     futures.append(await self._send(producer, record))
                     failpoint("amid-produce")
-                if futures:
-                    await asyncio.gather(*futures)
+                written = await asyncio.gather(*futures)
         except MessageSizeTooLargeError as error:
             raise RecordError(f"a record is larger than its topic allows: {error}") from error
         except (KafkaError, TimeoutError) as error:
@@ -80,6 +87,7 @@ class Producer:
             raise KafkaUnavailable(
                 f"kafka at {self._bootstrap} did not acknowledge: {error!r}"
             ) from error
+        return [Acknowledged(metadata.partition, metadata.offset) for metadata in written]
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -116,8 +124,8 @@ class Producer:
         finally:
             await producer.client.close()
 
-    async def _send(self, producer: AIOKafkaProducer, record: OutRecord) -> asyncio.Future[object]:
-        sent: asyncio.Future[object] = await producer.send(
+    async def _send(self, producer: AIOKafkaProducer, record: OutRecord) -> asyncio.Future[Any]:
+        sent: asyncio.Future[Any] = await producer.send(
             record.topic,
             record.value,
             key=record.key,

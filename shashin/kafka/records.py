@@ -35,6 +35,7 @@ class InRecord:
     value: bytes
     """Empty for a tombstone; raw bytes for what cannot be decoded."""
     headers: Sequence[tuple[str, bytes | None]] = ()
+    """Names may repeat, and a value may be null."""
     problem: str = ""
     """Why the value is not what a producer wrote; empty if it is."""
     batch: DamagedBatch | None = None

@@ -59,10 +59,12 @@ def require_same_options(state_folder: Path, options: Mapping[str, Any]) -> None
     """
     plan = read_plan(state_folder.absolute())
     known = plan.asked if plan is not None else {}
+    # A setting that is no longer given differs as well.
+    names = [*options, *(n for n in known if n.startswith("SHASHIN_") and n not in options)]
     differing = [
-        f"{name} is {known.get(name)}, not {value}"
-        for name, value in options.items()
-        if known.get(name) != value
+        f"{name} is {known.get(name)}, not {options.get(name)}"
+        for name in names
+        if known.get(name) != options.get(name)
     ]
     if differing:
         raise UserError(

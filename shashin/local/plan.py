@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from shashin.errors import SettingsError, UserError
+from shashin.local.given_settings import PHOTO_ROOTS
 from shashin.local.ports import HOST
 from shashin.local.processes import EndpointSpec, ProcessSpec, discovery_path
+from shashin.runtime.settings import parse_folders
 from shashin.tiers import HOURLY, LIVE
 
 ROUTER, EMBEDDER, INDEXER = "router", "embedder", "indexer"
@@ -18,7 +21,8 @@ _PREFERRED_PORTS = {ROUTER: 50051, EMBEDDER: 50052, INDEXER: 50053, "index-serve
 _HTTP_PORTS_FROM = 9701
 
 _ONE_THREAD = {
-    # Otherwise every process starts one linear-algebra thread per core that it never needs.
+    # Used unless the user sets them. Otherwise every process starts one linear-algebra thread per
+    # core that it never needs.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     # Memory of short-lived threads is returned to the system.
@@ -48,21 +52,29 @@ def work_folder(state: Path, process: str) -> Path:
 
 
 def plan_processes(
-    state: Path, config: SystemConfig, *, choose_port: Callable[[int], int]
+    state: Path,
+    config: SystemConfig,
+    *,
+    choose_port: Callable[[int], int],
+    environment: Mapping[str, str],
 ) -> list[ProcessSpec]:
     """Return every process of the system.
 
-    ``choose_port`` takes the preferred port and returns a free one.
+    ``choose_port`` takes the preferred port and returns a free one. The processes also get the
+    ``environment``, whose settings are combined with the plan's own here.
+
+    Raises:
+        SettingsError: if a setting in the environment is invalid.
     """
     model = {"SHASHIN_MODEL_ID": config.model_id}
     vectors = {**model, "SHASHIN_DIMENSIONS": str(config.dimensions)}
     discovery = {"SHASHIN_DISCOVERY": discovery_path(state).as_uri()}
-    processes = _Processes(config, choose_port)
+    processes = _Processes(config, choose_port, environment)
     processes.add(
         "downloader",
         {
             # Published photos are copied to this folder.
-            "SHASHIN_PHOTO_ROOTS": os.pathsep.join([str(state / "photos")]),
+            PHOTO_ROOTS: _photo_roots(state / "photos", environment.get(PHOTO_ROOTS, "")),
         },
     )
     processes.add(EMBEDDER, {"SHASHIN_MODEL": config.model}, serves=(EMBEDDER, None))
@@ -96,10 +108,25 @@ def plan_processes(
     return processes.specs
 
 
+def _photo_roots(own: Path, given: str) -> str:
+    """Return the folder of published photos and the user's folders as a setting."""
+    try:
+        folders = [own, *parse_folders(given)]
+    except UserError as error:
+        raise SettingsError(f"invalid settings: {PHOTO_ROOTS}={given!r}: {error.message}") from None
+    return json.dumps(list(dict.fromkeys(map(str, folders))))
+
+
 class _Processes:
     """Adds the ports, probes and common settings to each process."""
 
-    def __init__(self, config: SystemConfig, choose_port: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        config: SystemConfig,
+        choose_port: Callable[[int], int],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._threads = {k: v for k, v in _ONE_THREAD.items() if k not in environment}
         self._kafka = config.kafka
         self._model_id = config.model_id
         self._choose_port = choose_port
@@ -117,7 +144,7 @@ class _Processes:
         http = f"{HOST}:{self._choose_port(_HTTP_PORTS_FROM + len(self.specs))}"
         addresses = {"http": http}
         settings = {
-            **_ONE_THREAD,
+            **self._threads,
             "SHASHIN_KAFKA": self._kafka,
             "SHASHIN_HTTP_HOST": HOST,
             "SHASHIN_HTTP_PORT": http.rpartition(":")[2],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from shashin.local.state_file import read_json, write_json
 PLAN_FORMAT = 1
 SUPERVISOR = "supervisor"
 KAFKA = "kafka"
+
+_STALE_SECONDS = 30.0
+"""Age of the table from which it is reported; a supervisor writes it every 5 seconds."""
 
 Status = Literal[
     "waiting",  # for its dependencies
@@ -250,7 +254,7 @@ def process_table(state_folder: Path) -> list[ProcessRow]:
     if isinstance(document, dict):
         recorded = document.get("processes", [])
         if any(map(_identity_running, [*recorded, document.get(SUPERVISOR)])):
-            entries = [*recorded, _supervisor_entry(document)]
+            entries = [*recorded, _supervisor_entry(document, state_folder)]
     rows = [_row(entry) for entry in entries]
     if (kafka := _kafka_row(state_folder, document)) is not None:
         rows.insert(0, kafka)
@@ -262,9 +266,17 @@ def _identity_running(entry: Any) -> bool:
     return identity is not None and identity.is_running()
 
 
-def _supervisor_entry(document: Mapping[str, Any]) -> dict[str, Any]:
+def _supervisor_entry(document: Mapping[str, Any], state_folder: Path) -> dict[str, Any]:
     entry = document.get(SUPERVISOR) or {}
-    return {"name": SUPERVISOR, "status": "ready", **entry}
+    written = processes_path(state_folder).stat().st_mtime
+    age = time.time() - written
+    if age <= _STALE_SECONDS:
+        return {"name": SUPERVISOR, "status": "ready", **entry}
+    detail = (
+        f"has not updated what is shown here for {age:.0f} s: it hangs, or the disk of "
+        f"{state_folder} is full"
+    )
+    return {"name": SUPERVISOR, "status": "unready", "detail": detail, **entry}
 
 
 def _memory(entry: Mapping[str, Any], identity: ProcessIdentity) -> Memory:

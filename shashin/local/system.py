@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from shashin.errors import UserError
 from shashin.local import control
+from shashin.local.given_settings import settings_passed_on
 from shashin.local.kafka import DEFAULT_PORT, EmbeddedKafka
 from shashin.local.plan import EMBEDDER, ROUTER, SystemConfig, plan_processes
 from shashin.local.ports import choosing_ports, free_port, is_free
@@ -86,7 +88,11 @@ class System:
         """
         plan = read_plan(self.folder)
         own = plan.asked.get("kafka") if plan is not None else None
-        return str(own) if own else self._kafka().bootstrap
+        if own:
+            return str(own)
+        if self._kafka().identity is None:
+            raise self._never_started()
+        return self._kafka().bootstrap
 
     def router_address(self) -> str:
         """Return the router's gRPC address, HOST:PORT.
@@ -109,7 +115,10 @@ class System:
         for spec in plan.processes if plan is not None else ():
             if spec.name == name:
                 return spec.addresses["grpc"]
-        raise UserError(
+        raise self._never_started()
+
+    def _never_started(self) -> UserError:
+        return UserError(
             f"nothing has been started in {self.folder}: `shashin up` starts everything"
         )
 
@@ -141,7 +150,11 @@ class System:
     async def _start(self, options: UpOptions, model: ModelDescription, progress: Progress) -> bool:
         from shashin.kafka.topic_admin import ensure_topics
 
-        requested = {**asdict(options), "model_id": model.model_id}
+        requested = {
+            **asdict(options),
+            "model_id": model.model_id,
+            **settings_passed_on(os.environ),
+        }
         if control.supervisor_runs(self.folder):
             control.require_same_options(self.folder, requested)
         kafka_started = False
@@ -163,7 +176,10 @@ class System:
                 grace_seconds=options.grace_seconds,
             )
             specs = plan_processes(
-                self.folder, config, choose_port=_Ports(prefer=self._well_known_ports)
+                self.folder,
+                config,
+                choose_port=_Ports(prefer=self._well_known_ports),
+                environment=os.environ,
             )
             progress.set(_SERVICES, 0, len(specs))
             return await control.up(

@@ -6,12 +6,16 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
+
+from shashin.printable import printable
 
 _CLIENT_LIBRARIES = ("aiokafka", "faststream", "google", "urllib3", "grpc")
 _REPEAT_SECONDS = 10.0
 _MAX_REMEMBERED = 1000
+_FIELDS_OF_LINES = {"exception", "stack"}
 
 
 class _Repeats(logging.Filter):
@@ -37,6 +41,21 @@ class _Repeats(logging.Filter):
         return True
 
 
+def _printable_fields(
+    _logger: Any, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Escape what could control a terminal; JSON escapes it anyway."""
+    return {name: _printable_value(name, value) for name, value in event.items()}
+
+
+def _printable_value(name: str, value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if name in _FIELDS_OF_LINES:
+        return "\n".join(map(printable, value.split("\n")))
+    return printable(value)
+
+
 def configure_logging(service: str, *, level: str, log_format: str) -> None:
     """Write log records of structlog and the standard library to stderr in the same format."""
     shared: list[structlog.types.Processor] = [
@@ -45,10 +64,10 @@ def configure_logging(service: str, *, level: str, log_format: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    rendering: list[structlog.types.Processor] = (
+        [_printable_fields, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
         if log_format == "console"
-        else structlog.processors.JSONRenderer()
+        else [structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -63,7 +82,7 @@ def configure_logging(service: str, *, level: str, log_format: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                renderer,
+                *rendering,
             ],
         )
     )

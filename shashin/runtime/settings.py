@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -84,6 +88,33 @@ def validated_by(check: Callable[[str], object], value: str) -> str:
     except UserError as error:
         raise ValueError(error.message) from None
     return value
+
+
+def parse_folders(text: str) -> tuple[Path, ...]:
+    """Return the folders in a setting: a JSON list of absolute paths, or one absolute path.
+
+    Raises:
+        UserError: if it is neither, or could be one path as well as several.
+    """
+    if not text:
+        return ()
+    folders: Any = [text]
+    if text.lstrip().startswith("["):
+        try:
+            folders = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"it is not a JSON list of folders: {error}") from None
+        if not all(isinstance(folder, str) for folder in folders):
+            raise UserError('expected a JSON list of folders, such as ["/srv/photos", "/mnt/more"]')
+    elif os.pathsep in text or re.search(r",\s*/", text):
+        raise UserError(
+            "one path or several? Expected one absolute path, or a JSON list such as "
+            '["/srv/photos", "/mnt/more"], which a path with a colon or a comma needs as well'
+        )
+    for folder in folders:
+        if not Path(folder).is_absolute():
+            raise UserError(f"{folder!r} is not an absolute path")
+    return tuple(map(Path, folders))
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

@@ -1,8 +1,13 @@
-"""Console output: results on stdout, progress and errors on stderr, bars only on a terminal."""
+"""Console output: results on stdout, progress and errors on stderr, bars only on a terminal.
+
+Everything printed may contain text from outside (listing ids, file names, messages of other
+processes), so all of it is escaped here: it is never read as markup, and cannot control a terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 import threading
@@ -27,6 +32,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from shashin.printable import printable
+
 _LOG_WIDTH = 118
 """Table width if the output is not a terminal."""
 
@@ -35,20 +42,28 @@ _QUIET_SECONDS = 2.0
 
 _BAR_WIDTH = 30
 
+_QUOTED_LINE = "\n  | "
+"""Begin of a quoted log line in a message; other line breaks are escaped, so that no text from
+outside can pass for a line of the command itself."""
+
 
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _LOG_WIDTH)
 
 
+def _shown(text: str) -> Text:
+    return Text(_QUOTED_LINE.join(map(printable, text.split(_QUOTED_LINE))))
+
+
 def echo(text: str = "", *, style: str = "") -> None:
     """Print a result line to stdout."""
-    _console(stderr=False).print(text, style=style, markup=False, soft_wrap=True)
+    _console(stderr=False).print(_shown(text), style=style, soft_wrap=True)
 
 
 def echo_stderr(text: str, *, style: str = "") -> None:
     """Print an informational line to stderr."""
-    _console(stderr=True).print(text, style=style, markup=False, soft_wrap=True)
+    _console(stderr=True).print(_shown(text), style=style, soft_wrap=True)
 
 
 def echo_error(message: str) -> None:
@@ -56,15 +71,15 @@ def echo_error(message: str) -> None:
     echo_stderr(f"error: {message}", style="red")
 
 
-def command() -> str:
-    """Return how to call the command here: by its name, or by its path if it is not on PATH."""
+def command(*arguments: object) -> str:
+    """Return how to call the command here with these arguments, quoted for a shell.
+
+    It is called by its name, or by its path if it is not on PATH.
+    """
     own = Path(sys.executable).with_name("shashin")
     found = shutil.which("shashin")
-    return (
-        "shashin"
-        if found is not None and Path(found).resolve() == own.resolve()
-        else relative_path(own)
-    )
+    on_path = found is not None and Path(found).resolve() == own.resolve()
+    return shlex.join(["shashin" if on_path else relative_path(own), *map(str, arguments)])
 
 
 def relative_path(path: Path) -> str:
@@ -87,24 +102,25 @@ def echo_table(
 ) -> None:
     """Print a table; a column whose name starts with ``>`` is right-aligned.
 
-    Cells of the ``no_wrap`` columns are never wrapped, so that they can be copied.
+    A cell that is a tuple has one line for each of its items. Cells of the ``no_wrap`` columns are never wrapped, so that they can be copied.
     """
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    table = Table(title=_shown(title) if title else None, title_justify="left", header_style="bold")
     for name in columns:
         right = name.startswith(">")
         table.add_column(
-            name.lstrip(">"),
+            _shown(name.removeprefix(">")),
             justify="right" if right else "left",
             overflow="fold",
             no_wrap=name in no_wrap,
         )
     for row in rows:
-        table.add_row(*(_escaped(cell) for cell in row))
+        table.add_row(*map(_cell, row))
     _console(stderr=False).print(table)
 
 
-def _escaped(cell: object) -> str:
-    return str(cell).replace("[", r"\[")
+def _cell(cell: object) -> Text:
+    lines = cell if isinstance(cell, tuple) else (cell,)
+    return Text("\n").join(_shown(str(line)) for line in lines)
 
 
 @dataclass(frozen=True)
@@ -187,7 +203,7 @@ class Stages:
         """
         if total is None and stage in self._stages:
             total = self._stages[stage].total
-        self._show(stage, Stage(done, total, note))
+        self._show(stage, Stage(done, total, printable(note)))
 
     def finish(self, stage: str) -> None:
         """Report that a stage is finished; a no-op if it never started."""

@@ -34,7 +34,7 @@ class Ledger:
         for listing_id, below in hidden_below(
             await self._tails[LISTINGS_HIDDEN].new_records()
         ).items():
-            self._below[listing_id] = max(below, self._below.get(listing_id, 0))
+            self._below[listing_id] = max(below.version, self._below.get(listing_id, 0))
         # An invalid event may have an id that the router would reject.
         ids = {
             e.listing_id

@@ -15,6 +15,7 @@ from pathlib import Path
 from shashin.client.listing_events import ListingAttributes
 from shashin.client.listing_sources import SourceListing, keep_photos, read_source
 from shashin.rendering import require_rendering
+from shashin.runtime.files import path_of_uri
 
 _LISTINGS_AT_ONCE = 10
 """Listings rendered per task."""
@@ -129,10 +130,10 @@ def own_listings(folder: Path, *, at_most: int) -> list[OwnListing]:
     """Return the user's listings; each one with several photos has one held back as a query.
 
     Raises:
-        UserError: if the folder contains no photos.
+        UserError: if the folder contains no photos, or a listing that cannot be published.
     """
     listings = []
-    for source in read_source(folder)[:at_most]:
+    for source in read_source(folder).complete()[:at_most]:
         if len(source.photos) > 1 and "://" not in source.photos[-1]:
             kept = SourceListing(
                 source.listing_id, source.photos[:-1], source.attributes, None, source.where
@@ -159,10 +160,8 @@ async def copy_listings(
 
 
 def _copy(own: OwnListing, folder: Path, is_queried: bool) -> DemoListing:
-    from urllib.parse import unquote, urlsplit
-
     uris = keep_photos(own.source, folder / "own")
-    photos = tuple(Path(unquote(urlsplit(uri).path)) for uri in uris)
+    photos = tuple(path_of_uri(uri) for uri in uris)
     query = None
     if is_queried:
         query = Path(own.held_back) if own.held_back else _cropped(photos[0], folder / "crops")

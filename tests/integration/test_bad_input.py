@@ -59,8 +59,9 @@ async def dead_letters_of(
 
 def headers_of(dead_letter: InRecord) -> dict[str, str]:
     return {
-        name.removeprefix("shashin-"): (value or b"").decode()
+        name.removeprefix("shashin-"): value.decode()
         for name, value in dead_letter.headers
+        if value is not None
     }
 
 
@@ -240,7 +241,11 @@ REFUSED: dict[str, tuple[OutRecord, str, str]] = {
         "InvalidEvent",
         "listing no text has the key",
     ),
-    "version 0": (record_of(_event("version 0", version=0)), "InvalidEvent", "has version 0"),
+    "version 0": (
+        record_of(_event("version 0", version=0)),
+        "InvalidEvent",
+        "has version 0; expected 1 to",
+    ),
     "no kind": (
         record_of(_event("no kind", kind=events_pb2.LISTING_KIND_UNSPECIFIED)),
         "InvalidEvent",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import stat
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shashin.client.listing_events import SOLD
 from shashin.local.identity import ProcessIdentity
 from shashin.local.system import System
 from tests.support.rendered_listings import photo_of
@@ -181,6 +184,100 @@ async def test_what_is_sold_or_removed_by_command_is_gone_when_the_command_ends(
     assert re.search(r"cli-sold .*not searchable", located.out)
 
 
+async def test_an_event_that_is_dead_lettered_ends_the_command_with_the_reason(
+    system: ConnectedSystem, tmp_path: Path
+) -> None:
+    state, newer = system.system.folder, 9_000_000_000_000_000
+    photo = photo_file(tmp_path, "a.jpg", 331)
+    await system.publish("cli-ahead", [photo.read_bytes()], version=newer)
+    await system.until_versions({"cli-ahead": newer})
+    published = await shashin(
+        "publish", csv_of(tmp_path, "cli-ahead", 7), "--json", state=state, ends_with=1
+    )
+    (entry,) = published.document["published"]
+    assert (entry["version"], entry["searchable"]) == (7, False)
+    (dead_letter,) = published.document["dead_lettered"]
+    assert (dead_letter["listing_id"], dead_letter["reason"]) == ("cli-ahead", "StaleVersion")
+    sold = await shashin("sell", "cli-ahead", state=state, ends_with=1)
+    assert "listing cli-ahead dead-lettered: " in sold.out
+    assert "(StaleVersion)" in sold.out
+    assert "no longer searchable" not in sold.out
+    await system.until_versions({"cli-ahead": newer})
+    sold = await shashin("sell", "cli-ahead", "--version", newer + 1, state=state)
+    assert "1 listings sold: no longer searchable" in sold.out
+
+
+async def test_an_older_version_that_the_downloader_no_longer_knows_is_said_to_have_no_effect(
+    system: ConnectedSystem, tmp_path: Path
+) -> None:
+    state, photo = system.system.folder, photo_file(tmp_path, "a.jpg", 332).read_bytes()
+    newer = 9_000_000_000_000_000
+    await system.publish("cli-gone", version=9, kind=SOLD)
+    await system.publish("cli-newer", [photo], version=newer)
+    await system.until_versions({"cli-newer": newer, "cli-gone": None})
+    await system.running.kill("downloader")
+    published = await shashin("publish", csv_of(tmp_path, "cli-gone", 7), state=state, ends_with=1)
+    assert (
+        "listing cli-gone: version 7 is not searchable: version 9 of it was sold" in published.out
+    )
+    assert "0 of 1 listings are searchable" in published.out
+    sold = await shashin("sell", "cli-newer", state=state, ends_with=1)
+    assert f"listing cli-newer: version {newer} is still searchable" in sold.out
+    await system.until_versions({"cli-newer": newer, "cli-gone": None})
+
+
+async def test_nothing_is_published_if_one_listing_cannot_be_and_the_rest_on_request(
+    system: ConnectedSystem, tmp_path: Path
+) -> None:
+    state, folder = system.system.folder, tmp_path / "mine"
+    photo_file(folder, "cli-planned/1.jpg", 333)
+    photo_file(folder, "cli-planned/deeper/1.jpg", 334)
+    (folder / "cli-planned" / "2.heic").write_bytes(b"heic")
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(photo_of(335))
+    (folder / "cli-pipe").mkdir()
+    os.mkfifo(folder / "cli-pipe" / "1.jpg")
+    refused = await shashin("publish", folder, state=state, ends_with=2)
+    assert "nothing was published: there are 2 problems" in refused.err.splitlines()[-1]
+    located = await shashin("locate", "cli-planned", state=state, ends_with=1)
+    assert "not searchable" in located.out
+    published = await shashin("publish", folder, "--skip-bad", "--json", state=state)
+    assert [entry["listing_id"] for entry in published.document["published"]] == ["cli-planned"]
+    assert len(published.document["skipped"]) == 2
+    assert {Path(entry["path"]).name for entry in published.document["left_out"]} == {
+        "deeper",
+        "2.heic",
+    }
+
+
+async def test_ids_from_outside_reach_the_terminal_as_text(
+    system: ConnectedSystem, tmp_path: Path
+) -> None:
+    state, photo = system.system.folder, photo_file(tmp_path, "odd.jpg", 336)
+    odd = [
+        "cli-[red]x[/red]",
+        "cli-back\\[slash]",
+        "cli-\x1b]0;x\x07y",
+        "cli-line\n0 listings sold",
+    ]
+    for listing_id in odd:
+        await system.publish(listing_id, [photo.read_bytes()])
+    await system.until_versions(dict.fromkeys(odd, 1))
+    for command in (("search", photo, "-k", 20), ("locate", *odd)):
+        shown = (await shashin(*command, state=state)).out
+        assert "cli-[red]x[/red]" in shown
+        assert "cli-back\\[slash]" in shown
+        assert r"cli-\x1b]0;x\x07y" in shown
+        assert "\x1b" not in shown
+        assert not [line for line in shown.splitlines() if line.startswith("0 listings")]
+
+
+def csv_of(folder: Path, listing_id: str, version: int) -> Path:
+    """Write a CSV file with one listing of ``a.jpg``; returns its path."""
+    table = folder / f"{listing_id}-{version}.csv"
+    table.write_text(f"listing_id,photos,version\n{listing_id},a.jpg,{version}\n", encoding="utf-8")
+    return table
+
+
 # --- looking at it ------------------------------------------------------------------------------
 
 
@@ -283,29 +380,47 @@ async def test_a_kafka_that_does_not_answer_is_one_line_and_exit_code_1(tmp_path
     assert "127.0.0.1:1 does not respond" in finished.err.splitlines()[-1]
 
 
+async def test_dead_letters_of_a_kafka_that_does_not_answer_are_one_line(tmp_path: Path) -> None:
+    finished = await shashin(
+        *("dlq", "ls", "--kafka", "127.0.0.1:1"), state=tmp_path / "state", ends_with=1
+    )
+    assert "127.0.0.1:1 does not respond" in finished.error
+
+
 # --- from nothing to stopped, and again ---------------------------------------------------------
 
 
 async def test_everything_starts_from_nothing_stops_and_starts_again_with_what_was_published(
     tmp_path: Path,
 ) -> None:
-    state = tmp_path / "state"
+    state = tmp_path / "my state: 1"
     photo = photo_file(tmp_path, "mine/cli-kept/1.jpg", 340)
+    app = photo_file(tmp_path, "app: photos/a.jpg", 341)
+    given = {"SHASHIN_PHOTO_ROOTS": json.dumps([str(app.parent)]), "SHASHIN_HTTP_PORT": "9"}
     try:
-        started = await shashin("up", state=state)
+        started = await shashin("up", state=state, env=given)
         assert "everything is running" in started.out
+        assert "settings from the environment: SHASHIN_PHOTO_ROOTS (added to" in started.out
+        assert "sets them itself: SHASHIN_HTTP_PORT" in started.err
+        assert shlex.join(["--state", str(state)]) in started.out
         pids = System(state).pids()
         assert pids.keys() == {"kafka", "supervisor", *SERVICES}
         kafka = await shashin("kafka", "up", "--json", state=state)
         assert kafka.document["kafka"] in started.out
-        again = await shashin("up", state=state)
+        again = await shashin("up", state=state, env=given)
         assert "everything was already running" in again.out
-        other = await shashin("up", "--bucket-seconds", 60, state=state, ends_with=2)
+        other = await shashin("up", state=state, ends_with=2)
+        assert "SHASHIN_PHOTO_ROOTS is [" in other.err.splitlines()[-1]
+        other = await shashin("up", "--bucket-seconds", 60, state=state, env=given, ends_with=2)
         assert "bucket_seconds is 3600, not 60" in other.err.splitlines()[-1]
         needed = await shashin("kafka", "down", state=state, ends_with=2)
         assert "`shashin down` stops everything" in needed.error
         assert System(state).pids() == pids
         await shashin("publish", tmp_path / "mine", state=state)
+        table = tmp_path / "app.csv"
+        table.write_text(f"listing_id,photos\ncli-app,{app.as_uri()}\n", encoding="utf-8")
+        of_app = await shashin("publish", table, state=state)
+        assert "1 of 1 listings are searchable" in of_app.out
 
         assert "everything stopped" in (await shashin("down", state=state)).out
         assert not [name for name, pid in pids.items() if ProcessIdentity.of(pid)]
@@ -315,7 +430,7 @@ async def test_everything_starts_from_nothing_stops_and_starts_again_with_what_w
         assert "`shashin up` starts it" in unanswered.error
 
         await shashin("up", state=state)
-        assert ids(await until_searched(photo, state=state)) == ["cli-kept"]
+        assert ids(await until_searched(photo, state=state)) == ["cli-kept", "cli-app"]
     finally:
         await System(state).stop()
 

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from shashin.errors import KafkaUnavailable
 from shashin.kafka.log_reader import LogReader
-from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.producer import Acknowledged, OutRecord, Producer
 from shashin.kafka.topic_admin import ensure_topics
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS
 from shashin.runtime.health import Health
@@ -96,11 +96,11 @@ class UnavailableProducer(Producer):
     unavailable = True
     attempts = 0
 
-    async def send_all(self, records: Iterable[OutRecord]) -> None:
+    async def send_all(self, records: Iterable[OutRecord]) -> list[Acknowledged]:
         self.attempts += 1
         if self.unavailable:
             raise KafkaUnavailable("kafka did not acknowledge")
-        await super().send_all(records)
+        return await super().send_all(records)
 
 
 async def test_a_broker_that_fails_during_a_write_is_no_stall_and_is_reported(

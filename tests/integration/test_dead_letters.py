@@ -338,6 +338,31 @@ async def test_a_foreign_record_stays_open_and_is_reported_while_the_others_are_
     assert sent.partition == 1
 
 
+async def test_entries_with_null_and_odd_headers_are_listed_shown_and_replayed(
+    start_service: StartService, kafka: str, producer: Producer, dlq: Dlq, photos: Path
+) -> None:
+    await start_service("downloader", photo_roots=photos)
+    odd = [("trace", None), ("trace", b"\xff\x1b[2J"), ("[red]\x1b]0;x\x07", b"1"), ("", b"")]
+    await producer.send_all(
+        [
+            OutRecord(LISTINGS_EVENTS, b"lamp", b"junk", headers=odd),
+            OutRecord(DLQ, None, b"", headers=[*odd, ("shashin-error", None)]),
+        ]
+    )
+    await until_open(kafka, 2)
+    listed_entries = await dlq("ls")
+    assert listed_entries.code == 0
+    assert "2 open; listings.events: 1 UnparsableRecord, 1 unknown" in listed_entries.out
+    (entry,) = await until_open(kafka, 1, reason="UnparsableRecord")
+    shown = await dlq("show", entry.entry_id)
+    assert shown.code == 0
+    assert "\x1b" not in shown.out
+    assert r"[red]\x1b]0;x\x07" in shown.out
+    (document,) = document_of(await dlq("show", entry.entry_id, "--json"))
+    assert {"name": "trace", "value": None} in document["headers"]
+    assert (await dlq("replay", entry.entry_id)).code == 0
+
+
 async def test_an_id_that_is_not_open_is_one_line_and_changes_nothing(
     kafka: str, producer: Producer, dlq: Dlq
 ) -> None:

@@ -115,16 +115,17 @@ async def _fresh(system: System) -> None:
 
 def _leave(system: System, *, keep: bool, succeeded: bool) -> None:
     if keep:
-        shashin, state = command(), f"--state {relative_path(system.folder)}"
+        state = ("--state", relative_path(system.folder))
         photo = next(iter(sorted(system.photos.glob("*/unseen.jpg"))), None)
+        query = relative_path(photo) if photo else "PHOTO"
         echo()
         echo("everything is still running; next steps:", style="bold")
-        echo(f"  {shashin} status {state}")
-        echo(f"  {shashin} search {relative_path(photo) if photo else 'PHOTO'} --open {state}")
-        echo(f"  {shashin} publish FOLDER {state}")
-        echo(f"  {shashin} indexes ls {state}")
-        echo(f"  {shashin} dlq ls {state}")
-        echo(f"  {shashin} down {state}")
+        echo(f"  {command('status', *state)}")
+        echo(f"  {command('search', query, '--open', *state)}")
+        echo(f"  {command('publish', 'FOLDER', *state)}")
+        echo(f"  {command('indexes', 'ls', *state)}")
+        echo(f"  {command('dlq', 'ls', *state)}")
+        echo(f"  {command('down', *state)}")
         return
     echo_stderr("stopping all processes")
     run(system.stop())

@@ -63,7 +63,7 @@ def figures_document(figures: Figures) -> dict[str, Any]:
 
 def print_figures(figures: Figures, balance_line: str, query_kind: str) -> None:
     """Print the measurements as a table."""
-    rows = [
+    rows: list[tuple[str, object]] = [
         ("listings", f"{figures.listings:,} with {figures.photos:,} photos"),
         (
             "stream",
@@ -114,6 +114,6 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _memory(peaks: Mapping[str, int]) -> str:
+def _memory(peaks: Mapping[str, int]) -> tuple[str, ...]:
     lines = [f"{megabytes(size):>10}  {name}" for name, size in sorted(peaks.items())]
-    return "\n".join([*lines, f"{megabytes(sum(peaks.values())):>10}  total"])
+    return (*lines, f"{megabytes(sum(peaks.values())):>10}  total")

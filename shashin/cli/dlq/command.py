@@ -27,7 +27,6 @@ from shashin.cli.dlq.view import (
     NO_WRAP_COLUMNS,
     entry_document,
     list_document,
-    printable,
     replay_document,
     row_of,
     summary_line,
@@ -296,9 +295,9 @@ def _print_replays(replays: Sequence[Replay], *, dry_run: bool) -> None:
         [
             (
                 r.origin,
-                printable(r.dead_letter.listing_id) or "-",
+                r.dead_letter.listing_id or "-",
                 r.dead_letter.version or "-",
-                "\n".join(map(str, r.resolves)),
+                r.resolves,
             )
             for r in replays
         ],

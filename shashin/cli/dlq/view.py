@@ -19,11 +19,6 @@ _SHOWN_BYTES = 64
 """Of a value that cannot be parsed."""
 
 
-def printable(text: str) -> str:
-    """Return untrusted text with control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def iso_time(at_ms: int) -> str:
     """Return Unix milliseconds as a local ISO time, to the second."""
     return datetime.fromtimestamp(at_ms // 1000).astimezone().isoformat()
@@ -34,7 +29,7 @@ def short_message(dead_letter: StoredDeadLetter) -> str:
     text = dead_letter.message
     for shown_elsewhere in (f"{dead_letter.origin}", f", listing {dead_letter.listing_id}"):
         text = text.removeprefix(shown_elsewhere)
-    text = printable(text.lstrip(" :,"))
+    text = text.lstrip(" :,")
     return text if len(text) <= _MESSAGE_CHARACTERS else text[: _MESSAGE_CHARACTERS - 1] + "…"
 
 
@@ -45,16 +40,19 @@ def scope_of(dead_letter: StoredDeadLetter) -> str:
     return "photo" if dead_letter.photo_number is None else f"photo {dead_letter.photo_number}"
 
 
-def row_of(entry: DlqEntry) -> tuple[str, ...]:
+def row_of(entry: DlqEntry) -> tuple[str | tuple[str, ...], ...]:
     """Return an entry's cells, one per column with up to two lines: nine columns would be too wide."""
     dead_letter = entry.dead_letter
     when = datetime.fromtimestamp(dead_letter.at_ms // 1000).astimezone()
-    how = "" if entry.resolution is None else f"[{printable(entry.resolution.how)}] "
+    how = "" if entry.resolution is None else f"[{entry.resolution.how}] "
     attempts = f", {dead_letter.attempts} attempts" if dead_letter.attempts > 1 else ""
     return (
-        f"{dead_letter.entry_id}\n{when:%Y-%m-%d %H:%M:%S}",
-        f"{printable(dead_letter.listing_id) or '-'}\nv{dead_letter.version or '?'}, {scope_of(dead_letter)}",
-        f"{printable(dead_letter.reason)}\n{printable(dead_letter.step) or '-'}{attempts}",
+        (str(dead_letter.entry_id), f"{when:%Y-%m-%d %H:%M:%S}"),
+        (
+            dead_letter.listing_id or "-",
+            f"v{dead_letter.version or '?'}, {scope_of(dead_letter)}",
+        ),
+        (dead_letter.reason, f"{dead_letter.step or '-'}{attempts}"),
         how + short_message(dead_letter),
     )
 
@@ -64,9 +62,7 @@ def summary_line(counted: Sequence[Count]) -> str:
     still_open, resolved = sum(c.open for c in counted), sum(c.resolved for c in counted)
     by_topic: dict[str, list[str]] = {}
     for count in counted:
-        by_topic.setdefault(count.topic, []).append(
-            f"{count.open + count.resolved} {printable(count.reason)}"
-        )
+        by_topic.setdefault(count.topic, []).append(f"{count.open + count.resolved} {count.reason}")
     parts = [f"{topic}: {', '.join(reasons)}" for topic, reasons in by_topic.items()]
     head = f"{still_open} open" + (f", {resolved} resolved" if resolved else "")
     return "; ".join([head, *parts])
@@ -125,18 +121,15 @@ def whole_document(entry: DlqEntry, record: InRecord) -> dict[str, Any]:
     return {
         **entry_document(entry),
         "key": _text(record.key),
-        "headers": [
-            {"name": name, "value": (value or b"").decode(errors="replace")}
-            for name, value in record.headers
-        ],
+        "headers": [{"name": name, "value": _text(value)} for name, value in record.headers],
         "value_bytes": len(record.value),
         "value_begins": record.value[:_SHOWN_BYTES].hex() if event is None else None,
         "event": event,
     }
 
 
-def _text(key: bytes | None) -> str | None:
-    return None if key is None else key.decode(errors="replace")
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")
 
 
 def whole_rows(entry: DlqEntry, record: InRecord) -> list[tuple[str, str]]:
@@ -157,11 +150,8 @@ def whole_rows(entry: DlqEntry, record: InRecord) -> list[tuple[str, str]]:
         ("step", dead_letter.step or "-"),
         ("attempts", str(dead_letter.attempts or "-")),
         ("scope", scope_of(dead_letter)),
-        ("key", "-" if record.key is None else record.key.decode(errors="replace")),
-        *(
-            (f"header {name}", (value or b"").decode(errors="replace"))
-            for name, value in record.headers
-        ),
+        ("key", _text(record.key) or "-"),
+        *((f"header {name}", _text(value) or "-") for name, value in record.headers),
         ("value", f"{len(record.value):,} bytes"),
     ]
     event = readable_event(dead_letter.topic, record.value)
@@ -170,7 +160,7 @@ def whole_rows(entry: DlqEntry, record: InRecord) -> list[tuple[str, str]]:
         rows.append(("", f"not a message of {dead_letter.topic}; starts with {begin or 'nothing'}"))
     else:
         rows += _event_rows(event)
-    return [(printable(name), printable(text)) for name, text in rows]
+    return rows
 
 
 def _event_rows(event: dict[str, Any]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import webbrowser
 from dataclasses import dataclass
@@ -16,9 +17,13 @@ from shashin.cli.options import DEFAULT_STATE, JsonOption, RouterOption, StateOp
 from shashin.cli.search.contact_sheet import photo_uris, price_of, sheet_hits, sheet_html
 from shashin.cli.search.contact_sheet import thumbnail_data_uri as picture_of
 from shashin.client.coverage_text import coverage_document, coverage_line
+from shashin.client.listing_events import check_listing_id
 from shashin.client.router import RouterClient
+from shashin.codecs.limits import MAX_PHOTO_BYTES
+from shashin.codecs.listing_rules import MAX_PRICE_MINOR
 from shashin.errors import ShashinError, UserError
 from shashin.local.system import System
+from shashin.runtime.files import open_regular
 from shashin.terminal.console import echo, echo_json, echo_stderr, echo_table, seconds
 from shashin.terminal.run import run
 from shashin.v1 import index_pb2, search_pb2
@@ -69,10 +74,13 @@ def search(
         list[str] | None, typer.Option(help="Only this brand; can be repeated.")
     ] = None,
     min_price: Annotated[
-        int | None, typer.Option(help="Minimum price, in minor units (cents, yen).", min=0)
+        int | None,
+        typer.Option(
+            help="Minimum price, in minor units (cents, yen).", min=0, max=MAX_PRICE_MINOR
+        ),
     ] = None,
     max_price: Annotated[
-        int | None, typer.Option(help="Maximum price, in minor units.", min=0)
+        int | None, typer.Option(help="Maximum price, in minor units.", min=0, max=MAX_PRICE_MINOR)
     ] = None,
     currency: Annotated[str, typer.Option(help="Only prices in this currency, e.g. JPY.")] = "",
     open_sheet: Annotated[
@@ -127,25 +135,33 @@ def read_query(photo: Path | None, listing: str | None, vector: Path | None) -> 
             "--vector FILE"
         )
     if listing is not None:
+        check_listing_id(listing)
         return Query(f"like listing {listing}", listing_id=listing)
     path = photo or vector
     assert path is not None
     try:
-        if photo is not None:
-            return Query(photo.name, photo=photo.read_bytes())
-        return Query(path.name, vector=_read_vector(path))
+        with open_regular(path) as file:
+            data = file.read(MAX_PHOTO_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {(error.strerror or '').lower()}") from None
+    if len(data) > MAX_PHOTO_BYTES:
+        raise UserError(
+            f"{path} is larger than {MAX_PHOTO_BYTES >> 20} MiB, the most that a query may have: "
+            "use a smaller copy, 256 pixels on the short side are enough"
+        )
+    if photo is not None:
+        return Query(photo.name, photo=data)
+    return Query(path.name, vector=_vector_in(data, path))
 
 
-def _read_vector(path: Path) -> npt.NDArray[np.float32]:
+def _vector_in(data: bytes, path: Path) -> npt.NDArray[np.float32]:
     try:
         if path.suffix == ".npy":
-            found = np.load(path, allow_pickle=False)
+            found = np.load(io.BytesIO(data), allow_pickle=False)
         else:
-            found = np.array(json.loads(path.read_bytes()))
+            found = np.array(json.loads(data))
         vector: npt.NDArray[np.float32] = np.squeeze(found).astype(np.float32)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError, EOFError) as error:
         raise UserError(
             f"{path} is neither a .npy file nor a JSON list of numbers: {error}"
         ) from None

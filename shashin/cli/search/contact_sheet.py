@@ -7,13 +7,14 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shashin.client.topic_tails import topic_tails
+from shashin.codecs.limits import MAX_PHOTO_BYTES
+from shashin.kafka.dlq_entries import message_of
 from shashin.kafka.topics import LISTINGS_EVENTS
+from shashin.runtime.files import open_regular, path_of_uri
 from shashin.v1 import events_pb2, search_pb2
 
 _SIDE = 256
@@ -113,7 +114,9 @@ async def photo_uris(
     found: dict[tuple[str, int], Sequence[str]] = {}
     async with topic_tails(bootstrap, [LISTINGS_EVENTS]) as tails:
         for record in await tails[LISTINGS_EVENTS].new_records(lambda record: record.key in keys):
-            event = events_pb2.ListingEvent.FromString(record.value)
+            event = message_of(LISTINGS_EVENTS, record.value)
+            if not isinstance(event, events_pb2.ListingEvent):
+                continue  # the downloader has dead-lettered it
             if (event.listing_id, event.version) in wanted:
                 found[event.listing_id, event.version] = event.photo_uris
     return found
@@ -132,10 +135,12 @@ def _picture_of(hit: search_pb2.Hit, uris: Mapping[tuple[str, int], Sequence[str
     photos = uris.get((hit.listing_id, hit.version), ())
     if hit.photo_number >= len(photos):
         return None
-    parts = urlsplit(photos[hit.photo_number])
-    if parts.scheme != "file":
+    uri = photos[hit.photo_number]
+    if not uri.startswith("file:"):
         return None
     try:
-        return thumbnail_data_uri(Path(unquote(parts.path)).read_bytes())
-    except OSError:
+        with open_regular(path_of_uri(uri)) as file:
+            photo = file.read(MAX_PHOTO_BYTES + 1)
+    except (OSError, ValueError):
         return None
+    return thumbnail_data_uri(photo) if len(photo) <= MAX_PHOTO_BYTES else None

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from shashin.cli.app import app
 from shashin.cli.up import _print_status
+from shashin.terminal.console import command
 from shashin.tiers import HOURLY
 from shashin.v1 import index_pb2, search_pb2
 from tests.unit.cli.fake_router import FakeRouter, fake_router
@@ -208,3 +212,101 @@ def test_down_and_status_without_anything_running(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "`shashin up` starts everything" in result.stdout
     assert json.loads(shashin("status", "--json", state=tmp_path).stdout)["running"] is False
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["sell", ""], "'' is not a listing id: it has 0 bytes; expected 1 to 256"),
+        (["remove", "a", "x" * 257], "it has 257 bytes; expected 1 to 256"),
+        (["locate", "caf\udce9"], r"'caf\udce9' is not a listing id: it has bytes that are not"),
+        (["search", "--listing", ""], "'' is not a listing id"),
+        (["search", "--listing", "a", "--brand", "\udce9"], r"'\udce9' is not UTF-8 text"),
+    ],
+)
+def test_an_argument_that_no_listing_can_have_is_one_line_and_sends_nothing(
+    args: list[str], words: str, tmp_path: Path
+) -> None:
+    result = shashin(*args, state=tmp_path)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_a_price_that_no_listing_can_have_is_refused(router: FakeRouter) -> None:
+    result = shashin(
+        "search", "--listing", "a", "--max-price", str(2**63), "--router", router.address
+    )
+    assert result.exit_code == 2
+    assert "--max-price" in result.stderr
+
+
+# --- what publish says before it publishes -------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    folder = tmp_path / "mixed"
+    for name in ("sofa/1.jpg", "sofa/2.heic", "2024/chair/1.jpg", "lamp.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"photo")
+    return folder
+
+
+def test_publish_names_what_it_leaves_out(mixed: Path, tmp_path: Path) -> None:
+    result = shashin("publish", str(mixed), state=tmp_path / "state")
+    left_out = [line for line in result.stderr.splitlines() if line.startswith("left out: ")]
+    assert len(left_out) == 2
+    assert f"{mixed / 'sofa' / '2.heic'}" in result.stderr
+    assert f"{mixed / '2024' / 'chair'}" in result.stderr
+    assert "nothing has been started" in result.stderr.splitlines()[-1]
+
+
+def test_publish_stops_before_anything_is_sent_if_a_listing_is_wrong(
+    mixed: Path, tmp_path: Path
+) -> None:
+    (mixed / "broken").mkdir()
+    (mixed / "broken" / "1.jpg").symlink_to(mixed / "nowhere")
+    one = shashin("publish", str(mixed), state=tmp_path / "state")
+    assert one.exit_code == 2
+    assert one.stderr.splitlines()[-1] == (
+        f"error: {mixed / 'broken'} has 1.jpg, which is a link to nothing; nothing was published; "
+        "--skip-bad publishes the other 2"
+    )
+    (mixed / "gone.jpg").symlink_to(mixed / "nowhere")
+    two = shashin("publish", str(mixed), state=tmp_path / "state")
+    assert two.exit_code == 2
+    assert two.stderr.splitlines()[-3:] == [
+        f"error: {mixed / 'broken'} has 1.jpg, which is a link to nothing",
+        f"error: {mixed / 'gone.jpg'} is a link to nothing",
+        "error: nothing was published: there are 2 problems; --skip-bad publishes the other 2",
+    ]
+    skipping = shashin("publish", str(mixed), "--skip-bad", state=tmp_path / "state")
+    assert f"skipped: {mixed / 'gone.jpg'} is a link to nothing" in skipping.stderr
+    assert "nothing has been started" in skipping.stderr.splitlines()[-1]
+
+
+def test_a_command_that_needs_kafka_says_that_nothing_was_ever_started(tmp_path: Path) -> None:
+    for args in (["dlq", "ls"], ["sell", "a", "--no-wait"], ["dlq", "drop", "--all-open"]):
+        result = shashin(*args, state=tmp_path / "state")
+        assert result.exit_code == 2
+        assert result.stderr == (
+            f"error: nothing has been started in {tmp_path / 'state'}: `shashin up` starts everything\n"
+        )
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shashin.local.system.System.start_kafka", full)
+    result = shashin("kafka", "up", state=tmp_path / "state")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "error: no space left on device"
+
+
+def test_hints_are_quoted_for_a_shell() -> None:
+    hint = command("search", "a photo.jpg", "--state", Path("my state;reboot"))
+    assert shlex.split(hint)[1:] == ["search", "a photo.jpg", "--state", "my state;reboot"]

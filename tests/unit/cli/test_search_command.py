@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +126,39 @@ def test_json_holds_the_same() -> None:
     assert document["coverage"] == coverage_document(search_pb2.Coverage(complete=True))
     assert document["coverage"]["complete"] is True
     assert document["timings"]["total"] == 0.25
+
+
+def test_a_file_that_no_query_can_be_is_not_read_whole(tmp_path: Path) -> None:
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(6 * 1024**3)
+    for query in ((tmp_path / "sparse.jpg", None, None), (None, None, tmp_path / "sparse.jpg")):
+        with pytest.raises(UserError, match=r"sparse\.jpg is larger than 16 MiB"):
+            read_query(*query)
+
+
+def test_a_pipe_is_refused_at_once_as_a_photo_and_as_a_vector(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for query in ((tmp_path / "pipe", None, None), (None, None, tmp_path / "pipe")):
+        with pytest.raises(UserError, match=r"pipe cannot be read: not a regular file"):
+            read_query(*query)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, f"[{'9' * 400}]", f"[{'9' * 5000}]"],
+    ids=["nested", "too large for a float", "of too many digits"],
+)
+def test_an_odd_json_vector_is_one_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "v.json").write_text(text)
+    with pytest.raises(UserError, match=r"v\.json is neither"):
+        read_query(None, None, tmp_path / "v.json")
+
+
+def test_a_npy_file_that_claims_more_than_it_has_is_one_error(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (10**15,)}
+    )
+    (tmp_path / "v.npy").write_bytes(header.getvalue())
+    with pytest.raises(UserError, match=r"v\.npy is neither"):
+        read_query(None, None, tmp_path / "v.npy")

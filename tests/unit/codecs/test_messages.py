@@ -179,9 +179,9 @@ def test_a_bound_of_zero_is_a_bound() -> None:
         max_price_minor=0,
         currency="JPY",
         listed_from=0,
-        listed_to=0,
+        listed_to=1,
     )
-    assert filter_of(message) == RowFilter(("shoes",), ("ACME", "Other"), 0, 0, "JPY", 0, 0)
+    assert filter_of(message) == RowFilter(("shoes",), ("ACME", "Other"), 0, 0, "JPY", 0, 1)
 
 
 def test_hits_of_all_queries_are_packed_in_order() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,6 +66,7 @@ def folder(tmp_path: Path) -> Path:
     (root / "text.jpg").write_bytes(b"no photo")
     (root / "large.jpg").write_bytes(b"x" * (MAX_BYTES + 1))
     (root / "folder.jpg").mkdir()
+    os.mkfifo(root / "pipe.jpg")
     (tmp_path / "secret.jpg").write_bytes(jpeg())
     (root / "link-out.jpg").symlink_to(tmp_path / "secret.jpg")
     (root / "link-in.jpg").symlink_to(root / "good.jpg")
@@ -105,11 +107,29 @@ async def test_a_listing_is_forwarded_with_thumbnails_on_its_own_partition(
     assert not outcome.dead_letters
 
 
+async def test_a_photo_whose_name_is_not_utf8_is_read(stage: DownloadStage, folder: Path) -> None:
+    photo = folder / os.fsdecode(b"caf\xe9.jpg")
+    photo.write_bytes(jpeg())
+    (outcome,) = await stage.process([record(photos=[photo.as_uri()])])
+    assert downloaded(outcome).photos[0].thumbnail
+
+
+@pytest.mark.parametrize("uri", ["http://[::1/a.jpg", "file://[x/a.jpg", "http://a\u2100b/a.jpg"])
+async def test_a_malformed_uri_is_said_to_be_one(
+    stage: DownloadStage, folder: Path, uri: str
+) -> None:
+    (outcome,) = await stage.process([record(photos=[(folder / "good.jpg").as_uri(), uri])])
+    (dead_letter,) = outcome.dead_letters
+    assert dead_letter.error.reason == "PhotoForbidden"
+    assert f"{uri!r} is malformed" in dead_letter.error.message
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("missing.jpg", "PhotoMissing"),
         ("folder.jpg", "PhotoMissing"),
+        ("pipe.jpg", "PhotoForbidden"),
         ("empty.jpg", "PhotoEmpty"),
         ("text.jpg", "PhotoUndecodable"),
         ("large.jpg", "PhotoTooLarge"),

@@ -74,14 +74,16 @@ def test_an_entry_whose_topic_does_not_match_has_no_origin() -> None:
     st.sampled_from(DEAD_LETTER_TOPICS),
     st.none() | st.binary(max_size=20),
     st.binary(max_size=40),
-    st.lists(st.tuples(st.sampled_from(OUR_HEADERS), st.binary(max_size=25)), max_size=12),
+    st.lists(
+        st.tuples(st.sampled_from(OUR_HEADERS), st.none() | st.binary(max_size=25)), max_size=12
+    ),
     st.integers(-1, 2**62),
 )
 def test_any_record_is_an_entry(
     topic: str,
     key: bytes | None,
     value: bytes,
-    headers: list[tuple[str, bytes]],
+    headers: list[tuple[str, bytes | None]],
     timestamp_ms: int,
 ) -> None:
     (entry,) = entries_of([InRecord(topic, 0, 5, timestamp_ms, key, value, headers)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shashin.errors import SettingsError
+from shashin.local.given_settings import (
+    DECIDED,
+    OPTIONS,
+    PHOTO_ROOTS,
+    settings_not_used,
+    settings_passed_on,
+)
 from shashin.local.plan import SystemConfig, plan_processes
 from shashin.local.ports import HOST
 from shashin.local.processes import ProcessSpec, discovery_path, start_order
@@ -28,7 +38,9 @@ CONFIG = SystemConfig(
 )
 
 
-def planned(first_port: int | None = None) -> list[ProcessSpec]:
+def planned(
+    first_port: int | None = None, environment: Mapping[str, str] | None = None
+) -> list[ProcessSpec]:
     """Return the plan with the preferred ports, or with consecutive ports from a first one."""
     given_ports = iter(range(first_port or 0, 65536))
     return plan_processes(
@@ -37,6 +49,7 @@ def planned(first_port: int | None = None) -> list[ProcessSpec]:
         choose_port=(lambda preferred: preferred)
         if first_port is None
         else (lambda _: next(given_ports)),
+        environment={} if environment is None else environment,
     )
 
 
@@ -148,3 +161,57 @@ def test_no_two_processes_share_a_folder_to_work_in() -> None:
 
 def test_the_plan_can_be_started() -> None:
     assert len(start_order(planned())) == len(SPECS) == 6
+
+
+# --- settings in the user's environment ----------------------------------------------------------
+
+
+def roots(given: str | None) -> list[str]:
+    environment = {} if given is None else {PHOTO_ROOTS: given}
+    (downloader,) = (spec for spec in planned(None, environment) if spec.name == "downloader")
+    return [str(root) for root in read_settings(downloader).roots()]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        (None, []),
+        ("", []),
+        ("/mnt/app photos", ["/mnt/app photos"]),
+        ('["/a:b", "/c,/d", "/e f"]', ["/a:b", "/c,/d", "/e f"]),
+        (json.dumps([str(STATE / "photos")]), []),
+    ],
+)
+def test_the_users_photo_folders_are_added_to_the_one_of_published_photos(
+    given: str | None, added: list[str]
+) -> None:
+    assert roots(given) == [str(STATE / "photos"), *added]
+
+
+def test_published_photos_can_be_read_from_a_state_folder_with_any_path() -> None:
+    for state in ("/srv/a:b", "/srv/a,/b", "/srv/[x]"):
+        (downloader, *_) = plan_processes(
+            Path(state), CONFIG, choose_port=lambda port: port, environment={}
+        )
+        settings = read_settings(downloader)
+        assert settings.roots() == (Path(state) / "photos",)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("given", ["/a:/b", "/a, /b", "photos", '["photos"]', "[/a]", "[1]"])
+def test_photo_folders_that_are_ambiguous_or_relative_are_refused_by_name(given: str) -> None:
+    with pytest.raises(SettingsError, match="SHASHIN_PHOTO_ROOTS="):
+        planned(None, {PHOTO_ROOTS: given})
+
+
+def test_a_number_of_threads_that_the_user_sets_is_not_overridden() -> None:
+    for spec in planned(None, {"OMP_NUM_THREADS": "4"}):
+        assert "OMP_NUM_THREADS" not in spec.env
+        assert spec.env["OPENBLAS_NUM_THREADS"] == "1"
+
+
+def test_every_setting_of_the_plan_is_an_option_or_combined_or_named_as_not_used() -> None:
+    own = {name for spec in SPECS.values() for name in spec.env if name.startswith("SHASHIN_")}
+    assert own == OPTIONS | DECIDED | {PHOTO_ROOTS}
+    environment = dict.fromkeys(own, "x") | {"SHASHIN_CONCURRENCY": "4", "SHASHIN_STATE": "s"}
+    assert settings_not_used(environment) == sorted(DECIDED)
+    assert settings_passed_on(environment) == {PHOTO_ROOTS: "x", "SHASHIN_CONCURRENCY": "4"}

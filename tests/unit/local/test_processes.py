@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shashin.errors import UserError
+from shashin.local.control import require_same_options
 from shashin.local.identity import ProcessIdentity
 from shashin.local.processes import (
     EndpointSpec,
@@ -347,3 +348,39 @@ def test_a_table_that_does_not_say_why_a_process_was_restarted_is_shown_without_
     write_table(tmp_path, this_process(), entry("router", "ready", alive, restarts=1, **recorded))
     router = table(tmp_path)["router"]
     assert (router.well, router.restarts, router.last_restart) == (True, 1, None)
+
+
+def test_a_table_that_is_no_longer_updated_is_reported(
+    tmp_path: Path, alive: ProcessIdentity
+) -> None:
+    write_table(tmp_path, this_process(), entry("router", "ready", alive))
+    written = processes_path(tmp_path).stat().st_mtime - 300
+    os.utime(processes_path(tmp_path), (written, written))
+    supervisor = table(tmp_path)["supervisor"]
+    assert (supervisor.status, supervisor.pid) == ("unready", os.getpid())
+    assert supervisor.detail.startswith("has not updated what is shown here for 3")
+    assert f"the disk of {tmp_path} is full" in supervisor.detail
+
+
+# --- options of a running system -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "differs"),
+    [
+        ({"model": "a"}, {"model": "a"}, None),
+        ({"model": "a"}, {"model": "b"}, "model is a, not b"),
+        ({}, {"SHASHIN_CONCURRENCY": "4"}, "SHASHIN_CONCURRENCY is None, not 4"),
+        ({"SHASHIN_CONCURRENCY": "4"}, {}, "SHASHIN_CONCURRENCY is 4, not None"),
+        ({"an option of before": 1}, {}, None),
+    ],
+)
+def test_a_setting_that_differs_from_the_running_ones_is_refused_by_name(
+    tmp_path: Path, known: dict[str, Any], asked: dict[str, Any], differs: str | None
+) -> None:
+    write_json(plan_path(tmp_path), Plan((), asked=known).document())
+    if differs is None:
+        require_same_options(tmp_path, asked)
+        return
+    with pytest.raises(UserError, match=differs):
+        require_same_options(tmp_path, asked)
