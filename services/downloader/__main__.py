@@ -13,6 +13,7 @@ from services.downloader.versions import NewestVersions
 from shashin.kafka.consume import StageConsumer, Subscription
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import LISTINGS_EVENTS
+from shashin.photos import DecodeBudget
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
 
@@ -29,7 +30,12 @@ async def serve(scope: ServiceScope[DownloaderSettings]) -> None:
             f"kafka at {settings.kafka}",
             lambda: stack.enter_async_context(Producer(settings.kafka, client_id="downloader")),
         )
-        fetcher = PhotoFetcher(sources, concurrency=settings.concurrency, executor=executor)
+        fetcher = PhotoFetcher(
+            sources,
+            concurrency=settings.concurrency,
+            executor=executor,
+            budget=DecodeBudget(settings.decode_bytes),
+        )
         consumer = StageConsumer(
             DownloadStage(fetcher, NewestVersions(settings.remembered_listings)),
             Subscription(settings.kafka, LISTINGS_EVENTS, "downloader", settings.batch_records),
