@@ -61,12 +61,9 @@ class EmbedStage:
             return _dead_lettered(record, UnparsableRecord(f"{record} has no listing id"))
         # The downloader has already dead-lettered the photos that it failed on.
         usable = [photo for photo in listing.photos if photo.WhichOneof("outcome") == "thumbnail"]
-        loop = asyncio.get_running_loop()
-        decoded = await asyncio.gather(
-            *(
-                loop.run_in_executor(self._executor, _decoded, photo.thumbnail, self._budget)
-                for photo in usable
-            )
+        # One job per listing: hundreds of small ones would keep the event loop from queries.
+        decoded = await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._decoded, [photo.thumbnail for photo in usable]
         )
         failpoint("after-decode")
         images = [image for image in decoded if isinstance(image, Image.Image)]
@@ -94,6 +91,9 @@ class EmbedStage:
                 for photo, error in failed
             ],
         )
+
+    def _decoded(self, thumbnails: Sequence[bytes]) -> list[Image.Image | PhotoError]:
+        return [_image_or_error(thumbnail, self._budget) for thumbnail in thumbnails]
 
     def _embedded(
         self,
@@ -134,8 +134,7 @@ def _dead_lettered(
     return Outcome(dead_letters=[DeadLetter(record, error, step)])
 
 
-def _decoded(data: bytes, budget: DecodeBudget) -> Image.Image | PhotoError:
-    """Return a photo at the size that models use: it may wait for the model for long."""
+def _image_or_error(data: bytes, budget: DecodeBudget) -> Image.Image | PhotoError:
     try:
         return thumbnail_image(data, budget=budget)
     except PhotoError as error:

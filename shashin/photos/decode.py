@@ -33,6 +33,9 @@ MAX_RLE_SIZE = 4_000_000
 
 # Pillow refuses what is more than twice as large before it allocates anything, frames included.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# An image is one block, so that a large one goes back to the system as soon as it is closed: of
+# blocks up to 32 MiB, the allocator keeps some for every thread.
+Image.core.set_block_size(256 * 1024 * 1024)  # type: ignore[attr-defined]
 
 _STRIP_PIXELS = 1 << 18
 """Pixels that are converted at once."""

@@ -119,6 +119,37 @@ def test_a_decode_takes_little_more_than_its_decoded_size_and_no_more_than_it_re
     assert max(measured["size"]) <= 1024
 
 
+MEASURE_THREADS = """
+import concurrent.futures, pathlib, sys
+from PIL import Image
+from shashin.photos import DecodeBudget, thumbnail_image
+
+def status(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+data, budget = pathlib.Path(sys.argv[1]).read_bytes(), DecodeBudget(130_000_000)
+Image.init()
+before = status("VmRSS")
+with concurrent.futures.ThreadPoolExecutor(3) as threads:
+    list(threads.map(lambda _: thumbnail_image(data, budget=budget), range(6)))
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak in /proc")
+def test_threads_that_share_a_budget_stay_within_it_together(tmp_path: Path) -> None:
+    photo = tmp_path / "photo"
+    photo.write_bytes(saved(blank("RGB", (5000, 5000)), "PNG"))
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE_THREADS, str(photo)],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert int(run.stdout) <= 150 * MEGABYTE
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [("WEBP", {"lossless": True}), ("PNG", {}), ("JPEG", {"progressive": True})],
