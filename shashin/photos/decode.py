@@ -21,6 +21,7 @@ from shashin.photos.budget import DecodeBudget
 from shashin.photos.colour import to_srgb
 from shashin.photos.jpeg import CONTINUATIONS, END, MAX_SCANS, START, JpegStructure, jpeg_structure
 from shashin.photos.memory import decoding_bytes
+from shashin.photos.parts import check_parts
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The supported formats, including the first JPEG of MPO files, which cameras write. Pillow supports
@@ -78,12 +79,13 @@ def decode_photo(
 
     Raises:
         PhotoEmpty: when there are no bytes.
-        PhotoTooLarge: when its header claims more than 50 megapixels, or decoding it would take
-            more memory than the whole budget.
+        PhotoTooLarge: when its header claims more than 50 megapixels, decoding it would take more
+            memory than the whole budget, or it has parts without number.
         PhotoUndecodable: when the bytes are not an image of a known format, or it is corrupt.
     """
     if not data:
         raise PhotoEmpty("the photo has no bytes: upload it again")
+    check_parts(data)
     try:
         with warnings.catch_warnings():
             # The size is checked below against our own limit.

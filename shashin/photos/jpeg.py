@@ -73,6 +73,14 @@ def jpeg_structure(data: bytes) -> JpegStructure:
     )
 
 
+def header_segments(data: bytes) -> Iterator[int]:
+    """Yield the marker of each segment before the first scan."""
+    for code, _ in _segments(data):
+        if code == _SOS:
+            return
+        yield code
+
+
 def _components(frame: bytes) -> list[tuple[int, int, int]]:
     """Return each component's id with its horizontal and vertical sampling factor."""
     found = [frame[at : at + 2] for at in range(6, 6 + 3 * frame[5], 3)]

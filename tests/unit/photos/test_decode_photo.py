@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -202,6 +203,58 @@ def test_a_thumbnail_of_a_thumbnail_keeps_its_size() -> None:
     once = thumbnail(saved(two_halves(size=(1000, 700)), "PNG"))
     with Image.open(io.BytesIO(once)) as first, Image.open(io.BytesIO(thumbnail(once))) as second:
         assert first.size == second.size
+
+
+def many_segments(count: int) -> bytes:
+    data = saved(two_halves(), "JPEG")
+    return data[:2] + b"\xff\xfe\x00\x02" * count + data[2:]
+
+
+def many_chunks(count: int) -> bytes:
+    data, header_end = saved(two_halves(), "PNG"), 8 + 25
+    empty = struct.pack(">I4sI", 0, b"abCd", zlib.crc32(b"abCd"))
+    return data[:header_end] + empty * count + data[header_end:]
+
+
+def many_strips(count: int) -> bytes:
+    """Return a TIFF of one pixel per row, in ``count`` strips of which each is the same byte."""
+    table = struct.pack("<I", 8) * count, struct.pack("<I", 1) * count
+    tags = [(256, 4, 1, 1), (257, 4, 1, min(count, 300)), (258, 3, 1, 8), (259, 3, 1, 1)]
+    tags += [(262, 3, 1, 1), (273, 4, count, 12), (277, 3, 1, 1), (278, 4, 1, 1)]
+    tags += [(279, 4, count, 12 + 4 * count)]
+    body = bytes(4) + b"".join(table)
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return (
+        struct.pack("<2sHI", b"II", 42, 8 + len(body))
+        + body
+        + struct.pack("<H", len(tags))
+        + directory
+        + bytes(4)
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "few", "many", "message"),
+    [
+        (many_segments, 1000, 30_000, "more than 20000 segments"),
+        (many_chunks, 1000, 30_000, "more than 20000 chunks"),
+        (many_strips, 300, 110_000, "more than 200000 values in its tags"),
+    ],
+)
+def test_a_photo_of_very_many_parts_is_refused_before_they_are_read(
+    make: Callable[[int], bytes], few: int, many: int, message: str
+) -> None:
+    assert decode_photo(make(few)).mode == "RGB"
+    with pytest.raises(PhotoTooLarge, match=message):
+        decode_photo(make(many))
+
+
+@pytest.mark.parametrize("make", [many_segments, many_chunks, many_strips])
+def test_a_file_that_ends_within_its_parts_is_refused(make: Callable[[int], bytes]) -> None:
+    data = make(100)
+    for length in (*range(8, 60), len(data) - 150):
+        with pytest.raises(PhotoUndecodable):
+            decode_photo(data[:length])
 
 
 JPEGS: dict[str, dict[str, object]] = {
