@@ -14,6 +14,7 @@ from shashin.kafka.consume import StageConsumer, Subscription
 from shashin.kafka.groups import DOWNLOADER_GROUP
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, LISTINGS_HIDDEN
+from shashin.photos import DecodeBudget
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
 
@@ -30,7 +31,12 @@ async def serve(scope: ServiceScope[DownloaderSettings]) -> None:
             f"kafka at {settings.kafka}",
             lambda: stack.enter_async_context(Producer(settings.kafka, client_id="downloader")),
         )
-        fetcher = PhotoFetcher(sources, concurrency=settings.concurrency, executor=executor)
+        fetcher = PhotoFetcher(
+            sources,
+            concurrency=settings.concurrency,
+            executor=executor,
+            budget=DecodeBudget(settings.decode_bytes),
+        )
         consumer = StageConsumer(
             DownloadStage(fetcher, NewestVersions(settings.remembered_listings)),
             Subscription(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from services.downloader import metrics
 from services.downloader.source import PhotoSource
 from shashin.errors import PhotoError
-from shashin.photos import thumbnail
+from shashin.photos import DecodeBudget, thumbnail
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,10 @@ class FetchedPhoto:
 
 
 class PhotoFetcher:
-    """Fetches a bounded number of photos concurrently and makes thumbnails in ``executor``."""
+    """Fetches a bounded number of photos concurrently and makes thumbnails in ``executor``.
+
+    ``budget`` bounds the memory of its decodes.
+    """
 
     def __init__(
         self,
@@ -34,11 +37,14 @@ class PhotoFetcher:
         *,
         concurrency: int,
         executor: Executor,
+        budget: DecodeBudget,
     ) -> None:
         self._source = source
         # Held until the thumbnail is made, to bound the number of originals in memory.
         self._slots = asyncio.Semaphore(concurrency)
         self._executor = executor
+        self._budget = budget
+        metrics.WAITING_DECODES.set_function(lambda: budget.waiting)
 
     async def fetch(self, uri: str) -> FetchedPhoto:
         """Return the photo's thumbnail, or the error."""
@@ -57,7 +63,9 @@ class PhotoFetcher:
         metrics.PHOTO_BYTES.inc(len(data))
         loop = asyncio.get_running_loop()
         try:
-            digest, made = await loop.run_in_executor(self._executor, _hash_and_thumbnail, data)
+            digest, made = await loop.run_in_executor(
+                self._executor, _hash_and_thumbnail, data, self._budget
+            )
         except _UnusablePhoto as unusable:
             return FetchedPhoto(uri, unusable.digest, error=unusable.error)
         return FetchedPhoto(uri, digest, made)
@@ -72,10 +80,10 @@ class _UnusablePhoto(Exception):
         self.error = error
 
 
-def _hash_and_thumbnail(data: bytes) -> tuple[bytes, bytes]:
+def _hash_and_thumbnail(data: bytes, budget: DecodeBudget) -> tuple[bytes, bytes]:
     digest = hashlib.sha256(data).digest()
     with metrics.THUMBNAIL_SECONDS.time():
         try:
-            return digest, thumbnail(data)
+            return digest, thumbnail(data, budget=budget)
         except PhotoError as error:
             raise _UnusablePhoto(digest, error) from None

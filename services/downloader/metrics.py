@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 PHOTOS = Counter(
     "shashin_downloader_photos", "Photos by outcome: ok, or the name of the error.", ["outcome"]
@@ -17,5 +17,9 @@ THUMBNAIL_SECONDS = Histogram(
     "shashin_downloader_thumbnail_seconds",
     "Time to decode a photo and make its thumbnail, in seconds.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+WAITING_DECODES = Gauge(
+    "shashin_downloader_waiting_decodes",
+    "Photos that wait until SHASHIN_DECODE_BYTES has room for them.",
 )
 HIDDEN = Counter("shashin_downloader_hidden", "Listings reported as sold or removed.", ["kind"])

@@ -28,6 +28,12 @@ class DownloaderSettings(ConsumerSettings):
     decoders: int = Field(
         1, ge=1, le=64, description="Threads that decode photos; each can use a full core."
     )
+    decode_bytes: int = Field(
+        512 * 1024 * 1024,
+        ge=64 * 1024 * 1024,
+        description="Maximum memory of all decodes under way, in bytes. A photo waits until there "
+        "is room for it, and one that needs more than all of it is refused.",
+    )
     max_bytes: int = Field(
         16 * 1024 * 1024, ge=1024, description="Maximum size of a photo, in bytes."
     )

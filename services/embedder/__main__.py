@@ -11,6 +11,7 @@ from PIL import Image
 
 from services.embedder.batching import BatchedModel
 from services.embedder.handlers import EmbedServicer, EmbedStage
+from services.embedder.query_decoder import QueryDecoder
 from services.embedder.settings import SERVER, WORKER, EmbedderSettings, parse_roles
 from shashin.kafka.consume import StageConsumer, Subscription
 from shashin.kafka.groups import embedder_group
@@ -32,24 +33,18 @@ async def serve(scope: ServiceScope[EmbedderSettings]) -> None:
     scope.health.ready_when_degraded = SERVER in roles
     async with AsyncExitStack() as stack:
         caller = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="model"))
-        decoders = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="decode"))
         scope.start.not_ready("loading the model")
         loaded = await asyncio.get_running_loop().run_in_executor(caller, _load, settings)
         scope.log.info("model loaded", model=loaded.model_id, dimensions=loaded.dimensions)
-        model = BatchedModel(
-            loaded,
-            caller,
-            batch_photos=settings.batch_photos,
-            waiting_queries=settings.waiting_photos,
-        )
+        model = BatchedModel(loaded, caller, batch_photos=settings.batch_photos)
         loops: list[Loop] = []
         # The model runs until its users have drained.
         calls = Loop("model calls", model.run)
         async with scope.background(calls), AsyncExitStack() as users:
             if WORKER in roles:
-                loops.append(await _worker(scope, model, decoders, users))
+                loops.append(await _worker(scope, model, users))
             if SERVER in roles:
-                await _server(scope, model, decoders, users)
+                await _server(scope, model, users)
             await scope.run(*loops)
 
 
@@ -65,16 +60,16 @@ def _load(settings: EmbedderSettings) -> PhotoEmbedder:
 async def _worker(
     scope: ServiceScope[EmbedderSettings],
     model: BatchedModel,
-    decoders: ThreadPoolExecutor,
     stack: AsyncExitStack,
 ) -> Loop:
     settings = scope.settings
+    decoder = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="decode"))
     producer = await scope.start.retry(
         f"kafka at {settings.kafka}",
         lambda: stack.enter_async_context(Producer(settings.kafka, client_id="embedder")),
     )
     consumer = StageConsumer(
-        EmbedStage(model, decoders),
+        EmbedStage(model, decoder),
         Subscription(
             settings.kafka,
             IMAGES_DOWNLOADED,
@@ -92,11 +87,11 @@ async def _worker(
 async def _server(
     scope: ServiceScope[EmbedderSettings],
     model: BatchedModel,
-    decoders: ThreadPoolExecutor,
     stack: AsyncExitStack,
 ) -> None:
     settings = scope.settings
-    servicer = EmbedServicer(model, decoders)
+    decoder = stack.enter_context(QueryDecoder(settings.query_limits()))
+    servicer = EmbedServicer(model, decoder)
 
     def add(server: grpc.aio.Server) -> None:
         embed_pb2_grpc.add_EmbedServiceServicer_to_server(servicer, server)

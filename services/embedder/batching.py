@@ -22,7 +22,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from services.embedder import metrics
-from shashin.errors import EmbedderOverloaded
 from shashin.runtime.scope import LoopScope
 
 _IDLE_SECONDS = 1.0
@@ -68,13 +67,10 @@ class _Job:
 class BatchedModel:
     """Batches photos into model calls, which run in ``executor`` one at a time."""
 
-    def __init__(
-        self, model: Model, executor: Executor, *, batch_photos: int, waiting_queries: int
-    ) -> None:
+    def __init__(self, model: Model, executor: Executor, *, batch_photos: int) -> None:
         self._model = model
         self._executor = executor
         self._batch_photos = batch_photos
-        self._waiting_queries = waiting_queries
         self._queues: dict[Kind, deque[_Job]] = {kind: deque() for kind in Kind}
         self._wake = asyncio.Event()
         for kind in Kind:
@@ -95,18 +91,9 @@ class BatchedModel:
         return sum(len(job.photos) - job.submitted for job in self._queues[kind])
 
     async def embed(self, photos: Sequence[Image.Image], kind: Kind) -> Vectors:
-        """Return one unit vector per photo, (n, dimensions).
-
-        Raises:
-            EmbedderOverloaded: when too many query photos are waiting.
-        """
+        """Return one unit vector per photo, (n, dimensions)."""
         if not photos:
             return np.zeros((0, self.dimensions), np.float32)
-        if kind is Kind.QUERY and self.waiting(kind) + len(photos) > self._waiting_queries:
-            raise EmbedderOverloaded(
-                f"{self.waiting(kind)} photos are waiting for the model; the limit is "
-                f"{self._waiting_queries}: retry later, or run more embedders"
-            )
         job = _Job(photos, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._queues[kind].append(job)
         self._wake.set()

@@ -14,19 +14,22 @@ from google.protobuf.message import DecodeError
 from PIL import Image
 
 from services.embedder.batching import BatchedModel, Kind, Vectors
+from services.embedder.query_decoder import QueryDecoder
 from shashin.errors import InvalidQuery, NoUsablePhoto, PhotoError, PhotoTooLarge, UnparsableRecord
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import VECTORS_EMBEDDED
-from shashin.photos import SHORT_SIDE, decode_photo
+from shashin.photos import DecodeBudget, thumbnail_image
 from shashin.runtime.failpoints import failpoint
 from shashin.v1 import embed_pb2, embed_pb2_grpc, events_pb2
 
 PARSE, DECODE = "embedder.parse", "embedder.decode"
 MAX_QUERY_PHOTOS = 32
 MAX_QUERY_BYTES = 16 * 1024 * 1024
+THUMBNAIL_DECODE_BYTES = 64 * 1024 * 1024
+"""What decoding a thumbnail may take; one that the downloader made takes 10 MB."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -37,6 +40,7 @@ class EmbedStage:
     def __init__(self, model: BatchedModel, executor: Executor) -> None:
         self._model = model
         self._executor = executor
+        self._budget = DecodeBudget(THUMBNAIL_DECODE_BYTES)
 
     async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
         """Return one outcome per record; photos of different records share model calls."""
@@ -57,12 +61,9 @@ class EmbedStage:
             return _dead_lettered(record, UnparsableRecord(f"{record} has no listing id"))
         # The downloader has already dead-lettered the photos that it failed on.
         usable = [photo for photo in listing.photos if photo.WhichOneof("outcome") == "thumbnail"]
-        loop = asyncio.get_running_loop()
-        decoded = await asyncio.gather(
-            *(
-                loop.run_in_executor(self._executor, _decoded, photo.thumbnail, None)
-                for photo in usable
-            )
+        # One job per listing: hundreds of small ones would keep the event loop from queries.
+        decoded = await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._decoded, [photo.thumbnail for photo in usable]
         )
         failpoint("after-decode")
         images = [image for image in decoded if isinstance(image, Image.Image)]
@@ -90,6 +91,9 @@ class EmbedStage:
                 for photo, error in failed
             ],
         )
+
+    def _decoded(self, thumbnails: Sequence[bytes]) -> list[Image.Image | PhotoError]:
+        return [_image_or_error(thumbnail, self._budget) for thumbnail in thumbnails]
 
     def _embedded(
         self,
@@ -130,9 +134,9 @@ def _dead_lettered(
     return Outcome(dead_letters=[DeadLetter(record, error, step)])
 
 
-def _decoded(data: bytes, enough: int | None) -> Image.Image | PhotoError:
+def _image_or_error(data: bytes, budget: DecodeBudget) -> Image.Image | PhotoError:
     try:
-        return decode_photo(data, enough=enough)
+        return thumbnail_image(data, budget=budget)
     except PhotoError as error:
         return error
 
@@ -140,9 +144,9 @@ def _decoded(data: bytes, enough: int | None) -> Image.Image | PhotoError:
 class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
     """Answers queries."""
 
-    def __init__(self, model: BatchedModel, executor: Executor) -> None:
+    def __init__(self, model: BatchedModel, decoder: QueryDecoder) -> None:
         self._model = model
-        self._executor = executor
+        self._decoder = decoder
 
     async def Embed(  # noqa: N802
         self, request: embed_pb2.EmbedRequest, context: Context
@@ -154,18 +158,15 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
             raise InvalidQuery(
                 f"photos has {len(request.photos)} entries; expected 1 to {MAX_QUERY_PHOTOS}"
             )
-        loop = asyncio.get_running_loop()
-        images = []
         for number, data in enumerate(request.photos):
             if len(data) > MAX_QUERY_BYTES:
                 raise PhotoTooLarge(
                     f"photo {number} has {len(data)} bytes; at most {MAX_QUERY_BYTES} are allowed"
                 )
-            image = await loop.run_in_executor(self._executor, _decoded, data, 2 * SHORT_SIDE)
-            if isinstance(image, PhotoError):
-                raise image
-            images.append(image)
-        vectors = await self._model.embed(images, Kind.QUERY)
+        with self._decoder.admit(request.photos):
+            # One after another, so that a call of many photos leaves room for other calls.
+            images = [await self._decoder.decode(photo) for photo in request.photos]
+            vectors = await self._model.embed(images, Kind.QUERY)
         return embed_pb2.EmbedResponse(
             model_id=self._model.model_id,
             dimensions=self._model.dimensions,

@@ -23,4 +23,8 @@ WAIT_SECONDS = Histogram(
     ["kind"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
+QUERY_PHOTOS = Gauge(
+    "shashin_embedder_query_photos",
+    "Query photos that wait or are under way; SHASHIN_WAITING_PHOTOS is the limit.",
+)
 WAITING = Gauge("shashin_embedder_waiting_photos", "Photos waiting for the model.", ["kind"])

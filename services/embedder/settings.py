@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
+from services.embedder.query_decoder import QueryLimits
 from shashin.kafka.settings import ConsumerSettings
 
 WORKER, SERVER = "worker", "server"
@@ -37,8 +38,33 @@ class EmbedderSettings(ConsumerSettings):
     waiting_photos: int = Field(
         256,
         ge=1,
-        description="Maximum waiting query photos; more are rejected, to bound memory.",
+        description="Maximum query photos that wait or are under way; more are rejected, to bound "
+        "memory.",
     )
+    waiting_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=32 * 1024 * 1024,
+        description="Maximum size of these photos as they were sent, in bytes; more are rejected.",
+    )
+    query_decoders: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Threads that decode query photos; each can use a full core. Listings have a "
+        "thread of their own.",
+    )
+    query_decode_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=64 * 1024 * 1024,
+        description="Maximum memory of all decodes of query photos under way, in bytes. A photo "
+        "waits until there is room for it, and one that needs more than all of it is refused.",
+    )
+
+    def query_limits(self) -> QueryLimits:
+        """Return the limits of query photos."""
+        return QueryLimits(
+            self.waiting_photos, self.waiting_bytes, self.query_decoders, self.query_decode_bytes
+        )
 
     @field_validator("roles")
     @classmethod

@@ -14,6 +14,7 @@ from services.router.queries import unit_length
 from shashin.discovery.protocol import EMBEDDER, Endpoint
 from shashin.errors import (
     DeadlineExceeded,
+    EmbedderOverloaded,
     InvalidQuery,
     NoEndpoint,
     PhotoError,
@@ -44,6 +45,7 @@ class Embedding:
         Raises:
             PhotoError: when the photo cannot be used.
             WrongModelRequested: when only embedders of another model are available.
+            EmbedderOverloaded: when every embedder has too many query photos.
             NoEndpoint: when no embedder responds.
             DeadlineExceeded: when none responds in time.
         """
@@ -55,7 +57,7 @@ class Embedding:
                 )
             known = {embedder.endpoint for embedder in held.peers}
             self._unusable = {e: reason for e, reason in self._unusable.items() if e in known}
-            failed = []
+            failed, overloaded = [], 0
             for embedder in self._rotated(held.peers):
                 try:
                     answer = await embedder.embed.Embed(
@@ -65,10 +67,13 @@ class Embedding:
                     _raise_for_caller(error, embedder.endpoint, deadline)
                     metrics.FAILED_EMBEDS.labels(error.code().name).inc()
                     failed.append(f"{embedder.endpoint}: {error.code().name}: {error.details()}")
+                    overloaded += (error.details() or "").startswith(EmbedderOverloaded.__name__)
                     continue
                 vector = self._checked(answer, embedder.endpoint)
                 if vector is not None:
                     return vector
+            if failed and overloaded == len(failed):
+                raise EmbedderOverloaded(f"every embedder is overloaded: {'; '.join(failed)}")
             raise self._no_embedder_error(failed, held.other_models)
 
     def _rotated(self, embedders: list[Peer]) -> list[Peer]:

@@ -6,6 +6,7 @@ import io
 
 from PIL import Image
 
+from shashin.photos.budget import DecodeBudget
 from shashin.photos.decode import decode_photo
 
 SHORT_SIDE = 256
@@ -17,30 +18,23 @@ LONGEST_RATIO = 4
 QUALITY = 88
 
 
-def thumbnail(data: bytes) -> bytes:
-    """Return a photo as a JPEG: RGB, upright, short side at most 256 pixels.
+def thumbnail(data: bytes, *, budget: DecodeBudget | None = None) -> bytes:
+    """Return a photo as a JPEG; see ``thumbnail_image``."""
+    output = io.BytesIO()
+    thumbnail_image(data, budget=budget).save(output, "JPEG", quality=QUALITY)
+    return output.getvalue()
+
+
+def thumbnail_image(data: bytes, *, budget: DecodeBudget | None = None) -> Image.Image:
+    """Return a photo at the size that models use: sRGB, upright, short side at most 256 pixels.
 
     Raises:
         PhotoError: when it cannot be used; see ``decode_photo``.
     """
-    image = _crop_middle(decode_photo(data, enough=2 * SHORT_SIDE))
+    image = decode_photo(data, enough=2 * SHORT_SIDE, longest_ratio=LONGEST_RATIO, budget=budget)
     width, height = image.size
     scale = SHORT_SIDE / min(width, height)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    output = io.BytesIO()
-    image.save(output, "JPEG", quality=QUALITY)
-    return output.getvalue()
-
-
-def _crop_middle(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    longest = LONGEST_RATIO * min(width, height)
-    if max(width, height) <= longest:
+    if scale >= 1:
         return image
-    if width > height:
-        left = (width - longest) // 2
-        return image.crop((left, 0, left + longest, height))
-    top = (height - longest) // 2
-    return image.crop((0, top, width, top + longest))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)

@@ -25,7 +25,9 @@ class EmbedRequest(message.Message):
     PHOTOS_FIELD_NUMBER: builtins.int
     @builtins.property
     def photos(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """1 to 32 photos, each JPEG, PNG, WebP, GIF, BMP or TIFF of at most 16 MiB and 50 megapixels."""
+        """1 to 32 photos, each JPEG, PNG, WebP, GIF, BMP or TIFF of at most 16 MiB and 50 megapixels. One
+        that takes too much memory to decode is refused; 256 pixels on the short side are enough.
+        """
 
     def __init__(
         self,

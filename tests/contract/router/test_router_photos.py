@@ -79,6 +79,19 @@ async def test_a_failing_embedder_is_skipped(indexed: System) -> None:
     assert overloaded.calls > 0, "it was called"
 
 
+async def test_if_every_embedder_is_overloaded_the_caller_is_told_to_retry(
+    indexed: System,
+) -> None:
+    refusing = (grpc.StatusCode.RESOURCE_EXHAUSTED, "EmbedderOverloaded: 256 query photos wait")
+    for number in range(2):
+        await indexed.embedder(f"embedder-{number}", FakeEmbedder(refusal=refusing))
+    await until_read(indexed)
+    code, details = await refusal(indexed)
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert details.startswith("EmbedderOverloaded: every embedder is overloaded")
+    assert "256 query photos wait" in details
+
+
 async def test_without_an_embedder_only_search_by_photo_fails(indexed: System) -> None:
     code, details = await refusal(indexed)
     assert code == grpc.StatusCode.UNAVAILABLE

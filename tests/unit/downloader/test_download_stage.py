@@ -26,6 +26,7 @@ from shashin.errors import (
 )
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
+from shashin.photos import DecodeBudget
 from shashin.v1 import events_pb2
 
 MAX_BYTES = 200_000
@@ -73,8 +74,12 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def stage_of(source: PhotoSource, executor: ThreadPoolExecutor) -> DownloadStage:
-    fetcher = PhotoFetcher(source, concurrency=4, executor=executor)
+def stage_of(
+    source: PhotoSource, executor: ThreadPoolExecutor, decode_bytes: int = 64_000_000
+) -> DownloadStage:
+    fetcher = PhotoFetcher(
+        source, concurrency=4, executor=executor, budget=DecodeBudget(decode_bytes)
+    )
     return DownloadStage(fetcher, NewestVersions(1000))
 
 
@@ -284,3 +289,30 @@ async def test_originals_in_memory_are_bounded() -> None:
             [record(f"listing-{i}", photos=[f"x://{i}/{n}" for n in range(5)]) for i in range(4)]
         )
     assert source.peak == 4
+
+
+async def test_a_photo_that_takes_more_memory_than_decodes_may_is_dead_lettered_alone(
+    folder: Path,
+) -> None:
+    Image.new("RGB", (3000, 3000)).save(folder / "hostile.png")
+    good, hostile = (folder / "good.jpg").as_uri(), (folder / "hostile.png").as_uri()
+    source = Sources({"file": FileSource([folder], max_bytes=MAX_BYTES)})
+    with ThreadPoolExecutor(2) as executor:
+        stage = stage_of(source, executor, decode_bytes=40_000_000)
+        (outcome,) = await stage.process([record(photos=[good, hostile, good])])
+    assert [p.failure.reason for p in downloaded(outcome).photos] == ["", "PhotoTooLarge", ""]
+    (dead_letter,) = outcome.dead_letters
+    assert "at most 40 MB are allowed" in dead_letter.error.message
+
+
+async def test_hostile_photos_are_decoded_one_after_another_when_memory_has_room_for_one(
+    folder: Path,
+) -> None:
+    Image.new("RGB", (2000, 2000)).save(folder / "hostile.png")
+    uris = [(folder / "hostile.png").as_uri()] * 4
+    source = Sources({"file": FileSource([folder], max_bytes=MAX_BYTES)})
+    with ThreadPoolExecutor(4) as executor:
+        stage = stage_of(source, executor, decode_bytes=40_000_000)
+        (outcome,) = await stage.process([record(photos=uris)])
+    assert all(photo.thumbnail for photo in downloaded(outcome).photos)
+    assert not outcome.dead_letters

@@ -18,12 +18,14 @@ class ColourModel:
 
     def __init__(self) -> None:
         self.calls: list[int] = []
+        self.sizes: list[tuple[int, int]] = []
         self.unblocked = threading.Event()
         self.unblocked.set()
 
     def embed(self, photos: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         """Return (n, 3) unit vectors."""
         self.calls.append(len(photos))
+        self.sizes.extend(photo.size for photo in photos)
         assert self.unblocked.wait(30)
         means = np.stack([np.asarray(p, np.float32).mean(axis=(0, 1)) for p in photos])
         lengths = np.linalg.norm(means, axis=1, keepdims=True)

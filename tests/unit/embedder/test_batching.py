@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from services.embedder.batching import BatchedModel, Kind
-from shashin.errors import EmbedderOverloaded
 from tests.support.loops import loop_scope
 from tests.support.waiting import until
 from tests.unit.embedder.colour_model import ColourModel
@@ -25,12 +24,10 @@ def photos(*reds: int) -> list[Image.Image]:
 
 
 @asynccontextmanager
-async def batched(
-    model: ColourModel, *, batch_photos: int = 4, waiting: int = 100
-) -> AsyncIterator[BatchedModel]:
+async def batched(model: ColourModel, *, batch_photos: int = 4) -> AsyncIterator[BatchedModel]:
     stopping = asyncio.Event()
     with ThreadPoolExecutor(1) as executor:
-        batching = BatchedModel(model, executor, batch_photos=batch_photos, waiting_queries=waiting)
+        batching = BatchedModel(model, executor, batch_photos=batch_photos)
         running = asyncio.ensure_future(batching.run(loop_scope(stop=stopping)))
         try:
             yield batching
@@ -54,7 +51,7 @@ async def test_each_caller_gets_the_vectors_of_its_own_photos(
     jobs: list[tuple[list[int], Kind]], batch: int
 ) -> None:
     model = ColourModel()
-    async with batched(model, batch_photos=batch, waiting=1000) as batching:
+    async with batched(model, batch_photos=batch) as batching:
         answers = await asyncio.gather(
             *(batching.embed(photos(*reds), kind) for reds, kind in jobs)
         )
@@ -93,21 +90,6 @@ async def test_an_error_reaches_only_callers_with_photos_in_the_call() -> None:
         with pytest.raises(ZeroDivisionError, match="black"):
             await bad
         assert (await good).shape == (1, 3)
-
-
-async def test_queries_beyond_the_limit_are_rejected_and_listings_still_queue() -> None:
-    model = ColourModel()
-    model.unblocked.clear()
-    async with batched(model, waiting=5) as batching:
-        first = asyncio.ensure_future(batching.embed(photos(1), Kind.QUERY))
-        await until(lambda: model.calls, "a call is under way")
-        waiting = asyncio.ensure_future(batching.embed(photos(*range(1, 6)), Kind.QUERY))
-        await until(lambda: batching.waiting(Kind.QUERY) == 5, "five wait")
-        with pytest.raises(EmbedderOverloaded, match=r"5 photos are waiting .* the limit is 5"):
-            await batching.embed(photos(1), Kind.QUERY)
-        listing = asyncio.ensure_future(batching.embed(photos(*range(1, 30)), Kind.LISTING))
-        model.unblocked.set()
-        await asyncio.gather(first, waiting, listing)
 
 
 async def test_a_cancelled_caller_costs_no_call() -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client import REGISTRY
 
 from services.embedder.batching import BatchedModel
 from services.embedder.handlers import EmbedServicer, EmbedStage
+from services.embedder.query_decoder import QueryDecoder, QueryLimits
 from services.embedder.settings import EmbedderSettings
 from shashin.errors import SettingsError
 from shashin.kafka.records import InRecord
@@ -22,7 +27,10 @@ from shashin.rpc.server import grpc_server
 from shashin.runtime.settings import load_settings
 from shashin.v1 import embed_pb2, embed_pb2_grpc, events_pb2
 from tests.support.loops import loop_scope
+from tests.support.waiting import until
 from tests.unit.embedder.colour_model import ColourModel
+
+RED = (200, 0, 0)
 
 
 def jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (60, 40)) -> bytes:
@@ -32,12 +40,18 @@ def jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (60, 40)) -> byte
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[BatchedModel]:
+def colours() -> ColourModel:
+    return ColourModel()
+
+
+@pytest.fixture
+async def model(colours: ColourModel) -> AsyncIterator[BatchedModel]:
     stopping = asyncio.Event()
     with ThreadPoolExecutor(1) as executor:
-        batching = BatchedModel(ColourModel(), executor, batch_photos=4, waiting_queries=100)
+        batching = BatchedModel(colours, executor, batch_photos=4)
         running = asyncio.ensure_future(batching.run(loop_scope(stop=stopping)))
         yield batching
+        colours.unblocked.set()
         stopping.set()
         await running
 
@@ -118,10 +132,15 @@ async def test_unparsable_records_do_not_block_others(stage: EmbedStage) -> None
     assert len(outcomes[2].outputs) == 1
 
 
-@pytest.fixture
-async def embed(model: BatchedModel) -> AsyncIterator[embed_pb2_grpc.EmbedServiceAsyncStub]:
-    with ThreadPoolExecutor(1) as executor:
-        servicer = EmbedServicer(model, executor)
+LIMITS = QueryLimits(photos=100, photo_bytes=100_000_000, decoders=1, decode_bytes=64_000_000)
+
+
+@asynccontextmanager
+async def serving(
+    model: BatchedModel, limits: QueryLimits = LIMITS
+) -> AsyncIterator[embed_pb2_grpc.EmbedServiceAsyncStub]:
+    with QueryDecoder(limits) as decoder:
+        servicer = EmbedServicer(model, decoder)
 
         def add(server: grpc.aio.Server) -> None:
             embed_pb2_grpc.add_EmbedServiceServicer_to_server(servicer, server)
@@ -131,6 +150,12 @@ async def embed(model: BatchedModel) -> AsyncIterator[embed_pb2_grpc.EmbedServic
             open_channel(f"127.0.0.1:{port}") as channel,
         ):
             yield embed_pb2_grpc.EmbedServiceStub(channel)
+
+
+@pytest.fixture
+async def embed(model: BatchedModel) -> AsyncIterator[embed_pb2_grpc.EmbedServiceAsyncStub]:
+    async with serving(model) as stub:
+        yield stub
 
 
 async def test_queries_return_unit_vectors_and_the_model(
@@ -161,6 +186,94 @@ async def test_bad_queries_are_rejected(
     with pytest.raises(grpc.aio.AioRpcError, match=message) as rejected:
         await embed.Embed(embed_pb2.EmbedRequest(photos=photos))
     assert rejected.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_query_does_not_wait_behind_thumbnails_of_listings(
+    model: BatchedModel, embed: embed_pb2_grpc.EmbedServiceAsyncStub
+) -> None:
+    unblocked = threading.Event()
+    with ThreadPoolExecutor(1) as busy:
+        busy.submit(unblocked.wait, 60)  # as if a batch of thumbnails were being decoded
+        listing = asyncio.ensure_future(EmbedStage(model, busy).process([record(jpeg(RED))]))
+        try:
+            answer = await embed.Embed(embed_pb2.EmbedRequest(photos=[jpeg(RED)]))
+            assert answer.dimensions == 3
+            assert not listing.done()
+        finally:
+            unblocked.set()
+        assert (await listing)[0].outputs
+
+
+@pytest.mark.parametrize("size", [(3000, 2000), (6000, 300)])
+async def test_photos_wait_for_the_model_at_the_size_that_it_uses(
+    size: tuple[int, int], stage: EmbedStage, colours: ColourModel, model: BatchedModel
+) -> None:
+    async with serving(model) as embed:
+        await embed.Embed(embed_pb2.EmbedRequest(photos=[jpeg(RED, size)]))
+    await stage.process([record(jpeg(RED, size))])
+    assert len(colours.sizes) == 2
+    for width, height in colours.sizes:
+        assert min(width, height) == 256
+        assert max(width, height) <= 1024
+
+
+def png(side: int) -> bytes:
+    made = io.BytesIO()
+    Image.new("RGB", (side, side), RED).save(made, "PNG")
+    return made.getvalue()
+
+
+async def test_a_query_photo_that_takes_too_much_memory_is_refused_and_others_are_embedded(
+    embed: embed_pb2_grpc.EmbedServiceAsyncStub,
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="PhotoTooLarge: decoding the photo takes") as no:
+        await embed.Embed(embed_pb2.EmbedRequest(photos=[png(200), png(4000)]))
+    assert no.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (await embed.Embed(embed_pb2.EmbedRequest(photos=[png(200)]))).dimensions == 3
+
+
+async def test_a_call_of_many_large_photos_is_answered_with_one_decoded_at_a_time(
+    model: BatchedModel,
+) -> None:
+    # The budget has room for one of them, which takes 16 MB and buffers; together they take 100.
+    limits = replace(LIMITS, decoders=4, decode_bytes=40_000_000)
+    async with serving(model, limits) as embed:
+        calls = [embed.Embed(embed_pb2.EmbedRequest(photos=[png(2000)] * 3)) for _ in range(2)]
+        answers = await asyncio.gather(*calls)
+    assert [len(answer.vectors) for answer in answers] == [36, 36]
+
+
+@pytest.mark.parametrize(
+    "limits", [replace(LIMITS, photos=5), replace(LIMITS, photo_bytes=5 * len(jpeg((200, 0, 0))))]
+)
+async def test_queries_beyond_a_limit_are_refused_before_they_are_decoded_and_listings_are_not(
+    limits: QueryLimits, model: BatchedModel, colours: ColourModel, stage: EmbedStage
+) -> None:
+    colours.unblocked.clear()
+    async with serving(model, limits) as embed:
+        admitted = [
+            asyncio.ensure_future(embed.Embed(embed_pb2.EmbedRequest(photos=[jpeg(RED)] * count)))
+            for count in (1, 4)
+        ]
+        await until(lambda: queries_under_way() == 5, "five query photos are under way")
+        with pytest.raises(grpc.aio.AioRpcError, match=r"5 query photos of .* retry later") as no:
+            await embed.Embed(embed_pb2.EmbedRequest(photos=[jpeg(RED)]))
+        assert no.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        listing = asyncio.ensure_future(stage.process([record(*[jpeg(RED)] * 9)]))
+        colours.unblocked.set()
+        assert [len((await call).vectors) for call in admitted] == [12, 48]
+        assert (await listing)[0].outputs
+        assert (await embed.Embed(embed_pb2.EmbedRequest(photos=[jpeg(RED)]))).dimensions == 3
+
+
+def queries_under_way() -> float | None:
+    return REGISTRY.get_sample_value("shashin_embedder_query_photos")
+
+
+async def test_a_thumbnail_that_is_far_too_large_is_dead_lettered(stage: EmbedStage) -> None:
+    (outcome,) = await stage.process([record(png(6000), jpeg(RED))])
+    assert len(outcome.outputs) == 1
+    assert [letter.error.reason for letter in outcome.dead_letters] == ["PhotoTooLarge"]
 
 
 @pytest.mark.parametrize("roles", ["", "cook", "worker,cook"])

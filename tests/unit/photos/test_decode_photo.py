@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from shashin.errors import PhotoEmpty, PhotoError, PhotoTooLarge, PhotoUndecodable
 from shashin.photos import SHORT_SIDE, decode_photo, thumbnail
+from tests.support.colour_profiles import grey_profile, ink_profile, matrix_profile
 
 RED, BLUE, WHITE = (220, 30, 30), (30, 30, 220), (255, 255, 255)
 
@@ -200,3 +203,174 @@ def test_a_thumbnail_of_a_thumbnail_keeps_its_size() -> None:
     once = thumbnail(saved(two_halves(size=(1000, 700)), "PNG"))
     with Image.open(io.BytesIO(once)) as first, Image.open(io.BytesIO(thumbnail(once))) as second:
         assert first.size == second.size
+
+
+def many_segments(count: int) -> bytes:
+    data = saved(two_halves(), "JPEG")
+    return data[:2] + b"\xff\xfe\x00\x02" * count + data[2:]
+
+
+def many_chunks(count: int) -> bytes:
+    data, header_end = saved(two_halves(), "PNG"), 8 + 25
+    empty = struct.pack(">I4sI", 0, b"abCd", zlib.crc32(b"abCd"))
+    return data[:header_end] + empty * count + data[header_end:]
+
+
+def many_strips(count: int) -> bytes:
+    """Return a TIFF of one pixel per row, in ``count`` strips of which each is the same byte."""
+    table = struct.pack("<I", 8) * count, struct.pack("<I", 1) * count
+    tags = [(256, 4, 1, 1), (257, 4, 1, min(count, 300)), (258, 3, 1, 8), (259, 3, 1, 1)]
+    tags += [(262, 3, 1, 1), (273, 4, count, 12), (277, 3, 1, 1), (278, 4, 1, 1)]
+    tags += [(279, 4, count, 12 + 4 * count)]
+    body = bytes(4) + b"".join(table)
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return (
+        struct.pack("<2sHI", b"II", 42, 8 + len(body))
+        + body
+        + struct.pack("<H", len(tags))
+        + directory
+        + bytes(4)
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "few", "many", "message"),
+    [
+        (many_segments, 1000, 30_000, "more than 20000 segments"),
+        (many_chunks, 1000, 30_000, "more than 20000 chunks"),
+        (many_strips, 300, 110_000, "more than 200000 values in its tags"),
+    ],
+)
+def test_a_photo_of_very_many_parts_is_refused_before_they_are_read(
+    make: Callable[[int], bytes], few: int, many: int, message: str
+) -> None:
+    assert decode_photo(make(few)).mode == "RGB"
+    with pytest.raises(PhotoTooLarge, match=message):
+        decode_photo(make(many))
+
+
+@pytest.mark.parametrize("make", [many_segments, many_chunks, many_strips])
+def test_a_file_that_ends_within_its_parts_is_refused(make: Callable[[int], bytes]) -> None:
+    data = make(100)
+    for length in (*range(8, 60), len(data) - 150):
+        with pytest.raises(PhotoUndecodable):
+            decode_photo(data[:length])
+
+
+JPEGS: dict[str, dict[str, object]] = {
+    "baseline": {},
+    "optimised": {"optimize": True, "quality": 95},
+    "unsubsampled": {"subsampling": 0},
+    "progressive": {"progressive": True},
+    "restarts in a row": {"restart_marker_blocks": 3},
+    "restarts per row": {"restart_marker_rows": 1},
+    "progressive with restarts": {"progressive": True, "restart_marker_rows": 1},
+}
+
+
+def detailed_jpeg(options: dict[str, object]) -> bytes:
+    """Return a JPEG in which every block has details; its size is no multiple of a block's."""
+    noise = np.random.default_rng(1).integers(0, 255, (60, 76, 3), dtype=np.uint8)
+    return saved(Image.fromarray(noise).resize((101, 83)), "JPEG", **options)
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=list(JPEGS))
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_decoded_in_full(
+    options: dict[str, object], missing: int
+) -> None:
+    data = detailed_jpeg(options)
+    assert decode_photo(data[:-missing]).tobytes() == decode_photo(data).tobytes()
+    assert thumbnail(data[:-missing])
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=list(JPEGS))
+def test_a_jpeg_that_also_lacks_image_data_is_refused_wherever_it_ends(
+    options: dict[str, object],
+) -> None:
+    data = detailed_jpeg(options)
+    first_scan = data.index(b"\xff\xda")
+    lengths = {*range(len(data) - 40, len(data) - 2), *range(first_scan, len(data) - 2, 97)}
+    lengths |= {found.start() for found in re.finditer(rb"\xff[\xd0-\xd7\xda]", data)}
+    for length in lengths:
+        with pytest.raises(PhotoUndecodable, match="truncated or corrupt"):
+            decode_photo(data[:length])
+
+
+@pytest.mark.parametrize("filler", [b"\0", b"\xff"])
+def test_a_jpeg_of_which_only_a_part_was_written_is_refused(filler: bytes) -> None:
+    data = detailed_jpeg({})
+    with pytest.raises(PhotoUndecodable, match="image data is missing"):
+        decode_photo(data[: len(data) // 2] + filler * (len(data) // 2))
+
+
+def test_a_jpeg_of_many_scans_is_refused_and_one_of_several_is_read() -> None:
+    data = saved(two_halves(), "JPEG", progressive=True)
+    last_scan = data.rindex(b"\xff\xda")
+    repeated = data[last_scan:-2]
+    assert decode_photo(data[:-2] + repeated * 20 + data[-2:]).size == (120, 80)
+    with pytest.raises(PhotoTooLarge, match="more than 100 scans"):
+        decode_photo(data[:-2] + repeated * 100 + data[-2:])
+
+
+SHADE = (90, 150, 100)
+SHADE_IN_SRGB = (36, 151, 97)
+"""The same colour, when it is given in Adobe RGB."""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_colours_of_an_embedded_profile_are_converted_to_srgb(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    data = saved(Image.new("RGB", (64, 64), SHADE), kind, icc_profile=matrix_profile(), **options)
+    assert is_near(decode_photo(data).getpixel((30, 30)), SHADE_IN_SRGB, 4)
+    with Image.open(io.BytesIO(thumbnail(data))) as made:
+        assert is_near(made.getpixel((30, 30)), SHADE_IN_SRGB, 6)
+        assert "icc_profile" not in made.info
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA"])
+def test_colours_of_a_profile_are_converted_in_other_modes(mode: str) -> None:
+    image = Image.new("RGB", (64, 64), SHADE)
+    image = image.quantize(2) if mode == "P" else image.convert(mode)
+    converted = decode_photo(saved(image, "PNG", icc_profile=matrix_profile()))
+    assert is_near(converted.getpixel((30, 30)), SHADE_IN_SRGB, 4)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_greys_of_a_profile_are_converted_to_srgb(mode: str) -> None:
+    image = Image.new("L", (64, 64), 128).convert(mode)
+    converted = decode_photo(saved(image, "PNG", icc_profile=grey_profile(gamma=1.0)))
+    assert is_near(converted.getpixel((30, 30)), (188, 188, 188), 1)
+
+
+@pytest.mark.parametrize(("ink", "expected"), [(0, (255, 255, 255)), (255, (119, 119, 119))])
+def test_inks_of_a_profile_are_converted_to_srgb(ink: int, expected: tuple[int, int, int]) -> None:
+    profile = ink_profile(paper=(255, 128, 128), ink=(128, 128, 128))
+    data = saved(Image.new("CMYK", (64, 64), (ink, 0, 0, 0)), "TIFF", icc_profile=profile)
+    assert is_near(decode_photo(data).getpixel((30, 30)), expected, 2)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [b"no profile", matrix_profile()[:300], grey_profile(1.8), matrix_profile() + b"mpet"],
+)
+def test_a_profile_that_is_broken_or_does_not_fit_is_ignored(profile: bytes) -> None:
+    data = saved(Image.new("RGB", (64, 64), SHADE), "PNG", icc_profile=profile)
+    assert decode_photo(data).getpixel((30, 30)) == SHADE
+
+
+def test_a_picture_is_the_same_in_srgb_and_in_another_profile() -> None:
+    ramp = Image.linear_gradient("L").resize((64, 64))
+    colours = Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180)))
+    muted = colours.point(lambda value: 60 + value // 2)  # within the gamut of both
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    adobe = ImageCms.ImageCmsProfile(io.BytesIO(matrix_profile()))
+    transform = ImageCms.ImageCmsTransform(
+        srgb, adobe, "RGB", "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC
+    )
+    in_adobe = transform.apply(muted)
+    plain = np.asarray(decode_photo(saved(muted, "PNG", icc_profile=srgb.tobytes())), np.int16)
+    other = decode_photo(saved(in_adobe, "PNG", icc_profile=matrix_profile()))
+    assert np.array_equal(plain, np.asarray(muted))
+    assert np.abs(plain - np.asarray(in_adobe)).max() > 20
+    assert np.abs(plain - np.asarray(other)).max() <= 3
