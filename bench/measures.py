@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 
 import aiohttp
@@ -32,6 +33,17 @@ async def idle_memory(workload: Workload) -> dict[str, float]:
     """Return the total resident memory of all processes, in GB."""
     rows = workload.system.processes()
     return {"memory, idle": sum(row.rss_bytes for row in rows) / 1e9}
+
+
+async def live_row_memory(_workload: Workload) -> dict[str, float]:
+    """Return the resident memory of one row of the live tier, in bytes."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.live_row", stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"python -m bench.live_row ended with {process.returncode}")
+    return {"memory, a live row": float(printed)}
 
 
 async def freshness(workload: Workload) -> dict[str, float]:

@@ -83,7 +83,7 @@ class NoUsablePhoto(RecordError):
 
 
 class WrongVector(RecordError):
-    """A vector whose length does not match its model, or that has non-finite values."""
+    """A vector with another number of values than its model, or not of unit length."""
 
 
 # --- photos -------------------------------------------------------------------------------------

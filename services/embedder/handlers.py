@@ -10,12 +10,23 @@ from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 from google.protobuf.message import DecodeError
 from PIL import Image
 
 from services.embedder.batching import BatchedModel, Kind, Vectors
 from services.embedder.query_decoder import QueryDecoder
-from shashin.errors import InvalidQuery, NoUsablePhoto, PhotoError, PhotoTooLarge, UnparsableRecord
+from shashin.codecs.unit_vectors import length_problem
+from shashin.errors import (
+    InvalidQuery,
+    ModelError,
+    NoUsablePhoto,
+    PhotoError,
+    PhotoTooLarge,
+    ShashinError,
+    UnparsableRecord,
+    WrongVector,
+)
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
@@ -25,13 +36,14 @@ from shashin.photos import DecodeBudget, thumbnail_image
 from shashin.runtime.failpoints import failpoint
 from shashin.v1 import embed_pb2, embed_pb2_grpc, events_pb2
 
-PARSE, DECODE = "embedder.parse", "embedder.decode"
+PARSE, DECODE, EMBED = "embedder.parse", "embedder.decode", "embedder.embed"
 MAX_QUERY_PHOTOS = 32
 MAX_QUERY_BYTES = 16 * 1024 * 1024
 THUMBNAIL_DECODE_BYTES = 64 * 1024 * 1024
 """What decoding a thumbnail may take; one that the downloader made takes 10 MB."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Stored = npt.NDArray[np.float16]
 
 
 class EmbedStage:
@@ -67,42 +79,54 @@ class EmbedStage:
         )
         failpoint("after-decode")
         images = [image for image in decoded if isinstance(image, Image.Image)]
-        failed = [
-            (photo, error)
+        failed: list[tuple[events_pb2.DownloadedPhoto, ShashinError, str]] = [
+            (photo, error, DECODE)
             for photo, error in zip(usable, decoded, strict=True)
             if isinstance(error, PhotoError)
         ]
-        if not images:
-            reasons = "; ".join(f"photo {p.photo_number}: {e.reason}: {e}" for p, e in failed)
+        vectors = _as_stored(await self._model.embed(images, Kind.LISTING))
+        kept = []
+        photos = [
+            p for p, image in zip(usable, decoded, strict=True) if isinstance(image, Image.Image)
+        ]
+        for photo, vector in zip(photos, vectors, strict=True):
+            problem = length_problem(vector)
+            if problem is None:
+                kept.append((photo, vector))
+            else:
+                where = f"{record}, listing {listing.listing_id}, photo {photo.photo_number}"
+                failed.append((photo, self._wrong_vector(where, problem), EMBED))
+        if not kept:
+            reasons = "; ".join(f"photo {p.photo_number}: {e.reason}: {e}" for p, e, _ in failed)
             where = f"{record}, listing {listing.listing_id}"
             return _dead_lettered(
                 record,
                 NoUsablePhoto(f"{where}: no thumbnail is usable: {reasons or 'it has none'}"),
-                DECODE,
+                EMBED if images else DECODE,
             )
-        vectors = await self._model.embed(images, Kind.LISTING)
-        kept = [
-            p for p, image in zip(usable, decoded, strict=True) if isinstance(image, Image.Image)
-        ]
         return Outcome(
-            outputs=[self._embedded(listing, kept, vectors, record)],
+            outputs=[self._embedded(listing, kept, record)],
             dead_letters=[
-                DeadLetter(record, error, DECODE, scope="photo", photo_number=photo.photo_number)
-                for photo, error in failed
+                DeadLetter(record, error, step, scope="photo", photo_number=photo.photo_number)
+                for photo, error, step in failed
             ],
         )
 
     def _decoded(self, thumbnails: Sequence[bytes]) -> list[Image.Image | PhotoError]:
         return [_image_or_error(thumbnail, self._budget) for thumbnail in thumbnails]
 
+    def _wrong_vector(self, where: str, problem: str) -> WrongVector:
+        return WrongVector(
+            f"{where}: model {self._model.model_id} returned a vector {problem}: correct the model, "
+            "or drop the photo"
+        )
+
     def _embedded(
         self,
         listing: events_pb2.DownloadedListing,
-        photos: Sequence[events_pb2.DownloadedPhoto],
-        vectors: Vectors,
+        photos: Sequence[tuple[events_pb2.DownloadedPhoto, Stored]],
         record: InRecord,
     ) -> OutRecord:
-        stored = vectors.astype("<f2")
         message = events_pb2.EmbeddedListing(
             listing_id=listing.listing_id,
             version=listing.version,
@@ -117,7 +141,7 @@ class EmbedStage:
                     vector=vector.tobytes(),
                     content_sha256=photo.content_sha256,
                 )
-                for photo, vector in zip(photos, stored, strict=True)
+                for photo, vector in photos
             ],
         )
         return OutRecord(
@@ -126,6 +150,12 @@ class EmbedStage:
             message.SerializeToString(),
             partition=record.partition,
         )
+
+
+def _as_stored(vectors: Vectors) -> Stored:
+    """Return vectors, (n, dimensions), as float16, the type of the log."""
+    with np.errstate(over="ignore"):  # an infinite value is refused later, by photo
+        return vectors.astype("<f2")
 
 
 def _dead_lettered(
@@ -167,6 +197,12 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
             # One after another, so that a call of many photos leaves room for other calls.
             images = [await self._decoder.decode(photo) for photo in request.photos]
             vectors = await self._model.embed(images, Kind.QUERY)
+        for number, vector in enumerate(vectors):
+            problem = length_problem(vector)
+            if problem is not None:
+                raise ModelError(
+                    f"model {self._model.model_id} returned a vector {problem} for photo {number}"
+                )
         return embed_pb2.EmbedResponse(
             model_id=self._model.model_id,
             dimensions=self._model.dimensions,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from services.router import metrics
 from services.router.deadline import Deadline
-from services.router.queries import unit_length
+from shashin.codecs.unit_vectors import unit_length
 from shashin.discovery.protocol import EMBEDDER, Endpoint
 from shashin.errors import (
     DeadlineExceeded,
@@ -93,7 +93,7 @@ class Embedding:
         if answer.dimensions != self._space.dimensions or len(vector) != 4 * answer.dimensions:
             problem = f"{answer.dimensions} dimensions in {len(vector)} bytes"
         else:
-            floats = vector.view("<f4").astype(np.float64)[None, :]
+            floats = vector.view("<f4")[None, :]
             if np.isfinite(floats).all() and floats.any():
                 self._unusable.pop(embedder, None)
                 return unit_length(floats)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from services.router.deadline import Deadline
 from services.router.no_answer import no_answer_error
-from services.router.queries import check_listing_id, unit_length
+from services.router.queries import check_listing_id
 from shashin.codecs.limits import MAX_LISTING_IDS, MAX_QUERIES
+from shashin.codecs.unit_vectors import unit_length
 from shashin.errors import InvalidQuery, ListingNotFound, NoEndpoint
 from shashin.model_space import ModelSpace
 from shashin.serving.fleet import Failure, Held, Round, ask_all
@@ -130,7 +131,7 @@ def queries_of(
     vectors = []
     if found is not None:
         for photo_number in found.photo_numbers[:MAX_QUERIES]:
-            vector = np.frombuffer(found.vectors[photo_number], dtype="<f4").astype(np.float64)
+            vector = np.frombuffer(found.vectors[photo_number], dtype="<f4")
             if np.isfinite(vector).all() and vector.any():
                 vectors.append(vector)
     if vectors:

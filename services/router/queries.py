@@ -10,6 +10,7 @@ import numpy.typing as npt
 from shashin.codecs.filters import check_filter
 from shashin.codecs.limits import MAX_PHOTO_BYTES
 from shashin.codecs.listing_rules import listing_id_problem
+from shashin.codecs.unit_vectors import unit_length
 from shashin.errors import InvalidQuery, PhotoEmpty, PhotoTooLarge
 from shashin.v1 import index_pb2
 
@@ -94,18 +95,9 @@ def query_vector(data: bytes, dimensions: int) -> npt.NDArray[np.float32]:
             f"vector has {len(data)} bytes; the active model has {dimensions} dimensions, "
             f"{4 * dimensions} bytes of little-endian float32"
         )
-    vector = np.frombuffer(data, dtype="<f4").astype(np.float64)[None, :]
+    vector: npt.NDArray[np.float32] = np.frombuffer(data, dtype="<f4")[None, :]
     if not np.isfinite(vector).all():
         raise InvalidQuery("vector has values that are not finite")
     if not vector.any():
         raise InvalidQuery("vector is all zeros: cosine similarity is undefined")
     return unit_length(vector)
-
-
-def unit_length(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Return the rows, (n, dimensions), scaled to unit length; none may be zero."""
-    # In float64 the squares of float32 values neither overflow nor underflow.
-    unit: npt.NDArray[np.float32] = (
-        vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    ).astype(np.float32)
-    return unit

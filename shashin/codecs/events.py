@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shashin.codecs.attributes import attributes_of
+from shashin.codecs.unit_vectors import length_problem
 from shashin.errors import InvalidEvent, UnparsableRecord, WrongVector
 from shashin.kafka.records import InRecord
 from shashin.shards.format.row import MAX_PHOTO_NUMBER, NewRow, Row
@@ -33,7 +34,7 @@ def new_rows_of(
     """Return one row per vector of the message.
 
     Raises:
-        WrongVector: when a vector has the wrong length or a non-finite value.
+        WrongVector: when a vector has the wrong number of values, or is not of unit length.
         InvalidEvent: when a photo number exceeds the maximum.
     """
     attributes = attributes_of(message.attributes)
@@ -51,10 +52,11 @@ def new_rows_of(
                 f"{2 * dimensions}: the embedder's model and SHASHIN_DIMENSIONS must agree"
             )
         vector = np.frombuffer(photo.vector, dtype="<f2").astype(np.float32)
-        if not np.isfinite(vector).all():
+        problem = length_problem(vector)
+        if problem is not None:
             raise WrongVector(
                 f"{record}, listing {message.listing_id}, photo {photo.photo_number} has a vector "
-                "with values that are not finite"
+                f"{problem}: its producer must scale vectors to unit length"
             )
         rows.append(
             NewRow(Row(message.listing_id, message.version, photo.photo_number, attributes), vector)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from shashin.codecs.attributes import attributes_message
 from shashin.codecs.filters import check_filter
 from shashin.codecs.limits import MAX_HITS, MAX_QUERIES
+from shashin.codecs.unit_vectors import unit_length
 from shashin.errors import InvalidQuery
 from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.row_filter import RowFilter
@@ -18,7 +19,7 @@ from shashin.v1 import index_pb2
 
 
 def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vectors:
-    """Return the query vectors of a request, (m, dimensions) float32.
+    """Return the query vectors of a request, (m, dimensions) float32, scaled to unit length.
 
     Raises:
         InvalidQuery: naming the invalid field.
@@ -39,9 +40,11 @@ def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vector
         )
     if not np.isfinite(queries).all():
         raise InvalidQuery("queries has values that are not finite")
+    if not queries.any(axis=1).all():
+        raise InvalidQuery("queries has a vector that is all zeros: cosine similarity is undefined")
     if not 1 <= request.k <= MAX_HITS:
         raise InvalidQuery(f"k is {request.k}; expected 1 to {MAX_HITS}")
-    return queries
+    return unit_length(queries)
 
 
 def filter_of(message: index_pb2.Filter) -> RowFilter:

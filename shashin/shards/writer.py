@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from shashin.model_space import ModelSpace
 from shashin.offsets.ranges import OffsetRange
@@ -28,7 +29,7 @@ from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.protocol import IndexBuilder, SearchableIndex
 
 _SAMPLE = 64
-"""Number of rows used as queries to measure recall."""
+"""Number of vectors used as queries to measure recall."""
 
 _BLOCK = 8192
 """Number of rows that queries are compared with at a time."""
@@ -136,25 +137,51 @@ class ShardWriter:
 
 
 def recall_at_10(index: SearchableIndex) -> float | None:
-    """Return the recall of the 10 nearest rows, with sampled rows as queries.
+    """Return the recall of the 10 nearest rows, with sampled vectors as queries.
 
-    The ground truth is exact search over the stored vectors. None for an index without rows.
+    The ground truth is exact search over the stored vectors. Equal vectors are one query and count
+    as one hit: otherwise a photo that was posted a thousand times would be most of the measure, and
+    hide that other rows cannot be reached. None for an index without rows.
     """
     rows = len(index)
     if rows == 0:
         return None
     k = min(10, rows)
-    numbers = np.unique(np.linspace(0, rows - 1, num=min(_SAMPLE, rows)).astype(np.int64))
+    vector_of, first = _distinct_vectors(index)
+    numbers = first[np.linspace(0, len(first) - 1, num=min(_SAMPLE, len(first))).astype(np.int64)]
     queries = index.vectors(numbers)
-    best = np.full((len(numbers), k), -np.inf, dtype=np.float32)
-    for start in range(0, rows, _BLOCK):
-        block = index.vectors(np.arange(start, min(start + _BLOCK, rows)))
-        scores = np.concatenate([best, queries @ block.T], axis=1)
-        best = -np.partition(-scores, k - 1, axis=1)[:, :k]
+    best_rows, best = np.empty((len(numbers), 0), np.int64), np.empty((len(numbers), 0), np.float32)
+    for block in _blocks(rows):
+        scores = np.concatenate([best, queries @ index.vectors(block).T], axis=1)
+        candidates = np.concatenate([best_rows, np.tile(block, (len(numbers), 1))], axis=1)
+        nearest = np.argpartition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
+        best = np.take_along_axis(scores, nearest, axis=1)
+        best_rows = np.take_along_axis(candidates, nearest, axis=1)
     distinct_groups = np.arange(rows, dtype=np.uint32)
     results = index.search(queries, k, allowed=None, group=distinct_groups, groups=rows)
-    found = 0
-    for query, lowest, result in zip(queries, best.min(axis=1), results, strict=True):
+    found = expected = 0
+    for query, expected_rows, lowest, result in zip(
+        queries, best_rows, best.min(axis=1), results, strict=True
+    ):
+        wanted = len(np.unique(vector_of[expected_rows]))
         # Compare scores, not keys: rows with equal scores are interchangeable.
-        found += int(np.count_nonzero(index.vectors(result.rows) @ query >= lowest - 1e-5))
-    return min(1.0, found / (k * len(numbers)))
+        right = result.rows[index.vectors(result.rows) @ query >= lowest - 1e-5]
+        found += min(wanted, len(np.unique(vector_of[right])))
+        expected += wanted
+    return found / expected
+
+
+def _distinct_vectors(
+    index: SearchableIndex,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return for each row the number of its vector, and for each vector its first row, ascending."""
+    hashes = [
+        np.fromiter((hash(vector.tobytes()) for vector in index.vectors(block)), np.int64)
+        for block in _blocks(len(index))
+    ]
+    _, first, number = np.unique(np.concatenate(hashes), return_index=True, return_inverse=True)
+    return number, np.sort(first)
+
+
+def _blocks(rows: int) -> list[npt.NDArray[np.int64]]:
+    return [np.arange(start, min(start + _BLOCK, rows)) for start in range(0, rows, _BLOCK)]

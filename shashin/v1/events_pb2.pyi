@@ -264,7 +264,9 @@ class PhotoVector(message.Message):
     CONTENT_SHA256_FIELD_NUMBER: builtins.int
     photo_number: builtins.int
     vector: builtins.bytes
-    """Little-endian IEEE float16, 2 bytes per dimension, unit length."""
+    """Little-endian IEEE float16, 2 bytes per dimension, of unit length within 2^-10; the indexer
+    dead-letters a record with any other vector.
+    """
     content_sha256: builtins.bytes
     """SHA-256 of the original photo (32 bytes)."""
     def __init__(

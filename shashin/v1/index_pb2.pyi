@@ -93,7 +93,9 @@ class IndexSearchRequest(message.Message):
     model_id: builtins.str
     """Vectors of another model are rejected (FAILED_PRECONDITION)."""
     queries: builtins.bytes
-    """Row-major (queries, dimensions) little-endian float32; 1 to 64 queries."""
+    """Row-major (queries, dimensions) little-endian float32; 1 to 64 queries, each scaled to unit
+    length. All zeros, or a value that is not finite, is INVALID_ARGUMENT.
+    """
     dimensions: builtins.int
     k: builtins.int
     """Maximum hits per query, 1 to 1000."""

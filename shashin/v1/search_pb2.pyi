@@ -33,7 +33,9 @@ class SearchRequest(message.Message):
     photo: builtins.bytes
     """JPEG, PNG, WebP, GIF, BMP or TIFF; at most 16 MiB and 50 megapixels."""
     vector: builtins.bytes
-    """Little-endian float32, 4 bytes per dimension of the active model."""
+    """Little-endian float32, 4 bytes per dimension of the active model. Of any length: it is scaled
+    to unit length. All zeros, or a value that is not finite, is INVALID_ARGUMENT.
+    """
     listing_id: builtins.str
     """A searchable listing: its photos are the query, and it is excluded from the hits."""
     k: builtins.int

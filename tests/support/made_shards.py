@@ -50,6 +50,12 @@ def vector_of(listing_id: str, version: int = 1, photo: int = 0) -> npt.NDArray[
     return found
 
 
+def as_logged(vector: npt.ArrayLike) -> npt.NDArray[np.float16]:
+    """Return a vector as ``vectors.embedded`` has it: of unit length, in float16."""
+    array = np.asarray(vector, dtype=np.float64)
+    return (array / np.linalg.norm(array)).astype("<f2")
+
+
 def new_row(
     listing_id: str, version: int = 1, photo: int = 0, attributes: RowAttributes | None = None
 ) -> NewRow:

@@ -49,6 +49,8 @@ def write_rows(rows: OpenRows, path: Path) -> None:
         OSError: when it cannot be written.
     """
     columns = rows.columns(len(rows))
+    listing_ids = rows.listing_ids()
+    hashes = np.array([listing_hash(listing_id) for listing_id in listing_ids], dtype=np.uint64)
     coded = {
         name: pa.DictionaryArray.from_arrays(
             pa.array(column.codes), pa.array(list(column.values), pa.string())
@@ -57,11 +59,11 @@ def write_rows(rows: OpenRows, path: Path) -> None:
     }
     table = pa.table(
         {
-            "listing_id": pa.array([r.listing_id for r in rows.all()], pa.string()),
-            "listing_hash": pa.array([listing_hash(r.listing_id) for r in rows.all()], pa.uint64()),
+            "listing_id": pa.array([listing_ids[g] for g in columns.group.tolist()], pa.string()),
+            "listing_hash": pa.array(hashes[columns.group]),
             "listing_group": pa.array(columns.group),
             "version": pa.array(columns.version),
-            "photo_number": pa.array([r.photo_number for r in rows.all()], pa.uint16()),
+            "photo_number": pa.array(rows.photo_numbers()),
             "category": coded["category"],
             "brand": coded["brand"],
             "price_minor": pa.array(columns.price_minor),

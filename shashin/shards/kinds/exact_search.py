@@ -20,12 +20,18 @@ def nearest_of(
     ``queries`` is (m, dimensions), ``vectors`` (n, dimensions) belong to ``keys`` (n,), which are
     ascending, and ``group`` is indexed by key. Equal scores are ordered by key.
     """
-    scores = queries @ vectors.T
-    found = []
-    for row_scores in scores:
-        order = np.argsort(-row_scores, kind="stable")
-        found.append(best_of_each(keys[order], row_scores[order], group, k))
-    return found
+    return [nearest_by_score(scores, k, keys, group) for scores in queries @ vectors.T]
+
+
+def nearest_by_score(
+    scores: npt.NDArray[np.float32], k: int, keys: npt.NDArray[np.int64], group: Groups
+) -> Neighbours:
+    """Return the row of highest score of each of up to ``k`` groups.
+
+    ``scores`` (n,) belong to ``keys`` (n,), which are ascending, and equal ones are ordered by key.
+    """
+    order = np.argsort(-scores, kind="stable")
+    return best_of_each(keys[order], scores[order], group, k)
 
 
 def best_of_each(

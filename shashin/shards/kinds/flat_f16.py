@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shashin.errors import CorruptShard, UnknownFormat
+from shashin.errors import UnknownFormat
 from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.kinds.exact_search import nearest_of, nothing
+from shashin.shards.kinds.npy_file import map_array, write_array
 from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Vectors
 
 NAME = "flat-f16"
@@ -18,9 +19,6 @@ INDEX_FILE = "vectors.npy"
 METRIC = "ip"
 STORED_TYPE = "f16"
 DTYPE = np.dtype("<f2")
-
-_MAGIC = b"\x93NUMPY\x01\x00"
-_HEADER_BYTES = 128
 
 
 class FlatF16:
@@ -45,7 +43,8 @@ class FlatF16:
                 f"this version reads {NAME} {METRIC} {STORED_TYPE} without parameters: upgrade the "
                 "reader or rebuild the shard"
             )
-        return FlatIndex(_mapped(folder / INDEX_FILE, spec.dimensions))
+        holds = f"float16 vectors of {spec.dimensions} dimensions"
+        return FlatIndex(map_array(folder / INDEX_FILE, DTYPE, spec.dimensions, holds=holds))
 
 
 class FlatIndex:
@@ -82,10 +81,7 @@ class FlatIndex:
 
     def write(self, folder: Path) -> Sequence[str]:
         """Write ``vectors.npy``."""
-        vectors = self._stored[: self._size]
-        with (folder / INDEX_FILE).open("wb") as file:
-            file.write(_header(*vectors.shape))
-            file.write(vectors.data)
+        write_array(folder / INDEX_FILE, self._stored[: self._size])
         return (INDEX_FILE,)
 
     def search(
@@ -101,43 +97,6 @@ class FlatIndex:
     def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
         """Return the stored vectors of keys, (len(keys), dimensions) float32."""
         return self._stored[keys].astype(np.float32)
-
-
-def _header(rows: int, dimensions: int) -> bytes:
-    """Return the file's header, in version 1.0 of numpy's format, 128 bytes long.
-
-    Not written by numpy, so that the bytes do not depend on its version.
-    """
-    described = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({rows}, {dimensions}), }}"
-    length = _HEADER_BYTES - len(_MAGIC) - 2
-    return (
-        _MAGIC + length.to_bytes(2, "little") + described.ljust(length - 1).encode("ascii") + b"\n"
-    )
-
-
-def _mapped(path: Path, dimensions: int) -> npt.NDArray[np.float16]:
-    """Map the vectors of a file, (n, dimensions).
-
-    The header is compared with the only valid one for a file of this size: numpy would parse it as
-    a Python literal, and can raise any exception on invalid ones.
-
-    Raises:
-        CorruptShard: when the file is missing or was not written by ``write``.
-    """
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-        size = path.stat().st_size
-        rows = max(0, size - _HEADER_BYTES) // (DTYPE.itemsize * max(1, dimensions))
-        whole = _HEADER_BYTES + rows * DTYPE.itemsize * dimensions
-        if (size, header) != (whole, _header(rows, dimensions)):
-            raise CorruptShard(
-                f"{path} is not a complete file of float16 vectors of {dimensions} dimensions: it "
-                f"has {size} bytes and starts with {header!r}"
-            )
-        return np.memmap(path, DTYPE, mode="r", offset=_HEADER_BYTES, shape=(rows, dimensions))
-    except OSError as error:
-        raise CorruptShard(f"{path} is not a file of vectors: {error}") from error
 
 
 KIND = FlatF16()

@@ -3,7 +3,8 @@
 This module works around USearch's limitations. Calls on one index share scratch memory, so
 concurrent searches, or a search and an add, interfere: a lock is held around each call. Concurrent
 adds leave nodes unreachable and make the bytes non-deterministic: only one thread adds, in key
-order. The Python search has no filter: see ``masked_search``. A mapped index never changes.
+order. The Python search has no filter: see ``masked_search``. Many equal vectors cut the graph: see
+``equal_vectors``. A mapped index never changes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from usearch.index import Index
 
 from shashin.errors import CorruptShard, UnknownFormat
 from shashin.shards.format.index_spec import IndexSpec
+from shashin.shards.kinds.equal_vectors import GrowingNodes, Hashes, MappedNodes, RowNodes
 from shashin.shards.kinds.masked_search import search_allowed
 from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Vectors
 
@@ -33,6 +36,12 @@ _MAX_PARAMETER = 65_535
 
 _ADD_BATCH = 8
 """Vectors added per lock acquisition: about 2 ms, which a search may have to wait."""
+
+_BLOCK = 4096
+"""Vectors allocated at a time."""
+
+_FEW = 256
+"""Up to so many vectors are copied one by one, which is faster than block by block."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +60,9 @@ class UsearchHnsw:
         """Its name in manifests."""
         return NAME
 
-    def builder(self, dimensions: int) -> UsearchIndex:
+    def builder(self, dimensions: int) -> GrowingUsearchIndex:
         """Return an empty index, which can also be searched while it grows."""
-        return UsearchIndex(dimensions, self)
+        return GrowingUsearchIndex(dimensions, self)
 
     growing = builder
 
@@ -77,9 +86,12 @@ class UsearchHnsw:
             )
         path = folder / INDEX_FILE
         _check_metadata(path, spec.dimensions)
-        opened = UsearchIndex(spec.dimensions, UsearchHnsw(**spec.parameters))
-        opened.map(path)
-        return opened
+        parameters = UsearchHnsw(**spec.parameters)
+        graph = _Graph(spec.dimensions, parameters)
+        graph.map(path)
+        vectors = _MappedVectors(path, graph.nodes, spec.dimensions)
+        row_nodes = MappedNodes(folder, graph.nodes)
+        return UsearchIndex(spec.dimensions, parameters, graph, vectors, row_nodes)
 
 
 def _check_metadata(path: Path, dimensions: int) -> None:
@@ -101,12 +113,85 @@ def _check_metadata(path: Path, dimensions: int) -> None:
         raise CorruptShard(f"{path} is not an index of {METRIC} and {STORED_TYPE} (found {found})")
 
 
-class UsearchIndex:
-    """One graph, growing or mapped."""
+class _Vectors(Protocol):
+    """The vectors of nodes, as bfloat16."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes in memory."""
+        ...
+
+    def take(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+        """Return the vectors of nodes, (len(nodes), dimensions)."""
+        ...
+
+
+class _GrowingVectors:
+    """Vectors in blocks that are never moved, since the library keeps pointers into them."""
+
+    def __init__(self, dimensions: int) -> None:
+        self._dimensions = dimensions
+        self._blocks: list[npt.NDArray[np.uint16]] = []
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(block.nbytes for block in list(self._blocks))
+
+    def put(self, node: int, vector: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+        """Store the vector of the next node; returns it as stored, (1, dimensions)."""
+        block, row = divmod(node, _BLOCK)
+        if block == len(self._blocks):
+            self._blocks.append(np.zeros((_BLOCK, self._dimensions), dtype=np.uint16))
+        stored = self._blocks[block][row : row + 1]
+        stored[:] = vector
+        return stored
+
+    def take(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+        taken = np.empty((len(nodes), self._dimensions), dtype=np.uint16)
+        blocks, rows = np.divmod(nodes, _BLOCK)
+        if len(nodes) <= _FEW:
+            for place, (block, row) in enumerate(zip(blocks.tolist(), rows.tolist(), strict=True)):
+                taken[place] = self._blocks[block][row]
+        else:
+            for block in np.unique(blocks):
+                of_block = blocks == block
+                taken[of_block] = self._blocks[block][rows[of_block]]
+        return taken
+
+
+class _MappedVectors:
+    """Vectors in the file of an index, which begins with them."""
+
+    memory_bytes = 0
+
+    def __init__(self, path: Path, nodes: int, dimensions: int) -> None:
+        """Map them.
+
+        Raises:
+            CorruptShard: when the file does not begin with so many vectors.
+        """
+        try:
+            shape = tuple(np.fromfile(path, dtype="<u4", count=2).tolist())
+            if shape != (nodes, 2 * dimensions):
+                raise CorruptShard(
+                    f"{path} is not an index of {nodes} vectors of {dimensions} dimensions: it "
+                    f"begins with {shape}"
+                )
+            mapped = np.memmap(path, "<u2", mode="r", offset=8, shape=(nodes, dimensions))
+        except OSError as error:
+            raise CorruptShard(f"{path} is not a USearch index: {error}") from error
+        # A plain view: anything computed from a memmap would be a memmap too.
+        self._stored = np.asarray(mapped)
+
+    def take(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+        taken: npt.NDArray[np.uint16] = self._stored[nodes]
+        return taken
+
+
+class _Graph:
+    """The library's index of nodes, under its lock."""
 
     def __init__(self, dimensions: int, parameters: UsearchHnsw) -> None:
-        self._dimensions = dimensions
-        self._parameters = parameters
         self._lock = threading.Lock()
         self._index = Index(
             ndim=dimensions,
@@ -115,9 +200,66 @@ class UsearchIndex:
             connectivity=parameters.connectivity,
             expansion_add=parameters.expansion_add,
             expansion_search=parameters.expansion_search,
+            # Keys are node numbers, and vectors are read without the library: 56 bytes a node less.
+            enable_key_lookups=False,
         )
-        self._size = 0
-        """Vectors fully added: the library's count includes one that is still being added."""
+        self.nodes = 0
+        """Nodes fully added: the library's count includes one that is still being added."""
+
+    @property
+    def memory_bytes(self) -> int:
+        with self._lock:
+            return int(self._index.memory_usage)
+
+    def map(self, path: Path) -> None:
+        try:
+            self._index.view(str(path))
+        except (RuntimeError, ValueError) as error:
+            raise CorruptShard(f"{path} is not a USearch index: {error}") from error
+        self.nodes = len(self._index)
+
+    def add(self, stored: Sequence[npt.NDArray[np.uint16]]) -> None:
+        """Add the next nodes: vectors (1, dimensions) that must stay where they are."""
+        with self._lock:
+            for vector in stored:
+                key = np.array([self.nodes], dtype=np.uint64)
+                self._index.add(key, vector, dtype=STORED_TYPE, copy=False, threads=1)
+                self.nodes += 1
+
+    def save(self, path: Path) -> None:
+        try:
+            with self._lock:
+                self._index.save(str(path))
+        except RuntimeError as error:  # USearch raises it when the disk is full
+            raise OSError(f"USearch: {error}") from error
+
+    def nearest(self, query: Vectors, count: int) -> npt.NDArray[np.int64]:
+        """Return up to ``count`` nodes, about the nearest."""
+        with self._lock:
+            count = min(count, self.nodes)
+            if count == 0:
+                return np.zeros(0, dtype=np.int64)
+            matches = self._index.search(query, count, threads=1)
+        found: npt.NDArray[np.int64] = matches.keys.astype(np.int64)
+        return found
+
+
+class UsearchIndex:
+    """One graph of distinct vectors, growing or mapped."""
+
+    def __init__(
+        self,
+        dimensions: int,
+        parameters: UsearchHnsw,
+        graph: _Graph,
+        vectors: _Vectors,
+        row_nodes: RowNodes,
+    ) -> None:
+        self._dimensions = dimensions
+        self._parameters = parameters
+        self._graph = graph
+        self._vectors = vectors
+        self.row_nodes = row_nodes
 
     @property
     def spec(self) -> IndexSpec:
@@ -127,41 +269,16 @@ class UsearchIndex:
     @property
     def memory_bytes(self) -> int:
         """Bytes in memory."""
-        with self._lock:
-            return int(self._index.memory_usage)
+        parts = (self._graph, self._vectors, self.row_nodes)
+        return sum(part.memory_bytes for part in parts)
+
+    @property
+    def nodes(self) -> int:
+        """Number of distinct vectors."""
+        return self._graph.nodes
 
     def __len__(self) -> int:
-        return self._size
-
-    def map(self, path: Path) -> None:
-        """Map the index in a file.
-
-        Raises:
-            CorruptShard: when the file is not a complete index.
-        """
-        try:
-            self._index.view(str(path))
-        except (RuntimeError, ValueError) as error:
-            raise CorruptShard(f"{path} is not a USearch index: {error}") from error
-        self._size = len(self._index)
-
-    def add(self, vectors: Vectors) -> None:
-        """Append vectors (n, dimensions) under the next keys."""
-        for start in range(0, len(vectors), _ADD_BATCH):
-            batch = vectors[start : start + _ADD_BATCH]
-            keys = np.arange(self._size, self._size + len(batch), dtype=np.uint64)
-            with self._lock:
-                self._index.add(keys, batch, threads=1)
-                self._size += len(batch)
-
-    def write(self, folder: Path) -> Sequence[str]:
-        """Write ``index.usearch``."""
-        try:
-            with self._lock:
-                self._index.save(str(folder / INDEX_FILE))
-        except RuntimeError as error:  # USearch raises it when the disk is full
-            raise OSError(f"USearch: {error}") from error
-        return (INDEX_FILE,)
+        return len(self.row_nodes)
 
     def search(
         self, queries: Vectors, k: int, *, allowed: Mask | None, group: Groups, groups: int
@@ -172,21 +289,81 @@ class UsearchIndex:
     def nearest(
         self, query: Vectors, count: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Return up to ``count`` keys and their scores for (dimensions,), highest score first."""
-        with self._lock:
-            count = min(count, self._size)
-            if count == 0:
-                return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-            matches = self._index.search(query, count, threads=1)
-        return matches.keys.astype(np.int64), (1.0 - matches.distances).astype(np.float32)
+        """Return up to ``count`` nodes and their scores for (dimensions,), nearest first.
+
+        The library rounds the query to bfloat16, so its scores are replaced by exact ones.
+        """
+        nodes = self._graph.nearest(query, count)
+        scores = self.node_vectors(nodes) @ query
+        order = np.argsort(-scores, kind="stable")
+        return nodes[order], scores[order]
+
+    def node_vectors(self, nodes: npt.NDArray[np.int64]) -> Vectors:
+        """Return the vectors of nodes, (len(nodes), dimensions) float32."""
+        wide = self._vectors.take(nodes).astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
 
     def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
-        """Return the stored vectors of keys, (len(keys), dimensions) float32."""
-        if len(keys) == 0:
-            return np.zeros((0, self._dimensions), dtype=np.float32)
-        with self._lock:
-            stored: Vectors = np.array(self._index.get(keys.astype(np.uint64)), dtype=np.float32)
-        return stored
+        """Return the stored vectors of rows, (len(keys), dimensions) float32."""
+        return self.node_vectors(self.row_nodes.nodes_of(keys))
+
+
+class GrowingUsearchIndex(UsearchIndex):
+    """An index that one thread adds to."""
+
+    def __init__(self, dimensions: int, parameters: UsearchHnsw) -> None:
+        self._stored = _GrowingVectors(dimensions)
+        self._growing_nodes = GrowingNodes()
+        self._nodes_by_hash = Hashes()
+        self._size = 0
+        super().__init__(
+            dimensions,
+            parameters,
+            _Graph(dimensions, parameters),
+            self._stored,
+            self._growing_nodes,
+        )
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes in memory."""
+        return super().memory_bytes + self._nodes_by_hash.memory_bytes
+
+    def add(self, vectors: Vectors) -> None:
+        """Append vectors (n, dimensions) under the next keys."""
+        rounded = to_bfloat16(vectors)
+        for start in range(0, len(rounded), _ADD_BATCH):
+            batch = rounded[start : start + _ADD_BATCH]
+            self._graph.add([stored for v in batch for stored in self._append(v)])
+            self._size += len(batch)
+
+    def _append(self, vector: npt.NDArray[np.uint16]) -> list[npt.NDArray[np.uint16]]:
+        """Append a row; returns its vector if it needs a node of its own."""
+        content = vector.tobytes()
+        hashed = hash(content) & 0xFFFF_FFFF_FFFF_FFFF
+        for node in self._nodes_by_hash.numbers(hashed):
+            if self._stored.take(np.array([node])).tobytes() == content:
+                self._growing_nodes.append(node)
+                return []
+        node = self._growing_nodes.nodes
+        self._nodes_by_hash.add(hashed, node)
+        self._growing_nodes.append(node)
+        return [self._stored.put(node, vector)]
+
+    def write(self, folder: Path) -> Sequence[str]:
+        """Write ``index.usearch``, and ``nodes.npy`` if rows have equal vectors."""
+        self._graph.save(folder / INDEX_FILE)
+        return (INDEX_FILE, *self._growing_nodes.write(folder))
+
+
+def to_bfloat16(vectors: Vectors) -> npt.NDArray[np.uint16]:
+    """Return the bits of finite vectors rounded to bfloat16, to even as the library does."""
+    bits = np.ascontiguousarray(vectors, dtype=np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 KIND = UsearchHnsw()

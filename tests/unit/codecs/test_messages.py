@@ -22,7 +22,7 @@ from shashin.shards.format.row import MAX_PHOTO_NUMBER, NO_TIME, Row, RowAttribu
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.shard_hit import ShardHit
 from shashin.v1 import events_pb2, index_pb2
-from tests.support.made_shards import DIMENSIONS, vector_of
+from tests.support.made_shards import DIMENSIONS, as_logged, vector_of
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 ATTRIBUTES = st.builds(
@@ -45,7 +45,7 @@ def embedded(**changes: Any) -> events_pb2.EmbeddedListing:
         "version": 3,
         "vectors": [
             events_pb2.PhotoVector(
-                photo_number=photo, vector=vector_of("lamp", 3, photo).astype("<f2").tobytes()
+                photo_number=photo, vector=as_logged(vector_of("lamp", 3, photo)).tobytes()
             )
             for photo in (0, 2)
         ],
@@ -65,7 +65,7 @@ def test_attributes_come_back_as_they_were(attributes: RowAttributes) -> None:
 def test_a_listing_has_one_row_per_vector(
     attributes: RowAttributes, version: int, photo_number: int
 ) -> None:
-    vector = vector_of("lamp").astype("<f2")
+    vector = as_logged(vector_of("lamp"))
     message = embedded(
         version=version,
         attributes=attributes_message(attributes),
@@ -102,6 +102,15 @@ def test_an_invalid_embedded_listing_is_rejected_naming_the_record(value: bytes)
         (bytes(32), "32 bytes"),
         (np.array([0, np.nan, 0, 0, 0, 0, 0, 0], dtype="<f2").tobytes(), "photo 0 .* not finite"),
         (np.array([0, 0, 0, 0, 0, 0, 0, -np.inf], dtype="<f2").tobytes(), "not finite"),
+        (bytes(16), "photo 0 has a vector that is all zeros"),
+        (np.array([-0.0] * 8, dtype="<f2").tobytes(), "all zeros"),
+        (
+            (50 * as_logged(range(1, 9))).tobytes(),
+            r"of length 49\.9\d+; expected 1, within 0\.00098",
+        ),
+        (np.array([65504] * 8, dtype="<f2").tobytes(), "of length 185273"),
+        (np.array([0.998] + [0] * 7, dtype="<f2").tobytes(), r"of length 0\.998"),
+        (np.array([1.002] + [0] * 7, dtype="<f2").tobytes(), r"of length 1\.00195"),
     ],
 )
 def test_a_vector_that_no_index_can_hold_is_refused_by_listing_and_photo(
@@ -110,6 +119,29 @@ def test_a_vector_that_no_index_can_hold_is_refused_by_listing_and_photo(
     message = embedded(vectors=[events_pb2.PhotoVector(vector=vector)])
     with pytest.raises(WrongVector, match=rf"\[2\]@42, listing lamp, .*{says}"):
         new_rows_of(message, DIMENSIONS, record=record(b""))
+
+
+@given(
+    st.integers(1, 4096),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["normal", "sparse", "one large", "all equal"]),
+)
+def test_every_unit_vector_is_accepted_after_rounding_to_float16(
+    dimensions: int, seed: int, shape: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    vector = rng.normal(size=dimensions)
+    if shape == "sparse":
+        vector *= rng.random(dimensions) < 0.1
+    elif shape == "one large":
+        vector *= 1e-6  # below the smallest normal float16
+    elif shape == "all equal":
+        vector[:] = rng.normal()
+    if shape != "all equal":
+        vector[0] = 1.0
+    message = embedded(vectors=[events_pb2.PhotoVector(vector=as_logged(vector).tobytes())])
+    (row,) = new_rows_of(message, dimensions, record=record(b""))
+    assert row.vector.tolist() == as_logged(vector).astype(np.float32).tolist()
 
 
 def test_a_photo_number_that_no_row_can_hold_is_refused() -> None:
@@ -141,10 +173,19 @@ def request(**changes: Any) -> index_pb2.IndexSearchRequest:
 @pytest.mark.parametrize("count", [1, 64])
 @pytest.mark.parametrize("k", [1, 1000])
 def test_queries_at_their_bounds_are_taken(count: int, k: int) -> None:
-    numbers = np.arange(count * DIMENSIONS, dtype="<f4").reshape(count, DIMENSIONS)
+    numbers = np.arange(1, count * DIMENSIONS + 1, dtype="<f4").reshape(count, DIMENSIONS)
     queries = queries_of(request(queries=numbers.tobytes(), k=k), DIMENSIONS)
     assert queries.dtype == np.float32
-    assert np.array_equal(queries, numbers)
+    assert queries.shape == (count, DIMENSIONS)
+
+
+@pytest.mark.parametrize("length", [1e-40, 1e-3, 1.0, 50.0, 3e38])
+def test_queries_of_any_length_are_scaled_to_unit_length(length: float) -> None:
+    # Otherwise their scores would be no cosine similarities.
+    numbers = np.stack([as_logged(range(1, 9)), -as_logged(range(8))]).astype(np.float64)
+    queries = queries_of(request(queries=(length * numbers).astype("<f4").tobytes()), DIMENSIONS)
+    assert np.linalg.norm(queries, axis=1) == pytest.approx([1.0, 1.0], abs=1e-6)
+    assert queries == pytest.approx(numbers, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +199,7 @@ def test_queries_at_their_bounds_are_taken(count: int, k: int) -> None:
         ({"queries": bytes(65 * 32)}, "queries has 65 vectors; at most 64"),
         ({"queries": np.full(8, np.nan, "<f4").tobytes()}, "not finite"),
         ({"queries": np.array([0] * 7 + [np.inf], "<f4").tobytes()}, "not finite"),
+        ({"queries": np.array([1] * 8 + [0] * 8, "<f4").tobytes()}, "all zeros"),
         ({"k": 0}, "k is 0; expected 1 to 1000"),
         ({"k": 1001}, "k is 1001"),
     ],

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import cast
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 from prometheus_client import REGISTRY
 
 from services.embedder.batching import BatchedModel
-from services.embedder.handlers import EmbedServicer, EmbedStage
+from services.embedder.handlers import Context, EmbedServicer, EmbedStage
 from services.embedder.query_decoder import QueryDecoder, QueryLimits
 from services.embedder.settings import EmbedderSettings
-from shashin.errors import SettingsError
+from shashin.errors import ModelError, SettingsError
 from shashin.kafka.records import InRecord
 from shashin.rpc.channel import open_channel
 from shashin.rpc.server import grpc_server
@@ -130,6 +133,77 @@ async def test_unparsable_records_do_not_block_others(stage: EmbedStage) -> None
     reasons = [[dead_letter.error.reason for dead_letter in o.dead_letters] for o in outcomes]
     assert reasons == [["UnparsableRecord"], ["UnparsableRecord"], []]
     assert len(outcomes[2].outputs) == 1
+
+
+class BrokenModel(ColourModel):
+    """Returns ``wrong`` as the vector of every red photo."""
+
+    def __init__(self, wrong: list[float]) -> None:
+        super().__init__()
+        self._wrong = np.array(wrong, dtype=np.float32)
+
+    def embed(self, photos: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+        vectors = super().embed(photos)
+        vectors[vectors[:, 0] > 0.9] = self._wrong
+        return vectors
+
+
+@asynccontextmanager
+async def broken(wrong: list[float]) -> AsyncIterator[BatchedModel]:
+    stopping = asyncio.Event()
+    with ThreadPoolExecutor(1) as executor:
+        batching = BatchedModel(BrokenModel(wrong), executor, batch_photos=4)
+        running = asyncio.ensure_future(batching.run(loop_scope(stop=stopping)))
+        yield batching
+        stopping.set()
+        await running
+
+
+WRONG_VECTORS = [
+    ([0, 0, 0], "all zeros"),
+    ([np.nan, 0, 0], "not finite"),
+    ([1, np.inf, 0], "not finite"),
+    ([1e9, 0, 0], "not finite|of length 1e"),  # infinite in float16
+    ([30, 40, 0], "of length 50; expected 1"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "says"), WRONG_VECTORS)
+async def test_a_vector_that_is_not_of_unit_length_is_a_dead_letter_and_never_written(
+    wrong: list[float], says: str
+) -> None:
+    async with broken(wrong) as model:
+        with ThreadPoolExecutor(1) as executor:
+            stage = EmbedStage(model, executor)
+            some, none = await stage.process(
+                [record(jpeg((200, 0, 0)), jpeg((0, 200, 0))), record(jpeg((200, 0, 0)))]
+            )
+    (output,) = some.outputs
+    listing = events_pb2.EmbeddedListing.FromString(output.value)
+    assert [v.photo_number for v in listing.vectors] == [1]
+    (dead_letter,) = some.dead_letters
+    assert (dead_letter.scope, dead_letter.photo_number) == ("photo", 0)
+    assert (dead_letter.error.reason, dead_letter.step) == ("WrongVector", "embedder.embed")
+    assert re.search(
+        f"photo 0: model colours returned a vector .*{says}", dead_letter.error.message
+    )
+    assert not none.outputs
+    (dead_letter,) = none.dead_letters
+    assert (dead_letter.error.reason, dead_letter.scope) == ("NoUsablePhoto", "record")
+    assert re.search(f"photo 0: WrongVector: .*{says}", dead_letter.error.message)
+
+
+@pytest.mark.parametrize(("wrong", "says"), WRONG_VECTORS)
+async def test_a_query_photo_without_a_usable_vector_fails_as_the_models_fault(
+    wrong: list[float], says: str
+) -> None:
+    async with broken(wrong) as model:
+        with QueryDecoder(LIMITS) as decoder:
+            servicer = EmbedServicer(model, decoder)
+            request = embed_pb2.EmbedRequest(photos=[jpeg((0, 200, 0)), jpeg((200, 0, 0))])
+            with pytest.raises(ModelError, match=f"vector .*({says}).* for photo 1") as failed:
+                await servicer.Embed(request, cast("Context", None))
+    assert failed.value.grpc_status == "INTERNAL", "so that the router asks another embedder"
 
 
 LIMITS = QueryLimits(photos=100, photo_bytes=100_000_000, decoders=1, decode_bytes=64_000_000)

@@ -7,7 +7,7 @@ from typing import Any
 from services.indexer.handlers import ParsedBatch, parse_batch
 from shashin.kafka.records import InRecord
 from shashin.v1 import events_pb2
-from tests.support.made_shards import MODEL, SPACE, vector_of
+from tests.support.made_shards import MODEL, SPACE, as_logged, vector_of
 
 
 def record(offset: int, version: int = 1, *, photos: int = 1, **changes: Any) -> InRecord:
@@ -17,7 +17,7 @@ def record(offset: int, version: int = 1, *, photos: int = 1, **changes: Any) ->
         "model_id": MODEL,
         "vectors": [
             events_pb2.PhotoVector(
-                photo_number=photo, vector=vector_of("lamp", version, photo).astype("<f2").tobytes()
+                photo_number=photo, vector=as_logged(vector_of("lamp", version, photo)).tobytes()
             )
             for photo in range(photos)
         ],
@@ -59,10 +59,19 @@ def test_a_bad_record_is_dead_lettered_and_the_others_are_parsed() -> None:
 
 
 def test_one_bad_vector_dead_letters_the_whole_record() -> None:
-    good, bad = vector_of("lamp").astype("<f2").tobytes(), b"short"
+    good, bad = as_logged(vector_of("lamp")).tobytes(), b"short"
     batch = parse(record(4, vectors=[events_pb2.PhotoVector(vector=v) for v in (good, bad, good)]))
     assert [list(r.rows) for r in batch.records] == [[]]
     assert len(batch.dead_letters) == 1
+
+
+def test_a_vector_that_is_not_of_unit_length_adds_no_row_and_hides_no_older_version() -> None:
+    # A row of length 50 would come first in searches for anything.
+    long = (50 * as_logged(vector_of("lamp"))).tobytes()
+    batch = parse(record(4, 2, vectors=[events_pb2.PhotoVector(vector=long)]), record(5))
+    assert [len(r.rows) for r in batch.records] == [0, 1]
+    assert [(d.record.offset, d.error.reason) for d in batch.dead_letters] == [(4, "WrongVector")]
+    assert not batch.superseding
 
 
 def test_records_of_another_model_are_skipped() -> None:

@@ -29,7 +29,7 @@ from shashin.serving.served_shards import ServedShards
 from shashin.shards.visibility import HiddenMap
 from shashin.v1 import events_pb2
 from tests.support.loops import running
-from tests.support.made_shards import DIMENSIONS, MODEL, listings, open_shard, vector_of
+from tests.support.made_shards import DIMENSIONS, MODEL, as_logged, listings, open_shard, vector_of
 from tests.support.waiting import until
 
 
@@ -42,7 +42,7 @@ class Log:
             version=2,
             model_id=MODEL,
             dimensions=DIMENSIONS,
-            vectors=[events_pb2.PhotoVector(vector=vector_of("lamp").astype("<f2").tobytes())],
+            vectors=[events_pb2.PhotoVector(vector=as_logged(vector_of("lamp")).tobytes())],
         )
         record = InRecord("vectors.embedded", 0, 0, 0, b"lamp", message.SerializeToString())
         self._unread: dict[int, list[InRecord]] = {0: [record]}

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shashin.shards.kinds import masked_search
+from shashin.shards.kinds.equal_vectors import GrowingNodes
 from shashin.shards.kinds.masked_search import search_allowed
 from shashin.shards.kinds.protocol import Groups, Mask, Vectors
 from tests.support.brute_force import assert_same, brute_force
@@ -22,28 +23,32 @@ from tests.support.made_shards import vectors
 
 
 class GraphOfRows:
-    """A graph that finds every row except unreachable ones."""
+    """A graph of the distinct rows that finds every node except unreachable ones."""
 
     def __init__(self, rows: Vectors, stranded: Mask | None = None) -> None:
-        self._rows = rows
-        self._reachable = (
-            np.arange(len(rows)) if stranded is None else np.flatnonzero(~stranded[: len(rows)])
-        )
+        self.row_nodes = GrowingNodes()
+        known: dict[bytes, int] = {}
+        for row in rows:
+            self.row_nodes.append(known.setdefault(row.tobytes(), len(known)))
+        self.nodes = len(known)
+        self._vectors = np.array(
+            [np.frombuffer(content, np.float32) for content in known], dtype=np.float32
+        ).reshape(-1, rows.shape[1])
+        self._reachable = np.arange(self.nodes)
+        if stranded is not None:
+            self._reachable = np.flatnonzero(~stranded[: self.nodes])
         self.counts: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def nearest(
         self, query: Vectors, count: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         self.counts.append(count)
-        scores = self._rows[self._reachable] @ query
+        scores = self._vectors[self._reachable] @ query
         order = np.argsort(-scores, kind="stable")[:count]
         return self._reachable[order], scores[order]
 
-    def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
-        found: Vectors = self._rows[keys]
+    def node_vectors(self, nodes: npt.NDArray[np.int64]) -> Vectors:
+        found: Vectors = self._vectors[nodes]
         return found
 
 
@@ -61,6 +66,8 @@ def shards(draw: st.DrawFn) -> tuple[Vectors, Groups, Mask | None]:
     """Return rows, the listing of each, and which are allowed: all, some, few or none."""
     count = draw(st.integers(0, 50))
     rows = vectors(count, draw(st.integers(0, 1000)))
+    if count and draw(st.booleans()):
+        rows = rows[np.random.default_rng(count).integers(0, max(1, count // 4), count)]
     group = np.array(
         draw(st.lists(st.integers(0, 20), min_size=count, max_size=count)), dtype=np.uint32
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +111,21 @@ def test_columns_grow_and_earlier_reads_stay_valid() -> None:
     assert made.columns(len(made)).version.tolist() == list(range(2_500))
     assert [made.row(n) for n in range(2_500)] == rows
     assert made.listings == 700
+
+
+def test_a_row_of_an_open_shard_takes_a_hundred_bytes_besides_its_vector() -> None:
+    count = 16_384  # a capacity of the columns: nothing is left over
+    made = OpenRows()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for n in range(count):
+            attributes = RowAttributes(f"category/{n % 200}", f"brand {n % 3_000}", n, "JPY", n)
+            made.append(Row(f"listing-{n // 3:012d}", 1, n % 3, attributes))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / count < 140
 
 
 def test_two_listings_with_the_same_hash_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:

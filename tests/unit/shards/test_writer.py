@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,8 +22,10 @@ from shashin.shards.format.open_rows import OpenRows
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.format.rows_file import ROWS_FILE, write_rows
 from shashin.shards.format.shard_id import shard_id
+from shashin.shards.kinds.equal_vectors import Hashes
 from shashin.shards.kinds.protocol import IndexBuilder, IndexKind, Vectors
 from shashin.shards.kinds.registry import growing_kind, index_kind, kind_names
+from shashin.shards.kinds.usearch_hnsw import UsearchHnsw
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.writer import Origin, ShardWriter
@@ -139,6 +142,28 @@ def test_recall_on_random_vectors_is_near_one(kind: IndexKind, count: int, folde
     assert recall >= 0.99
 
 
+class NoHashes(Hashes):
+    """Finds no equal vectors."""
+
+    def numbers(self, hashed: int) -> list[int]:
+        return []
+
+
+def test_recall_is_low_if_many_equal_vectors_hide_the_others(folder: Path) -> None:
+    rows = np.concatenate([np.repeat(vectors(1, 6), 3_000, axis=0), vectors(60, 7)])
+    recalls = []
+    node_per_row = UsearchHnsw().builder(DIMENSIONS)
+    node_per_row._nodes_by_hash = NoHashes()
+    for index in (node_per_row, UsearchHnsw().builder(DIMENSIONS)):
+        listings = [Row(f"listing-{n}", 1, 0, RowAttributes()) for n in range(len(rows))]
+        added = [NewRow(row, vector) for row, vector in zip(listings, rows, strict=True)]
+        recalls.append(written(index, added, folder).recall_at_10)
+    cut, collapsed = recalls
+    assert cut is not None
+    assert cut < 0.7
+    assert collapsed == 1.0
+
+
 def test_a_shard_without_rows_has_no_recall(kind: IndexKind, folder: Path) -> None:
     manifest = written(kind.builder(DIMENSIONS), [], folder)
     assert (manifest.rows, manifest.listings, manifest.recall_at_10) == (0, 0, None)
@@ -216,8 +241,8 @@ def test_a_rows_file_that_lost_a_row_is_rejected_and_gets_no_manifest(
 ) -> None:
     def write_fewer(rows: OpenRows, path: Path) -> None:
         fewer = OpenRows()
-        for row in rows.all()[:-1]:
-            fewer.append(row)
+        for number in range(len(rows) - 1):
+            fewer.append(rows.row(number))
         write_rows(fewer, path)
 
     monkeypatch.setattr(writer_module, "write_rows", write_fewer)
