@@ -14,7 +14,7 @@ from services.indexer.partition import Add, Cut, PartitionState
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings, parse_partitions
 from services.indexer.start_offsets import start_offsets
-from shashin.errors import RecordsLost, TooManyDeadLetters
+from shashin.errors import TooManyDeadLetters
 from shashin.kafka.dead_letter_policy import RecentRecords, pause_consumption
 from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
 from shashin.kafka.log_reader import LogReader
@@ -66,15 +66,16 @@ class Tail:
         )
 
     async def run(self, loop: LoopScope) -> None:
-        """Read and apply the log until stopped; rows added by then stay searchable."""
+        """Read and apply the log until stopped; rows added by then stay searchable.
+
+        Raises:
+            RecordsLost: when the log no longer has the position. The next start finds out whether
+                another replica has sealed what is gone.
+        """
         self._reader.start_at(self._live.next_offsets())
         try:
             await self._follow(loop)
         except TooManyDeadLetters as error:
-            await pause_consumption(error, VECTORS_EMBEDDED, loop)
-        except RecordsLost as error:
-            if self._settings.on_lost_records != "stop":
-                raise  # The next start goes on after the gap.
             await pause_consumption(error, VECTORS_EMBEDDED, loop)
 
     async def _follow(self, loop: LoopScope) -> None:
