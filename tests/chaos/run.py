@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from shashin.client.coverage_text import coverage_line
 from shashin.client.listing_events import LISTED, listing_event, record_of
 from shashin.client.router import RouterClient, embed
-from shashin.errors import KafkaUnavailable, ShashinError
-from shashin.kafka.producer import OutRecord, Producer
+from shashin.errors import ShashinError
+from shashin.kafka.producer import Producer
 from shashin.local.kafka import EmbeddedKafka
 from shashin.local.system import System, UpOptions
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
@@ -26,9 +27,15 @@ from shashin.runtime.failpoints import VARIABLE as FAILPOINTS
 from shashin.terminal.console import Stages, echo_stderr
 from shashin.v1 import index_pb2, index_pb2_grpc
 from shashin.workload.listings import DemoListing, render_listings
+from tests.chaos.app import App
+from tests.chaos.damage import damage_a_manifest
+from tests.chaos.foreign_app import ForeignApp
 from tests.chaos.kills import Killer
+from tests.chaos.pauses import pause_each
 from tests.chaos.plan import Model, PlannedEvent, batches_of, model_of, stream
 from tests.chaos.prober import Prober
+from tests.chaos.replicas import run_replicas
+from tests.chaos.retention import delete_what_was_read
 from tests.chaos.verdict import FoundRow, Verdict, judge
 from tests.support.fake_gcs import BUCKET, SERVER_VARIABLE, FakeGcs
 from tests.support.waiting import until
@@ -54,6 +61,8 @@ class Chaos:
     bucket_seconds: int
     seed: int
     state: Path
+    pauses: Sequence[str]
+    """The services to stop for 40 seconds each."""
 
 
 @dataclass(frozen=True)
@@ -142,18 +151,41 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
                 seed=chaos.seed,
                 on_kill=lambda: stages.set("kills", len(killer.killed), chaos.kills),
             )
+            app = App(producer, ForeignApp(kafka), pool)
+            paused: list[str] = []
+
+            def on_pause(name: str) -> None:
+                paused.append(name)
+                stages.set("services paused", len(paused), len(chaos.pauses))
+
             probing = asyncio.ensure_future(prober.run())
             killing = asyncio.ensure_future(killer.run())
+            pausing = asyncio.ensure_future(pause_each(system, chaos.pauses, on_pause))
+            damaging = asyncio.ensure_future(damage_a_manifest(system.repository, system.model_id))
+            replicas = asyncio.ensure_future(run_replicas(system.folder))
+            retention = asyncio.ensure_future(
+                delete_what_was_read(kafka, system.repository, system.model_id)
+            )
+            troubles = [killing, pausing, damaging]
+            background = [probing, replicas, retention, *troubles]
             try:
-                events = await _stream(chaos, pool, producer, system, killing, stages)
+                events = await _stream(chaos, app, system, troubles, background, stages)
                 model = model_of(events) | {
                     li.listing_id: model_of([_stable_event(li)])[li.listing_id] for li in stable
                 }
+                model |= dict.fromkeys(app.ghosts)
                 verdict = await _settled(model, system, router, stages)
+                if damaging.done() and (wrong := damaging.result()):
+                    verdict.gaps.append(wrong)
             finally:
-                for task in (probing, killing):
+                for task in background:
                     task.cancel()
-                await asyncio.gather(probing, killing, return_exceptions=True)
+                await asyncio.gather(*background, return_exceptions=True)
+            if len(paused) < len(chaos.pauses) or not app.foreign.transactions:
+                verdict.gaps.append(
+                    f"only {len(paused)} services were paused and {app.foreign.transactions} "
+                    "transactions committed"
+                )
             verdict.lost |= prober.missed
             verdict.duplicated |= prober.twice
             verdict.gaps += await _gaps(system, router)
@@ -192,24 +224,26 @@ async def _publish_stable(
 
 async def _stream(
     chaos: Chaos,
-    pool: Sequence[DemoListing],
-    producer: Producer,
+    app: App,
     system: System,
-    killing: asyncio.Future[None],
+    troubles: Sequence[asyncio.Future[Any]],
+    background: Sequence[asyncio.Future[Any]],
     stages: Stages,
 ) -> list[PlannedEvent]:
-    """Send events at the configured rate until both the count and all kills are reached.
+    """Send events at the configured rate until the count is reached and all troubles are over.
 
     The broker is killed halfway. Returns the sent events.
     """
     started, sent, restarted = time.monotonic(), list[PlannedEvent](), False
     for batch in batches_of(stream(photos=_POOL, seed=chaos.seed), at_most=20):
-        if len(sent) >= chaos.events and (killing.done() or _is_overdue(started)):
+        _raise_what_failed(background)
+        over = all(trouble.done() for trouble in troubles)
+        if len(sent) >= chaos.events and (over or _is_overdue(started)):
             break
         late = time.monotonic() - started - len(sent) / chaos.rate
         if late < 0:
             await asyncio.sleep(-late)
-        await _send(producer, [_record(event, pool) for event in batch])
+        await app.send(batch)
         sent += batch
         stages.set("events sent", len(sent), chaos.events)
         if not restarted and len(sent) > chaos.events // 2:
@@ -223,20 +257,10 @@ def _is_overdue(started: float) -> bool:
     return time.monotonic() - started > _MAX_SECONDS
 
 
-def _record(event: PlannedEvent, pool: Sequence[DemoListing]) -> OutRecord:
-    uris = [pool[number].photo_uris[0] for number in event.photos]
-    return record_of(listing_event(event.listing_id, event.version, event.kind, photo_uris=uris))
-
-
-async def _send(producer: Producer, records: Sequence[OutRecord]) -> None:
-    """Send until acknowledged, as an app does."""
-    while True:
-        try:
-            await producer.send_all(records)
-        except KafkaUnavailable:
-            await asyncio.sleep(0.5)
-        else:
-            return
+def _raise_what_failed(background: Sequence[asyncio.Future[Any]]) -> None:
+    for task in background:
+        if task.done() and (error := task.exception()) is not None:
+            raise error
 
 
 def _kill_kafka(system: System) -> None:
