@@ -84,11 +84,11 @@ class Builder:
         ]
         plan = plan_tier(model_id, tier, readable + others, current)
         self._report_unreadable(tier, unreadable, plan, loop)
-        for shard, other in plan.overlapping.items():
-            log.error("overlapping shard skipped", shard=shard, other=other)
+        if plan.redundant:
+            log.info("redundant shards left out", shards=plan.redundant)
         failpoint("after-plan")
         metrics.REFUSED_SHARDS.labels(tier, "unreadable").set(len(unreadable))
-        metrics.REFUSED_SHARDS.labels(tier, "overlapping").set(len(plan.overlapping))
+        metrics.REFUSED_SHARDS.labels(tier, "redundant").set(len(plan.redundant))
         metrics.PLANNED_SHARDS.labels(tier).set(len(plan.pointer.shards))
         if plan.pointer == current or (current is None and not plan.pointer.shards):
             return

@@ -10,7 +10,8 @@ PLANNED_SHARDS = Gauge(
 )
 REFUSED_SHARDS = Gauge(
     "shashin_image_builder_refused_shards",
-    "Shards that cannot be planned, by reason: unreadable (it stays if it is served), overlapping.",
+    "Shards left out of the plan, by reason: unreadable (it stays if it is served), or redundant, "
+    "since others contain all of its offsets.",
     ["tier", "reason"],
 )
 WAKES = Counter("shashin_image_builder_wakes", "Wake-ups by records of indexes.sealed.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +21,19 @@ class Candidate:
     readable: bool = True
     """Whether its manifest can be read now; otherwise ranges may be unknown, and empty."""
 
+    @property
+    def pointed(self) -> PointedShard:
+        """The shard as pointers name it."""
+        return PointedShard(self.shard_id, self.manifest_key)
+
 
 @dataclass(frozen=True)
 class Plan:
     """The desired pointer, and the shards left out."""
 
     pointer: Pointer
-    overlapping: dict[str, str]
-    """Each with a shard that it overlaps."""
+    redundant: tuple[str, ...]
+    """Those of which the chosen ones contain every offset."""
     set_aside: tuple[str, ...] = ()
     """Unreadable ones that are not served."""
 
@@ -36,64 +41,79 @@ class Plan:
 def plan_tier(
     model_id: str, tier: str, candidates: Sequence[Candidate], current: Pointer | None
 ) -> Plan:
-    """Return what the tier should serve: a set of shards that do not overlap.
+    """Return what the tier should serve: shards that contain every offset of the candidates.
+
+    A shard is left out if others that are chosen contain all of its offsets. Those already served
+    are preferred, then those that start first, of these the longest. Replicas whose clocks differ
+    cut the log in different places; then no choice of shards that do not overlap may contain every
+    offset, so chosen ones may overlap: a search keeps each listing once.
 
     A shard whose manifest cannot be read stays if it is served, since it is not absent, and is set
-    aside otherwise. Of two overlapping shards, the one already served stays, otherwise the one that
-    starts first.
-    If a shard that is left out overlaps several others, the plan names the first in log order.
+    aside otherwise.
     """
     served = set(current.shards) if current else set()
-
-    def precedence(candidate: Candidate) -> tuple[object, ...]:
-        pointed = PointedShard(candidate.shard_id, candidate.manifest_key)
-        # Including the key: after a change of the bucket length, one range can be in two folders.
-        return (pointed not in served, candidate.ranges, pointed)
-
     eligible: list[Candidate] = []
     set_aside: list[Candidate] = []
     for candidate in candidates:
-        pointed = PointedShard(candidate.shard_id, candidate.manifest_key)
-        (eligible if candidate.readable or pointed in served else set_aside).append(candidate)
-    claims: defaultdict[int, _Claims] = defaultdict(_Claims)
-    chosen: list[PointedShard] = []
-    overlapping: dict[str, str] = {}
-    for candidate in sorted(eligible, key=precedence):
-        ranges = merge_ranges(candidate.ranges)
-        owners = (claims[r.partition].first_owner(r) for r in ranges)
-        other = next((owner for owner in owners if owner is not None), None)
-        if other is not None:
-            overlapping[candidate.shard_id] = other
-            continue
-        for r in ranges:
-            claims[r.partition].add(r, candidate.shard_id)
-        chosen.append(PointedShard(candidate.shard_id, candidate.manifest_key))
+        readable = candidate.readable or candidate.pointed in served
+        (eligible if readable else set_aside).append(candidate)
+    by_age = sorted(eligible, key=_precedence)
+    chosen, redundant = _without_redundant(
+        sorted(by_age, key=lambda candidate: candidate.pointed not in served)
+    )
+    # A served one may be redundant beside those that were just chosen.
+    chosen, also_redundant = _without_redundant(sorted(chosen, key=_precedence))
     return Plan(
-        Pointer(model_id, tier, tuple(sorted(chosen))),
-        overlapping,
+        Pointer(model_id, tier, tuple(sorted(candidate.pointed for candidate in chosen))),
+        tuple(candidate.shard_id for candidate in (*redundant, *also_redundant)),
         tuple(candidate.shard_id for candidate in set_aside),
     )
 
 
+def _without_redundant(
+    candidates: Sequence[Candidate],
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Return those that have an offset which none before them has, and the others."""
+    claims: defaultdict[int, _Claims] = defaultdict(_Claims)
+    chosen: list[Candidate] = []
+    redundant: list[Candidate] = []
+    for candidate in candidates:
+        ranges = merge_ranges(candidate.ranges)
+        # Of a served shard whose manifest cannot be read, the ranges may be unknown.
+        if ranges and all(claims[r.partition].contain(r) for r in ranges):
+            redundant.append(candidate)
+            continue
+        for r in ranges:
+            claims[r.partition].add(r)
+        chosen.append(candidate)
+    return chosen, redundant
+
+
+def _precedence(candidate: Candidate) -> tuple[object, ...]:
+    longest_first = [(r.partition, r.from_offset, -r.to_offset) for r in candidate.ranges]
+    # Including the key: after a change of the bucket length, one range can be in two folders.
+    return longest_first, candidate.pointed
+
+
 class _Claims:
-    """The claimed ranges of one partition; they do not overlap, so starts and ends both ascend."""
+    """The claimed offsets of one partition, as ranges that neither overlap nor touch."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._ends: list[int] = []
-        self._owners: list[str] = []
 
-    def first_owner(self, r: OffsetRange) -> str | None:
-        """Return the shard with the first claim that overlaps ``r``, or None."""
-        at = bisect_right(self._ends, r.from_offset)
-        if at < len(self._starts) and self._starts[at] < r.to_offset:
-            return self._owners[at]
-        return None
+    def contain(self, r: OffsetRange) -> bool:
+        """Return whether every offset of ``r`` is claimed."""
+        at = bisect_right(self._starts, r.from_offset) - 1
+        return at >= 0 and r.to_offset <= self._ends[at]
 
-    def add(self, r: OffsetRange, owner: str) -> None:
-        """Claim ``r``, which must not overlap another claim."""
-        # Candidates come in log order, so nearly all of these append.
-        at = bisect_right(self._ends, r.from_offset)
-        self._starts.insert(at, r.from_offset)
-        self._ends.insert(at, r.to_offset)
-        self._owners.insert(at, owner)
+    def add(self, r: OffsetRange) -> None:
+        """Claim ``r``."""
+        # The claims that it overlaps or touches become one with it. Candidates come in log order,
+        # so nearly all of these append to the last one.
+        first = bisect_left(self._ends, r.from_offset)
+        last = bisect_right(self._starts, r.to_offset)
+        start = min([r.from_offset, *self._starts[first:last][:1]])
+        end = max([r.to_offset, *self._ends[first:last][-1:]])
+        self._starts[first:last] = [start]
+        self._ends[first:last] = [end]

@@ -15,7 +15,7 @@ import typer
 from shashin.cli.options import DEFAULT_STATE, JsonOption, RepositoryOption, StateOption
 from shashin.errors import ShashinError, UserError
 from shashin.local.system import System
-from shashin.repository.contents import Contents, arrangement_problems, read_contents
+from shashin.repository.contents import Contents, arrangement_problems, overlaps, read_contents
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.sealed_shard import SealedShard
@@ -112,10 +112,18 @@ def verify(
     contents, problems = run(_verify(repository or System(state).repository))
     checked = len(contents.shards)
     if as_json:
-        unreferenced = contents.unreferenced
-        echo_json({"shards": checked, "problems": problems, "unreferenced": unreferenced})
+        echo_json(
+            {
+                "shards": checked,
+                "problems": problems,
+                "overlaps": overlaps(contents),
+                "unreferenced": contents.unreferenced,
+            }
+        )
     else:
         _echo_unreferenced(contents.unreferenced)
+        for overlap in overlaps(contents):
+            echo(overlap, style="yellow")
         for problem in problems:
             echo(problem, style="red")
         echo(

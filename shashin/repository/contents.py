@@ -73,20 +73,27 @@ async def _read_pointer(
         contents.pointed[model_id, tier] = named
 
 
-def arrangement_problems(contents: Contents) -> list[str]:
-    """Return overlaps and gaps between shards, and pointers to missing shards."""
-    problems = []
+def overlaps(contents: Contents) -> list[str]:
+    """Return which shards of a tier contain the same offsets.
+
+    That is a waste and no problem: replicas with clocks that differ cut the log in different places.
+    """
     by_tier: dict[tuple[str, str], list[Manifest]] = defaultdict(list)
+    for stored in contents.shards:
+        by_tier[stored.manifest.model_id, stored.manifest.tier].append(stored.manifest)
+    return [
+        f"{model_id} {tier}: {one} and {other} contain the same offsets"
+        for (model_id, tier), manifests in by_tier.items()
+        for one, other in overlapping(manifests)
+    ]
+
+
+def arrangement_problems(contents: Contents) -> list[str]:
+    """Return gaps between shards, and pointers to missing shards."""
+    problems = []
     by_model: dict[str, list[OffsetRange]] = defaultdict(list)
     for stored in contents.shards:
-        manifest = stored.manifest
-        by_tier[manifest.model_id, manifest.tier].append(manifest)
-        by_model[manifest.model_id] += manifest.source_ranges
-    for (model_id, tier), manifests in by_tier.items():
-        problems += [
-            f"{model_id} {tier}: {one} and {other} contain the same offsets"
-            for one, other in overlapping(manifests)
-        ]
+        by_model[stored.manifest.model_id] += stored.manifest.source_ranges
     for model_id, ranges in by_model.items():
         problems += [f"{model_id}: no shard contains offsets {gap}" for gap in gaps(ranges)]
     existing = {stored.manifest.shard_id for stored in contents.shards}

@@ -97,7 +97,12 @@ def test_objects_that_no_manifest_names_are_reported_and_are_no_problem(reposito
     key = f"{folder.relative_to(repository)}/index.0123456789abcdef.usearch"
     code, printed = indexes("verify", repository, "--json")
     assert code == 0
-    assert json.loads(printed) == {"shards": 2, "problems": [], "unreferenced": [key]}
+    assert json.loads(printed) == {
+        "shards": 2,
+        "problems": [],
+        "overlaps": [],
+        "unreferenced": [key],
+    }
     for command in ("verify", "ls"):
         code, printed = indexes(command, repository)
         assert code == 0
@@ -148,11 +153,15 @@ def test_a_missing_file_a_broken_manifest_and_a_gap_are_found(repository: Path) 
     assert "which does not exist" in printed
 
 
-def test_shards_that_overlap_and_a_gap_are_found(repository: Path, tmp_path: Path) -> None:
+def test_shards_that_overlap_are_named_and_a_gap_is_a_problem(
+    repository: Path, tmp_path: Path
+) -> None:
     models = ModelRepository(FileObjectStore(repository))
     seal(models, 25, 40, tmp_path / "scratch")
+    code, printed = indexes("verify", repository)
+    assert code == 0
+    assert "contain the same offsets" in printed
     seal(models, 50, 60, tmp_path / "scratch")
     code, printed = indexes("verify", repository)
     assert code == 1
-    assert "contain the same offsets" in printed
     assert "no shard contains offsets 0:[40, 50)" in printed

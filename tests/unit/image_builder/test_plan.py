@@ -6,7 +6,6 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
 
 import pytest
 from hypothesis import given
@@ -59,7 +58,7 @@ def overlap(one: Candidate, other: Candidate) -> bool:
 
 
 @given(candidates_and_pointer())
-def test_chosen_shards_do_not_overlap_and_none_is_left_out_needlessly(
+def test_the_chosen_shards_contain_every_offset_and_none_is_chosen_in_vain(
     given_: tuple[list[Candidate], Pointer | None],
 ) -> None:
     candidates, current = given_
@@ -67,13 +66,10 @@ def test_chosen_shards_do_not_overlap_and_none_is_left_out_needlessly(
     assert (plan.pointer.model_id, plan.pointer.tier) == ("m", "hourly")
     by_pointed = {pointed(c): c for c in candidates}
     chosen = [by_pointed[shard] for shard in plan.pointer.shards]
-    assert not any(overlap(a, b) for a, b in combinations(chosen, 2))
-    left_out = [c for c in candidates if c not in chosen]
-    assert {c.shard_id for c in left_out} == plan.overlapping.keys()
-    for candidate in left_out:
-        overlapped = [c.shard_id for c in chosen if overlap(candidate, c)]
-        assert overlapped, "it overlaps no chosen shard"
-    assert set(plan.overlapping.values()) <= {c.shard_id for c in chosen}
+    every = set[tuple[int, int]]().union(*map(offsets, candidates))
+    assert set[tuple[int, int]]().union(*map(offsets, chosen)) == every
+    left_out = [c.shard_id for c in candidates if c not in chosen]
+    assert sorted(plan.redundant) == sorted(left_out)
 
 
 @given(candidates_and_pointer(), st.data())
@@ -85,11 +81,10 @@ def test_a_shard_that_cannot_be_read_stays_if_it_is_served_and_is_set_aside_othe
     marked = [replace(c, readable=flag) for c, flag in zip(candidates, readable, strict=True)]
     served = set(current.shards) if current else set()
     plan = plan_tier("m", "hourly", marked, current)
-    assert served & set(map(pointed, candidates)) <= set(plan.pointer.shards)
     aside = [c for c in marked if not c.readable and pointed(c) not in served]
     assert plan.set_aside == tuple(c.shard_id for c in aside)
     without = plan_tier("m", "hourly", [c for c in marked if c not in aside], current)
-    assert (plan.pointer, plan.overlapping) == (without.pointer, without.overlapping)
+    assert (plan.pointer, plan.redundant) == (without.pointer, without.redundant)
 
 
 def test_a_served_shard_of_unknown_ranges_stays() -> None:
@@ -101,13 +96,17 @@ def test_a_served_shard_of_unknown_ranges_stays() -> None:
 
 
 @given(candidates_and_pointer())
-def test_served_shards_stay_unless_their_manifest_is_gone(
+def test_served_shards_stay_unless_their_manifest_is_gone_or_others_contain_them(
     given_: tuple[list[Candidate], Pointer | None],
 ) -> None:
     candidates, current = given_
     plan = plan_tier("m", "hourly", candidates, current)
-    served = set(current.shards) if current else set()
-    assert served & set(map(pointed, candidates)) <= set(plan.pointer.shards)
+    by_pointed = {pointed(c): c for c in candidates}
+    chosen = [by_pointed[shard] for shard in plan.pointer.shards]
+    for shard in current.shards if current else ():
+        if shard in by_pointed and shard not in plan.pointer.shards:
+            others = set[tuple[int, int]]().union(*map(offsets, chosen))
+            assert offsets(by_pointed[shard]) <= others
 
 
 @given(candidates_and_pointer(), st.data())
@@ -130,42 +129,30 @@ def test_planning_is_idempotent(
     assert list(pointer.shards) == sorted(pointer.shards)
 
 
-def planned_pairwise(
-    candidates: list[Candidate], current: Pointer | None
-) -> tuple[Pointer, dict[str, set[str]]]:
-    """Return the pointer, and for each shard left out all chosen shards that it overlaps."""
+def planned_by_offsets(candidates: list[Candidate], current: Pointer | None) -> Pointer:
+    """Return the pointer by the rule, offset by offset."""
     served = set(current.shards) if current else set()
-    taken: list[Candidate] = []
-    overlapped: dict[str, set[str]] = {}
-    for candidate in sorted(
-        candidates, key=lambda c: (pointed(c) not in served, c.ranges, pointed(c))
-    ):
-        others = {
-            other.shard_id
-            for other in taken
-            for held in other.ranges
-            for r in candidate.ranges
-            if held.partition == r.partition
-            and held.from_offset < r.to_offset
-            and r.from_offset < held.to_offset
-        }
-        if others:
-            overlapped[candidate.shard_id] = others
-        else:
-            taken.append(candidate)
-    return Pointer("m", "hourly", tuple(sorted(map(pointed, taken)))), overlapped
+
+    def precedence(c: Candidate) -> tuple[object, ...]:
+        return [(r.partition, r.from_offset, -r.to_offset) for r in c.ranges], pointed(c)
+
+    taken = sorted(candidates, key=lambda c: (pointed(c) not in served, *precedence(c)))
+    for _ in ("served ones first", "then all alike"):
+        claimed: set[tuple[int, int]] = set()
+        kept = []
+        for candidate in taken:
+            if not offsets(candidate) <= claimed:
+                kept.append(candidate)
+                claimed |= offsets(candidate)
+        taken = sorted(kept, key=precedence)
+    return Pointer("m", "hourly", tuple(sorted(map(pointed, taken))))
 
 
 @given(candidates_and_pointer())
-def test_the_plan_equals_that_of_pairwise_comparison(
-    given_: tuple[list[Candidate], Pointer | None],
-) -> None:
+def test_the_plan_follows_the_rule(given_: tuple[list[Candidate], Pointer | None]) -> None:
     candidates, current = given_
-    plan = plan_tier("m", "hourly", candidates, current)
-    pointer, overlapped = planned_pairwise(candidates, current)
-    assert plan.pointer == pointer
-    assert plan.overlapping.keys() == overlapped.keys()
-    assert all(other in overlapped[shard] for shard, other in plan.overlapping.items())
+    pointer = plan_tier("m", "hourly", candidates, current).pointer
+    assert pointer == planned_by_offsets(candidates, current)
 
 
 def hourly_shards(count: int) -> list[Candidate]:
@@ -211,21 +198,19 @@ def candidate(shard: str, begin: int, end: int) -> Candidate:
     return Candidate(shard, f"key-{shard}", (OffsetRange(0, begin, end),))
 
 
-def test_of_two_overlapping_shards_the_served_one_stays_else_the_first() -> None:
+def test_shards_that_overlap_are_both_served_if_each_has_offsets_of_its_own() -> None:
     both = [candidate("early", 0, 5), candidate("late", 3, 9)]
-    fresh = plan_tier("m", "hourly", both, None)
-    assert fresh.pointer.shards == (pointed(both[0]),)
-    assert fresh.overlapping == {"late": "early"}
-    current = Pointer("m", "hourly", (pointed(both[1]),))
-    planned = plan_tier("m", "hourly", both, current)
-    assert planned.pointer == current
-    assert planned.overlapping == {"early": "late"}
+    assert plan_tier("m", "hourly", both, None).pointer.shards == (
+        pointed(both[0]),
+        pointed(both[1]),
+    )
 
 
-def test_of_several_overlapping_shards_the_first_in_the_log_is_reported() -> None:
-    late, early, long = candidate("late", 6, 9), candidate("early", 1, 3), candidate("long", 0, 9)
+def test_a_shard_that_several_others_contain_is_left_out() -> None:
+    late, early, long = candidate("late", 3, 9), candidate("early", 0, 3), candidate("long", 1, 8)
     current = Pointer("m", "hourly", (pointed(early), pointed(late)))
-    assert plan_tier("m", "hourly", [late, long, early], current).overlapping == {"long": "early"}
+    plan = plan_tier("m", "hourly", [late, long, early], current)
+    assert (plan.pointer, plan.redundant) == (current, ("long",))
 
 
 def test_a_shard_whose_own_ranges_overlap_or_are_empty_claims_each_offset_once() -> None:
@@ -235,12 +220,7 @@ def test_a_shard_whose_own_ranges_overlap_or_are_empty_claims_each_offset_once()
     others = [candidate("within", 5, 7), candidate("behind", 10, 15)]
     plan = plan_tier("m", "hourly", [odd, *others], None)
     assert plan.pointer.shards == (pointed(others[1]), pointed(odd))
-    assert plan.overlapping == {"within": "odd"}
-
-
-def test_shards_that_touch_do_not_overlap() -> None:
-    touching = [candidate("a", 0, 5), candidate("b", 5, 9)]
-    assert plan_tier("m", "hourly", touching, None).overlapping == {}
+    assert plan.redundant == ("within",)
 
 
 def test_of_two_copies_of_a_range_the_served_one_stays() -> None:
@@ -261,4 +241,14 @@ def test_an_early_cut_by_a_fast_clock_loses_no_offset() -> None:
     for current in (None, Pointer("m", "hourly", (pointed(others),))):
         plan = plan_tier("m", "hourly", [*early, others], current)
         chosen = {shard.shard_id for shard in plan.pointer.shards}
-        assert chosen == ({"whole"} if current else {"early", "rest"})
+        assert chosen == {"whole"}
+
+
+def test_cuts_of_a_fast_clock_that_fit_no_others_lose_no_offset() -> None:
+    fast = [candidate("fast-1", 0, 50)]
+    others = [candidate("slow-1", 0, 70), candidate("slow-2", 70, 120)]
+    current = Pointer("m", "hourly", (pointed(fast[0]),))
+    plan = plan_tier("m", "hourly", [*fast, *others], current)
+    assert {shard.shard_id for shard in plan.pointer.shards} == {"slow-1", "slow-2"}
+    only_first = plan_tier("m", "hourly", [*fast, others[1], candidate("odd", 40, 80)], current)
+    assert only_first.redundant == ()
