@@ -227,11 +227,14 @@ class Tail:
         if not candidates:
             return
         ends = await loop.retry(
-            "high watermarks",
+            "the end of the log",
             lambda: self._reader.end_offsets([state.partition for state in candidates]),
         )
         for state in candidates:
-            cut = state.idle_cut(ends[state.partition], checked_at_ms)
+            # Behind the end for readers there may be the records of an open transaction: they were
+            # appended in this bucket, and must not be cut off from it.
+            written = self._reader.high_watermark(state.partition)
+            cut = state.idle_cut(max(ends[state.partition], written), checked_at_ms)
             if cut is not None:
                 self._cut(state, cut)
 

@@ -99,6 +99,12 @@ class LogReader:
         """
         return await self._offsets(self._consumer.end_offsets, partitions)
 
+    def high_watermark(self, partition: int) -> int:
+        """Return a partition's end as of the last read, with transactions that are still open; 0 if
+        nothing was read yet.
+        """
+        return self._consumer.highwater(TopicPartition(self._topic, partition)) or 0
+
     async def _offsets(self, fetch: object, partitions: Sequence[int]) -> dict[int, int]:
         tps = [TopicPartition(self._topic, p) for p in partitions]
         try:

@@ -21,11 +21,13 @@ from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord
 from shashin.objectstore.file import FileObjectStore
 from shashin.offsets.coverage import Position, missing_ranges
+from shashin.offsets.cut import CutReason
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.horizons import Horizons
 from shashin.runtime.health import Health
 from shashin.runtime.scope import LoopScope
 from shashin.serving.served_shards import ServedShards
+from shashin.shards.open_shard import OpenShard
 from shashin.shards.visibility import HiddenMap
 from shashin.v1 import events_pb2
 from tests.support.loops import running
@@ -50,6 +52,11 @@ class Log:
         self.partitions = [0]
         self.started_at: dict[int, int] = {}
         self.positions: dict[int, int] = {}
+        self.written = 1
+        self.ends_requested = 0
+
+    def high_watermark(self, _partition: int) -> int:
+        return self.written
 
     def start_at(self, offsets: Mapping[int, int]) -> None:
         self.started_at = dict(offsets)
@@ -77,6 +84,7 @@ class Log:
         return dict.fromkeys(partitions, 3)
 
     async def end_offsets(self, _partitions: list[int]) -> dict[int, int]:
+        self.ends_requested += 1
         return {0: 1}
 
     async def read(self, **_bounds: Any) -> dict[int, list[InRecord]]:
@@ -106,6 +114,7 @@ class Broker:
 class Indexer:
     def __init__(self, folder: Path, executor: ThreadPoolExecutor, **changes: Any) -> None:
         self.now = 0.0
+        self.sealed: list[OpenShard] = []
         self.health = Health(stall_seconds=10, clock=lambda: self.now)
         self.log = Log()
         self.broker = Broker()
@@ -115,8 +124,7 @@ class Indexer:
             repository=folder.as_uri(),
             work_folder=folder / "work",
             discovery=(folder / "discovery.json").as_uri(),
-            grace_seconds=1e12,
-            **changes,
+            **{"grace_seconds": 1e12, **changes},
         )
         self.live = LiveTier(settings, ServedShards(HiddenMap()))
         self.live.open_partitions({0: StartOffset(0, 0)})
@@ -127,9 +135,12 @@ class Indexer:
             cast("LogReader", self.log),
             Starts(cast("LogReader", self.log), Horizons(self.repository, MODEL)),
             cast("Producer", self.broker),
-            cast("Sealer", None),
+            cast("Sealer", self),
             executor,
         )
+
+    def seal(self, shard: OpenShard, _reason: CutReason) -> None:
+        self.sealed.append(shard)
 
 
 async def test_a_broker_failure_during_a_write_is_reported_and_is_not_a_stall(
@@ -212,3 +223,18 @@ async def test_while_the_reader_waits_the_offsets_that_it_has_not_read_are_missi
             positions = indexer.live.positions(shards, {0: 7})
             held = [r for shard in shards for r in shard.ranges]
             assert missing_ranges(held, positions) == (OffsetRange(0, 0, 7),)
+
+
+async def test_an_idle_partition_is_not_cut_while_a_transaction_is_open_behind_its_end(
+    tmp_path: Path,
+) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        indexer = Indexer(tmp_path, executor, grace_seconds=0, bucket_seconds=1)
+        indexer.log.written = 3
+        async with running(indexer.tail.loop(), health=indexer.health):
+            await until(lambda: indexer.live.next_offsets() == {0: 1}, "the record is read")
+            checks = indexer.log.ends_requested
+            await until(lambda: indexer.log.ends_requested > checks + 2, "it is checked for a cut")
+            assert indexer.sealed == []
+            indexer.log.written = 1
+            await until(lambda: indexer.sealed, "it is cut once the transaction has ended")
