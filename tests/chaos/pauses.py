@@ -1,4 +1,4 @@
-"""Services that hang: each is stopped with SIGSTOP for 40 seconds, one after another."""
+"""Services that hang: each is stopped with SIGSTOP for 40 seconds."""
 
 from __future__ import annotations
 
@@ -16,17 +16,27 @@ PAUSE_SECONDS = 40.0
 SERVICES = ("index-server-hourly", "indexer", "downloader", "router", "embedder", "image-builder")
 
 
-async def pause_each(system: System, names: Sequence[str], on_pause: Callable[[str], None]) -> None:
-    """Stop each service once, and let it continue, if its supervisor has not replaced it by then."""
-    for name in names:
+async def pause_each(
+    system: System, names: Sequence[str], on_pause: Callable[[str], None], *, at_once: int
+) -> None:
+    """Stop each service once, ``at_once`` of them together."""
+    for first in range(0, len(names), at_once):
+        together = names[first : first + at_once]
+        await asyncio.gather(*(_pause(system, name) for name in together))
+        for name in together:
+            on_pause(name)
+
+
+async def _pause(system: System, name: str) -> None:
+    """Stop a service, and let it continue, if its supervisor has not replaced it by then."""
+    stopped = False
+    while not stopped:
         pid: int = await until(partial(_pid_of, system, name), f"{name} runs")
-        if not _signal(pid, signal.SIGSTOP):
-            continue
-        try:
-            await asyncio.sleep(PAUSE_SECONDS)
-        finally:
-            _signal(pid, signal.SIGCONT)
-        on_pause(name)
+        stopped = _signal(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(PAUSE_SECONDS)
+    finally:
+        _signal(pid, signal.SIGCONT)
 
 
 def _pid_of(system: System, name: str) -> int | None:

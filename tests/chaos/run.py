@@ -46,6 +46,8 @@ _POOL = 60
 _STABLE = 24
 _LOOK_UP_AT_ONCE = 500
 _STALL_SECONDS = 90.0
+_LATER_RATE = 5.0
+"""Events per second once the count is reached, while troubles are outstanding."""
 _MAX_SECONDS = 660.0
 """Of the stream, even if kills are outstanding by then."""
 
@@ -63,6 +65,7 @@ class Chaos:
     state: Path
     pauses: Sequence[str]
     """The services to stop for 40 seconds each."""
+    paused_at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,9 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
 
             probing = asyncio.ensure_future(prober.run())
             killing = asyncio.ensure_future(killer.run())
-            pausing = asyncio.ensure_future(pause_each(system, chaos.pauses, on_pause))
+            pausing = asyncio.ensure_future(
+                pause_each(system, chaos.pauses, on_pause, at_once=chaos.paused_at_once)
+            )
             damaging = asyncio.ensure_future(damage_a_manifest(system.repository, system.model_id))
             replicas = asyncio.ensure_future(run_replicas(system.folder))
             retention = asyncio.ensure_future(
@@ -235,14 +240,14 @@ async def _stream(
     The broker is killed halfway. Returns the sent events.
     """
     started, sent, restarted = time.monotonic(), list[PlannedEvent](), False
+    due = 0.0
     for batch in batches_of(stream(photos=_POOL, seed=chaos.seed), at_most=20):
         _raise_what_failed(background)
         over = all(trouble.done() for trouble in troubles)
         if len(sent) >= chaos.events and (over or _is_overdue(started)):
             break
-        late = time.monotonic() - started - len(sent) / chaos.rate
-        if late < 0:
-            await asyncio.sleep(-late)
+        due += len(batch) / (chaos.rate if len(sent) < chaos.events else _LATER_RATE)
+        await asyncio.sleep(max(0.0, started + due - time.monotonic()))
         await app.send(batch)
         sent += batch
         stages.set("events sent", len(sent), chaos.events)
