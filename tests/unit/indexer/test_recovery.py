@@ -63,6 +63,7 @@ class Indexer:
             work_folder=folder / "work",
             discovery=(folder / "discovery.json").as_uri(),
             partitions=partitions,
+            on_lost_records="continue",
         )
         self.live = LiveTier(settings, self.served)
         reader = cast("LogReader", self.log)
