@@ -21,7 +21,7 @@ from shashin.tiers import LIVE
 class OpenShard(Shard):
     """Searchable while it grows, and then written.
 
-    Hidden rows are masked, never removed, so that the same range always produces the same bytes.
+    Hidden rows are masked, never removed, so that the same range always produces the same rows.
     """
 
     tier = LIVE

@@ -192,12 +192,8 @@ async def test_a_batch_that_cannot_be_decoded_waits_for_an_operator_and_is_skipp
     kafka: str, producer: Producer, log_folder: Path, tmp_path: Path
 ) -> None:
     produce(kafka, LISTINGS_EVENTS, [{"value": b"before", "partition": 0}])
-    produce(
-        kafka,
-        LISTINGS_EVENTS,
-        [{"value": b"damaged %d" % i, "partition": 0} for i in range(3)],
-        linger_ms=500,
-    )
+    batch = batch_of([(b"lamp", b"damaged %d" % i, []) for i in range(3)])
+    await produce_batch(kafka, LISTINGS_EVENTS, 0, batch)
     produce(kafka, LISTINGS_EVENTS, [{"value": b"after", "partition": 0}])
     flip(log_folder / f"{LISTINGS_EVENTS}-0", b"damaged 1")
     health = Health()

@@ -359,7 +359,7 @@ async def test_too_many_bad_records_pause_consumption_and_searches_continue(
             return missing == (OffsetRange(0, 1, 31),)
 
         await until(unread_is_missing, "what it has not read is missing")
-    assert "consumption paused: too many dead letters" in indexer.log()
+    assert "consumption paused" in indexer.log()
     assert await indexer.get("livez") is not None
     assert await indexer.get("readyz") is not None, "searches still work"
     assert await indexer.get("healthz") is None

@@ -95,6 +95,11 @@ async def test_a_damaged_batch_holds_its_partition_back_until_it_is_skipped(
     await until(waits, "it says what it waits for")
     await producer.send_all([embedded("elsewhere", partition=1)])
     async with IndexClient(indexer.grpc) as client:
+
+        async def serves() -> bool:
+            return not (await client.describe()).not_serving
+
+        await until(serves, "it has read the hidden listings")
         await until(lambda: client.finds("before"), "what came before is found")
         await until(lambda: client.finds("elsewhere"), "the other partition goes on")
         await shashin(
