@@ -181,6 +181,9 @@ class LogWatch:
                     metrics.STAGE_LAG.labels(stage.name).set(
                         float("nan") if lag.records is None else lag.records
                     )
+                    metrics.STAGE_LAG_SECONDS.labels(stage.name, stage.topic).set(
+                        float("nan") if lag.records is None else lag.seconds
+                    )
                 await loop.sleep(_STAGES_SECONDS)
 
     async def _open(

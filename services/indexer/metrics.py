@@ -52,6 +52,12 @@ READING_PAUSED = Gauge(
     "1 while consumption is paused because too many held rows wait for an index server, else 0.",
 )
 RECALL = Gauge("shashin_indexer_last_recall", "Recall@10 of the most recently sealed shard.")
+STAGE_LAG_SECONDS = Gauge(
+    "shashin_indexer_stage_lag_seconds",
+    "For how long at least the oldest unprocessed record of a stage before the indexer has been "
+    "waiting, also while the stage is paused or does not run.",
+    ["stage", "topic"],
+)
 STAGE_LAG = Gauge(
     "shashin_indexer_stage_lag_records",
     "Records that a stage before the indexer has not processed; NaN while unknown.",

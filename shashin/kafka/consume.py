@@ -43,6 +43,7 @@ from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
 from shashin.kafka.lag import Lag
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.lost_records import OnLostRecords, lost_below, note_lost
+from shashin.kafka.positions import known_positions
 from shashin.kafka.processing import BatchProcessor, Interrupted
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome, Stage
@@ -301,13 +302,10 @@ class _Commits:
         A position can be past the last record: transactions end with records that are only for the
         client library. Without committing these, a group never reaches the end of the log.
         """
-        subscription = self._consumer._subscription.subscription  # noqa: SLF001 - position() may wait
-        assignment = subscription.assignment if subscription else None
-        states = {tp: assignment.state_value(tp) for tp in assignment.tps} if assignment else {}
         changed = {
-            tp: state.position
-            for tp, state in states.items()
-            if state.has_valid_position and self._positions.get(tp) != state.position
+            tp: position
+            for tp, position in known_positions(self._consumer).items()
+            if self._positions.get(tp) != position
         }
         if not changed:
             return

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
+from shashin.kafka.positions import known_positions
 from shashin.kafka.records import InRecord
 
 LAG_RECORDS = Gauge(
@@ -48,14 +49,13 @@ class Lag:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _OBSERVE_SECONDS
-        assigned = list(self._consumer.assignment())
+        positions = known_positions(self._consumer)
         try:
-            begins = await self._consumer.beginning_offsets(assigned)
-            ends = await self._consumer.end_offsets(assigned)
-            positions = {tp: await self._consumer.position(tp) for tp in assigned}
+            begins = await self._consumer.beginning_offsets(list(positions))
+            ends = await self._consumer.end_offsets(list(positions))
         except KafkaError:
             return  # BrokerCheck reports it.
-        self._forget_others(assigned)
+        self._forget_others(list(positions))
         for tp, position in positions.items():
             lag = max(0, ends[tp] - position)
             last_ms = self._last_ms.get(tp.partition)

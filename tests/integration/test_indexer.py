@@ -390,7 +390,11 @@ async def test_how_far_the_stages_before_are_behind_is_reported(
                 and waits == bool(records)
             )
 
+        async def alertable() -> bool:
+            return await indexer.metric("shashin_indexer_stage_lag_seconds") > 0
+
         await until(partial(lag_is, 3), "no event is processed yet")
+        await until(alertable, "it is a metric, though no downloader runs")
         downloader.start_at({0: 0, 1: 0})
         await downloader.commit({0: 1})
         await until(partial(lag_is, 2), "one event is processed")
