@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 
 from pydantic import ConfigDict, TypeAdapter
 
-from shashin.errors import CorruptShard, ObjectNotFound, PreconditionFailed, UnknownFormat
+from shashin.errors import CorruptShard, ObjectNotFound, PreconditionFailed
 from shashin.objectstore.protocol import ObjectStore, OnlyIf
+from shashin.repository.documents import read_document
 
 FORMAT = "shashin.horizon/1"
 
@@ -44,16 +45,7 @@ class Horizon:
             UnknownFormat: when this reader does not support its format version.
             CorruptShard: when it is not a valid horizon, or that of another partition or model.
         """
-        try:
-            document = json.loads(data)
-            found = document.pop("format")
-            if found != FORMAT:
-                raise UnknownFormat(
-                    f"{self.key} has format {found!r}; this version reads {FORMAT!r}: upgrade the reader"
-                )
-            horizon = _HORIZON.validate_python(document)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CorruptShard(f"{self.key} is not a horizon: {error!r}") from error
+        horizon = read_document(data, _HORIZON, known=FORMAT, key=self.key, what="horizon")
         if horizon.key != self.key or horizon.offset < 0:
             raise CorruptShard(
                 f"{self.key} is the horizon of partition {horizon.partition} of model "

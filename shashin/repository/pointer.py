@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 
 from pydantic import ConfigDict, TypeAdapter
 
-from shashin.errors import CorruptShard, UnknownFormat
+from shashin.errors import CorruptShard
+from shashin.repository.documents import read_document
 
 FORMAT = "shashin.pointer/1"
 
@@ -44,16 +45,7 @@ class Pointer:
             UnknownFormat: when this reader does not support its format version.
             CorruptShard: when it is not a valid pointer, or that of another tier.
         """
-        try:
-            document = json.loads(data)
-            found = document.pop("format")
-            if found != FORMAT:
-                raise UnknownFormat(
-                    f"{key} has format {found!r}; this version reads {FORMAT!r}: upgrade the reader"
-                )
-            pointer = _POINTER.validate_python(document)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CorruptShard(f"{key} is not a pointer: {error!r}") from error
+        pointer = read_document(data, _POINTER, known=FORMAT, key=key, what="pointer")
         if pointer_key(pointer.model_id, pointer.tier) != key:
             raise CorruptShard(
                 f"{key} is the pointer of {pointer.model_id!r} {pointer.tier!r}: restore it, or delete "

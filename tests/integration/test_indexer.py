@@ -25,13 +25,13 @@ from shashin.offsets.ranges import OffsetRange
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.tiers import HOURLY
 from tests.support.embedded_listings import (
-    DIMENSIONS,
     MODEL,
     IndexClient,
     embedded,
     hidden,
     vector_of,
 )
+from tests.support.indexer_settings import indexer_settings
 from tests.support.running_service import RunningService
 from tests.support.waiting import until
 
@@ -41,19 +41,6 @@ StartService = Callable[..., Awaitable[RunningService]]
 @pytest.fixture
 def repository(tmp_path: Path) -> ModelRepository:
     return ModelRepository(open_object_store((tmp_path / "repository").as_uri()))
-
-
-def indexer_settings(tmp_path: Path, **changes: object) -> dict[str, object]:
-    return {
-        "model_id": MODEL,
-        "dimensions": DIMENSIONS,
-        "repository": (tmp_path / "repository").as_uri(),
-        "work_folder": tmp_path / "work",
-        "discovery": (tmp_path / "discovery.json").as_uri(),
-        "bucket_seconds": 3600,
-        "grace_seconds": 1,
-        **changes,
-    }
 
 
 async def shards_of(repository: ModelRepository) -> list[StoredShard]:

@@ -15,26 +15,14 @@ from shashin.objectstore.open import open_object_store
 from shashin.repository.repository import ModelRepository
 from shashin.tiers import HOURLY
 from tests.support.damaged_log import flip
-from tests.support.embedded_listings import DIMENSIONS, MODEL, IndexClient, embedded
+from tests.support.embedded_listings import MODEL, IndexClient, embedded
 from tests.support.foreign_producer import librdkafka, produce
+from tests.support.indexer_settings import indexer_settings
 from tests.support.running_service import RunningService
 from tests.support.shashin_command import shashin
 from tests.support.waiting import until
 
 StartService = Callable[..., Awaitable[RunningService]]
-
-
-def settings(tmp_path: Path, **changes: object) -> dict[str, object]:
-    return {
-        "model_id": MODEL,
-        "dimensions": DIMENSIONS,
-        "repository": (tmp_path / "repository").as_uri(),
-        "work_folder": tmp_path / "work",
-        "discovery": (tmp_path / "discovery.json").as_uri(),
-        "bucket_seconds": 3600,
-        "grace_seconds": 1,
-        **changes,
-    }
 
 
 def fields(record: OutRecord) -> dict[str, Any]:
@@ -52,7 +40,7 @@ async def test_a_log_that_ends_with_the_end_of_a_transaction_is_read_to_its_end(
         assert transactional.flush(30) == 0
         transactional.commit_transaction(30) if commit else transactional.abort_transaction(30)
     # It is ready only once it has reached the end.
-    indexer = await start_service("indexer", **settings(tmp_path))
+    indexer = await start_service("indexer", **indexer_settings(tmp_path))
     async with IndexClient(indexer.grpc) as client:
         assert await client.finds("lamp")
         described = await client.describe()
@@ -66,7 +54,7 @@ async def test_a_tombstone_in_the_log_is_a_dead_letter(
 ) -> None:
     produce(kafka, VECTORS_EMBEDDED, [{"key": b"lamp", "value": None, "partition": 0}])
     await producer.send_all([embedded("lamp", partition=0)])
-    indexer = await start_service("indexer", **settings(tmp_path))
+    indexer = await start_service("indexer", **indexer_settings(tmp_path))
     async with IndexClient(indexer.grpc) as client:
         assert await client.finds("lamp")
 
@@ -87,7 +75,7 @@ async def test_a_damaged_batch_holds_its_partition_back_until_it_is_skipped(
     await producer.send_all([embedded("damaged", partition=0)])
     await producer.send_all([embedded("after", partition=0)])
     flip(log_folder / f"{VECTORS_EMBEDDED}-0", b"damaged", occurrence=0)
-    indexer = await start_service("indexer", ready=False, **settings(tmp_path))
+    indexer = await start_service("indexer", ready=False, **indexer_settings(tmp_path))
 
     async def waits() -> bool:
         return "shashin dlq skip vectors.embedded:0:1" in await indexer.probe("healthz")
@@ -117,7 +105,9 @@ async def test_records_that_were_deleted_unread_stop_the_start_until_told_to_con
     kafka: str, start_service: StartService, producer: Producer, tmp_path: Path
 ) -> None:
     await producer.send_all([embedded(f"early-{i}", partition=0) for i in range(5)])
-    first = await start_service("indexer", **settings(tmp_path, row_limit=1000, bucket_seconds=1))
+    first = await start_service(
+        "indexer", **indexer_settings(tmp_path, row_limit=1000, bucket_seconds=1)
+    )
     repository = ModelRepository(open_object_store((tmp_path / "repository").as_uri()))
 
     async def sealed() -> bool:
@@ -129,7 +119,7 @@ async def test_records_that_were_deleted_unread_stop_the_start_until_told_to_con
     await producer.send_all([embedded(f"late-{i}", partition=0) for i in range(10)])
     await delete_before(kafka, 10)
 
-    stopped = await start_service("indexer", ready=False, **settings(tmp_path))
+    stopped = await start_service("indexer", ready=False, **indexer_settings(tmp_path))
 
     async def named() -> bool:
         return "offsets 5 to 9 of vectors.embedded[0] were deleted" in await stopped.probe(
@@ -138,7 +128,7 @@ async def test_records_that_were_deleted_unread_stop_the_start_until_told_to_con
 
     await until(named, "it names the gap")
     await stopped.kill()
-    again = await start_service("indexer", **settings(tmp_path, on_lost_records="continue"))
+    again = await start_service("indexer", **indexer_settings(tmp_path, on_lost_records="continue"))
     async with IndexClient(again.grpc) as client:
         assert await client.finds("late-9")
     assert await again.metric("shashin_lost_records_total") == 5
