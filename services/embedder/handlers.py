@@ -140,6 +140,7 @@ class EmbedStage:
                     photo_number=photo.photo_number,
                     vector=vector.tobytes(),
                     content_sha256=photo.content_sha256,
+                    uri=photo.uri,
                 )
                 for photo, vector in photos
             ],

@@ -8,7 +8,7 @@ from shashin.codecs.attributes import attributes_of
 from shashin.codecs.unit_vectors import length_problem
 from shashin.errors import InvalidEvent, UnparsableRecord, WrongVector
 from shashin.kafka.records import InRecord
-from shashin.shards.format.row import MAX_PHOTO_NUMBER, NewRow, Row
+from shashin.shards.format.row import MAX_PHOTO_NUMBER, NewRow, Row, photo_hash
 from shashin.v1 import events_pb2
 
 
@@ -58,7 +58,13 @@ def new_rows_of(
                 f"{record}, listing {message.listing_id}, photo {photo.photo_number} has a vector "
                 f"{problem}: its producer must scale vectors to unit length"
             )
-        rows.append(
-            NewRow(Row(message.listing_id, message.version, photo.photo_number, attributes), vector)
+        row = Row(
+            message.listing_id,
+            message.version,
+            photo.photo_number,
+            attributes,
+            photo_uri=photo.uri,
+            photo_hash=photo_hash(photo.content_sha256),
         )
+        rows.append(NewRow(row, vector))
     return rows

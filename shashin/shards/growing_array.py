@@ -22,8 +22,46 @@ class GrowingArray:
 
     def put(self, position: int, value: int) -> None:
         """Set the number at a position, which is at most one past the last."""
-        if position >= len(self.data):
-            larger = np.zeros(2 * len(self.data), dtype=self.data.dtype)
+        self._make_room(position + 1)
+        self.data[position] = value
+
+    def extend(self, position: int, values: npt.NDArray[Any]) -> None:
+        """Set the numbers from a position on, which is at most one past the last."""
+        self._make_room(position + len(values))
+        self.data[position : position + len(values)] = values
+
+    def _make_room(self, size: int) -> None:
+        if size > len(self.data):
+            larger = np.zeros(max(size, 2 * len(self.data)), dtype=self.data.dtype)
             larger[: len(self.data)] = self.data
             self.data = larger
-        self.data[position] = value
+
+
+class GrowingStrings:
+    """Strings as UTF-8 in one buffer, appended by one thread: the memory of their bytes and 8 each."""
+
+    __slots__ = ("_bytes", "_ends", "_size")
+
+    def __init__(self) -> None:
+        self._bytes = GrowingArray(np.uint8)
+        self._ends = GrowingArray(np.int64)
+        """Where string i ends is at i + 1."""
+        self._size = 0
+
+    def append(self, value: str) -> None:
+        """Add the next string."""
+        encoded = np.frombuffer(value.encode(), dtype=np.uint8)
+        start = int(self._ends.data[self._size])
+        self._bytes.extend(start, encoded)
+        self._ends.put(self._size + 1, start + len(encoded))
+        self._size += 1
+
+    def get(self, number: int) -> str:
+        """Return one string."""
+        start, end = self._ends.data[number], self._ends.data[number + 1]
+        return bytes(self._bytes.data[start:end]).decode()
+
+    def buffers(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """Return where the first strings start, with the end of the last, and their bytes."""
+        ends: npt.NDArray[np.int64] = self._ends.data[: count + 1]
+        return ends, self._bytes.data[: ends[-1]]

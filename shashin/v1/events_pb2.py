@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shashin/v1/events.proto\x12\nshashin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\nAttributes\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\r\n\x05\x62rand\x18\x02 \x01(\t\x12\x13\n\x0bprice_minor\x18\x03 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12-\n\tlisted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcb\x01\n\x0cListingEvent\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.shashin.v1.ListingKind\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nphoto_uris\x18\x05 \x03(\t\x12*\n\nattributes\x18\x06 \x01(\x0b\x32\x16.shashin.v1.Attributes\"/\n\x0cPhotoFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x99\x01\n\x0f\x44ownloadedPhoto\x12\x14\n\x0cphoto_number\x18\x01 \x01(\r\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontent_sha256\x18\x03 \x01(\x0c\x12\x13\n\tthumbnail\x18\x04 \x01(\x0cH\x00\x12+\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x18.shashin.v1.PhotoFailureH\x00\x42\t\n\x07outcome\"\xe9\x01\n\x11\x44ownloadedListing\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.shashin.v1.ListingKind\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\nattributes\x18\x05 \x01(\x0b\x32\x16.shashin.v1.Attributes\x12+\n\x06photos\x18\x06 \x03(\x0b\x32\x1b.shashin.v1.DownloadedPhoto\"K\n\x0bPhotoVector\x12\x14\n\x0cphoto_number\x18\x01 \x01(\r\x12\x0e\n\x06vector\x18\x02 \x01(\x0c\x12\x16\n\x0e\x63ontent_sha256\x18\x03 \x01(\x0c\"\x8a\x02\n\x0f\x45mbeddedListing\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.shashin.v1.ListingKind\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\nattributes\x18\x05 \x01(\x0b\x32\x16.shashin.v1.Attributes\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\x12\n\ndimensions\x18\x07 \x01(\r\x12(\n\x07vectors\x18\x08 \x03(\x0b\x32\x17.shashin.v1.PhotoVector\"\x95\x01\n\rHiddenListing\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x15\n\rbelow_version\x18\x02 \x01(\x04\x12(\n\x06reason\x18\x03 \x01(\x0e\x32\x18.shashin.v1.HiddenReason\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x0bSealedShard\x12\x10\n\x08shard_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12\x14\n\x0cmanifest_key\x18\x04 \x01(\t*\x8f\x01\n\x0bListingKind\x12\x1c\n\x18LISTING_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13LISTING_KIND_LISTED\x10\x01\x12\x18\n\x14LISTING_KIND_UPDATED\x10\x02\x12\x15\n\x11LISTING_KIND_SOLD\x10\x03\x12\x18\n\x14LISTING_KIND_REMOVED\x10\x04*~\n\x0cHiddenReason\x12\x1d\n\x19HIDDEN_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12HIDDEN_REASON_SOLD\x10\x01\x12\x19\n\x15HIDDEN_REASON_REMOVED\x10\x02\x12\x1c\n\x18HIDDEN_REASON_SUPERSEDED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shashin/v1/events.proto\x12\nshashin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\nAttributes\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\r\n\x05\x62rand\x18\x02 \x01(\t\x12\x13\n\x0bprice_minor\x18\x03 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12-\n\tlisted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcb\x01\n\x0cListingEvent\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.shashin.v1.ListingKind\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nphoto_uris\x18\x05 \x03(\t\x12*\n\nattributes\x18\x06 \x01(\x0b\x32\x16.shashin.v1.Attributes\"/\n\x0cPhotoFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x99\x01\n\x0f\x44ownloadedPhoto\x12\x14\n\x0cphoto_number\x18\x01 \x01(\r\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontent_sha256\x18\x03 \x01(\x0c\x12\x13\n\tthumbnail\x18\x04 \x01(\x0cH\x00\x12+\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x18.shashin.v1.PhotoFailureH\x00\x42\t\n\x07outcome\"\xe9\x01\n\x11\x44ownloadedListing\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.shashin.v1.ListingKind\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\nattributes\x18\x05 \x01(\x0b\x32\x16.shashin.v1.Attributes\x12+\n\x06photos\x18\x06 \x03(\x0b\x32\x1b.shashin.v1.DownloadedPhoto\"X\n\x0bPhotoVector\x12\x14\n\x0cphoto_number\x18\x01 \x01(\r\x12\x0e\n\x06vector\x18\x02 \x01(\x0c\x12\x16\n\x0e\x63ontent_sha256\x18\x03 \x01(\x0c\x12\x0b\n\x03uri\x18\x04 \x01(\t\"\x8a\x02\n\x0f\x45mbeddedListing\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.shashin.v1.ListingKind\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\nattributes\x18\x05 \x01(\x0b\x32\x16.shashin.v1.Attributes\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\x12\n\ndimensions\x18\x07 \x01(\r\x12(\n\x07vectors\x18\x08 \x03(\x0b\x32\x17.shashin.v1.PhotoVector\"\x95\x01\n\rHiddenListing\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x15\n\rbelow_version\x18\x02 \x01(\x04\x12(\n\x06reason\x18\x03 \x01(\x0e\x32\x18.shashin.v1.HiddenReason\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x0bSealedShard\x12\x10\n\x08shard_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12\x14\n\x0cmanifest_key\x18\x04 \x01(\t*\x8f\x01\n\x0bListingKind\x12\x1c\n\x18LISTING_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13LISTING_KIND_LISTED\x10\x01\x12\x18\n\x14LISTING_KIND_UPDATED\x10\x02\x12\x15\n\x11LISTING_KIND_SOLD\x10\x03\x12\x18\n\x14LISTING_KIND_REMOVED\x10\x04*~\n\x0cHiddenReason\x12\x1d\n\x19HIDDEN_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12HIDDEN_REASON_SOLD\x10\x01\x12\x19\n\x15HIDDEN_REASON_REMOVED\x10\x02\x12\x1c\n\x18HIDDEN_REASON_SUPERSEDED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shashin.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTINGKIND']._serialized_start=1439
-  _globals['_LISTINGKIND']._serialized_end=1582
-  _globals['_HIDDENREASON']._serialized_start=1584
-  _globals['_HIDDENREASON']._serialized_end=1710
+  _globals['_LISTINGKIND']._serialized_start=1452
+  _globals['_LISTINGKIND']._serialized_end=1595
+  _globals['_HIDDENREASON']._serialized_start=1597
+  _globals['_HIDDENREASON']._serialized_end=1723
   _globals['_ATTRIBUTES']._serialized_start=73
   _globals['_ATTRIBUTES']._serialized_end=204
   _globals['_LISTINGEVENT']._serialized_start=207
@@ -47,11 +47,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOWNLOADEDLISTING']._serialized_start=618
   _globals['_DOWNLOADEDLISTING']._serialized_end=851
   _globals['_PHOTOVECTOR']._serialized_start=853
-  _globals['_PHOTOVECTOR']._serialized_end=928
-  _globals['_EMBEDDEDLISTING']._serialized_start=931
-  _globals['_EMBEDDEDLISTING']._serialized_end=1197
-  _globals['_HIDDENLISTING']._serialized_start=1200
-  _globals['_HIDDENLISTING']._serialized_end=1349
-  _globals['_SEALEDSHARD']._serialized_start=1351
-  _globals['_SEALEDSHARD']._serialized_end=1436
+  _globals['_PHOTOVECTOR']._serialized_end=941
+  _globals['_EMBEDDEDLISTING']._serialized_start=944
+  _globals['_EMBEDDEDLISTING']._serialized_end=1210
+  _globals['_HIDDENLISTING']._serialized_start=1213
+  _globals['_HIDDENLISTING']._serialized_end=1362
+  _globals['_SEALEDSHARD']._serialized_start=1364
+  _globals['_SEALEDSHARD']._serialized_end=1449
 # @@protoc_insertion_point(module_scope)

@@ -262,6 +262,7 @@ class PhotoVector(message.Message):
     PHOTO_NUMBER_FIELD_NUMBER: builtins.int
     VECTOR_FIELD_NUMBER: builtins.int
     CONTENT_SHA256_FIELD_NUMBER: builtins.int
+    URI_FIELD_NUMBER: builtins.int
     photo_number: builtins.int
     vector: builtins.bytes
     """Little-endian IEEE float16, 2 bytes per dimension, of unit length within 2^-10; the indexer
@@ -269,16 +270,19 @@ class PhotoVector(message.Message):
     """
     content_sha256: builtins.bytes
     """SHA-256 of the original photo (32 bytes)."""
+    uri: builtins.str
+    """Where the photo was read from; empty in records of embedders that did not write it yet."""
     def __init__(
         self,
         *,
         photo_number: builtins.int = ...,
         vector: builtins.bytes = ...,
         content_sha256: builtins.bytes = ...,
+        uri: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["content_sha256", b"content_sha256", "photo_number", b"photo_number", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content_sha256", b"content_sha256", "photo_number", b"photo_number", "uri", b"uri", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

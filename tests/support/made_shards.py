@@ -60,7 +60,14 @@ def new_row(
     listing_id: str, version: int = 1, photo: int = 0, attributes: RowAttributes | None = None
 ) -> NewRow:
     """Return a row to be added, with its own vector."""
-    row = Row(listing_id, version, photo, attributes or RowAttributes("shoes", "ACME", 1, "JPY", 5))
+    row = Row(
+        listing_id,
+        version,
+        photo,
+        attributes or RowAttributes("shoes", "ACME", 1, "JPY", 5),
+        photo_uri=f"s3://photos/{listing_id}/{photo}.jpg",
+        photo_hash=zlib.crc32(f"{listing_id}/{photo}".encode()),
+    )
     return NewRow(row, vector_of(listing_id, version, photo))
 
 

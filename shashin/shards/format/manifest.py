@@ -19,11 +19,14 @@ from shashin.shards.format.shard_id import only_range, shard_folder, shard_id
 PLAIN_NAMES = "shashin.manifest/1"
 """The first format: an object has the plain name of its file."""
 
-FORMAT = "shashin.manifest/2"
-"""What is written: the content's hash is part of an object's name, so that a manifest vouches only
-for its own files, whatever another replica uploads."""
+SEALED_ONLY = "shashin.manifest/2"
+"""The second format: the content's hash is part of an object's name, so that a manifest vouches only
+for its own files, whatever another replica uploads. Nothing about builds."""
 
-READABLE = (PLAIN_NAMES, FORMAT)
+FORMAT = "shashin.manifest/3"
+"""What is written: names as in the second format, and what a built shard was made from."""
+
+READABLE = (PLAIN_NAMES, SEALED_ONLY, FORMAT)
 
 MANIFEST_FILE = "manifest.json"
 
@@ -56,6 +59,12 @@ class Manifest:
     """Unix seconds."""
     hidden_offsets: dict[str, int] = field(default_factory=dict)
     """Partition of listings.hidden to the offset up to which its hidden rows were dropped."""
+    parents: tuple[str, ...] = ()
+    """Ids of the shards that a build merged, sorted; none if an indexer sealed it."""
+    dropped_rows: int = 0
+    """Rows of the parents that it lacks: hidden, or in another parent as well."""
+    build: str = ""
+    """Name of the IndexBuild; empty if an indexer sealed it."""
     format: str = FORMAT
     """One of ``READABLE``."""
 
@@ -106,7 +115,7 @@ class Manifest:
             raise CorruptShard(f"{key} is not a manifest: {error!r}") from error
         if found not in READABLE:
             raise UnknownFormat(
-                f"{key} has format {found!r}; this version reads {' and '.join(READABLE)}: upgrade "
+                f"{key} has format {found!r}; this version reads {', '.join(READABLE)}: upgrade "
                 "the reader or rebuild the shard"
             )
         try:

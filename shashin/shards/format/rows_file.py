@@ -1,8 +1,13 @@
-"""``rows.arrow``: the rows of a sealed shard. Row i belongs to key i of the shard's index."""
+"""``rows.arrow``: the rows of a sealed shard. Row i belongs to key i of the shard's index.
+
+Opening it reads nothing but the schema and the values of the coded columns: what a look-up needs is
+stored in the order in which it is searched.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +23,41 @@ from shashin.shards.format.row import Row, RowAttributes
 
 ROWS_FILE = "rows.arrow"
 
-FORMAT = b"shashin.rows/1"
+FORMAT = b"shashin.rows/2"
+"""What is written."""
 
-_SCHEMA = pa.schema(
-    [
-        pa.field("listing_id", pa.string(), nullable=False),
-        pa.field("listing_hash", pa.uint64(), nullable=False),
-        pa.field("listing_group", pa.uint32(), nullable=False),
-        pa.field("version", pa.uint64(), nullable=False),
-        pa.field("photo_number", pa.uint16(), nullable=False),
-        pa.field("category", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("brand", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("price_minor", pa.int64(), nullable=False),
-        pa.field("currency", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("listed_at", pa.int64(), nullable=False),
-    ],
-    metadata={b"format": FORMAT},
-)
+WITHOUT_PHOTOS = b"shashin.rows/1"
+"""The first format: no photo URIs and hashes, and the hash of each row's listing in row order."""
+
+_CODED = pa.dictionary(pa.int32(), pa.string())
+
+_WITHOUT_PHOTOS = [
+    pa.field("listing_id", pa.string(), nullable=False),
+    pa.field("listing_hash", pa.uint64(), nullable=False),
+    pa.field("listing_group", pa.uint32(), nullable=False),
+    pa.field("version", pa.uint64(), nullable=False),
+    pa.field("photo_number", pa.uint16(), nullable=False),
+    pa.field("category", _CODED, nullable=False),
+    pa.field("brand", _CODED, nullable=False),
+    pa.field("price_minor", pa.int64(), nullable=False),
+    pa.field("currency", _CODED, nullable=False),
+    pa.field("listed_at", pa.int64(), nullable=False),
+]
+
+_OF_ROWS = [
+    *(field for field in _WITHOUT_PHOTOS if field.name != "listing_hash"),
+    pa.field("photo_uri", pa.large_string(), nullable=False),
+    pa.field("photo_hash", pa.uint64(), nullable=False),
+]
+
+_OF_LOOK_UPS = [
+    pa.field("sorted_listing_hash", pa.uint64(), nullable=False),
+    pa.field("sorted_row", pa.uint32(), nullable=False),
+]
+"""The hash of each row's listing, ascending, and the row that it belongs to."""
+
+_LISTINGS = b"listings"
+"""Key of the number of distinct listings in the metadata."""
 
 
 def listing_hash(listing_id: str) -> int:
@@ -50,31 +73,46 @@ def write_rows(rows: OpenRows, path: Path) -> None:
     """
     columns = rows.columns(len(rows))
     listing_ids = rows.listing_ids()
-    hashes = np.array([listing_hash(listing_id) for listing_id in listing_ids], dtype=np.uint64)
     coded = {
         name: pa.DictionaryArray.from_arrays(
             pa.array(column.codes), pa.array(list(column.values), pa.string())
         )
         for name, column in ((name, getattr(columns, name)) for name in CODED_COLUMNS)
     }
-    table = pa.table(
-        {
-            "listing_id": pa.array([listing_ids[g] for g in columns.group.tolist()], pa.string()),
-            "listing_hash": pa.array(hashes[columns.group]),
-            "listing_group": pa.array(columns.group),
-            "version": pa.array(columns.version),
-            "photo_number": pa.array(rows.photo_numbers()),
-            "category": coded["category"],
-            "brand": coded["brand"],
-            "price_minor": pa.array(columns.price_minor),
-            "currency": coded["currency"],
-            "listed_at": pa.array(columns.listed_at),
-        },
-        schema=_SCHEMA,
-    ).combine_chunks()
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+    starts, uri_bytes = rows.photo_uris()
+    arrays = {
+        "listing_id": pa.array([listing_ids[g] for g in columns.group.tolist()], pa.string()),
+        "listing_group": pa.array(columns.group),
+        "version": pa.array(columns.version),
+        "photo_number": pa.array(rows.photo_numbers()),
+        "price_minor": pa.array(columns.price_minor),
+        "listed_at": pa.array(columns.listed_at),
+        "photo_uri": pa.LargeStringArray.from_buffers(
+            len(rows), pa.py_buffer(starts.tobytes()), pa.py_buffer(uri_bytes.tobytes())
+        ),
+        "photo_hash": pa.array(rows.photo_hashes()),
+        **coded,
+    }
+    table = pa.table([arrays[field.name] for field in _OF_ROWS], schema=pa.schema(_OF_ROWS))
+    _write_table(table, columns.group, listing_ids, path)
+
+
+def _write_table(
+    table: pa.Table, group: npt.NDArray[np.uint32], listing_ids: Sequence[str], path: Path
+) -> None:
+    """Write rows, given each row's group and each group's listing."""
+    of_group = np.fromiter(map(listing_hash, listing_ids), np.uint64, len(listing_ids))
+    hashes = of_group[group]
+    order = np.argsort(hashes, kind="stable")
+    looked_up = (pa.array(hashes[order]), pa.array(order.astype(np.uint32)))
+    for field, array in zip(_OF_LOOK_UPS, looked_up, strict=True):
+        table = table.append_column(field, array)
+    table = table.combine_chunks().replace_schema_metadata(
+        {b"format": FORMAT, _LISTINGS: str(len(listing_ids)).encode()}
+    )
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         # One batch, so that a reader maps each column as one array.
-        writer.write_table(table, max_chunksize=max(1, len(rows)))
+        writer.write_table(table, max_chunksize=max(1, len(table)))
 
 
 class SealedRows:
@@ -88,41 +126,49 @@ class SealedRows:
     def __init__(self, path: Path) -> None:
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
-            found = (reader.schema.metadata or {}).get(b"format")
-            if found != FORMAT:
+            metadata = reader.schema.metadata or {}
+            found = metadata.get(b"format")
+            if found not in {FORMAT, WITHOUT_PHOTOS}:
                 raise UnknownFormat(
-                    f"{path} has rows format {found!r}; this version reads {FORMAT!r}: upgrade "
-                    "the reader or seal the shard again"
+                    f"{path} has rows format {found!r}; this version reads {WITHOUT_PHOTOS!r} and "
+                    f"{FORMAT!r}: upgrade the reader or seal the shard again"
                 )
-            if not reader.schema.equals(_SCHEMA):
+            fields = _WITHOUT_PHOTOS if found == WITHOUT_PHOTOS else [*_OF_ROWS, *_OF_LOOK_UPS]
+            if not reader.schema.equals(pa.schema(fields)):
                 raise CorruptShard(
-                    f"{path} does not have the columns of {FORMAT!r}: seal the shard again"
+                    f"{path} does not have the columns of {found!r}: seal the shard again"
                 )
             table = reader.read_all().combine_chunks()
         except (pa.ArrowInvalid, OSError) as error:
             raise CorruptShard(f"{path} is not an arrow file: {error}") from error
-        self._n = table.num_rows
+        self._table = table
         self._listing_ids = _only_chunk(table, "listing_id")
-        hashes = _numpy(table, "listing_hash")
-        self._by_hash = np.argsort(hashes, kind="stable")
-        self._sorted_hashes = hashes[self._by_hash]
         self._photo_numbers = _numpy(table, "photo_number")
         coded = {}
         for name in CODED_COLUMNS:
             chunk = _only_chunk(table, name)
             coded[name] = Coded(chunk.indices.to_numpy(), chunk.dictionary.to_pylist())
-        group = _numpy(table, "listing_group")
         self._columns = Columns(
-            group=group,
+            group=_numpy(table, "listing_group"),
             version=_numpy(table, "version"),
             price_minor=_numpy(table, "price_minor"),
             listed_at=_numpy(table, "listed_at"),
             **coded,
         )
-        self._listings = int(group.max()) + 1 if self._n else 0
+        if found == WITHOUT_PHOTOS:
+            hashes = _numpy(table, "listing_hash")
+            self._rows_by_hash = np.argsort(hashes, kind="stable")
+            self._sorted_hashes = hashes[self._rows_by_hash]
+            self._photos = None
+            self._listings = int(self._columns.group.max()) + 1 if len(table) else 0
+        else:
+            self._rows_by_hash = _numpy(table, "sorted_row")
+            self._sorted_hashes = _numpy(table, "sorted_listing_hash")
+            self._photos = (_only_chunk(table, "photo_uri"), _numpy(table, "photo_hash"))
+            self._listings = _listings_in(metadata, path)
 
     def __len__(self) -> int:
-        return int(self._n)
+        return int(self._table.num_rows)
 
     @property
     def listings(self) -> int:
@@ -131,12 +177,16 @@ class SealedRows:
 
     def columns(self, count: int) -> Columns:
         """Return the columns; ``count`` must be the number of rows."""
-        assert count == self._n
+        assert count == len(self)
         return self._columns
 
     def row(self, number: int) -> Row:
         """Return one row."""
         columns = self._columns
+        uri, photo_hash = "", 0
+        if self._photos is not None:
+            uris, hashes = self._photos
+            uri, photo_hash = uris[number].as_py(), int(hashes[number])
         return Row(
             listing_id=self._listing_ids[number].as_py(),
             version=int(columns.version[number]),
@@ -148,6 +198,8 @@ class SealedRows:
                 currency=columns.currency.values[columns.currency.codes[number]],
                 listed_at=int(columns.listed_at[number]),
             ),
+            photo_uri=uri,
+            photo_hash=photo_hash,
         )
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:
@@ -155,7 +207,7 @@ class SealedRows:
         target = np.uint64(listing_hash(listing_id))
         first = np.searchsorted(self._sorted_hashes, target, side="left")
         last = np.searchsorted(self._sorted_hashes, target, side="right")
-        candidates = np.sort(self._by_hash[first:last])
+        candidates = np.sort(self._rows_by_hash[first:last])
         # Hashes can collide, so compare ids.
         return np.array(
             [n for n in candidates if self._listing_ids[int(n)].as_py() == listing_id],
@@ -166,6 +218,76 @@ class SealedRows:
         """Return the versions of rows."""
         versions: npt.NDArray[np.uint64] = self._columns.version[numbers]
         return versions
+
+    def selected(self, numbers: npt.NDArray[np.int64]) -> pa.Table:
+        """Return rows by number, with the columns that a merge keeps."""
+        chosen = self._table.take(pa.array(numbers))
+        if self._photos is None:
+            for field, empty in zip(_OF_ROWS[-2:], ("", 0), strict=True):
+                chosen = chosen.append_column(field, pa.array([empty] * len(numbers), field.type))
+        return chosen.select([field.name for field in _OF_ROWS]).replace_schema_metadata(None)
+
+
+class MergedRows:
+    """Rows of several shards, to be written as one: each photo of a version once.
+
+    ``kept[i]`` are the numbers of the rows of input i that are in it, in this order: those that
+    ``keep[i]`` (n,) flags, except rows that an earlier input, or row, has already.
+    """
+
+    def __init__(self, inputs: Sequence[SealedRows], keep: Sequence[npt.NDArray[np.bool_]]) -> None:
+        chosen = [np.flatnonzero(flags) for flags in keep]
+        table = _concatenated(
+            rows.selected(numbers) for rows, numbers in zip(inputs, chosen, strict=True)
+        )
+        first = _first_of_each(table)
+        owner = np.repeat(np.arange(len(inputs)), [len(numbers) for numbers in chosen])
+        numbers = np.concatenate([np.zeros(0, np.int64), *chosen])
+        if len(first) < len(table):
+            table, owner, numbers = table.take(pa.array(first)), owner[first], numbers[first]
+        self.kept = [numbers[owner == number] for number in range(len(inputs))]
+        self._table = table
+        groups = table.column("listing_id").combine_chunks().dictionary_encode()
+        self._group = np.asarray(groups.indices.to_numpy(), dtype=np.uint32)
+        self._listing_ids: list[str] = groups.dictionary.to_pylist()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def listings(self) -> int:
+        """Number of distinct listings."""
+        return len(self._listing_ids)
+
+    def write(self, path: Path) -> None:
+        """Write ``rows.arrow``.
+
+        Raises:
+            OSError: when it cannot be written.
+        """
+        position = self._table.schema.get_field_index("listing_group")
+        table = self._table.set_column(position, _OF_ROWS[position], pa.array(self._group))
+        _write_table(table, self._group, self._listing_ids, path)
+
+
+def _concatenated(tables: Iterable[pa.Table]) -> pa.Table:
+    empty = pa.schema(_OF_ROWS).empty_table()
+    return pa.concat_tables([empty, *tables]).unify_dictionaries().combine_chunks()
+
+
+def _first_of_each(table: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the first row of each photo of a listing's version, in the order of rows."""
+    listing = table.column("listing_id").combine_chunks().dictionary_encode().indices.to_numpy()
+    key = np.rec.fromarrays([listing, _numpy(table, "version"), _numpy(table, "photo_number")])
+    _, first = np.unique(key, return_index=True)
+    return np.sort(first)
+
+
+def _listings_in(metadata: dict[bytes, bytes], path: Path) -> int:
+    try:
+        return int(metadata[_LISTINGS])
+    except (KeyError, ValueError):
+        raise CorruptShard(f"{path} does not say how many listings it has") from None
 
 
 def _only_chunk(table: pa.Table, name: str) -> pa.Array:

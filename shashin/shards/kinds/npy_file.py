@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,21 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     Raises:
         OSError: when the file cannot be written.
     """
+    write_blocks(path, array.dtype, array.shape, [array])
+
+
+def write_blocks(
+    path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[npt.NDArray[Any]]
+) -> None:
+    """Write an array that comes in blocks of rows, as ``write_array`` does.
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
     with path.open("wb") as file:
-        file.write(_header(array.dtype, array.shape))
-        file.write(array.data)
+        file.write(_header(dtype, shape))
+        for block in blocks:
+            file.write(block.data)
 
 
 def map_array(

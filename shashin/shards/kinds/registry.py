@@ -18,10 +18,14 @@ from shashin.shards.kinds.protocol import GrowingKind, IndexKind, SearchableInde
 _MODULES = {
     "usearch-hnsw": "shashin.shards.kinds.usearch_hnsw",
     "flat-f16": "shashin.shards.kinds.flat_f16",
+    "ivf-f16": "shashin.shards.kinds.ivf_f16",
 }
 
 DEFAULT_KIND = "usearch-hnsw"
 """The default kind for indexers."""
+
+DEFAULT_BUILT_KIND = "ivf-f16"
+"""The default kind for builds."""
 
 
 def kind_names() -> list[str]:

@@ -31,6 +31,9 @@ INDEX_FILE = "index.usearch"
 METRIC = "ip"
 STORED_TYPE = "bf16"
 
+_LEAST = {"connectivity": 2}
+"""Lower bounds other than 1: the library refuses a graph of one edge per node."""
+
 _MAX_PARAMETER = 65_535
 """Upper bound, above any sensible value; far beyond it the library runs out of memory or overflows."""
 
@@ -77,12 +80,12 @@ class UsearchHnsw:
         invalid = {
             name: value
             for name, value in spec.parameters.items()
-            if name not in known or not 1 <= value <= _MAX_PARAMETER
+            if name not in known or not _LEAST.get(name, 1) <= value <= _MAX_PARAMETER
         }
         if invalid:
             raise UnknownFormat(
                 f"the index in {folder} has index parameters that this version does not support: "
-                f"{invalid}; expected {', '.join(sorted(known))}, from 1 to {_MAX_PARAMETER}"
+                f"{invalid}; expected {', '.join(sorted(known))}, from 1 (connectivity: 2) to {_MAX_PARAMETER}"
             )
         path = folder / INDEX_FILE
         _check_metadata(path, spec.dimensions)

@@ -156,6 +156,7 @@ def test_a_file_of_other_dimensions_is_refused_by_name(
         {"stored_type": "no such type"},
         {"parameters": {"lists": 9}},
         {"parameters": {"connectivity": 0}},
+        {"parameters": {"connectivity": 1}},
         {"parameters": {"connectivity": -1}},
         {"parameters": {"expansion_search": 2**70}},
         {"kind": "faiss-ivf"},

@@ -304,7 +304,7 @@ async def test_a_shard_whose_manifest_becomes_unreadable_stays_and_holds_up_no_o
     async with tier.followed():
         await tier.serves(first, second)
         # A newer one: what a reader meets after a rollback past a change of the format.
-        newer_format = whole.replace(b"manifest/2", b"manifest/3")
+        newer_format = whole.replace(b"manifest/3", b"manifest/4")
         await tier.store.write(second.manifest_key, newer_format if newer else whole[:100])
         await tier.point_to(first, second, third)
         await tier.serves(first, second, third)

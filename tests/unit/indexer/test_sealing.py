@@ -214,7 +214,7 @@ async def test_a_range_whose_committed_manifest_cannot_be_read_is_set_aside_and_
     await Replica(store, tmp_path / "one", executor).seal(open_shard(listings(0, 5)))
     (stored,), _ = await ModelRepository(store).shards(MODEL, HOURLY)
     whole = stored.manifest.to_json()
-    unreadable = whole.replace(b"manifest/2", b"manifest/3") if newer else whole[:100]
+    unreadable = whole.replace(b"manifest/3", b"manifest/4") if newer else whole[:100]
     await store.write(stored.manifest_key, unreadable)
 
     replica, health = Replica(store, tmp_path / "two", executor), Health()

@@ -15,14 +15,23 @@ from hypothesis import strategies as st
 from shashin.errors import CorruptShard, RepositoryError, UnknownFormat
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.file_entry import FileEntry
-from shashin.shards.format.manifest import PLAIN_NAMES, Manifest, range_in_key
+from shashin.shards.format.manifest import (
+    FORMAT,
+    PLAIN_NAMES,
+    SEALED_ONLY,
+    Manifest,
+    range_in_key,
+)
 from shashin.shards.format.shard_id import shard_id
 
-GOLDEN = Path(__file__).parent / "golden" / "manifest-v2.json"
+GOLDEN = Path(__file__).parent / "golden" / "manifest-v3.json"
 GOLDEN_V1 = GOLDEN.with_name("manifest-v1.json")
+GOLDEN_V2 = GOLDEN.with_name("manifest-v2.json")
 KEY = (
     "indexes/demo-v1/hourly/1699999200/demo-v1.hourly.p0000.000000000000-000000000240/manifest.json"
 )
+
+OPTIONAL = {"format", "hidden_offsets", "parents", "dropped_rows", "build"}
 
 KNOWN = Manifest(
     shard_id="demo-v1.hourly.p0000.000000000000-000000000240",
@@ -78,8 +87,8 @@ def test_a_manifest_of_the_first_format_stays_readable_and_names_its_objects_pla
 
 
 def test_a_manifest_of_the_second_format_names_its_objects_by_their_content() -> None:
-    read = Manifest.from_json(GOLDEN.read_bytes(), key=KEY)
-    assert read == KNOWN
+    read = Manifest.from_json(GOLDEN_V2.read_bytes(), key=KEY)
+    assert read == replace(KNOWN, format=SEALED_ONLY)
     assert [read.object_key(entry) for entry in read.files] == [
         f"{read.folder}/index.9f86d081884c7d65.usearch",
         f"{read.folder}/rows.60303ae22b998861.arrow",
@@ -220,7 +229,7 @@ def test_a_manifest_that_contradicts_its_key_or_itself_is_refused_by_name(
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("written_as", [PLAIN_NAMES, "shashin.manifest/2"])
+@pytest.mark.parametrize("written_as", [PLAIN_NAMES, SEALED_ONLY, FORMAT])
 def test_a_file_name_that_is_no_plain_name_of_its_own_is_refused(
     name: str, written_as: str
 ) -> None:
@@ -239,7 +248,7 @@ def test_a_hash_or_size_that_no_file_has_is_refused(changes: dict[str, Any]) -> 
         Manifest.from_json(json.dumps(document(files=files)).encode(), key=KEY)
 
 
-@pytest.mark.parametrize("found", ["shashin.manifest/3", "shashin.pointer/1", "", None, 1, ["x"]])
+@pytest.mark.parametrize("found", ["shashin.manifest/4", "shashin.pointer/1", "", None, 1, ["x"]])
 def test_another_format_is_refused_by_name(found: object) -> None:
     data = json.dumps(document(format=found)).encode()
     with pytest.raises(UnknownFormat, match=r"manifest\.json has format .*; this version reads"):
@@ -277,7 +286,7 @@ def test_a_wrong_field_is_refused_by_its_name(changes: dict[str, Any], named: st
         Manifest.from_json(data, key=KEY)
 
 
-@pytest.mark.parametrize("name", sorted(document().keys() - {"format", "hidden_offsets"}))
+@pytest.mark.parametrize("name", sorted(document().keys() - OPTIONAL))
 def test_a_missing_field_is_refused_by_its_name(name: str) -> None:
     rest = {key: value for key, value in document().items() if key != name}
     with pytest.raises(CorruptShard, match=rf"(?s)not a complete manifest.*{name}"):
