@@ -16,8 +16,9 @@ DAILY, MONTHLY = "daily", "monthly"
 TIERS = (LIVE, HOURLY, DAILY, MONTHLY)
 """Every tier that an endpoint may have."""
 
-PLANNED_TIERS = (HOURLY,)
-"""The tiers whose pointers the image builder moves: those that have a shard writer."""
+SEALED_TIERS = (HOURLY, DAILY, MONTHLY)
+"""The tiers whose shards are in the model repository, from the freshest to the oldest: each has a
+pointer, which the image builder moves."""
 
 
 def age_of(tier: str) -> int:

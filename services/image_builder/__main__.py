@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 from services.image_builder.handlers import Builder
 from services.image_builder.rollout import PointerRollout
 from services.image_builder.settings import ImageBuilderSettings
 from services.image_builder.wake_ups import WakeUps
+from shashin.discovery.open import open_discovery
 from shashin.objectstore.open import open_object_store
+from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
+from shashin.serving.index_servers import IndexServers
 
 
 async def serve(scope: ServiceScope[ImageBuilderSettings]) -> None:
@@ -17,9 +22,21 @@ async def serve(scope: ServiceScope[ImageBuilderSettings]) -> None:
     settings = scope.settings
     # One shard or pointer that cannot be read is for an alert, and holds up no start of the others.
     scope.health.ready_when_degraded = True
-    repository = ModelRepository(open_object_store(settings.repository))
-    builder = Builder(settings, repository, PointerRollout(repository))
-    await scope.run(builder.loop(), WakeUps(settings.kafka, builder.wake).loop())
+    store = open_object_store(settings.repository)
+    repository = ModelRepository(store)
+    async with AsyncExitStack() as stack:
+        discovery = open_discovery(settings.discovery)
+        stack.push_async_callback(discovery.close)
+        servers = IndexServers(discovery, settings.model_id)
+        stack.push_async_callback(servers.close)
+        builder = Builder(
+            settings,
+            repository,
+            PointerRollout(repository),
+            servers,
+            Horizons(store, settings.model_id),
+        )
+        await scope.run(*builder.loops(), WakeUps(settings.kafka, builder.wake).loop())
 
 
 if __name__ == "__main__":

@@ -1,23 +1,63 @@
-"""Level-triggered planning and rollout: the repository is the state, records only wake the loop."""
+"""Level-triggered planning and rollout: the repository is the state, records only wake the loops."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from services.image_builder import metrics
-from services.image_builder.plan import Candidate, Plan, plan_tier
+from services.image_builder.plan import Candidate, HandOver, Older, Plan, plan_tier
+from services.image_builder.retention import raised_horizons
 from services.image_builder.rollout import Rollout
 from services.image_builder.settings import ImageBuilderSettings
-from shashin.errors import PreconditionFailed, RepositoryError, ShashinError
-from shashin.repository.repository import ModelRepository, UnreadableShard
+from shashin.errors import ObjectStoreError, PreconditionFailed, RepositoryError, ShashinError
+from shashin.offsets.ranges import MergedRanges
+from shashin.repository.horizons import Horizon, Horizons
+from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.repository import (
+    AnnouncedShard,
+    ModelRepository,
+    StoredShard,
+    UnreadableShard,
+)
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
-from shashin.tiers import PLANNED_TIERS
+from shashin.serving.index_servers import HeldShard
+from shashin.shards.format.manifest import range_in_key
+from shashin.tiers import SEALED_TIERS
+
+_HAND_OVER_SECONDS = 1.0
+"""Between rounds while shards wait for an older tier to serve them."""
+
+_RESCAN_SECONDS = 24 * 3600.0
+
+RETIRE_AFTER_SECONDS = 60.0
+"""Between raising a horizon and taking shards before it out of service: by then coverage no longer
+asks for them, since indexers read horizons more often."""
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Retirement:
+    """What retention takes out of service."""
+
+    current: Mapping[int, int]
+    """All horizons."""
+    settled: Mapping[int, int]
+    """Those that were raised long enough ago."""
+
+
+class Servers(Protocol):
+    """Index servers in discovery."""
+
+    async def held(self) -> list[HeldShard]:
+        """Return the shards that ready index servers of the model hold now."""
+        ...
 
 
 class Builder:
@@ -28,10 +68,18 @@ class Builder:
         settings: ImageBuilderSettings,
         repository: ModelRepository,
         rollout: Rollout,
+        servers: Servers,
+        horizons: Horizons,
     ) -> None:
         self._settings = settings
+        self._model_id = settings.model_id
         self._repository = repository
         self._rollout = rollout
+        self._servers = servers
+        self._horizons = horizons
+        self._hand_overs = {
+            tier: HandOver(settings.hand_over_after_seconds) for tier in SEALED_TIERS
+        }
         self._wake_event = asyncio.Event()
 
     def wake(self) -> None:
@@ -39,64 +87,186 @@ class Builder:
         metrics.WAKES.inc()
         self._wake_event.set()
 
-    def loop(self) -> Loop:
-        """Return the planning loop; ready after the first round."""
-        return Loop("planning", self.run, ready_when="the first plan")
+    def loops(self) -> tuple[Loop, Loop]:
+        """Return the planning loop, ready after its first round, and the one that rescans."""
+        return (
+            Loop("planning", self.run, ready_when="the first plan"),
+            Loop("rescan", self.run_rescans),
+        )
 
     async def run(self, loop: LoopScope) -> None:
         """Plan and roll out until stopped."""
-        next_resync = 0.0
+        next_round = 0.0
         while loop.next_turn():
-            if self._wake_event.is_set() or time.monotonic() >= next_resync:
+            if self._wake_event.is_set() or time.monotonic() >= next_round:
                 self._wake_event.clear()
-                next_resync = time.monotonic() + self._settings.resync_seconds
-                for tier in PLANNED_TIERS:
-                    await self._plan_round(tier, loop)
+                waiting = await self._plan_round(loop)
+                pause = _HAND_OVER_SECONDS if waiting else self._settings.resync_seconds
+                next_round = time.monotonic() + pause
             await loop.wait(self._wake_event, 0.5)
 
-    async def _plan_round(self, tier: str, loop: LoopScope) -> None:
+    async def _plan_round(self, loop: LoopScope) -> bool:
+        """Plan every tier; returns whether shards wait to be handed over."""
         try:
             with loop.waiting_for("the model repository"):
-                await self._plan_and_roll_out(tier, loop)
-            loop.ready()
-            loop.clear(f"planning of {tier}")
-        except PreconditionFailed:
-            log.info("pointer changed concurrently: planning again", tier=tier)
-            self._wake_event.set()
-        except RepositoryError as error:
-            loop.degraded(f"planning of {tier}", error.message)
-            log.error("planning failed: the tier is unchanged", tier=tier, error=error.message)  # noqa: TRY400
+                plans = await self._plan_and_roll_out(loop)
         except ShashinError as error:
             log.warning("repository unavailable: retrying", error=error.message)
             loop.not_ready(error.message)
+            return False
+        if len(plans) == len(SEALED_TIERS):
+            loop.ready()
+        return any(plan.waiting for plan in plans.values())
 
-    async def _plan_and_roll_out(self, tier: str, loop: LoopScope) -> None:
-        model_id = self._settings.model_id
-        # The pointer before the shards, since a shard is committed before a pointer names it:
-        # whatever this one names is listed below, or is really gone.
-        current, version = await self._repository.read_pointer(model_id, tier)
-        stored, unreadable = await self._repository.shards(model_id, tier)
-        readable = [
-            Candidate(s.manifest.shard_id, s.manifest_key, s.manifest.source_ranges) for s in stored
-        ]
-        others = [
-            Candidate(u.shard_id, u.manifest_key, u.ranges, readable=False) for u in unreadable
-        ]
-        plan = plan_tier(model_id, tier, readable + others, current)
-        self._report_unreadable(tier, unreadable, plan, loop)
-        if plan.redundant:
-            log.info("redundant shards left out", shards=plan.redundant)
+    async def _plan_and_roll_out(self, loop: LoopScope) -> Mapping[str, Plan]:
+        """Plan every tier, the oldest first; returns the plans of those that could be."""
+        # Announcements before pointers, since a shard is settled only after a pointer has named it,
+        # and both before manifests: whatever they name is committed, or is really gone.
+        announced = await self._repository.announced(self._model_id)
+        retirement = await self._retirement(loop)
+        plans: dict[str, Plan] = {}
+        for tier in reversed(SEALED_TIERS):
+            try:
+                plans[tier] = await self._plan_tier(tier, announced, plans, retirement, loop)
+            except PreconditionFailed:
+                log.info("pointer changed concurrently: planning again", tier=tier)
+                self._wake_event.set()
+            except RepositoryError as error:
+                loop.degraded(f"planning of {tier}", error.message)
+                log.error("planning failed: the tier is unchanged", tier=tier, error=error.message)  # noqa: TRY400
+            else:
+                loop.clear(f"planning of {tier}")
+        shards = [shard for plan in plans.values() for shard in plan.pointer.shards]
+        await self._settle(announced, shards)
+        await self._retire(shards, retirement)
+        return plans
+
+    async def _plan_tier(
+        self,
+        tier: str,
+        announced: Sequence[AnnouncedShard],
+        older_plans: Mapping[str, Plan],
+        retirement: _Retirement,
+        loop: LoopScope,
+    ) -> Plan:
+        current, version = await self._repository.read_pointer(self._model_id, tier)
+        candidates, unreadable = await self._candidates(tier, current, announced)
+        plan = plan_tier(
+            self._model_id,
+            tier,
+            candidates,
+            current,
+            older=await self._older(tier, current, older_plans),
+            horizons=retirement.settled,
+        )
+        self._report(tier, unreadable, plan, loop)
         failpoint("after-plan")
-        metrics.REFUSED_SHARDS.labels(tier, "unreadable").set(len(unreadable))
-        metrics.REFUSED_SHARDS.labels(tier, "redundant").set(len(plan.redundant))
-        metrics.PLANNED_SHARDS.labels(tier).set(len(plan.pointer.shards))
         if plan.pointer == current or (current is None and not plan.pointer.shards):
-            return
+            return plan
         failpoint("before-pointer")
         await self._rollout.roll_out(plan.pointer, over=version)
         failpoint("after-pointer")
         metrics.ROLLOUTS.labels(tier).inc()
         log.info("rolled out", tier=tier, shards=len(plan.pointer.shards))
+        return plan
+
+    async def _candidates(
+        self, tier: str, current: Pointer | None, announced: Sequence[AnnouncedShard]
+    ) -> tuple[list[Candidate], list[UnreadableShard]]:
+        """Return the shards that may be served: those that are, and new ones."""
+        shards: dict[str, StoredShard | UnreadableShard] = {
+            found.shard.manifest_key: found.shard
+            for found in announced
+            if found.shard is not None and _tier_of(found.shard) == tier
+        }
+        if current is None or not current.has_ranges:
+            listed = await self._repository.shards(self._model_id, tier)
+            for of_kind in listed:
+                shards.update((shard.manifest_key, shard) for shard in of_kind)
+        for pointed in current.shards if current else ():
+            shard = await self._repository.shard_at(pointed.manifest_key)
+            if isinstance(shard, UnreadableShard):
+                shard = UnreadableShard(
+                    shard.manifest_key, shard.error, pointed.ranges or shard.ranges
+                )
+            if shard is not None:
+                shards[pointed.manifest_key] = shard
+        candidates = [_candidate(shard) for shard in shards.values()]
+        return candidates, [s for s in shards.values() if isinstance(s, UnreadableShard)]
+
+    async def _older(
+        self, tier: str, current: Pointer | None, older_plans: Mapping[str, Plan]
+    ) -> Older:
+        """Return what the older tiers have; index servers are asked only if something may move."""
+        pointed = _ranges_of(shard for p in older_plans.values() for shard in p.pointer.shards)
+        waiting = [
+            shard
+            for shard in (current.shards if current else ())
+            if shard.ranges and all(map(pointed.contain, shard.ranges))
+        ]
+        held: Iterable[HeldShard] = ()
+        if waiting:
+            held = [shard for shard in await self._servers.held() if shard.tier in older_plans]
+        served_long = self._hand_overs[tier].served_long(
+            waiting, MergedRanges(r for shard in held for r in shard.ranges), time.monotonic()
+        )
+        return Older(pointed, served_long)
+
+    async def _settle(
+        self, announced: Sequence[AnnouncedShard], pointed: Sequence[PointedShard]
+    ) -> None:
+        """Delete the announcements of shards that are served, or need not be."""
+        named = {shard.manifest_key for shard in pointed}
+        served = _ranges_of(pointed)
+        for found in announced:
+            shard = found.shard
+            if found.abandoned:
+                log.warning("announced shard was never committed", announcement=found.key)
+            elif not isinstance(shard, StoredShard) or (
+                shard.manifest_key not in named
+                and not all(map(served.contain, shard.manifest.source_ranges))
+            ):
+                continue
+            await self._repository.settle(found)
+
+    async def _retirement(self, loop: LoopScope) -> _Retirement:
+        """Return the horizons, of which a reader of coverage knows the settled ones."""
+        if not self._settings.retention_days:
+            return _Retirement({}, {})
+        current: dict[int, Horizon] = {}
+        try:
+            for horizon in await self._horizons.all():
+                current[horizon.partition] = horizon
+        except RepositoryError as error:
+            loop.degraded("horizons", error.message)
+            return _Retirement({}, {})
+        loop.clear("horizons")
+        settled_before = time.time() - RETIRE_AFTER_SECONDS
+        return _Retirement(
+            {h.partition: h.offset for h in current.values()},
+            {h.partition: h.offset for h in current.values() if h.raised_at <= settled_before},
+        )
+
+    async def _retire(self, pointed: Sequence[PointedShard], retirement: _Retirement) -> None:
+        if not self._settings.retention_days:
+            return
+        before = time.time() - self._settings.retention_days * 86400
+        raised = raised_horizons(pointed, retirement.current, before)
+        if raised:
+            await self._horizons.raise_to(raised)
+            log.info("horizons raised", offsets=raised)
+
+    def _report(
+        self, tier: str, unreadable: Sequence[UnreadableShard], plan: Plan, loop: LoopScope
+    ) -> None:
+        self._report_unreadable(tier, unreadable, plan, loop)
+        for reason in ("redundant", "handed_over", "retired"):
+            if left_out := getattr(plan, reason):
+                log.info("shards left out", tier=tier, reason=reason, shards=left_out)
+        metrics.REFUSED_SHARDS.labels(tier, "unreadable").set(len(unreadable))
+        metrics.REFUSED_SHARDS.labels(tier, "redundant").set(len(plan.redundant))
+        metrics.PLANNED_SHARDS.labels(tier).set(len(plan.pointer.shards))
+        metrics.WAITING_SHARDS.labels(tier).set(len(plan.waiting))
 
     def _report_unreadable(
         self, tier: str, unreadable: Sequence[UnreadableShard], plan: Plan, loop: LoopScope
@@ -118,3 +288,79 @@ class Builder:
             f"{len(unreadable)} cannot be read, {len(plan.set_aside)} of them not served and set "
             f"aside: {named}",
         )
+
+    async def run_rescans(self, loop: LoopScope) -> None:
+        """Announce what planning cannot know of, at the start and once a day, until stopped.
+
+        These are shards whose announcement was lost or never written: restored from a backup, or
+        committed by an earlier version.
+        """
+        next_rescan = 0.0
+        while await loop.sleep(1.0):
+            if time.monotonic() < next_rescan:
+                continue
+            try:
+                with loop.waiting_for("the model repository to list its shards"):
+                    await self._rescan()
+            except (ObjectStoreError, RepositoryError) as error:
+                loop.degraded("rescan", error.message)
+                next_rescan = time.monotonic() + 60.0
+            else:
+                loop.clear("rescan")
+                next_rescan = time.monotonic() + _RESCAN_SECONDS
+
+    async def _rescan(self) -> None:
+        # The listing before the pointers: what is served in between is named by them.
+        keys = {
+            tier: await self._repository.manifest_keys(self._model_id, tier)
+            for tier in SEALED_TIERS
+        }
+        announced = {
+            found.announcement.manifest_key
+            for found in await self._repository.announced(self._model_id)
+            if found.announcement is not None
+        }
+        shards: list[PointedShard] = []
+        for tier in SEALED_TIERS:
+            pointer, _ = await self._repository.read_pointer(self._model_id, tier)
+            shards += pointer.shards if pointer else ()
+        named = {shard.manifest_key for shard in shards}
+        served = _ranges_of(shards)
+        for key in (key for of_tier in keys.values() for key in of_tier):
+            if key in named or key in announced or await self._is_contained(key, served):
+                continue
+            log.info("shard without an announcement found", key=key)
+            await self._repository.announce(key)
+            self._wake_event.set()
+
+    async def _is_contained(self, manifest_key: str, served: MergedRanges) -> bool:
+        only = range_in_key(manifest_key)
+        if only is not None:
+            return served.contain(only)
+        shard = await self._repository.shard_at(manifest_key)
+        ranges = shard.manifest.source_ranges if isinstance(shard, StoredShard) else ()
+        return shard is None or (bool(ranges) and all(map(served.contain, ranges)))
+
+
+def _tier_of(shard: StoredShard | UnreadableShard) -> str:
+    parts = shard.manifest_key.split("/")
+    return parts[2] if len(parts) > 2 else ""
+
+
+def _ranges_of(shards: Iterable[PointedShard]) -> MergedRanges:
+    return MergedRanges(r for shard in shards for r in shard.ranges)
+
+
+def _candidate(shard: StoredShard | UnreadableShard) -> Candidate:
+    if isinstance(shard, UnreadableShard):
+        return Candidate(shard.shard_id, shard.manifest_key, shard.ranges, readable=False)
+    manifest = shard.manifest
+    return Candidate(
+        manifest.shard_id,
+        shard.manifest_key,
+        manifest.source_ranges,
+        bucket_start=manifest.bucket_start,
+        bucket_seconds=manifest.bucket_seconds,
+        rows=manifest.rows,
+        rewrites=manifest.rewrites,
+    )

@@ -15,3 +15,9 @@ REFUSED_SHARDS = Gauge(
     ["tier", "reason"],
 )
 WAKES = Counter("shashin_image_builder_wakes", "Wake-ups by records of indexes.sealed.")
+WAITING_SHARDS = Gauge(
+    "shashin_image_builder_waiting_shards",
+    "Shards that leave their tier once index servers of an older tier have served their offsets for "
+    "long enough.",
+    ["tier"],
+)

@@ -1,13 +1,13 @@
-"""Plans what a tier should serve: a pure function of manifests and current pointer."""
+"""Plans what a tier should serve: pure functions of shards, pointers and what is served."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shashin.offsets.ranges import OffsetRange, merge_ranges
+from shashin.offsets.ranges import MergedRanges, OffsetRange, merge_ranges
 from shashin.repository.pointer import PointedShard, Pointer
 
 
@@ -20,11 +20,37 @@ class Candidate:
     ranges: tuple[OffsetRange, ...]
     readable: bool = True
     """Whether its manifest can be read now; otherwise ranges may be unknown, and empty."""
+    bucket_start: int = 0
+    bucket_seconds: int = 0
+    rows: int = 0
+    rewrites: int = 0
 
     @property
     def pointed(self) -> PointedShard:
         """The shard as pointers name it."""
-        return PointedShard(self.shard_id, self.manifest_key)
+        return PointedShard(
+            self.shard_id,
+            self.manifest_key,
+            self.ranges,
+            self.bucket_start,
+            self.bucket_seconds,
+            self.rows,
+            self.rewrites,
+        )
+
+
+@dataclass(frozen=True)
+class Older:
+    """What the tiers that are older than the planned one have of its offsets."""
+
+    pointed: MergedRanges
+    """What they should serve."""
+    served_long: Collection[str] = ()
+    """Ids of the planned tier's shards that ready index servers of older tiers have contained for
+    longer than a search takes."""
+
+
+NOTHING_OLDER = Older(MergedRanges(()))
 
 
 @dataclass(frozen=True)
@@ -36,38 +62,100 @@ class Plan:
     """Those of which the chosen ones contain every offset."""
     set_aside: tuple[str, ...] = ()
     """Unreadable ones that are not served."""
+    handed_over: tuple[str, ...] = ()
+    """Those of which older tiers contain every offset."""
+    waiting: tuple[str, ...] = ()
+    """Those that will be handed over once index servers of older tiers have them for long enough."""
+    retired: tuple[str, ...] = ()
+    """Those that lie before the horizon."""
 
 
 def plan_tier(
-    model_id: str, tier: str, candidates: Sequence[Candidate], current: Pointer | None
+    model_id: str,
+    tier: str,
+    candidates: Sequence[Candidate],
+    current: Pointer | None,
+    *,
+    older: Older = NOTHING_OLDER,
+    horizons: Mapping[int, int] | None = None,
 ) -> Plan:
     """Return what the tier should serve: shards that contain every offset of the candidates.
 
-    A shard is left out if others that are chosen contain all of its offsets. Those already served
-    are preferred, then those that start first, of these the longest. Replicas whose clocks differ
+    A shard is left out if others that are chosen contain all of its offsets. Those that were
+    rewritten most often are preferred, so that a built shard replaces its parents; then those
+    already served, then those that start first, of these the longest. Replicas whose clocks differ
     cut the log in different places; then no choice of shards that do not overlap may contain every
     offset, so chosen ones may overlap: a search keeps each listing once.
+
+    Offsets that older tiers should serve, and those before the ``horizons`` by partition, need not
+    be served. A shard that is served and has no others stays until older tiers really serve it.
 
     A shard whose manifest cannot be read stays if it is served, since it is not absent, and is set
     aside otherwise.
     """
-    served = set(current.shards) if current else set()
-    eligible: list[Candidate] = []
-    set_aside: list[Candidate] = []
+    served = {shard.manifest_key for shard in current.shards} if current else set()
+    kept: list[Candidate] = []
+    left_out: defaultdict[str, list[str]] = defaultdict(list)
     for candidate in candidates:
-        readable = candidate.readable or candidate.pointed in served
-        (eligible if readable else set_aside).append(candidate)
-    by_age = sorted(eligible, key=_precedence)
+        is_served = candidate.manifest_key in served
+        if _before(candidate.ranges, horizons or {}):
+            left_out["retired"].append(candidate.shard_id)
+        elif not candidate.readable and not is_served:
+            left_out["set_aside"].append(candidate.shard_id)
+        elif not _contained(candidate.ranges, older.pointed):
+            kept.append(candidate)
+        elif is_served and candidate.shard_id not in older.served_long:
+            kept.append(candidate)
+            left_out["waiting"].append(candidate.shard_id)
+        else:
+            left_out["handed_over"].append(candidate.shard_id)
+    by_age = sorted(kept, key=_precedence)
     chosen, redundant = _without_redundant(
-        sorted(by_age, key=lambda candidate: candidate.pointed not in served)
+        sorted(by_age, key=lambda c: (-c.rewrites, c.manifest_key not in served))
     )
     # A served one may be redundant beside those that were just chosen.
-    chosen, also_redundant = _without_redundant(sorted(chosen, key=_precedence))
+    chosen, also_redundant = _without_redundant(
+        sorted(chosen, key=lambda c: (-c.rewrites, _precedence(c)))
+    )
     return Plan(
         Pointer(model_id, tier, tuple(sorted(candidate.pointed for candidate in chosen))),
         tuple(candidate.shard_id for candidate in (*redundant, *also_redundant)),
-        tuple(candidate.shard_id for candidate in set_aside),
+        **{reason: tuple(ids) for reason, ids in left_out.items()},
     )
+
+
+def _contained(ranges: Sequence[OffsetRange], merged: MergedRanges) -> bool:
+    return bool(ranges) and all(map(merged.contain, ranges))
+
+
+def _before(ranges: Sequence[OffsetRange], horizons: Mapping[int, int]) -> bool:
+    return bool(ranges) and all(r.to_offset <= horizons.get(r.partition, 0) for r in ranges)
+
+
+class HandOver:
+    """Which shards index servers of older tiers have had for long enough."""
+
+    def __init__(self, after_seconds: float) -> None:
+        self._after_seconds = after_seconds
+        self._since: dict[str, float] = {}
+
+    def served_long(
+        self, waiting: Iterable[PointedShard], held: MergedRanges, now: float
+    ) -> frozenset[str]:
+        """Return which of the shards have been held without interruption, as of now.
+
+        A search that began before an older tier had a shard may still be about to reach the younger
+        one, so a shard is handed over only after that.
+        """
+        since = {
+            shard.shard_id: self._since.get(shard.shard_id, now)
+            for shard in waiting
+            if _contained(shard.ranges, held)
+        }
+        self._since = since
+        return frozenset(
+            shard_id for shard_id, first in since.items() if now - first >= self._after_seconds
+        )
 
 
 def _without_redundant(

@@ -11,7 +11,7 @@ import grpc
 from services.indexer.live_tier import LiveTier
 from services.indexer.log_watch import LogWatch
 from services.indexer.recovery import Recovery, Starts
-from services.indexer.release import IndexServers, Release
+from services.indexer.release import Release
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings
 from services.indexer.tail import Tail
@@ -32,6 +32,7 @@ from shashin.runtime.service import run_service
 from shashin.runtime.work_folder import WorkFolder
 from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.hidden_follower import HiddenFollower
+from shashin.serving.index_servers import IndexServers
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.shard import Shard

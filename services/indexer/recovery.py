@@ -15,6 +15,7 @@ from shashin.kafka.lost_records import lost_below, note_lost
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.horizons import Horizons
+from shashin.repository.known_shards import read_known_shards
 from shashin.repository.repository import ModelRepository, StoredShard, UnreadableShard
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
@@ -104,25 +105,19 @@ class Recovery:
 
     async def _read_state(self) -> RecoveryState:
         partitions = await self._assigned_partitions()
-        stored, unreadable = await self._repository.shards(self._settings.model_id, HOURLY)
-        ranges = [r for shard in stored for r in shard.manifest.source_ranges]
-        # Reading these from the log again would end at the same manifest, once they are sealed.
-        ranges += [r for shard in unreadable for r in shard.ranges]
-        starts = await self._starts.of(partitions, ranges)
+        known = await read_known_shards(self._repository, self._settings.model_id)
+        # Those of manifests that cannot be read as well: reading them from the log again would end
+        # at the same manifest, once they are sealed.
+        starts = await self._starts.of(partitions, known.ranges)
         self._check_nothing_was_lost(starts)
-        try:
-            pointer, _ = await self._repository.read_pointer(self._settings.model_id, HOURLY)
-        except RepositoryError as error:
-            # All may be served: adopting a year of shards would delay the start for hours.
-            log.error("unreadable pointer: no shard is adopted", error=error.message)  # noqa: TRY400
-            return RecoveryState(starts, (), unreadable)
-        pointed = {shard.shard_id for shard in pointer.shards} if pointer else set()
+        # None if the tier's pointer cannot be read: all may be served, and adopting a year of
+        # shards would delay the start for hours.
         unserved = [
             shard
-            for shard in stored
-            if shard.manifest.shard_id not in pointed and _precedes_open_ranges(shard, starts)
+            for shard in known.new
+            if shard.manifest.tier == HOURLY and _precedes_open_ranges(shard, starts)
         ]
-        return RecoveryState(starts, unserved, unreadable)
+        return RecoveryState(starts, unserved, known.unreadable)
 
     def _check_nothing_was_lost(self, starts: Mapping[int, StartOffset]) -> None:
         """Compare what is sealed with the begin of the log.

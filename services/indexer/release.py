@@ -6,19 +6,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from services.indexer.live_tier import LiveTier
-from shashin.codecs.ranges import ranges_in
-from shashin.discovery.protocol import INDEX_SERVER, Discovery
-from shashin.errors import ShashinError
 from shashin.offsets.ranges import MergedRanges, OffsetRange
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
-from shashin.serving.fleet import Fleet, ask_all
+from shashin.serving.index_servers import IndexServers
 from shashin.shards.shard import Shard
-from shashin.v1 import index_pb2
-
-DESCRIBE_TIMEOUT_SECONDS = 2.0
-"""Timeout of a Describe call; all index servers are called concurrently."""
 
 _POLL_SECONDS = 0.5
 
@@ -56,54 +49,6 @@ def due_for_release(
     return due, since
 
 
-class IndexServers:
-    """Queries the index servers in discovery for the ranges that they hold."""
-
-    def __init__(self, discovery: Discovery, model_id: str) -> None:
-        self._discovery = discovery
-        self._model_id = model_id
-        self._fleet = Fleet(model_id)
-
-    async def held_ranges(self) -> list[OffsetRange]:
-        """Return the ranges that ready index servers of the model hold now.
-
-        An index server that does not respond within ``DESCRIBE_TIMEOUT_SECONDS`` counts as holding none.
-        """
-        try:
-            endpoints = await self._discovery.endpoints()
-        except ShashinError as error:
-            log.warning(
-                "discovery unavailable: keeping the known index servers", error=error.message
-            )
-        else:
-            self._fleet.sync(e for e in endpoints if e.role == INDEX_SERVER)
-        with self._fleet.hold(INDEX_SERVER) as held:
-            results = await ask_all(
-                held.peers,
-                lambda peer: peer.index.Describe(
-                    index_pb2.DescribeRequest(), timeout=DESCRIBE_TIMEOUT_SECONDS
-                ),
-                method="Describe",
-                model_id=self._model_id,
-            )
-        for failure in results.failures:
-            log.info(
-                "index server does not respond",
-                endpoint=failure.endpoint.name,
-                error=failure.error,
-            )
-        return [
-            held_range
-            for _, answer in results.answers
-            for shard in answer.shards
-            for held_range in ranges_in(shard.ranges)
-        ]
-
-    async def close(self) -> None:
-        """Close every channel."""
-        await self._fleet.close()
-
-
 class Release:
     """Releases sealed shards from the live tier once index servers hold them."""
 
@@ -124,7 +69,7 @@ class Release:
             if not candidates:
                 continue
             with loop.waiting_for("index servers to describe themselves"):
-                held = await self._servers.held_ranges()
+                held = [r for shard in await self._servers.held() for r in shard.ranges]
             due, self._held_since = due_for_release(
                 candidates, held, self._held_since, time.monotonic(), self._after_seconds
             )

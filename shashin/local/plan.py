@@ -13,11 +13,13 @@ from shashin.local.given_settings import PHOTO_ROOTS
 from shashin.local.ports import HOST
 from shashin.local.processes import EndpointSpec, ProcessSpec, discovery_path
 from shashin.runtime.settings import parse_folders
-from shashin.tiers import HOURLY, LIVE
+from shashin.tiers import LIVE, SEALED_TIERS
 
 ROUTER, EMBEDDER, INDEXER = "router", "embedder", "indexer"
 
-_PREFERRED_PORTS = {ROUTER: 50051, EMBEDDER: 50052, INDEXER: 50053, "index-server-hourly": 50054}
+_PREFERRED_PORTS = {ROUTER: 50051, EMBEDDER: 50052, INDEXER: 50053} | {
+    f"index-server-{tier}": port for port, tier in enumerate(SEALED_TIERS, start=50054)
+}
 _HTTP_PORTS_FROM = 9701
 
 _ONE_THREAD = {
@@ -90,19 +92,23 @@ def plan_processes(
         },
         serves=(INDEXER, LIVE),
     )
+    for tier in SEALED_TIERS:
+        name = f"index-server-{tier}"
+        processes.add(
+            name,
+            {
+                **vectors,
+                "SHASHIN_TIER": tier,
+                "SHASHIN_REPOSITORY": config.repository,
+                "SHASHIN_WORK_FOLDER": str(work_folder(state, name)),
+            },
+            serves=("index-server", tier),
+            package="index_server",
+        )
     processes.add(
-        "index-server-hourly",
-        {
-            **vectors,
-            "SHASHIN_TIER": HOURLY,
-            "SHASHIN_REPOSITORY": config.repository,
-            "SHASHIN_WORK_FOLDER": str(work_folder(state, "index-server-hourly")),
-        },
-        serves=("index-server", HOURLY),
-        package="index_server",
-    )
-    processes.add(
-        "image-builder", {**model, "SHASHIN_REPOSITORY": config.repository}, package="image_builder"
+        "image-builder",
+        {**model, **discovery, "SHASHIN_REPOSITORY": config.repository},
+        package="image_builder",
     )
     processes.add(ROUTER, {**vectors, **discovery}, has_grpc=True)
     return processes.specs

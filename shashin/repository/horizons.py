@@ -1,13 +1,16 @@
 """Horizons: from which offset of each partition on the log has to be covered.
 
-``serving/<model>/horizon/<partition>.json`` is written once, by the indexer that first opens the
-partition, and never moved by a process. So shards that are lost and records that retention deletes
-before they are sealed stay required, and are reported as missing until a person raises the horizon.
+``serving/<model>/horizon/<partition>.json`` is written by the indexer that first opens the partition.
+Only the retention of shards raises it, to the end of what it takes out of service, and a person. So
+shards that are lost and records that a broker deletes before they are sealed stay required, and are
+reported as missing.
 """
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from pydantic import ConfigDict, TypeAdapter
@@ -16,7 +19,11 @@ from shashin.errors import CorruptShard, ObjectNotFound, PreconditionFailed
 from shashin.objectstore.protocol import ObjectStore, OnlyIf
 from shashin.repository.documents import read_document
 
-FORMAT = "shashin.horizon/1"
+NEVER_RAISED = "shashin.horizon/1"
+"""The first format: without the time at which it was raised."""
+
+FORMAT = "shashin.horizon/2"
+"""What is written."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,8 @@ class Horizon:
     model_id: str
     partition: int
     offset: int
+    raised_at: float = 0.0
+    """Unix seconds; 0 if it is where the partition was opened."""
 
     @property
     def key(self) -> str:
@@ -45,7 +54,9 @@ class Horizon:
             UnknownFormat: when this reader does not support its format version.
             CorruptShard: when it is not a valid horizon, or that of another partition or model.
         """
-        horizon = read_document(data, _HORIZON, known=FORMAT, key=self.key, what="horizon")
+        horizon = read_document(
+            data, _HORIZON, known=[NEVER_RAISED, FORMAT], key=self.key, what="horizon"
+        )
         if horizon.key != self.key or horizon.offset < 0:
             raise CorruptShard(
                 f"{self.key} is the horizon of partition {horizon.partition} of model "
@@ -83,3 +94,58 @@ class Horizons:
                     continue  # another replica opened the partition first
                 return first
             return horizon.stored(data).offset
+
+    async def read(self, partition: int) -> Horizon | None:
+        """Return the stored horizon of a partition; None if there is none.
+
+        Raises:
+            RepositoryError: when it cannot be read.
+            ObjectStoreError: when the store does not respond or refuses.
+        """
+        horizon = Horizon(self._model_id, partition, 0)
+        try:
+            data, _ = await self._store.read(horizon.key)
+        except ObjectNotFound:
+            return None
+        return horizon.stored(data)
+
+    async def all(self) -> list[Horizon]:
+        """Return the stored horizons of all partitions.
+
+        Raises:
+            RepositoryError: when one cannot be read.
+            ObjectStoreError: when the store does not respond or refuses.
+        """
+        found = []
+        for info in await self._store.list_objects(f"serving/{self._model_id}/horizon/"):
+            name = info.key.rpartition("/")[2].removesuffix(".json")
+            horizon = await self.read(int(name)) if name.isdecimal() else None
+            if horizon is not None:
+                found.append(horizon)
+        return found
+
+    async def raise_to(self, offsets: Mapping[int, int]) -> None:
+        """Raise the horizons of partitions; those that are as high already stay.
+
+        Raises:
+            RepositoryError: when a stored horizon cannot be read; it is not overwritten.
+            ObjectStoreError: when the store does not respond or refuses.
+        """
+        for partition, offset in sorted(offsets.items()):
+            await self._raise(Horizon(self._model_id, partition, offset, time.time()))
+
+    async def _raise(self, horizon: Horizon) -> None:
+        while True:
+            try:
+                data, version = await self._store.read(horizon.key)
+            except ObjectNotFound:
+                only_if = OnlyIf.absent()
+            else:
+                if horizon.stored(data).offset >= horizon.offset:
+                    return
+                only_if = OnlyIf.unchanged(version)
+            try:
+                await self._store.write(horizon.key, horizon.to_json(), only_if=only_if)
+            except PreconditionFailed:
+                continue  # raised by another process meanwhile
+            return

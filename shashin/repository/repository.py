@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import aclosing
+import time
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,13 @@ from shashin.errors import (
     PreconditionFailed,
     ShashinError,
 )
-from shashin.objectstore.protocol import ObjectStore, OnlyIf, Version
+from shashin.objectstore.protocol import ObjectInfo, ObjectStore, OnlyIf, Version
 from shashin.offsets.ranges import OffsetRange
+from shashin.repository.announcements import (
+    ABANDONED_AFTER_SECONDS,
+    Announcement,
+    announced_prefix,
+)
 from shashin.repository.pointer import Pointer, pointer_key
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
@@ -50,6 +56,29 @@ class UnreadableShard:
 
 
 @dataclass(frozen=True)
+class AnnouncedShard:
+    """A shard that was announced, with what is known of it."""
+
+    key: str
+    """Of the announcement."""
+    version: Version | None
+    """Of the announcement; None if it cannot be read."""
+    shard: StoredShard | UnreadableShard | None
+    """None while its manifest is missing: it is being uploaded."""
+    announcement: Announcement | None
+    """None if it cannot be read."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its manifest will never be written."""
+        return (
+            self.shard is None
+            and self.announcement is not None
+            and time.time() - self.announcement.at > ABANDONED_AFTER_SECONDS
+        )
+
+
+@dataclass(frozen=True)
 class Commit:
     """What is in the repository after a commit: the first one wins."""
 
@@ -70,7 +99,7 @@ class ModelRepository:
         self._pointers: dict[str, tuple[Version, Pointer]] = {}
 
     async def commit_shard(self, manifest: Manifest, folder: Path) -> Commit:
-        """Upload a shard's files from ``folder``, then its manifest, unless another one is there.
+        """Announce a shard, upload its files from ``folder``, then its manifest, if there is none.
 
         Raises:
             DiskUnavailable: when a file is no longer as the manifest says: write the shard again.
@@ -80,6 +109,8 @@ class ModelRepository:
         committed = await self._manifests_in_bucket(manifest)
         overlapping = _overlapping(manifest, committed)
         if key not in committed:
+            await self.announce(key)
+            failpoint("after-announcement")
             for number, entry in enumerate(manifest.files):
                 if number:
                     failpoint("between-files")
@@ -149,30 +180,89 @@ class ModelRepository:
     async def shards(
         self, model_id: str, tier: str
     ) -> tuple[list[StoredShard], list[UnreadableShard]]:
-        """Return the committed shards of a tier, and those whose manifest cannot be read.
+        """Return all shards of a tier ever committed, and those whose manifest cannot be read.
 
-        Manifests are cached by version.
+        Takes time in proportion to their number: what only needs what is served or new reads
+        pointers and ``announced``. Manifests are cached by version.
         """
         prefix = f"indexes/{model_id}/{tier}/"
-        found, unreadable = [], []
+        found: list[StoredShard] = []
+        unreadable: list[UnreadableShard] = []
         for info in await self._store.list_objects(prefix):
             if not info.key.endswith(f"/{MANIFEST_FILE}"):
                 continue
-            known = self._manifests.get(info.key)
-            if known is None or known[0] != info.version:
-                try:
-                    stored = await self.read_shard(info.key)
-                except ObjectNotFound:
-                    continue  # deleted since it was listed
-                except ShashinError as error:
-                    if error.retryable:
-                        raise
-                    ranges = known[1].manifest.source_ranges if known else _ranges_in(info.key)
-                    unreadable.append(UnreadableShard(info.key, error, ranges))
-                    continue
-                known = self._manifests[info.key] = (info.version, stored)
-            found.append(known[1])
+            shard = await self._shard(info)
+            if isinstance(shard, UnreadableShard):
+                unreadable.append(shard)
+            elif shard is not None:
+                found.append(shard)
         return sorted(found, key=lambda stored: stored.manifest.source_ranges), unreadable
+
+    async def manifest_keys(self, model_id: str, tier: str) -> list[str]:
+        """Return the keys of all manifests of a tier, sorted: in proportion to its history."""
+        listed = await self._store.list_objects(f"indexes/{model_id}/{tier}/")
+        return [info.key for info in listed if info.key.endswith(f"/{MANIFEST_FILE}")]
+
+    async def announced(self, model_id: str) -> list[AnnouncedShard]:
+        """Return a model's announced shards: what was committed since the last plan.
+
+        An announcement that cannot be read, or that was made for a shard whose manifest is still
+        missing long after, is as unreadable as a manifest.
+        """
+        infos = await self._store.list_objects(announced_prefix(model_id))
+        found = await asyncio.gather(*(self._announced(info.key) for info in infos))
+        return [shard for shard in found if shard is not None]
+
+    async def _announced(self, key: str) -> AnnouncedShard | None:
+        try:
+            data, version = await self._store.read(key)
+            announcement = Announcement.from_json(data, key=key)
+        except ObjectNotFound:
+            return None  # settled since it was listed
+        except ShashinError as error:
+            if error.retryable:
+                raise
+            return AnnouncedShard(key, None, UnreadableShard(key, error, ()), None)
+        shard = await self.shard_at(announcement.manifest_key)
+        return AnnouncedShard(key, version, shard, announcement)
+
+    async def settle(self, announced: AnnouncedShard) -> None:
+        """Delete an announcement, unless the shard was announced again meanwhile."""
+        if announced.version is not None:
+            with suppress(PreconditionFailed):
+                await self._store.delete(announced.key, only_if=OnlyIf.unchanged(announced.version))
+
+    async def announce(self, manifest_key: str) -> None:
+        """Announce a committed shard, so that it is planned."""
+        announcement = Announcement(manifest_key, time.time())
+        await self._store.write(announcement.key, announcement.to_json())
+
+    async def shard_at(self, manifest_key: str) -> StoredShard | UnreadableShard | None:
+        """Return the shard with this manifest; None if there is no such manifest.
+
+        Cheap to repeat: the manifest is read only if its version has changed.
+        """
+        try:
+            info = await self._store.stat(manifest_key)
+        except ObjectNotFound:
+            self._manifests.pop(manifest_key, None)
+            return None
+        return await self._shard(info)
+
+    async def _shard(self, info: ObjectInfo) -> StoredShard | UnreadableShard | None:
+        known = self._manifests.get(info.key)
+        if known is None or known[0] != info.version:
+            try:
+                stored = await self.read_shard(info.key)
+            except ObjectNotFound:
+                return None  # deleted since it was listed
+            except ShashinError as error:
+                if error.retryable:
+                    raise
+                ranges = known[1].manifest.source_ranges if known else _ranges_in(info.key)
+                return UnreadableShard(info.key, error, ranges)
+            known = self._manifests[info.key] = (info.version, stored)
+        return known[1]
 
     async def fetch(self, stored: StoredShard, cache: Path) -> Path:
         """Download a shard's files to ``cache/<shard id>`` and verify them; returns that folder.

@@ -145,7 +145,7 @@ async def test_before_the_hidden_listings_are_loaded_searches_are_refused_and_no
     row = NewRow(Row("sold", 1, 0, RowAttributes()), vector_of("sold"))
     shard.add([row], position=1, bucket_start=BUCKET_START)
     stored = await commit(repository, shard, tmp_path / "scratch")
-    named = PointedShard(stored.manifest.shard_id, stored.manifest_key)
+    named = PointedShard.of(stored.manifest)
     await repository.move_pointer(Pointer(MODEL, HOURLY, (named,)), over=None)
     server = await start_service(
         "index_server",

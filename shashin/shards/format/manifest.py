@@ -63,6 +63,8 @@ class Manifest:
     """Ids of the shards that a build merged, sorted; none if an indexer sealed it."""
     dropped_rows: int = 0
     """Rows of the parents that it lacks: hidden, or in another parent as well."""
+    rewrites: int = 0
+    """How often builds have rewritten its vectors; 0 if an indexer sealed it."""
     build: str = ""
     """Name of the IndexBuild; empty if an indexer sealed it."""
     format: str = FORMAT

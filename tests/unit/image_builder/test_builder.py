@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -15,10 +18,15 @@ from services.image_builder.rollout import PointerRollout, Rollout
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import ObjectStoreUnavailable
 from shashin.objectstore.protocol import ObjectInfo, Version
+from shashin.offsets.ranges import merge_ranges
+from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.health import Health
-from shashin.tiers import HOURLY
+from shashin.serving.index_servers import HeldShard
+from shashin.shards.format.manifest import Manifest
+from shashin.shards.format.shard_id import shard_id
+from shashin.tiers import DAILY, HOURLY, MONTHLY
 from tests.support import loops
 from tests.support.made_shards import MODEL, WatchedStore, commit, listings, open_shard
 from tests.support.waiting import until
@@ -59,17 +67,46 @@ def sealed(repository: ModelRepository, tmp_path: Path) -> Sealed:
     return seal
 
 
+class Servers:
+    """Index servers that hold what a test says."""
+
+    def __init__(self) -> None:
+        self.holding: list[HeldShard] = []
+        self.asked = 0
+
+    async def held(self) -> list[HeldShard]:
+        self.asked += 1
+        return self.holding
+
+
 @asynccontextmanager
 async def running(
-    repository: ModelRepository, rollout: Rollout | None = None
+    repository: ModelRepository,
+    rollout: Rollout | None = None,
+    *,
+    servers: Servers | None = None,
+    rescans: bool = False,
+    **changes: Any,
 ) -> AsyncIterator[tuple[Builder, Health]]:
     """Run a builder that, after its first round, plans only when woken."""
     settings = ImageBuilderSettings(
-        model_id=MODEL, repository="file:///unused", resync_seconds=3600
+        model_id=MODEL,
+        repository="file:///unused",
+        discovery="static:index-server/daily=127.0.0.1:1",
+        resync_seconds=3600,
+        hand_over_after_seconds=0,
+        **changes,
     )
     health = Health()
-    builder = Builder(settings, repository, rollout or PointerRollout(repository))
-    async with loops.running(builder.loop(), health=health):
+    builder = Builder(
+        settings,
+        repository,
+        rollout or PointerRollout(repository),
+        servers or Servers(),
+        Horizons(repository._store, MODEL),
+    )
+    planning, rescan = builder.loops()
+    async with loops.running(*([planning, rescan] if rescans else [planning]), health=health):
         yield builder, health
 
 
@@ -123,7 +160,8 @@ async def test_a_new_shard_is_rolled_out_and_an_unchanged_plan_is_not(
         store.reads.clear()
         await run_one_round(builder, store)
         assert (await repository.read_pointer(MODEL, HOURLY))[1] == version, "the plan is unchanged"
-        assert store.reads == [], "unchanged objects are not read again"
+        absent = {pointer_key(MODEL, tier) for tier in (DAILY, MONTHLY)}
+        assert set(store.reads) <= absent, "unchanged objects are not read again"
 
 
 async def _is(repository: ModelRepository, expected: list[str]) -> bool:
@@ -150,7 +188,7 @@ async def test_a_concurrent_pointer_change_leads_to_a_new_plan(
     repository: ModelRepository, sealed: Sealed
 ) -> None:
     early, late = await sealed(0, 5), await sealed(5, 9)
-    theirs = Pointer(MODEL, HOURLY, (PointedShard(late.manifest.shard_id, late.manifest_key),))
+    theirs = Pointer(MODEL, HOURLY, (PointedShard.of(late.manifest),))
     rollout = ConcurrentChange(repository, theirs)
     async with running(repository, rollout) as (_, health):
         await until(lambda: not health.readiness_problems(), "it has planned again")
@@ -219,13 +257,13 @@ async def test_a_shard_that_is_committed_and_pointed_to_during_a_round_stays(
             listed = await super().list_objects(prefix)
             if await pointed(repository) == ids(first):
                 second = await sealed(5, 9)
-                both = (PointedShard(s.manifest.shard_id, s.manifest_key) for s in (first, second))
+                both = (PointedShard.of(s.manifest) for s in (first, second))
                 _, version = await repository.read_pointer(MODEL, HOURLY)
                 await repository.move_pointer(Pointer(MODEL, HOURLY, tuple(both)), over=version)
             return listed
 
     first = await sealed(0, 5)
-    pointer = Pointer(MODEL, HOURLY, (PointedShard(first.manifest.shard_id, first.manifest_key),))
+    pointer = Pointer(MODEL, HOURLY, (PointedShard.of(first.manifest),))
     await repository.move_pointer(pointer, over=None)
     rollout = ConcurrentChange(repository, None)
     async with running(ModelRepository(AnotherBuilder(store.root)), rollout) as (_, health):
@@ -266,3 +304,145 @@ async def test_an_unavailable_repository_is_retried(
         builder.wake()
         await until(lambda: not health.readiness_problems(), "it is ready")
         assert await pointed(repository) == ids(stored)
+
+
+async def announcements(store: Watched) -> list[str]:
+    return [info.key for info in await store.list_objects("announced/")]
+
+
+async def test_an_announcement_is_settled_once_its_shard_is_served(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    first = await sealed(0, 5)
+    assert len(await announcements(store)) == 1
+    async with running(repository):
+        await until(lambda: _is(repository, ids(first)), "the shard is rolled out")
+        await until(lambda: _none(announcements(store)), "its announcement is settled")
+
+
+async def _none(found: Awaitable[list[str]]) -> bool:
+    return not await found
+
+
+async def test_what_is_served_and_new_is_planned_without_listing_what_was_ever_sealed(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    first = await sealed(0, 5)
+    async with running(repository) as (builder, _):
+        await until(lambda: _is(repository, ids(first)), "the shard is rolled out")
+        await run_one_round(builder, store)
+        store.lists.clear()
+        second = await sealed(5, 9)
+        builder.wake()
+        await until(lambda: _is(repository, ids(first, second)), "the next one, too")
+    listed = set(store.lists) - {f"indexes/{MODEL}/{tier}/" for tier in (DAILY, MONTHLY)}
+    bucket = f"indexes/{MODEL}/hourly/{first.manifest.bucket_start}/"
+    assert listed == {f"announced/{MODEL}/", bucket}, "a commit lists the bucket that it is in"
+
+
+async def test_an_unfinished_shard_stays_announced_until_it_is_committed_or_abandoned(
+    store: Watched, repository: ModelRepository, sealed: Sealed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = f"{MODEL}.hourly.p0000.000000000000-000000000005"
+    await repository.announce(f"indexes/{MODEL}/hourly/0/{shard}/manifest.json")
+    (key,) = await announcements(store)
+    async with running(repository) as (builder, _):
+        await run_one_round(builder, store)
+        assert await announcements(store) == [key]
+        monkeypatch.setattr("shashin.repository.repository.ABANDONED_AFTER_SECONDS", 0.0)
+        builder.wake()
+        await until(lambda: _none(announcements(store)), "it is given up")
+
+
+async def test_a_rescan_finds_a_shard_that_was_never_announced(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    first = await sealed(0, 5)
+    async with running(repository):
+        await until(lambda: _is(repository, ids(first)), "the shard is rolled out")
+    second = await sealed(5, 9)
+    for key in await announcements(store):
+        await store.delete(key)
+    async with running(repository, rescans=True):
+        await until(lambda: _is(repository, ids(first, second)), "the other one is found")
+        await until(lambda: _none(announcements(store)), "and settled")
+
+
+def built(*parents: StoredShard, tier: str) -> Manifest:
+    """Return the manifest of a shard that a build made from these."""
+    ranges = tuple(merge_ranges(r for p in parents for r in p.manifest.source_ranges))
+    return replace(
+        parents[0].manifest,
+        shard_id=shard_id(MODEL, tier, ranges),
+        tier=tier,
+        source_ranges=ranges,
+        rewrites=1,
+        parents=tuple(p.manifest.shard_id for p in parents),
+    )
+
+
+async def put(store: Watched, repository: ModelRepository, manifest: Manifest) -> None:
+    """Commit the manifest of a built shard: planning reads nothing else."""
+    await repository.announce(manifest.key)
+    await store.write(manifest.key, manifest.to_json())
+
+
+async def of_tier(repository: ModelRepository, tier: str) -> list[str]:
+    pointer, _ = await repository.read_pointer(MODEL, tier)
+    return [shard.shard_id for shard in pointer.shards] if pointer else []
+
+
+async def test_parents_leave_their_tier_once_an_index_server_of_the_older_one_has_their_child(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    parents = [await sealed(0, 5), await sealed(5, 9)]
+    today = await sealed(9, 12)
+    servers = Servers()
+    async with running(repository, servers=servers) as (builder, _):
+        await until(lambda: _is(repository, ids(*parents, today)), "all are served")
+        assert servers.asked == 0, "nothing can be handed over"
+        child = built(*parents, tier=DAILY)
+        await put(store, repository, child)
+        builder.wake()
+        await until(lambda: _of(repository, DAILY, [child.shard_id]), "the child is in its tier")
+        await run_one_round(builder, store)
+        assert await pointed(repository) == ids(*parents, today)
+        held = HeldShard(HOURLY, "x", child.source_ranges)
+        servers.holding = [held]
+        await run_one_round(builder, store)
+        assert await pointed(repository) == ids(*parents, today), "its own tier does not count"
+        servers.holding = [replace(held, tier=DAILY)]
+        await until(lambda: _is(repository, ids(today)), "the parents are not served any more")
+        servers.holding = []
+        await run_one_round(builder, store)
+        assert await pointed(repository) == ids(today)
+        assert await of_tier(repository, DAILY) == [child.shard_id]
+
+
+async def _of(repository: ModelRepository, tier: str, expected: list[str]) -> bool:
+    return await of_tier(repository, tier) == expected
+
+
+async def test_what_is_too_old_is_retired_after_its_horizon_was_raised(
+    store: Watched, repository: ModelRepository, sealed: Sealed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await sealed(0, 5)
+    new = await sealed(5, 9)
+    recent = replace(new.manifest, bucket_start=int(time.time()), shard_id=new.manifest.shard_id)
+    await store.delete(new.manifest_key)
+    await put(store, repository, recent)
+    horizons = Horizons(store, MODEL)
+    await horizons.keep(0, 0)
+    async with running(repository, retention_days=365) as (builder, _):
+        await until(
+            lambda: _horizon_is(horizons, 5), "the horizon is where what is not too old begins"
+        )
+        assert await pointed(repository) == [old.manifest.shard_id, recent.shard_id]
+        monkeypatch.setattr("services.image_builder.handlers.RETIRE_AFTER_SECONDS", 0.0)
+        builder.wake()
+        await until(lambda: _is(repository, [recent.shard_id]), "then the old one is retired")
+
+
+async def _horizon_is(horizons: Horizons, offset: int) -> bool:
+    horizon = await horizons.read(0)
+    return horizon is not None and horizon.offset == offset

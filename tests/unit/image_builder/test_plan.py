@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.image_builder.plan import Candidate, Plan, plan_tier
-from shashin.offsets.ranges import OffsetRange
+from services.image_builder.plan import Candidate, HandOver, Older, Plan, plan_tier
+from shashin.offsets.ranges import MergedRanges, OffsetRange
 from shashin.repository.pointer import PointedShard, Pointer
 from tests.support.counted_offsets import Counted, comparisons_of
 
@@ -29,7 +29,12 @@ def candidates_and_pointer(draw: st.DrawFn) -> tuple[list[Candidate], Pointer | 
     """Return candidates, some of the same range or id, and a pointer to some that never overlap."""
     ranges = draw(st.lists(st.lists(RANGES, min_size=1, max_size=4), max_size=12))
     candidates = [
-        Candidate(f"shard-{draw(st.integers(0, 9))}", f"key-{number}", tuple(sorted(of_shard)))
+        Candidate(
+            f"shard-{draw(st.integers(0, 9))}",
+            f"key-{number}",
+            tuple(sorted(of_shard)),
+            rewrites=draw(st.integers(0, 2)),
+        )
         for number, of_shard in enumerate(ranges)
     ]
     if draw(st.booleans()):
@@ -46,7 +51,7 @@ Shards = Callable[[int], list[Candidate]]
 
 
 def pointed(candidate: Candidate) -> PointedShard:
-    return PointedShard(candidate.shard_id, candidate.manifest_key)
+    return candidate.pointed
 
 
 def offsets(candidate: Candidate) -> set[tuple[int, int]]:
@@ -136,15 +141,17 @@ def planned_by_offsets(candidates: list[Candidate], current: Pointer | None) -> 
     def precedence(c: Candidate) -> tuple[object, ...]:
         return [(r.partition, r.from_offset, -r.to_offset) for r in c.ranges], pointed(c)
 
-    taken = sorted(candidates, key=lambda c: (pointed(c) not in served, *precedence(c)))
-    for _ in ("served ones first", "then all alike"):
+    taken = sorted(
+        candidates, key=lambda c: (-c.rewrites, pointed(c) not in served, *precedence(c))
+    )
+    for _ in ("built and served ones first", "then all alike"):
         claimed: set[tuple[int, int]] = set()
         kept = []
         for candidate in taken:
             if not offsets(candidate) <= claimed:
                 kept.append(candidate)
                 claimed |= offsets(candidate)
-        taken = sorted(kept, key=precedence)
+        taken = sorted(kept, key=lambda c: (-c.rewrites, *precedence(c)))
     return Pointer("m", "hourly", tuple(sorted(map(pointed, taken))))
 
 
@@ -252,3 +259,48 @@ def test_cuts_of_a_fast_clock_that_fit_no_others_lose_no_offset() -> None:
     assert {shard.shard_id for shard in plan.pointer.shards} == {"slow-1", "slow-2"}
     only_first = plan_tier("m", "hourly", [*fast, others[1], candidate("odd", 40, 80)], current)
     assert only_first.redundant == ()
+
+
+def tier_of(*shards: Candidate) -> Pointer:
+    return Pointer("m", "hourly", tuple(sorted(map(pointed, shards))))
+
+
+def test_a_built_shard_replaces_its_parents_in_one_step() -> None:
+    parents = [candidate("early", 0, 5), candidate("late", 5, 9)]
+    child = Candidate("child", "key-child", (OffsetRange(0, 0, 9),), rewrites=1)
+    plan = plan_tier("m", "hourly", [*parents, child], tier_of(*parents))
+    assert plan.pointer == tier_of(child)
+    assert sorted(plan.redundant) == ["early", "late"]
+
+
+def test_a_parent_stays_until_an_older_tier_has_served_its_child_for_long_enough() -> None:
+    parents = [candidate("early", 0, 5), candidate("late", 5, 9), candidate("today", 9, 12)]
+    child = MergedRanges([OffsetRange(0, 0, 9)])
+    current = tier_of(*parents)
+    plan = plan_tier("m", "hourly", parents, current, older=Older(child))
+    assert (plan.pointer, plan.waiting) == (current, ("early", "late"))
+    plan = plan_tier("m", "hourly", parents, current, older=Older(child, {"early"}))
+    assert plan.pointer == tier_of(*parents[1:])
+    assert (plan.handed_over, plan.waiting) == (("early",), ("late",))
+    # It does not come back if the older tier's index servers are down later.
+    plan = plan_tier("m", "hourly", parents, plan.pointer, older=Older(child))
+    assert plan.pointer == tier_of(*parents[1:])
+
+
+def test_a_shard_is_handed_over_once_it_was_held_without_interruption() -> None:
+    hand_over = HandOver(3.0)
+    waiting = [candidate("early", 0, 5).pointed, candidate("late", 5, 9).pointed]
+    held, gone = MergedRanges([OffsetRange(0, 0, 7)]), MergedRanges([])
+    assert hand_over.served_long(waiting, held, now=10.0) == frozenset()
+    assert hand_over.served_long(waiting, held, now=12.9) == frozenset()
+    assert hand_over.served_long(waiting, held, now=13.0) == {"early"}
+    assert hand_over.served_long(waiting, gone, now=14.0) == frozenset()
+    assert hand_over.served_long(waiting, held, now=15.0) == frozenset()
+    assert hand_over.served_long(waiting, held, now=18.0) == {"early"}
+
+
+def test_what_lies_before_the_horizon_is_not_served() -> None:
+    shards = [candidate("before", 0, 5), candidate("across", 5, 9), candidate("after", 9, 12)]
+    plan = plan_tier("m", "hourly", shards, tier_of(*shards), horizons={0: 7})
+    assert plan.pointer == tier_of(*shards[1:])
+    assert plan.retired == ("before",)

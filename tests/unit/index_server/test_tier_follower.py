@@ -119,7 +119,7 @@ class Tier:
 
     async def point_to(self, *shards: StoredShard) -> None:
         _, version = await self.repository.read_pointer(MODEL, HOURLY)
-        named = tuple(PointedShard(s.manifest.shard_id, s.manifest_key) for s in shards)
+        named = tuple(PointedShard.of(s.manifest) for s in shards)
         await self.repository.move_pointer(Pointer(MODEL, HOURLY, named), over=version)
 
     async def damage(self, shard: StoredShard, name: str = ROWS_FILE) -> bytes:

@@ -80,7 +80,7 @@ class Indexer:
         return await commit(self.repository, shard, self.folder / "scratch")
 
     async def point_to(self, *shards: StoredShard) -> None:
-        named = tuple(PointedShard(s.manifest.shard_id, s.manifest_key) for s in shards)
+        named = tuple(PointedShard.of(s.manifest) for s in shards)
         await self.repository.move_pointer(Pointer(MODEL, HOURLY, named), over=None)
 
     def positions(self) -> Mapping[int, Position]:

@@ -141,6 +141,8 @@ def test_what_others_search_is_in_discovery_under_its_address() -> None:
         ("embedder", None): True,
         ("indexer", "live"): True,
         ("index-server", "hourly"): True,
+        ("index-server", "daily"): True,
+        ("index-server", "monthly"): True,
     }
 
 
@@ -160,7 +162,7 @@ def test_no_two_processes_share_a_folder_to_work_in() -> None:
 
 
 def test_the_plan_can_be_started() -> None:
-    assert len(start_order(planned())) == len(SPECS) == 6
+    assert len(start_order(planned())) == len(SPECS) == 8
 
 
 # --- settings in the user's environment ----------------------------------------------------------

@@ -34,7 +34,7 @@ class WrittenMeanwhile(WatchedStore):
         start = 5 * len(self.served)
         shard = open_shard(listings(start, start + 5), from_offset=start)
         self.served.append(await commit(repository, shard, self.scratch))
-        named = tuple(PointedShard(s.manifest.shard_id, s.manifest_key) for s in self.served)
+        named = tuple(PointedShard.of(s.manifest) for s in self.served)
         _, version = await repository.read_pointer(MODEL, HOURLY)
         await repository.move_pointer(Pointer(MODEL, HOURLY, named), over=version)
 

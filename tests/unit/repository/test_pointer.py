@@ -12,24 +12,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shashin.errors import CorruptShard, RepositoryError, UnknownFormat
+from shashin.offsets.ranges import OffsetRange
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 
-GOLDEN = Path(__file__).parent / "golden" / "pointer-v1.json"
+GOLDEN = Path(__file__).parent / "golden" / "pointer-v2.json"
+GOLDEN_V1 = GOLDEN.with_name("pointer-v1.json")
 KEY = "serving/demo-v1/hourly.json"
 
 
-def pointed(shard: str) -> PointedShard:
-    return PointedShard(shard, f"indexes/demo-v1/hourly/1699999200/{shard}/manifest.json")
+def pointed(partition: int, start: int, end: int) -> PointedShard:
+    shard = f"demo-v1.hourly.p{partition:04d}.{start:012d}-{end:012d}"
+    return PointedShard(
+        shard,
+        f"indexes/demo-v1/hourly/1699999200/{shard}/manifest.json",
+        (OffsetRange(partition, start, end),),
+        bucket_start=1_699_999_200,
+        bucket_seconds=3600,
+        rows=3 * (end - start),
+        rewrites=partition,
+    )
 
 
-KNOWN = Pointer(
-    "demo-v1",
-    "hourly",
-    (
-        pointed("demo-v1.hourly.p0000.000000000000-000000000240"),
-        pointed("demo-v1.hourly.p0001.000000000007-000000000010"),
-    ),
-)
+KNOWN = Pointer("demo-v1", "hourly", (pointed(0, 0, 240), pointed(1, 7, 10)))
+RANGES = st.builds(OffsetRange, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -38,14 +43,21 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_pointer_of_the_first_format_stays_readable() -> None:
-    assert Pointer.from_json(GOLDEN.read_bytes(), key=KEY) == KNOWN
+    read = Pointer.from_json(GOLDEN_V1.read_bytes(), key=KEY)
+    named = [(shard.shard_id, shard.manifest_key) for shard in KNOWN.shards]
+    assert [(shard.shard_id, shard.manifest_key) for shard in read.shards] == named
+    assert KNOWN.has_ranges
+    assert not read.has_ranges
 
 
 def test_the_written_format_does_not_change() -> None:
     assert KNOWN.to_json() == GOLDEN.read_bytes()
 
 
-@given(st.text(), st.lists(st.builds(PointedShard, st.text(), st.text()), max_size=5))
+@given(
+    st.text(),
+    st.lists(st.builds(PointedShard, st.text(), st.text(), st.tuples(RANGES)), max_size=5),
+)
 def test_a_pointer_that_was_written_is_read_with_its_shards_in_order(
     model: str, shards: list[PointedShard]
 ) -> None:
@@ -54,7 +66,7 @@ def test_a_pointer_that_was_written_is_read_with_its_shards_in_order(
     assert read == Pointer(model, "hourly", tuple(sorted(shards)))
 
 
-@pytest.mark.parametrize("found", ["shashin.pointer/2", "shashin.manifest/1", "", None, 1])
+@pytest.mark.parametrize("found", ["shashin.pointer/3", "shashin.manifest/1", "", None, 1])
 def test_another_format_is_refused_by_name(found: object) -> None:
     with pytest.raises(UnknownFormat, match=r"hourly\.json has format .*; this version reads"):
         Pointer.from_json(json.dumps(document(format=found)).encode(), key=KEY)

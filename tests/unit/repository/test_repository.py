@@ -83,7 +83,7 @@ def test_an_entry_is_the_name_size_and_hash_of_a_file(tmp_path: Path) -> None:
 # --- committing ---------------------------------------------------------------------------------
 
 
-async def test_files_are_written_before_their_manifest(
+async def test_a_shard_is_announced_and_its_files_are_written_before_its_manifest(
     store: WatchedStore, repository: ModelRepository, tmp_path: Path
 ) -> None:
     manifest = write(open_shard(listings(0, 5)), tmp_path / "shard")
@@ -91,6 +91,7 @@ async def test_files_are_written_before_their_manifest(
     index, rows = (entry.sha256[:16] for entry in manifest.files)
     folder = f"indexes/{MODEL}/hourly/{manifest.bucket_start}/{manifest.shard_id}"
     assert store.writes == [
+        f"announced/{MODEL}/hourly/{manifest.shard_id}.json",
         f"{folder}/index.{index}.usearch",
         f"{folder}/rows.{rows}.arrow",
         f"{folder}/manifest.json",

@@ -31,7 +31,7 @@ KEY = (
     "indexes/demo-v1/hourly/1699999200/demo-v1.hourly.p0000.000000000000-000000000240/manifest.json"
 )
 
-OPTIONAL = {"format", "hidden_offsets", "parents", "dropped_rows", "build"}
+OPTIONAL = {"format", "hidden_offsets", "parents", "dropped_rows", "rewrites", "build"}
 
 KNOWN = Manifest(
     shard_id="demo-v1.hourly.p0000.000000000000-000000000240",

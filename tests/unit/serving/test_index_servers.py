@@ -9,14 +9,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from services.indexer import release
-from services.indexer.release import IndexServers
 from shashin.discovery.protocol import Endpoint, Role
 from shashin.errors import NoEndpoint
 from shashin.model_space import ModelSpace
-from shashin.offsets.ranges import OffsetRange
 from shashin.rpc.server import grpc_server
+from shashin.serving import index_servers as index_servers_module
 from shashin.serving.endpoint import IndexEndpoint
+from shashin.serving.index_servers import HeldShard, IndexServers
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.visibility import HiddenMap
@@ -94,20 +93,22 @@ def shard(begin: int, end: int, partition: int = 0) -> OpenShard:
     return made
 
 
-def ranges(held: Iterable[OffsetRange]) -> list[str]:
-    return sorted(map(str, held))
+def ranges(held: Iterable[HeldShard]) -> list[str]:
+    held = list(held)
+    assert all(shard.tier == "hourly" and shard.shard_id for shard in held)
+    return sorted(str(r) for shard in held for r in shard.ranges)
 
 
 async def test_hung_index_servers_do_not_affect_one_that_responds(
     index_servers: IndexServerSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The deadline is out of reach: the test ends the calls once all are in flight.
-    monkeypatch.setattr(release, "DESCRIBE_TIMEOUT_SECONDS", 600.0)
+    monkeypatch.setattr(index_servers_module, "DESCRIBE_TIMEOUT_SECONDS", 600.0)
     async with hung_endpoints(20) as hung, silent_sockets(10) as silent:
         for address in (*(one.address for one in hung), *(one.address for one in silent)):
             index_servers.announce(address)
         await index_servers.start(shard(0, 5), shard(5, 9, partition=1))
-        asking = asyncio.ensure_future(index_servers.servers.held_ranges())
+        asking = asyncio.ensure_future(index_servers.servers.held())
         await until(lambda: all(one.received.is_set() for one in hung), "each hung one has a call")
         await until(lambda: all(one.connected.is_set() for one in silent), "each silent one, too")
         assert not any(one.ended.is_set() for one in hung), "all calls are in flight together"
@@ -120,11 +121,11 @@ async def test_hung_index_servers_do_not_affect_one_that_responds(
 async def test_a_round_ends_even_if_no_server_responds(
     index_servers: IndexServerSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "DESCRIBE_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(index_servers_module, "DESCRIBE_TIMEOUT_SECONDS", 0.2)
     async with hung_endpoints(3) as hung, silent_sockets(3) as silent:
         for address in (*(one.address for one in hung), *(one.address for one in silent)):
             index_servers.announce(address)
-        assert await index_servers.servers.held_ranges() == []
+        assert await index_servers.servers.held() == []
 
 
 async def test_only_index_servers_of_the_model_count(index_servers: IndexServerSet) -> None:
@@ -133,7 +134,7 @@ async def test_only_index_servers_of_the_model_count(index_servers: IndexServerS
     await index_servers.start(shard(9, 12), space=ModelSpace("other-model", 8))
     async with hung_endpoints(1) as (announced,):
         index_servers.announce(announced.address, model_id="other-model")
-        assert ranges(await index_servers.servers.held_ranges()) == ["0:[0, 5)"]
+        assert ranges(await index_servers.servers.held()) == ["0:[0, 5)"]
         assert not announced.received.is_set(), "discovery reports another model"
 
 
@@ -142,18 +143,18 @@ async def test_an_index_server_that_leaves_discovery_or_stops_counts_as_holding_
 ) -> None:
     stop = await index_servers.start(shard(0, 5))
     await index_servers.start(shard(5, 9))
-    assert ranges(await index_servers.servers.held_ranges()) == ["0:[0, 5)", "0:[5, 9)"]
+    assert ranges(await index_servers.servers.held()) == ["0:[0, 5)", "0:[5, 9)"]
     left = index_servers.discovery.known.pop()
-    assert ranges(await index_servers.servers.held_ranges()) == ["0:[0, 5)"]
+    assert ranges(await index_servers.servers.held()) == ["0:[0, 5)"]
     index_servers.discovery.known.append(left)
     await stop()
-    assert ranges(await index_servers.servers.held_ranges()) == ["0:[5, 9)"]
+    assert ranges(await index_servers.servers.held()) == ["0:[5, 9)"]
 
 
 async def test_while_discovery_is_unavailable_the_known_index_servers_are_called(
     index_servers: IndexServerSet,
 ) -> None:
     await index_servers.start(shard(0, 5))
-    await index_servers.servers.held_ranges()
+    await index_servers.servers.held()
     index_servers.discovery.available = False
-    assert ranges(await index_servers.servers.held_ranges()) == ["0:[0, 5)"]
+    assert ranges(await index_servers.servers.held()) == ["0:[0, 5)"]
