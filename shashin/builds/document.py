@@ -93,7 +93,7 @@ def _check_tier(tier: str) -> None:
 
 def _check_known(name: str, known: Sequence[str], what: str) -> None:
     if name not in known:
-        raise UserError(f"{name!r} is not {what}{_suggestion(name, known)}")
+        raise UserError(f"{name!r} is not {what}{suggestion(name, known)}")
 
 
 def _check_hour(text: datetime) -> datetime:
@@ -225,7 +225,7 @@ class PipelineStep(_Part):
         if not known and self.command is None:
             raise ValueError(
                 f"{self.name!r} is not a built-in step and has no command"
-                f"{_suggestion(self.name, BUILT_IN_STEPS)}"
+                f"{suggestion(self.name, BUILT_IN_STEPS)}"
             )
         if self.image is not None and self.command is None:
             raise ValueError("an image is only for a step with a command")
@@ -394,7 +394,7 @@ def _problems(error: ValidationError) -> Iterator[tuple[FieldPath, str]]:
             yield path, "missing"
         elif kind == "extra_forbidden":
             known = _fields(path[:-1], IndexBuild)
-            yield path, f"unknown field{_suggestion(str(path[-1]), known)}"
+            yield path, f"unknown field{suggestion(str(path[-1]), known)}"
         elif kind == "string_type":
             yield path, f"expected text, found {problem['input']!r}: put it in quotes"
         else:
@@ -434,7 +434,8 @@ def _parts_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _parts_in(inner)
 
 
-def _suggestion(name: str, known: Sequence[str]) -> str:
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Return the end of an error about an unknown name: the nearest known one, and all of them."""
     near = get_close_matches(name, known, n=1)
     meant = f": did you mean {near[0]}?" if near else ":"
     listed = ", ".join(known[:_LISTED_NAMES])

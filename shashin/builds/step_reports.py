@@ -24,7 +24,7 @@ _MAX_REASON_BYTES = 4096
 class Progress:
     """How far a step is."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     done: float
     total: float | None = None

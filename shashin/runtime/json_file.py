@@ -1,4 +1,4 @@
-"""JSON files that are replaced atomically, so that readers never see a partial one."""
+"""Files, of JSON mostly, that are replaced atomically, so that readers never see a partial one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,29 @@ from typing import Any
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Replace a JSON file atomically; creates its folder if necessary."""
+    """Replace a JSON file atomically; creates its folder if necessary.
+
+    Raises:
+        OSError: when it cannot be written; the file is then as it was.
+    """
+    replace_file(path, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file atomically; creates its folder if necessary.
+
+    Raises:
+        OSError: when it cannot be written; the file is then as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except BaseException:
+        # Of a full disk, the part that was written would take space as well.
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> Any:
