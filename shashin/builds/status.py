@@ -73,29 +73,29 @@ class StepStatus:
         return self.progress.done / self.seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildStatus:
     """How far a build is."""
 
     __pydantic_config__ = _CONFIG
 
     phase: Phase
+    reason: str = ""
+    """Why it failed or was cancelled."""
+    attempts: int = 0
+    created: datetime
+    started: datetime | None = None
+    """Start of the last attempt."""
+    finished: datetime | None = None
     repository: str
     """URI of the model repository that it reads and publishes to."""
     command_folder: str
     """Working directory of the user's own commands."""
-    created: datetime
-    steps: tuple[StepStatus, ...]
-    reason: str = ""
-    """Why it failed or was cancelled."""
-    attempts: int = 0
-    started: datetime | None = None
-    """Start of the last attempt."""
-    finished: datetime | None = None
     run: str = ""
     """Id of the last attempt, in the environment of each of its processes."""
     pid: int | None = None
     """Process that runs, or ran, the last attempt."""
+    steps: tuple[StepStatus, ...]
 
     @classmethod
     def of_a_new_build(
@@ -108,7 +108,13 @@ class BuildStatus:
     ) -> BuildStatus:
         """Return the status of a build that was never run; ``steps`` as in ``attempt_begun``."""
         pending = tuple(StepStatus(name, fingerprint) for name, fingerprint in steps)
-        return cls("Pending", repository, command_folder, created=now, steps=pending)
+        return cls(
+            phase="Pending",
+            created=now,
+            repository=repository,
+            command_folder=command_folder,
+            steps=pending,
+        )
 
     @property
     def ended(self) -> bool:
