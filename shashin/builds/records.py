@@ -44,7 +44,7 @@ from shashin.errors import (
 )
 from shashin.runtime.json_file import replace_file, write_json
 
-_LOCK_SECONDS = 1.0
+_LOCK_SECONDS = 0.5
 """How long to try: a reader that looks whether the lock is held holds it for a moment."""
 
 _POLL_SECONDS = 0.05
