@@ -243,6 +243,37 @@ class DeadlineExceeded(ShashinError):
     http_status = 504
 
 
+# --- builds -------------------------------------------------------------------------------------
+
+
+class BuildNotFound(UserError):
+    """No build has this name."""
+
+    grpc_status = "NOT_FOUND"
+    http_status = 404
+
+
+class BuildRunning(ShashinError):
+    """Another process runs the build."""
+
+    grpc_status = "FAILED_PRECONDITION"
+    http_status = 409
+
+
+class UnreadableBuild(ShashinError):
+    """The record of a build cannot be read."""
+
+    grpc_status = "DATA_LOSS"
+
+
+class BuildFailed(ShashinError):
+    """A build failed or was cancelled; the message says at which step, and why."""
+
+
+class StepFailed(ShashinError):
+    """A step of a build failed; the message is the reason in the build's record."""
+
+
 # --- processes ----------------------------------------------------------------------------------
 
 

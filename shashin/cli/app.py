@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from shashin.cli import coverage, indexes, kafka, model, publish, up
+from shashin.cli.builds import command as builds
 from shashin.cli.demo import command as demo
 from shashin.cli.dlq import command as dlq
 from shashin.cli.search import command as search
@@ -63,6 +64,7 @@ publish.register(app)
 search.register(app)
 coverage.register(app)
 demo.register(app)
+app.add_typer(builds.app, name="builds")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(indexes.app, name="indexes")
 app.add_typer(kafka.app, name="kafka")

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from shashin.local.identity import ProcessIdentity
 from shashin.local.log_file import BoundedLog
+from shashin.runtime.parent_death import die_with_parent
 
 _POLL_SECONDS = 0.1
 _CHUNK = 64 * 1024
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """Return the hook that runs in the child before exec; symbols are resolved before the fork."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before prctl
-            os._exit(1)
-
-    return prepare
 
 
 class Child:
@@ -54,7 +37,7 @@ class Child:
                 env=dict(env),
                 cwd=cwd,
                 process_group=0,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one thread, and prctl is bound
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - one thread, and prctl is bound
             )
         except BaseException:
             os.close(self._output)

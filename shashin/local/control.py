@@ -30,8 +30,8 @@ from shashin.local.processes import (
     supervisor_identity,
 )
 from shashin.local.service_code import child_environment, services_folder
-from shashin.local.state_file import write_json
 from shashin.local.supervisor import ALREADY_RUNNING
+from shashin.runtime.json_file import write_json
 from shashin.runtime.work_folder import mark_work_folder
 
 _POLL_SECONDS = 0.1

@@ -24,7 +24,7 @@ from shashin.local.kafka_config import java_options, log4j_properties, server_pr
 from shashin.local.log_file import last_lines, quoted, size_of
 from shashin.local.ports import HOST, free_port, is_free, preferred_or_free, require_free
 from shashin.local.progress import SILENT, Progress
-from shashin.local.state_file import read_json, write_json
+from shashin.runtime.json_file import read_json, write_json
 
 DEFAULT_PORT = 9092
 _MIN_FREE_BYTES = 256 * 1024**2

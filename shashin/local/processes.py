@@ -12,7 +12,7 @@ from shashin.errors import UserError
 from shashin.local.identity import Memory, ProcessIdentity, memory_of
 from shashin.local.liveness import STALLED_SECONDS, STARTUP_SECONDS
 from shashin.local.restart import Restart
-from shashin.local.state_file import read_json, write_json
+from shashin.runtime.json_file import read_json, write_json
 
 PLAN_FORMAT = 1
 SUPERVISOR = "supervisor"

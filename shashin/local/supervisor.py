@@ -40,7 +40,7 @@ from shashin.local.processes import (
 )
 from shashin.local.restart import Restart, RestartHistory, how_it_ended
 from shashin.local.service_code import child_environment, services_folder
-from shashin.local.state_file import write_json
+from shashin.runtime.json_file import write_json
 from shashin.runtime.logging import configure_logging, get_logger
 
 ALREADY_RUNNING = 3

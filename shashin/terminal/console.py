@@ -66,6 +66,12 @@ def echo_stderr(text: str, *, style: str = "") -> None:
     _console(stderr=True).print(_shown(text), style=style, soft_wrap=True)
 
 
+def echo_log_line(line: str) -> None:
+    """Print a line of a log to stdout, without colours, wrapping or the cost of either."""
+    sys.stdout.write(printable(line.expandtabs()) + "\n")
+    sys.stdout.flush()
+
+
 def echo_error(message: str) -> None:
     """Print an error to stderr, in red."""
     echo_stderr(f"error: {message}", style="red")
@@ -151,10 +157,12 @@ class Stage:
 class Stages:
     """Shows the progress of several stages.
 
-    On a terminal each stage is a bar; elsewhere a line every two seconds shows what changed.
+    On a terminal each stage is a bar; elsewhere, or without ``bars``, a line every two seconds shows
+    what changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, bars: bool = True) -> None:
+        self._with_bars = bars
         self._started = time.monotonic()
         self._stages: dict[str, Stage] = {}
         self._bars: Progress | None = None
@@ -165,7 +173,7 @@ class Stages:
 
     def __enter__(self) -> Stages:
         console = _console(stderr=True)
-        if console.is_terminal and not console.is_dumb_terminal:
+        if self._with_bars and console.is_terminal and not console.is_dumb_terminal:
             self._bars = Progress(
                 SpinnerColumn(finished_text="[green]✓"),
                 TextColumn("{task.description}", markup=False),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,17 @@ async def shashin(
     env: Mapping[str, str] | None = None,
     ends_with: int | None = 0,
     typed: str | None = None,
+    program: Sequence[str] = (str(COMMAND),),
 ) -> Finished:
     """Run the command in a state folder until it ends, with that exit code; None: with any.
 
-    ``typed`` is input at a terminal; None: stdin is not a terminal.
+    ``typed`` is input at a terminal; None: stdin is not a terminal. ``program`` is run in place of
+    the installed command.
     """
     own = {key: value for key, value in os.environ.items() if not key.startswith("SHASHIN_")}
     person, terminal = os.openpty()
     process = await asyncio.create_subprocess_exec(
-        COMMAND,
+        *program,
         *map(str, arguments),
         env={**own, "SHASHIN_STATE": str(state), **(env or {})},
         cwd=state.parent,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from shashin.cli.confirm import confirm
 from shashin.cli.dlq.filters import (
     DlqFilter,
     Selection,
@@ -55,7 +55,7 @@ from shashin.kafka.producer import Producer
 from shashin.kafka.records import InRecord
 from shashin.kafka.replay_plan import Replay, plan_replays
 from shashin.local.system import System
-from shashin.terminal.console import Stages, echo, echo_error, echo_json, echo_stderr, echo_table
+from shashin.terminal.console import Stages, echo, echo_error, echo_json, echo_table
 from shashin.terminal.run import run
 
 app = typer.Typer(
@@ -240,7 +240,7 @@ def replay(
     planned = run(_plan(address, selection))
     if not dry_run and planned.replays:
         dead_letters = sum(len(r.resolves) for r in planned.replays)
-        _confirm(f"replay {len(planned.replays)} records, of {dead_letters} dead letters", yes=yes)
+        confirm(f"replay {len(planned.replays)} records, of {dead_letters} dead letters", yes=yes)
         run(_replay(address, selection.topics, planned.replays))
     if as_json:
         echo_json(
@@ -335,7 +335,7 @@ def drop(
     address = kafka or System(state).kafka_address()
     chosen = selection.open_entries(run(_entries(address, selection.topics)))
     if not dry_run and chosen:
-        _confirm(f"drop {len(chosen)} dead letters", yes=yes)
+        confirm(f"drop {len(chosen)} dead letters", yes=yes)
         run(_drop(address, [entry.dead_letter.entry_id for entry in chosen]))
     if as_json:
         echo_json({"dry_run": dry_run, "dropped": [entry_document(entry) for entry in chosen]})
@@ -353,12 +353,3 @@ def drop(
 async def _drop(kafka: str, ids: Sequence[DlqEntryId]) -> None:
     async with Producer(kafka, client_id=CLIENT_ID) as producer:
         await resolve(producer, ids, "dropped")
-
-
-def _confirm(what: str, *, yes: bool) -> None:
-    """Ask for confirmation, but only at a terminal."""
-    if yes or not sys.stdin.isatty():
-        return
-    if not typer.confirm(f"{what}?", err=True):
-        echo_stderr("nothing changed")
-        raise typer.Exit(1)

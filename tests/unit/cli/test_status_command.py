@@ -14,7 +14,7 @@ from shashin.cli.app import app
 from shashin.local.identity import ProcessIdentity
 from shashin.local.processes import processes_path
 from shashin.local.restart import Restart
-from shashin.local.state_file import write_json
+from shashin.runtime.json_file import write_json
 
 LAST = Restart("it failed its liveness probe for 31 s (consumer made no progress for 60 s)", 1.75e9)
 

@@ -32,7 +32,7 @@ from shashin.local.processes import (
     supervisor_identity,
 )
 from shashin.local.restart import Restart
-from shashin.local.state_file import write_json
+from shashin.runtime.json_file import write_json
 
 TEXT = st.text(max_size=6)
 WORDS = st.dictionaries(TEXT, TEXT, max_size=2)

@@ -1,0 +1,1 @@
+"""Index builds: batch runs that make shards, described by IndexBuild documents."""

@@ -1,0 +1,34 @@
+"""Checks that a build's model is one whose shards the repository has."""
+
+from __future__ import annotations
+
+from shashin.builds.document import KIND, IndexBuild, suggestion
+from shashin.errors import UserError
+from shashin.objectstore.open import open_object_store
+
+_SHARDS = "indexes/"
+
+
+async def require_known_model(build: IndexBuild, repository: str) -> None:
+    """Check that the repository has shards of the model whose shards the build reads.
+
+    Raises:
+        UserError: if it has none, naming the models that it has; or if the URI is invalid.
+        ObjectStoreError: when the repository does not respond.
+    """
+    reindex = build.spec.source.reindex
+    field, model = (
+        ("spec.model", build.spec.model)
+        if reindex is None
+        else ("spec.source.reindex.fromModel", reindex.from_model)
+    )
+    store = open_object_store(repository)
+    if await store.list_objects(f"{_SHARDS}{model}/"):
+        return
+    known = {info.key.split("/")[1] for info in await store.list_objects(_SHARDS)}
+    if not known:
+        raise UserError(f"{KIND} {build.name}: the repository {repository} has no shards yet")
+    raise UserError(
+        f"{KIND} {build.name}: {field}: the repository {repository} has no shard of "
+        f"{model!r}{suggestion(model, sorted(known))}"
+    )

@@ -1,0 +1,174 @@
+"""Runs one built-in step of a build in a process of its own: ``python -m shashin.builds.step NAME``.
+
+Whoever runs a build describes it in the environment, the same for a built-in step as for a command
+of the user's, on one machine as on Kubernetes. The variables are the constants below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import os
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import structlog
+
+from shashin.builds.document import BUILT_IN_STEPS, IndexBuild
+from shashin.builds.step_reports import Progress, ProgressFile, write_reason
+from shashin.errors import ShashinError, UserError
+from shashin.runtime.logging import configure_logging, get_logger
+
+BUILD = "SHASHIN_BUILD"
+"""Path of the build's document, as JSON."""
+
+WORK = "SHASHIN_BUILD_WORK"
+"""Folder that all steps of the build share, and that a retry keeps."""
+
+OUT = "SHASHIN_STEP_OUT"
+"""The step's own folder for its output, empty at its start. Beside it are those of the steps before
+it, each under its step's name."""
+
+REPOSITORY = "SHASHIN_REPOSITORY"
+"""URI of the model repository."""
+
+PROGRESS = "SHASHIN_STEP_PROGRESS"
+"""File for the step's progress, optional: ``{"done": 10, "total": 200, "unit": "rows"}``."""
+
+REASON = "SHASHIN_STEP_REASON"
+"""File for the reason of a failure, optional: text."""
+
+Step = Callable[["StepContext"], Coroutine[Any, Any, None]]
+
+STEPS = {name: f"shashin.builds.steps.{name}:run" for name in BUILT_IN_STEPS}
+"""The function of each built-in step, imported only by the process that runs it: each has libraries
+that the others do not need."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """A step's handle on its build."""
+
+    name: str
+    build: IndexBuild
+    work: Path
+    """Shared by all steps and kept by a retry. Its content is not checked, so a step uses it only
+    for what it can check itself, such as files that it does not want to fetch twice."""
+    out: Path
+    """For the step's output; empty at its start. It counts only once the step has succeeded, and is
+    from then on checked by SHA-256."""
+    repository: str
+    """URI of the model repository."""
+    log: structlog.stdlib.BoundLogger
+    reported: ProgressFile
+
+    def output_of(self, step: str) -> Path:
+        """Return the output folder of a step before this one, to be read only.
+
+        Raises:
+            UserError: if no step before this one has this name.
+        """
+        names = [one.name for one in self.build.spec.pipeline]
+        before = names[: names.index(self.name)]
+        if step not in before:
+            raise UserError(
+                f"step {self.name} has no step {step!r} before it: expected one of "
+                f"{', '.join(before) or 'none, since it is the first'}"
+            )
+        return self.out.parent / step
+
+    def progress(self, done: float, total: float | None = None, unit: str = "rows") -> None:
+        """Report the progress; cheap enough for each batch. ``total`` is None if it is not known."""
+        self.reported.set(Progress(done, total, unit))
+
+
+def context_of(name: str, environment: Mapping[str, str]) -> StepContext:
+    """Return the context that the environment describes.
+
+    Raises:
+        UserError: if a variable is missing, or the document cannot be read or has no such step.
+    """
+    missing = [v for v in (BUILD, WORK, OUT, REPOSITORY) if not environment.get(v)]
+    if missing:
+        raise UserError(
+            f"{', '.join(missing)} not set: a step is run by `shashin builds run`, which sets it"
+        )
+    path = Path(environment[BUILD])
+    try:
+        build = IndexBuild.from_json(path.read_bytes(), origin=str(path))
+    except OSError as error:
+        raise UserError(f"{BUILD}={path} cannot be read: {error.strerror or error}") from error
+    if name not in [step.name for step in build.spec.pipeline]:
+        raise UserError(f"the pipeline of {build.name} has no step {name!r}")
+    progress = environment.get(PROGRESS)
+    return StepContext(
+        name=name,
+        build=build,
+        work=Path(environment[WORK]),
+        out=Path(environment[OUT]),
+        repository=environment[REPOSITORY],
+        log=get_logger(f"{__name__}.{name}").bind(build=build.name),
+        reported=ProgressFile(Path(progress) if progress else None),
+    )
+
+
+def run_step(name: str, environment: Mapping[str, str]) -> int:
+    """Run a built-in step; returns its exit code, 0 or 1.
+
+    A known error is one line, and the reason in the build's record; any other one also leaves its
+    traceback in the log.
+    """
+    reason_path = environment.get(REASON)
+    try:
+        reason = _failure(name, environment)
+    except Exception as error:  # noqa: BLE001 - the process ends with it
+        get_logger(__name__).exception("failed unexpectedly", step=name)
+        reason = f"unexpected {type(error).__name__}: {error}; the log has the traceback"
+    if not reason:
+        return 0
+    sys.stderr.write(f"{name}: {reason}\n")
+    write_reason(Path(reason_path) if reason_path else None, reason)
+    return 1
+
+
+def _failure(name: str, environment: Mapping[str, str]) -> str:
+    """Run a step; returns its known error, or an empty string if it succeeded."""
+    try:
+        step = context_of(name, environment)
+        run: Step = resolve_name(STEPS[name])
+        try:
+            asyncio.run(run(step))
+        finally:
+            step.reported.flush()
+    except ShashinError as error:
+        return error.message
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{(error.strerror or str(error)).lower()}: free some space, then retry"
+    return ""
+
+
+def main() -> None:
+    """Run the step that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m shashin.builds.step")
+    parser.add_argument("name", choices=list(STEPS))
+    name = parser.parse_args().name
+    configure_logging(
+        f"build-{name}",
+        level=os.environ.get("SHASHIN_LOG_LEVEL", "info"),
+        log_format=os.environ.get("SHASHIN_LOG_FORMAT", "console"),
+    )
+    raise SystemExit(run_step(name, os.environ))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""``shashin builds``: run IndexBuild documents, and list, show, retry and cancel their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shashin.builds.document_file import read_build_file
+from shashin.builds.known_models import require_known_model
+from shashin.builds.records import BuildRecord, BuildRecords
+from shashin.builds.runner import RunOptions, cancel_build, remove_build, retry_build, run_build
+from shashin.builds.status import BuildStatus
+from shashin.cli.builds.following import ShownBuild, chosen_logs, follow_logs, print_logs
+from shashin.cli.builds.view import (
+    COLUMNS,
+    FILE_COLUMNS,
+    NO_WRAP_COLUMNS,
+    STEP_COLUMNS,
+    ending_text,
+    file_rows,
+    row_of,
+    step_row,
+    style_of,
+    summary_document,
+    unreadable_document,
+    whole_document,
+    whole_rows,
+)
+from shashin.cli.confirm import confirm
+from shashin.cli.options import (
+    DEFAULT_STATE,
+    JsonOption,
+    RepositoryOption,
+    StateOption,
+    YesOption,
+)
+from shashin.errors import BuildFailed
+from shashin.local.log_file import last_lines, quoted
+from shashin.local.system import System
+from shashin.terminal.console import Stages, command, echo, echo_json, echo_table, relative_path
+from shashin.terminal.run import run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Run IndexBuild documents, which make index shards, and list, show, retry and cancel their "
+    "runs.",
+)
+
+NameArgument = Annotated[str, typer.Argument(help="Name of the build.")]
+FollowOption = Annotated[
+    bool, typer.Option("--follow", "-f", help="Print what the steps print, as they print it.")
+]
+
+_SHOWN_FILES = 50
+
+
+@app.command("run", epilog="Example:  shashin builds run daily.yaml --follow")
+def run_file(
+    file: Annotated[
+        Path, typer.Argument(help="IndexBuild document, YAML or JSON.", metavar="FILE")
+    ],
+    *,
+    follow: FollowOption = False,
+    repository: RepositoryOption = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Run a build to its end; a build that was run before goes on where that is possible.
+
+    Steps that succeeded are kept, unless their part of the document or their output has changed.
+    Exits with 0 if the build succeeded, 1 if it failed or was cancelled, 2 for an invalid document.
+    """
+    system = System(state)
+    build = read_build_file(file, now=datetime.now(UTC))
+    uri = repository or system.repository
+    run(require_known_model(build, uri))
+    record = BuildRecords(system.folder).record(build.name)
+    _run_shown(
+        record,
+        lambda options: run_build(
+            record,
+            build,
+            repository=uri,
+            command_folder=file.absolute().parent,
+            options=options,
+        ),
+        follow=follow,
+    )
+
+
+@app.command(epilog="Example:  shashin builds retry demo-v1-daily-20261126")
+def retry(
+    name: NameArgument, *, follow: FollowOption = False, state: StateOption = DEFAULT_STATE
+) -> None:
+    """Run a build again from the first step that did not succeed, or whose output has changed."""
+    record = _record(name, state)
+    _run_shown(record, lambda options: retry_build(record, options), follow=follow)
+
+
+def _run_shown(
+    record: BuildRecord,
+    run_it: Callable[[RunOptions], Coroutine[Any, Any, BuildStatus]],
+    *,
+    follow: bool,
+) -> None:
+    with Stages(bars=not follow) as stages:
+        shown = ShownBuild(record, stages, follow=follow)
+        status = run(run_it(RunOptions(on_status=shown)))
+    if status.phase == "Succeeded":
+        echo(ending_text(record.name, status), style=style_of(status.phase))
+        return
+    raise BuildFailed(_failure(record, status))
+
+
+def _failure(record: BuildRecord, status: BuildStatus) -> str:
+    again = f"`{command('builds', 'retry', record.name)}` goes on from there"
+    text = f"{ending_text(record.name, status)}; {again}"
+    step = next((s for s in status.steps if s.phase == "Failed"), None)
+    if step is None:
+        return text
+    log = record.log_path(step.name, step.attempt)
+    return f"{text}; the last lines of {relative_path(log)}:{quoted(last_lines(log))}"
+
+
+@app.command(epilog="Example:  shashin builds ls --json")
+def ls(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
+    """List all builds, oldest first."""
+    builds, unreadable = BuildRecords(System(state).folder).read_all()
+    if as_json:
+        echo_json(
+            [
+                *map(summary_document, builds),
+                *(unreadable_document(name, error) for name, error in unreadable.items()),
+            ]
+        )
+        return
+    if builds:
+        echo_table(COLUMNS, [row_of(one) for one in builds], no_wrap=NO_WRAP_COLUMNS)
+    elif not unreadable:
+        echo("no builds yet: `shashin builds run FILE` runs one")
+    for name, error in unreadable.items():
+        echo(f"unreadable: {name}: {error.message}", style="red")
+
+
+@app.command(epilog="Example:  shashin builds show demo-v1-daily-20261126")
+def show(
+    name: NameArgument, state: StateOption = DEFAULT_STATE, as_json: JsonOption = False
+) -> None:
+    """Show a build, its steps and their output files."""
+    record = _record(name, state)
+    recorded = record.read()
+    if as_json:
+        echo_json(whole_document(recorded))
+        return
+    echo_table(["", name], [*whole_rows(recorded), ("record", relative_path(record.folder))])
+    echo_table(STEP_COLUMNS, [step_row(recorded.status, step) for step in recorded.status.steps])
+    if files := file_rows(recorded.status):
+        echo_table(FILE_COLUMNS, files[:_SHOWN_FILES])
+        if len(files) > _SHOWN_FILES:
+            echo(f"and {len(files) - _SHOWN_FILES:,} more files: --json has them all")
+
+
+@app.command(epilog="Example:  shashin builds logs demo-v1-daily-20261126 embed")
+def logs(
+    name: NameArgument,
+    step: Annotated[str | None, typer.Argument(help="Only this step.")] = None,
+    *,
+    attempt: Annotated[
+        int | None,
+        typer.Option(
+            "--attempt", min=1, help="Only this attempt; by default each step's last one."
+        ),
+    ] = None,
+    follow: FollowOption = False,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Print what the steps of a build printed."""
+    record = _record(name, state)
+    if follow and attempt is None and not record.read().status.ended:
+        run(follow_logs(record, step))
+        return
+    chosen = chosen_logs(record.logs(), name, step, attempt)
+    print_logs(chosen, headings=step is None)
+
+
+@app.command(epilog="Example:  shashin builds cancel demo-v1-daily-20261126")
+def cancel(name: NameArgument, state: StateOption = DEFAULT_STATE) -> None:
+    """Stop a build, and wait until it has stopped."""
+    record = _record(name, state)
+    before = record.read().status
+    with Stages() as stages:
+        stages.set(f"stopping {name}", note="" if before.pid is None else f"process {before.pid}")
+        status = run(cancel_build(record)).status
+        stages.finish(f"stopping {name}")
+    nothing = "nothing to cancel: " if before.ended and status.phase != "Cancelled" else ""
+    echo(f"{nothing}{ending_text(name, status)}")
+
+
+@app.command(epilog="Example:  shashin builds rm demo-v1-daily-20261126")
+def rm(name: NameArgument, state: StateOption = DEFAULT_STATE, yes: YesOption = False) -> None:
+    """Delete a build's record, with its logs and the output of its steps; what it published stays."""
+    record = _record(name, state)
+    confirm(f"delete {relative_path(record.folder)}", yes=yes)
+    run(remove_build(record))
+    echo(f"removed build {name}")
+
+
+def _record(name: str, state: Path) -> BuildRecord:
+    record = BuildRecords(System(state).folder).record(name)
+    record.require()
+    return record
