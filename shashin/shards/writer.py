@@ -1,8 +1,8 @@
 """Writes shards: takes rows and vectors, produces a verified folder.
 
-Used by the live tier's open shards, which add rows as the log grows, and later by builds, which add
-the rows of their inputs. Verified: the files are opened again and counted; hashes are compared when a
-shard is fetched.
+``ShardWriter`` collects rows one by one, for open shards, which add them as the log grows; builds
+(``shashin.shards.merging``) have all rows at once. Verified: the files are opened again and counted;
+hashes are compared when a shard is fetched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from shashin.model_space import ModelSpace
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.files import open_files
 from shashin.shards.format.file_entry import file_entry
-from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 from shashin.shards.format.open_rows import OpenRows
 from shashin.shards.format.row import NewRow, Row
@@ -51,6 +50,16 @@ class Origin:
     def shard_id(self, space: ModelSpace) -> str:
         """Return the id of the shard."""
         return shard_id(space.model_id, self.tier, self.sources)
+
+
+@dataclass(frozen=True)
+class MadeFrom:
+    """What a built shard was made from; the default for one that an indexer sealed."""
+
+    parents: tuple[str, ...] = ()
+    dropped_rows: int = 0
+    rewrites: int = 0
+    build: str = ""
 
 
 def _ignore_row(_number: int, _row: Row) -> None:
@@ -88,52 +97,61 @@ class ShardWriter:
             self._index.add(np.stack(vectors))
 
     def finish(self, folder: Path, origin: Origin) -> Manifest:
-        """Write the shard to ``folder``, which is emptied first, and verify it; returns its manifest.
-
-        Nothing may be added afterwards. The manifest is written last, once the files have been
-        opened and have as many rows and vectors as were added.
-
-        Raises:
-            OSError: when a file cannot be written.
-            CorruptShard: when the written files do not match the added rows.
-        """
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        names = self._index.write(folder)
-        write_rows(self.rows, folder / ROWS_FILE)
-        spec = self._index.spec
-        index = open_files(folder, spec, rows=len(self.rows)).index
-        manifest = self._manifest(origin, spec, folder, [*names, ROWS_FILE], recall_at_10(index))
-        (folder / MANIFEST_FILE).write_bytes(manifest.to_json())
-        return manifest
-
-    def _manifest(
-        self,
-        origin: Origin,
-        spec: IndexSpec,
-        folder: Path,
-        names: Sequence[str],
-        recall: float | None,
-    ) -> Manifest:
-        return Manifest(
-            shard_id=origin.shard_id(self.space),
-            tier=origin.tier,
-            bucket_start=origin.bucket_start,
-            bucket_seconds=origin.bucket_seconds,
-            model_id=self.space.model_id,
-            dimensions=spec.dimensions,
-            metric=spec.metric,
-            stored_type=spec.stored_type,
-            index_kind=spec.kind,
-            index_parameters=dict(spec.parameters),
-            rows=len(self.rows),
-            listings=self.rows.listings,
-            files=tuple(file_entry(folder / name) for name in names),
-            source_ranges=tuple(sorted(origin.sources)),
-            cut_reason=origin.reason,
-            recall_at_10=recall,
-            created_at=time.time(),
+        """Write the shard as ``write_shard`` does; nothing may be added afterwards."""
+        return write_shard(
+            folder, origin, self.space, self._index, lambda path: write_rows(self.rows, path)
         )
+
+
+def write_shard(
+    folder: Path,
+    origin: Origin,
+    space: ModelSpace,
+    index: IndexBuilder,
+    write_rows_to: Callable[[Path], None],
+    made_from: MadeFrom | None = None,
+) -> Manifest:
+    """Write an index and its rows to ``folder``, which is emptied first; returns the manifest.
+
+    The manifest is written last, once the files have been opened and have as many rows and vectors as
+    were added.
+
+    Raises:
+        OSError: when a file cannot be written.
+        CorruptShard: when the written files do not match the added vectors.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    names = index.write(folder)
+    write_rows_to(folder / ROWS_FILE)
+    spec = index.spec
+    opened = open_files(folder, spec, rows=len(index))
+    made = made_from or MadeFrom()
+    manifest = Manifest(
+        shard_id=origin.shard_id(space),
+        tier=origin.tier,
+        bucket_start=origin.bucket_start,
+        bucket_seconds=origin.bucket_seconds,
+        model_id=space.model_id,
+        dimensions=spec.dimensions,
+        metric=spec.metric,
+        stored_type=spec.stored_type,
+        index_kind=spec.kind,
+        index_parameters=dict(spec.parameters),
+        rows=len(opened.rows),
+        listings=opened.rows.listings,
+        files=tuple(file_entry(folder / name) for name in (*names, ROWS_FILE)),
+        source_ranges=tuple(sorted(origin.sources)),
+        cut_reason=origin.reason,
+        recall_at_10=recall_at_10(opened.index),
+        created_at=time.time(),
+        parents=tuple(sorted(made.parents)),
+        dropped_rows=made.dropped_rows,
+        rewrites=made.rewrites,
+        build=made.build,
+    )
+    (folder / MANIFEST_FILE).write_bytes(manifest.to_json())
+    return manifest
 
 
 def recall_at_10(index: SearchableIndex) -> float | None:

@@ -62,7 +62,8 @@ async def start_indexer(
 
 async def start_server(start_service: StartService, tmp_path: Path) -> RunningService:
     """Start the image builder and an hourly index server."""
-    await start_service("image_builder", **shared_settings(tmp_path))
+    discovery = (tmp_path / "discovery.json").as_uri()
+    await start_service("image_builder", **shared_settings(tmp_path), discovery=discovery)
     work = tmp_path / "server"
     return await start_service("index_server", **vector_settings(tmp_path), work_folder=work)
 

@@ -155,7 +155,6 @@ class IvfIndex:
         self, queries: Vectors, k: int, *, allowed: Mask | None, group: Groups, groups: int
     ) -> list[Neighbours]:
         """Return the nearest allowed row of each of up to ``k`` groups, for each query."""
-        del groups
         if allowed is None and len(group) < len(self):
             allowed = np.ones(len(group), dtype=np.bool_)
         count = len(group) if allowed is None else int(np.count_nonzero(allowed))
@@ -166,18 +165,28 @@ class IvfIndex:
             vectors = self.vectors(keys)
             return [nearest_by_score(of_query, k, keys, group) for of_query in queries @ vectors.T]
         nearness = queries @ self._lists.centroids.T
+        # The further the last of k hits is, the more lists it can be in: k hits are as far as k times
+        # as many rows, of which only some are allowed, and several belong to one group.
+        rows = max(10.0, k * len(self) / count * len(group) / max(1, groups))
+        probes = round(self._probes * (rows / 10) ** 0.5)
         return [
-            self._search_lists(query, np.argsort(-near, kind="stable"), k, allowed, group)
+            self._search_lists(query, np.argsort(-near, kind="stable"), probes, k, allowed, group)
             for query, near in zip(queries, nearness, strict=True)
         ]
 
     def _search_lists(
-        self, query: Vectors, order: Numbers, k: int, allowed: Mask | None, group: Groups
+        self,
+        query: Vectors,
+        order: Numbers,
+        probes: int,
+        k: int,
+        allowed: Mask | None,
+        group: Groups,
     ) -> Neighbours:
-        """Search lists in order until there are enough groups, at least as many as measured."""
+        """Search ``probes`` lists in order, and more until there are ``k`` groups."""
         assert self._lists is not None
         found, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        read, until = 0, self._probes
+        read, until = 0, probes
         while True:
             pieces = [self._scored(query, number, allowed) for number in order[read:until]]
             found = np.concatenate([found, *(rows for rows, _ in pieces)])

@@ -19,15 +19,18 @@ def shard(number: int, *ranges: OffsetRange, day: int) -> PointedShard:
 @st.composite
 def tiled(draw: st.DrawFn) -> list[PointedShard]:
     """Return shards in log order of one day each, of two partitions, some of them missing."""
-    shards = []
-    ends = {0: draw(st.integers(0, 3)), 1: 0}
+    shards: list[PointedShard] = []
+    first = draw(st.integers(0, 3))
+    ends = {0: first, 1: 0}
     for day in range(draw(st.integers(0, 8))):
-        ranges = []
+        ranges: list[OffsetRange] = []
         for partition, start in ends.items():
-            ends[partition] = start + draw(st.integers(0, 3))
+            length = draw(st.integers(0, 3))
+            ends[partition] = start + length
             if ends[partition] > start:
                 ranges.append(OffsetRange(partition, start, ends[partition]))
-        if ranges and draw(st.integers(0, 5)):
+        is_missing = draw(st.integers(0, 5)) == 0
+        if ranges and not is_missing:
             shards.append(shard(day, *ranges, day=day))
     return shards
 
