@@ -24,6 +24,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "after-hide",
         "after-cut",
         "after-write",
+        "after-snapshot",
         "between-files",
         "before-manifest",
         "after-manifest",
