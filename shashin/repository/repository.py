@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,10 +175,12 @@ class ModelRepository:
             found.append(known[1])
         return sorted(found, key=lambda stored: stored.manifest.source_ranges), unreadable
 
-    async def fetch(self, stored: StoredShard, cache: Path) -> Path:
+    async def fetch(
+        self, stored: StoredShard, cache: Path, *, names: Collection[str] | None = None
+    ) -> Path:
         """Download a shard's files to ``cache/<shard id>`` and verify them; returns that folder.
 
-        Intact files that are already cached are kept.
+        Intact files that are already cached are kept. With ``names``, only these files.
 
         Raises:
             CorruptShard: when a file is missing or truncated, or its SHA-256 does not match.
@@ -185,6 +188,8 @@ class ModelRepository:
         folder = cache / stored.manifest.shard_id
         for entry in stored.manifest.files:
             path = folder / entry.name
+            if names is not None and entry.name not in names:
+                continue
             if await asyncio.to_thread(_is_intact, path, entry):
                 continue
             key = stored.manifest.object_key(entry)

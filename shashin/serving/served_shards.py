@@ -15,7 +15,7 @@ import numpy as np
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.shards.format.rows_file import listing_hash
 from shashin.shards.kinds.protocol import Neighbours, Vectors
-from shashin.shards.listing_index import ListingIndex
+from shashin.shards.listing_index import Hashes, ListingIndex
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
@@ -69,10 +69,7 @@ class Snapshot:
             for entry in entries:
                 yield shard, entry
         if self.listing_index.members and entries:
-            hashes = np.fromiter(
-                (listing_hash(entry.listing_id) for entry in entries), np.uint64, len(entries)
-            )
-            for position, sealed in self.listing_index.matches(hashes):
+            for position, sealed in self.listing_index.matches(hashes_of(entries)):
                 yield sealed, entries[position]
 
 
@@ -114,6 +111,13 @@ class ServedShards:
     def leave(self, shards: Snapshot) -> None:
         """Forget shards that joined: they are served by now, or cannot be."""
         self._joining = [other for other in self._joining if other is not shards]
+
+
+def hashes_of(entries: Sequence[HiddenEntry]) -> Hashes:
+    """Return the hash of each entry's listing, as shards are looked up by it."""
+    return np.fromiter(
+        (listing_hash(entry.listing_id) for entry in entries), np.uint64, len(entries)
+    )
 
 
 def search_shards(
