@@ -172,8 +172,9 @@ class HiddenStore:
                 f"{self._folder} cannot be used: {error.strerror or error}"
             ) from error
         except Exception as error:
-            # The library raises plain exceptions. A full disk, or another process, is no damage.
-            if str(error).startswith("IO error"):
+            # The library raises plain exceptions. A full disk, or another process, is no damage; a
+            # file that is missing is.
+            if str(error).startswith("IO error") and "No such file" not in str(error):
                 raise DiskUnavailable(f"{self._folder} cannot be used: {error}") from error
             log.warning("unreadable store of hidden listings: discarded", error=str(error))
             self._delete()

@@ -67,12 +67,13 @@ class ListingIndex(Generic[T]):
         It may take seconds for a hundred million rows that are all new.
         """
         kept = frozenset(map(id, members))
+        # A run is made again once most of what it has is no longer wanted.
         runs = [run for run in self._runs if _share(run, kept) > 0.5]
         indexed = {id(member) for run in runs for member in run.members}
         added = [
             member
             for member in members
-            if id(member) not in indexed and len(member.listing_hashes) < self._large_rows
+            if id(member) not in indexed and 0 < len(member.listing_hashes) < self._large_rows
         ]
         if added:
             runs.append(_run_of(added))
