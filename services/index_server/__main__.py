@@ -9,16 +9,20 @@ import grpc
 
 from services.index_server.settings import IndexServerSettings
 from services.index_server.tier import TierFollower
+from shashin.kafka.log_reader import LogReader
+from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.objectstore.open import open_object_store
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
 from shashin.runtime.work_folder import WorkFolder
+from shashin.serving.catch_up import CatchUp
 from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.hidden_follower import HiddenFollower
+from shashin.serving.hidden_listings import RecentlyHidden
 from shashin.serving.served_shards import ServedShards
-from shashin.shards.visibility import HiddenMap
 from shashin.v1 import index_pb2_grpc
 
 
@@ -26,14 +30,24 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
     """Run the index server until SIGTERM."""
     settings = scope.settings
     scope.health.ready_when_degraded = True
-    repository = ModelRepository(open_object_store(settings.repository))
+    store = open_object_store(settings.repository)
     work = WorkFolder(settings.work_folder)
-    served = ServedShards(HiddenMap())
-    tier = TierFollower(settings, work, served, repository)
+    served, recent = ServedShards(), RecentlyHidden()
+    client_id = f"index-server-{settings.tier}"
+    catch_up = CatchUp(
+        served,
+        recent,
+        lambda: LogReader(settings.kafka, LISTINGS_HIDDEN, client_id=f"{client_id}-catch-up"),
+        settings.on_lost_records,
+    )
+    tier = TierFollower(
+        settings, work, served, ModelRepository(store), HiddenSnapshots(store), catch_up
+    )
     hidden = HiddenFollower(
         served,
+        recent,
         bootstrap=settings.kafka,
-        client_id=f"index-server-{settings.tier}",
+        client_id=client_id,
         superseded_after_seconds=settings.hide_superseded_after_seconds,
     )
     async with AsyncExitStack() as stack:

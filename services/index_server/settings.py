@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from shashin.kafka.lost_records import OnLostRecords
 from shashin.objectstore.settings import RepositorySettings
 from shashin.runtime.settings import ModelSpaceSettings
 from shashin.serving.settings import ServingSettings
@@ -25,4 +26,11 @@ class IndexServerSettings(ModelSpaceSettings, RepositorySettings, ServingSetting
     )
     poll_seconds: float = Field(
         0.5, gt=0, description="Seconds between reads of the tier's pointer."
+    )
+    on_lost_records: OnLostRecords = Field(
+        "stop",
+        description="What to do with a shard when listings.hidden no longer has what was hidden after "
+        "the shard's snapshots: `stop` serves it not and reports the gap on /healthz, `continue` "
+        "serves it with what is known and counts the gap in shashin_lost_records_total; sold listings "
+        "may then be found.",
     )

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.index_server import metrics
 from services.index_server.settings import IndexServerSettings
-from shashin.errors import DiskUnavailable, RepositoryError, ShashinError
+from shashin.errors import DiskUnavailable, RecordsLost, RepositoryError, ShashinError
+from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.objectstore.protocol import Version
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.backoff import backoff_seconds
@@ -25,7 +27,8 @@ from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
 from shashin.runtime.work_folder import WorkFolder
-from shashin.serving.served_shards import ServedShards
+from shashin.serving.catch_up import CatchUp, Joined, Joining
+from shashin.serving.served_shards import ServedShards, Snapshot
 from shashin.shards.sealed_shard import SealedShard
 
 INITIAL_RETRY_SECONDS = 1.0
@@ -35,6 +38,9 @@ MAX_RETRY_SECONDS = 30.0
 _REPOSITORY = "model repository"
 _POINTER = "pointer"
 _SHARDS = "shards"
+_HIDDEN_GAPS = "hidden rows of shards"
+_REACHED_SECONDS = 0.05
+"""Between checks for whether the log of hidden listings was reached."""
 
 log = get_logger(__name__)
 
@@ -78,11 +84,15 @@ class TierFollower:
         work: WorkFolder,
         served: ServedShards,
         repository: ModelRepository,
+        snapshots: HiddenSnapshots,
+        catch_up: CatchUp,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._served = served
         self._repository = repository
+        self._snapshots = snapshots
+        self._catch_up = catch_up
         self._work = work
         self._serving: tuple[SealedShard, ...] = ()
         self._clock = clock
@@ -127,40 +137,76 @@ class TierFollower:
             await loop.sleep(self._settings.poll_seconds)
 
     async def _swap_to(self, pointer: Pointer, loop: LoopScope) -> None:
-        loaded = {shard.shard_id: shard for shard in self._serving}
-        bad: dict[str, str] = {}
+        serving = {shard.shard_id: shard for shard in self._serving}
+        joining: list[Joining] = []
+        bad: dict[str, ShashinError] = {}
         for pointed in pointer.shards:
-            if pointed.shard_id in loaded:
+            if pointed.shard_id in serving:
                 continue
             try:
                 # A first start may fetch hundreds of shards, each taking minutes.
                 with loop.waiting_for(f"shard {pointed.shard_id}"):
-                    loaded[pointed.shard_id] = await self._load(pointed)
+                    joining.append(await self._load(pointed))
             except ShashinError as error:
-                bad[pointed.shard_id] = error.message
-                if self._bad.get(pointed.shard_id) != error.message:
-                    log.error(  # noqa: TRY400 - the message is enough
-                        "shard cannot be served",
-                        shard=pointed.shard_id,
-                        error=error.message,
-                    )
-        self._bad = bad
-        metrics.BAD_SHARDS.set(len(bad))
-        if bad:
-            loop.degraded(_SHARDS, f"{len(bad)} cannot be served: {', '.join(sorted(bad))}")
-            self._retry_at = self._clock() + next(self._retry_delays)
-        else:
-            loop.clear(_SHARDS)
-        swap = plan_swap(self._serving, loaded, pointer)
-        if swap.serve != self._serving:
-            failpoint("before-swap")
-            self._serving = swap.serve
-            self._served.serve(swap.serve)
-            failpoint("after-swap")
-            metrics.SWAPS.inc()
-            log.info("swapped", serving=len(swap.serve), dropped=[s.shard_id for s in swap.drop])
+                bad[pointed.shard_id] = error
+        joined = Joined(Snapshot(()))
+        if joining:
+            if not await self._log_reached(loop):
+                return
+            with loop.waiting_for(f"what {LISTINGS_HIDDEN} has for new shards"):
+                joined = await self._catch_up.join(joining)
+        try:
+            bad |= joined.refused
+            self._report(bad, loop)
+            masked = {
+                one.shard.shard_id: one.shard
+                for one in joining
+                if one.shard.shard_id not in joined.refused
+            }
+            swap = plan_swap(self._serving, serving | masked, pointer)
+            if swap.serve != self._serving:
+                await self._serve(swap)
+        finally:
+            self._served.leave(joined.shards)
         keep = {shard.shard_id for shard in swap.serve}.union(bad)
         await asyncio.to_thread(self._prune_cache, keep)
+
+    async def _log_reached(self, loop: LoopScope) -> bool:
+        """Wait until it is known which records are new; returns whether to continue."""
+        if not self._catch_up.possible:
+            log.info("shards wait for the follower of hidden listings")
+        while not self._catch_up.possible:
+            with loop.waiting_for(f"the follower of {LISTINGS_HIDDEN}"):
+                if not await loop.sleep(_REACHED_SECONDS):
+                    return False
+        return True
+
+    async def _serve(self, swap: Swap) -> None:
+        snapshot = await asyncio.to_thread(self._served.prepare, swap.serve)
+        failpoint("before-swap")
+        self._serving = swap.serve
+        self._served.serve(snapshot)
+        failpoint("after-swap")
+        metrics.SWAPS.inc()
+        log.info("swapped", serving=len(swap.serve), dropped=[s.shard_id for s in swap.drop])
+
+    def _report(self, bad: Mapping[str, ShashinError], loop: LoopScope) -> None:
+        for shard_id, error in bad.items():
+            if self._bad.get(shard_id) != error.message:
+                log.error("shard cannot be served", shard=shard_id, error=error.message)
+        self._bad = {shard_id: error.message for shard_id, error in bad.items()}
+        metrics.BAD_SHARDS.set(len(bad))
+        if not bad:
+            loop.clear(_SHARDS)
+            loop.clear(_HIDDEN_GAPS)
+            return
+        loop.degraded(_SHARDS, f"{len(bad)} cannot be served: {', '.join(sorted(bad))}")
+        gaps = [error.message for error in bad.values() if isinstance(error, RecordsLost)]
+        if gaps:
+            loop.degraded(_HIDDEN_GAPS, f"{len(gaps)} shards: the first is {gaps[0]}")
+        else:
+            loop.clear(_HIDDEN_GAPS)
+        self._retry_at = self._clock() + next(self._retry_delays)
 
     def _prune_cache(self, keep: set[str]) -> None:
         """Delete the tier's cached shards that are neither served nor to be retried.
@@ -182,7 +228,7 @@ class TierFollower:
             ) from error
         return await self._repository.fetch(stored, self._work.path)
 
-    async def _load(self, pointed: PointedShard) -> SealedShard:
+    async def _load(self, pointed: PointedShard) -> Joining:
         stored = await self._repository.read_shard(pointed.manifest_key)
         if stored.manifest.shard_id != pointed.shard_id:
             raise RepositoryError(
@@ -201,10 +247,5 @@ class TierFollower:
             )
         folder = await self._fetch(stored)
         shard = await asyncio.to_thread(SealedShard, stored.manifest, folder)
-        self._served.join(shard)
-        try:
-            await asyncio.to_thread(self._served.mask, shard)
-        except BaseException:
-            self._served.leave(shard)
-            raise
-        return shard
+        snapshots = await self._snapshots.read(stored.manifest)
+        return Joining(shard, tuple(snapshots.by_key.values()))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 import grpc
 
+from services.indexer.hidden_store import HiddenStore
 from services.indexer.live_tier import LiveTier
 from services.indexer.log_watch import LogWatch
 from services.indexer.recovery import Recovery, Starts
@@ -20,9 +22,10 @@ from shashin.discovery.open import open_discovery
 from shashin.kafka.groups import indexer_group
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
-from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
 from shashin.objectstore.open import open_object_store
 from shashin.offsets.coverage import LiveReport
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
@@ -30,13 +33,14 @@ from shashin.runtime.failpoints import failpoint
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
 from shashin.runtime.work_folder import WorkFolder
+from shashin.serving.catch_up import bounds_of
 from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.hidden_follower import HiddenFollower
+from shashin.serving.hidden_listings import LogBounds
 from shashin.serving.index_servers import IndexServers
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.shard import Shard
-from shashin.shards.visibility import HiddenMap
 from shashin.tiers import LIVE
 from shashin.v1 import index_pb2_grpc
 
@@ -47,10 +51,23 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
     scope.health.ready_when_degraded = True
     store = open_object_store(settings.repository)
     repository = ModelRepository(store)
+    snapshots = HiddenSnapshots(store)
     work = WorkFolder(settings.work_folder)
     work.clear()
-    served = ServedShards(HiddenMap())
-    live = LiveTier(settings, served)
+    hidden_folder = settings.work_folder / "hidden"
+    if settings.hidden_folder is not None:
+        hidden_folder = settings.hidden_folder
+        WorkFolder(hidden_folder, variable="SHASHIN_HIDDEN_FOLDER")
+    hidden = HiddenStore(hidden_folder)
+    served = ServedShards()
+    live = LiveTier(settings, served, hidden)
+    follower = HiddenFollower(
+        served,
+        hidden,
+        bootstrap=settings.kafka,
+        client_id="indexer",
+        superseded_after_seconds=settings.hide_superseded_after_seconds,
+    )
     async with AsyncExitStack() as stack:
 
         def threads(count: int, name: str) -> ThreadPoolExecutor:
@@ -60,7 +77,12 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             f"kafka at {settings.kafka}", lambda: _connect(settings, stack)
         )
         starts = Starts(reader, Horizons(store, settings.model_id))
-        recovery = Recovery(settings, repository, reader, starts)
+        # Before the first row is added or adopted: whether it is hidden depends on it.
+        bounds = await scope.start.retry(
+            f"the store of {LISTINGS_HIDDEN}", lambda: _open_store(settings, hidden)
+        )
+        stack.callback(hidden.close)
+        recovery = Recovery(settings, repository, snapshots, hidden, bounds, reader, starts)
         unreadable = await recovery.run(live, scope.start)
 
         async def committed(shard: OpenShard) -> None:
@@ -68,7 +90,16 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             failpoint("before-offset-commit")
             await reader.commit(live.sealed_up_to())
 
-        sealer = Sealer(settings, work, repository, producer, threads(1, "seal"), committed)
+        sealer = Sealer(
+            settings,
+            work,
+            repository,
+            snapshots,
+            producer,
+            threads(1, "seal"),
+            committed,
+            hidden_applied=lambda: follower.applied,
+        )
         tail = Tail(settings, live, reader, starts, producer, sealer, threads(1, "index-writer"))
         watch = LogWatch(settings)
         discovery = open_discovery(settings.discovery)
@@ -108,12 +139,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
         )
         scope.log.info("serving", grpc_port=port)
         await scope.run(
-            HiddenFollower(
-                served,
-                bootstrap=settings.kafka,
-                client_id="indexer",
-                superseded_after_seconds=settings.hide_superseded_after_seconds,
-            ).loop(),
+            follower.loop(),
             tail.loop(),
             tail.opener(),
             *watch.loops(),
@@ -139,6 +165,13 @@ async def _connect(settings: IndexerSettings, stack: AsyncExitStack) -> tuple[Pr
         await reader.partitions()
         stack.push_async_exit(connected.pop_all())
     return producer, reader
+
+
+async def _open_store(settings: IndexerSettings, hidden: HiddenStore) -> LogBounds:
+    async with LogReader(settings.kafka, LISTINGS_HIDDEN, client_id="indexer") as reader:
+        bounds = await bounds_of(reader)
+    await asyncio.to_thread(hidden.open_at, bounds)
+    return bounds
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.shard import Shard
+from shashin.shards.visibility import Visibility
 
 log = get_logger(__name__)
 
@@ -25,11 +26,12 @@ log = get_logger(__name__)
 class LiveTier:
     """One open shard per partition, and the closed shards that no index server serves yet."""
 
-    def __init__(self, settings: IndexerSettings, served: ServedShards) -> None:
+    def __init__(self, settings: IndexerSettings, served: ServedShards, hidden: Visibility) -> None:
         self._space = settings.space
         self._kind = settings.kind()
         self._rules = settings.cut_rules()
         self._served = served
+        self._hidden = hidden
         self.partitions: dict[int, PartitionState] = {}
         self.held = HeldShards()
 
@@ -45,15 +47,13 @@ class LiveTier:
                 rules=self._rules,
                 space=self._space,
                 kind=self._kind,
-                hidden=self._served.hidden,
+                hidden=self._hidden,
             )
         log.info("reading partitions", offsets={p: s.from_offset for p, s in starts.items()})
         self._serve()
 
     def adopt(self, sealed: SealedShard) -> None:
-        """Serve a sealed shard of an earlier process that no index server serves."""
-        self._served.join(sealed)
-        self._served.mask(sealed)
+        """Serve a sealed and masked shard of an earlier process that no index server serves."""
         self.held.hold(sealed)
         self.held.mark_committed(sealed.shard_id)
         self._serve()

@@ -63,3 +63,7 @@ STAGE_LAG = Gauge(
     "Records that a stage before the indexer has not processed; NaN while unknown.",
     ["stage"],
 )
+HIDDEN_STORES_DISCARDED = Counter(
+    "shashin_indexer_hidden_stores_discarded",
+    "Stores of hidden listings that were of no use and were filled again from the log's begin.",
+)

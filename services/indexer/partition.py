@@ -11,7 +11,7 @@ from shashin.offsets.cut import CutReason, CutRules, OpenRange, cut_before, cut_
 from shashin.shards.format.row import NewRow
 from shashin.shards.kinds.protocol import GrowingKind
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
+from shashin.shards.visibility import Visibility
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PartitionState:
         rules: CutRules,
         space: ModelSpace,
         kind: GrowingKind,
-        hidden: HiddenMap,
+        hidden: Visibility,
     ) -> None:
         self.partition = partition
         self.horizon_offset = horizon_offset

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from services.indexer.hidden_store import HiddenStore
 from services.indexer.live_tier import LiveTier
 from services.indexer.settings import IndexerSettings, parse_partitions
 from services.indexer.start_offsets import StartOffset, first_horizons, start_offsets
 from shashin.errors import RecordsLost, RepositoryError, ShashinError, UserError
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.lost_records import lost_below, note_lost
-from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
 from shashin.offsets.ranges import OffsetRange
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.known_shards import read_known_shards
 from shashin.repository.repository import ModelRepository, StoredShard, UnreadableShard
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
+from shashin.serving.catch_up import lost_after_snapshot
+from shashin.serving.hidden_listings import LogBounds
+from shashin.shards.format.hidden_snapshot import combined
 from shashin.shards.sealed_shard import SealedShard
 from shashin.tiers import HOURLY
+
+_LOOKED_UP_AT_ONCE = 10_000
 
 log = get_logger(__name__)
 
@@ -74,11 +81,18 @@ class Recovery:
         self,
         settings: IndexerSettings,
         repository: ModelRepository,
+        snapshots: HiddenSnapshots,
+        hidden: HiddenStore,
+        hidden_bounds: LogBounds,
         reader: LogReader,
         starts: Starts,
     ) -> None:
         self._settings = settings
         self._repository = repository
+        self._snapshots = snapshots
+        self._hidden = hidden
+        self._hidden_bounds = hidden_bounds
+        """What listings.hidden had when the store was opened."""
         self._reader = reader
         self._starts = starts
 
@@ -159,6 +173,7 @@ class Recovery:
                 f"shard {stored.manifest.shard_id}", lambda: self._repository.fetch(stored, cache)
             )
             shard = await asyncio.to_thread(SealedShard, stored.manifest, folder)
+            await self._mask(shard, loop)
         except ShashinError as error:
             if error.retryable:
                 raise
@@ -169,6 +184,34 @@ class Recovery:
             )
         else:
             live.adopt(shard)
+
+    async def _mask(self, shard: SealedShard, loop: LoopScope) -> None:
+        """Hide what was hidden up to where the store is: the follower reads on from there.
+
+        Raises:
+            RecordsLost: when the store has not all that came after the shard's snapshots, unless told
+                to continue.
+        """
+        snapshots = await loop.retry(
+            f"snapshots of shard {shard.shard_id}", lambda: self._snapshots.read(shard.manifest)
+        )
+        known = replace(self._hidden_bounds, begins=self._hidden.begin.offsets)
+        state = combined(shard.manifest, snapshots.by_key.values(), known.topic_id)
+        lost = lost_after_snapshot(shard.shard_id, state, self._hidden.position, known)
+        if lost is not None:
+            if self._settings.on_lost_records == "stop":
+                raise lost.error
+            note_lost(lost.error, LISTINGS_HIDDEN, lost.offsets)
+        shard.hide_rows(state.rows)
+        await asyncio.to_thread(self._hide_known, shard)
+
+    def _hide_known(self, shard: SealedShard) -> None:
+        listing_ids = shard.listing_ids()
+        for first in range(0, len(listing_ids), _LOOKED_UP_AT_ONCE):
+            some = listing_ids[first : first + _LOOKED_UP_AT_ONCE]
+            for listing_id, below in self._hidden.below_each(some):
+                if below:
+                    shard.hide(listing_id, below)
 
 
 def _precedes_open_ranges(stored: StoredShard, starts: Mapping[int, StartOffset]) -> bool:

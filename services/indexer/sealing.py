@@ -17,6 +17,8 @@ from shashin.errors import DiskUnavailable, ObjectStoreError, RepositoryError
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import INDEXES_SEALED
 from shashin.offsets.cut import CutReason
+from shashin.offsets.log_position import LogPosition
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import Commit, ModelRepository
 from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.failpoints import failpoint
@@ -24,6 +26,7 @@ from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
 from shashin.runtime.work_folder import WorkFolder
 from shashin.shards.format.file_entry import FileEntry
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.rows_file import ROWS_FILE
 from shashin.shards.format.shard_id import shard_id
@@ -51,6 +54,8 @@ class _Job:
     queued_at: float
     written: Manifest | None = None
     """What is in the work folder."""
+    has_snapshot: bool = False
+    """Whether its hidden rows are stored."""
     retry_at: float = 0.0
     """Monotonic time before which a shard that was set aside is not retried."""
     delays: Iterator[float] = field(default_factory=_set_aside_delays)
@@ -64,18 +69,23 @@ class Sealer:
         settings: IndexerSettings,
         work: WorkFolder,
         repository: ModelRepository,
+        snapshots: HiddenSnapshots,
         producer: Producer,
         executor: Executor,
         on_committed: Callable[[OpenShard], Awaitable[None]],
+        hidden_applied: Callable[[], LogPosition],
     ) -> None:
         self._space = settings.space
         self._bucket_seconds = settings.bucket_seconds
         self._work = work
         self._repository = repository
+        self._snapshots = snapshots
         self._producer = producer
         self._executor = executor
         self._on_committed = on_committed
         """Called for each shard that is in the repository."""
+        self._hidden_applied = hidden_applied
+        """Returns the position of listings.hidden that the masks reflect."""
         self._queue: deque[_Job] = deque()
         self._set_aside: list[_Job] = []
         self._wake = asyncio.Event()
@@ -152,6 +162,7 @@ class Sealer:
                 job.written = await self._write_in_executor(job, folder)
                 failpoint("after-write")
             written = job.written
+            await self._write_snapshot(job, written)
             try:
                 return written, await self._repository.commit_shard(written, folder)
             except DiskUnavailable:
@@ -177,6 +188,25 @@ class Sealer:
         )
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return commit.first
+
+    async def _write_snapshot(self, job: _Job, manifest: Manifest) -> None:
+        """Store which rows are hidden by now, so that nobody has to read listings.hidden for that.
+
+        Before the manifest: a shard has a snapshot from the moment that it can be served.
+        """
+        if job.has_snapshot:
+            return
+        # Nothing is awaited in between, so the mask reflects everything before the position.
+        position, rows = self._hidden_applied(), job.shard.hidden_row_numbers()
+        if position.offsets:
+            await self._snapshots.write(
+                manifest,
+                HiddenSnapshot(
+                    manifest.shard_id, rows_sha256_of(manifest), rows, position, time.time()
+                ),
+            )
+            failpoint("after-snapshot")
+        job.has_snapshot = True
 
     def _announcement(self, manifest: Manifest) -> OutRecord:
         return OutRecord(

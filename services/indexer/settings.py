@@ -29,6 +29,12 @@ class IndexerSettings(
         description="Scratch folder for shards, of this process alone: empty or missing at the first "
         "start, and cleared at every start."
     )
+    hidden_folder: Path | None = Field(
+        None,
+        description="Folder for the store of hidden listings, of this process alone, on a disk that "
+        "survives a restart; about 40 bytes per listing that was ever hidden. Disposable: it is "
+        "filled again from listings.hidden. Unset: in the work folder, and filled at every start.",
+    )
     bucket_seconds: int = Field(
         3600, ge=1, le=7 * 86400, description="Length of a bucket in the hourly tier, in seconds."
     )

@@ -1,4 +1,4 @@
-"""``shashin indexes``: list, inspect and verify the shards in the model repository."""
+"""``shashin indexes``: list, inspect, verify and snapshot the shards in the model repository."""
 
 from __future__ import annotations
 
@@ -12,18 +12,32 @@ from typing import Annotated, Any
 
 import typer
 
-from shashin.cli.options import DEFAULT_STATE, JsonOption, RepositoryOption, StateOption
+from shashin.cli.options import (
+    DEFAULT_STATE,
+    JsonOption,
+    KafkaOption,
+    RepositoryOption,
+    StateOption,
+)
 from shashin.errors import ShashinError, UserError
+from shashin.kafka.log_reader import LogReader
+from shashin.kafka.lost_records import OnLostRecords
+from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.local.system import System
+from shashin.objectstore.open import open_object_store
+from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.contents import Contents, arrangement_problems, overlaps, read_contents
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.serving.snapshot_renewal import Renewed, SnapshotRenewal
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.sealed_shard import SealedShard
 from shashin.terminal.console import Stages, echo, echo_json, echo_table, megabytes
 from shashin.terminal.run import run
 
 app = typer.Typer(
-    no_args_is_help=True, help="List, inspect and verify the shards in the model repository."
+    no_args_is_help=True,
+    help="List, inspect, verify and snapshot the shards in the model repository.",
 )
 
 
@@ -136,32 +150,104 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command(
+    epilog="Example:  shashin indexes snapshot --repository gs://bucket/shashin --kafka kafka:9092"
+)
+def snapshot(
+    repository: RepositoryOption = None,
+    kafka: KafkaOption = None,
+    state: StateOption = DEFAULT_STATE,
+    on_lost_records: Annotated[
+        str,
+        typer.Option(
+            "--on-lost-records",
+            envvar="SHASHIN_ON_LOST_RECORDS",
+            metavar="stop|continue",
+            help="What to do with a shard when listings.hidden no longer has what was hidden after its "
+            "snapshot: refuse it, or write what is known (sold listings may then be found).",
+        ),
+    ] = "stop",
+    as_json: JsonOption = False,
+) -> None:
+    """Renew the snapshots of hidden rows of all served shards; exits with 1 if one is refused.
+
+    Index servers and indexers then read only what was hidden since. Run it regularly: at least once
+    within the retention of listings.hidden.
+    """
+    if on_lost_records not in {"stop", "continue"}:
+        raise UserError(f"--on-lost-records {on_lost_records!r}: expected stop or continue")
+    system = System(state)
+    renewed = run(
+        _renew(
+            repository or system.repository,
+            kafka or system.kafka_address(),
+            "continue" if on_lost_records == "continue" else "stop",
+        )
+    )
+    if as_json:
+        echo_json(
+            {
+                "hidden_rows": renewed.hidden_rows,
+                "unchanged": renewed.unchanged,
+                "refused": {shard: error.message for shard, error in renewed.refused.items()},
+            }
+        )
+    else:
+        for error in renewed.refused.values():
+            echo(error.message, style="red")
+        echo(
+            f"{len(renewed.hidden_rows)} snapshots written with {sum(renewed.hidden_rows.values()):,} "
+            f"hidden rows, {len(renewed.unchanged)} up to date, {len(renewed.refused)} refused",
+            style="red" if renewed.refused else "green",
+        )
+    if renewed.refused:
+        raise typer.Exit(1)
+
+
+async def _renew(uri: str, kafka: str, on_lost_records: OnLostRecords) -> Renewed:
+    repository, contents = await read_contents(uri)
+    served = [stored for stored in contents.shards if _is_pointed(stored, contents)]
+    with tempfile.TemporaryDirectory(prefix="shashin-snapshot-") as scratch, Stages() as stages:
+        renewal = SnapshotRenewal(
+            repository,
+            HiddenSnapshots(open_object_store(uri)),
+            lambda: LogReader(kafka, LISTINGS_HIDDEN, client_id="shashin"),
+            Path(scratch),
+            on_lost_records=on_lost_records,
+        )
+        return await renewal.renew(served, lambda done: stages.set("shards", done, len(served)))
+
+
 async def _verify(uri: str) -> tuple[Contents, list[str]]:
     repository, contents = await read_contents(uri)
+    store = open_object_store(uri)
     problems = [error.message for error in contents.unreadable]
     problems += arrangement_problems(contents)
     with Stages() as stages:
         for number, stored in enumerate(contents.shards):
             stages.set("shards verified", number, len(contents.shards))
-            problems += await _shard_problems(repository, stored)
+            problems += await _shard_problems(repository, store, stored)
         stages.set("shards verified", len(contents.shards), len(contents.shards))
     return contents, problems
 
 
-async def _shard_problems(repository: ModelRepository, stored: StoredShard) -> list[str]:
+async def _shard_problems(
+    repository: ModelRepository, store: ObjectStore, stored: StoredShard
+) -> list[str]:
     manifest = stored.manifest
     # A folder of its own for each shard: all that is deleted again.
     with tempfile.TemporaryDirectory(prefix="shashin-verify-") as scratch:
         try:
             folder = await repository.fetch(stored, Path(scratch))
             rows = (await asyncio.to_thread(SealedShard, manifest, folder)).rows
+            snapshots = await HiddenSnapshots(store).read(manifest)
         except ShashinError as error:
             return [f"{manifest.shard_id}: {error.message}"]
     if rows != manifest.rows:
         return [
             f"{manifest.shard_id}: its files contain {rows} rows, but its manifest lists {manifest.rows}"
         ]
-    return []
+    return [error.message for error in snapshots.unreadable.values()]
 
 
 def find_shard(id_part: str, shards: Sequence[StoredShard]) -> StoredShard:

@@ -13,6 +13,7 @@ from shashin.kafka.broker_check import BrokerCheck
 from shashin.kafka.damaged_batches import DamagedBatches
 from shashin.kafka.lost_records import lost_below
 from shashin.kafka.records import InRecord
+from shashin.kafka.topic_id import topic_id_of
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX
 from shashin.runtime.scope import LoopScope
 
@@ -80,6 +81,15 @@ class LogReader:
         if not found:
             raise KafkaUnavailable(f"topic {self._topic} does not exist at {self._bootstrap}")
         return sorted(found)
+
+    async def topic_id(self) -> str:
+        """Return the topic's id, which a topic that is created again does not keep; empty if the
+        broker has none.
+
+        Raises:
+            KafkaUnavailable: when the broker does not respond, or the topic does not exist (yet).
+        """
+        return await topic_id_of(self._consumer, self._topic)
 
     def known_partitions(self) -> list[int]:
         """Return the topic's partitions from cached metadata, without a request."""

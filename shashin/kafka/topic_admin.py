@@ -13,10 +13,13 @@ from prometheus_client import Gauge
 
 from shashin.errors import KafkaUnavailable, UserError, WrongTopicSettings
 from shashin.kafka.topics import (
+    HIDDEN_DEPENDS_ON,
+    LISTINGS_HIDDEN,
     RETENTION_MS,
     TOPICS,
     WrongSetting,
     topic_named,
+    wrong_hidden_retention,
     wrong_settings,
 )
 
@@ -59,8 +62,9 @@ async def ensure_topics(
                 if code and error is not TopicAlreadyExistsError:
                     raise KafkaUnavailable(f"topic {name} cannot be created: {error.__name__}")
         found = existing & {topic.name for topic in TOPICS}
-        configs = await _configs(admin, found)
-        wrong = _wrong(configs)
+        depends_on = HIDDEN_DEPENDS_ON if LISTINGS_HIDDEN in found else ()
+        configs = await _configs(admin, {*found, *depends_on})
+        wrong = _wrong(configs, found)
         if wrong and correct:
             await _set(admin, wrong, configs)
         elif wrong:
@@ -82,13 +86,15 @@ async def check_topics(bootstrap: str, names: Collection[str]) -> None:
         WrongTopicSettings: when one has settings that correctness cannot rest on.
     """
     async with _admin(bootstrap) as admin:
-        configs = await _configs(admin, names)
-    for name, config in configs.items():
+        depends_on = HIDDEN_DEPENDS_ON if LISTINGS_HIDDEN in names else ()
+        configs = await _configs(admin, {*names, *depends_on})
+    for name in names:
+        config = configs[name]
         retention_ms, _ = config.get(RETENTION_MS, ("-1", 0))
         RETENTION_SECONDS.labels(name).set(
             -1 if int(retention_ms) < 0 else int(retention_ms) / 1000
         )
-    if wrong := _wrong(configs):
+    if wrong := _wrong(configs, names):
         raise _refusal(bootstrap, wrong)
 
 
@@ -121,20 +127,22 @@ async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> _Configs
     return found
 
 
-def _wrong(configs: _Configs) -> list[WrongSetting]:
-    return [
-        wrong
-        for name, config in configs.items()
-        for wrong in wrong_settings(
-            topic_named(name), {key: value for key, (value, _) in config.items()}
-        )
-    ]
+def _wrong(configs: _Configs, names: Collection[str]) -> list[WrongSetting]:
+    values = {
+        name: {key: value for key, (value, _) in config.items()} for name, config in configs.items()
+    }
+    wrong = [found for name in names for found in wrong_settings(topic_named(name), values[name])]
+    if LISTINGS_HIDDEN in names:
+        wrong += wrong_hidden_retention(values[LISTINGS_HIDDEN], values)
+    return wrong
 
 
 def _refusal(bootstrap: str, wrong: Collection[WrongSetting]) -> WrongTopicSettings:
     by_topic: dict[str, list[str]] = defaultdict(list)
     for setting in wrong:
-        by_topic[setting.topic].append(f"{setting.name}={setting.expected}")
+        # kafka-configs.sh wants brackets around a list.
+        value = f"[{setting.expected}]" if "," in setting.expected else setting.expected
+        by_topic[setting.topic].append(f"{setting.name}={value}")
     commands = "; ".join(
         f"kafka-configs.sh --bootstrap-server {bootstrap} --alter --entity-type topics "
         f"--entity-name {name} --add-config {','.join(settings)}"

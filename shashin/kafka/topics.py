@@ -36,9 +36,24 @@ _DAY_MS = 24 * 3600 * 1000
 
 CLEANUP, TIMESTAMPS = "cleanup.policy", "message.timestamp.type"
 MAX_BYTES, RETENTION_MS, RETENTION_BYTES = "max.message.bytes", "retention.ms", "retention.bytes"
+SEGMENT_MS = "segment.ms"
 
 _REQUIRED = (CLEANUP, TIMESTAMPS, MAX_BYTES, RETENTION_BYTES)
-"""Settings that correctness rests on. How long a topic retains records is the operator's choice."""
+"""Settings that correctness rests on. How long a topic retains records is the operator's choice, except
+for ``listings.hidden``."""
+
+COMPACT = "compact"
+COMPACT_AND_DELETE = "compact,delete"
+
+PIPELINE = (LISTINGS_EVENTS, IMAGES_DOWNLOADED, VECTORS_EMBEDDED)
+"""The topics that a version of a listing passes through, in this order."""
+
+HIDDEN_DEPENDS_ON = (*PIPELINE, *DEAD_LETTER_TOPICS)
+"""The topics whose retention decides for how long a record of ``listings.hidden`` matters."""
+
+_DEFAULT_SEGMENT_MS = 7 * _DAY_MS
+_REPEATS_MS = 30 * _DAY_MS
+"""How long after a sale an app may still send, or send again, a version from before it."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +81,12 @@ def _retained(days: int, **more: str) -> dict[str, str]:
     }
 
 
-TOPICS: tuple[Topic, ...] = (
+_RETAINED: tuple[Topic, ...] = (
     Topic(LISTINGS_EVENTS, config=_retained(30)),
     # Longer than an outage that nobody notices over a weekend; about 60 KB per listing.
     Topic(IMAGES_DOWNLOADED, config=_retained(7, **{MAX_BYTES: str(MAX_RECORD_BYTES)})),
     # Buckets are cut by the broker's clock, so that all readers see the same times.
     Topic(VECTORS_EMBEDDED, config=_retained(400)),
-    # Deleting a record of it would bring a sold listing back.
-    Topic(
-        LISTINGS_HIDDEN,
-        config={
-            CLEANUP: "compact",
-            TIMESTAMPS: "LogAppendTime",
-            "min.cleanable.dirty.ratio": "0.1",
-        },
-    ),
     Topic(INDEXES_SEALED, per_listing=False, config=_retained(30)),
     *(
         Topic(
@@ -89,6 +95,41 @@ TOPICS: tuple[Topic, ...] = (
             config=_retained(90, **{MAX_BYTES: str(MAX_DEAD_LETTER_BYTES)}),
         )
         for name in DEAD_LETTER_TOPICS
+    ),
+)
+
+
+def hidden_retention_ms(configs: Mapping[str, Mapping[str, str]]) -> int | None:
+    """Return how long records of ``listings.hidden`` have to be retained; None for ever.
+
+    ``configs`` are the settings of ``HIDDEN_DEPENDS_ON``. A sealed row needs what was hidden after its
+    shard's snapshot. A row that is still to come needs every record that was written after its event
+    was: as long as the event can be on its way. At each stage that is its retention, and again, after
+    a replay, with the retention of its dead letters in between; a record outlives its retention by up
+    to a segment.
+    """
+    total = _REPEATS_MS
+    for name in HIDDEN_DEPENDS_ON:
+        retained = int(configs[name].get(RETENTION_MS, "-1"))
+        if retained < 0:
+            return None
+        lives = retained + int(configs[name].get(SEGMENT_MS, _DEFAULT_SEGMENT_MS))
+        total += 2 * lives if name in PIPELINE else lives
+    return total
+
+
+TOPICS: tuple[Topic, ...] = (
+    *_RETAINED,
+    # Compaction drops repeats. Deleting a record that still matters would bring a sold listing back.
+    Topic(
+        LISTINGS_HIDDEN,
+        config={
+            CLEANUP: COMPACT_AND_DELETE,
+            TIMESTAMPS: "LogAppendTime",
+            RETENTION_MS: str(hidden_retention_ms({t.name: t.config for t in _RETAINED})),
+            RETENTION_BYTES: "-1",
+            "min.cleanable.dirty.ratio": "0.1",
+        },
     ),
 )
 
@@ -115,7 +156,11 @@ def wrong_settings(topic: Topic, actual: Mapping[str, str]) -> list[WrongSetting
     """Compare a topic's actual configuration with what is required.
 
     ``max.message.bytes`` may be higher; settings that are not required may have any value.
+    ``listings.hidden`` may also be compacted alone, and then has no retention;
+    ``wrong_hidden_retention`` compares the one that it has.
     """
+    if topic.name == LISTINGS_HIDDEN and actual.get(CLEANUP) == COMPACT:
+        actual = {**actual, CLEANUP: COMPACT_AND_DELETE, RETENTION_BYTES: "-1"}
     return [
         WrongSetting(topic.name, name, actual.get(name, "nothing"), topic.config[name])
         for name in _REQUIRED
@@ -123,7 +168,23 @@ def wrong_settings(topic: Topic, actual: Mapping[str, str]) -> list[WrongSetting
     ]
 
 
+def wrong_hidden_retention(
+    actual: Mapping[str, str], depends_on: Mapping[str, Mapping[str, str]]
+) -> list[WrongSetting]:
+    """Compare the retention of ``listings.hidden`` with those of the topics that it depends on."""
+    if actual.get(CLEANUP) == COMPACT:
+        return []
+    found = actual.get(RETENTION_MS, "nothing")
+    needed = hidden_retention_ms(depends_on)
+    if found == "-1" or (needed is not None and found.isdigit() and int(found) >= needed):
+        return []
+    expected = "-1" if needed is None else str(needed)
+    return [WrongSetting(LISTINGS_HIDDEN, RETENTION_MS, found, expected)]
+
+
 def _holds(name: str, actual: str | None, expected: str) -> bool:
+    if name == CLEANUP and actual is not None:
+        return sorted(actual.split(",")) == sorted(expected.split(","))
     if name == MAX_BYTES and actual is not None and actual.isdigit():
         return int(actual) >= int(expected)
     return actual == expected

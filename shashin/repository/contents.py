@@ -11,6 +11,7 @@ from shashin.objectstore.open import open_object_store
 from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.shards.format.hidden_snapshot import is_snapshot_name
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 
 
@@ -57,7 +58,9 @@ async def read_contents(uri: str) -> tuple[ModelRepository, Contents]:
     for manifest in (stored.manifest for stored in contents.shards):
         named = {manifest.key, *map(manifest.object_key, manifest.files)}
         held = {f"{manifest.folder}/{name}" for name in folders[manifest.folder]}
-        contents.unreferenced += sorted(held - named)
+        contents.unreferenced += sorted(
+            key for key in held - named if not is_snapshot_name(key.rpartition("/")[2])
+        )
     return repository, contents
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Collection
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,10 +265,12 @@ class ModelRepository:
             known = self._manifests[info.key] = (info.version, stored)
         return known[1]
 
-    async def fetch(self, stored: StoredShard, cache: Path) -> Path:
+    async def fetch(
+        self, stored: StoredShard, cache: Path, *, names: Collection[str] | None = None
+    ) -> Path:
         """Download a shard's files to ``cache/<shard id>`` and verify them; returns that folder.
 
-        Intact files that are already cached are kept.
+        Intact files that are already cached are kept. With ``names``, only these files.
 
         Raises:
             CorruptShard: when a file is missing or truncated, or its SHA-256 does not match.
@@ -275,6 +278,8 @@ class ModelRepository:
         folder = cache / stored.manifest.shard_id
         for entry in stored.manifest.files:
             path = folder / entry.name
+            if names is not None and entry.name not in names:
+                continue
             if await asyncio.to_thread(_is_intact, path, entry):
                 continue
             key = stored.manifest.object_key(entry)

@@ -24,6 +24,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "after-hide",
         "after-cut",
         "after-write",
+        "after-snapshot",
         "after-announcement",
         "between-files",
         "before-manifest",

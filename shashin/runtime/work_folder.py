@@ -18,11 +18,11 @@ from shashin.errors import DiskUnavailable, SettingsError
 
 MARKER = ".shashin-work-folder"
 
-_VARIABLE = "SHASHIN_WORK_FOLDER"
-
 
 class WorkFolder:
     """A folder that this process owns from now on; it is created if missing.
+
+    ``variable`` is the setting that names it.
 
     Raises:
         SettingsError: when the folder is not empty and no work folder, when another process owns
@@ -30,26 +30,26 @@ class WorkFolder:
         DiskUnavailable: when it cannot be used for another reason.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, variable: str = "SHASHIN_WORK_FOLDER") -> None:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in path.iterdir()}
             if names and MARKER not in names:
                 raise SettingsError(
-                    f"{_VARIABLE}={str(path)!r}: the folder is not empty and has no {MARKER}, so it "
+                    f"{variable}={str(path)!r}: the folder is not empty and has no {MARKER}, so it "
                     "may be someone else's: name an empty or a new folder, since what is in it is "
                     "deleted"
                 )
             self._marker = _locked_marker(path)
         except BlockingIOError:
             raise SettingsError(
-                f"{_VARIABLE}={str(path)!r}: another process uses this folder: give each process "
+                f"{variable}={str(path)!r}: another process uses this folder: give each process "
                 "a folder of its own"
             ) from None
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise SettingsError(
-                f"{_VARIABLE}={str(path)!r}: {error.strerror}: name a folder that can be written"
+                f"{variable}={str(path)!r}: {error.strerror}: name a folder that can be written"
             ) from error
         except OSError as error:
             raise DiskUnavailable(f"{path} cannot be used: {error.strerror or error}") from error

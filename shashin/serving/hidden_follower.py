@@ -1,20 +1,38 @@
-"""Follows ``listings.hidden``: all partitions, from the beginning, for the process's lifetime."""
+"""Follows ``listings.hidden``: all partitions, for the process's lifetime.
+
+It starts where what the process knows ends (``HiddenListings.open_at``), so a start takes as long as
+what is new, however many listings were ever hidden.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Sequence
+
 from prometheus_client import Gauge
 
-from shashin.errors import ShashinError, WrongTopicSettings
+from shashin.errors import RecordsLost, ShashinError, WrongTopicSettings
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.records import InRecord
 from shashin.kafka.topic_admin import check_topics
 from shashin.kafka.topics import LISTINGS_HIDDEN
+from shashin.offsets.log_position import LogPosition
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
+from shashin.serving.catch_up import bounds_of
+from shashin.serving.hidden_listings import HiddenListings
 from shashin.serving.hiding import BAD_RECORDS, Hiding
 from shashin.serving.served_shards import ServedShards
 
-HIDDEN_LISTINGS = Gauge("shashin_hidden_listings", "Listings in the hidden map.")
+HIDDEN_LISTINGS = Gauge(
+    "shashin_hidden_listings",
+    "Hidden listings that the process knows: of an indexer all, on disk; of an index server the "
+    "latest, in memory.",
+)
+
+_TOPIC_SECONDS = 5.0
+"""Between requests for the topic's id."""
 
 log = get_logger(__name__)
 
@@ -25,16 +43,27 @@ class HiddenFollower:
     def __init__(
         self,
         served: ServedShards,
+        hidden: HiddenListings,
         *,
         bootstrap: str,
         client_id: str,
         superseded_after_seconds: float,
     ) -> None:
         self._served = served
-        self._hiding = Hiding(served, superseded_after_seconds=superseded_after_seconds)
+        self._hidden = hidden
+        self._hiding = Hiding(superseded_after_seconds=superseded_after_seconds)
         self._bootstrap = bootstrap
         self._client_id = client_id
-        HIDDEN_LISTINGS.set_function(lambda: len(served.hidden))
+        self._applied = LogPosition()
+        HIDDEN_LISTINGS.set_function(lambda: len(hidden))
+
+    @property
+    def applied(self) -> LogPosition:
+        """The position before which everything is applied to all served shards.
+
+        Read without awaiting, it fits the masks of the shards at the same moment.
+        """
+        return self._applied
 
     def loop(self) -> Loop:
         """Return the loop, ready once it reaches the end offsets as of its start."""
@@ -45,14 +74,18 @@ class HiddenFollower:
         )
 
     async def run(self, loop: LoopScope) -> None:
-        """Follow until stopped."""
+        """Follow until stopped.
+
+        Raises:
+            RecordsLost: when the log no longer has the position. The next start finds out what that
+                means for each shard.
+        """
         while loop.next_turn():
             try:
                 await self._follow(loop)
             except ShashinError as error:
                 if loop.stopping or not error.retryable:
                     raise
-                # Applying records is idempotent, so restart from the beginning.
                 loop.degraded(loop.name, error.message)
                 log.warning("following failed: restarting", error=error.message)
                 await loop.sleep(1.0)
@@ -66,17 +99,25 @@ class HiddenFollower:
                 also=(WrongTopicSettings,),
             )
             with loop.waiting_for(f"offsets of {LISTINGS_HIDDEN}"):
-                positions = await reader.begin_offsets(partitions)
-                ends = await reader.end_offsets(partitions)
-            behind = {p: end for p, end in ends.items() if end > positions[p]}
-            reader.start_at(positions)
+                bounds = await bounds_of(reader)
+            if self._applied.offsets and not self._applied.may_be_of(bounds.topic_id):
+                raise _recreated()
+            start = await asyncio.to_thread(self._hidden.open_at, bounds)
+            if not start.reaches(self._applied):
+                # What decides about new rows has to be filled again: until then, some would be found
+                # that are hidden.
+                self._served.hidden_loaded = False
+            self._applied = start
+            behind = {p: end for p, end in bounds.ends.items() if end > start.offset(p)}
+            reader.start_at(start.offsets)
             broker = reader.broker_check(loop)
+            topic = _SameTopic(reader, bounds.topic_id)
             while loop.next_turn():
+                await self._apply(reader, partitions)
                 behind = {p: end for p, end in behind.items() if await reader.position(p) < end}
                 if not behind:
                     self._served.hidden_loaded = True
                     loop.ready()
-                self._hiding.apply_due()
                 batches = await reader.read(
                     timeout_seconds=self._hiding.seconds_until_due(at_most=0.5), max_records=2_000
                 )
@@ -85,19 +126,59 @@ class HiddenFollower:
                     broker.responded()
                 else:
                     await broker.check()
+                await topic.check()
                 for records in batches.values():
-                    for record in records:
-                        self._apply(record, loop)
+                    self._take(records, loop)
                 if reader.known_partitions() != partitions:
                     log.info("listings.hidden has new partitions: restarting")
                     return
 
-    def _apply(self, record: InRecord, loop: LoopScope) -> None:
-        if not record.problem:
-            self._hiding.apply(record)
+    def _take(self, records: Sequence[InRecord], loop: LoopScope) -> None:
+        readable = []
+        for record in records:
+            if not record.problem:
+                readable.append(record)
+                continue
+            # Reading on is right, since order does not matter here, but a listing that is sold may
+            # now be found.
+            BAD_RECORDS.inc()
+            loop.degraded(f"{LISTINGS_HIDDEN}[{record.partition}]", f"{record}: {record.problem}")
+            log.error(
+                "unreadable record of listings.hidden", record=str(record), why=record.problem
+            )
+        updates = self._hiding.take(readable, delay_updates=self._served.hidden_loaded)
+        self._served.supersede_all(updates)
+
+    async def _apply(self, reader: LogReader, partitions: Sequence[int]) -> None:
+        """Apply what is due: first to what decides about rows still to come, then to all rows."""
+        read = {p: await reader.position(p) for p in partitions}
+        entries = self._hiding.due()
+        reached = LogPosition(self._applied.topic_id, self._hiding.applied(read))
+        if not entries and reached == self._applied:
             return
-        # Reading on is right, since order does not matter here, but a listing that is sold may now
-        # be found.
-        BAD_RECORDS.inc()
-        loop.degraded(f"{LISTINGS_HIDDEN}[{record.partition}]", f"{record}: {record.problem}")
-        log.error("unreadable record of listings.hidden", record=str(record), why=record.problem)
+        await asyncio.to_thread(self._hidden.note, entries, reached)
+        self._served.hide_all(entries)
+        self._applied = reached
+
+
+class _SameTopic:
+    """Notices that the topic was deleted and created again: its offsets then mean other records."""
+
+    def __init__(self, reader: LogReader, topic_id: str) -> None:
+        self._reader = reader
+        self._topic_id = topic_id
+        self._next_check = time.monotonic() + _TOPIC_SECONDS
+
+    async def check(self) -> None:
+        if (now := time.monotonic()) < self._next_check:
+            return
+        self._next_check = now + _TOPIC_SECONDS
+        if await self._reader.topic_id() != self._topic_id:
+            raise _recreated()
+
+
+def _recreated() -> RecordsLost:
+    return RecordsLost(
+        f"{LISTINGS_HIDDEN} was deleted and created again while it was followed: what was hidden "
+        "last may be lost. The next start finds out which shards that concerns"
+    )

@@ -1,4 +1,4 @@
-"""Applies records of ``listings.hidden`` to the served shards: sales at once, updates a little later.
+"""Decides when records of ``listings.hidden`` are applied: sales at once, updates a little later.
 
 The endpoints of one search are not searched at the same moment. If the old version of an updated
 listing were hidden at once, a search could reach the live tier before it has the new version, and
@@ -9,14 +9,14 @@ search may take, and merging keeps the newest version that was found.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import Counter
 
 from shashin.kafka.records import InRecord
 from shashin.runtime.logging import get_logger
-from shashin.serving.served_shards import ServedShards
+from shashin.shards.visibility import HiddenEntry
 from shashin.v1 import events_pb2
 
 HIDDEN_RECORDS = Counter("shashin_hidden_records", "Records of listings.hidden applied.")
@@ -28,56 +28,80 @@ log = get_logger(__name__)
 
 
 class Hiding:
-    """Applies records in the order in which they are received."""
+    """Takes records in the order in which they are read, and says when each is due. No I/O."""
 
     def __init__(
-        self,
-        served: ServedShards,
-        *,
-        superseded_after_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        self, *, superseded_after_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._served = served
         self._after_seconds = superseded_after_seconds
         self._clock = clock
-        self._later: deque[tuple[float, str, int]] = deque()
-        """Due time, listing and version of updates, oldest first."""
+        self._now: list[HiddenEntry] = []
+        self._later: dict[int, deque[tuple[float, HiddenEntry]]] = defaultdict(deque)
+        """By partition, updates with the time when they are due, in the order of the log."""
 
-    def apply(self, record: InRecord) -> None:
-        """Apply a record, or keep it until it is due; an invalid one is skipped and counted."""
-        message = events_pb2.HiddenListing()
-        try:
-            message.ParseFromString(record.value)
-        except Exception as error:  # noqa: BLE001
-            BAD_RECORDS.inc()
-            log.warning("skipping an invalid HiddenListing", record=str(record), error=str(error))
-            return
-        if not message.listing_id:
-            BAD_RECORDS.inc()
-            log.warning("skipping a HiddenListing without an id", record=str(record))
-            return
-        HIDDEN_RECORDS.inc()
-        listing_id, below = message.listing_id, message.below_version
-        # No search has begun before the map is loaded. A repeat that changes nothing needs no delay.
-        if (
-            message.reason == events_pb2.HIDDEN_REASON_SUPERSEDED
-            and self._served.hidden_loaded
-            and below > self._served.hidden.below(listing_id)
-        ):
-            self._later.append((self._clock() + self._after_seconds, listing_id, below))
-            self._served.supersede(listing_id, below)
-        else:
-            self._served.hide(listing_id, below)
+    def take(self, records: Iterable[InRecord], *, delay_updates: bool) -> list[HiddenEntry]:
+        """Take records; returns the updates among them, if those are delayed.
 
-    def apply_due(self) -> None:
-        """Apply the updates that are due."""
+        Before anything is searched they need no delay.
+        """
+        updates = []
+        for record in records:
+            parsed = entry_of(record)
+            if parsed is None:
+                continue
+            entry, superseded = parsed
+            if superseded and delay_updates:
+                due_at = self._clock() + self._after_seconds
+                self._later[entry.partition].append((due_at, entry))
+                updates.append(entry)
+            else:
+                self._now.append(entry)
+        return updates
+
+    def due(self) -> list[HiddenEntry]:
+        """Return what has to be applied now; each entry is returned once."""
+        due, self._now = self._now, []
         now = self._clock()
-        while self._later and self._later[0][0] <= now:
-            _, listing_id, below = self._later.popleft()
-            self._served.hide(listing_id, below)
+        for waiting in self._later.values():
+            while waiting and waiting[0][0] <= now:
+                due.append(waiting.popleft()[1])
+        return due
+
+    def applied(self, read: Mapping[int, int]) -> dict[int, int]:
+        """Return the offset of each partition before which nothing waits.
+
+        ``read`` are the offsets up to which records were taken. Everything before the result was
+        returned by ``due``, and some later records were as well.
+        """
+        offsets = dict(read)
+        for first in (*self._now, *(waiting[0][1] for waiting in self._later.values() if waiting)):
+            offsets[first.partition] = min(first.offset, offsets[first.partition])
+        return offsets
 
     def seconds_until_due(self, at_most: float) -> float:
         """Return the seconds until the next update is due: a millisecond to ``at_most``."""
-        if not self._later:
+        next_due = min((waiting[0][0] for waiting in self._later.values() if waiting), default=None)
+        if next_due is None:
             return at_most
-        return min(at_most, max(0.001, self._later[0][0] - self._clock()))
+        return min(at_most, max(0.001, next_due - self._clock()))
+
+
+def entry_of(record: InRecord) -> tuple[HiddenEntry, bool] | None:
+    """Return what a record hides, and whether a newer version supersedes it.
+
+    An invalid record is counted and skipped (None).
+    """
+    message = events_pb2.HiddenListing()
+    try:
+        message.ParseFromString(record.value)
+    except Exception as error:  # noqa: BLE001
+        BAD_RECORDS.inc()
+        log.warning("skipping an invalid HiddenListing", record=str(record), error=str(error))
+        return None
+    if not message.listing_id:
+        BAD_RECORDS.inc()
+        log.warning("skipping a HiddenListing without an id", record=str(record))
+        return None
+    HIDDEN_RECORDS.inc()
+    entry = HiddenEntry(message.listing_id, message.below_version, record.partition, record.offset)
+    return entry, message.reason == events_pb2.HIDDEN_REASON_SUPERSEDED

@@ -1,30 +1,43 @@
 """The shards that a process serves, and their hidden rows.
 
 A search works on one snapshot, so shards can be swapped concurrently. Hiding is idempotent and
-monotonic. A new shard therefore first receives new hidden listings, then all known ones, and only
-then is served: no hidden row can be missed.
+monotonic. A new shard therefore first receives what is newly hidden, then what was hidden before, and
+only then is served: no hidden row can be missed.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
 
 from shashin.offsets.ranges import OffsetRange, merge_ranges
+from shashin.shards.format.rows_file import listing_hash
 from shashin.shards.kinds.protocol import Neighbours, Vectors
+from shashin.shards.listing_index import Hashes, ListingIndex
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter
+from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.shard import Shard
 from shashin.shards.shard_hit import ShardHit
-from shashin.shards.visibility import HiddenMap
+from shashin.shards.visibility import HiddenEntry
 
 
 class Snapshot:
-    """The shards served at one moment; a search uses the same one throughout."""
+    """The shards served at one moment; a search uses the same one throughout.
 
-    def __init__(self, shards: Iterable[Shard]) -> None:
+    Made from the snapshot before it, it indexes only the listings of new shards.
+    """
+
+    def __init__(self, shards: Iterable[Shard], before: Snapshot | None = None) -> None:
         self.shards = tuple(shards)
         self._growing = [shard for shard in self.shards if isinstance(shard, OpenShard)]
+        sealed = [shard for shard in self.shards if isinstance(shard, SealedShard)]
+        self._others = [shard for shard in self.shards if not isinstance(shard, SealedShard)]
+        index = ListingIndex[SealedShard]() if before is None else before.listing_index
+        self.listing_index: ListingIndex[SealedShard] = index.over(sealed)
+        """Of the sealed shards."""
         # Thousands of sealed ranges merge into a few: once per snapshot, not once per call.
         self._sealed_runs = merge_ranges(
             r for shard in self.shards if not isinstance(shard, OpenShard) for r in shard.ranges
@@ -36,53 +49,75 @@ class Snapshot:
             [*self._sealed_runs, *(r for shard in self._growing for r in shard.ranges)]
         )
 
+    def hide_all(self, entries: Sequence[HiddenEntry]) -> int:
+        """Hide rows in every shard; returns how many were visible before."""
+        return sum(
+            shard.hide(entry.listing_id, entry.below_version)
+            for shard, entry in self._having_rows_of(entries)
+        )
+
+    def supersede_all(self, entries: Sequence[HiddenEntry]) -> None:
+        """In each shard that has a newer version, find the listing only in that one."""
+        for shard, entry in self._having_rows_of(entries):
+            shard.supersede(entry.listing_id, entry.below_version)
+
+    def _having_rows_of(
+        self, entries: Sequence[HiddenEntry]
+    ) -> Iterator[tuple[Shard, HiddenEntry]]:
+        """Yield each shard that may have rows of an entry's listing, with the entry."""
+        for shard in self._others:
+            for entry in entries:
+                yield shard, entry
+        if self.listing_index.members and entries:
+            for position, sealed in self.listing_index.matches(hashes_of(entries)):
+                yield sealed, entries[position]
+
 
 class ServedShards:
     """The shards that are currently served."""
 
-    def __init__(self, hidden: HiddenMap) -> None:
-        self.hidden = hidden
+    def __init__(self) -> None:
         self.hidden_loaded = False
-        """Whether ``hidden`` has everything that was hidden before the process started. Until then,
-        nothing may be searched: sold listings would be found."""
+        """Whether the shards reflect everything that was hidden before the process started. Until
+        then, nothing may be searched: sold listings would be found."""
         self._served = Snapshot(())
-        self._joining: list[Shard] = []
+        self._joining: list[Snapshot] = []
 
     def snapshot(self) -> Snapshot:
         """Return the current snapshot."""
         return self._served
 
-    def hide(self, listing_id: str, below_version: int) -> int:
+    def hide_all(self, entries: Sequence[HiddenEntry]) -> int:
         """Hide rows in every shard; returns how many were visible before."""
-        if not self.hidden.raise_to(listing_id, below_version):
-            return 0
-        return sum(
-            shard.hide(listing_id, below_version)
-            for shard in (*self._served.shards, *self._joining)
-        )
+        return sum(shards.hide_all(entries) for shards in (self._served, *self._joining))
 
-    def supersede(self, listing_id: str, below_version: int) -> None:
+    def supersede_all(self, entries: Sequence[HiddenEntry]) -> None:
         """In each shard that has a newer version, find the listing only in that one."""
-        for shard in (*self._served.shards, *self._joining):
-            shard.supersede(listing_id, below_version)
+        for shards in (self._served, *self._joining):
+            shards.supersede_all(entries)
 
-    def join(self, shard: Shard) -> None:
-        """Apply new hidden listings to a shard from now on, before it is served."""
-        self._joining.append(shard)
+    def join(self, shards: Snapshot) -> None:
+        """Apply what is newly hidden to these shards from now on, before they are served."""
+        self._joining.append(shards)
 
-    def mask(self, shard: Shard) -> None:
-        """Apply all known hidden listings to a joining shard; may run in any thread."""
-        for listing_id, below in self.hidden.entries():
-            shard.hide(listing_id, below)
+    def prepare(self, shards: Iterable[Shard]) -> Snapshot:
+        """Return the snapshot of these shards, to be served next; may take seconds, in any thread."""
+        return Snapshot(shards, self._served)
 
-    def serve(self, shards: Iterable[Shard]) -> None:
+    def serve(self, shards: Iterable[Shard] | Snapshot) -> None:
         """Replace the served shards with these."""
-        self._served = Snapshot(shards)
-        self._joining = [shard for shard in self._joining if shard not in self._served.shards]
+        self._served = shards if isinstance(shards, Snapshot) else self.prepare(shards)
 
-    def leave(self, shard: Shard) -> None:
-        """Remove a shard that joined but cannot be served."""
-        self._joining = [other for other in self._joining if other is not shard]
+    def leave(self, shards: Snapshot) -> None:
+        """Forget shards that joined: they are served by now, or cannot be."""
+        self._joining = [other for other in self._joining if other is not shards]
+
+
+def hashes_of(entries: Sequence[HiddenEntry]) -> Hashes:
+    """Return the hash of each entry's listing, as shards are looked up by it."""
+    return np.fromiter(
+        (listing_hash(entry.listing_id) for entry in entries), np.uint64, len(entries)
+    )
 
 
 def search_shards(

@@ -13,7 +13,7 @@ from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.row import NewRow, Row
 from shashin.shards.kinds.protocol import GrowingKind
 from shashin.shards.shard import Shard
-from shashin.shards.visibility import HiddenMap
+from shashin.shards.visibility import Visibility
 from shashin.shards.writer import Origin, ShardWriter
 from shashin.tiers import LIVE
 
@@ -32,7 +32,7 @@ class OpenShard(Shard):
         from_offset: int,
         space: ModelSpace,
         kind: GrowingKind,
-        hidden: HiddenMap,
+        hidden: Visibility,
     ) -> None:
         index = kind.growing(space.dimensions)
         self._writer = ShardWriter(space, index, on_row=self._mask_row)
@@ -98,14 +98,7 @@ class OpenShard(Shard):
         self._position = self._records_end = position
 
     def _mask_row(self, number: int, row: Row) -> None:
-        # With the lock, a concurrent hide() runs either before, so the map has it, or after, and
-        # then finds the row.
-        with self._mask_lock:
-            if number >= len(self._visible):
-                self._visible = np.concatenate([self._visible, np.zeros_like(self._visible)])
-            visible = self._hidden.visible(row.listing_id, row.version)
-            self._visible[number] = visible
-            self._hidden_rows += not visible
+        self._masked.append(number, lambda: self._hidden.visible(row.listing_id, row.version))
 
     def write(self, folder: Path, *, tier: str, bucket_seconds: int, reason: str) -> Manifest:
         """Write the shard; nothing may be added afterwards.

@@ -6,7 +6,6 @@ found once its vector is in the index.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.columns import Rows
 from shashin.shards.format.row import Row
 from shashin.shards.kinds.protocol import Neighbours, SearchableIndex, Vectors
+from shashin.shards.masked_rows import MaskedRows
 from shashin.shards.row_filter import RowFilter
 
 
@@ -28,10 +28,7 @@ class Shard:
     def __init__(self, rows: Rows, index: SearchableIndex, visible: npt.NDArray[np.bool_]) -> None:
         self._rows = rows
         self._index = index
-        self._visible = visible
-        self._hidden_rows = 0
-        self._mask_lock = threading.Lock()
-        """Held briefly while the mask changes."""
+        self._masked = MaskedRows(rows, visible)
         self._superseded: dict[str, int] = {}
         """Listings with a version below which rows are out of date and will be hidden soon."""
 
@@ -53,7 +50,11 @@ class Shard:
     @property
     def hidden_rows(self) -> int:
         """Number of hidden rows."""
-        return self._hidden_rows
+        return self._masked.hidden
+
+    def hidden_row_numbers(self) -> npt.NDArray[np.uint32]:
+        """Return the numbers of the hidden rows, ascending."""
+        return self._masked.hidden_rows()
 
     @property
     def index_bytes(self) -> int:
@@ -64,32 +65,28 @@ class Shard:
         """Find the listing's rows of lower versions no more if this shard has a newer version.
 
         Unlike hidden rows they are there for searches that began before the newer ones were added,
-        and for look-ups. ``hide`` ends it.
+        and for look-ups. ``hide`` ends it. A repeat, for which nothing is left to hide, is ignored:
+        what waits here makes every search slower.
         """
-        if len(self._rows.rows_of(listing_id)):
+        older = self._masked.older_rows(listing_id, below_version)
+        visible = self._masked.visible
+        if visible[older[older < len(visible)]].any():
             self._superseded[listing_id] = below_version
 
     def hide(self, listing_id: str, below_version: int) -> int:
         """Hide the listing's rows of lower versions; returns how many were visible before."""
         self._superseded.pop(listing_id, None)
-        numbers = self._rows.rows_of(listing_id)
-        if len(numbers) == 0:
-            return 0
-        numbers = numbers[self._rows.versions_of(numbers) < np.uint64(below_version)]
-        with self._mask_lock:
-            # A row beyond the mask is still being added: its flag will be set from the hidden map,
-            # which already includes this listing.
-            numbers = numbers[numbers < len(self._visible)]
-            newly = numbers[self._visible[numbers]]
-            self._visible[newly] = False
-            self._hidden_rows += len(newly)
-        return len(newly)
+        return self._masked.hide(listing_id, below_version)
+
+    def hide_rows(self, numbers: npt.NDArray[np.integer]) -> int:
+        """Hide rows by number; returns how many were visible before."""
+        return self._masked.hide_rows(numbers)
 
     def search(self, queries: Vectors, k: int, row_filter: RowFilter) -> list[Neighbours]:
         """Return the nearest visible row of up to k listings for each query (m, dimensions)."""
         rows = len(self._index)
         columns = self._rows.columns(rows)
-        allowed = None if self._hidden_rows == 0 else self._visible[:rows].copy()
+        allowed = None if self._masked.hidden == 0 else self._masked.visible[:rows].copy()
         if (replaced := self._replaced_rows(rows)).size:
             allowed = np.ones(rows, dtype=np.bool_) if allowed is None else allowed
             allowed[replaced] = False
@@ -121,7 +118,7 @@ class Shard:
         return [
             (int(n), self._rows.row(int(n)))
             for n in self._rows.rows_of(listing_id)
-            if n < searchable and self._visible[n]
+            if n < searchable and self._masked.visible[n]
         ]
 
     def vectors(self, numbers: Sequence[int]) -> Vectors:

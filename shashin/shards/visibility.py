@@ -1,10 +1,31 @@
 """The visibility rule: a row of version v is visible if and only if v >= hidden[listing id].
 
-This module has only the map. shashin.serving.hidden_follower fills it from ``listings.hidden``,
-and shashin.serving.served_shards applies it to the rows of every shard.
+shashin.serving.hidden_follower follows ``listings.hidden``, and shashin.serving.served_shards applies
+its records to the rows of every shard. What was hidden before a row is added is in a store, of which
+this module has the one in memory; an indexer has it on disk.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class HiddenEntry(NamedTuple):
+    """One record of ``listings.hidden``."""
+
+    listing_id: str
+    below_version: int
+    """Rows of lower versions are hidden."""
+    partition: int = 0
+    offset: int = 0
+
+
+class Visibility(Protocol):
+    """Decides whether rows are visible when they are added."""
+
+    def visible(self, listing_id: str, version: int) -> bool:
+        """Whether a row of this version is visible."""
+        ...
 
 
 class HiddenMap:

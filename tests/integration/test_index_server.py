@@ -155,7 +155,7 @@ async def test_before_the_hidden_listings_are_loaded_searches_are_refused_and_no
         work_folder=tmp_path / "server",
         kafka="127.0.0.1:1",
     )
-    await until(lambda: "swapped" in server.log(), "the shard is mapped")
+    await until(lambda: "shards wait for the follower" in server.log(), "the shard is loaded")
     async with IndexClient(server.grpc) as hourly:
         described = await hourly.describe()
         assert "has not read listings.hidden" in described.not_serving

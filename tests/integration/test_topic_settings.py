@@ -18,6 +18,7 @@ from shashin.kafka.topics import (
     LISTINGS_HIDDEN,
     TOPICS,
     VECTORS_EMBEDDED,
+    topic_named,
 )
 from shashin.runtime.health import Health
 from tests.support.copying_stage import Copying, consuming
@@ -25,6 +26,7 @@ from tests.support.topic_records import records_of
 from tests.support.waiting import until
 
 SET_ON_TOPIC = 1
+HIDDEN_MS = int(topic_named(LISTINGS_HIDDEN).config["retention.ms"])
 
 
 async def configure(kafka: str, topic: str, **settings: str) -> None:
@@ -57,8 +59,13 @@ async def settings_of(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("topic", "settings", "named"),
     [
-        (LISTINGS_HIDDEN, {"cleanup_policy": "delete"}, "cleanup.policy=compact"),
-        (LISTINGS_HIDDEN, {"cleanup_policy": "compact,delete"}, "cleanup.policy=compact"),
+        (LISTINGS_HIDDEN, {"cleanup_policy": "delete"}, "cleanup.policy=[compact,delete]"),
+        (LISTINGS_HIDDEN, {"cleanup_policy": "compact,delete"}, f"retention.ms={HIDDEN_MS}"),
+        (
+            LISTINGS_HIDDEN,
+            {"cleanup_policy": "delete,compact", "retention_ms": str(HIDDEN_MS - 1)},
+            f"retention.ms={HIDDEN_MS}",
+        ),
         (VECTORS_EMBEDDED, {}, "message.timestamp.type=LogAppendTime"),
         (LISTINGS_EVENTS, {}, "message.timestamp.type=LogAppendTime"),
         (IMAGES_DOWNLOADED, {"retention_bytes": "2147483648"}, "retention.bytes=-1"),
@@ -88,6 +95,23 @@ async def test_settings_that_are_the_operators_choice_are_accepted(kafka: str) -
     await check_topics(kafka, [LISTINGS_EVENTS])
 
 
+async def test_hidden_listings_may_be_retained_for_ever_or_as_long_as_other_topics_need(
+    kafka: str,
+) -> None:
+    for settings in (
+        {"cleanup_policy": "compact"},
+        {"cleanup_policy": "compact,delete", "retention_ms": "-1"},
+        {"cleanup_policy": "compact,delete", "retention_ms": str(HIDDEN_MS + 1)},
+    ):
+        await configure(kafka, LISTINGS_HIDDEN, message_timestamp_type="LogAppendTime", **settings)
+        await check_topics(kafka, [LISTINGS_HIDDEN])
+    await configure(
+        kafka, VECTORS_EMBEDDED, message_timestamp_type="LogAppendTime", retention_ms="-1"
+    )
+    with pytest.raises(WrongTopicSettings, match=r"retention\.ms=-1"):
+        await check_topics(kafka, [LISTINGS_HIDDEN])
+
+
 async def test_the_topics_of_the_own_kafka_are_corrected_and_keep_their_other_settings(
     kafka: str,
 ) -> None:
@@ -96,8 +120,9 @@ async def test_the_topics_of_the_own_kafka_are_corrected_and_keep_their_other_se
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     expected = {
-        "cleanup.policy": "compact",
+        "cleanup.policy": "compact,delete",
         "message.timestamp.type": "LogAppendTime",
+        "retention.ms": str(HIDDEN_MS),
         "segment.ms": "1234567",
     }
 

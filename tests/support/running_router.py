@@ -232,7 +232,7 @@ class System:
 
         ``announced_model`` is the model announced in discovery; none by default.
         """
-        served = ServedShards(HiddenMap())
+        served = ServedShards()
         served.hidden_loaded = True
         served.serve(shards)
 

@@ -155,15 +155,17 @@ class SealedRows:
             listed_at=_numpy(table, "listed_at"),
             **coded,
         )
+        self.sorted_hashes: npt.NDArray[np.uint64]
+        """The hash of each row's listing, sorted."""
         if found == WITHOUT_PHOTOS:
             hashes = _numpy(table, "listing_hash")
             self._rows_by_hash = np.argsort(hashes, kind="stable")
-            self._sorted_hashes = hashes[self._rows_by_hash]
+            self.sorted_hashes = hashes[self._rows_by_hash]
             self._photos = None
             self._listings = int(self._columns.group.max()) + 1 if len(table) else 0
         else:
             self._rows_by_hash = _numpy(table, "sorted_row")
-            self._sorted_hashes = _numpy(table, "sorted_listing_hash")
+            self.sorted_hashes = _numpy(table, "sorted_listing_hash")
             self._photos = (_only_chunk(table, "photo_uri"), _numpy(table, "photo_hash"))
             self._listings = _listings_in(metadata, path)
 
@@ -205,14 +207,19 @@ class SealedRows:
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:
         """Return the numbers of a listing's rows."""
         target = np.uint64(listing_hash(listing_id))
-        first = np.searchsorted(self._sorted_hashes, target, side="left")
-        last = np.searchsorted(self._sorted_hashes, target, side="right")
+        first = np.searchsorted(self.sorted_hashes, target, side="left")
+        last = np.searchsorted(self.sorted_hashes, target, side="right")
         candidates = np.sort(self._rows_by_hash[first:last])
         # Hashes can collide, so compare ids.
         return np.array(
             [n for n in candidates if self._listing_ids[int(n)].as_py() == listing_id],
             dtype=np.int64,
         )
+
+    def listing_ids(self) -> list[str]:
+        """Return the distinct listings; takes a microsecond per row."""
+        ids: list[str] = self._listing_ids.unique().to_pylist()
+        return ids
 
     def versions_of(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         """Return the versions of rows."""

@@ -10,6 +10,7 @@ from shashin.local.ports import free_port
 from shashin.model_space import ModelSpace
 from shashin.offsets.coverage import LiveReport, Position, StageLag
 from shashin.v1 import search_pb2
+from tests.support.hidden_log import hide
 from tests.support.running_router import (
     MODEL,
     Listing,
@@ -48,7 +49,7 @@ async def test_a_hidden_listing_is_not_located(system: System) -> None:
     hourly = await system.index("hourly", "hourly", shard_of([Listing("sold"), Listing("mug")]))
     await system.until_described()
     assert hourly.served is not None
-    hourly.served.hide("sold", 2)
+    hide(hourly.served, "sold", 2)
     answer = await locate(system, "sold", "mug")
     assert [location.listing_id for location in answer.locations] == ["mug"]
 
@@ -98,7 +99,7 @@ async def test_status_reports_what_each_endpoint_holds(system: System) -> None:
         "indexer", "live", shard_of([Listing("c")], from_offset=2), shard_of([], partition=1)
     )
     assert hourly.served is not None
-    hourly.served.hide("a", 2)
+    hide(hourly.served, "a", 2)
     await system.until_described()
     status = await system.status()
     assert status.model_id == "test-model"

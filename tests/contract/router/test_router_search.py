@@ -14,6 +14,7 @@ from shashin.local.ports import free_port
 from shashin.offsets.coverage import Position
 from shashin.shards.format.row import RowAttributes
 from shashin.v1 import index_pb2
+from tests.support.hidden_log import hide
 from tests.support.running_router import (
     DIMENSIONS,
     HeldBackEndpoint,
@@ -307,7 +308,7 @@ async def test_a_listing_that_is_not_searchable_is_not_found(system: System) -> 
     hourly = await system.index("hourly", "hourly", shard_of([Listing("sold"), Listing("mug")]))
     await system.until_described()
     assert hourly.served is not None
-    hourly.served.hide("sold", 2)
+    hide(hourly.served, "sold", 2)
     for listing_id in ("sold", "never-seen"):
         code, details = await refusal(system, listing_id=listing_id)
         assert code == grpc.StatusCode.NOT_FOUND

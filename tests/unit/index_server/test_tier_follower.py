@@ -18,6 +18,7 @@ from services.index_server.tier import (
 from shashin.errors import ObjectStoreUnavailable
 from shashin.objectstore.protocol import ObjectInfo, Version
 from shashin.offsets.ranges import OffsetRange
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.health import Health
@@ -27,8 +28,8 @@ from shashin.shards.format.rows_file import ROWS_FILE
 from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
 from shashin.shards.row_filter import RowFilter
-from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
+from tests.support.hidden_log import MemoryLog, catch_up_of
 from tests.support.loops import running
 from tests.support.made_shards import (
     DIMENSIONS,
@@ -97,7 +98,10 @@ class Tier:
         self.health.ready_when_degraded = True
         self.store = Store(folder / "store", self.clock, self.health)
         self.repository = ModelRepository(self.store)
-        self.served = ServedShards(HiddenMap())
+        self.served = ServedShards()
+        self.hidden_log = MemoryLog()
+        self.catch_up = catch_up_of(self.served, self.hidden_log)
+        self.snapshots = HiddenSnapshots(self.store)
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
@@ -109,7 +113,15 @@ class Tier:
             poll_seconds=0.001,
         )
         with closing(WorkFolder(self.cache)) as work:
-            follower = TierFollower(settings, work, self.served, self.repository, self.clock)
+            follower = TierFollower(
+                settings,
+                work,
+                self.served,
+                self.repository,
+                self.snapshots,
+                self.catch_up,
+                self.clock,
+            )
             async with running(follower.loop(), health=self.health):
                 yield
 
@@ -204,7 +216,8 @@ async def test_an_unchanged_pointer_is_not_read_again_and_a_changed_one_is(tier:
 
 async def test_rows_hidden_earlier_are_hidden_in_new_shards(tier: Tier) -> None:
     stored = await tier.sealed(0, 5)
-    tier.served.hide("listing-2", 2)
+    tier.hidden_log.append("listing-2", 2)
+    tier.catch_up = catch_up_of(tier.served, tier.hidden_log)
     await tier.point_to(stored)
     async with tier.followed():
         await tier.serves(stored)

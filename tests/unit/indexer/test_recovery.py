@@ -8,20 +8,24 @@ from typing import cast
 
 import pytest
 
+from services.indexer.hidden_store import HiddenStore
 from services.indexer.live_tier import LiveTier
 from services.indexer.recovery import Recovery, Starts
 from services.indexer.settings import IndexerSettings
 from shashin.errors import KafkaUnavailable, UserError
 from shashin.kafka.log_reader import LogReader
 from shashin.offsets.coverage import Position, missing_ranges
+from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import OffsetRange
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizon, Horizons
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.format.rows_file import ROWS_FILE
-from shashin.shards.visibility import HiddenMap
+from shashin.shards.visibility import HiddenEntry
 from shashin.tiers import HOURLY
+from tests.support.hidden_log import MemoryLog
 from tests.support.loops import loop_scope
 from tests.support.made_shards import (
     DIMENSIONS,
@@ -55,7 +59,7 @@ class Indexer:
         self.store = WatchedStore(folder / "store")
         self.repository = ModelRepository(self.store)
         self.log = FakeLog()
-        self.served = ServedShards(HiddenMap())
+        self.served = ServedShards()
         settings = IndexerSettings(
             model_id=MODEL,
             dimensions=DIMENSIONS,
@@ -65,15 +69,28 @@ class Indexer:
             partitions=partitions,
             on_lost_records="continue",
         )
-        self.live = LiveTier(settings, self.served)
+        self.hidden_log = MemoryLog()
+        self.hidden = HiddenStore(folder / f"hidden-{id(self)}")
+        self.live = LiveTier(settings, self.served, self.hidden)
         reader = cast("LogReader", self.log)
         starts = Starts(reader, Horizons(self.store, MODEL))
-        self._recovery = Recovery(settings, self.repository, reader, starts)
+        self._settings, self._reader, self._starts = settings, reader, starts
 
     async def recover(self) -> list[str]:
         """Recover; returns the ids of the shards whose manifest could not be read."""
         scope = loop_scope(ready_when="the start to finish")
-        return [shard.shard_id for shard in await self._recovery.run(self.live, scope)]
+        bounds = self.hidden_log.bounds()
+        self.hidden.open_at(bounds)
+        recovery = Recovery(
+            self._settings,
+            self.repository,
+            HiddenSnapshots(self.store),
+            self.hidden,
+            bounds,
+            self._reader,
+            self._starts,
+        )
+        return [shard.shard_id for shard in await recovery.run(self.live, scope)]
 
     async def sealed(self, begin: int, end: int, partition: int = 0) -> StoredShard:
         shard = open_shard(listings(begin, end), from_offset=begin, partition=partition)
@@ -111,7 +128,8 @@ async def test_sealed_shards_that_are_not_in_the_pointer_are_adopted(
     pointed = await indexer.sealed(0, 5)
     await indexer.sealed(5, 9)
     await indexer.point_to(pointed)
-    indexer.served.hide("listing-7", 2)
+    indexer.hidden.open_at(indexer.hidden_log.bounds())
+    indexer.hidden.note([HiddenEntry("listing-7", 2)], LogPosition("first", {0: 0, 1: 0}))
     await indexer.recover()
     assert indexer.ranges() == ["0:[5, 9)"]
     adopted = indexer.served.snapshot().shards[0]

@@ -19,7 +19,9 @@ from shashin.errors import ObjectStoreUnavailable
 from shashin.kafka.producer import Producer
 from shashin.objectstore.protocol import OnlyIf, Version
 from shashin.offsets.cut import CutReason
+from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import OffsetRange
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.health import Health
 from shashin.runtime.work_folder import MARKER, WorkFolder
@@ -77,13 +79,17 @@ class Replica:
             self.sealed.append(shard.shard_id)
 
         self.repository = ModelRepository(store)
+        self.snapshots = HiddenSnapshots(store)
+        self.hidden_applied = LogPosition()
         self.sealer = Sealer(
             settings,
             WorkFolder(work),
             self.repository,
+            self.snapshots,
             cast("Producer", self.sent),
             executor,
             committed,
+            lambda: self.hidden_applied,
         )
 
     def queue(self, *shards: OpenShard) -> None:

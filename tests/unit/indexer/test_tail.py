@@ -126,7 +126,7 @@ class Indexer:
             discovery=(folder / "discovery.json").as_uri(),
             **{"grace_seconds": 1e12, **changes},
         )
-        self.live = LiveTier(settings, ServedShards(HiddenMap()))
+        self.live = LiveTier(settings, ServedShards(), HiddenMap())
         self.live.open_partitions({0: StartOffset(0, 0)})
         self.repository = FileObjectStore(folder)
         self.tail = Tail(

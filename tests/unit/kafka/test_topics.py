@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shashin.kafka.topics import (
     DEAD_LETTER_SUFFIX,
+    HIDDEN_DEPENDS_ON,
     IMAGES_DOWNLOADED,
     INDEXES_SEALED,
     LISTINGS_EVENTS,
@@ -18,6 +19,9 @@ from shashin.kafka.topics import (
     TOPICS,
     VECTORS_EMBEDDED,
     hidden_key,
+    hidden_retention_ms,
+    wrong_hidden_retention,
+    wrong_settings,
 )
 
 BY_NAME = {topic.name: topic for topic in TOPICS}
@@ -53,10 +57,60 @@ def test_buckets_are_cut_by_the_clock_of_the_broker() -> None:
     assert BY_NAME[VECTORS_EMBEDDED].config["message.timestamp.type"] == "LogAppendTime"
 
 
-def test_hidden_listings_have_no_retention_limit() -> None:
-    config = BY_NAME[LISTINGS_HIDDEN].config
-    assert config["cleanup.policy"] == "compact"
-    assert not {"retention.ms", "retention.bytes"} & config.keys()
+HIDDEN = BY_NAME[LISTINGS_HIDDEN]
+DAY_MS = 24 * 3600 * 1000
+DEPENDS_ON = {name: BY_NAME[name].config for name in HIDDEN_DEPENDS_ON}
+
+
+def test_hidden_listings_outlive_every_way_of_an_event_to_its_row() -> None:
+    assert HIDDEN.config["cleanup.policy"] == "compact,delete"
+    assert HIDDEN.config["retention.bytes"] == "-1"
+    days = int(HIDDEN.config["retention.ms"]) / DAY_MS
+    twice_each_topic, dead_letters, segments, repeats = 2 * (30 + 7 + 400), 3 * 90, 9 * 7, 30
+    assert days == twice_each_topic + dead_letters + segments + repeats
+    assert wrong_hidden_retention(HIDDEN.config, DEPENDS_ON) == []
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(HIDDEN_DEPENDS_ON), st.integers(-1, 500).map(lambda days: days * DAY_MS)
+    ),
+    st.integers(-1, 5000),
+)
+def test_a_retention_that_is_too_short_is_named_with_the_one_that_suffices(
+    changed: dict[str, int], days: int
+) -> None:
+    others = {
+        name: {**config, "retention.ms": str(changed.get(name, config["retention.ms"]))}
+        for name, config in DEPENDS_ON.items()
+    }
+    actual = {**HIDDEN.config, "retention.ms": str(max(-1, days * DAY_MS))}
+    needed = hidden_retention_ms(others)
+    wrong = wrong_hidden_retention(actual, others)
+    if days >= 0 and (needed is None or days * DAY_MS < needed):
+        (setting,) = wrong
+        assert (setting.name, setting.expected) == ("retention.ms", str(needed or -1))
+        corrected = {**actual, setting.name: setting.expected}
+        assert wrong_hidden_retention(corrected, others) == []
+    else:
+        assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"cleanup.policy": "compact", "retention.ms": "1", "retention.bytes": "7"}, []),
+        ({"cleanup.policy": "delete,compact"}, []),
+        ({"cleanup.policy": "delete"}, ["cleanup.policy"]),
+        ({"retention.bytes": "7"}, ["retention.bytes"]),
+    ],
+)
+def test_hidden_listings_may_be_compacted_alone_and_never_only_deleted(
+    changes: dict[str, str], wrong: list[str]
+) -> None:
+    actual = {**HIDDEN.config, "max.message.bytes": "1048588", **changes}
+    found = [*wrong_settings(HIDDEN, actual), *wrong_hidden_retention(actual, DEPENDS_ON)]
+    assert [setting.name for setting in found] == wrong
 
 
 def test_twenty_thumbnails_fit_a_record() -> None:

@@ -19,7 +19,6 @@ from shashin.rpc.server import grpc_server
 from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.fleet import INDEX_ROLES, Fleet, OtherModel, Peer, Round, ask_all
 from shashin.serving.served_shards import ServedShards
-from shashin.shards.visibility import HiddenMap
 from shashin.v1 import index_pb2, index_pb2_grpc
 from tests.support.hung_endpoints import hung_endpoints
 from tests.support.waiting import until
@@ -48,7 +47,7 @@ async def serve() -> AsyncIterator[Serve]:
             host: str = "127.0.0.1",
         ) -> str:
             answering = handlers or IndexEndpoint(
-                ServedShards(HiddenMap()),
+                ServedShards(),
                 space=ModelSpace(model_id, 4),
                 tier="hourly",
                 executor=executor,

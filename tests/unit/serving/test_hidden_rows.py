@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.serving.served_shards import ServedShards, Snapshot, search_shards
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.shard import Shard
 from shashin.shards.shard_hit import ShardHit
-from shashin.shards.visibility import HiddenMap
+from shashin.shards.visibility import HiddenEntry, HiddenMap
+from tests.support.hidden_log import hide
 from tests.support.made_shards import BUCKET_START, new_row, open_shard, vectors, write
 
 LISTINGS = ["lamp", "chair", "mug", "hat"]
@@ -69,8 +70,8 @@ class Tier:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.model = Model()
-        self.served = ServedShards(HiddenMap())
-        self.open = open_shard(hidden=self.served.hidden)
+        self.served, self.hidden = ServedShards(), HiddenMap()
+        self.open = open_shard(hidden=self.hidden)
         self.sealed: list[Shard] = []
         self._serve()
 
@@ -108,7 +109,8 @@ class Tier:
     def _hide(self, listing: str, below: int) -> None:
         before = sum(map(len, self.model.visible()))
         self.model.hide(listing, below)
-        assert self.served.hide(listing, below) == before - sum(map(len, self.model.visible()))
+        self.hidden.raise_to(listing, below)
+        assert hide(self.served, listing, below) == before - sum(map(len, self.model.visible()))
 
     def _seal(self, listing: str, below: int) -> None:
         """Swap the open shard for its sealed form; a listing is hidden during the swap."""
@@ -116,15 +118,18 @@ class Tier:
             return
         manifest = write(self.open, self.folder / self.open.shard_id)
         sealed = SealedShard(manifest, self.folder / self.open.shard_id)
-        self.served.join(sealed)
-        self.served.mask(sealed)
-        self.served.hide(listing, below)
+        joining = Snapshot([sealed])
+        self.served.join(joining)
+        joining.hide_all([HiddenEntry(*entry) for entry in self.hidden.entries()])
+        self.hidden.raise_to(listing, below)
+        hide(self.served, listing, below)
         self.model.hide(listing, below)
         self.model.newest[listing] = max(below - 1, self.model.newest.get(listing, 0))
         self.sealed.append(sealed)
-        self.open = open_shard(from_offset=self.open.position, hidden=self.served.hidden)
+        self.open = open_shard(from_offset=self.open.position, hidden=self.hidden)
         self.model.shards.append([])
         self._serve()
+        self.served.leave(joining)
 
     def _visible_rows_of(self, listing: str) -> list[tuple[str, int, int]]:
         return [
@@ -206,7 +211,7 @@ def test_a_newer_version_in_another_shard_is_shown_in_its_own_place() -> None:
 
 
 def test_a_search_keeps_its_snapshot_of_shards() -> None:
-    served = ServedShards(HiddenMap())
+    served = ServedShards()
     first, second = open_shard([new_row("lamp")]), open_shard([new_row("mug")], from_offset=1)
     served.serve([first])
     snapshot = served.snapshot().shards
@@ -216,15 +221,13 @@ def test_a_search_keeps_its_snapshot_of_shards() -> None:
 
 
 def test_a_shard_that_left_before_it_was_served_gets_no_more_updates() -> None:
-    served = ServedShards(HiddenMap())
+    served = ServedShards()
     shard = open_shard([new_row("lamp")])
-    served.join(shard)
-    served.leave(shard)
-    assert served.hide("lamp", 2) == 0
+    joining = Snapshot([shard])
+    served.join(joining)
+    served.leave(joining)
+    assert hide(served, "lamp", 2) == 0
     assert shard.hidden_rows == 0
-    served.join(shard)
-    served.mask(shard)
-    assert shard.hidden_rows == 1
 
 
 def test_rows_that_are_added_after_their_listing_was_hidden_are_hidden_from_the_start() -> None:

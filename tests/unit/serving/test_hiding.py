@@ -43,12 +43,23 @@ class Process:
 
     def __init__(self, *shards: OpenShard, hidden: HiddenMap) -> None:
         self.now = 100.0
-        self.served = ServedShards(hidden)
+        self.hidden = hidden
+        self.served = ServedShards()
         self.served.hidden_loaded = True
         self.served.serve(shards)
-        self.hiding = Hiding(
-            self.served, superseded_after_seconds=DEADLINE_SECONDS, clock=lambda: self.now
-        )
+        self.hiding = Hiding(superseded_after_seconds=DEADLINE_SECONDS, clock=lambda: self.now)
+
+    def apply(self, record: InRecord) -> None:
+        """Do what the follower does with a record."""
+        updates = self.hiding.take([record], delay_updates=self.served.hidden_loaded)
+        self.served.supersede_all(updates)
+        self.apply_due()
+
+    def apply_due(self) -> None:
+        due = self.hiding.due()
+        for entry in due:
+            self.hidden.raise_to(entry.listing_id, entry.below_version)
+        self.served.hide_all(due)
 
     def sees(self, listing_id: str) -> list[int]:
         return [
@@ -77,32 +88,32 @@ def test_a_shard_with_both_versions_finds_the_newest_at_once_though_the_old_one_
         new_row("mug", 1),
     )
     assert found_versions(process, 1, RowFilter()) == [1]
-    process.hiding.apply(hidden_record("lamp", 2))
+    process.apply(hidden_record("lamp", 2))
     assert found_versions(process, 1, RowFilter()) == [2]
     assert found_versions(process, 1, RowFilter(categories=("old",))) == []
     assert process.sees("lamp") == [1, 2], "a look-up has both"
     process.now += DEADLINE_SECONDS
-    process.hiding.apply_due()
+    process.apply_due()
     assert found_versions(process, 1, RowFilter()) == [2]
 
 
 def test_a_shard_without_the_newest_version_finds_the_old_one_until_it_is_hidden() -> None:
     process = process_of(new_row("lamp", 1), new_row("mug", 1))
-    process.hiding.apply(hidden_record("lamp", 2))
+    process.apply(hidden_record("lamp", 2))
     assert found_versions(process, 1, RowFilter()) == [1]
     process.now += DEADLINE_SECONDS
-    process.hiding.apply_due()
+    process.apply_due()
     assert found_versions(process, 1, RowFilter()) == []
 
 
 def test_an_old_version_stays_visible_for_as_long_as_a_search_may_take() -> None:
     process = process_of(new_row("lamp", 1), new_row("lamp", 2), new_row("mug", 1))
-    process.hiding.apply(hidden_record("lamp", 2))
+    process.apply(hidden_record("lamp", 2))
     for _ in range(4):
-        process.hiding.apply_due()
+        process.apply_due()
         assert process.sees("lamp") == [1, 2]
         process.now += DEADLINE_SECONDS / 4
-    process.hiding.apply_due()
+    process.apply_due()
     assert process.sees("lamp") == [2]
 
 
@@ -118,29 +129,37 @@ def test_what_is_sold_or_removed_is_hidden_at_once_also_while_an_update_waits(
     reason: events_pb2.HiddenReason.ValueType,
 ) -> None:
     process = process_of(new_row("lamp", 1), new_row("lamp", 2))
-    process.hiding.apply(hidden_record("lamp", 2))
-    process.hiding.apply(hidden_record("lamp", 3, reason))
+    process.apply(hidden_record("lamp", 2))
+    process.apply(hidden_record("lamp", 3, reason))
     assert process.sees("lamp") == []
     process.now += DEADLINE_SECONDS
-    process.hiding.apply_due()
-    assert process.served.hidden.below("lamp") == 3
+    process.apply_due()
+    assert process.hidden.below("lamp") == 3
 
 
-def test_while_the_map_is_loaded_updates_are_applied_at_once() -> None:
+def test_until_everything_hidden_is_loaded_updates_are_applied_at_once() -> None:
     process = process_of(new_row("lamp", 1), new_row("lamp", 2))
     process.served.hidden_loaded = False
-    process.hiding.apply(hidden_record("lamp", 2))
+    process.apply(hidden_record("lamp", 2))
     assert process.sees("lamp") == [2]
-    # After an interruption the topic is read again: what is known already waits for nothing.
-    process.served.hidden_loaded = True
-    process.hiding.apply(hidden_record("lamp", 2))
-    assert process.hiding.seconds_until_due(at_most=0.5) == 0.5
+
+
+def test_a_repeat_for_which_nothing_is_left_to_hide_slows_no_search() -> None:
+    # Indexers write all of them again at every start.
+    process = process_of(new_row("lamp", 1), new_row("lamp", 2))
+    process.apply(hidden_record("lamp", 2))
+    (shard,) = process.served.snapshot().shards
+    assert shard._superseded
+    process.now += DEADLINE_SECONDS
+    process.apply_due()
+    process.apply(hidden_record("lamp", 2))
+    assert not shard._superseded
 
 
 def test_the_next_read_ends_when_an_update_is_due() -> None:
     process = process_of(new_row("lamp", 1))
     assert process.hiding.seconds_until_due(at_most=0.5) == 0.5
-    process.hiding.apply(hidden_record("lamp", 2))
+    process.apply(hidden_record("lamp", 2))
     process.now += DEADLINE_SECONDS - 0.25
     assert process.hiding.seconds_until_due(at_most=0.5) == 0.25
     process.now += 1.0
@@ -149,8 +168,8 @@ def test_the_next_read_ends_when_an_update_is_due() -> None:
 
 def test_invalid_records_are_skipped() -> None:
     process = process_of(new_row("lamp", 1))
-    process.hiding.apply(InRecord("listings.hidden", 0, 0, 0, b"", b"\xff\xff"))
-    process.hiding.apply(hidden_record("", 5))
+    process.apply(InRecord("listings.hidden", 0, 0, 0, b"", b"\xff\xff"))
+    process.apply(hidden_record("", 5))
     assert process.sees("lamp") == [1]
 
 
@@ -196,7 +215,7 @@ async def test_an_update_during_a_search_is_found_in_one_version_and_later_only_
         first = await searched(live, "live")
         growing.add([new_row("lamp", 2)], position=3, bucket_start=BUCKET_START)
         for process in (live, old):
-            process.hiding.apply(hidden_record("lamp", 2))
+            process.apply(hidden_record("lamp", 2))
         second = await searched(old, "hourly")
         found = {hit.listing_id: hit.version for hit in merge([first, second], 5)}
         assert found == {"lamp": 1, "mug": 1}
@@ -207,6 +226,6 @@ async def test_an_update_during_a_search_is_found_in_one_version_and_later_only_
 
         for process in (live, old):
             process.now += DEADLINE_SECONDS
-            process.hiding.apply_due()
+            process.apply_due()
         assert old.sees("lamp") == []
         assert live.sees("lamp") == [2]

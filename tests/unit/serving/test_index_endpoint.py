@@ -17,8 +17,8 @@ from shashin.offsets.ranges import OffsetRange
 from shashin.serving.endpoint import Context, IndexEndpoint
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
 from shashin.v1 import index_pb2
+from tests.support.hidden_log import hide
 from tests.support.made_shards import (
     BUCKET_START,
     DIMENSIONS,
@@ -54,10 +54,10 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def served() -> ServedShards:
     """Two shards of which the later one holds a newer version of the lamp."""
-    served = ServedShards(HiddenMap())
+    served = ServedShards()
     served.hidden_loaded = True
-    first = open_shard([new_row("lamp"), new_row("mug")], hidden=served.hidden)
-    second = open_shard([new_row("lamp", 2), new_row("hat")], from_offset=2, hidden=served.hidden)
+    first = open_shard([new_row("lamp"), new_row("mug")])
+    second = open_shard([new_row("lamp", 2), new_row("hat")], from_offset=2)
     served.serve([first, second])
     return served
 
@@ -148,8 +148,8 @@ async def test_of_two_visible_versions_in_different_shards_the_newest_is_returne
 async def test_hidden_rows_are_neither_found_nor_looked_up(
     endpoint: IndexEndpoint, served: ServedShards
 ) -> None:
-    served.hide("lamp", 2)
-    served.hide("mug", 9)
+    hide(served, "lamp", 2)
+    hide(served, "mug", 9)
     answer = await endpoint.Search(search_for("mug"), call())
     found = zip(answer.hits.listing_ids, answer.hits.versions, strict=True)
     assert sorted(found) == [("hat", 1), ("lamp", 2)]
@@ -206,7 +206,7 @@ async def test_the_error_for_a_late_search_names_the_tier(
 async def test_an_endpoint_describes_its_shards(
     endpoint: IndexEndpoint, served: ServedShards
 ) -> None:
-    served.hide("mug", 2)
+    hide(served, "mug", 2)
     described = await endpoint.Describe(index_pb2.DescribeRequest(), call())
     assert (described.model_id, described.dimensions, described.tier) == (MODEL, 8, "live")
     assert (described.rows, described.hidden_rows) == (4, 1)

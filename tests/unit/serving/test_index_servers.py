@@ -18,7 +18,6 @@ from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.index_servers import HeldShard, IndexServers
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
 from shashin.v1 import index_pb2_grpc
 from tests.support.hung_endpoints import hung_endpoints, silent_sockets
 from tests.support.made_shards import MODEL, SPACE, open_shard
@@ -63,7 +62,7 @@ class IndexServerSet:
         self, *shards: OpenShard, space: ModelSpace = SPACE, role: Role = "index-server"
     ) -> Callable[[], Awaitable[None]]:
         """Start an index server with shards and add it to discovery; returns a stop function."""
-        served = ServedShards(HiddenMap())
+        served = ServedShards()
         served.hidden_loaded = True
         served.serve(shards)
         handlers = IndexEndpoint(served, space=space, tier="hourly", executor=self._executor)

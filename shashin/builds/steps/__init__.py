@@ -1,0 +1,1 @@
+"""The built-in steps of a build, each in a module with ``run``."""

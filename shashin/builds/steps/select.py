@@ -1,0 +1,61 @@
+"""``select``: finds the shards that the build reads, and writes down their manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shashin.builds.step import StepContext
+from shashin.builds.steps.files import write_manifests
+from shashin.errors import StepFailed
+from shashin.objectstore.open import open_object_store
+from shashin.repository.known_shards import read_known_shards
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.tiers import SEALED_TIERS
+
+
+async def run(step: StepContext) -> None:
+    """Write the manifests of the shards that are merged."""
+    repository = ModelRepository(open_object_store(step.repository))
+    wanted = step.build.spec.source.shards
+    if wanted is None:
+        raise StepFailed("source.reindex is not supported yet: expected source.shards")
+    found = await _find(repository, step.build.spec.model, wanted)
+    window = step.build.spec.window
+    start, end = window.start.timestamp(), window.end.timestamp()
+    for stored in found:
+        manifest = stored.manifest
+        if manifest.dimensions != step.build.spec.dimensions:
+            raise StepFailed(
+                f"shard {manifest.shard_id} has {manifest.dimensions} dimensions; spec.dimensions is "
+                f"{step.build.spec.dimensions}"
+            )
+        if not start <= manifest.bucket_start < end:
+            raise StepFailed(
+                f"the bucket of shard {manifest.shard_id} starts at {manifest.bucket_start}, outside "
+                f"of spec.window ({start:.0f} to {end:.0f})"
+            )
+    write_manifests(step.out, found)
+    rows = sum(stored.manifest.rows for stored in found)
+    step.log.info("selected", shards=len(found), rows=rows)
+    step.progress(len(found), len(wanted), "shards")
+
+
+async def _find(
+    repository: ModelRepository, model_id: str, wanted: Sequence[str]
+) -> list[StoredShard]:
+    known = await read_known_shards(repository, model_id)
+    keys = {
+        shard.shard_id: shard.manifest_key
+        for pointer in known.pointers.values()
+        for shard in pointer.shards
+    } | {stored.manifest.shard_id: stored.manifest_key for stored in known.stored}
+    if any(shard_id not in keys for shard_id in wanted):
+        # Neither served nor new: the parents of an earlier build, for example.
+        for tier in SEALED_TIERS:
+            for key in await repository.manifest_keys(model_id, tier):
+                keys.setdefault(key.split("/")[-2], key)
+    if missing := [shard_id for shard_id in wanted if shard_id not in keys]:
+        raise StepFailed(
+            f"the repository has no shard {', '.join(missing)}: it was pruned, or never committed"
+        )
+    return [await repository.read_shard(keys[shard_id]) for shard_id in wanted]
