@@ -286,6 +286,22 @@ async def test_what_a_step_leaves_running_ends_with_it(builds: Builds, sleeper: 
     assert processes_with(sleeper.partition(" ")[2]) == []
 
 
+@pytest.mark.parametrize("step", ALL)
+async def test_a_step_that_is_killed_fails_the_build_and_a_retry_finishes(
+    step: str, builds: Builds
+) -> None:
+    builds.hooks.hold(step)
+    running = asyncio.ensure_future(builds.run(made_build()))
+    os.kill(await until(lambda: builds.hooks.waiting(step), "the step waits"), signal.SIGKILL)
+    status = await running
+    assert (status.phase, status.reason) == ("Failed", "ended by SIGKILL")
+    builds.hooks.forget_waiting(step)
+    builds.hooks.runs()
+    assert (await builds.retry()).phase == "Succeeded"
+    assert builds.hooks.runs() == ALL[ALL.index(step) :]
+    assert (builds.record.outputs / "publish" / "rows.txt").read_text().split() == ALL
+
+
 async def test_a_second_runner_is_refused_while_the_first_goes_on(builds: Builds) -> None:
     builds.hooks.hold("fetch")
     first = asyncio.ensure_future(builds.run(made_build()))
