@@ -14,6 +14,7 @@ from shashin.terminal.console import Stages, echo_log_line, echo_stderr
 
 _CHUNK = 256 * 1024
 _POLL_SECONDS = 0.2
+_PREPARING = "preparing"
 
 
 class LogTail:
@@ -60,9 +61,15 @@ class ShownBuild:
         self._follow = follow
         self._shown: set[str] = set()
         self._tails: dict[str, LogTail] = {}
+        self._preparing = True
+        stages.set(_PREPARING)
 
     def __call__(self, status: BuildStatus) -> None:
         """Show what has changed."""
+        if self._preparing and status.running_step is None and not status.ended:
+            return  # the output of earlier attempts is being checked
+        self._preparing = False
+        self._stages.finish(_PREPARING)
         for step in status.steps:
             if step.phase == "Pending" or step.name in self._shown:
                 continue
@@ -78,14 +85,13 @@ class ShownBuild:
                 self._stages.finish(name)
 
     def _show_progress(self, name: str, step: StepStatus) -> None:
-        if step.phase not in {"Running", "Succeeded"}:
-            note = step.phase.lower()
-        else:
-            note = rate_text(step.progress, step.seconds)
         progress = step.progress
-        if progress is None:
-            self._stages.set(name, note=note)
+        if step.phase not in {"Running", "Succeeded"}:
+            self._stages.set(name, note=step.phase.lower())
+        elif progress is None:
+            self._stages.set(name)
         else:
+            note = rate_text(progress, step.seconds)
             self._stages.set(name, progress.done, progress.total, note=note)
 
     def _show_log(self, step: StepStatus) -> None:

@@ -128,7 +128,7 @@ def test_an_invalid_document_is_a_user_error_and_leaves_no_record(
     file.write_text(json.dumps(document))
     result = builds("run", file, state=tmp_path / "state")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: ")
+    assert result.stderr.splitlines()[-1].startswith("error: ")
     assert mistake in result.stderr
     assert not (tmp_path / "state" / "builds").exists()
 
