@@ -181,7 +181,7 @@ def logs(
 ) -> None:
     """Print what the steps of a build printed."""
     record = _record(name, state)
-    if follow and attempt is None and not record.read().status.ended:
+    if follow and attempt is None and record.read().status.phase == "Running":
         run(follow_logs(record, step))
         return
     chosen = chosen_logs(record.logs(), name, step, attempt)

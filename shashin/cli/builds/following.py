@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from shashin.builds.document import suggestion
 from shashin.builds.records import BuildRecord, StepLog
 from shashin.builds.status import BuildStatus, StepStatus
 from shashin.cli.builds.view import rate_text
@@ -141,18 +142,26 @@ def print_logs(logs: Sequence[StepLog], *, headings: bool) -> None:
 
 
 async def follow_logs(record: BuildRecord, step: str | None) -> None:
-    """Print what a build's steps print, or one of them, until they have ended."""
-    tails: dict[str, LogTail] = {}
+    """Print what the steps of a running build print, or one of them, until it has ended.
+
+    Raises:
+        UserError: if it has no such step.
+    """
+    tails: dict[StepLog, LogTail] = {}
     while True:
         status = record.read().status
+        names = [one.name for one in status.steps]
+        if step is not None and step not in names:
+            raise UserError(f"build {record.name} has no step {step!r}{suggestion(step, names)}")
         for one in status.steps:
             if one.attempt != status.attempts or step not in {None, one.name}:
                 continue
-            if one.name not in tails:
-                tails[one.name] = LogTail(record.log_path(one.name, one.attempt))
+            log = StepLog(one.name, one.attempt, record.log_path(one.name, one.attempt))
+            if log not in tails:
+                tails[log] = LogTail(log.path)
                 if step is None:
-                    echo_stderr(log_heading(one.name, one.attempt), style="bold")
-            for line in tails[one.name].lines(to_the_end=one.phase != "Running"):
+                    echo_stderr(log_heading(log.step, log.attempt), style="bold")
+            for line in tails[log].lines(to_the_end=one.phase != "Running"):
                 echo_log_line(line)
         if status.ended:
             return
