@@ -269,7 +269,7 @@ class BuildRecord:
 
     def _unwritable(self, path: Path, error: OSError) -> DiskUnavailable:
         why = (error.strerror or str(error)).lower()
-        return DiskUnavailable(f"{path} cannot be written: {why}")
+        return DiskUnavailable(f"{path} cannot be written: {why}: correct that, then try again")
 
     # --- the lock -------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from shashin.builds.records import BuildRecord, RecordedBuild
 from shashin.builds.status import BuildStatus, OutputFile, Phase
 from shashin.builds.step_process import RUN, StepProcess, end_processes_of
 from shashin.builds.step_reports import Progress, read_progress, read_reason
-from shashin.errors import BuildRunning, StepFailed
+from shashin.errors import BuildRunning, ShashinError, StepFailed
 
 _POLL_SECONDS = 0.2
 
@@ -159,7 +159,7 @@ async def remove_build(record: BuildRecord) -> None:
     """
     record.require()
     async with record.locked():
-        with suppress(Exception):  # an unreadable record can be removed, too
+        with suppress(ShashinError):  # an unreadable record can be removed, too
             await end_processes_of(record.read_status().run)
         await asyncio.to_thread(record.remove)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from shashin.builds.step import StepContext
 from shashin.errors import UserError
 
 HOOKS = "TEST_BUILD_HOOKS"
+REAL_STEPS = "TEST_BUILD_REAL_STEPS"
 
 _QUICK = """
 set -eu
@@ -131,6 +133,11 @@ def quick_step(name: str) -> list[str]:
     """Return the command that runs a quick step."""
     number = BUILT_IN_STEPS.index(name)
     return ["sh", "-c", _QUICK, name, BUILT_IN_STEPS[number - 1] if number else ""]
+
+
+def steps_of_environment() -> Callable[[str], list[str]]:
+    """Return how to run the kind of steps that the environment asks for."""
+    return real_step if os.environ.get(REAL_STEPS) else quick_step
 
 
 if __name__ == "__main__":

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 
 from shashin.builds.runner import RunOptions
 from shashin.cli import app
 from shashin.cli.builds import command
-from tests.support.build_steps import quick_step, real_step
-
-REAL_STEPS = "TEST_BUILD_REAL_STEPS"
+from tests.support.build_steps import steps_of_environment
 
 if __name__ == "__main__":
-    steps = real_step if os.environ.get(REAL_STEPS) else quick_step
-    setattr(command, RunOptions.__name__, partial(RunOptions, built_in_step=steps))
+    options = partial(RunOptions, built_in_step=steps_of_environment())
+    setattr(command, RunOptions.__name__, options)
     app.main()

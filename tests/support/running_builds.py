@@ -6,15 +6,16 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from shashin.builds.document import IndexBuild
 from shashin.builds.records import BuildRecord, BuildRecords
+from shashin.builds.runner import RunOptions, retry_build
 from shashin.builds.status import BuildStatus
-from tests.support.build_steps import Hooks
-from tests.support.builds_command import REAL_STEPS
+from tests.support.build_steps import REAL_STEPS, Hooks, quick_step
 from tests.support.shashin_command import Finished, shashin
 from tests.support.waiting import until
 
@@ -63,20 +64,45 @@ class RunningBuilds:
             "builds", *arguments, state=self.state, env=self._env, program=_PROGRAM, **options
         )
 
-    async def start(
-        self, *arguments: object, env: Mapping[str, str] | None = None
-    ) -> asyncio.subprocess.Process:
-        """Start ``shashin builds``; whoever starts it ends it."""
-        return await asyncio.create_subprocess_exec(
-            *_PROGRAM,
-            "builds",
-            *map(str, arguments),
-            env={**os.environ, **self._env, "SHASHIN_STATE": str(self.state), **(env or {})},
+    async def retry(self) -> BuildStatus:
+        """Retry the build in this process, with quick steps."""
+        return await retry_build(
+            self.record,
+            RunOptions(
+                environment={**os.environ, **self.hooks.environment}, built_in_step=quick_step
+            ),
+        )
+
+    @asynccontextmanager
+    async def started(self, *arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Start ``shashin builds``, and kill it in the end; without arguments: only a runner."""
+        runner = ("tests.support.build_runner", self.state, self.file)
+        program = (*_PROGRAM[2:], "builds", *arguments) if arguments else runner
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *map(str, program),
+            env={**os.environ, **self._env, "SHASHIN_STATE": str(self.state)},
             cwd=self.state.parent,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    @asynccontextmanager
+    async def started_until(
+        self, step: str, *arguments: object
+    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+        """As ``started``, until a step waits; also yields the pid of the step."""
+        self.hooks.hold(step)
+        async with self.started(*arguments) as process:
+            yield process, await self.until_it_waits(step)
 
     async def until_it_waits(self, step: str) -> int:
         """Wait until a step that is held has begun; returns its pid."""

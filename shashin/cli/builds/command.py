@@ -76,19 +76,19 @@ def run_file(
     system = System(state)
     build = read_build_file(file, now=datetime.now(UTC))
     uri = repository or system.repository
-    run(require_known_model(build, uri))
     record = BuildRecords(system.folder).record(build.name)
-    _run_shown(
-        record,
-        lambda options: run_build(
+
+    async def run_it(options: RunOptions) -> BuildStatus:
+        await require_known_model(build, uri)
+        return await run_build(
             record,
             build,
             repository=uri,
             command_folder=file.absolute().parent,
             options=options,
-        ),
-        follow=follow,
-    )
+        )
+
+    _run_shown(record, run_it, follow=follow, state=state)
 
 
 @app.command(epilog="Example:  shashin builds retry demo-v1-daily-20261126")
@@ -97,7 +97,7 @@ def retry(
 ) -> None:
     """Run a build again from the first step that did not succeed, or whose output has changed."""
     record = _record(name, state)
-    _run_shown(record, lambda options: retry_build(record, options), follow=follow)
+    _run_shown(record, lambda options: retry_build(record, options), follow=follow, state=state)
 
 
 def _run_shown(
@@ -105,6 +105,7 @@ def _run_shown(
     run_it: Callable[[RunOptions], Coroutine[Any, Any, BuildStatus]],
     *,
     follow: bool,
+    state: Path,
 ) -> None:
     with Stages(bars=not follow) as stages:
         shown = ShownBuild(record, stages, follow=follow)
@@ -112,11 +113,12 @@ def _run_shown(
     if status.phase == "Succeeded":
         echo(ending_text(record.name, status), style=style_of(status.phase))
         return
-    raise BuildFailed(_failure(record, status))
+    raise BuildFailed(_failure(record, status, state))
 
 
-def _failure(record: BuildRecord, status: BuildStatus) -> str:
-    again = f"`{command('builds', 'retry', record.name)}` goes on from there"
+def _failure(record: BuildRecord, status: BuildStatus, state: Path) -> str:
+    at = () if state == DEFAULT_STATE else ("--state", state)
+    again = f"`{command('builds', 'retry', record.name, *at)}` goes on from there"
     text = f"{ending_text(record.name, status)}; {again}"
     step = next((s for s in status.steps if s.phase == "Failed"), None)
     if step is None:
@@ -179,7 +181,7 @@ def logs(
 ) -> None:
     """Print what the steps of a build printed."""
     record = _record(name, state)
-    if follow and attempt is None and not record.read().status.ended:
+    if follow and attempt is None and record.read().status.phase == "Running":
         run(follow_logs(record, step))
         return
     chosen = chosen_logs(record.logs(), name, step, attempt)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from shashin.builds.document import suggestion
 from shashin.builds.records import BuildRecord, StepLog
 from shashin.builds.status import BuildStatus, StepStatus
 from shashin.cli.builds.view import rate_text
@@ -14,6 +15,7 @@ from shashin.terminal.console import Stages, echo_log_line, echo_stderr
 
 _CHUNK = 256 * 1024
 _POLL_SECONDS = 0.2
+_PREPARING = "preparing"
 
 
 class LogTail:
@@ -60,9 +62,15 @@ class ShownBuild:
         self._follow = follow
         self._shown: set[str] = set()
         self._tails: dict[str, LogTail] = {}
+        self._preparing = True
+        stages.set(_PREPARING)
 
     def __call__(self, status: BuildStatus) -> None:
         """Show what has changed."""
+        if self._preparing and status.running_step is None and not status.ended:
+            return  # the output of earlier attempts is being checked
+        self._preparing = False
+        self._stages.finish(_PREPARING)
         for step in status.steps:
             if step.phase == "Pending" or step.name in self._shown:
                 continue
@@ -78,14 +86,13 @@ class ShownBuild:
                 self._stages.finish(name)
 
     def _show_progress(self, name: str, step: StepStatus) -> None:
-        if step.phase not in {"Running", "Succeeded"}:
-            note = step.phase.lower()
-        else:
-            note = rate_text(step.progress, step.seconds)
         progress = step.progress
-        if progress is None:
-            self._stages.set(name, note=note)
+        if step.phase not in {"Running", "Succeeded"}:
+            self._stages.set(name, note=step.phase.lower())
+        elif progress is None:
+            self._stages.set(name)
         else:
+            note = rate_text(progress, step.seconds)
             self._stages.set(name, progress.done, progress.total, note=note)
 
     def _show_log(self, step: StepStatus) -> None:
@@ -135,18 +142,26 @@ def print_logs(logs: Sequence[StepLog], *, headings: bool) -> None:
 
 
 async def follow_logs(record: BuildRecord, step: str | None) -> None:
-    """Print what a build's steps print, or one of them, until they have ended."""
-    tails: dict[str, LogTail] = {}
+    """Print what the steps of a running build print, or one of them, until it has ended.
+
+    Raises:
+        UserError: if it has no such step.
+    """
+    tails: dict[StepLog, LogTail] = {}
     while True:
         status = record.read().status
+        names = [one.name for one in status.steps]
+        if step is not None and step not in names:
+            raise UserError(f"build {record.name} has no step {step!r}{suggestion(step, names)}")
         for one in status.steps:
             if one.attempt != status.attempts or step not in {None, one.name}:
                 continue
-            if one.name not in tails:
-                tails[one.name] = LogTail(record.log_path(one.name, one.attempt))
+            log = StepLog(one.name, one.attempt, record.log_path(one.name, one.attempt))
+            if log not in tails:
+                tails[log] = LogTail(log.path)
                 if step is None:
-                    echo_stderr(log_heading(one.name, one.attempt), style="bold")
-            for line in tails[one.name].lines(to_the_end=one.phase != "Running"):
+                    echo_stderr(log_heading(log.step, log.attempt), style="bold")
+            for line in tails[log].lines(to_the_end=one.phase != "Running"):
                 echo_log_line(line)
         if status.ended:
             return

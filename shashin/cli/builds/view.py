@@ -15,7 +15,7 @@ from shashin.terminal.console import megabytes, seconds
 
 COLUMNS = ["build", "phase", ">steps", ">attempts", "started", ">took", "reason"]
 STEP_COLUMNS = ["step", "phase", ">attempt", ">took", ">exit code", ">done", ">output", "reason"]
-FILE_COLUMNS = ["step", "file", ">size", "SHA-256"]
+FILE_COLUMNS = ["step", "file", ">bytes", "SHA-256"]
 NO_WRAP_COLUMNS = ["build"]
 
 _SHOWN_SHARDS = 10
@@ -60,7 +60,7 @@ def step_row(status: BuildStatus, step: StepStatus) -> tuple[object, ...]:
 def file_rows(status: BuildStatus) -> list[tuple[object, ...]]:
     """Return the rows of all output files for ``FILE_COLUMNS``."""
     return [
-        (step.name, file.path, megabytes(file.size), file.sha256)
+        (step.name, file.path, f"{file.size:,}", file.sha256)
         for step in status.steps
         for file in step.outputs
     ]

@@ -72,6 +72,15 @@ def test_a_document_is_read_with_all_that_it_says(tmp_path: Path) -> None:
     assert build.spec.pipeline[0].built_in
 
 
+def test_the_document_in_the_documentation_is_valid(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "operations.md"
+    text = page.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    build = read(text, tmp_path)
+    assert [step.name for step in build.spec.pipeline if not step.built_in] == ["check"]
+    both = text.replace("    # reindex:", "    reindex:")
+    assert "expected exactly one of shards and reindex" in mistake_in(both, tmp_path)
+
+
 def test_json_is_read_as_yaml_is(tmp_path: Path) -> None:
     build = read(TEXT, tmp_path)
     assert read(build.to_json().decode(), tmp_path) == build

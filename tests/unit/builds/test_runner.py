@@ -286,6 +286,61 @@ async def test_what_a_step_leaves_running_ends_with_it(builds: Builds, sleeper: 
     assert processes_with(sleeper.partition(" ")[2]) == []
 
 
+@pytest.mark.parametrize("step", ALL)
+async def test_a_step_that_is_killed_fails_the_build_and_a_retry_finishes(
+    step: str, builds: Builds
+) -> None:
+    builds.hooks.hold(step)
+    running = asyncio.ensure_future(builds.run(made_build()))
+    os.kill(await until(lambda: builds.hooks.waiting(step), "the step waits"), signal.SIGKILL)
+    status = await running
+    assert (status.phase, status.reason) == ("Failed", "ended by SIGKILL")
+    builds.hooks.forget_waiting(step)
+    builds.hooks.runs()
+    assert (await builds.retry()).phase == "Succeeded"
+    assert builds.hooks.runs() == ALL[ALL.index(step) :]
+    assert (builds.record.outputs / "publish" / "rows.txt").read_text().split() == ALL
+
+
+class Killed(BaseException):
+    """The runner is gone, here: it handles this nowhere."""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_runner_that_is_gone_at_any_change_of_the_status_leaves_what_a_retry_finishes(
+    moment: str, builds: Builds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, left = BuildRecord.write_status, 0
+
+    def write_and_die(record: BuildRecord, status: BuildStatus) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0 and moment == "before":
+            raise Killed
+        write(record, status)
+        if left == 0:
+            raise Killed
+
+    monkeypatch.setattr(BuildRecord, "write_status", write_and_die)
+    left = 2  # the first one is that of the new record
+    with pytest.raises(Killed):
+        await builds.run(made_build())
+    for attempt in range(1, 20):
+        left = attempt
+        try:
+            status = await builds.retry()
+        except Killed:
+            assert builds.record.read().status.phase in {"Pending", "Failed", "Succeeded"}
+            continue
+        break
+    assert (status.phase, builds.record.read().status) == ("Succeeded", status)
+    assert (builds.record.outputs / "publish" / "rows.txt").read_text().split() == ALL
+    runs = builds.hooks.runs()
+    assert [name for number, name in enumerate(runs) if name != runs[number - 1]] == ALL, (
+        "a step that has succeeded does not run again"
+    )
+
+
 async def test_a_second_runner_is_refused_while_the_first_goes_on(builds: Builds) -> None:
     builds.hooks.hold("fetch")
     first = asyncio.ensure_future(builds.run(made_build()))

@@ -17,7 +17,6 @@ from shashin.cli.builds.view import rate_text
 from shashin.errors import UserError
 from tests.support.made_builds import BUILT_IN, DOCUMENT, changed, made_build
 from tests.support.running_builds import RunningBuilds
-from tests.support.waiting import until
 
 GOLDEN = Path(__file__).parents[1] / "builds" / "golden" / "demo-daily"
 
@@ -129,7 +128,7 @@ def test_an_invalid_document_is_a_user_error_and_leaves_no_record(
     file.write_text(json.dumps(document))
     result = builds("run", file, state=tmp_path / "state")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: ")
+    assert result.stderr.splitlines()[-1].startswith("error: ")
     assert mistake in result.stderr
     assert not (tmp_path / "state" / "builds").exists()
 
@@ -160,18 +159,23 @@ async def test_a_build_is_run_with_its_progress_as_lines(tmp_path: Path) -> None
 async def test_what_steps_print_is_followed(tmp_path: Path) -> None:
     running = RunningBuilds(tmp_path)
     running.write(made_build({"name": "check", "command": ["sh", "-c", "echo checked; exit 4"]}))
-    running.hooks.hold("select")
-    process = await running.start("run", running.file, "--follow")
-    await running.until_it_waits("select")
-    follower = await running.start("logs", "demo-daily", "--follow")
-    await until(lambda: running.hooks.waiting("select"), "the step waits")
-    running.hooks.let_go("select")
-    for one, code in ((process, 1), (follower, 0)):
-        output, _ = await one.communicate()
-        assert one.returncode == code, output
-        assert b"==> select, attempt 1\nselect works\n" in output
-        assert b"==> check, attempt 1\nchecked\n" in output
-    assert (await running.builds("logs", "demo-daily", "check", "--follow")).out == "checked\n"
+    following = running.started_until("select", "run", running.file, "--follow")
+    async with (
+        following as (process, _),
+        running.started("logs", "demo-daily", "--follow") as follower,
+    ):
+        assert follower.stdout is not None
+        first = await follower.stdout.readuntil(b"select works\n")
+        running.hooks.let_go("select")
+        output, _ = await process.communicate()
+        assert process.returncode == 1, output
+        rest, _ = await follower.communicate()
+        assert follower.returncode == 0, rest
+    for text in (output, first + rest):
+        assert b"==> select, attempt 1\nselect works\n" in text
+        assert b"==> check, attempt 1\nchecked\n" in text
+    assert b"failed at step check: exit code 4" in output
+    assert b"\n  | checked\n" in output, "the last lines of its log"
 
 
 # --- pure parts -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from shashin.tiers import HOURLY
 from shashin.v1 import index_pb2, search_pb2
 from tests.unit.cli.fake_router import FakeRouter, fake_router
 
-GROUPS = ["", "dlq", "indexes", "kafka", "model"]
+GROUPS = ["", "builds", "dlq", "indexes", "kafka", "model"]
 COMMANDS = [
     "up",
     "down",
@@ -30,6 +30,13 @@ COMMANDS = [
     "coverage",
     "locate",
     "demo",
+    "builds run",
+    "builds ls",
+    "builds show",
+    "builds logs",
+    "builds retry",
+    "builds cancel",
+    "builds rm",
     "dlq ls",
     "dlq show",
     "dlq replay",
