@@ -333,6 +333,9 @@ class BuildRecord:
         Raises:
             OSError: when something cannot be deleted; the build is then gone nevertheless.
         """
+        for begin in (_NEW, _REMOVED):
+            for left in self.folder.parent.glob(f"{begin}{self.name}.*"):
+                shutil.rmtree(left)  # by a process that was killed
         # Renamed first, so that no reader sees a record of which half is gone.
         removed = self.folder.with_name(f"{_REMOVED}{self.name}.{secrets.token_hex(4)}")
         self.folder.rename(removed)

@@ -167,6 +167,8 @@ async def test_a_build_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 async def test_a_removed_record_is_gone_with_all_that_it_had(record: BuildRecord) -> None:
     (record.outputs / "select").mkdir(parents=True)
+    for left in (".new-demo-daily.0123", ".removed-demo-daily.4567"):
+        (record.folder.with_name(left) / "outputs").mkdir(parents=True)
     async with record.locked():
         record.remove()
     assert names(record.folder.parent) == set()
