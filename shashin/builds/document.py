@@ -254,7 +254,7 @@ class Spec(_Part):
     """None: the build step's default."""
     minimum_recall: Annotated[float, Field(ge=0, le=1)] = 0.98
     """A shard is not published if its measured recall@10 is lower."""
-    pipeline: Annotated[tuple[PipelineStep, ...], Field(default_factory=_default_pipeline)]
+    pipeline: tuple[PipelineStep, ...] = Field(default_factory=_default_pipeline)
 
     @property
     def space(self) -> ModelSpace:

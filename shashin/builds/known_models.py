@@ -5,8 +5,7 @@ from __future__ import annotations
 from shashin.builds.document import KIND, IndexBuild, suggestion
 from shashin.errors import UserError
 from shashin.objectstore.open import open_object_store
-
-_SHARDS = "indexes/"
+from shashin.repository.known_shards import known_models
 
 
 async def require_known_model(build: IndexBuild, repository: str) -> None:
@@ -22,13 +21,12 @@ async def require_known_model(build: IndexBuild, repository: str) -> None:
         if reindex is None
         else ("spec.source.reindex.fromModel", reindex.from_model)
     )
-    store = open_object_store(repository)
-    if await store.list_objects(f"{_SHARDS}{model}/"):
+    known = await known_models(open_object_store(repository))
+    if model in known:
         return
-    known = {info.key.split("/")[1] for info in await store.list_objects(_SHARDS)}
     if not known:
         raise UserError(f"{KIND} {build.name}: the repository {repository} has no shards yet")
     raise UserError(
         f"{KIND} {build.name}: {field}: the repository {repository} has no shard of "
-        f"{model!r}{suggestion(model, sorted(known))}"
+        f"{model!r}{suggestion(model, known)}"
     )

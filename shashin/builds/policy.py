@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 
 from shashin.offsets.ranges import MergedRanges
 from shashin.repository.pointer import PointedShard
-from shashin.tiers import DAILY, HOURLY, MONTHLY
+from shashin.tiers import DAILY, HOURLY, MONTHLY, age_of
 
 _LONGEST_MODEL_IN_NAME = 24
 
@@ -96,15 +96,16 @@ def due_builds(
     """Return the merges that are due, those of the oldest tier first.
 
     ``shards`` are those that pointers name or that are new, of every tier; ``busy`` are the parents of
-    builds that are not finished. A shard of which an older tier has every offset is merged already.
+    builds that are not finished. A shard is merged already if shards of an older tier, or that were
+    rewritten more often, have every offset of it.
     """
-    merged = {tier: _ranges_of_older(tier, shards) for tier in (HOURLY, DAILY, MONTHLY)}
+    merged: dict[tuple[int, int], MergedRanges] = {}
+    for age in {_age(one) for one in shards}:
+        merged[age] = MergedRanges(r for one in shards if _age(one) > age for r in one.shard.ranges)
     pending = [
         one
         for one in shards
-        if one.shard.ranges
-        and one.tier in merged
-        and not all(map(merged[one.tier].contain, one.shard.ranges))
+        if one.shard.ranges and not all(map(merged[_age(one)].contain, one.shard.ranges))
     ]
     pending.sort(key=lambda one: (one.shard.bucket_start, one.shard.ranges))
     busy = set(busy)
@@ -115,9 +116,8 @@ def due_builds(
     ]
 
 
-def _ranges_of_older(tier: str, shards: Collection[TierShard]) -> MergedRanges:
-    older = {HOURLY: (DAILY, MONTHLY), DAILY: (MONTHLY,), MONTHLY: ()}[tier]
-    return MergedRanges(r for one in shards if one.tier in older for r in one.shard.ranges)
+def _age(one: TierShard) -> tuple[int, int]:
+    return age_of(one.tier), one.shard.rewrites
 
 
 def _candidates(

@@ -22,6 +22,8 @@ import structlog
 from shashin.builds.document import BUILT_IN_STEPS, IndexBuild
 from shashin.builds.step_reports import Progress, ProgressFile, write_reason
 from shashin.errors import ShashinError, UserError
+from shashin.runtime.failpoints import BUILD as BUILD_FAILPOINTS
+from shashin.runtime.failpoints import enable
 from shashin.runtime.logging import configure_logging, get_logger
 
 BUILD = "SHASHIN_BUILD"
@@ -167,6 +169,7 @@ def main() -> None:
         level=os.environ.get("SHASHIN_LOG_LEVEL", "info"),
         log_format=os.environ.get("SHASHIN_LOG_FORMAT", "console"),
     )
+    enable(BUILD_FAILPOINTS)
     raise SystemExit(run_step(name, os.environ))
 
 

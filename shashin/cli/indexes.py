@@ -28,6 +28,7 @@ from shashin.objectstore.open import open_object_store
 from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.contents import Contents, arrangement_problems, overlaps, read_contents
 from shashin.repository.hidden_snapshots import HiddenSnapshots
+from shashin.repository.known_shards import known_models, served_shards
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.serving.snapshot_renewal import Renewed, SnapshotRenewal
 from shashin.shards.format.manifest import Manifest
@@ -178,7 +179,7 @@ def snapshot(
         raise UserError(f"--on-lost-records {on_lost_records!r}: expected stop or continue")
     system = System(state)
     renewed = run(
-        _renew(
+        renew_snapshots(
             repository or system.repository,
             kafka or system.kafka_address(),
             "continue" if on_lost_records == "continue" else "stop",
@@ -204,13 +205,19 @@ def snapshot(
         raise typer.Exit(1)
 
 
-async def _renew(uri: str, kafka: str, on_lost_records: OnLostRecords) -> Renewed:
-    repository, contents = await read_contents(uri)
-    served = [stored for stored in contents.shards if _is_pointed(stored, contents)]
+async def renew_snapshots(uri: str, kafka: str, on_lost_records: OnLostRecords) -> Renewed:
+    """Renew the snapshots of all served shards of every model, and show how far it is."""
+    store = open_object_store(uri)
+    repository = ModelRepository(store)
+    served = [
+        stored
+        for model_id in await known_models(store)
+        for stored in await served_shards(repository, model_id)
+    ]
     with tempfile.TemporaryDirectory(prefix="shashin-snapshot-") as scratch, Stages() as stages:
         renewal = SnapshotRenewal(
             repository,
-            HiddenSnapshots(open_object_store(uri)),
+            HiddenSnapshots(store),
             lambda: LogReader(kafka, LISTINGS_HIDDEN, client_id="shashin"),
             Path(scratch),
             on_lost_records=on_lost_records,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shashin.errors import RepositoryError
+from shashin.objectstore.protocol import ObjectStore
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.pointer import Pointer
 from shashin.repository.repository import ModelRepository, StoredShard, UnreadableShard
@@ -82,3 +83,30 @@ async def read_known_shards(repository: ModelRepository, model_id: str) -> Known
         tuple(s for _, s in sorted(unreadable.items())),
         tuple(unreadable_pointers),
     )
+
+
+async def known_models(store: ObjectStore) -> list[str]:
+    """Return the models that have a pointer, a horizon or an announced shard.
+
+    Raises:
+        ObjectStoreError: when the store does not respond or refuses.
+    """
+    listed = [*await store.list_objects("serving/"), *await store.list_objects("announced/")]
+    return sorted({info.key.split("/")[1] for info in listed if info.key.count("/") > 1})
+
+
+async def served_shards(repository: ModelRepository, model_id: str) -> list[StoredShard]:
+    """Return the shards that the pointers of a model name, those whose manifest can be read.
+
+    Raises:
+        RepositoryError: when a pointer cannot be read.
+        ObjectStoreError: when the store does not respond or refuses.
+    """
+    found = []
+    for tier in SEALED_TIERS:
+        pointer, _ = await repository.read_pointer(model_id, tier)
+        for pointed in pointer.shards if pointer else ():
+            shard = await repository.shard_at(pointed.manifest_key)
+            if isinstance(shard, StoredShard):
+                found.append(shard)
+    return found

@@ -40,6 +40,18 @@ POINTS: dict[str, tuple[str, ...]] = {
 }
 """The failpoints of each service, in the order in which it reaches them."""
 
+BUILD = "build"
+"""The name under which the steps of builds are killed."""
+
+BUILD_POINTS = (
+    "after-fetch",
+    "after-announcement",
+    "between-files",
+    "before-manifest",
+    "after-manifest",
+)
+"""The failpoints of the steps of a build, in the order in which it reaches them."""
+
 
 class _Armed:
     """The folder that this process checks, and its service name; None while disabled."""
@@ -59,7 +71,8 @@ def failpoint(point: str) -> None:
     """Crash here if a test requested it."""
     if _Armed.folder is None:
         return
-    if point in POINTS.get(_Armed.service, ()):
+    points = BUILD_POINTS if _Armed.service == BUILD else POINTS.get(_Armed.service, ())
+    if point in points:
         try:
             (_Armed.folder / f"{_Armed.service}.{point}").unlink()
         except FileNotFoundError:

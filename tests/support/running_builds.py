@@ -15,6 +15,7 @@ from shashin.builds.document import IndexBuild
 from shashin.builds.records import BuildRecord, BuildRecords
 from shashin.builds.runner import RunOptions, retry_build
 from shashin.builds.status import BuildStatus
+from shashin.repository.pointer import pointer_key
 from tests.support.build_steps import REAL_STEPS, Hooks, quick_step
 from tests.support.shashin_command import Finished, shashin
 from tests.support.waiting import until
@@ -31,9 +32,9 @@ class RunningBuilds:
         self.hooks = Hooks(folder / "hooks")
         self.hooks.folder.mkdir()
         self.file = folder / "build.json"
-        shard = self.state / "repository/indexes/demo-v1/hourly/0/a-shard"
-        shard.mkdir(parents=True)
-        (shard / "manifest.json").touch()
+        pointer = self.state / "repository" / pointer_key("demo-v1", "hourly")
+        pointer.parent.mkdir(parents=True)
+        pointer.touch()
         self._env = {
             **self.hooks.environment,
             "PYTHONPATH": str(ROOT),

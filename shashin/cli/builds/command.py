@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ import typer
 
 from shashin.builds.document_file import read_build_file
 from shashin.builds.known_models import require_known_model
+from shashin.builds.planning import PlannedBuilds, plan_builds
+from shashin.builds.policy import Policy
 from shashin.builds.records import BuildRecord, BuildRecords
 from shashin.builds.runner import RunOptions, cancel_build, remove_build, retry_build, run_build
 from shashin.builds.status import BuildStatus
@@ -41,7 +44,18 @@ from shashin.cli.options import (
 from shashin.errors import BuildFailed
 from shashin.local.log_file import last_lines, quoted
 from shashin.local.system import System
-from shashin.terminal.console import Stages, command, echo, echo_json, echo_table, relative_path
+from shashin.objectstore.open import open_object_store
+from shashin.repository.known_shards import known_models
+from shashin.repository.repository import ModelRepository
+from shashin.terminal.console import (
+    Stages,
+    command,
+    echo,
+    echo_error,
+    echo_json,
+    echo_table,
+    relative_path,
+)
 from shashin.terminal.run import run
 
 app = typer.Typer(
@@ -89,6 +103,80 @@ def run_file(
         )
 
     _run_shown(record, run_it, follow=follow, state=state)
+
+
+@app.command(epilog="Example:  shashin builds plan --run")
+def plan(
+    *,
+    run_them: Annotated[
+        bool, typer.Option("--run", help="Also run them, one after the other.")
+    ] = False,
+    follow: FollowOption = False,
+    repository: RepositoryOption = None,
+    state: StateOption = DEFAULT_STATE,
+    fan_in: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            help="Shards of a day that is not over, rewritten equally often, to merge at once.",
+        ),
+    ] = Policy.fan_in,
+    day_limit: Annotated[
+        int, typer.Option(min=1, help="Shards that a day that is not over has at most.")
+    ] = Policy.day_limit,
+    close_after: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds after its end at which a day or month counts as over."),
+    ] = Policy.close_after_seconds,
+    row_limit: Annotated[
+        int, typer.Option(min=1, help="Rows that a built shard has at most.")
+    ] = Policy.row_limit,
+) -> None:
+    """Create the builds that are due: hourly shards into daily ones, and daily ones into monthly ones.
+
+    Run it every hour, for example by cron. Exits with 1 if a build that is due has failed: retry it.
+    """
+    system = System(state)
+    uri = repository or system.repository
+    records = BuildRecords(system.folder)
+    policy = Policy(fan_in, day_limit, close_after, row_limit)
+    failed: list[str] = []
+    while True:
+        planned = run(_plan(uri, records, policy))
+        for record in planned.created:
+            echo(f"created {record.name}")
+        if not run_them or not (planned.created or planned.pending):
+            break
+        for record in (*planned.created, *planned.pending):
+            try:
+                _run_shown(record, partial(retry_build, record), follow=follow, state=state)
+            except BuildFailed as error:
+                echo_error(error.message)
+                failed.append(record.name)
+        # What was published may be due to be merged again, such as the last day of a month.
+        if failed:
+            break
+    for one in planned.unfinished:
+        echo_error(ending_text(one.build.name, one.status))
+        failed.append(one.build.name)
+    if failed:
+        raise BuildFailed(
+            f"{len(failed)} due builds have failed: `shashin builds retry NAME` goes on with one"
+        )
+    if not planned.created and not planned.pending:
+        echo("nothing more is due")
+
+
+async def _plan(uri: str, records: BuildRecords, policy: Policy) -> PlannedBuilds:
+    store = open_object_store(uri)
+    repository = ModelRepository(store)
+    found = PlannedBuilds()
+    for model_id in await known_models(store):
+        planned = await plan_builds(repository, uri, records, model_id, datetime.now(UTC), policy)
+        found.created += planned.created
+        found.pending += planned.pending
+        found.unfinished += planned.unfinished
+    return found
 
 
 @app.command(epilog="Example:  shashin builds retry demo-v1-daily-20261126")

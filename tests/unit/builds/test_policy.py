@@ -179,6 +179,13 @@ def test_parents_of_a_running_build_are_left_alone_and_merged_shards_are_not_mer
     parents = list(tiers.shards)
     tiers.plan(later)
     assert due_builds(MODEL, [*parents, *tiers.shards], later, tiers.policy) == []
+    within_a_day = Tiers(Policy())
+    for now in hours(day, day + timedelta(hours=8)):
+        within_a_day.seal(0, now)
+    parents = list(within_a_day.shards)
+    within_a_day.plan(now)
+    assert len(within_a_day.shards) == 1
+    assert due_builds(MODEL, [*parents, *within_a_day.shards], now, Policy()) == []
 
 
 def test_a_row_limit_divides_a_window_and_is_then_stable() -> None:

@@ -1,0 +1,243 @@
+"""Builds that merge shards, from the plan to the published shard, in real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shashin.builds.document import BUILT_IN_STEPS
+from shashin.builds.planning import PlannedBuilds, plan_builds
+from shashin.builds.policy import Policy
+from shashin.builds.records import BuildRecord, BuildRecords
+from shashin.builds.runner import RunOptions, retry_build
+from shashin.builds.status import BuildStatus
+from shashin.builds.step import BUILD, OUT, REPOSITORY, WORK, context_of
+from shashin.builds.steps import publish
+from shashin.errors import RepositoryError, StepFailed
+from shashin.objectstore.open import open_object_store
+from shashin.offsets.log_position import LogPosition
+from shashin.repository.hidden_snapshots import HiddenSnapshots
+from shashin.repository.pointer import PointedShard, Pointer, pointer_key
+from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.runtime.failpoints import BUILD_POINTS, VARIABLE
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined, rows_sha256_of
+from shashin.shards.sealed_shard import SealedShard
+from shashin.tiers import DAILY, HOURLY
+from tests.support.made_shards import MODEL, commit, listings, object_key, open_shard, write
+from tests.support.shashin_command import shashin
+
+DAY = datetime(2026, 3, 14, tzinfo=UTC)
+LATER = DAY + timedelta(days=1, hours=1)
+
+
+class Merging:
+    """A repository with the hourly shards of a day, and the builds that merge them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = (folder / "state" / "repository").as_uri()
+        self.store = open_object_store(self.uri)
+        self.repository = ModelRepository(self.store)
+        self.snapshots = HiddenSnapshots(self.store)
+        self.records = BuildRecords(folder / "state")
+        self.shards: list[StoredShard] = []
+
+    async def seal(
+        self, hour: int, *, hidden: tuple[int, ...] = (), offset: int = 7
+    ) -> StoredShard:
+        """Seal a shard of ten listings, some of them hidden."""
+        first = 10 * len(self.shards)
+        shard = open_shard(listings(first, first + 10), from_offset=first)
+        stored = await commit(
+            self.repository,
+            shard,
+            self.folder / "sealed",
+            bucket_start=int((DAY + timedelta(hours=hour)).timestamp()),
+        )
+        manifest = stored.manifest
+        await self.snapshots.write(
+            manifest,
+            HiddenSnapshot(
+                manifest.shard_id,
+                rows_sha256_of(manifest),
+                np.array(hidden, dtype=np.uint32),
+                LogPosition("topic-1", {0: offset, 1: 5}),
+                1_773_000_000.0,
+            ),
+        )
+        self.shards.append(stored)
+        return stored
+
+    async def plan(self, now: datetime = LATER) -> PlannedBuilds:
+        """Record what is due."""
+        return await plan_builds(
+            self.repository, self.uri, self.records, MODEL, now, Policy(fan_in=3)
+        )
+
+    async def run(self, record: BuildRecord, **environment: str) -> BuildStatus:
+        """Run a build, or retry it, with its real steps."""
+        return await retry_build(record, RunOptions(environment={**os.environ, **environment}))
+
+    async def point_to(self, tier: str, *manifests: StoredShard) -> None:
+        """Let a tier serve shards, as the image builder does."""
+        _, version = await self.repository.read_pointer(MODEL, tier)
+        named = tuple(PointedShard.of(stored.manifest) for stored in manifests)
+        await self.repository.move_pointer(Pointer(MODEL, tier, named), over=version)
+
+    async def committed(self, tier: str) -> list[StoredShard]:
+        """Return the shards of a tier."""
+        return (await self.repository.shards(MODEL, tier))[0]
+
+
+@pytest.fixture
+def merging(tmp_path: Path) -> Merging:
+    return Merging(tmp_path)
+
+
+async def test_a_day_that_is_over_becomes_one_shard_without_what_was_hidden(
+    merging: Merging, tmp_path: Path
+) -> None:
+    await merging.seal(3, hidden=(0, 4), offset=9)
+    await merging.seal(4, hidden=(9,), offset=7)
+    planned = await merging.plan()
+    (record,) = planned.created
+    status = await merging.run(record)
+    assert (status.phase, [step.phase for step in status.steps]) == ("Succeeded", ["Succeeded"] * 5)
+    (child,) = await merging.committed(DAILY)
+    manifest = child.manifest
+    assert (manifest.rows, manifest.dropped_rows, manifest.rewrites) == (17, 3, 1)
+    assert (manifest.bucket_start, manifest.bucket_seconds) == (int(DAY.timestamp()), 86_400)
+    assert manifest.build == record.name
+    assert manifest.recall_at_10 == 1.0
+    parents = [stored.manifest.shard_id for stored in merging.shards]
+    assert manifest.parents == tuple(parents)
+    folder = await merging.repository.fetch(child, tmp_path / "fetched")
+    shard = SealedShard(manifest, folder)
+    kept = [n for n in range(20) if n not in {0, 4, 19}]
+    assert [shard.row(n).listing_id for n in range(17)] == [f"listing-{n}" for n in kept]
+    snapshots = await merging.snapshots.read(manifest)
+    state = combined(manifest, snapshots.by_key.values(), "topic-1")
+    assert (state.rows.tolist(), dict(state.position.offsets)) == ([], {0: 7, 1: 5})
+    announced = await merging.repository.announced(MODEL)
+    assert manifest.key in {
+        found.announcement.manifest_key for found in announced if found.announcement
+    }
+    assert (await merging.plan()).created == [], "what is merged is not due again"
+
+
+async def test_shards_of_a_day_that_is_not_over_are_merged_within_the_hourly_tier(
+    merging: Merging,
+) -> None:
+    for hour in range(3):
+        await merging.seal(hour)
+    planned = await merging.plan(DAY + timedelta(hours=3))
+    (record,) = planned.created
+    assert (await merging.run(record)).phase == "Succeeded"
+    newest = max((s.manifest for s in await merging.committed(HOURLY)), key=lambda m: m.rewrites)
+    assert (newest.rewrites, newest.bucket_seconds, newest.rows) == (1, 3 * 3600, 30)
+    assert (await merging.plan(DAY + timedelta(hours=4))).created == []
+
+
+async def test_two_planners_at_once_record_a_build_once(merging: Merging) -> None:
+    await merging.seal(3)
+    await merging.seal(4)
+    both = await asyncio.gather(merging.plan(), merging.plan())
+    names = {record.name for planned in both for record in (*planned.created, *planned.pending)}
+    assert len(names) == 1
+    assert [one.build.name for one in merging.records.read_all()[0]] == [*names]
+    again = await merging.plan()
+    assert [record.name for record in again.pending] == [*names]
+
+
+async def test_a_shard_whose_recall_is_too_low_is_not_published(
+    merging: Merging, tmp_path: Path
+) -> None:
+    await merging.seal(3)
+    (record,) = (await merging.plan()).created
+    out = tmp_path / "out"
+    built = out / "build" / "shard"
+    bad = write(open_shard(listings(0, 10)), built, recall_at_10=0.979)
+    (built / "manifest.json").write_bytes(bad.to_json())
+    (out / "publish").mkdir()
+    document = tmp_path / "build.json"
+    document.write_bytes(record.read_document().to_json())
+    step = context_of(
+        "publish",
+        {
+            BUILD: str(document),
+            WORK: str(tmp_path / "work"),
+            OUT: str(out / "publish"),
+            REPOSITORY: merging.uri,
+        },
+    )
+    with pytest.raises(StepFailed, match=r"recall@10 of 0\.979, .*; spec\.minimumRecall is 0\.98"):
+        await publish.run(step)
+    assert await merging.committed(DAILY) == []
+
+
+@pytest.mark.parametrize("point", BUILD_POINTS)
+async def test_a_build_that_is_killed_anywhere_is_finished_by_a_retry(
+    merging: Merging, point: str
+) -> None:
+    await merging.seal(3)
+    await merging.seal(4)
+    (record,) = (await merging.plan()).created
+    failpoints = merging.folder / "failpoints"
+    failpoints.mkdir()
+    (failpoints / f"build.{point}").touch()
+    status = await merging.run(record, **{VARIABLE: str(failpoints)})
+    assert status.phase == "Failed"
+    assert not list(failpoints.iterdir()), "it was killed there"
+    children = await merging.committed(DAILY)
+    assert len(children) == (point == "after-manifest"), "nothing is half-published"
+    assert [one.build.name for one in (await merging.plan()).unfinished] == (
+        [] if children else [record.name]
+    )
+    assert (await merging.run(record)).phase == "Succeeded"
+    (child,) = await merging.committed(DAILY)
+    assert child.manifest.rows == 20
+
+
+async def test_a_parent_that_is_damaged_or_gone_fails_the_build_by_name(merging: Merging) -> None:
+    first, second = await merging.seal(3), await merging.seal(4)
+    (record,) = (await merging.plan()).created
+    key = object_key(first, "rows.arrow")
+    data, _ = await merging.store.read(key)
+    await merging.store.write(key, b"damaged")
+    status = await merging.run(record)
+    assert (status.phase, key in (status.steps[1].reason or "")) == ("Failed", True)
+    await merging.store.write(key, data)
+    assert (await merging.run(record)).phase == "Succeeded"
+    await merging.store.delete(second.manifest_key)
+    assert await merging.committed(DAILY)
+
+
+async def test_nothing_is_planned_while_a_pointer_cannot_be_read(merging: Merging) -> None:
+    await merging.seal(3)
+    await merging.store.write(pointer_key(MODEL, DAILY), b"garbage")
+    with pytest.raises(RepositoryError, match="for daily cannot be read: no build is planned"):
+        await merging.plan()
+
+
+async def test_the_command_plans_and_runs_until_nothing_is_due(merging: Merging) -> None:
+    await merging.seal(3)
+    await merging.seal(4)
+    state = merging.folder / "state"
+    listed = await shashin("builds", "plan", state=state)
+    assert "created test-model-monthly-202603-" not in listed.out
+    assert "created test-model-daily-20260314-" in listed.out
+    done = await shashin("builds", "plan", "--run", state=state)
+    # The month of the day is over, too: its only day moves on.
+    assert "created test-model-monthly-202603-" in done.out
+    assert "nothing more is due" in done.out
+    (monthly,) = await merging.committed("monthly")
+    assert (monthly.manifest.rows, monthly.manifest.rewrites) == (20, 2)
+
+
+def test_the_steps_of_a_merge_are_the_default_pipeline() -> None:
+    assert BUILT_IN_STEPS == ("select", "fetch", "embed", "build", "publish")
