@@ -1,0 +1,1 @@
+"""A year of listing events, replayed at reduced size with a clock of its own."""
