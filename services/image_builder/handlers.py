@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,6 +80,8 @@ class Builder:
         self._hand_overs = {
             tier: HandOver(settings.hand_over_after_seconds) for tier in SEALED_TIERS
         }
+        self._rejected: Mapping[str, str] = {}
+        """Ids of shards that are not wanted, with the keys of their manifests."""
         self._wake_event = asyncio.Event()
 
     def wake(self) -> None:
@@ -123,6 +125,7 @@ class Builder:
         # Announcements before pointers, since a shard is settled only after a pointer has named it,
         # and both before manifests: whatever they name is committed, or is really gone.
         announced = await self._repository.announced(self._model_id)
+        self._rejected = await self._repository.rejected(self._model_id)
         retirement = await self._retirement(loop)
         plans: dict[str, Plan] = {}
         for tier in reversed(SEALED_TIERS):
@@ -139,6 +142,7 @@ class Builder:
         shards = [shard for plan in plans.values() for shard in plan.pointer.shards]
         await self._settle(announced, shards)
         await self._retire(shards, retirement)
+        await self._forget_rejected(plans)
         return plans
 
     async def _plan_tier(
@@ -191,26 +195,48 @@ class Builder:
                 )
             if shard is not None:
                 shards[pointed.manifest_key] = shard
-        candidates = [_candidate(shard) for shard in shards.values()]
+        candidates = [_candidate(shard, self._rejected) for shard in shards.values()]
         return candidates, [s for s in shards.values() if isinstance(s, UnreadableShard)]
 
     async def _older(
         self, tier: str, current: Pointer | None, older_plans: Mapping[str, Plan]
     ) -> Older:
         """Return what the older tiers have; index servers are asked only if something may move."""
-        pointed = _ranges_of(shard for p in older_plans.values() for shard in p.pointer.shards)
-        waiting = [
+        pointed = _ranges_of(
             shard
-            for shard in (current.shards if current else ())
-            if shard.ranges and all(map(pointed.contain, shard.ranges))
-        ]
-        held: Iterable[HeldShard] = ()
-        if waiting:
-            held = [shard for shard in await self._servers.held() if shard.tier in older_plans]
-        served_long = self._hand_overs[tier].served_long(
-            waiting, MergedRanges(r for shard in held for r in shard.ranges), time.monotonic()
+            for plan in older_plans.values()
+            for shard in plan.pointer.shards
+            if shard.shard_id not in self._rejected
         )
-        return Older(pointed, served_long)
+        served = current.shards if current else ()
+        rejected = [shard for shard in served if shard.shard_id in self._rejected]
+        contained = [
+            shard
+            for shard in served
+            if shard.ranges and all(map(pointed.contain, shard.ranges)) and shard not in rejected
+        ]
+        held: Sequence[HeldShard] = ()
+        if contained or rejected:
+            held = [s for s in await self._servers.held() if s.shard_id not in self._rejected]
+        hand_over = self._hand_overs[tier]
+        older = MergedRanges(r for s in held if s.tier in older_plans for r in s.ranges)
+        every = MergedRanges(r for s in held for r in s.ranges)
+        return Older(
+            pointed,
+            hand_over.served_long([(contained, older), (rejected, every)], time.monotonic()),
+        )
+
+    async def _forget_rejected(self, plans: Mapping[str, Plan]) -> None:
+        """Delete the manifests of rejected shards that are out of service: they may be built again."""
+        left = {shard_id for plan in plans.values() for shard_id in plan.rejected}
+        for shard_id, manifest_key in self._rejected.items():
+            tier = manifest_key.split("/")[2]
+            named = tier not in plans or any(
+                shard.shard_id == shard_id for shard in plans[tier].pointer.shards
+            )
+            if shard_id in left or not named:
+                await self._repository.delete_rejected(shard_id, manifest_key)
+                log.info("rejected shard deleted", shard=shard_id)
 
     async def _settle(
         self, announced: Sequence[AnnouncedShard], pointed: Sequence[PointedShard]
@@ -351,9 +377,15 @@ def _ranges_of(shards: Iterable[PointedShard]) -> MergedRanges:
     return MergedRanges(r for shard in shards for r in shard.ranges)
 
 
-def _candidate(shard: StoredShard | UnreadableShard) -> Candidate:
+def _candidate(shard: StoredShard | UnreadableShard, rejected: Collection[str]) -> Candidate:
     if isinstance(shard, UnreadableShard):
-        return Candidate(shard.shard_id, shard.manifest_key, shard.ranges, readable=False)
+        return Candidate(
+            shard.shard_id,
+            shard.manifest_key,
+            shard.ranges,
+            readable=False,
+            rejected=shard.shard_id in rejected,
+        )
     manifest = shard.manifest
     return Candidate(
         manifest.shard_id,
@@ -363,4 +395,5 @@ def _candidate(shard: StoredShard | UnreadableShard) -> Candidate:
         bucket_seconds=manifest.bucket_seconds,
         rows=manifest.rows,
         rewrites=manifest.rewrites,
+        rejected=manifest.shard_id in rejected,
     )

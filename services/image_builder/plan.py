@@ -24,6 +24,8 @@ class Candidate:
     bucket_seconds: int = 0
     rows: int = 0
     rewrites: int = 0
+    rejected: bool = False
+    """Whether an operator asked for other shards in its place."""
 
     @property
     def pointed(self) -> PointedShard:
@@ -44,10 +46,10 @@ class Older:
     """What the tiers that are older than the planned one have of its offsets."""
 
     pointed: MergedRanges
-    """What they should serve."""
+    """What they should serve, without rejected shards."""
     served_long: Collection[str] = ()
-    """Ids of the planned tier's shards that ready index servers of older tiers have contained for
-    longer than a search takes."""
+    """Ids of the planned tier's shards of which ready index servers have had all offsets, in other
+    shards, for longer than a search takes: of older tiers, and of any tier for rejected ones."""
 
 
 NOTHING_OLDER = Older(MergedRanges(()))
@@ -68,6 +70,8 @@ class Plan:
     """Those that will be handed over once index servers of older tiers have them for long enough."""
     retired: tuple[str, ...] = ()
     """Those that lie before the horizon."""
+    rejected: tuple[str, ...] = ()
+    """Rejected ones that are not served, or not any more."""
 
 
 def plan_tier(
@@ -90,16 +94,23 @@ def plan_tier(
     Offsets that older tiers should serve, and those before the ``horizons`` by partition, need not
     be served. A shard that is served and has no others stays until older tiers really serve it.
 
+    A rejected shard counts for nothing: what it replaced is chosen, and it leaves once that is served.
+
     A shard whose manifest cannot be read stays if it is served, since it is not absent, and is set
     aside otherwise.
     """
     served = {shard.manifest_key for shard in current.shards} if current else set()
     kept: list[Candidate] = []
+    leaving: list[Candidate] = []
     left_out: defaultdict[str, list[str]] = defaultdict(list)
     for candidate in candidates:
         is_served = candidate.manifest_key in served
         if _before(candidate.ranges, horizons or {}):
             left_out["retired"].append(candidate.shard_id)
+        elif candidate.rejected:
+            stays = is_served and candidate.shard_id not in older.served_long
+            left_out["waiting" if stays else "rejected"].append(candidate.shard_id)
+            leaving += [candidate] if stays else []
         elif not candidate.readable and not is_served:
             left_out["set_aside"].append(candidate.shard_id)
         elif not _contained(candidate.ranges, older.pointed):
@@ -118,7 +129,7 @@ def plan_tier(
         sorted(chosen, key=lambda c: (-c.rewrites, _precedence(c)))
     )
     return Plan(
-        Pointer(model_id, tier, tuple(sorted(candidate.pointed for candidate in chosen))),
+        Pointer(model_id, tier, tuple(sorted(c.pointed for c in (*chosen, *leaving)))),
         tuple(candidate.shard_id for candidate in (*redundant, *also_redundant)),
         **{reason: tuple(ids) for reason, ids in left_out.items()},
     )
@@ -140,16 +151,19 @@ class HandOver:
         self._since: dict[str, float] = {}
 
     def served_long(
-        self, waiting: Iterable[PointedShard], held: MergedRanges, now: float
+        self, waiting: Iterable[tuple[Iterable[PointedShard], MergedRanges]], now: float
     ) -> frozenset[str]:
         """Return which of the shards have been held without interruption, as of now.
+
+        ``waiting`` are shards, with what is held of others that may replace them.
 
         A search that began before an older tier had a shard may still be about to reach the younger
         one, so a shard is handed over only after that.
         """
         since = {
             shard.shard_id: self._since.get(shard.shard_id, now)
-            for shard in waiting
+            for shards, held in waiting
+            for shard in shards
             if _contained(shard.ranges, held)
         }
         self._since = since

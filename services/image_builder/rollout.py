@@ -28,5 +28,6 @@ class PointerRollout:
         self._repository = repository
 
     async def roll_out(self, pointer: Pointer, *, over: Version | None) -> None:
-        """Move the pointer."""
+        """Move the pointer, and keep a copy in its history."""
         await self._repository.move_pointer(pointer, over=over)
+        await self._repository.keep_in_history(pointer)

@@ -95,3 +95,8 @@ _POINTER = TypeAdapter(Pointer)
 def pointer_key(model_id: str, tier: str) -> str:
     """Return the key of a tier's pointer."""
     return f"serving/{model_id}/{tier}.json"
+
+
+def history_prefix(model_id: str, tier: str) -> str:
+    """Return what the keys of the copies of a tier's earlier pointers start with."""
+    return f"serving/{model_id}/history/{tier}/"

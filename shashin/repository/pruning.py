@@ -18,7 +18,7 @@ from shashin.errors import RepositoryError
 from shashin.objectstore.protocol import ObjectInfo, ObjectStore
 from shashin.offsets.ranges import MergedRanges, OffsetRange
 from shashin.repository.horizons import Horizons
-from shashin.repository.pointer import Pointer
+from shashin.repository.pointer import Pointer, history_prefix
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.hidden_snapshot import is_snapshot_name
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
@@ -99,7 +99,22 @@ async def plan_pruning(
             _prune_shard(manifest, infos, rules, pruning)
         elif _is_garbage(folder, infos):
             pruning.objects += infos
+    for tier in SEALED_TIERS:
+        pruning.objects += await _old_history(store, model_id, tier, committed_before)
     return pruning
+
+
+async def _old_history(
+    store: ObjectStore, model_id: str, tier: str, before: float
+) -> list[ObjectInfo]:
+    """Return copies of pointers that were replaced before a time; the newest one stays."""
+    prefix = history_prefix(model_id, tier)
+    copies = await store.list_objects(prefix)
+    return [
+        info
+        for info in copies[:-1]
+        if int(info.key.removeprefix(prefix).removesuffix(".json")) < before * 1000
+    ]
 
 
 async def prune(store: ObjectStore, pruning: Pruning) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
 from collections.abc import Collection
 from contextlib import aclosing, suppress
@@ -24,11 +25,14 @@ from shashin.repository.announcements import (
     Announcement,
     announced_prefix,
 )
-from shashin.repository.pointer import Pointer, pointer_key
+from shashin.repository.pointer import Pointer, history_prefix, pointer_key
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.shards.format.file_entry import FileEntry, file_entry
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest, range_in_key
+from shashin.tiers import SEALED_TIERS
+
+_REJECTED = "shashin.rejected/1"
 
 log = get_logger(__name__)
 
@@ -199,6 +203,26 @@ class ModelRepository:
                 found.append(shard)
         return sorted(found, key=lambda stored: stored.manifest.source_ranges), unreadable
 
+    async def keep_in_history(self, pointer: Pointer) -> None:
+        """Keep a copy of a pointer that a tier serves from now on."""
+        at = time.time_ns() // 1_000_000
+        prefix = history_prefix(pointer.model_id, pointer.tier)
+        await self._store.write(f"{prefix}{at:015d}.json", pointer.to_json())
+
+    async def history(self, model_id: str, tier: str) -> list[tuple[float, Pointer]]:
+        """Return the pointers that a tier had, oldest first, with the time in Unix seconds.
+
+        Raises:
+            RepositoryError: when one of them cannot be read.
+        """
+        prefix = history_prefix(model_id, tier)
+        found = []
+        for info in await self._store.list_objects(prefix):
+            data, _ = await self._store.read(info.key)
+            pointer = Pointer.from_json(data, key=pointer_key(model_id, tier))
+            found.append((int(info.key.removeprefix(prefix).removesuffix(".json")) / 1000, pointer))
+        return found
+
     async def manifest_keys(self, model_id: str, tier: str) -> list[str]:
         """Return the keys of all manifests of a tier, sorted: in proportion to its history."""
         listed = await self._store.list_objects(f"indexes/{model_id}/{tier}/")
@@ -237,6 +261,56 @@ class ModelRepository:
         """Announce a committed shard, so that it is planned."""
         announcement = Announcement(manifest_key, time.time())
         await self._store.write(announcement.key, announcement.to_json())
+
+    async def reject(self, manifest: Manifest) -> None:
+        """Ask for the parents of a built shard in its place; they are announced.
+
+        Raises:
+            ObjectNotFound: when a parent is not in the repository any more: nothing is changed.
+        """
+        parents = await self._manifest_keys_of(manifest.model_id, manifest.parents)
+        for key in parents:
+            await self.announce(key)
+        document = {"format": _REJECTED, "manifest_key": manifest.key}
+        await self._store.write(
+            _rejected_key(manifest.model_id, manifest.shard_id), json.dumps(document).encode()
+        )
+
+    async def _manifest_keys_of(self, model_id: str, shard_ids: Collection[str]) -> list[str]:
+        found: dict[str, str] = {}
+        for tier in SEALED_TIERS:
+            for key in await self.manifest_keys(model_id, tier):
+                found[key.split("/")[-2]] = key
+        if missing := [shard_id for shard_id in shard_ids if shard_id not in found]:
+            raise ObjectNotFound(
+                f"the repository has no shard {', '.join(missing)} any more: it was pruned"
+            )
+        return [found[shard_id] for shard_id in shard_ids]
+
+    async def rejected(self, model_id: str) -> dict[str, str]:
+        """Return the ids of rejected shards, with the keys of their manifests."""
+        found = {}
+        for info in await self._store.list_objects(f"serving/{model_id}/rejected/"):
+            try:
+                data, _ = await self._store.read(info.key)
+                document = json.loads(data)
+                known = document["format"] == _REJECTED
+                manifest_key = str(document["manifest_key"])
+                shard_id = manifest_key.split("/")[4]
+            except ObjectNotFound:
+                continue
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                raise CorruptShard(f"{info.key} is not a rejection: delete it") from error
+            if not known or info.key != _rejected_key(model_id, shard_id):
+                raise CorruptShard(f"{info.key} is not a rejection of {shard_id}: delete it")
+            found[shard_id] = manifest_key
+        return found
+
+    async def delete_rejected(self, shard_id: str, manifest_key: str) -> None:
+        """Delete the manifest of a rejected shard that is out of service, then its rejection."""
+        await self._store.delete(manifest_key)
+        self._manifests.pop(manifest_key, None)
+        await self._store.delete(_rejected_key(manifest_key.split("/")[1], shard_id))
 
     async def shard_at(self, manifest_key: str) -> StoredShard | UnreadableShard | None:
         """Return the shard with this manifest; None if there is no such manifest.
@@ -330,6 +404,10 @@ class ModelRepository:
             pointer.to_json(),
             only_if=OnlyIf.absent() if over is None else OnlyIf.unchanged(over),
         )
+
+
+def _rejected_key(model_id: str, shard_id: str) -> str:
+    return f"serving/{model_id}/rejected/{shard_id}.json"
 
 
 def _is_intact(path: Path, entry: FileEntry) -> bool:

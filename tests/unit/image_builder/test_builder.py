@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from services.image_builder.handlers import Builder
 from services.image_builder.rollout import PointerRollout, Rollout
 from services.image_builder.settings import ImageBuilderSettings
-from shashin.errors import ObjectStoreUnavailable
+from shashin.errors import ObjectNotFound, ObjectStoreUnavailable
 from shashin.objectstore.protocol import ObjectInfo, Version
 from shashin.offsets.ranges import merge_ranges
 from shashin.repository.horizons import Horizons
@@ -337,7 +337,8 @@ async def test_what_is_served_and_new_is_planned_without_listing_what_was_ever_s
         await until(lambda: _is(repository, ids(first, second)), "the next one, too")
     listed = set(store.lists) - {f"indexes/{MODEL}/{tier}/" for tier in (DAILY, MONTHLY)}
     bucket = f"indexes/{MODEL}/hourly/{first.manifest.bucket_start}/"
-    assert listed == {f"announced/{MODEL}/", bucket}, "a commit lists the bucket that it is in"
+    planned = {f"announced/{MODEL}/", f"serving/{MODEL}/rejected/"}
+    assert listed == {*planned, bucket}, "a commit lists the bucket that it is in"
 
 
 async def test_an_unfinished_shard_stays_announced_until_it_is_committed_or_abandoned(
@@ -446,3 +447,48 @@ async def test_what_is_too_old_is_retired_after_its_horizon_was_raised(
 async def _horizon_is(horizons: Horizons, offset: int) -> bool:
     horizon = await horizons.read(0)
     return horizon is not None and horizon.offset == offset
+
+
+async def test_a_rejected_shard_is_replaced_by_its_parents_without_a_gap_and_then_deleted(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    parents = [await sealed(0, 5), await sealed(5, 9)]
+    child = built(*parents, tier=DAILY)
+    servers = Servers()
+    servers.holding = [HeldShard(DAILY, child.shard_id, child.source_ranges)]
+    async with running(repository, servers=servers) as (builder, _):
+        await until(lambda: _is(repository, ids(*parents)), "the parents are served")
+        await put(store, repository, child)
+        builder.wake()
+        await until(lambda: _is(repository, []), "the child takes their place")
+        await repository.reject(child)
+        builder.wake()
+        await until(lambda: _is(repository, ids(*parents)), "the parents are served again")
+        assert await of_tier(repository, DAILY) == [child.shard_id], "until then it stays"
+        servers.holding += [
+            HeldShard(HOURLY, p.manifest.shard_id, p.manifest.source_ranges) for p in parents
+        ]
+        await until(lambda: _of(repository, DAILY, []), "then it leaves")
+        await until(lambda: _is_gone(store, child.key), "and its manifest is deleted")
+        await until(lambda: _none(_rejections(store)), "it may be built again")
+        assert await pointed(repository) == ids(*parents)
+
+
+async def _is_gone(store: Watched, key: str) -> bool:
+    return not await store.list_objects(key)
+
+
+async def _rejections(store: Watched) -> list[str]:
+    return [info.key for info in await store.list_objects(f"serving/{MODEL}/rejected/")]
+
+
+async def test_a_shard_whose_parents_were_pruned_cannot_be_rejected(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    parents = [await sealed(0, 5), await sealed(5, 9)]
+    child = built(*parents, tier=DAILY)
+    await put(store, repository, child)
+    await store.delete(parents[1].manifest_key)
+    with pytest.raises(ObjectNotFound, match=parents[1].manifest.shard_id):
+        await repository.reject(child)
+    assert await _rejections(store) == []

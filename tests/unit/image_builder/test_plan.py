@@ -291,12 +291,12 @@ def test_a_shard_is_handed_over_once_it_was_held_without_interruption() -> None:
     hand_over = HandOver(3.0)
     waiting = [candidate("early", 0, 5).pointed, candidate("late", 5, 9).pointed]
     held, gone = MergedRanges([OffsetRange(0, 0, 7)]), MergedRanges([])
-    assert hand_over.served_long(waiting, held, now=10.0) == frozenset()
-    assert hand_over.served_long(waiting, held, now=12.9) == frozenset()
-    assert hand_over.served_long(waiting, held, now=13.0) == {"early"}
-    assert hand_over.served_long(waiting, gone, now=14.0) == frozenset()
-    assert hand_over.served_long(waiting, held, now=15.0) == frozenset()
-    assert hand_over.served_long(waiting, held, now=18.0) == {"early"}
+    assert hand_over.served_long([(waiting, held)], now=10.0) == frozenset()
+    assert hand_over.served_long([(waiting, held)], now=12.9) == frozenset()
+    assert hand_over.served_long([(waiting, held)], now=13.0) == {"early"}
+    assert hand_over.served_long([(waiting, gone)], now=14.0) == frozenset()
+    assert hand_over.served_long([(waiting, held)], now=15.0) == frozenset()
+    assert hand_over.served_long([(waiting, held)], now=18.0) == {"early"}
 
 
 def test_what_lies_before_the_horizon_is_not_served() -> None:
@@ -304,3 +304,20 @@ def test_what_lies_before_the_horizon_is_not_served() -> None:
     plan = plan_tier("m", "hourly", shards, tier_of(*shards), horizons={0: 7})
     assert plan.pointer == tier_of(*shards[1:])
     assert plan.retired == ("before",)
+
+
+def test_a_rejected_shard_leaves_once_what_it_replaced_is_served() -> None:
+    parents = [candidate("early", 0, 5), candidate("late", 5, 9)]
+    child = Candidate("child", "key-child", (OffsetRange(0, 0, 9),), rewrites=1, rejected=True)
+    plan = plan_tier("m", "hourly", [*parents, child], tier_of(child))
+    assert plan.pointer == tier_of(*parents, child)
+    assert plan.waiting == ("child",)
+    replaced = Older(MergedRanges(()), {"child"})
+    plan = plan_tier("m", "hourly", [*parents, child], plan.pointer, older=replaced)
+    assert (plan.pointer, plan.rejected) == (tier_of(*parents), ("child",))
+
+
+def test_a_rejected_shard_that_is_not_served_is_not_chosen() -> None:
+    child = Candidate("child", "key-child", (OffsetRange(0, 0, 9),), rewrites=1, rejected=True)
+    plan = plan_tier("m", "hourly", [child], None)
+    assert (plan.pointer.shards, plan.rejected) == ((), ("child",))
