@@ -11,7 +11,8 @@ import pytest
 
 from shashin.errors import PreconditionFailed
 from shashin.objectstore.protocol import STREAM_CHUNK_BYTES, ObjectStore
-from tests.contract.objectstore.conftest import OpenStore, streamed
+from tests.contract.conftest import OpenStore
+from tests.contract.objectstore.conftest import streamed
 
 MIB = 1024 * 1024
 
