@@ -123,10 +123,14 @@ class S3Client:
                 connection breaks, after retries of up to ``RETRY_SECONDS``.
             ObjectStoreError: when the store refuses the request.
         """
+        try:
+            client = await self._open()
+        except BotoCoreError as error:
+            raise translated(error, bucket=bucket, where=where) from error
         patience = Patience()
         while True:
             try:
-                return await request(await self._open())
+                return await request(client)
             except (ClientError, BotoCoreError, aiohttp.ClientError, TimeoutError) as error:
                 failure = translated(error, bucket=bucket, where=where)
                 if not (retry and is_transient(error)):

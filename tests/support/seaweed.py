@@ -10,7 +10,9 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-import aiohttp
+import aioboto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from shashin.local.ports import HOST
 from tests.support.waiting import until
@@ -77,19 +79,19 @@ class SeaweedFs:
             )
         self._process = process
 
-        async def has_bucket() -> bool:
-            assert process.poll() is None, f"weed ended:\n{self._log.read_text()[-5000:]}"
-            try:
-                # Without credentials, a bucket that exists is 403 and a missing one 404.
-                async with (
-                    aiohttp.ClientSession() as session,
-                    session.head(f"{self.url}/{BUCKET}/any") as response,
-                ):
-                    return response.status == 403
-            except aiohttp.ClientError:
-                return False
+        session = aioboto3.Session(ACCESS_KEY, SECRET, region_name="us-east-1")
+        config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
+        async with session.client("s3", endpoint_url=self.url, config=config) as client:
 
-        await until(has_bucket, "SeaweedFS has its bucket")
+            async def takes_objects() -> bool:
+                assert process.poll() is None, f"weed ended:\n{self._log.read_text()[-5000:]}"
+                try:
+                    await client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
+                except (BotoCoreError, ClientError):
+                    return False
+                return True
+
+            await until(takes_objects, "SeaweedFS takes objects")
 
     async def kill(self) -> None:
         """Kill it with SIGKILL."""
