@@ -24,7 +24,7 @@ from shashin.errors import (
 )
 from shashin.objectstore.protocol import ObjectStore, OnlyIf, Version
 from shashin.repository.horizons import Horizon
-from shashin.repository.known_shards import read_known_shards
+from shashin.repository.known_shards import known_models, read_known_shards
 from shashin.repository.pointer import Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.repository.stored_files import condition_to_write, sha256_of
@@ -57,16 +57,17 @@ class Copied:
 
 
 async def only_model(store: ObjectStore) -> str:
-    """Return the id of the only model that has pointers or horizons.
+    """Return the id of the only model that the store has.
 
     Raises:
         UserError: when there is none, or more than one.
     """
-    models = sorted({info.key.split("/")[1] for info in await store.list_objects(_SERVING)})
-    if len(models) != 1:
+    models = await known_models(store)
+    if not models:
+        raise UserError("the source has no model: is it the repository of a running system?")
+    if len(models) > 1:
         raise UserError(
-            f"the source has {len(models)} models ({', '.join(models) or 'nothing is served'}): "
-            "name one with --model"
+            f"the source has {len(models)} models ({', '.join(models)}): name one with --model"
         )
     return models[0]
 
