@@ -7,7 +7,8 @@ one that ignores them loses updates.
 
 Servers other than AWS differ. Where it matters, both are accepted:
 - Under ``If-Match``, a missing key is 404 at AWS and 412 at SeaweedFS.
-- Two concurrent conditional writes may be 409 at AWS, which is retried; SeaweedFS orders them.
+- Of two conditional writes at once, one may be 409 at AWS, which is retried. SeaweedFS orders them
+  with a lock that it polls every second.
 - Completing an upload again, when its response was lost, is 404 (NoSuchUpload) at AWS; at SeaweedFS
   it succeeds without a condition and is 412 with one.
 - A checksum of a whole multipart object is an option that older servers do not have: what they

@@ -11,7 +11,12 @@ from typing import Any
 
 from botocore.exceptions import FlexibleChecksumError
 
-from shashin.errors import ObjectNotFound, ObjectStoreUnavailable, PreconditionFailed
+from shashin.errors import (
+    ObjectNotFound,
+    ObjectStoreError,
+    ObjectStoreUnavailable,
+    PreconditionFailed,
+)
 from shashin.objectstore.protocol import STREAM_CHUNK_BYTES, Version
 from shashin.objectstore.s3_client import BROKEN_CONNECTION, Patience, S3Client, translated
 
@@ -61,13 +66,14 @@ class ObjectReader:
                     while chunk := await body.read(STREAM_CHUNK_BYTES):
                         position += len(chunk)
                         checksum.update(chunk)
-                        patience.progress()
                         yield chunk
+                        # Here, so that the time that the reader of the chunks takes is not counted.
+                        patience.progress()
             except FlexibleChecksumError as error:
                 raise self._damaged() from error
             except BROKEN_CONNECTION as error:
                 if position < size:
-                    await patience.pause(translated(error, bucket=self._bucket, where=self._where))
+                    await patience.pause(translated(error, where=self._where, bucket=self._bucket))
             if position >= size:
                 break
             body = await self._reopened(position)
@@ -93,6 +99,11 @@ class ObjectReader:
             raise PreconditionFailed(
                 f"{self._where} was overwritten or deleted while being read: read it again"
             ) from error
+        if not response.get("ContentRange", "").startswith(f"bytes {position}-"):
+            raise ObjectStoreError(
+                f"{self._where}: the server does not support ranged reads, which continue a broken "
+                "one: use another server"
+            )
         return response["Body"]
 
     def _damaged(self) -> ObjectStoreUnavailable:

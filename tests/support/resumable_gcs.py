@@ -56,6 +56,7 @@ class ResumableGcs:
         self.ranges.append(request.headers["Content-Range"])
         number = int(request.match_info["number"])
         if number >= len(self.sessions):
+            await request.read()
             return web.Response(status=404)
         session = self.sessions[number]
         if session.generation:

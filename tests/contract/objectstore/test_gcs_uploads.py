@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from shashin.errors import ObjectStoreUnavailable, PreconditionFailed
 from shashin.objectstore.gcs import EMULATOR_VARIABLE, GcsObjectStore
@@ -133,8 +134,8 @@ async def test_a_store_that_keeps_nothing_is_unavailable(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def keep_nothing(*_arguments: object) -> None:
-        pass
+    async def keep_nothing(_session: object, request: web.Request, _start: int) -> None:
+        await request.read()
 
     monkeypatch.setattr(bucket, "_keep", keep_nothing)
     with pytest.raises(ObjectStoreUnavailable, match="object large in gs://bucket"):

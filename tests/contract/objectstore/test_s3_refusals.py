@@ -257,6 +257,29 @@ async def test_what_is_no_checksum_of_the_object_is_not_taken_for_one(
         assert await store.read("a") == (DATA, headers["ETag"])
 
 
+async def cut_in_the_middle(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000", "ETag": VERSION})
+    await response.prepare(request)
+    await response.write(bytes(500))
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def test_a_server_that_ignores_ranges_is_refused_rather_than_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with answering(cut_in_the_middle, monkeypatch) as store:
+        for operate in (
+            lambda: store.read("a"),
+            lambda: streamed(store, "a"),
+            lambda: store.download("a", tmp_path / "down"),
+        ):
+            with pytest.raises(ObjectStoreError, match="does not support ranged reads"):
+                await operate()
+    assert names_in(tmp_path) == []
+
+
 async def test_a_listing_has_all_pages_and_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         page = int(request.query.get("continuation-token", "0"))

@@ -119,6 +119,7 @@ async def test_wrong_credentials_are_reported_by_every_operation(
             assert BUCKET in refused.value.message
 
 
+@own_server_only
 async def test_without_credentials_it_is_said_how_to_give_them(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
