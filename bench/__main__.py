@@ -1,4 +1,7 @@
-"""Runs every benchmark several times in one system, and prints medians and goals."""
+"""Runs every benchmark several times, and prints medians and goals.
+
+Those that need a running system share one; a choice that needs none starts none.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import measures
+from bench import measures, stores
 from bench.figures import Figure
 from bench.workload import Workload, start
 from shashin.client.router import RouterClient
@@ -27,14 +31,21 @@ LISTINGS = 120
 Measure = Callable[[Workload], Awaitable[dict[str, float]]]
 MEASURES: dict[str, Measure] = {
     "memory": measures.idle_memory,
-    "row": measures.live_row_memory,
     "live": measures.vector_to_live,
     "freshness": measures.freshness,
     "queries": measures.photo_queries,
     "throughput": measures.throughput,
     "gap": measures.gap,
 }
+"""They need a running system."""
 
+ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
+    "row": measures.live_row_memory,
+    "folder": stores.folder,
+    "s3": stores.s3,
+    "gcs": stores.gcs,
+}
+"""They get an empty folder on the disk of the state folder."""
 
 ONCE = ("memory", "row")
 """Measured in the first run only: idle is before the first load, and rows are always the same."""
@@ -54,12 +65,34 @@ def planned_figures() -> list[Figure]:
         Figure("coverage gap noticed", "s", 1.0),
         Figure("search by photo under ingest p50", "ms"),
         Figure("search by photo under ingest p99", "ms", 150.0),
+        Figure("upload to a folder", "of cp", 0.5, at_least=True),
+        Figure("download from a folder", "of cp", 0.5, at_least=True),
+        Figure("upload to S3, local server", "MB/s"),
+        Figure("download from S3, local server", "MB/s"),
+        Figure("upload to GCS, local server", "MB/s"),
+        Figure("download from GCS, local server", "MB/s"),
+        *(
+            Figure(f"memory, 500 MB to {kind} and back", "MB", 64.0)
+            for kind in ("a folder", "S3", "GCS")
+        ),
     ]
 
 
-async def measure(system: System, chosen: Sequence[str], runs: int) -> list[Figure]:
-    """Start the system, run the chosen benchmarks in rounds, and return the figures."""
-    figures = {figure.name: figure for figure in planned_figures()}
+Figures = Mapping[str, Figure]
+
+
+async def measure_alone(figures: Figures, chosen: Sequence[str], runs: int, scratch: Path) -> None:
+    """Run the chosen benchmarks that need no system."""
+    for name in chosen:
+        for run in range(1, 2 if name in ONCE else runs + 1):
+            echo_stderr(f"run {run} of {runs}: {name}")
+            with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=scratch) as folder:
+                for quantity, value in (await ALONE[name](Path(folder))).items():
+                    figures[quantity].runs.append(value)
+
+
+async def measure(system: System, figures: Figures, chosen: Sequence[str], runs: int) -> None:
+    """Start the system, and run the chosen benchmarks in rounds."""
     listings, start_seconds = await start(system, listings=LISTINGS)
     figures["start, Kafka's jars cached"].runs.append(start_seconds)
     async with (
@@ -76,32 +109,41 @@ async def measure(system: System, chosen: Sequence[str], runs: int) -> list[Figu
                 for quantity, value in (await MEASURES[name](workload)).items():
                     figures[quantity].runs.append(value)
                 await workload.clear()
-    return [figure for figure in figures.values() if figure.runs]
 
 
 def main() -> int:
     """Measure, print and write the figures; returns the exit code: 1 if a goal is missed."""
+    names = [*MEASURES, *ALONE]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES))
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--state", type=Path, default=Path(".shashin/bench"))
     args = parser.parse_args()
-    system = System(args.state)
+    scratch = args.state.resolve()
+    planned = {figure.name: figure for figure in planned_figures()}
 
-    async def fresh_run() -> list[Figure]:
+    async def fresh_run() -> None:
+        system = System(args.state)
         await system.stop()
         shutil.rmtree(system.folder, ignore_errors=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        alone = [name for name in args.only if name in ALONE]
+        await measure_alone(planned, alone, args.runs, scratch)
+        in_system = [name for name in args.only if name in MEASURES]
+        if not in_system:
+            return
         try:
-            return await measure(system, args.only, args.runs)
+            await measure(system, planned, in_system, args.runs)
         finally:
             await system.stop()
 
     try:
-        figures = asyncio.run(fresh_run())
+        asyncio.run(fresh_run())
     except ShashinError as error:
         echo_error(error.message)
         return 1
+    figures = [figure for figure in planned.values() if figure.runs]
     echo_table(["", ">median", ">min to max", "goal", "met"], [f.row() for f in figures])
     echo(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
     if args.json:

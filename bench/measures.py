@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import aiohttp
 import numpy as np
@@ -35,7 +36,7 @@ async def idle_memory(workload: Workload) -> dict[str, float]:
     return {"memory, idle": sum(row.rss_bytes for row in rows) / 1e9}
 
 
-async def live_row_memory(_workload: Workload) -> dict[str, float]:
+async def live_row_memory(_scratch: Path) -> dict[str, float]:
     """Return the resident memory of one row of the live tier, in bytes."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.live_row", stdout=asyncio.subprocess.PIPE

@@ -63,15 +63,15 @@ if "shashin.shards.kinds.registry" in sys.modules:
     from shashin.shards.kinds.registry import index_kind, kind_names
     for name in kind_names():
         index_kind(name)
-try:
-    version("google-cloud-storage")
-except PackageNotFoundError:
-    pass
-else:
-    # An emulator needs no credentials; no request is sent.
-    os.environ["STORAGE_EMULATOR_HOST"] = "http://127.0.0.1:9"
+# An emulator needs no credentials; no request is sent.
+os.environ["STORAGE_EMULATOR_HOST"] = "http://127.0.0.1:9"
+for distribution, uri in (("google-cloud-storage", "gs://b/folder"), ("aioboto3", "s3://b/folder")):
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        continue
     from shashin.objectstore.open import open_object_store
-    open_object_store("gs://bucket/folder")
+    open_object_store(uri)
 """
 """Imports the modules in argv, and those that are imported by name or lazily."""
 

@@ -168,6 +168,10 @@ class CorruptShard(RepositoryError):
     """A shard's file is missing or truncated, or its SHA-256 does not match the manifest."""
 
 
+class DifferentContent(RepositoryError):
+    """The target of a copy has something else under the same key."""
+
+
 class DiskUnavailable(ShashinError):
     """A local file cannot be written, for example on a full disk, or was lost: a retry can help."""
 

@@ -9,7 +9,7 @@ from services.image_builder.rollout import PointerRollout
 from services.image_builder.settings import ImageBuilderSettings
 from services.image_builder.wake_ups import WakeUps
 from shashin.discovery.open import open_discovery
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
 from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.scope import ServiceScope
@@ -22,9 +22,9 @@ async def serve(scope: ServiceScope[ImageBuilderSettings]) -> None:
     settings = scope.settings
     # One shard or pointer that cannot be read is for an alert, and holds up no start of the others.
     scope.health.ready_when_degraded = True
-    store = open_object_store(settings.repository)
-    repository = ModelRepository(store)
     async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(opened_object_store(settings.repository))
+        repository = ModelRepository(store)
         discovery = open_discovery(settings.discovery)
         stack.push_async_callback(discovery.close)
         servers = IndexServers(discovery, settings.model_id)

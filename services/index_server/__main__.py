@@ -11,7 +11,7 @@ from services.index_server.settings import IndexServerSettings
 from services.index_server.tier import TierFollower
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.topics import LISTINGS_HIDDEN
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
@@ -30,7 +30,6 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
     """Run the index server until SIGTERM."""
     settings = scope.settings
     scope.health.ready_when_degraded = True
-    store = open_object_store(settings.repository)
     work = WorkFolder(settings.work_folder)
     served, recent = ServedShards(), RecentlyHidden()
     client_id = f"index-server-{settings.tier}"
@@ -40,9 +39,6 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
         lambda: LogReader(settings.kafka, LISTINGS_HIDDEN, client_id=f"{client_id}-catch-up"),
         settings.on_lost_records,
     )
-    tier = TierFollower(
-        settings, work, served, ModelRepository(store), HiddenSnapshots(store), catch_up
-    )
     hidden = HiddenFollower(
         served,
         recent,
@@ -51,6 +47,10 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
         superseded_after_seconds=settings.hide_superseded_after_seconds,
     )
     async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(opened_object_store(settings.repository))
+        tier = TierFollower(
+            settings, work, served, ModelRepository(store), HiddenSnapshots(store), catch_up
+        )
         searchers = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="search"))
         endpoint = IndexEndpoint(
             served, space=settings.space, tier=settings.tier, executor=searchers

@@ -23,7 +23,7 @@ from shashin.kafka.groups import indexer_group
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
 from shashin.offsets.coverage import LiveReport
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
@@ -49,9 +49,6 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
     """Run the indexer until SIGTERM."""
     settings = scope.settings
     scope.health.ready_when_degraded = True
-    store = open_object_store(settings.repository)
-    repository = ModelRepository(store)
-    snapshots = HiddenSnapshots(store)
     work = WorkFolder(settings.work_folder)
     work.clear()
     hidden_folder = settings.work_folder / "hidden"
@@ -69,6 +66,9 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
         superseded_after_seconds=settings.hide_superseded_after_seconds,
     )
     async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(opened_object_store(settings.repository))
+        repository = ModelRepository(store)
+        snapshots = HiddenSnapshots(store)
 
         def threads(count: int, name: str) -> ThreadPoolExecutor:
             return stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix=name))

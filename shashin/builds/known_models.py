@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shashin.builds.document import KIND, IndexBuild, suggestion
 from shashin.errors import UserError
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
 from shashin.repository.known_shards import known_models
 
 
@@ -21,7 +21,8 @@ async def require_known_model(build: IndexBuild, repository: str) -> None:
         if reindex is None
         else ("spec.source.reindex.fromModel", reindex.from_model)
     )
-    known = await known_models(open_object_store(repository))
+    async with opened_object_store(repository) as store:
+        known = await known_models(store)
     if model in known:
         return
     if not known:

@@ -24,7 +24,7 @@ from shashin.kafka.log_reader import LogReader
 from shashin.kafka.lost_records import OnLostRecords
 from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.local.system import System
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
 from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.contents import Contents, arrangement_problems, overlaps, read_contents
 from shashin.repository.hidden_snapshots import HiddenSnapshots
@@ -49,7 +49,7 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the shards of every tier."""
-    _, contents = run(read_contents(repository or System(state).repository))
+    contents = run(_contents(repository or System(state).repository))
     if as_json:
         echo_json([_summary(stored, contents) for stored in contents.shards])
         return
@@ -87,7 +87,7 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show a shard's manifest."""
-    _, contents = run(read_contents(repository or System(state).repository))
+    contents = run(_contents(repository or System(state).repository))
     stored = find_shard(shard, contents.shards)
     manifest = stored.manifest
     if as_json:
@@ -207,34 +207,40 @@ def snapshot(
 
 async def renew_snapshots(uri: str, kafka: str, on_lost_records: OnLostRecords) -> Renewed:
     """Renew the snapshots of all served shards of every model, and show how far it is."""
-    store = open_object_store(uri)
-    repository = ModelRepository(store)
-    served = [
-        stored
-        for model_id in await known_models(store)
-        for stored in await served_shards(repository, model_id)
-    ]
-    with tempfile.TemporaryDirectory(prefix="shashin-snapshot-") as scratch, Stages() as stages:
-        renewal = SnapshotRenewal(
-            repository,
-            HiddenSnapshots(store),
-            lambda: LogReader(kafka, LISTINGS_HIDDEN, client_id="shashin"),
-            Path(scratch),
-            on_lost_records=on_lost_records,
-        )
-        return await renewal.renew(served, lambda done: stages.set("shards", done, len(served)))
+    async with opened_object_store(uri) as store:
+        repository = ModelRepository(store)
+        served = [
+            stored
+            for model_id in await known_models(store)
+            for stored in await served_shards(repository, model_id)
+        ]
+        with tempfile.TemporaryDirectory(prefix="shashin-snapshot-") as scratch, Stages() as stages:
+            renewal = SnapshotRenewal(
+                repository,
+                HiddenSnapshots(store),
+                lambda: LogReader(kafka, LISTINGS_HIDDEN, client_id="shashin"),
+                Path(scratch),
+                on_lost_records=on_lost_records,
+            )
+            return await renewal.renew(served, lambda done: stages.set("shards", done, len(served)))
+
+
+async def _contents(uri: str) -> Contents:
+    async with opened_object_store(uri) as store:
+        _, contents = await read_contents(store)
+    return contents
 
 
 async def _verify(uri: str) -> tuple[Contents, list[str]]:
-    repository, contents = await read_contents(uri)
-    store = open_object_store(uri)
-    problems = [error.message for error in contents.unreadable]
-    problems += arrangement_problems(contents)
-    with Stages() as stages:
-        for number, stored in enumerate(contents.shards):
-            stages.set("shards verified", number, len(contents.shards))
-            problems += await _shard_problems(repository, store, stored)
-        stages.set("shards verified", len(contents.shards), len(contents.shards))
+    async with opened_object_store(uri) as store:
+        repository, contents = await read_contents(store)
+        problems = [error.message for error in contents.unreadable]
+        problems += arrangement_problems(contents)
+        with Stages() as stages:
+            for number, stored in enumerate(contents.shards):
+                stages.set("shards verified", number, len(contents.shards))
+                problems += await _shard_problems(repository, store, stored)
+            stages.set("shards verified", len(contents.shards), len(contents.shards))
     return contents, problems
 
 

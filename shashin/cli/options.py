@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from shashin.local.system import DEFAULT_STATE
+from shashin.objectstore.open import known_forms
 
 __all__ = ["DEFAULT_STATE", "JsonOption", "KafkaOption", "RouterOption", "StateOption"]
 
@@ -46,8 +47,7 @@ RepositoryOption = Annotated[
         "--repository",
         envvar="SHASHIN_REPOSITORY",
         metavar="URI",
-        help="Use this model repository instead of the one in the state folder: file:///FOLDER or "
-        "gs://BUCKET/FOLDER.",
+        help=f"Use this model repository instead of the one in the state folder: {known_forms()}.",
     ),
 ]
 BucketSecondsOption = Annotated[

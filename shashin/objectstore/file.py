@@ -102,6 +102,9 @@ class FileObjectStore:
         """Return the objects below ``prefix``, sorted by key."""
         return await self._run(prefix, lambda: self._list(prefix))
 
+    async def close(self) -> None:
+        """Do nothing: no file stays open between operations."""
+
     async def _run(self, key: str, do: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(do)

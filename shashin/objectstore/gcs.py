@@ -8,15 +8,17 @@ Authentication uses application default credentials; the emulator at ``STORAGE_E
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import SplitResult, unquote
 
+import google_crc32c
 import requests
 from google.api_core.exceptions import (
     Forbidden,
@@ -39,8 +41,10 @@ from shashin.errors import (
     ObjectStoreUnavailable,
     PreconditionFailed,
 )
+from shashin.objectstore.gcs_upload import CHUNK_BYTES, ResumableUpload
 from shashin.objectstore.keys import check_key, check_prefix
 from shashin.objectstore.protocol import STREAM_CHUNK_BYTES, ObjectInfo, OnlyIf, Version
+from shashin.runtime.files import open_regular
 
 T = TypeVar("T")
 
@@ -48,8 +52,7 @@ EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
 CHECKSUM = "crc32c"
 
 _THREADS = 8
-_UPLOAD_CHUNK_BYTES = 8 * STREAM_CHUNK_BYTES
-"""How much of an uploaded file the client library buffers; its default is 100 MiB."""
+_CONTENT_TYPE = "application/octet-stream"
 _STREAM_REQUEST_BYTES = 8 * STREAM_CHUNK_BYTES
 """Bytes per request of a stream: a request's latency equals the transfer of a few MiB."""
 _TIMEOUT_SECONDS = (5.0, 60.0)
@@ -107,36 +110,15 @@ class GcsObjectStore:
 
     async def write(self, key: str, data: bytes, *, only_if: OnlyIf | None = None) -> Version:
         """Write an object, if the condition holds."""
-
-        def put(blob: storage.Blob) -> None:
-            blob.upload_from_string(
-                data,
-                content_type="application/octet-stream",
-                if_generation_match=_generation_match(only_if),
-                checksum=CHECKSUM,
-                timeout=_TIMEOUT_SECONDS,
-                retry=_RETRY,
-            )
-
-        return await self._run(key, lambda: self._put(key, put), not_found_means_bucket=True)
+        return await self._run(
+            key, lambda: self._write(key, data, only_if), not_found_means_bucket=True
+        )
 
     async def upload(self, key: str, path: Path, *, only_if: OnlyIf | None = None) -> Version:
         """Write an object from a file, if the condition holds."""
-
-        def put(blob: storage.Blob) -> None:
-            if not path.is_file():
-                raise ObjectStoreError(f"there is no file {path} to upload as object {key}")
-            blob.chunk_size = _UPLOAD_CHUNK_BYTES
-            blob.upload_from_filename(
-                str(path),
-                content_type="application/octet-stream",
-                if_generation_match=_generation_match(only_if),
-                checksum=CHECKSUM,
-                timeout=_TIMEOUT_SECONDS,
-                retry=_RETRY,
-            )
-
-        return await self._run(key, lambda: self._put(key, put), not_found_means_bucket=True)
+        return await self._run(
+            key, lambda: self._upload(key, path, only_if), not_found_means_bucket=True
+        )
 
     async def delete(self, key: str, *, only_if: OnlyIf | None = None) -> None:
         """Delete an object, if the condition holds."""
@@ -155,6 +137,12 @@ class GcsObjectStore:
     async def list_objects(self, prefix: str) -> list[ObjectInfo]:
         """Return the objects below ``prefix``, sorted by key."""
         return await self._run(prefix, lambda: self._list(prefix), not_found_means_bucket=True)
+
+    async def close(self) -> None:
+        """Close all connections and end the threads; no operation may follow."""
+        await asyncio.to_thread(self._threads.shutdown)
+        if self._cached_bucket is not None:
+            self._cached_bucket.client.close()
 
     async def _run(
         self, key: str, do: Callable[[], T], *, not_found_means_bucket: bool = False
@@ -285,10 +273,50 @@ class GcsObjectStore:
         finally:
             scratch.unlink(missing_ok=True)
 
-    def _put(self, key: str, put: Callable[[storage.Blob], None]) -> Version:
+    def _write(self, key: str, data: bytes, only_if: OnlyIf | None) -> Version:
         blob = self._blob(key)
-        put(blob)
+        blob.upload_from_string(
+            data,
+            content_type=_CONTENT_TYPE,
+            if_generation_match=_generation_match(only_if),
+            checksum=CHECKSUM,
+            timeout=_TIMEOUT_SECONDS,
+            retry=_RETRY,
+        )
         return _version(blob)
+
+    def _upload(self, key: str, path: Path, only_if: OnlyIf | None) -> Version:
+        blob = self._blob(key)
+        try:
+            file = open_regular(path)
+        except OSError as error:
+            raise ObjectStoreError(
+                f"there is no file {path} to upload as object {key}: {error.strerror}"
+            ) from error
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= CHUNK_BYTES:
+                return self._write(key, file.read(), only_if)
+            # Declared in advance, so that the store never publishes anything else.
+            blob.crc32c = _crc32c(file)
+            session = blob.create_resumable_upload_session(
+                content_type=_CONTENT_TYPE,
+                size=size,
+                if_generation_match=_generation_match(only_if),
+                checksum=None,
+                timeout=_TIMEOUT_SECONDS,
+                retry=_RETRY,
+            )
+            upload = ResumableUpload(session, file, size, timeout=_TIMEOUT_SECONDS)
+            uploaded = upload.run(_RETRY)
+        version = Version(str(uploaded["generation"]))
+        if uploaded.get("crc32c") != blob.crc32c:
+            # An emulator that ignores the declared checksum.
+            self._delete(key, OnlyIf.unchanged(version))
+            raise ObjectStoreUnavailable(
+                f"object {key} in {self._name}: checksum mismatch: it was damaged on its way"
+            )
+        return version
 
     def _delete(self, key: str, only_if: OnlyIf | None) -> None:
         self._blob(key).delete(
@@ -310,6 +338,14 @@ class GcsObjectStore:
 
 def _version(blob: storage.Blob) -> Version:
     return Version(str(blob.generation))
+
+
+def _crc32c(file: BinaryIO) -> str:
+    """Return the CRC32C of a file as the API has it; leaves its position at the end."""
+    crc32c = 0
+    while chunk := file.read(STREAM_CHUNK_BYTES):
+        crc32c = google_crc32c.extend(crc32c, chunk)
+    return base64.b64encode(crc32c.to_bytes(4, "big")).decode("ascii")
 
 
 def _generation_match(only_if: OnlyIf | None) -> int | None:

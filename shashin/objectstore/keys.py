@@ -10,13 +10,18 @@ def check_key(key: str) -> tuple[str, ...]:
 
     Raises:
         UserError: when it is absolute, or when a part is empty, starts with a dot or contains a
-            control character: stores differ in how they treat these.
+            control character or backslash: stores differ in how they treat these.
     """
     parts = tuple(key.split("/"))
-    if not all(parts) or any(part.startswith(".") for part in parts) or min(key) < " ":
+    if (
+        not all(parts)
+        or any(part.startswith(".") for part in parts)
+        or min(key) < " "
+        or "\\" in key
+    ):
         raise UserError(
-            f"object key {key!r} is not a relative path, or has a part that is empty or starts "
-            "with a dot"
+            f"object key {key!r} is not a relative path, or has a part that is empty, starts "
+            "with a dot or contains a backslash"
         )
     return parts
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pkgutil import resolve_name
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ class Scheme(NamedTuple):
 SCHEMES = {
     "file": Scheme("file:///ABSOLUTE/FOLDER", "shashin.objectstore.file:open_folder"),
     "gs": Scheme("gs://BUCKET/FOLDER", "shashin.objectstore.gcs:open_bucket"),
+    "s3": Scheme("s3://BUCKET/FOLDER", "shashin.objectstore.s3:open_bucket"),
 }
 
 
@@ -44,6 +47,16 @@ def open_object_store(uri: str) -> ObjectStore:
     if store is None:
         raise UserError(f"object store {uri!r} is not a valid URI: use {known_forms()}")
     return store
+
+
+@asynccontextmanager
+async def opened_object_store(uri: str) -> AsyncIterator[ObjectStore]:
+    """Open the store at ``uri``, and close it at the end; raises as ``open_object_store``."""
+    store = open_object_store(uri)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def known_forms() -> str:

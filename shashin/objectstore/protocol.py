@@ -133,3 +133,10 @@ class ObjectStore(Protocol):
     async def list_objects(self, prefix: str) -> list[ObjectInfo]:
         """Return the objects whose key starts with ``prefix``, sorted by key."""
         ...
+
+    async def close(self) -> None:
+        """Release connections and threads; no operation may follow.
+
+        A store belongs to the event loop of its first operation.
+        """
+        ...

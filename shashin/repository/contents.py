@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from shashin.errors import RepositoryError, ShashinError
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.protocol import ObjectStore
 from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.repository.repository import ModelRepository, StoredShard
@@ -30,9 +30,8 @@ class Contents:
     not the first to commit."""
 
 
-async def read_contents(uri: str) -> tuple[ModelRepository, Contents]:
-    """Open a repository and read its contents."""
-    store = open_object_store(uri)
+async def read_contents(store: ObjectStore) -> tuple[ModelRepository, Contents]:
+    """Read the contents of the repository in ``store``."""
     repository = ModelRepository(store)
     contents = Contents()
     # Pointers before shards: a running system commits a shard before a pointer names it, so

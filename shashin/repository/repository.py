@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections.abc import Collection
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from shashin.repository.announcements import (
     announced_prefix,
 )
 from shashin.repository.pointer import Pointer, history_prefix, pointer_key
+from shashin.repository.stored_files import condition_to_write
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.shards.format.file_entry import FileEntry, file_entry
@@ -142,35 +142,11 @@ class ModelRepository:
             try:
                 await self._store.upload(key, path, only_if=only_if)
             except PreconditionFailed:
-                only_if = await self._if_garbage(key, entry)
+                only_if = await condition_to_write(self._store, key, entry)
             else:
                 # Checked afterwards, so that no change before or during the upload is missed.
                 await asyncio.to_thread(_check_as_written, path, entry)
                 return
-
-    async def _if_garbage(self, key: str, entry: FileEntry) -> OnlyIf | None:
-        """Return the precondition for overwriting an existing file; None if it must be kept."""
-        while True:
-            try:
-                found = await self._store.stat(key)
-                if found.size == entry.size and await self._sha256(key) == entry.sha256:
-                    return None
-            except ObjectNotFound:
-                return OnlyIf.absent()
-            except PreconditionFailed:
-                continue  # another replica overwrote it during the comparison
-            # It does not have the content that its name says, so no manifest can vouch for it.
-            log.warning("overwriting a damaged file", key=key)
-            # The version from before the comparison, so that no newer one is overwritten.
-            return OnlyIf.unchanged(found.version)
-
-    async def _sha256(self, key: str) -> str:
-        """Hash an object while streaming it: a shard's file may not fit into memory."""
-        digest = hashlib.sha256()
-        async with aclosing(self._store.stream(key)) as chunks:
-            async for chunk in chunks:
-                await asyncio.to_thread(digest.update, chunk)
-        return digest.hexdigest()
 
     async def read_shard(self, manifest_key: str) -> StoredShard:
         """Read one manifest.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from shashin.errors import ShashinError
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
+from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.repository import ModelRepository
 from shashin.tiers import HOURLY
 
@@ -18,7 +19,11 @@ async def damage_a_manifest(repository: str, model_id: str) -> str:
 
     Unreadable is not absent: the tier's pointer must go on naming the shard.
     """
-    store = open_object_store(repository)
+    async with opened_object_store(repository) as store:
+        return await _damage_a_manifest(store, model_id)
+
+
+async def _damage_a_manifest(store: ObjectStore, model_id: str) -> str:
     served = ModelRepository(store)
     while True:
         pointer, _ = await served.read_pointer(model_id, HOURLY)

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from shashin.errors import ShashinError
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, VECTORS_EMBEDDED
+from shashin.objectstore.open import opened_object_store
 from shashin.offsets.ranges import merge_ranges
 from shashin.repository.contents import read_contents
 
@@ -50,7 +51,8 @@ async def _committed(
 
 async def _sealed(repository: str) -> dict[TopicPartition, int]:
     """Return the end of the first run of sealed ranges of each partition."""
-    _, contents = await read_contents(repository)
+    async with opened_object_store(repository) as store:
+        _, contents = await read_contents(store)
     if contents.unreadable:
         return {}
     ranges = [r for stored in contents.shards for r in stored.manifest.source_ranges]

@@ -21,6 +21,7 @@ from shashin.kafka.producer import Producer
 from shashin.local.kafka import EmbeddedKafka
 from shashin.local.system import System, UpOptions
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
+from shashin.objectstore.open import opened_object_store
 from shashin.repository.contents import arrangement_problems, read_contents
 from shashin.rpc.channel import open_channel
 from shashin.runtime.failpoints import VARIABLE as FAILPOINTS
@@ -348,7 +349,8 @@ async def _gaps(system: System, router: RouterClient) -> list[str]:
     coverage = (await router.status()).coverage
     if not coverage.complete:
         gaps.append(coverage_line(coverage))
-    _, contents = await read_contents(system.repository)
+    async with opened_object_store(system.repository) as store:
+        _, contents = await read_contents(store)
     gaps += [error.message for error in contents.unreadable]
     gaps += arrangement_problems(contents)
     return gaps

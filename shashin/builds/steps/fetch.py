@@ -10,7 +10,8 @@ from pathlib import Path
 from shashin.builds.document import SELECT
 from shashin.builds.step import StepContext
 from shashin.builds.steps.files import HiddenRows, read_manifests, write_hidden
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
+from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
@@ -19,7 +20,11 @@ from shashin.shards.format.manifest import MANIFEST_FILE
 
 async def run(step: StepContext) -> None:
     """Write each shard's files, manifest and hidden rows into a folder of its own."""
-    store = open_object_store(step.repository)
+    async with opened_object_store(step.repository) as store:
+        await _fetch(step, store)
+
+
+async def _fetch(step: StepContext, store: ObjectStore) -> None:
     repository = ModelRepository(store)
     selected = read_manifests(step.output_of(SELECT))
     snapshots = {

@@ -10,7 +10,7 @@ from shashin.builds.document import BUILD
 from shashin.builds.step import StepContext
 from shashin.builds.steps.files import only_manifest, read_position
 from shashin.errors import StepFailed
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.json_file import write_json
@@ -31,7 +31,6 @@ async def run(step: StepContext) -> None:
             f"shard {manifest.shard_id} has a recall@10 of {recall:.3f}, measured against exact "
             f"search; spec.minimumRecall is {minimum}: use another index kind, or lower it"
         )
-    store = open_object_store(step.repository)
     # Before the manifest, so that the shard has one from the start: no hidden row was merged.
     snapshot = HiddenSnapshot(
         manifest.shard_id,
@@ -40,8 +39,9 @@ async def run(step: StepContext) -> None:
         read_position(built),
         time.time(),
     )
-    await HiddenSnapshots(store).write(manifest, snapshot)
-    commit = await ModelRepository(store).commit_shard(manifest, built / "shard")
+    async with opened_object_store(step.repository) as store:
+        await HiddenSnapshots(store).write(manifest, snapshot)
+        commit = await ModelRepository(store).commit_shard(manifest, built / "shard")
     write_json(
         step.out / "published.json",
         {"shard_id": manifest.shard_id, "manifest_key": manifest.key, "first": commit.first},

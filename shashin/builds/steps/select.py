@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from shashin.builds.step import StepContext
 from shashin.builds.steps.files import write_manifests
 from shashin.errors import StepFailed
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
 from shashin.repository.known_shards import read_known_shards
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.tiers import SEALED_TIERS
@@ -15,11 +15,11 @@ from shashin.tiers import SEALED_TIERS
 
 async def run(step: StepContext) -> None:
     """Write the manifests of the shards that are merged."""
-    repository = ModelRepository(open_object_store(step.repository))
     wanted = step.build.spec.source.shards
     if wanted is None:
         raise StepFailed("source.reindex is not supported yet: expected source.shards")
-    found = await _find(repository, step.build.spec.model, wanted)
+    async with opened_object_store(step.repository) as store:
+        found = await _find(ModelRepository(store), step.build.spec.model, wanted)
     window = step.build.spec.window
     start, end = window.start.timestamp(), window.end.timestamp()
     for stored in found:

@@ -44,7 +44,7 @@ from shashin.cli.options import (
 from shashin.errors import BuildFailed
 from shashin.local.log_file import last_lines, quoted
 from shashin.local.system import System
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
 from shashin.repository.known_shards import known_models
 from shashin.repository.repository import ModelRepository
 from shashin.terminal.console import (
@@ -168,14 +168,16 @@ def plan(
 
 
 async def _plan(uri: str, records: BuildRecords, policy: Policy) -> PlannedBuilds:
-    store = open_object_store(uri)
-    repository = ModelRepository(store)
     found = PlannedBuilds()
-    for model_id in await known_models(store):
-        planned = await plan_builds(repository, uri, records, model_id, datetime.now(UTC), policy)
-        found.created += planned.created
-        found.pending += planned.pending
-        found.unfinished += planned.unfinished
+    async with opened_object_store(uri) as store:
+        repository = ModelRepository(store)
+        for model_id in await known_models(store):
+            planned = await plan_builds(
+                repository, uri, records, model_id, datetime.now(UTC), policy
+            )
+            found.created += planned.created
+            found.pending += planned.pending
+            found.unfinished += planned.unfinished
     return found
 
 

@@ -26,7 +26,7 @@ from shashin.kafka.topics import (
     VECTORS_EMBEDDED,
 )
 from shashin.local.system import System, UpOptions
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
 from shashin.repository.repository import ModelRepository
 from shashin.terminal.console import Stages
 from shashin.v1 import search_pb2
@@ -122,9 +122,10 @@ class DemoRun:
             tails = await stack.enter_async_context(topic_tails(kafka, _TOPICS))
             memory = PeakMemory(self._system.pids)
             await stack.enter_async_context(memory.watching())
+            store = await stack.enter_async_context(opened_object_store(self._system.repository))
             watch = PipelineWatch(
                 tails,
-                ModelRepository(open_object_store(self._system.repository)),
+                ModelRepository(store),
                 self._system.model_id,
                 router,
             )

@@ -1,11 +1,8 @@
-"""The adapters to test: always ``file``, and ``gs`` if there is a server for it."""
+"""What tests of object stores share."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -13,16 +10,11 @@ import pytest
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
-from shashin.objectstore.open import open_object_store
 from shashin.objectstore.protocol import ObjectStore
-from tests.support.fake_gcs import BUCKET, SERVER_VARIABLE, FakeGcs
-
-HAS_GCS = SERVER_VARIABLE in os.environ
-ADAPTERS = ["file", "gs"] if HAS_GCS else ["file"]
+from tests.contract.conftest import HAS_GCS
+from tests.support.fake_gcs import FakeGcs
 
 collect_ignore = [] if HAS_GCS else ["test_gcs_store.py"]
-
-OpenStore = Callable[[], ObjectStore]
 
 
 def names_in(folder: Path) -> list[str]:
@@ -43,39 +35,6 @@ def no_thread_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
 
 
-@pytest.fixture(scope="session")
-def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGcs]:
-    """A server with an empty bucket, one per test worker."""
-    server = FakeGcs(tmp_path_factory.mktemp("gcs") / "log")
-    try:
-        asyncio.run(server.start())
-        asyncio.run(server.make_bucket())
-        yield server
-    finally:
-        asyncio.run(server.kill())
-
-
-@pytest.fixture(params=ADAPTERS)
-def open_store(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-) -> OpenStore:
-    """Opens the same, initially empty, store again on every call, like separate processes."""
-    if request.param == "file":
-        uri = (tmp_path_factory.mktemp("file") / "the store").as_uri()
-    else:
-        server: FakeGcs = request.getfixturevalue("gcs")
-        monkeypatch.setenv(EMULATOR_VARIABLE, server.url)
-        uri = f"gs://{BUCKET}/{uuid.uuid4().hex}/the%20store"
-    return lambda: open_object_store(uri)
-
-
-@pytest.fixture
-def store(open_store: OpenStore) -> ObjectStore:
-    return open_store()
-
-
 @pytest.fixture
 async def lasting_gcs(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
@@ -94,5 +53,6 @@ async def lasting_gcs(
 
 @pytest.fixture
 def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the client library give up soon: its retries are not under test."""
+    """Make both adapters give up soon: their patience is not under test."""
     monkeypatch.setattr("shashin.objectstore.gcs._RETRY", DEFAULT_RETRY.with_timeout(0.2))
+    monkeypatch.setattr("shashin.objectstore.s3_client.RETRY_SECONDS", 0.2)

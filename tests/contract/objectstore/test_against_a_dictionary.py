@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shashin.errors import ObjectNotFound, PreconditionFailed
 from shashin.objectstore.protocol import ObjectInfo, ObjectStore, OnlyIf, Version
-from tests.contract.objectstore.conftest import OpenStore, streamed
+from tests.contract.objectstore.conftest import streamed
 
 KEYS = st.sampled_from(["a/b/c", "a/bc", "a/b d", "b", "a#1?x=%20+", "写真/é"])
 PREFIXES = st.sampled_from(["", "a", "a/", "a/b", "a/b/", "b", "写", "c/d"])
@@ -200,9 +200,8 @@ class Checked:
 )
 @given(operations=OPERATIONS)
 async def test_it_answers_as_a_dictionary_does(
-    open_store: OpenStore, tmp_path: Path, operations: list[Operation]
+    store: ObjectStore, tmp_path: Path, operations: list[Operation]
 ) -> None:
-    store = open_store()
     foreign = await store.write("foreign", b"what no key of the model ever holds")
     checked = Checked(store, foreign, tmp_path / "scratch")
     for operation in operations:

@@ -8,7 +8,7 @@ import pytest
 
 from shashin.errors import ObjectNotFound, PreconditionFailed
 from shashin.objectstore.protocol import ObjectStore, OnlyIf
-from tests.contract.objectstore.conftest import OpenStore
+from tests.contract.conftest import OpenStore
 
 WRITERS = 8
 
@@ -78,10 +78,11 @@ async def test_a_write_without_a_condition_always_happens(store: ObjectStore) ->
 async def test_exactly_one_of_many_concurrent_writers_wins(open_store: OpenStore) -> None:
     stores = [open_store() for _ in range(WRITERS)]
     only_if = OnlyIf.absent()
-    for _ in range(4):  # first without an object, then over the previous winner
+    for turn in range(4):  # first without an object, then over the previous winner
         results = await asyncio.gather(
             *(
-                store.write("pointer", bytes([number]), only_if=only_if)
+                # Never the same bytes again: they may keep the version, so that two may write.
+                store.write("pointer", bytes([turn, number]), only_if=only_if)
                 for number, store in enumerate(stores)
             ),
             return_exceptions=True,
@@ -90,7 +91,7 @@ async def test_exactly_one_of_many_concurrent_writers_wins(open_store: OpenStore
         lost = [result for result in results if isinstance(result, PreconditionFailed)]
         assert len(lost) == WRITERS - 1, results
         data, version = await stores[0].read("pointer")
-        assert (data, version) == (bytes([winner]), results[winner])
+        assert (data, version) == (bytes([turn, winner]), results[winner])
         only_if = OnlyIf.unchanged(version)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shashin.errors import UserError
 from shashin.objectstore.keys import check_key, check_prefix
 from shashin.objectstore.protocol import ObjectInfo, ObjectStore
-from tests.contract.objectstore.conftest import OpenStore, names_in, streamed
+from tests.contract.objectstore.conftest import names_in, streamed
 
 BAD_KEYS = [
     "",
@@ -34,6 +34,7 @@ BAD_KEYS = [
     "a/",
     "a\nb",
     "a\x00b",
+    "a\\b",
 ]
 NO_PREFIXES = sorted(set(BAD_KEYS) - {"", "a/"})
 """A prefix may be empty, and may end with a slash."""
@@ -51,7 +52,7 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 PARTS = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="/"),
+    st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="/\\"),
     min_size=1,
     max_size=12,
 ).filter(lambda part: not part.startswith("."))
@@ -59,23 +60,23 @@ GOOD_KEYS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("key", BAD_KEYS)
 async def test_every_operation_rejects_an_invalid_key(
-    store: ObjectStore, key: str, operation: str, tmp_path: Path
+    store: ObjectStore, operation: str, tmp_path: Path
 ) -> None:
     (tmp_path / "up").write_bytes(b"data")
-    with pytest.raises(UserError, match="is not a relative path") as refused:
-        await OPERATIONS[operation](store, key, tmp_path / "up")
-    assert repr(key) in refused.value.message
+    for key in BAD_KEYS:
+        with pytest.raises(UserError, match="is not a relative path") as refused:
+            await OPERATIONS[operation](store, key, tmp_path / "up")
+        assert repr(key) in refused.value.message
     assert await store.list_objects("") == []
     assert names_in(tmp_path) == ["up"]
 
 
-@pytest.mark.parametrize("prefix", NO_PREFIXES)
-async def test_an_invalid_prefix_cannot_be_listed(store: ObjectStore, prefix: str) -> None:
+async def test_an_invalid_prefix_cannot_be_listed(store: ObjectStore) -> None:
     await store.write("a", b"data")
-    with pytest.raises(UserError, match="is not a relative path"):
-        await store.list_objects(prefix)
+    for prefix in NO_PREFIXES:
+        with pytest.raises(UserError, match="is not a relative path"):
+            await store.list_objects(prefix)
 
 
 @settings(
@@ -85,10 +86,10 @@ async def test_an_invalid_prefix_cannot_be_listed(store: ObjectStore, prefix: st
 )
 @given(key=GOOD_KEYS, data=st.binary(max_size=20))
 async def test_any_other_key_is_read_and_listed_as_it_was_written(
-    open_store: OpenStore, key: str, data: bytes
+    store: ObjectStore, key: str, data: bytes
 ) -> None:
     # In its own folder: a key cannot be the folder of an earlier one.
-    store, folder = open_store(), f"{uuid.uuid4().hex}/"
+    folder = f"{uuid.uuid4().hex}/"
     version = await store.write(folder + key, data)
     written = ObjectInfo(folder + key, len(data), version)
     assert await store.read(folder + key) == (data, version)

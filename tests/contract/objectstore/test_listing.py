@@ -8,7 +8,7 @@ import pytest
 
 from shashin.errors import PreconditionFailed
 from shashin.objectstore.protocol import ObjectInfo, ObjectStore, OnlyIf
-from tests.contract.objectstore.conftest import OpenStore
+from tests.contract.conftest import OpenStore
 
 KEYS = ["a/b/1", "a/b/2", "a/bc/1", "a/bd", "a/B", "a-b", "ab", "z/ü 日本"]
 

@@ -11,7 +11,8 @@ import pytest
 
 from shashin.errors import ObjectNotFound
 from shashin.objectstore.protocol import ObjectInfo, ObjectStore, Version
-from tests.contract.objectstore.conftest import OpenStore, streamed
+from tests.contract.conftest import OpenStore
+from tests.contract.objectstore.conftest import streamed
 
 
 async def test_a_written_object_is_read_with_its_version(store: ObjectStore) -> None:

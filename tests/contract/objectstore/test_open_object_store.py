@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[3]
         ("gs://bucket/", "GcsObjectStore(gs://bucket)"),
         ("gs://bucket/a/folder/", "GcsObjectStore(gs://bucket/a/folder)"),
         ("gs://bucket.example.com/a%20folder", "GcsObjectStore(gs://bucket.example.com/a folder)"),
+        ("s3://bucket", "S3ObjectStore(s3://bucket)"),
+        ("s3://bucket/a%20folder/", "S3ObjectStore(s3://bucket/a folder)"),
     ],
 )
 def test_a_uri_opens_the_store_that_it_names(uri: str, opens: str) -> None:
@@ -43,12 +45,13 @@ def test_a_uri_opens_the_store_that_it_names(uri: str, opens: str) -> None:
         "gs://",
         "gs:///folder",
         "gs:bucket",
-        "s3://bucket",
+        "s3://",
+        "s3:///folder",
         "https://storage.example.com/bucket",
     ],
 )
 def test_any_other_uri_is_rejected_with_the_valid_forms(uri: str) -> None:
-    with pytest.raises(UserError, match=r"file:///ABSOLUTE/FOLDER or gs://BUCKET/FOLDER") as no:
+    with pytest.raises(UserError, match=known_forms()) as no:
         open_object_store(uri)
     assert repr(uri) in no.value.message
 
@@ -67,7 +70,9 @@ def test_a_scheme_is_one_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> N
         SCHEMES, "nfs", Scheme("nfs:///FOLDER", f"{open_folder.__module__}:open_folder")
     )
     assert isinstance(open_object_store("nfs:///srv"), FileObjectStore)
-    assert known_forms() == "file:///ABSOLUTE/FOLDER, gs://BUCKET/FOLDER or nfs:///FOLDER"
+    assert known_forms() == (
+        "file:///ABSOLUTE/FOLDER, gs://BUCKET/FOLDER, s3://BUCKET/FOLDER or nfs:///FOLDER"
+    )
     with pytest.raises(UserError, match=known_forms()):
         open_object_store("https://storage.example.com/bucket")
 
@@ -75,8 +80,9 @@ def test_a_scheme_is_one_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("uri", "others"),
     [
-        ("file:///srv", ["google.cloud.storage", "shashin.objectstore.gcs"]),
-        ("gs://bucket", ["shashin.objectstore.file"]),
+        ("file:///srv", ["google.cloud.storage", "aioboto3", "botocore"]),
+        ("gs://bucket", ["shashin.objectstore.file", "aioboto3", "botocore"]),
+        ("s3://bucket", ["shashin.objectstore.file", "google.cloud.storage"]),
     ],
 )
 def test_a_process_needs_the_libraries_of_its_own_store_alone(uri: str, others: list[str]) -> None:
@@ -89,7 +95,13 @@ def test_a_process_needs_the_libraries_of_its_own_store_alone(uri: str, others: 
     assert loaded.strip() == "[]"
 
 
-def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "shashin.objectstore.gcs", None)
-    with pytest.raises(UserError, match=r"'gs://bucket' needs the package .* not installed here"):
-        open_object_store("gs://bucket")
+@pytest.mark.parametrize(
+    ("uri", "module"),
+    [("gs://bucket", "shashin.objectstore.gcs"), ("s3://bucket", "shashin.objectstore.s3")],
+)
+def test_a_library_that_is_not_installed_is_named(
+    uri: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"'{uri}' needs the package .* not installed here"):
+        open_object_store(uri)

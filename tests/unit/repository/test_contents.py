@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from shashin.objectstore.protocol import ObjectInfo
-from shashin.repository import contents as contents_module
 from shashin.repository.contents import arrangement_problems, read_contents
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
@@ -39,12 +36,9 @@ class WrittenMeanwhile(WatchedStore):
         await repository.move_pointer(Pointer(MODEL, HOURLY, named), over=version)
 
 
-async def test_a_shard_served_while_the_contents_are_read_is_no_problem(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_shard_served_while_the_contents_are_read_is_no_problem(tmp_path: Path) -> None:
     store = WrittenMeanwhile(tmp_path / "store", tmp_path / "scratch")
     await store.commit_and_serve()
-    monkeypatch.setattr(contents_module, "open_object_store", lambda _: store)
-    _, contents = await read_contents("file:///any")
+    _, contents = await read_contents(store)
     assert len(store.served) > 2
     assert arrangement_problems(contents) == []

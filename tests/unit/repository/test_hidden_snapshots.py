@@ -90,5 +90,5 @@ async def test_a_snapshot_is_no_leftover_of_an_upload(
     await HiddenSnapshots(store).write(shard.manifest, snapshot_of(shard.manifest, 1))
     stray = f"{shard.manifest.folder}/rows.0000000000000000.arrow"
     await store.write(stray, b"")
-    _, contents = await read_contents(store.root.as_uri())
+    _, contents = await read_contents(store)
     assert contents.unreferenced == [stray]

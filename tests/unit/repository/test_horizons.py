@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shashin.errors import CorruptShard, UnknownFormat
+from shashin.objectstore.file import FileObjectStore
 from shashin.repository.contents import read_contents
 from shashin.repository.horizons import FORMAT, Horizon, Horizons
 from tests.support.made_shards import MODEL, WatchedStore
@@ -55,6 +56,6 @@ async def test_an_unreadable_one_is_named_and_not_overwritten(
 
 async def test_horizons_are_not_taken_for_pointers(tmp_path: Path) -> None:
     await Horizons(WatchedStore(tmp_path), MODEL).keep(0, 0)
-    _, contents = await read_contents(tmp_path.as_uri())
+    _, contents = await read_contents(FileObjectStore(tmp_path))
     assert not contents.unreadable
     assert not contents.pointed
