@@ -7,6 +7,7 @@ the topic's retention: a shard whose snapshot is older than the log cannot be se
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -135,6 +136,8 @@ class SnapshotRenewal:
         await apply_between(log, begin, end, hide_all)
         for shard in opened:
             await self._write(shard, end)
+            folder = self._scratch / shard.stored.manifest.shard_id
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             renewed.hidden_rows[shard.stored.manifest.shard_id] = shard.masked.hidden
 
     async def _open(
