@@ -248,4 +248,6 @@ class TierFollower:
         folder = await self._fetch(stored)
         shard = await asyncio.to_thread(SealedShard, stored.manifest, folder)
         snapshots = await self._snapshots.read(stored.manifest)
+        for key, error in snapshots.unreadable.items():
+            log.error("unreadable snapshot: not used", key=key, error=error.message)
         return Joining(shard, tuple(snapshots.by_key.values()))

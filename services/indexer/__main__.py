@@ -54,11 +54,10 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
     snapshots = HiddenSnapshots(store)
     work = WorkFolder(settings.work_folder)
     work.clear()
-    hidden_folder = settings.work_folder / "hidden"
+    kept = None
     if settings.hidden_folder is not None:
-        hidden_folder = settings.hidden_folder
-        WorkFolder(hidden_folder, variable="SHASHIN_HIDDEN_FOLDER")
-    hidden = HiddenStore(hidden_folder)
+        kept = WorkFolder(settings.hidden_folder, variable="SHASHIN_HIDDEN_FOLDER")
+    hidden = HiddenStore(settings.work_folder / "hidden" if kept is None else kept.path)
     served = ServedShards()
     live = LiveTier(settings, served, hidden)
     follower = HiddenFollower(
@@ -69,6 +68,8 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
         superseded_after_seconds=settings.hide_superseded_after_seconds,
     )
     async with AsyncExitStack() as stack:
+        if kept is not None:
+            stack.callback(kept.close)
 
         def threads(count: int, name: str) -> ThreadPoolExecutor:
             return stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix=name))

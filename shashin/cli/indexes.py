@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -214,7 +216,12 @@ async def renew_snapshots(uri: str, kafka: str, on_lost_records: OnLostRecords) 
         for model_id in await known_models(store)
         for stored in await served_shards(repository, model_id)
     ]
-    with tempfile.TemporaryDirectory(prefix="shashin-snapshot-") as scratch, Stages() as stages:
+    with (
+        # What is logged is no part of the answer.
+        redirect_stdout(sys.stderr),
+        tempfile.TemporaryDirectory(prefix="shashin-snapshot-") as scratch,
+        Stages() as stages,
+    ):
         renewal = SnapshotRenewal(
             repository,
             HiddenSnapshots(store),
