@@ -107,6 +107,7 @@ class HiddenFollower:
                 # What decides about new rows has to be filled again: until then, some would be found
                 # that are hidden.
                 self._served.hidden_loaded = False
+                loop.not_ready(f"the end of {LISTINGS_HIDDEN}")
             self._applied = start
             behind = {p: end for p, end in bounds.ends.items() if end > start.offset(p)}
             reader.start_at(start.offsets)
