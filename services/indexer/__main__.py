@@ -25,6 +25,7 @@ from shashin.kafka.producer import Producer
 from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
 from shashin.objectstore.open import open_object_store
 from shashin.offsets.coverage import LiveReport
+from shashin.offsets.log_position import LogPosition
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository
@@ -91,6 +92,10 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             failpoint("before-offset-commit")
             await reader.commit(live.sealed_up_to())
 
+        def hidden_applied() -> LogPosition:
+            # Until the follower reads on, masks reflect what the store had when it was opened.
+            return follower.applied if follower.applied.offsets else hidden.position
+
         sealer = Sealer(
             settings,
             work,
@@ -99,7 +104,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             producer,
             threads(1, "seal"),
             committed,
-            hidden_applied=lambda: follower.applied,
+            hidden_applied,
         )
         tail = Tail(settings, live, reader, starts, producer, sealer, threads(1, "index-writer"))
         watch = LogWatch(settings)

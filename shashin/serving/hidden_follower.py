@@ -109,6 +109,7 @@ class HiddenFollower:
                 self._served.hidden_loaded = False
                 loop.not_ready(f"the end of {LISTINGS_HIDDEN}")
             self._applied = start
+            self._hiding.restart()
             behind = {p: end for p, end in bounds.ends.items() if end > start.offset(p)}
             reader.start_at(start.offsets)
             broker = reader.broker_check(loop)
@@ -143,6 +144,7 @@ class HiddenFollower:
             # Reading on is right, since order does not matter here, but a listing that is sold may
             # now be found.
             BAD_RECORDS.inc()
+            self._hiding.hold(record)
             loop.degraded(f"{LISTINGS_HIDDEN}[{record.partition}]", f"{record}: {record.problem}")
             log.error(
                 "unreadable record of listings.hidden", record=str(record), why=record.problem

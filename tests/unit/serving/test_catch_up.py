@@ -523,3 +523,21 @@ async def test_renewing_refuses_a_shard_that_it_knows_too_little_of_and_goes_on(
     renewed = await repository.renew(log, [0, 1], 1_000)
     assert list(renewed.hidden_rows.values()) == [1]
     assert list(renewed.refused) == [repository.shards[1].manifest.shard_id]
+
+
+async def test_no_snapshot_passes_a_record_that_could_not_be_read(repository: Repository) -> None:
+    log = MemoryLog()
+    fill(log, 4)
+    damaged = log.append("lamp", 2, problem="the record is damaged")
+    log.append("chair", 2)
+    server = Server(repository, log, limit=100)
+    joined = await server.swap({0})
+    assert joined.unreadable == {0: damaged}
+    assert server.visible() == {("lamp", 1), ("lamp", 2)}, "what can be read is applied"
+    renewed = await repository.renew(log, [0], 1_000)
+    assert renewed.unreadable == ["listings.hidden[0]@2: the record is damaged"]
+    # Another replica of the broker has it whole.
+    log.records[0][2] = replace(damaged, problem="")
+    server = Server(repository, log, limit=100)
+    await server.swap({0})
+    assert server.visible() == {("lamp", 2)}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.merge import EndpointHits, merge
-from shashin.kafka.records import InRecord
+from shashin.kafka.records import DamagedBatch, InRecord
 from shashin.serving.endpoint import Context, IndexEndpoint
 from shashin.serving.hiding import Hiding
 from shashin.serving.served_shards import ServedShards, search_shards
@@ -264,3 +264,16 @@ def test_everything_before_the_applied_offsets_was_due(
     now[0] += DEADLINE_SECONDS
     hiding.due()
     assert hiding.applied(read) == read
+
+
+def test_the_applied_offset_stays_before_an_unreadable_record_until_all_is_read_again() -> None:
+    hiding = Hiding(superseded_after_seconds=DEADLINE_SECONDS)
+    hiding.hold(replace(hidden_record("lamp", 2), offset=5, problem="damaged"))
+    hiding.hold(
+        replace(
+            hidden_record("lamp", 2), offset=3, problem="damaged", batch=DamagedBatch(2, 4, "crc")
+        )
+    )
+    assert hiding.applied({0: 9, 1: 4}) == {0: 2, 1: 4}
+    hiding.restart()
+    assert hiding.applied({0: 9, 1: 4}) == {0: 9, 1: 4}
