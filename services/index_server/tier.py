@@ -156,6 +156,10 @@ class TierFollower:
             with loop.waiting_for(f"what {LISTINGS_HIDDEN} has for new shards"):
                 joined = await self._catch_up.join(joining)
         try:
+            for partition, record in joined.unreadable.items():
+                problem = f"{record}: {record.problem}"
+                loop.degraded(f"{LISTINGS_HIDDEN}[{partition}]", problem)
+                log.error("unreadable record of listings.hidden", problem=problem)
             bad |= joined.refused
             self._report(bad, loop)
             masked = {
@@ -248,4 +252,6 @@ class TierFollower:
         folder = await self._fetch(stored)
         shard = await asyncio.to_thread(SealedShard, stored.manifest, folder)
         snapshots = await self._snapshots.read(stored.manifest)
+        for key, error in snapshots.unreadable.items():
+            log.error("unreadable snapshot: not used", key=key, error=error.message)
         return Joining(shard, tuple(snapshots.by_key.values()))

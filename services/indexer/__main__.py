@@ -25,6 +25,7 @@ from shashin.kafka.producer import Producer
 from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
 from shashin.objectstore.open import opened_object_store
 from shashin.offsets.coverage import LiveReport
+from shashin.offsets.log_position import LogPosition
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository
@@ -51,11 +52,10 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
     scope.health.ready_when_degraded = True
     work = WorkFolder(settings.work_folder)
     work.clear()
-    hidden_folder = settings.work_folder / "hidden"
+    kept = None
     if settings.hidden_folder is not None:
-        hidden_folder = settings.hidden_folder
-        WorkFolder(hidden_folder, variable="SHASHIN_HIDDEN_FOLDER")
-    hidden = HiddenStore(hidden_folder)
+        kept = WorkFolder(settings.hidden_folder, variable="SHASHIN_HIDDEN_FOLDER")
+    hidden = HiddenStore(settings.work_folder / "hidden" if kept is None else kept.path)
     served = ServedShards()
     live = LiveTier(settings, served, hidden)
     follower = HiddenFollower(
@@ -69,6 +69,8 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
         store = await stack.enter_async_context(opened_object_store(settings.repository))
         repository = ModelRepository(store)
         snapshots = HiddenSnapshots(store)
+        if kept is not None:
+            stack.callback(kept.close)
 
         def threads(count: int, name: str) -> ThreadPoolExecutor:
             return stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix=name))
@@ -90,6 +92,10 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             failpoint("before-offset-commit")
             await reader.commit(live.sealed_up_to())
 
+        def hidden_applied() -> LogPosition:
+            # Until the follower reads on, masks reflect what the store had when it was opened.
+            return follower.applied if follower.applied.offsets else hidden.position
+
         sealer = Sealer(
             settings,
             work,
@@ -98,7 +104,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             producer,
             threads(1, "seal"),
             committed,
-            hidden_applied=lambda: follower.applied,
+            hidden_applied,
         )
         tail = Tail(settings, live, reader, starts, producer, sealer, threads(1, "index-writer"))
         watch = LogWatch(settings)

@@ -195,6 +195,8 @@ class Recovery:
         snapshots = await loop.retry(
             f"snapshots of shard {shard.shard_id}", lambda: self._snapshots.read(shard.manifest)
         )
+        for key, error in snapshots.unreadable.items():
+            log.error("unreadable snapshot: not used", key=key, error=error.message)
         known = replace(self._hidden_bounds, begins=self._hidden.begin.offsets)
         state = combined(shard.manifest, snapshots.by_key.values(), known.topic_id)
         lost = lost_after_snapshot(shard.shard_id, state, self._hidden.position, known)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,7 +172,7 @@ def snapshot(
     ] = "stop",
     as_json: JsonOption = False,
 ) -> None:
-    """Renew the snapshots of hidden rows of all served shards; exits with 1 if one is refused.
+    """Renew the snapshots of hidden rows of all served shards; exits with 1 if one is refused or a record is unreadable.
 
     Index servers and indexers then read only what was hidden since. Run it regularly: at least once
     within the retention of listings.hidden.
@@ -190,18 +192,19 @@ def snapshot(
             {
                 "hidden_rows": renewed.hidden_rows,
                 "unchanged": renewed.unchanged,
+                "unreadable": renewed.unreadable,
                 "refused": {shard: error.message for shard, error in renewed.refused.items()},
             }
         )
     else:
-        for error in renewed.refused.values():
-            echo(error.message, style="red")
+        for problem in (*renewed.unreadable, *(e.message for e in renewed.refused.values())):
+            echo(problem, style="red")
         echo(
             f"{len(renewed.hidden_rows)} snapshots written with {sum(renewed.hidden_rows.values()):,} "
             f"hidden rows, {len(renewed.unchanged)} up to date, {len(renewed.refused)} refused",
             style="red" if renewed.refused else "green",
         )
-    if renewed.refused:
+    if renewed.refused or renewed.unreadable:
         raise typer.Exit(1)
 
 
@@ -214,7 +217,12 @@ async def renew_snapshots(uri: str, kafka: str, on_lost_records: OnLostRecords) 
             for model_id in await known_models(store)
             for stored in await served_shards(repository, model_id)
         ]
-        with tempfile.TemporaryDirectory(prefix="shashin-snapshot-") as scratch, Stages() as stages:
+        with (
+            # What is logged is no part of the answer.
+            redirect_stdout(sys.stderr),
+            tempfile.TemporaryDirectory(prefix="shashin-snapshot-") as scratch,
+            Stages() as stages,
+        ):
             renewal = SnapshotRenewal(
                 repository,
                 HiddenSnapshots(store),

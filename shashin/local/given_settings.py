@@ -26,6 +26,7 @@ DECIDED = frozenset(
         "SHASHIN_GRPC_PORT",
         "SHASHIN_DISCOVERY",
         "SHASHIN_WORK_FOLDER",
+        "SHASHIN_HIDDEN_FOLDER",
         "SHASHIN_TIER",
         "SHASHIN_MODEL_ID",
         "SHASHIN_DIMENSIONS",

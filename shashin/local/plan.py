@@ -87,6 +87,7 @@ def plan_processes(
             **discovery,
             "SHASHIN_REPOSITORY": config.repository,
             "SHASHIN_WORK_FOLDER": str(work_folder(state, INDEXER)),
+            "SHASHIN_HIDDEN_FOLDER": str(work_folder(state, f"{INDEXER}-hidden")),
             "SHASHIN_BUCKET_SECONDS": str(config.bucket_seconds),
             "SHASHIN_GRACE_SECONDS": str(config.grace_seconds),
         },

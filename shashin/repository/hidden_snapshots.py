@@ -55,7 +55,6 @@ class HiddenSnapshots:
         try:
             found.by_key[key] = HiddenSnapshot.of_data(data, key=key, manifest=manifest)
         except ShashinError as error:
-            log.error("unreadable snapshot: not used", key=key, error=error.message)  # noqa: TRY400
             found.unreadable[key] = error
 
     async def write(self, manifest: Manifest, snapshot: HiddenSnapshot) -> str:

@@ -19,7 +19,6 @@ from shashin.kafka.lost_records import OnLostRecords, note_lost
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.offsets.log_position import LogPosition, lowest
-from shashin.runtime.logging import get_logger
 from shashin.serving.hidden_listings import LogBounds, RecentlyHidden
 from shashin.serving.hiding import BAD_RECORDS, entry_of
 from shashin.serving.served_shards import ServedShards, Snapshot
@@ -28,8 +27,6 @@ from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.visibility import HiddenEntry
 
 _BATCH_RECORDS = 5_000
-
-log_lines = get_logger(__name__)
 
 
 class HiddenLog(Protocol):
@@ -76,6 +73,8 @@ class Joined:
     shards: Snapshot
     refused: Mapping[str, ShashinError] = field(default_factory=dict)
     """By id, the shards that may not be served, since it is not known what is hidden of them."""
+    unreadable: Mapping[int, InRecord] = field(default_factory=dict)
+    """By partition, the first record that could not be read: a sold listing may now be found."""
 
 
 class CatchUp:
@@ -111,24 +110,29 @@ class CatchUp:
                 for one in joining
             }
             await asyncio.to_thread(_mask, joining, states, shards, entries)
-            return Joined(shards, await self._read_what_is_older(shards, states, since))
+            refused, unreadable = await self._read_what_is_older(shards, states, since)
+            return Joined(shards, refused, unreadable)
         except BaseException:
             self._served.leave(shards)
             raise
 
     async def _read_what_is_older(
         self, shards: Snapshot, states: Mapping[str, HiddenState], since: LogPosition
-    ) -> dict[str, ShashinError]:
-        """Apply the records between the snapshots and what is known; returns the shards refused."""
+    ) -> tuple[dict[str, ShashinError], dict[int, InRecord]]:
+        """Apply the records between the snapshots and what is known.
+
+        Returns the shards refused, and the first unreadable record of each partition.
+        """
         # Without a topic id, only its end can tell whether a position is one of this topic.
         behind = {
             shard_id: state
             for shard_id, state in states.items()
             if not since.topic_id or not state.position.reaches(since)
         }
-        if not behind:
-            return {}
         refused: dict[str, ShashinError] = {}
+        unreadable: dict[int, InRecord] = {}
+        if not behind:
+            return refused, unreadable
         try:
             async with self._open_log() as log:
                 bounds = await bounds_of(log)
@@ -140,10 +144,10 @@ class CatchUp:
                         refused[shard_id] = error
                 if begins:
                     begin = lowest(since.topic_id, begins)
-                    await apply_between(log, begin, since, shards.hide_all)
+                    unreadable = await apply_between(log, begin, since, shards.hide_all)
         except (KafkaUnavailable, RecordsLost) as error:
-            return dict.fromkeys(behind, error)
-        return refused
+            return dict.fromkeys(behind, error), unreadable
+        return refused, unreadable
 
     def _begin(
         self, shard_id: str, state: HiddenState, since: LogPosition, bounds: LogBounds
@@ -231,26 +235,30 @@ async def apply_between(
     begin: LogPosition,
     end: LogPosition,
     hide_all: Callable[[Sequence[HiddenEntry]], object],
-) -> None:
+) -> dict[int, InRecord]:
     """Apply the records between two positions, in batches, in other threads.
+
+    Returns the first record of each partition that could not be read: reading on is right, since
+    order does not matter, but what it hid may now be found.
 
     Raises:
         KafkaUnavailable: when the broker does not respond.
         RecordsLost: when the log no longer has a position.
     """
     batch: list[HiddenEntry] = []
+    unreadable: dict[int, InRecord] = {}
     begins = {p: begin.offset(p) for p in end.offsets}
     async for record in log.between(begins, end.offsets):
         if record.problem:
-            # As the follower does: reading on is right, but a listing may now be found.
             BAD_RECORDS.inc()
-            log_lines.error("unreadable record", record=str(record), why=record.problem)
+            unreadable.setdefault(record.partition, record)
         elif (parsed := entry_of(record)) is not None:
             batch.append(parsed[0])
         if len(batch) >= _BATCH_RECORDS:
             await asyncio.to_thread(hide_all, batch)
             batch = []
     await asyncio.to_thread(hide_all, batch)
+    return unreadable
 
 
 def _mask(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from prometheus_client import Gauge
 
-from shashin.errors import RecordsLost, ShashinError, WrongTopicSettings
+from shashin.errors import KafkaUnavailable, RecordsLost, ShashinError, WrongTopicSettings
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.records import InRecord
 from shashin.kafka.topic_admin import check_topics
@@ -107,11 +107,13 @@ class HiddenFollower:
                 # What decides about new rows has to be filled again: until then, some would be found
                 # that are hidden.
                 self._served.hidden_loaded = False
+                loop.not_ready(f"the end of {LISTINGS_HIDDEN}")
             self._applied = start
+            self._hiding.restart()
             behind = {p: end for p, end in bounds.ends.items() if end > start.offset(p)}
             reader.start_at(start.offsets)
             broker = reader.broker_check(loop)
-            topic = _SameTopic(reader, bounds.topic_id)
+            topic = _SameTopic(reader, bounds.topic_id, loop)
             while loop.next_turn():
                 await self._apply(reader, partitions)
                 behind = {p: end for p, end in behind.items() if await reader.position(p) < end}
@@ -142,6 +144,7 @@ class HiddenFollower:
             # Reading on is right, since order does not matter here, but a listing that is sold may
             # now be found.
             BAD_RECORDS.inc()
+            self._hiding.hold(record)
             loop.degraded(f"{LISTINGS_HIDDEN}[{record.partition}]", f"{record}: {record.problem}")
             log.error(
                 "unreadable record of listings.hidden", record=str(record), why=record.problem
@@ -164,16 +167,22 @@ class HiddenFollower:
 class _SameTopic:
     """Notices that the topic was deleted and created again: its offsets then mean other records."""
 
-    def __init__(self, reader: LogReader, topic_id: str) -> None:
+    def __init__(self, reader: LogReader, topic_id: str, loop: LoopScope) -> None:
         self._reader = reader
         self._topic_id = topic_id
+        self._loop = loop
         self._next_check = time.monotonic() + _TOPIC_SECONDS
 
     async def check(self) -> None:
         if (now := time.monotonic()) < self._next_check:
             return
         self._next_check = now + _TOPIC_SECONDS
-        if await self._reader.topic_id() != self._topic_id:
+        try:
+            with self._loop.waiting_for(f"the id of {LISTINGS_HIDDEN}"):
+                found = await self._reader.topic_id()
+        except KafkaUnavailable:
+            return  # reading reports it
+        if found != self._topic_id:
             raise _recreated()
 
 

@@ -38,6 +38,14 @@ class Hiding:
         self._now: list[HiddenEntry] = []
         self._later: dict[int, deque[tuple[float, HiddenEntry]]] = defaultdict(deque)
         """By partition, updates with the time when they are due, in the order of the log."""
+        self._unreadable: dict[int, int] = {}
+        """By partition, the first offset that could not be read."""
+
+    def restart(self) -> None:
+        """Forget everything: it is read again from the applied offsets."""
+        self._now.clear()
+        self._later.clear()
+        self._unreadable.clear()
 
     def take(self, records: Iterable[InRecord], *, delay_updates: bool) -> list[HiddenEntry]:
         """Take records; returns the updates among them, if those are delayed.
@@ -58,6 +66,16 @@ class Hiding:
                 self._now.append(entry)
         return updates
 
+    def hold(self, record: InRecord) -> None:
+        """Hold the applied offset back at an unreadable record, so that each start reads it again.
+
+        Another replica of the broker may have it whole.
+        """
+        first = first_offset(record)
+        self._unreadable[record.partition] = min(
+            first, self._unreadable.get(record.partition, first)
+        )
+
     def due(self) -> list[HiddenEntry]:
         """Return what has to be applied now; each entry is returned once."""
         due, self._now = self._now, []
@@ -68,7 +86,7 @@ class Hiding:
         return due
 
     def applied(self, read: Mapping[int, int]) -> dict[int, int]:
-        """Return the offset of each partition before which nothing waits.
+        """Return the offset of each partition before which nothing waits or was unreadable.
 
         ``read`` are the offsets up to which records were taken. Everything before the result was
         returned by ``due``, and some later records were as well.
@@ -76,6 +94,8 @@ class Hiding:
         offsets = dict(read)
         for first in (*self._now, *(waiting[0][1] for waiting in self._later.values() if waiting)):
             offsets[first.partition] = min(first.offset, offsets[first.partition])
+        for partition, offset in self._unreadable.items():
+            offsets[partition] = min(offset, offsets[partition])
         return offsets
 
     def seconds_until_due(self, at_most: float) -> float:
@@ -84,6 +104,11 @@ class Hiding:
         if next_due is None:
             return at_most
         return min(at_most, max(0.001, next_due - self._clock()))
+
+
+def first_offset(record: InRecord) -> int:
+    """Return the offset of a record, or the first one of the batch that it stands for."""
+    return record.offset if record.batch is None else record.batch.first_offset
 
 
 def entry_of(record: InRecord) -> tuple[HiddenEntry, bool] | None:

@@ -7,9 +7,10 @@ the topic's retention: a shard whose snapshot is older than the log cannot be se
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from shashin.serving.catch_up import (
     lost_after_snapshot,
 )
 from shashin.serving.hidden_listings import LogBounds
+from shashin.serving.hiding import first_offset
 from shashin.serving.served_shards import hashes_of
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined, rows_sha256_of
 from shashin.shards.format.rows_file import ROWS_FILE, SealedRows
@@ -49,6 +51,8 @@ class Renewed:
     """Shards whose snapshot is that of the log's end already."""
     refused: dict[str, ShashinError] = field(default_factory=dict)
     """Shards of which it is not known what is hidden, or that cannot be read."""
+    unreadable: list[str] = field(default_factory=list)
+    """Records that could not be read: the snapshots end before them."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,31 @@ class SnapshotRenewal:
         self, shards: Sequence[StoredShard], log: HiddenLog, bounds: LogBounds, renewed: Renewed
     ) -> None:
         end = LogPosition(bounds.topic_id, bounds.ends)
+        opened = await self._open_all(shards, end, bounds, renewed)
+        if not opened:
+            return
+        index = await asyncio.to_thread(ListingIndex[_Shard]().over, opened)
+
+        def hide_all(entries: Sequence[HiddenEntry]) -> None:
+            for position, shard in index.matches(hashes_of(entries)):
+                shard.masked.hide(entries[position].listing_id, entries[position].below_version)
+
+        begin = lowest(bounds.topic_id, [shard.begin for shard in opened])
+        for partition, record in (await apply_between(log, begin, end, hide_all)).items():
+            renewed.unreadable.append(f"{record}: {record.problem}")
+            # Readers read it again: another replica of the broker may have it whole.
+            offsets = {**end.offsets, partition: min(first_offset(record), end.offset(partition))}
+            end = replace(end, offsets=offsets)
+        for shard in opened:
+            await self._write(shard, end)
+            folder = self._scratch / shard.stored.manifest.shard_id
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            renewed.hidden_rows[shard.stored.manifest.shard_id] = shard.masked.hidden
+
+    async def _open_all(
+        self, shards: Sequence[StoredShard], end: LogPosition, bounds: LogBounds, renewed: Renewed
+    ) -> list[_Shard]:
+        """Return the shards to renew, and note the others."""
         opened = []
         for stored in shards:
             shard_id = stored.manifest.shard_id
@@ -123,19 +152,7 @@ class SnapshotRenewal:
                     renewed.unchanged.append(shard_id)
                 else:
                     opened.append(shard)
-        if not opened:
-            return
-        index = await asyncio.to_thread(ListingIndex[_Shard]().over, opened)
-
-        def hide_all(entries: Sequence[HiddenEntry]) -> None:
-            for position, shard in index.matches(hashes_of(entries)):
-                shard.masked.hide(entries[position].listing_id, entries[position].below_version)
-
-        begin = lowest(bounds.topic_id, [shard.begin for shard in opened])
-        await apply_between(log, begin, end, hide_all)
-        for shard in opened:
-            await self._write(shard, end)
-            renewed.hidden_rows[shard.stored.manifest.shard_id] = shard.masked.hidden
+        return opened
 
     async def _open(
         self, stored: StoredShard, end: LogPosition, bounds: LogBounds

@@ -41,6 +41,7 @@ class MemoryLog:
         *,
         partition: int = 0,
         reason: events_pb2.HiddenReason.ValueType = SOLD,
+        problem: str = "",
     ) -> InRecord:
         """Append what hides a listing's lower versions."""
         message = events_pb2.HiddenListing(
@@ -48,7 +49,13 @@ class MemoryLog:
         )
         offset = self.end(partition)
         record = InRecord(
-            LISTINGS_HIDDEN, partition, offset, 0, b"key", message.SerializeToString()
+            LISTINGS_HIDDEN,
+            partition,
+            offset,
+            0,
+            b"key",
+            message.SerializeToString(),
+            problem=problem,
         )
         self.records[partition].append(record)
         return record

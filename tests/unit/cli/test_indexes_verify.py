@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import shashin.cli.indexes as indexes_command
 from shashin.cli.app import app
 from shashin.model_space import ModelSpace
 from shashin.objectstore.file import FileObjectStore
@@ -18,6 +20,7 @@ from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
+from tests.support.hidden_log import MemoryLog
 
 DIMENSIONS = 8
 
@@ -165,3 +168,45 @@ def test_shards_that_overlap_are_named_and_a_gap_is_a_problem(
     code, printed = indexes("verify", repository)
     assert code == 1
     assert "no shard contains offsets 0:[40, 50)" in printed
+
+
+def test_a_damaged_snapshot_of_hidden_rows_is_a_problem_and_a_whole_one_is_not(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = MemoryLog()
+    monkeypatch.setattr(indexes_command, "LogReader", lambda *_, **__: log.opened())
+    assert indexes("snapshot", repository, "--kafka", "nowhere:1")[0] == 0
+    assert indexes("verify", repository)[0] == 0
+    path = next(repository.rglob("hidden-*.roaring"))
+    path.write_bytes(path.read_bytes()[:-1])
+    code, printed = indexes("verify", repository, "--json")
+    assert code == 1
+    (problem,) = json.loads(printed)["problems"]
+    assert path.name in problem
+
+
+def test_snapshots_of_served_shards_are_renewed_and_what_is_lost_is_refused(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = MemoryLog()
+    monkeypatch.setattr(indexes_command, "LogReader", lambda *_, **__: log.opened())
+    log.append("listing-3", 2)
+
+    def snapshot(*args: str) -> tuple[int, Any]:
+        code, printed = indexes("snapshot", repository, "--kafka", "nowhere:1", "--json", *args)
+        return code, json.loads(printed)
+
+    code, renewed = snapshot()
+    assert code == 0
+    assert list(renewed["hidden_rows"].values()) == [1], "of the one that is served"
+    assert snapshot()[1]["unchanged"] == list(renewed["hidden_rows"])
+    log.append("listing-4", 2)
+    log.append("listing-5", 2)
+    log.delete_before(0, 2)
+    code, refused = snapshot()
+    assert code == 1
+    (message,) = refused["refused"].values()
+    assert "hidden rows end at offset 1 of listings.hidden[0], but the log begins at 2" in message
+    code, forced = snapshot("--on-lost-records", "continue")
+    assert (code, list(forced["hidden_rows"].values())) == (0, [2])
+    assert indexes("snapshot", repository, "--on-lost-records", "guess")[0] == 2

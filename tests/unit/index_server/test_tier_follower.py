@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from services.index_server.settings import IndexServerSettings
@@ -17,13 +18,17 @@ from services.index_server.tier import (
 )
 from shashin.errors import ObjectStoreUnavailable
 from shashin.objectstore.protocol import ObjectInfo, Version
+from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.health import Health
 from shashin.runtime.work_folder import MARKER, WorkFolder, mark_work_folder
+from shashin.serving.catch_up import CatchUp
+from shashin.serving.hidden_listings import RecentlyHidden
 from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
 from shashin.shards.format.rows_file import ROWS_FILE
 from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
@@ -444,3 +449,45 @@ async def test_deleting_the_cache_does_not_affect_searches(tier: Tier) -> None:
         second = await tier.sealed(5, 9)
         await tier.point_to(stored, second)
         await tier.serves(stored, second)
+
+
+async def test_a_shard_of_which_it_is_not_known_what_is_hidden_is_named_and_the_others_are_served(
+    tier: Tier,
+) -> None:
+    old, new = await tier.sealed(0, 5), await tier.sealed(5, 9)
+    tier.hidden_log.append("listing-7", 2)
+    tier.hidden_log.append("someone-else", 2)
+    tier.hidden_log.delete_before(0, 2)
+    position = LogPosition(tier.hidden_log.id, {0: 2, 1: 0})
+    await tier.snapshots.write(
+        new.manifest,
+        HiddenSnapshot(
+            new.manifest.shard_id,
+            rows_sha256_of(new.manifest),
+            np.array([2], dtype=np.uint32),
+            position,
+            0.0,
+        ),
+    )
+    tier.catch_up = catch_up_of(tier.served, tier.hidden_log)
+    await tier.point_to(old, new)
+    async with tier.followed():
+        await tier.serves(new)
+        problems = str(tier.health.problems())
+        assert f"shards: 1 cannot be served: {old.manifest.shard_id}" in problems
+        assert "but the log begins at 2: what was hidden in between is unknown" in problems
+        assert not tier.finds("listing-7")
+        assert tier.finds("listing-6")
+
+
+async def test_shards_wait_until_the_log_of_hidden_listings_is_reached(tier: Tier) -> None:
+    stored = await tier.sealed(0, 5)
+    recent = RecentlyHidden()
+    tier.catch_up = CatchUp(tier.served, recent, tier.hidden_log.opened, "stop")
+    await tier.point_to(stored)
+    async with tier.followed():
+        await until(lambda: tier.attempts(stored) == 1, "the shard is fetched")
+        assert tier.ids() == []
+        assert tier.health.readiness_problems() != []
+        recent.open_at(tier.hidden_log.bounds())
+        await tier.serves(stored)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 
 from services.indexer.hidden_store import HiddenStore
@@ -14,6 +15,7 @@ from services.indexer.recovery import Recovery, Starts
 from services.indexer.settings import IndexerSettings
 from shashin.errors import KafkaUnavailable, UserError
 from shashin.kafka.log_reader import LogReader
+from shashin.kafka.lost_records import OnLostRecords
 from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import OffsetRange
@@ -21,7 +23,9 @@ from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizon, Horizons
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.serving.hidden_listings import LogBounds
 from shashin.serving.served_shards import ServedShards
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
 from shashin.shards.format.rows_file import ROWS_FILE
 from shashin.shards.visibility import HiddenEntry
 from shashin.tiers import HOURLY
@@ -75,6 +79,9 @@ class Indexer:
         reader = cast("LogReader", self.log)
         starts = Starts(reader, Horizons(self.store, MODEL))
         self._settings, self._reader, self._starts = settings, reader, starts
+
+    def told_to(self, on_lost_records: OnLostRecords) -> None:
+        self._settings = self._settings.model_copy(update={"on_lost_records": on_lost_records})
 
     async def recover(self) -> list[str]:
         """Recover; returns the ids of the shards whose manifest could not be read."""
@@ -253,3 +260,50 @@ async def test_an_unreadable_horizon_counts_as_0_and_stops_nothing(indexer: Inde
     await indexer.recover()
     assert indexer.positions() == {0: Position(0, 7), 1: Position(2, 2)}
     assert (await indexer.store.read(horizon.key))[0] == b"{", "it is not overwritten"
+
+
+async def test_an_adopted_shard_is_masked_by_its_snapshot_and_by_what_the_store_knows(
+    indexer: Indexer,
+) -> None:
+    stored = await indexer.sealed(0, 5)
+    await snapshot(indexer, stored, 1, offset=4)
+    bounds = LogBounds("first", {0: 3, 1: 0}, {0: 9, 1: 0})
+    indexer.hidden_log.begins, indexer.hidden_log.records[0] = {0: 3, 1: 0}, []
+    indexer.hidden.open_at(bounds)
+    indexer.hidden.note([HiddenEntry("listing-3", 2)], LogPosition("first", {0: 3, 1: 0}))
+    await indexer.recover()
+    adopted = indexer.served.snapshot().shards[0]
+    visible = [n for n in range(5) if adopted.visible_rows_of(f"listing-{n}")]
+    assert visible == [0, 2, 4]
+
+
+async def test_a_shard_of_which_too_little_is_known_is_not_adopted(
+    indexer: Indexer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = await indexer.sealed(0, 5), await indexer.sealed(5, 9)
+    await snapshot(indexer, old, 1, offset=4)
+    await snapshot(indexer, new, 1, offset=6)
+    indexer.hidden_log.begins = {0: 6, 1: 0}
+    indexer.told_to("stop")
+    await indexer.recover()
+    assert indexer.ranges() == ["0:[5, 9)"]
+    assert (
+        "end at offset 4 of listings.hidden[0], but the log begins at 6" in capsys.readouterr().out
+    )
+    again = Indexer(indexer.folder)
+    again.hidden_log.begins = {0: 6, 1: 0}
+    await again.recover()
+    assert again.ranges() == ["0:[0, 5)", "0:[5, 9)"], "told to continue, it serves what is known"
+
+
+async def snapshot(indexer: Indexer, stored: StoredShard, *rows: int, offset: int) -> None:
+    await HiddenSnapshots(indexer.store).write(
+        stored.manifest,
+        HiddenSnapshot(
+            stored.manifest.shard_id,
+            rows_sha256_of(stored.manifest),
+            np.array(rows, dtype=np.uint32),
+            LogPosition("first", {0: offset, 1: 0}),
+            0.0,
+        ),
+    )

@@ -25,6 +25,7 @@ from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.health import Health
 from shashin.runtime.work_folder import MARKER, WorkFolder
+from shashin.shards.format.hidden_snapshot import combined
 from shashin.shards.format.manifest import PLAIN_NAMES, Manifest
 from shashin.shards.format.row import NewRow
 from shashin.shards.format.rows_file import ROWS_FILE
@@ -297,3 +298,35 @@ async def test_a_shard_is_written_once_while_the_store_is_unavailable(
     shard.write = counting  # type: ignore[method-assign]
     await replica.seal(shard)
     assert len(written) == 1
+
+
+async def test_a_shard_has_a_snapshot_of_its_mask_before_it_is_committed(
+    store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    replica = Replica(store, tmp_path / "work", executor)
+    shard = open_shard(listings(0, 5))
+    shard.hide("listing-1", 2)
+    shard.hide("listing-4", 2)
+    replica.hidden_applied = LogPosition("topic", {0: 7, 1: 3})
+    await replica.seal(shard)
+    (stored,), _ = await ModelRepository(store).shards(MODEL, HOURLY)
+    ((key, snapshot),) = (await replica.snapshots.read(stored.manifest)).by_key.items()
+    assert snapshot.rows.tolist() == [1, 4]
+    assert snapshot.position == replica.hidden_applied
+    assert store.writes.index(key) < store.writes.index(stored.manifest_key)
+
+
+async def test_the_snapshot_of_a_replica_that_sealed_other_rows_is_not_used(
+    store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    first, second = (Replica(store, tmp_path / name, executor) for name in ("one", "two"))
+    for replica, rows in ((first, listings(0, 5)), (second, listings(1, 6))):
+        shard = open_shard(rows)
+        shard.hide("listing-1", 2)
+        replica.hidden_applied = LogPosition("topic", {0: 7 if replica is first else 9})
+        await replica.seal(shard)
+    (stored,), _ = await ModelRepository(store).shards(MODEL, HOURLY)
+    found = (await first.snapshots.read(stored.manifest)).by_key.values()
+    assert len(found) == 2
+    state = combined(stored.manifest, found, "topic")
+    assert (state.rows.tolist(), state.position.offset(0)) == ([1], 7)

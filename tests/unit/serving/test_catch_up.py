@@ -179,14 +179,20 @@ class Server:
         }
 
 
+RECORD = st.tuples(
+    st.just("record"), st.sampled_from(LISTINGS), st.integers(1, 4), st.integers(0, 3)
+)
+SWAP = st.tuples(st.just("swap"), st.integers(0, 7), st.just(0), st.just(0))
 STEPS = st.lists(
+    # Long, since most ghosts need a record, a snapshot, a restart and a swap, in this order.
     st.one_of(
-        st.tuples(
-            st.just("record"), st.sampled_from(LISTINGS), st.integers(1, 4), st.integers(0, 3)
-        ),
+        RECORD,
+        RECORD,
+        RECORD,
+        SWAP,
+        SWAP,
         st.tuples(st.just("snapshot"), st.integers(0, 2), st.just(0), st.just(0)),
         st.tuples(st.just("renew"), st.integers(0, 7), st.integers(1, 12), st.just(0)),
-        st.tuples(st.just("swap"), st.integers(0, 7), st.just(0), st.just(0)),
         st.tuples(st.just("server follows"), st.integers(1, 3), st.just(0), st.just(0)),
         st.tuples(st.just("indexer follows"), st.integers(1, 3), st.just(0), st.just(0)),
         st.tuples(st.just("time passes"), st.integers(1, 3), st.just(0), st.just(0)),
@@ -194,7 +200,8 @@ STEPS = st.lists(
         st.tuples(st.just("indexer restarts"), st.just(0), st.just(0), st.just(0)),
         st.tuples(st.just("retention"), st.just(0), st.just(0), st.just(0)),
     ),
-    max_size=30,
+    min_size=25,
+    max_size=50,
 )
 
 
@@ -284,7 +291,7 @@ class World:
 def test_after_any_records_snapshots_swaps_restarts_and_retention_the_visible_rows_are_the_dictionary_s(
     sealed: Repository,
 ) -> None:
-    @settings(deadline=None, max_examples=120)
+    @settings(deadline=None, max_examples=60)
     @given(STEPS)
     def in_any_order(steps: list[tuple[str, object, int, int]]) -> None:
         async def run() -> None:
@@ -516,3 +523,21 @@ async def test_renewing_refuses_a_shard_that_it_knows_too_little_of_and_goes_on(
     renewed = await repository.renew(log, [0, 1], 1_000)
     assert list(renewed.hidden_rows.values()) == [1]
     assert list(renewed.refused) == [repository.shards[1].manifest.shard_id]
+
+
+async def test_no_snapshot_passes_a_record_that_could_not_be_read(repository: Repository) -> None:
+    log = MemoryLog()
+    fill(log, 4)
+    damaged = log.append("lamp", 2, problem="the record is damaged")
+    log.append("chair", 2)
+    server = Server(repository, log, limit=100)
+    joined = await server.swap({0})
+    assert joined.unreadable == {0: damaged}
+    assert server.visible() == {("lamp", 1), ("lamp", 2)}, "what can be read is applied"
+    renewed = await repository.renew(log, [0], 1_000)
+    assert renewed.unreadable == ["listings.hidden[0]@2: the record is damaged"]
+    # Another replica of the broker has it whole.
+    log.records[0][2] = replace(damaged, problem="")
+    server = Server(repository, log, limit=100)
+    await server.swap({0})
+    assert server.visible() == {("lamp", 2)}

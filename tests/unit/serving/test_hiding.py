@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.router.merge import EndpointHits, merge
-from shashin.kafka.records import InRecord
+from shashin.kafka.records import DamagedBatch, InRecord
 from shashin.serving.endpoint import Context, IndexEndpoint
 from shashin.serving.hiding import Hiding
 from shashin.serving.served_shards import ServedShards, search_shards
@@ -229,3 +232,48 @@ async def test_an_update_during_a_search_is_found_in_one_version_and_later_only_
             process.apply_due()
         assert old.sees("lamp") == []
         assert live.sees("lamp") == [2]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.booleans(), st.sampled_from([0.0, 0.5, 2.0])), max_size=20
+    ),
+)
+def test_everything_before_the_applied_offsets_was_due(
+    records: list[tuple[int, bool, float]],
+) -> None:
+    now, applied = [0.0], {0: 0, 1: 0}
+    hiding = Hiding(superseded_after_seconds=DEADLINE_SECONDS, clock=lambda: now[0])
+    returned: set[tuple[int, int]] = set()
+    read = {0: 0, 1: 0}
+    for partition, superseded, passes in records:
+        record = replace(
+            hidden_record("lamp", 2, SUPERSEDED if superseded else events_pb2.HIDDEN_REASON_SOLD),
+            partition=partition,
+            offset=read[partition],
+        )
+        hiding.take([record], delay_updates=True)
+        read[partition] += 1
+        now[0] += passes
+        for _ in range(2):
+            reached = hiding.applied(read)
+            assert all((p, o) in returned for p in read for o in range(reached[p]))
+            assert all(reached[p] >= applied[p] for p in read), "it never goes back"
+            applied = reached
+            returned |= {(entry.partition, entry.offset) for entry in hiding.due()}
+    now[0] += DEADLINE_SECONDS
+    hiding.due()
+    assert hiding.applied(read) == read
+
+
+def test_the_applied_offset_stays_before_an_unreadable_record_until_all_is_read_again() -> None:
+    hiding = Hiding(superseded_after_seconds=DEADLINE_SECONDS)
+    hiding.hold(replace(hidden_record("lamp", 2), offset=5, problem="damaged"))
+    hiding.hold(
+        replace(
+            hidden_record("lamp", 2), offset=3, problem="damaged", batch=DamagedBatch(2, 4, "crc")
+        )
+    )
+    assert hiding.applied({0: 9, 1: 4}) == {0: 2, 1: 4}
+    hiding.restart()
+    assert hiding.applied({0: 9, 1: 4}) == {0: 9, 1: 4}
