@@ -247,6 +247,14 @@ class DeadlineExceeded(ShashinError):
     http_status = 504
 
 
+class ServersUnknown(ShashinError):
+    """It is not known what index servers hold, since some do not respond."""
+
+    retryable = True
+    grpc_status = "UNAVAILABLE"
+    http_status = 503
+
+
 # --- builds -------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import grpc
 
 from services.indexer.hidden_store import HiddenStore
+from services.indexer.horizon_watch import HorizonWatch
 from services.indexer.live_tier import LiveTier
 from services.indexer.log_watch import LogWatch
 from services.indexer.recovery import Recovery, Starts
@@ -78,7 +79,8 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
         producer, reader = await scope.start.retry(
             f"kafka at {settings.kafka}", lambda: _connect(settings, stack)
         )
-        starts = Starts(reader, Horizons(store, settings.model_id))
+        horizons = Horizons(store, settings.model_id)
+        starts = Starts(reader, horizons)
         # Before the first row is added or adopted: whether it is hidden depends on it.
         bounds = await scope.start.retry(
             f"the store of {LISTINGS_HIDDEN}", lambda: _open_store(settings, hidden)
@@ -151,6 +153,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             *watch.loops(),
             sealer.loop(),
             UnreadableManifests(repository, unreadable).loop(),
+            HorizonWatch(live, horizons).loop(),
             Release(live, servers, settings.release_after_seconds).loop(),
         )
 

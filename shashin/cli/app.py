@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shashin.cli import coverage, index_copies, indexes, kafka, model, publish, up
+from shashin.cli import coverage, index_copies, index_upkeep, indexes, kafka, model, publish, up
 from shashin.cli.builds import command as builds
 from shashin.cli.demo import command as demo
 from shashin.cli.dlq import command as dlq
@@ -65,6 +65,7 @@ search.register(app)
 coverage.register(app)
 demo.register(app)
 index_copies.register(indexes.app)
+index_upkeep.register(indexes.app)
 app.add_typer(builds.app, name="builds")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(indexes.app, name="indexes")

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from shashin.cli.index_upkeep import find_shard
 from shashin.cli.options import (
     DEFAULT_STATE,
     JsonOption,
@@ -269,22 +270,6 @@ async def _shard_problems(
             f"{manifest.shard_id}: its files contain {rows} rows, but its manifest lists {manifest.rows}"
         ]
     return [error.message for error in snapshots.unreadable.values()]
-
-
-def find_shard(id_part: str, shards: Sequence[StoredShard]) -> StoredShard:
-    """Return the only shard whose id is, or contains, ``id_part``.
-
-    Raises:
-        UserError: if no shard or several shards match.
-    """
-    found = [s for s in shards if s.manifest.shard_id == id_part]
-    found = found or [s for s in shards if id_part in s.manifest.shard_id]
-    if len(found) != 1:
-        raise UserError(
-            f"{len(found)} shard ids match {id_part!r}; expected exactly one: "
-            "`shashin indexes ls` lists all shards"
-        )
-    return found[0]
 
 
 def _is_pointed(stored: StoredShard, contents: Contents) -> bool:

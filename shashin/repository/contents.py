@@ -79,13 +79,15 @@ def overlaps(contents: Contents) -> list[str]:
     """Return which shards of a tier contain the same offsets.
 
     That is a waste and no problem: replicas with clocks that differ cut the log in different places.
+    Built shards and their parents are not among them.
     """
-    by_tier: dict[tuple[str, str], list[Manifest]] = defaultdict(list)
-    for stored in contents.shards:
-        by_tier[stored.manifest.model_id, stored.manifest.tier].append(stored.manifest)
+    alike: dict[tuple[str, str, int], list[Manifest]] = defaultdict(list)
+    for manifest in (stored.manifest for stored in contents.shards):
+        # A built shard contains the offsets of its parents, which stay until they are pruned.
+        alike[manifest.model_id, manifest.tier, manifest.rewrites].append(manifest)
     return [
         f"{model_id} {tier}: {one} and {other} contain the same offsets"
-        for (model_id, tier), manifests in by_tier.items()
+        for (model_id, tier, _), manifests in alike.items()
         for one, other in overlapping(manifests)
     ]
 

@@ -10,7 +10,7 @@ A shard is deleted only if all of this holds:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -117,14 +117,17 @@ async def _old_history(
     ]
 
 
-async def prune(store: ObjectStore, pruning: Pruning) -> None:
-    """Delete what was planned; repeat it after a failure.
+async def prune(
+    store: ObjectStore, pruning: Pruning, *, on_progress: Callable[[int], None] = lambda _done: None
+) -> None:
+    """Delete what was planned, and tell how many objects are deleted; plan again after a failure.
 
     Raises:
         ObjectStoreError: when the store does not respond or refuses.
     """
-    for info in pruning.objects:
+    for done, info in enumerate(pruning.objects, start=1):
         await store.delete(info.key)
+        on_progress(done)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ class IndexServers:
         self._discovery = discovery
         self._model_id = model_id
         self._fleet = Fleet(model_id)
+        self.silent: tuple[str, ...] = ()
+        """Names of the index servers that did not respond when they were asked last."""
 
     async def held(self) -> list[HeldShard]:
         """Return the shards that ready index servers of the model hold now.
@@ -58,6 +60,7 @@ class IndexServers:
                 method="Describe",
                 model_id=self._model_id,
             )
+        self.silent = tuple(failure.endpoint.name for failure in results.failures)
         for failure in results.failures:
             log.info(
                 "index server does not respond",
