@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import measures, stores
+from bench import history, measures, shards, stores
 from bench.figures import Figure
 from bench.workload import Workload, start
 from shashin.client.router import RouterClient
@@ -44,11 +44,15 @@ ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
     "folder": stores.folder,
     "s3": stores.s3,
     "gcs": stores.gcs,
+    "compaction": shards.compaction,
+    "opening": shards.opening,
+    "history": history.history,
 }
 """They get an empty folder on the disk of the state folder."""
 
-ONCE = ("memory", "row")
-"""Measured in the first run only: idle is before the first load, and rows are always the same."""
+ONCE = ("memory", "row", "compaction", "history")
+"""Measured in the first run only: idle is before the first load, rows are always the same, and the
+others take minutes."""
 
 
 def planned_figures() -> list[Figure]:
@@ -74,6 +78,16 @@ def planned_figures() -> list[Figure]:
         *(
             Figure(f"memory, 500 MB to {kind} and back", "MB", 64.0)
             for kind in ("a folder", "S3", "GCS")
+        ),
+        Figure("merge of 24 shards of 20,000 rows", "of USearch", 0.5),
+        Figure("memory of that merge", "of the result", 2.0),
+        Figure("recall@10 of the merged shard", "", 0.98, at_least=True),
+        Figure("open a tier of 65 shards of 10,000 rows", "s", 1.0),
+        Figure("open a tier of 65 shards of 100,000 rows", "s", 1.0),
+        *(
+            Figure(f"{what}, {sealed:,} sealed in the past", unit)
+            for sealed in history.SEALED
+            for what, unit in history.QUANTITIES.items()
         ),
     ]
 

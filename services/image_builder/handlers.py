@@ -102,12 +102,12 @@ class Builder:
         while loop.next_turn():
             if self._wake_event.is_set() or time.monotonic() >= next_round:
                 self._wake_event.clear()
-                waiting = await self._plan_round(loop)
+                waiting = await self.plan_round(loop)
                 pause = _HAND_OVER_SECONDS if waiting else self._settings.resync_seconds
                 next_round = time.monotonic() + pause
             await loop.wait(self._wake_event, 0.5)
 
-    async def _plan_round(self, loop: LoopScope) -> bool:
+    async def plan_round(self, loop: LoopScope) -> bool:
         """Plan every tier; returns whether shards wait to be handed over."""
         try:
             with loop.waiting_for("the model repository"):

@@ -325,7 +325,7 @@ class Installation:
 
     async def _roll_out(self) -> None:
         while True:
-            waiting = await self.builder._plan_round(self._scope)
+            waiting = await self.builder.plan_round(self._scope)
             self.check_coverage()
             for server in self.servers.values():
                 await server.follow()
