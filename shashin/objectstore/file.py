@@ -35,6 +35,10 @@ T = TypeVar("T")
 _SCRATCH = ".scratch"
 _LOCK = ".lock"
 
+_KERNEL_COPY_BYTES = 64 * 1024 * 1024
+_NO_KERNEL_COPY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV}
+"""Between file systems, or on one that cannot."""
+
 
 def open_folder(location: SplitResult) -> FileObjectStore | None:
     """Return the store of ``file:///ABSOLUTE/FOLDER``; None for a location of another form."""
@@ -150,7 +154,7 @@ class FileObjectStore:
             scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
             try:
                 with scratch.open("wb") as target:
-                    shutil.copyfileobj(source, target, STREAM_CHUNK_BYTES)
+                    _copy(source, target)
                 scratch.replace(path)
             finally:
                 scratch.unlink(missing_ok=True)
@@ -216,6 +220,18 @@ class FileObjectStore:
                         continue
                     found.append(ObjectInfo(key, file.st_size, _version(file)))
         return sorted(found)
+
+
+def _copy(source: BinaryIO, target: BinaryIO) -> None:
+    """Copy an open file, in the kernel where it can, as ``cp`` does."""
+    try:
+        while os.copy_file_range(source.fileno(), target.fileno(), _KERNEL_COPY_BYTES):
+            pass
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_KERNEL_COPY:
+            raise
+        # Goes on where the kernel stopped.
+        shutil.copyfileobj(source, target, STREAM_CHUNK_BYTES)
 
 
 def _stat_of(path: Path) -> os.stat_result | None:

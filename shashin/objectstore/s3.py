@@ -9,7 +9,7 @@ Servers other than AWS differ. Where it matters, both are accepted:
 - Under ``If-Match``, a missing key is 404 at AWS and 412 at SeaweedFS.
 - Of two conditional writes at once, one may be 409 at AWS, which is retried. SeaweedFS orders them
   with a lock that it polls every second.
-- Completing an upload again, when its response was lost, is 404 (NoSuchUpload) at AWS; at SeaweedFS
+- Completing an upload again, when its response was lost, may be 404 (NoSuchUpload) at AWS; at SeaweedFS
   it succeeds without a condition and is 412 with one.
 - A checksum of a whole multipart object is an option that older servers do not have: what they
   return is then verified by its length only.

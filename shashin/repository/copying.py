@@ -25,7 +25,7 @@ from shashin.errors import (
 from shashin.objectstore.protocol import ObjectStore, OnlyIf, Version
 from shashin.repository.horizons import Horizon
 from shashin.repository.known_shards import known_models, read_known_shards
-from shashin.repository.pointer import Pointer, pointer_key
+from shashin.repository.pointer import Pointer, history_prefix, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.repository.stored_files import condition_to_write, sha256_of
 from shashin.shards.format.file_entry import FileEntry, file_entry
@@ -105,13 +105,15 @@ class ModelCopy:
         self._copied = Copied()
 
     async def run(self, *, everything: bool = False) -> Copied:
-        """Copy every shard that a pointer names or that is new; ``everything``: all shards.
+        """Copy every shard that a pointer names or that is new.
+
+        With ``everything``: all shards, and the history of pointers, which may name any of them.
 
         Raises:
             ObjectStoreError: when a store does not respond or refuses: run it again.
         """
         # Before anything else, so that pointers and horizons fit to the shards.
-        serving = await self._serving()
+        serving = await self._serving(everything=everything)
         pointers = list(self._pointers(serving))
         if self._copied.problems:
             return self._copied
@@ -130,10 +132,13 @@ class ModelCopy:
             await self._serve(serving, pointers)
         return self._copied
 
-    async def _serving(self) -> dict[str, bytes]:
-        """Return the documents that say what is served, by key: horizons first, then pointers."""
+    async def _serving(self, *, everything: bool) -> dict[str, bytes]:
+        """Return the documents that say what is served, by key: pointers last."""
         documents: dict[str, bytes] = {}
+        histories = tuple(history_prefix(self._model_id, tier) for tier in SEALED_TIERS)
         for info in await self._source.list_objects(f"{_SERVING}{self._model_id}/"):
+            if info.key.startswith(histories) and not everything:
+                continue
             try:
                 documents[info.key], _ = await self._source.read(info.key)
             except ObjectNotFound:

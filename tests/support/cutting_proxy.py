@@ -22,6 +22,8 @@ class CuttingProxy:
         self._target = port
         self._cuts: deque[tuple[Direction, int]] = deque()
         self.cut_connections = 0
+        self.sent_bytes = 0
+        """From clients to the server, over all connections."""
         self.url = ""
 
     def cut(self, direction: Direction, *, after: int) -> None:
@@ -57,6 +59,7 @@ class CuttingProxy:
         with suppress(OSError):
             while piece := await source.read(_PIECE_BYTES):
                 copied += len(piece)
+                self.sent_bytes += len(piece) if direction == "sent" else 0
                 if self._cuts and self._cuts[0][0] == direction and copied > self._cuts[0][1]:
                     self._cuts.popleft()
                     self.cut_connections += 1

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
-from shashin.objectstore.open import open_object_store
+from shashin.objectstore.open import opened_object_store
 from shashin.objectstore.protocol import ObjectStore
 from tests.support.fake_gcs import BUCKET, SERVER_VARIABLE, FakeGcs
 
@@ -18,7 +18,8 @@ async def opened_store(folder: Path) -> AsyncIterator[tuple[ObjectStore, str]]:
     """Start a server if there is one; yields an empty store and its URI."""
     if SERVER_VARIABLE not in os.environ:
         uri = (folder / "repository").as_uri()
-        yield open_object_store(uri), uri
+        async with opened_object_store(uri) as store:
+            yield store, uri
         return
     server = FakeGcs(folder / "gcs.log")
     os.environ[EMULATOR_VARIABLE] = server.url
@@ -27,6 +28,7 @@ async def opened_store(folder: Path) -> AsyncIterator[tuple[ObjectStore, str]]:
         await server.start()
         await server.make_bucket()
         uri = f"gs://{BUCKET}/year"
-        yield open_object_store(uri), uri
+        async with opened_object_store(uri) as store:
+            yield store, uri
     finally:
         await server.kill()

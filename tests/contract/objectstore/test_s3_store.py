@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -285,6 +287,38 @@ async def test_a_cancelled_upload_leaves_nothing(
             await uploading
     assert await s3_store.list_objects("") == []
     assert await unfinished_uploads(s3_store) == []
+
+
+UPLOADS = """
+import asyncio, sys
+from pathlib import Path
+from shashin.objectstore.open import opened_object_store
+
+async def upload():
+    async with opened_object_store(sys.argv[1]) as store:
+        await store.upload("large", Path(sys.argv[2]))
+
+asyncio.run(upload())
+"""
+
+
+async def test_a_process_that_is_killed_in_mid_upload_publishes_nothing(
+    s3_store: S3ObjectStore, proxy: CuttingProxy, s3: str, tmp_path: Path
+) -> None:
+    with (tmp_path / "up").open("wb") as file:
+        file.truncate(100 * PART_BYTES)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", UPLOADS, s3, tmp_path / "up"
+    )
+    await until(lambda: proxy.sent_bytes > 2 * PART_BYTES, "parts are on their way")
+    process.kill()
+    assert await process.wait() == -signal.SIGKILL
+    assert await s3_store.list_objects("") == []
+    with pytest.raises(ObjectNotFound):
+        await s3_store.stat("large")
+    (tmp_path / "up").write_bytes(b"again")
+    version = await s3_store.upload("large", tmp_path / "up", only_if=OnlyIf.absent())
+    assert await s3_store.read("large") == (b"again", version)
 
 
 async def test_a_store_is_one_folder_of_its_bucket(s3: str) -> None:

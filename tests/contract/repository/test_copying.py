@@ -58,6 +58,7 @@ async def stored(source: WatchedStore, tmp_path: Path) -> list[StoredShard]:
         if announced.shard != shards[1]:
             await repository.settle(announced)
     await point_to(repository, shards[:1])
+    await repository.keep_in_history(Pointer(MODEL, HOURLY, ()))
     await Horizons(source, MODEL).keep(0, 0)
     await source.write(f"models/{MODEL}/notes.txt", b"about the model")
     return shards
@@ -115,6 +116,7 @@ async def test_a_restored_model_serves_the_same_answers(
 ) -> None:
     copied = await copy(source, store, tmp_path)
     assert (copied.problems, copied.shards) == ([], 2)
+    assert await ModelRepository(store).history(MODEL, HOURLY) == []
     assert copied.pointers == [pointer_key(MODEL, HOURLY)]
     restored = FileObjectStore(tmp_path / "restored")
     assert (await copy(store, restored, tmp_path)).problems == []
