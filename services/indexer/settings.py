@@ -32,7 +32,7 @@ class IndexerSettings(
     hidden_folder: Path | None = Field(
         None,
         description="Folder for the store of hidden listings, of this process alone, on a disk that "
-        "survives a restart; about 40 bytes per listing that was ever hidden. Disposable: it is "
+        "survives a restart; 5 to 40 bytes per listing that was ever hidden. Disposable: it is "
         "filled again from listings.hidden. Unset: in the work folder, and filled at every start.",
     )
     bucket_seconds: int = Field(
