@@ -6,7 +6,7 @@ RUN := .venv/bin/
 # Each test worker runs its own processes; more workers than cores do not help.
 WORKERS ?= 2
 
-.PHONY: help install demo test test-unit check format proto docs lock locks-test chaos bench clean
+.PHONY: help install demo test test-unit check format proto docs lock locks-test chaos year bench clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ locks-test: install ## start each service with only its own lock, two minutes (A
 
 chaos: install ## kill every service at every failpoint, up to 15 minutes (ARGS=--quick: 4)
 	@$(RUN)python -m tests.chaos $(ARGS)
+
+year: install ## replay a year of listing events on a clock of its own, up to 12 minutes (ARGS=--quick: 3)
+	@$(RUN)python -m tests.year $(ARGS)
 
 bench: install ## measure speed and memory, as a table and JSON
 	@$(RUN)python -m bench $(ARGS)

@@ -13,7 +13,7 @@ from shashin.offsets.cut import CutRules
 from shashin.runtime.settings import ModelSpaceSettings
 from shashin.serving.settings import ServingSettings
 from shashin.shards.kinds.protocol import GrowingKind
-from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind, kind_names
+from shashin.shards.kinds.registry import DEFAULT_KIND, GROWING_KINDS, growing_kind
 
 
 class IndexerSettings(
@@ -46,7 +46,7 @@ class IndexerSettings(
     )
     index_kind: str = Field(
         DEFAULT_KIND,
-        description=f"Index kind of new shards: {' or '.join(kind_names())}; must be the same for all "
+        description=f"Index kind of new shards: {' or '.join(GROWING_KINDS)}; must be the same for all "
         "replicas.",
     )
     row_limit: int = Field(
@@ -73,8 +73,8 @@ class IndexerSettings(
     @field_validator("index_kind")
     @classmethod
     def _index_kind_is_known(cls, value: str) -> str:
-        if value not in kind_names():
-            raise ValueError(f"expected {' or '.join(kind_names())}")
+        if value not in GROWING_KINDS:
+            raise ValueError(f"expected {' or '.join(GROWING_KINDS)}")
         return value
 
     @field_validator("partitions")

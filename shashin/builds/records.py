@@ -327,6 +327,11 @@ class BuildRecord:
 
     # --- removing -------------------------------------------------------------------------------
 
+    def delete_outputs(self) -> None:
+        """Delete what the steps made; the document, the status and the logs stay."""
+        for folder in (self.outputs, self.work):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def remove(self) -> None:
         """Delete the record; the caller owns it.
 

@@ -153,6 +153,9 @@ def plan(
             except BuildFailed as error:
                 echo_error(error.message)
                 failed.append(record.name)
+            else:
+                # As large as the shards that were merged, and published by now.
+                record.delete_outputs()
         # What was published may be due to be merged again, such as the last day of a month.
         if failed:
             break

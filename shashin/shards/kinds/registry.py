@@ -28,6 +28,10 @@ DEFAULT_BUILT_KIND = "ivf-f16"
 """The default kind for builds."""
 
 
+GROWING_KINDS = ("usearch-hnsw", "flat-f16")
+"""Those whose indexes can be searched while they grow, as an indexer needs."""
+
+
 def kind_names() -> list[str]:
     """Return every known name."""
     return list(_MODULES)

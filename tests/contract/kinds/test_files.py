@@ -225,3 +225,8 @@ def test_a_kind_that_cannot_grow_is_refused_to_indexers(monkeypatch: pytest.Monk
 
 
 KIND = object()
+
+
+def test_the_kinds_that_an_indexer_can_use_are_known_without_their_libraries() -> None:
+    growing = [name for name in kind_names() if hasattr(index_kind(name), "growing")]
+    assert growing == list(registry.GROWING_KINDS)

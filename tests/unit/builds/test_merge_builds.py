@@ -235,6 +235,9 @@ async def test_the_command_plans_and_runs_until_nothing_is_due(merging: Merging)
     # The month of the day is over, too: its only day moves on.
     assert "created test-model-monthly-202603-" in done.out
     assert "nothing more is due" in done.out
+    for recorded in merging.records.read_all()[0]:
+        assert recorded.status.phase == "Succeeded"
+        assert not merging.records.record(recorded.build.name).outputs.exists()
     (monthly,) = await merging.committed("monthly")
     assert (monthly.manifest.rows, monthly.manifest.rewrites) == (20, 2)
 
