@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -140,34 +140,40 @@ def plan(
     uri = repository or system.repository
     records = BuildRecords(system.folder)
     policy = Policy(fan_in, day_limit, close_after, row_limit)
-    failed: list[str] = []
     while True:
         planned = run(_plan(uri, records, policy))
         for record in planned.created:
             echo(f"created {record.name}")
-        if not run_them or not (planned.created or planned.pending):
+        to_run = (*planned.created, *planned.pending) if run_them else ()
+        if not to_run:
             break
-        for record in (*planned.created, *planned.pending):
-            try:
-                _run_shown(record, partial(retry_build, record), follow=follow, state=state)
-            except BuildFailed as error:
-                echo_error(error.message)
-                failed.append(record.name)
-            else:
-                # As large as the shards that were merged, and published by now.
-                record.delete_outputs()
-        # What was published may be due to be merged again, such as the last day of a month.
-        if failed:
-            break
+        # What is published may be due to be merged again, such as the last day of a month.
+        if failed := [r.name for r in to_run if not _succeeds(r, follow=follow, state=state)]:
+            raise _due_builds_failed(failed)
     for one in planned.unfinished:
         echo_error(ending_text(one.build.name, one.status))
-        failed.append(one.build.name)
-    if failed:
-        raise BuildFailed(
-            f"{len(failed)} due builds have failed: `shashin builds retry NAME` goes on with one"
-        )
+    if planned.unfinished:
+        raise _due_builds_failed([one.build.name for one in planned.unfinished])
     if not planned.created and not planned.pending:
         echo("nothing more is due")
+
+
+def _succeeds(record: BuildRecord, *, follow: bool, state: Path) -> bool:
+    try:
+        _run_shown(record, partial(retry_build, record), follow=follow, state=state)
+    except BuildFailed as error:
+        echo_error(error.message)
+        return False
+    # As large as the shards that were merged, and published by now.
+    record.delete_outputs()
+    return True
+
+
+def _due_builds_failed(names: Sequence[str]) -> BuildFailed:
+    return BuildFailed(
+        f"{len(names)} due builds have failed: `shashin builds retry NAME` goes on with "
+        f"{', '.join(names)}"
+    )
 
 
 async def _plan(uri: str, records: BuildRecords, policy: Policy) -> PlannedBuilds:
