@@ -96,11 +96,13 @@ def _check_known(name: str, known: Sequence[str], what: str) -> None:
         raise UserError(f"{name!r} is not {what}{suggestion(name, known)}")
 
 
-def _check_hour(text: datetime) -> datetime:
+def _check_second(text: datetime) -> datetime:
     if text.utcoffset() != timedelta(0):
         raise ValueError("expected a time in UTC, such as 2026-11-26T00:00:00Z")
-    if (text.minute, text.second, text.microsecond) != (0, 0, 0):
-        raise ValueError("expected a full hour, such as 2026-11-26T13:00:00Z: buckets are hours")
+    if text.microsecond:
+        raise ValueError(
+            "expected a full second, such as 2026-11-26T13:00:00Z: buckets begin at one"
+        )
     return text.astimezone(UTC)
 
 
@@ -127,7 +129,7 @@ BuildName = Annotated[str, StringConstraints(strict=True), _checked(check_build_
 StepName = Annotated[
     str, StringConstraints(strict=True), _checked(lambda name: _check_name(name, "step"))
 ]
-Hour = Annotated[datetime, BeforeValidator(_require_text), AfterValidator(_check_hour)]
+Second = Annotated[datetime, BeforeValidator(_require_text), AfterValidator(_check_second)]
 
 
 class _Part(BaseModel):
@@ -157,11 +159,11 @@ class Metadata(_Part):
 class Window(_Part):
     """The buckets that are built: from ``start`` up to, not including, ``end``."""
 
-    start: Hour
-    end: Hour
+    start: Second
+    end: Second
 
     @model_validator(mode="after")
-    def _has_hours(self) -> Window:
+    def _has_time(self) -> Window:
         if self.end <= self.start:
             raise ValueError(
                 f"it ends at {_time(self.end)} and starts at {_time(self.start)}: expected an end "

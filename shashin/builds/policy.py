@@ -177,7 +177,7 @@ def _groups(shards: Sequence[PointedShard], row_limit: int) -> Iterator[list[Poi
 def _levels(
     model_id: str, found: Sequence[TierShard], now: datetime, policy: Policy
 ) -> Iterator[DueBuild]:
-    """Yield the merges within the hourly tier of a day that is not over, of hours that are."""
+    """Yield the merges within the hourly tier of a day that is not over, of buckets that are."""
     shards = [one.shard for one in found if one.tier == HOURLY and _window([one.shard])[1] <= now]
     by_level: defaultdict[int, list[PointedShard]] = defaultdict(list)
     for shard in shards:
@@ -192,14 +192,10 @@ def _levels(
 
 
 def _window(shards: Sequence[PointedShard]) -> tuple[datetime, datetime]:
-    """Return the full hours that contain the buckets of shards."""
+    """Return the time that the buckets of shards span."""
     first = min(shard.bucket_start for shard in shards)
     last = max(shard.bucket_start + shard.bucket_seconds for shard in shards)
-    return _hour(first), _hour(last + 3599)
-
-
-def _hour(at: int) -> datetime:
-    return datetime.fromtimestamp(at // 3600 * 3600, UTC)
+    return datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC)
 
 
 def _build(

@@ -58,6 +58,8 @@ SERVICES = (
     "embedder",
     "indexer",
     "index-server-hourly",
+    "index-server-daily",
+    "index-server-monthly",
     "image-builder",
     "router",
 )

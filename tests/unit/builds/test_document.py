@@ -162,8 +162,8 @@ def test_a_mistake_is_named_with_its_line_and_what_is_expected(
             "spec.window: it ends at 2026-11-26T00:00:00Z and starts at 2026-11-27T00:00:00Z",
         ),
         (
-            {"window": {"start": "2026-11-26T00:00:00Z", "end": "2026-11-27T00:30:00Z"}},
-            "spec.window.end: expected a full hour",
+            {"window": {"start": "2026-11-26T00:00:00Z", "end": "2026-11-27T00:00:00.5Z"}},
+            "spec.window.end: expected a full second",
         ),
         (
             {"window": {"start": "2026-11-26T00:00:00+09:00", "end": "2026-11-27T00:00:00Z"}},
