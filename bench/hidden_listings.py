@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 from confluent_kafka import Producer
 
+from bench.nothing_hidden import NothingHidden
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.topic_admin import ensure_topics
 from shashin.kafka.topics import LISTINGS_HIDDEN, hidden_key
@@ -45,7 +46,7 @@ from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.kinds.registry import growing_kind
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.sealed_shard import SealedShard
-from shashin.shards.visibility import HiddenEntry, HiddenMap
+from shashin.shards.visibility import HiddenEntry
 from shashin.terminal.console import echo, echo_stderr, echo_table
 from shashin.tiers import HOURLY
 from shashin.v1 import events_pb2
@@ -68,7 +69,7 @@ def listing(number: int) -> str:
 def write_shard(folder: Path, first: int, rows: int) -> Manifest:
     """Write a shard of one row per listing from ``first`` on."""
     shard = OpenShard(
-        0, first, ModelSpace(MODEL, DIMENSIONS), growing_kind("flat-f16"), HiddenMap()
+        0, first, ModelSpace(MODEL, DIMENSIONS), growing_kind("flat-f16"), NothingHidden()
     )
     vector = np.eye(1, DIMENSIONS, dtype=np.float32)[0]
     shard.add(

@@ -10,6 +10,7 @@ import gc
 import numpy as np
 import psutil
 
+from bench.nothing_hidden import NothingHidden
 from shashin.codecs.attributes import attributes_message
 from shashin.codecs.events import new_rows_of, parse_embedded
 from shashin.kafka.records import InRecord
@@ -18,7 +19,6 @@ from shashin.model_space import ModelSpace
 from shashin.shards.format.row import RowAttributes
 from shashin.shards.kinds.usearch_hnsw import UsearchHnsw
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
 from shashin.v1 import events_pb2
 
 ROWS = 100_000
@@ -57,7 +57,7 @@ def bytes_per_row(rows: int = ROWS) -> float:
     """Return by how much resident memory grows with each row."""
     # Building the graph with fewer candidates takes a fifth of the time and the same memory.
     kind = UsearchHnsw(expansion_add=16)
-    shard = OpenShard(0, 0, ModelSpace(MODEL, DIMENSIONS), kind, HiddenMap())
+    shard = OpenShard(0, 0, ModelSpace(MODEL, DIMENSIONS), kind, NothingHidden())
     rng = np.random.default_rng(0)
 
     def add_batch() -> None:

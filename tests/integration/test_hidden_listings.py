@@ -23,7 +23,6 @@ from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
 from tests.integration.conftest import PARTITIONS
 from tests.support.embedded_listings import (
@@ -34,6 +33,7 @@ from tests.support.embedded_listings import (
     hidden,
     vector_of,
 )
+from tests.support.hidden_map import HiddenMap
 from tests.support.indexer_settings import indexer_settings
 from tests.support.made_shards import BUCKET_START, KIND, commit
 from tests.support.running_service import RunningService

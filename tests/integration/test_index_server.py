@@ -18,7 +18,6 @@ from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
 from tests.support.embedded_listings import (
     DIMENSIONS,
@@ -28,6 +27,7 @@ from tests.support.embedded_listings import (
     hidden,
     vector_of,
 )
+from tests.support.hidden_map import HiddenMap
 from tests.support.made_shards import BUCKET_START, KIND, commit
 from tests.support.running_service import RunningService
 from tests.support.waiting import until

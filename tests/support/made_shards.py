@@ -21,8 +21,8 @@ from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
+from tests.support.hidden_map import HiddenMap
 
 MODEL = "test-model"
 DIMENSIONS = 8

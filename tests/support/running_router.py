@@ -30,7 +30,6 @@ from shashin.serving.served_shards import ServedShards
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
 from shashin.v1 import (
     embed_pb2,
     embed_pb2_grpc,
@@ -39,6 +38,7 @@ from shashin.v1 import (
     search_pb2,
     search_pb2_grpc,
 )
+from tests.support.hidden_map import HiddenMap
 from tests.support.waiting import until
 
 MODEL = "test-model"

@@ -18,9 +18,9 @@ from shashin.repository.repository import ModelRepository
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
 from tests.support.hidden_log import MemoryLog
+from tests.support.hidden_map import HiddenMap
 
 DIMENSIONS = 8
 

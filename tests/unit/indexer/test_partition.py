@@ -17,8 +17,8 @@ from shashin.offsets.cut import CutReason, CutRules
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.manifest import MANIFEST_FILE
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
+from tests.support.hidden_map import HiddenMap
 from tests.support.made_shards import KIND, SPACE, new_row
 
 RULES = CutRules(bucket_seconds=2, grace_seconds=0.5, row_limit=4)

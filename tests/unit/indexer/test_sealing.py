@@ -32,9 +32,9 @@ from shashin.shards.format.rows_file import ROWS_FILE
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE, UsearchHnsw
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.sealed_shard import SealedShard
-from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
 from shashin.v1 import events_pb2
+from tests.support.hidden_map import HiddenMap
 from tests.support.loops import running
 from tests.support.made_shards import (
     BUCKET_START,

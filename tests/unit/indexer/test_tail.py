@@ -28,8 +28,8 @@ from shashin.runtime.health import Health
 from shashin.runtime.scope import LoopScope
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.visibility import HiddenMap
 from shashin.v1 import events_pb2
+from tests.support.hidden_map import HiddenMap
 from tests.support.loops import running
 from tests.support.made_shards import DIMENSIONS, MODEL, as_logged, listings, open_shard, vector_of
 from tests.support.waiting import until

@@ -24,9 +24,10 @@ from shashin.serving.served_shards import ServedShards
 from shashin.serving.snapshot_renewal import Renewed, SnapshotRenewal
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
 from shashin.shards.sealed_shard import SealedShard
-from shashin.shards.visibility import HiddenEntry, HiddenMap
+from shashin.shards.visibility import HiddenEntry
 from shashin.v1 import events_pb2
 from tests.support.hidden_log import MemoryLog
+from tests.support.hidden_map import HiddenMap
 from tests.support.made_shards import WatchedStore, commit, new_row, open_shard
 
 LISTINGS = ["lamp", "chair", "mug", "hat"]

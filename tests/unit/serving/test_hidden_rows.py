@@ -18,8 +18,9 @@ from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.shard import Shard
 from shashin.shards.shard_hit import ShardHit
-from shashin.shards.visibility import HiddenEntry, HiddenMap
+from shashin.shards.visibility import HiddenEntry
 from tests.support.hidden_log import hide
+from tests.support.hidden_map import HiddenMap
 from tests.support.made_shards import BUCKET_START, new_row, open_shard, vectors, write
 
 LISTINGS = ["lamp", "chair", "mug", "hat"]

@@ -18,8 +18,8 @@ from shashin.serving.served_shards import ServedShards, search_shards
 from shashin.shards.format.row import RowAttributes
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter
-from shashin.shards.visibility import HiddenMap
 from shashin.v1 import events_pb2, index_pb2
+from tests.support.hidden_map import HiddenMap
 from tests.support.made_shards import (
     BUCKET_START,
     DIMENSIONS,

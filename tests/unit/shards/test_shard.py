@@ -24,8 +24,8 @@ from shashin.shards.kinds.usearch_hnsw import INDEX_FILE, UsearchHnsw
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
-from shashin.shards.visibility import HiddenMap
 from shashin.tiers import HOURLY
+from tests.support.hidden_map import HiddenMap
 from tests.support.made_shards import (
     BUCKET_START,
     SPACE,
