@@ -57,8 +57,8 @@ async def until_hourly(
         pointer = await pointer_of(system, HOURLY)
         return [pointer] if pointer is not None and holds(pointer) else []
 
-    (pointer,) = await until(found, what, limit_seconds=60)
-    return pointer
+    pointers: list[Pointer] = await until(found, what, limit_seconds=60)
+    return pointers[0]
 
 
 async def test_shards_are_merged_rolled_back_and_pruned_while_nothing_is_missing(
