@@ -92,6 +92,7 @@ def _network(entry: str) -> Network:
 
 
 _NAT64 = ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ip_network("2000::/3")
 
 
 def reached_address(text: str) -> IPv4Address | IPv6Address:
@@ -110,7 +111,9 @@ def reached_address(text: str) -> IPv4Address | IPv6Address:
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is on the public Internet, for one host: nothing private or special."""
-    if isinstance(address, IPv6Address) and address.teredo is not None:
+    if isinstance(address, IPv6Address) and (
+        address not in _GLOBAL_UNICAST or address.teredo is not None
+    ):
         return False
     return address.is_global and not (
         address.is_multicast
