@@ -228,12 +228,9 @@ class OriginalsCache:
 
     def _store(self, entry: CacheEntry, data: bytes) -> None:
         path = self._content_path(entry.sha256)
-        try:
-            present = path.stat().st_size == entry.size
-        except FileNotFoundError:
-            present = False
-        if present:
-            os.utime(path, (entry.fetched_at, entry.fetched_at))
+        if _holds(path, data):
+            with suppress(FileNotFoundError):  # it was evicted just now: a miss the next time
+                os.utime(path, (entry.fetched_at, entry.fetched_at))
         else:
             self._write(path, data)
             self._added_bytes += len(data)
@@ -383,6 +380,14 @@ class OriginalsCache:
 def _write_all(descriptor: int, data: memoryview) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether a file has these bytes; it may have been damaged since it was written."""
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _remove(path: Path) -> bool:
