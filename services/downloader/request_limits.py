@@ -55,8 +55,9 @@ class RequestLimits:
             async with host.slots:
                 if host.outages != outages:
                     raise PhotoUnavailable(f"{name} does not respond: other requests failed")
-                while (wait := host.resumes_at - now()) > 0:
-                    await asyncio.sleep(wait)  # noqa: ASYNC110  # it may be extended meanwhile
+                # A pause may be extended while this request waits for its end.
+                while (wait := host.resumes_at - now()) > 0:  # noqa: ASYNC110
+                    await asyncio.sleep(wait)
                 async with self._slots:
                     yield
         finally:
