@@ -153,6 +153,10 @@ def _check_scans(jpeg: JpegStructure) -> None:
 
 
 def _draft(image: Image.Image, enough: int) -> None:
+    """Have a JPEG decoded at a half, a quarter or an eighth of its size, if that is enough.
+
+    Scaling its frequencies loses no more than a resize does, and takes a third of the time.
+    """
     width, height = image.size
     scale = enough / min(width, height)
     if scale < 1:
@@ -208,7 +212,8 @@ class _Frame:
         self._box = _middle(image.size, longest_ratio)
         left, top, right, bottom = self._box
         width, height = right - left, bottom - top
-        self._factor = 1 if enough is None else max(1, min(width, height) // enough)
+        # Averaging blocks of pixels is a coarse filter, so a finer one gets twice what is enough.
+        self._factor = 1 if enough is None else max(1, min(width, height) // (2 * enough))
         self._size = -(-width // self._factor), -(-height // self._factor)
 
     @property
