@@ -14,18 +14,30 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from shashin.errors import PhotoEmpty, PhotoTooLarge, PhotoUndecodable
 from shashin.photos.budget import DecodeBudget
 from shashin.photos.colour import to_srgb
+from shashin.photos.heif import HeifStructure, heif_structure, is_heif
 from shashin.photos.jpeg import CONTINUATIONS, END, MAX_SCANS, START, JpegStructure, jpeg_structure
 from shashin.photos.memory import decoding_bytes
 from shashin.photos.parts import check_parts
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:
+    _READS_HEIF = False
+else:
+    _READS_HEIF = True
+    # Only the photo itself is decoded, in the thread that asks for it.
+    register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+_PLAIN_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = (*_PLAIN_FORMATS, "AVIF", "HEIF")
 """The supported formats, including the first JPEG of MPO files, which cameras write. Pillow supports
-more, but each one adds attack surface."""
+more, but each one adds attack surface. HEIF (HEIC) needs the package pillow-heif."""
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_500
@@ -92,16 +104,18 @@ def decode_photo(
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
             jpeg = jpeg_structure(data) if data.startswith(START) else None
+            heif = _checked_heif(data)
             endless = jpeg is not None and not jpeg.ended
             source = io.BytesIO(data + END if endless else data)
-            with Image.open(source, formats=FORMATS) as image:
+            formats = _PLAIN_FORMATS if heif is None else (heif.format,)
+            with Image.open(source, formats=formats) as image:
                 _check_size(image, data)
                 if jpeg is not None:
                     _check_scans(jpeg)
                     if enough is not None and not endless:
                         _draft(image, enough)
                 frame = _Frame(image, enough, longest_ratio)
-                needed = decoding_bytes(image, jpeg) + frame.bytes
+                needed = decoding_bytes(image, jpeg, heif) + frame.bytes
                 with nullcontext() if budget is None else budget.reserve(needed):
                     if jpeg is not None and endless:
                         _check_nothing_is_missing(data, jpeg)
@@ -123,6 +137,22 @@ def decode_photo(
             f"the image is truncated or corrupt ({str(error) or type(error).__name__}): "
             "upload it again"
         ) from None
+
+
+def _checked_heif(data: bytes) -> HeifStructure | None:
+    """Return the structure of a HEIC or AVIF photo; None for other formats."""
+    if not is_heif(data):
+        return None
+    heif = heif_structure(data)
+    if heif.format == "HEIF" and not _READS_HEIF:
+        raise PhotoUndecodable(
+            "the photo is a HEIC file, and the package pillow-heif is not installed here: install "
+            "it, or send a JPEG"
+        )
+    if heif.pixels > MAX_PIXELS or heif.tile_pixels > 2 * MAX_PIXELS:
+        found = max(heif.pixels, heif.tile_pixels) / 1e6
+        raise PhotoTooLarge(_too_large(f"images of {found:.0f} megapixels"))
+    return heif
 
 
 def _check_size(image: ImageFile.ImageFile, data: bytes) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from shashin.errors import PhotoEmpty, PhotoError, PhotoTooLarge, PhotoUndecodable
-from shashin.photos import SHORT_SIDE, decode_photo, thumbnail
+from shashin.photos import FORMATS, SHORT_SIDE, decode_photo, thumbnail
 from tests.support.colour_profiles import grey_profile, ink_profile, matrix_profile
 
 RED, BLUE, WHITE = (220, 30, 30), (30, 30, 220), (255, 255, 255)
@@ -40,7 +40,7 @@ def is_near(pixel: object, colour: tuple[int, int, int], off: int = 40) -> bool:
     return all(abs(a - b) <= off for a, b in zip(pixel, colour, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_every_listed_format_is_read(kind: str) -> None:
     image = decode_photo(saved(two_halves(), kind))
     assert image.mode == "RGB"
@@ -113,7 +113,7 @@ def test_bytes_that_are_not_an_image_are_rejected_with_the_known_formats(data: b
         decode_photo(data)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 def test_a_photo_that_is_cut_short_is_refused(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)
     data = saved(Image.fromarray(noise), kind)
@@ -165,7 +165,7 @@ def test_any_bytes_are_a_photo_or_a_photo_error(data: bytes) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]),
+    kind=st.sampled_from(FORMATS),
     changes=st.lists(
         st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8
     ),
@@ -318,9 +318,10 @@ SHADE_IN_SRGB = (36, 151, 97)
 """The same colour, when it is given in Adobe RGB."""
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 def test_colours_of_an_embedded_profile_are_converted_to_srgb(kind: str) -> None:
-    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    options = {"lossless": True} if kind == "WEBP" else {}
+    options |= {"quality": 95} if kind in {"JPEG", "AVIF", "HEIF"} else {}
     data = saved(Image.new("RGB", (64, 64), SHADE), kind, icc_profile=matrix_profile(), **options)
     assert is_near(decode_photo(data).getpixel((30, 30)), SHADE_IN_SRGB, 4)
     with Image.open(io.BytesIO(thumbnail(data))) as made:
