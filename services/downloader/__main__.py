@@ -74,7 +74,9 @@ async def _open_sources(settings: DownloaderSettings, stack: AsyncExitStack) -> 
         requests,
         private_networks=settings.private_networks(),
     )
-    buckets = ObjectStoreSource(settings.buckets(), requests, max_bytes=max_bytes)
+    buckets = await stack.enter_async_context(
+        ObjectStoreSource(settings.buckets(), requests, max_bytes=max_bytes)
+    )
     return Sources(
         {
             "file": FileSource(settings.roots(), max_bytes=max_bytes, limits=requests),

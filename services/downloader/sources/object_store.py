@@ -6,9 +6,12 @@ A key is taken as it is, as by the clouds' own tools: nothing in it is percent-e
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable, Collection
 from contextlib import aclosing
+from types import TracebackType
+from typing import Self
 
 from services.downloader.byte_budget import Lease
 from services.downloader.request_limits import RequestLimits
@@ -31,7 +34,10 @@ from shashin.originals import SourceVersion
 
 
 class ObjectStoreSource:
-    """Reads the photos of the allowed buckets (``s3://BUCKET``) of any kind of object store."""
+    """Reads the photos of the allowed buckets (``s3://BUCKET``) of any kind of object store.
+
+    An async context manager, which closes the stores that it opened.
+    """
 
     def __init__(
         self,
@@ -46,6 +52,17 @@ class ObjectStoreSource:
         self._max_bytes = max_bytes
         self._open_store = open_store
         self._stores: dict[str, ObjectStore] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.gather(*(store.close() for store in self._stores.values()))
 
     async def fetch(
         self, uri: str, lease: Lease, known: SourceVersion | None = None

@@ -18,7 +18,7 @@ from shashin.tiers import HOURLY
 from shashin.v1 import index_pb2, search_pb2
 from tests.unit.cli.fake_router import FakeRouter, fake_router
 
-GROUPS = ["", "builds", "dlq", "indexes", "kafka", "model"]
+GROUPS = ["", "builds", "cache", "dlq", "indexes", "kafka", "model"]
 COMMANDS = [
     "up",
     "down",
@@ -37,6 +37,8 @@ COMMANDS = [
     "builds retry",
     "builds cancel",
     "builds rm",
+    "cache stats",
+    "cache prune",
     "dlq ls",
     "dlq show",
     "dlq replay",
