@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable, Collection
-from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
@@ -29,7 +28,7 @@ from shashin.errors import (
     UserError,
 )
 from shashin.objectstore.open import open_object_store
-from shashin.objectstore.protocol import ObjectStore
+from shashin.objectstore.protocol import ObjectStore, Version
 from shashin.originals import SourceVersion
 
 
@@ -93,27 +92,26 @@ class ObjectStoreSource:
     async def _fetch(
         self, store: ObjectStore, key: str, uri: str, lease: Lease, known: SourceVersion | None
     ) -> SourcePhoto | None:
-        info = await store.stat(key)
-        version = SourceVersion(etag=info.version)
-        if version == known:
-            return None
-        if info.size > self._max_bytes:
-            raise PhotoTooLarge(
-                f"{uri} has {info.size} bytes; at most {self._max_bytes} are allowed"
-            )
-        if not info.size:
-            raise PhotoEmpty(f"the object at {uri} has no bytes: upload it again")
-        await lease.hold(info.size)
-        # BytesIO hands its buffer over without a copy.
-        data = io.BytesIO()
-        async with aclosing(store.stream(key)) as chunks:
-            async for chunk in chunks:
+        async with store.opened(key, unless=_version(known)) as found:
+            if found is None:
+                return None
+            size = found.info.size
+            if size > self._max_bytes:
+                raise PhotoTooLarge(
+                    f"{uri} has {size} bytes; at most {self._max_bytes} are allowed"
+                )
+            if not size:
+                raise PhotoEmpty(f"the object at {uri} has no bytes: upload it again")
+            await lease.hold(size)
+            # BytesIO hands its buffer over without a copy.
+            data = io.BytesIO()
+            async for chunk in found.chunks:
                 data.write(chunk)
-                if data.tell() > info.size:
+                if data.tell() > size:
                     break
-        if data.tell() != info.size:
-            raise PhotoUnavailable(f"{uri} changed while it was read: it had {info.size} bytes")
-        return SourcePhoto(data.getvalue(), version)
+        if data.tell() != size:
+            raise PhotoUnavailable(f"{uri} changed while it was read: it had {size} bytes")
+        return SourcePhoto(data.getvalue(), SourceVersion(etag=found.info.version))
 
     def _named(
         self, error: ObjectStoreError | UserError, bucket: str, uri: str
@@ -126,3 +124,7 @@ class ObjectStoreSource:
         if isinstance(error, PreconditionFailed):
             return PhotoUnavailable(f"{uri} changed while it was read: {error.message}")
         return PhotoForbidden(f"{uri} cannot be read: {error.message}")
+
+
+def _version(known: SourceVersion | None) -> Version | None:
+    return Version(known.etag) if known is not None and known.etag else None

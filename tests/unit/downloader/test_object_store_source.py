@@ -5,7 +5,9 @@ Real servers are in tests/contract/objectstore and tests/integration.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from shashin.errors import (
     ShashinError,
 )
 from shashin.objectstore.open import open_object_store
-from shashin.objectstore.protocol import ObjectInfo, ObjectStore
+from shashin.objectstore.protocol import ObjectStore, OpenedObject, Version
 from shashin.originals import SourceVersion
 
 MAX_BYTES = 1000
@@ -35,27 +37,34 @@ BUCKET = "s3://photos"
 
 
 class Failing:
-    """A store that fails when an object is looked up, or when it is read."""
+    """A store that fails when an object is opened, or when it is read."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self.stat_error: ShashinError | None = None
-        self.stream_error: ShashinError | None = None
-        self.streamed: bytes | None = None
+        self.open_error: ShashinError | None = None
+        self.read_error: ShashinError | None = None
+        self.read_bytes: bytes | None = None
 
-    async def stat(self, key: str) -> ObjectInfo:
-        if self.stat_error is not None:
-            raise self.stat_error
-        return await self._store.stat(key)
+    @asynccontextmanager
+    async def opened(
+        self, key: str, *, unless: Version | None = None
+    ) -> AsyncIterator[OpenedObject | None]:
+        if self.open_error is not None:
+            raise self.open_error
+        async with self._store.opened(key, unless=unless) as found:
+            yield found and replace(found, chunks=self._chunks(found.chunks))
 
-    async def stream(self, key: str) -> AsyncGenerator[bytes]:
-        if self.streamed is not None:
-            yield self.streamed
+    async def _chunks(self, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        if self.read_bytes is not None:
+            yield self.read_bytes
         else:
-            async for chunk in self._store.stream(key):
+            async for chunk in chunks:
                 yield chunk
-        if self.stream_error is not None:
-            raise self.stream_error
+        if self.read_error is not None:
+            raise self.read_error
+
+    async def close(self) -> None:
+        await self._store.close()
 
 
 class Bucket:
@@ -111,8 +120,8 @@ async def test_a_known_version_is_not_read_again_and_another_one_is(bucket: Buck
         ("s3://me:secret@photos/a.jpg", "which is not in"),
         ("s3://photos", "names no object"),
         ("s3://photos/", "names no object"),
-        ("s3://photos/../other/a.jpg", "has a part that is empty or starts with a dot"),
-        ("s3://photos//a.jpg", "has a part that is empty or starts with a dot"),
+        ("s3://photos/../other/a.jpg", "is not a relative path"),
+        ("s3://photos//a.jpg", "is not a relative path"),
     ],
 )
 async def test_other_buckets_and_odd_keys_are_forbidden(
@@ -129,7 +138,7 @@ async def test_a_missing_object_is_named(bucket: Bucket) -> None:
 
 async def test_an_object_is_refused_by_its_size_before_it_is_read(bucket: Bucket) -> None:
     await bucket.store.write("a.jpg", bytes(MAX_BYTES + 1))
-    bucket.failing.stream_error = AssertionError("it was read")  # type: ignore[assignment]
+    bucket.failing.read_error = AssertionError("it was read")  # type: ignore[assignment]
     with pytest.raises(PhotoTooLarge, match="has 1001 bytes; at most 1000"):
         await bucket.fetch(f"{BUCKET}/a.jpg")
     await bucket.store.write("b.jpg", b"")
@@ -150,7 +159,7 @@ async def test_a_store_s_error_is_a_photo_s_error_with_its_reason(
     bucket: Bucket, error: ShashinError, expected: type[PhotoError]
 ) -> None:
     await bucket.store.write("a.jpg", b"photo")
-    bucket.failing.stat_error = error
+    bucket.failing.open_error = error
     with pytest.raises(expected, match=error.message):
         await bucket.fetch(f"{BUCKET}/a.jpg")
 
@@ -160,7 +169,7 @@ async def test_an_object_that_changes_while_it_is_read_is_read_again(
     bucket: Bucket, streamed: bytes
 ) -> None:
     await bucket.store.write("a.jpg", b"photo")
-    bucket.failing.streamed = streamed
+    bucket.failing.read_bytes = streamed
     with pytest.raises(PhotoUnavailable, match="changed while it was read"):
         await bucket.fetch(f"{BUCKET}/a.jpg")
 
@@ -169,7 +178,7 @@ async def test_an_object_that_is_overwritten_while_it_is_read_is_read_again(
     bucket: Bucket,
 ) -> None:
     await bucket.store.write("a.jpg", b"photo")
-    bucket.failing.stream_error = PreconditionFailed("overwritten")
+    bucket.failing.read_error = PreconditionFailed("overwritten")
     with pytest.raises(PhotoUnavailable, match="changed while it was read: overwritten"):
         await bucket.fetch(f"{BUCKET}/a.jpg")
 

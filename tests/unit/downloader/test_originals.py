@@ -74,7 +74,7 @@ def fixture(tmp_path: Path) -> Fixture:
 
 
 def confirmations(outcome: str) -> float:
-    return metrics.CONFIRMATIONS.labels(outcome)._value.get()
+    return float(metrics.CONFIRMATIONS.labels(outcome)._value.get())
 
 
 async def test_a_photo_is_fetched_once_and_then_read_without_any_request(fixture: Fixture) -> None:

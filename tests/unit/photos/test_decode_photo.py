@@ -320,8 +320,9 @@ SHADE_IN_SRGB = (36, 151, 97)
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 def test_colours_of_an_embedded_profile_are_converted_to_srgb(kind: str) -> None:
-    options = {"lossless": True} if kind == "WEBP" else {}
-    options |= {"quality": 95} if kind in {"JPEG", "AVIF", "HEIF"} else {}
+    options: dict[str, object] = {"lossless": True} if kind == "WEBP" else {}
+    if kind in {"JPEG", "AVIF", "HEIF"}:
+        options["quality"] = 95
     data = saved(Image.new("RGB", (64, 64), SHADE), kind, icc_profile=matrix_profile(), **options)
     assert is_near(decode_photo(data).getpixel((30, 30)), SHADE_IN_SRGB, 4)
     with Image.open(io.BytesIO(thumbnail(data))) as made:
