@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 import numpy as np
-from PIL import AvifImagePlugin, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from shashin.errors import PhotoEmpty, PhotoTooLarge, PhotoUndecodable
 from shashin.photos.budget import DecodeBudget
 from shashin.photos.colour import to_srgb
+from shashin.photos.exif import check_tags, orientation
 from shashin.photos.heif import HeifStructure, heif_structure, is_heif
 from shashin.photos.jpeg import CONTINUATIONS, END, MAX_SCANS, START, JpegStructure, jpeg_structure
 from shashin.photos.memory import decoding_bytes
@@ -144,6 +145,8 @@ def _checked_heif(data: bytes) -> HeifStructure | None:
     if not is_heif(data):
         return None
     heif = heif_structure(data)
+    for exif in heif.exif:
+        check_tags(exif, "its EXIF data")
     if heif.format == "HEIF" and not _READS_HEIF:
         raise PhotoUndecodable(
             "the photo is a HEIC file, and the package pillow-heif is not installed here: install "
@@ -269,8 +272,7 @@ class _Frame:
                 made.paste(to_rgb(colours), at, strip.getchannel("A"))
             else:
                 made.paste(to_rgb(strip), at)
-        _turn_upright(made, image)
-        return made
+        return _upright(made, image)
 
 
 def _middle(size: tuple[int, int], longest_ratio: int | None) -> Box:
@@ -280,15 +282,21 @@ def _middle(size: tuple[int, int], longest_ratio: int | None) -> Box:
     return left, top, left + min(width, longest), top + min(height, longest)
 
 
-def _turn_upright(made: Image.Image, image: Image.Image) -> None:
-    made.info = {name: value for name, value in image.info.items() if name != "transparency"}
-    try:
-        ImageOps.exif_transpose(made, in_place=True)
-    except _BROKEN:
-        # Viewers do not rotate a photo with corrupt EXIF data.
-        pass
-    finally:
-        made.info = {}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a photo upright, by its EXIF orientation."""
+
+
+def _upright(made: Image.Image, image: Image.Image) -> Image.Image:
+    turn = _TURNS.get(orientation(image.info))
+    return made if turn is None else made.transpose(turn)
 
 
 def _simple(strip: Image.Image, white_level: float | None) -> Image.Image:

@@ -44,6 +44,8 @@ class HeifStructure:
     """Pixels that are decoded for all grids together."""
     deep: bool
     """Whether any image has more than 8 bits per channel."""
+    exif: tuple[bytes, ...]
+    """The EXIF data of every image."""
     subsampled: bool
     """Whether every coded image has fewer pixels for its colours (4:2:0 or 4:0:0)."""
 
@@ -128,6 +130,12 @@ class _Reader:
                 0,
             ),
             tile_pixels=tile_pixels,
+            exif=tuple(
+                part
+                for item in self._items.values()
+                if item.kind == b"Exif"
+                for part in _exif_parts(self._content(item))
+            ),
             deep=any(image.deep for image in coded.values()),
             subsampled=all(image.subsampled for image in coded.values()),
         )
@@ -296,6 +304,11 @@ class _Reader:
             if header >> 3 & 15 == _AV1_SEQUENCE:
                 _note_sequence(_Bits(data[at : at + length][:1024]), found)
             at += length
+
+
+def _exif_parts(content: bytes) -> tuple[bytes, bytes]:
+    """Return where EXIF data may begin: at once, or where the first number says."""
+    return content[4:], content[4 + int.from_bytes(content[:4]) :]
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:

@@ -75,12 +75,12 @@ def jpeg_structure(data: bytes) -> JpegStructure:
     )
 
 
-def header_segments(data: bytes) -> Iterator[int]:
-    """Yield the marker of each segment before the first scan."""
-    for code, _ in _segments(data):
+def header_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the marker and the body of each segment before the first scan."""
+    for code, body in _segments(data):
         if code == _SOS:
             return
-        yield code
+        yield code, body
 
 
 def _components(frame: bytes) -> list[tuple[int, int, int]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from shashin.errors import PhotoEmpty, PhotoError, PhotoTooLarge, PhotoUndecodable
 from shashin.photos import FORMATS, SHORT_SIDE, decode_photo, thumbnail
@@ -376,3 +376,72 @@ def test_a_picture_is_the_same_in_srgb_and_in_another_profile() -> None:
     assert np.array_equal(plain, np.asarray(muted))
     assert np.abs(plain - np.asarray(in_adobe)).max() > 20
     assert np.abs(plain - np.asarray(other)).max() <= 3
+
+
+def exif_of(tags: list[tuple[int, int, int, int]]) -> bytes:
+    """Return EXIF data with tags: number, type, count, and value or where it is."""
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+def jpeg_with_exif(exif: bytes) -> bytes:
+    """Return a JPEG with EXIF data in as many segments as they take."""
+    data, segments = saved(two_halves(), "JPEG"), b""
+    for at in range(0, len(exif), 60_000):
+        body = b"Exif\0\0" + exif[at : at + 60_000]
+        segments += b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    return data[:2] + segments + data[2:]
+
+
+TURNED = (0x0112, 3, 1, 6)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ([(0x9000, 3, 1, 0)] * 3000, "more than 2000 tags in its EXIF data"),
+        ([(0x9000, 2, 9_000, 8)] * 1000, "more bytes than there are in its EXIF data"),
+    ],
+)
+def test_exif_data_that_would_take_long_or_much_to_read_are_refused(
+    tags: list[tuple[int, int, int, int]], message: str
+) -> None:
+    exif = exif_of(tags)
+    for data in (
+        jpeg_with_exif(exif),
+        saved(two_halves(), "AVIF", exif=exif),
+        saved(two_halves(), "HEIF", exif=exif),
+    ):
+        with pytest.raises(PhotoTooLarge, match=message):
+            decode_photo(data)
+    for kind in ("PNG", "WEBP"):  # nothing but the orientation is read
+        turned = saved(two_halves(), kind, exif=exif_of([TURNED, *tags]))
+        assert decode_photo(turned).size == (80, 120)
+
+
+def test_large_exif_data_of_few_tags_are_read() -> None:
+    exif = exif_of([TURNED, (0x9000, 7, 500_000, 60)]) + bytes(500_000)
+    assert decode_photo(jpeg_with_exif(exif)).size == (80, 120)
+
+
+def test_a_tiff_whose_tags_share_their_bytes_is_refused() -> None:
+    tags = [(0xC000 + number, 1, 1_000_000, 8) for number in range(50)]
+    with pytest.raises(PhotoTooLarge, match="more bytes than there are in its tags"):
+        decode_photo(exif_of(tags) + bytes(1_000_000))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("where", ["exif", "xmp"])
+def test_a_photo_is_turned_as_pillow_would_turn_it(turn: int, kind: str, where: str) -> None:
+    if where == "exif":
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        data = saved(two_halves(), kind, exif=exif)
+    elif kind in {"JPEG", "WEBP"}:
+        data = saved(two_halves(), kind, xmp=f'<x tiff:Orientation="{turn}"/>'.encode())
+    else:
+        return
+    with Image.open(io.BytesIO(data)) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert decode_photo(data).tobytes() == expected.tobytes()
