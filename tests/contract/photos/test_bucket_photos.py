@@ -1,9 +1,9 @@
-"""Photos in a bucket of a real S3 server: what is read, and what each failure is called."""
+"""Photos in buckets of real servers: what is read, and what each failure is called."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from aiohttp import web
@@ -17,6 +17,7 @@ from shashin.local.ports import HOST
 from shashin.objectstore import s3_client
 from shashin.objectstore.open import opened_object_store
 from shashin.originals import SourceVersion
+from tests.contract.conftest import ADAPTERS
 from tests.support.cutting_proxy import cutting_proxy
 from tests.support.seaweed import BUCKET
 
@@ -62,17 +63,20 @@ async def put(uri: str, data: bytes) -> None:
         await store.write(name, data)
 
 
-async def test_a_photo_is_read_once_and_again_only_after_it_has_changed(
-    photos: Photos, uri: str
-) -> None:
-    found = await photos.fetch(uri)
-    assert found is not None
-    assert found.data == PHOTO
-    assert await photos.fetch(uri, found.version) is None
-    await put(uri, b"another photo")
-    changed = await photos.fetch(uri, found.version)
-    assert changed is not None
-    assert (changed.data, changed.version != found.version) == (b"another photo", True)
+@pytest.mark.parametrize("store_uri", [name for name in ADAPTERS if name != "file"], indirect=True)
+async def test_a_photo_is_read_once_and_again_only_after_it_has_changed(store_uri: str) -> None:
+    uri = unquote(store_uri) + "/2026/a b.jpg"
+    photos = Photos("/".join(uri.split("/")[:3]))
+    async with opened_object_store(store_uri) as store, photos.source:
+        await store.write("2026/a b.jpg", PHOTO)
+        found = await photos.fetch(uri)
+        assert found is not None
+        assert found.data == PHOTO
+        assert await photos.fetch(uri, found.version) is None
+        await store.write("2026/a b.jpg", b"another photo")
+        changed = await photos.fetch(uri, found.version)
+        assert changed is not None
+        assert (changed.data, changed.version != found.version) == (b"another photo", True)
 
 
 async def test_a_large_photo_and_a_missing_one_are_named(photos: Photos, uri: str) -> None:

@@ -30,7 +30,7 @@ from shashin.errors import (
 )
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
-from shashin.originals import SourceVersion
+from shashin.originals import OriginalsCache, SourceVersion
 from shashin.photos import DecodeBudget
 from shashin.v1 import events_pb2
 
@@ -334,3 +334,44 @@ async def test_hostile_photos_are_decoded_one_after_another_when_memory_has_room
         (outcome,) = await stage.process([record(photos=uris)])
     assert all(photo.thumbnail for photo in downloaded(outcome).photos)
     assert not outcome.dead_letters
+
+
+class Changing:
+    """Has another photo at each request, the first of which cannot be decoded."""
+
+    def __init__(self) -> None:
+        self.asked: list[bool] = []
+
+    async def fetch(
+        self, uri: str, lease: Lease, known: SourceVersion | None = None
+    ) -> SourcePhoto:
+        self.asked.append(known is not None)
+        data = jpeg() if len(self.asked) > 1 else b"no photo"
+        return SourcePhoto(data, SourceVersion(f'"{len(self.asked)}"'))
+
+
+async def test_a_photo_that_could_not_be_decoded_is_fetched_again_and_one_that_could_is_not(
+    tmp_path: Path,
+) -> None:
+    source, progress = Changing(), []
+    cache = OriginalsCache(tmp_path / "cache", max_bytes=10**6, keep_seconds=10**6)
+    with ThreadPoolExecutor(1) as executor:
+        fetcher = PhotoFetcher(
+            Originals(source, cache, confirm_after_seconds=10**6),
+            originals_budget=ByteBudget(ORIGINAL_BYTES),
+            executor=executor,
+            decode_budget=DecodeBudget(64_000_000),
+        )
+        fetcher.on_progress = lambda: progress.append(len(source.asked))
+        stage = DownloadStage(fetcher, NewestVersions(1000))
+        (bad,) = await stage.process([record(photos=["x://a"])])
+        (good,) = await stage.process([record(photos=["x://a"])])
+        (again,) = await stage.process([record(photos=["x://a"])])
+        assert source.asked == [False, False]
+        updated = events_pb2.LISTING_KIND_UPDATED
+        (confirmed,) = await stage.process([record(version=2, photos=["x://a"], kind=updated)])
+    assert bad.dead_lettered
+    assert downloaded(good) == downloaded(again)
+    assert downloaded(confirmed).photos[0].thumbnail
+    assert source.asked == [False, False, True]
+    assert progress == [1, 2, 2, 3]

@@ -154,6 +154,7 @@ async def test_a_status_is_an_error_by_name(
         ("Mon, 02 Mar 2026 10:00:00 GMT", 0, 0),
         ("9" * 5000, 3600, None),
         ("soon", None, None),
+        ("Mon, 01 Jan 99999999999999999999 10:00:00 GMT", None, None),
         ("-1", None, None),
     ],
 )
