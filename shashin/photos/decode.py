@@ -256,10 +256,21 @@ class _Frame:
         strip = max(_STRIP_PIXELS, (right - left) * self._factor)
         return 8 * self._size[0] * self._size[1] + 32 * strip
 
+    def _is_small_rgb(self, image: Image.Image) -> bool:
+        """Whether it is wanted as it is, like most JPEGs, and copies fit what strips would take."""
+        return (
+            image.mode == "RGB"
+            and image.size == self._size
+            and image.width * image.height <= 4 * _STRIP_PIXELS
+            and "transparency" not in image.info
+        )
+
     def as_rgb(self, image: Image.Image) -> Image.Image:
         """Return this part of a loaded image: RGB and upright."""
         white_level = _white_level(image)
         to_rgb = to_srgb(image.info.get("icc_profile"))
+        if self._is_small_rgb(image):
+            return _upright(to_rgb(image.copy()), image)
         made = Image.new("RGB", self._size)
         for box in _strips(self._box, self._factor):
             strip = _simple(image.crop(box), white_level)
