@@ -270,7 +270,9 @@ class _Frame:
         white_level = _white_level(image)
         to_rgb = to_srgb(image.info.get("icc_profile"))
         if self._is_small_rgb(image):
-            return _upright(to_rgb(image.copy()), image)
+            small = to_rgb(image.copy())
+            small.info = {}
+            return _upright(small, image)
         made = Image.new("RGB", self._size)
         for box in _strips(self._box, self._factor):
             strip = _simple(image.crop(box), white_level)

@@ -199,6 +199,18 @@ def test_a_thumbnail_has_a_short_side_of_256_at_most_and_is_never_enlarged(
         assert min(made.size) <= SHORT_SIDE
 
 
+@pytest.mark.parametrize("size", [(200, 150), (700, 500), (2400, 1600)])
+def test_nothing_but_pixels_is_kept_of_a_photo(size: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
+    profile = matrix_profile()
+    options = {"comment": b"secret", "exif": exif, "icc_profile": profile, "xmp": b"<x/>"}
+    data = saved(two_halves(size=size), "JPEG", **options)
+    assert decode_photo(data).info == decode_photo(data, enough=256).info == {}
+    made = thumbnail(data)
+    assert not any(part in made for part in (b"secret", b"where I live", b"<x/>", b"ICC_PROFILE"))
+
+
 def test_a_thumbnail_of_a_thumbnail_keeps_its_size() -> None:
     once = thumbnail(saved(two_halves(size=(1000, 700)), "PNG"))
     with Image.open(io.BytesIO(once)) as first, Image.open(io.BytesIO(thumbnail(once))) as second:
