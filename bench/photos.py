@@ -118,7 +118,12 @@ async def measure(runs: int, count: int) -> list[Figure]:
             total=DEFAULTS["concurrency"].default, per_host=DEFAULTS["host_concurrency"].default
         )
         source = await stack.enter_async_context(
-            ObjectStoreSource([f"s3://{BUCKET}"], limits, max_bytes=DEFAULTS["max_bytes"].default)
+            ObjectStoreSource(
+                [f"s3://{BUCKET}"],
+                limits,
+                max_bytes=DEFAULTS["max_bytes"].default,
+                total_seconds=DEFAULTS["photo_seconds"].default,
+            )
         )
         for run in range(1, runs + 1):
             echo_stderr(f"run {run} of {runs}")

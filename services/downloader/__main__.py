@@ -75,7 +75,12 @@ async def _open_sources(settings: DownloaderSettings, stack: AsyncExitStack) -> 
         private_networks=settings.private_networks(),
     )
     buckets = await stack.enter_async_context(
-        ObjectStoreSource(settings.buckets(), requests, max_bytes=max_bytes)
+        ObjectStoreSource(
+            settings.buckets(),
+            requests,
+            max_bytes=max_bytes,
+            total_seconds=settings.photo_seconds,
+        )
     )
     return Sources(
         {

@@ -50,7 +50,8 @@ class DownloaderSettings(ConsumerSettings, CacheSettings):
         30.0,
         gt=0,
         le=50,
-        description="Seconds that downloading one https:// photo may take, redirects included.",
+        description="Seconds that downloading one photo from a host or bucket may take, "
+        "redirects and retries included.",
     )
     concurrency: int = Field(
         64, ge=1, le=1024, description="Maximum photos that are downloaded at the same time."

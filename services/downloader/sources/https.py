@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +26,7 @@ from services.downloader.sources.allow_list import (
     reached_address,
 )
 from services.downloader.sources.source import SourcePhoto
+from services.downloader.time_limit import TimeLimit
 from shashin.errors import (
     PhotoEmpty,
     PhotoError,
@@ -138,7 +137,7 @@ class HttpsSource:
     ) -> SourcePhoto | None:
         """Return the photo at a URL, after at most five redirects."""
         url = self._allowed(uri, uri)
-        time_limit = _TimeLimit(self._limits.total_seconds)
+        time_limit = TimeLimit(self._limits.total_seconds)
         for _ in range(MAX_REDIRECTS + 1):
             found = await self._fetch(url, uri, lease, known, time_limit)
             if not isinstance(found, URL):
@@ -173,14 +172,14 @@ class HttpsSource:
         uri: str,
         lease: Lease,
         known: SourceVersion | None,
-        time_limit: _TimeLimit,
+        time_limit: TimeLimit,
     ) -> SourcePhoto | URL | None:
         """Send one request; returns where it is redirected to, if it is."""
         host = _place(url)
         async with self._requests.request(host):
             try:
                 async with (
-                    time_limit.counted() as deadline,
+                    time_limit.counted(),
                     self._session.get(
                         url,
                         headers=_conditions(known),
@@ -194,7 +193,7 @@ class HttpsSource:
                         return None
                     self._check_status(response, host, uri)
                     wanted = self._wanted_bytes(response, uri)
-                    await _outside_of(deadline, lease.hold(wanted))
+                    await time_limit.uncounted(lease.hold(wanted))
                     data = await self._body(response, uri)
             except aiohttp.ClientError as error:
                 raise self._named(error, host, uri) from error
@@ -268,36 +267,10 @@ class HttpsSource:
         return PhotoUnavailable(f"{uri}: {host} broke off ({str(error) or type(error).__name__})")
 
 
-class _TimeLimit:
-    """The time that all requests for one photo may take together."""
-
-    def __init__(self, seconds: float) -> None:
-        self._left = seconds
-
-    @asynccontextmanager
-    async def counted(self) -> AsyncIterator[asyncio.Timeout]:
-        """Count the time in this context; raises TimeoutError when none is left."""
-        async with asyncio.timeout(self._left) as deadline:
-            yield deadline
-        ends = deadline.when()
-        assert ends is not None
-        self._left = max(0.0, ends - asyncio.get_running_loop().time())
-
-
 def _place(url: URL) -> str:
     """Return a URL's host, and its port if it is not the usual one."""
     host = url.raw_host or ""
     return host if url.port == HTTPS_PORT else f"{host}:{url.port}"
-
-
-async def _outside_of(deadline: asyncio.Timeout, wait: Awaitable[None]) -> None:
-    """Wait for something that is not the host's fault, so that it does not count."""
-    clock, ends = asyncio.get_running_loop().time, deadline.when()
-    assert ends is not None
-    left = ends - clock()
-    deadline.reschedule(None)
-    await wait
-    deadline.reschedule(clock() + left)
 
 
 def _conditions(known: SourceVersion | None) -> dict[str, str]:

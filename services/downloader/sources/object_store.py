@@ -15,6 +15,7 @@ from typing import Self
 from services.downloader.byte_budget import Lease
 from services.downloader.request_limits import RequestLimits
 from services.downloader.sources.source import SourcePhoto
+from services.downloader.time_limit import TimeLimit
 from shashin.errors import (
     ObjectNotFound,
     ObjectStoreError,
@@ -44,11 +45,13 @@ class ObjectStoreSource:
         requests: RequestLimits,
         *,
         max_bytes: int,
+        total_seconds: float,
         open_store: Callable[[str], ObjectStore] = open_object_store,
     ) -> None:
         self._buckets = buckets
         self._requests = requests
         self._max_bytes = max_bytes
+        self._total_seconds = total_seconds
         self._open_store = open_store
         self._stores: dict[str, ObjectStore] = {}
 
@@ -68,11 +71,22 @@ class ObjectStoreSource:
     ) -> SourcePhoto | None:
         """Return an object's bytes; its version is the object's."""
         bucket, key = self._allowed(uri)
+        time_limit = TimeLimit(self._total_seconds)
         async with self._requests.request(bucket):
             try:
-                return await self._fetch(self._store(bucket), key, uri, lease, known)
+                async with time_limit.counted():
+                    found = await self._fetch(
+                        self._store(bucket), key, uri, lease, known, time_limit
+                    )
+            except TimeoutError:
+                self._requests.unanswered(bucket)
+                raise PhotoUnavailable(
+                    f"{uri} was not complete after {self._total_seconds:.0f} s"
+                ) from None
             except (ObjectStoreError, UserError) as error:
                 raise self._named(error, bucket, uri) from error
+            self._requests.answered(bucket)
+        return found
 
     def _allowed(self, uri: str) -> tuple[str, str]:
         scheme, _, path = uri.partition("://")
@@ -90,7 +104,13 @@ class ObjectStoreSource:
         return self._stores[bucket]
 
     async def _fetch(
-        self, store: ObjectStore, key: str, uri: str, lease: Lease, known: SourceVersion | None
+        self,
+        store: ObjectStore,
+        key: str,
+        uri: str,
+        lease: Lease,
+        known: SourceVersion | None,
+        time_limit: TimeLimit,
     ) -> SourcePhoto | None:
         async with store.opened(key, unless=_version(known)) as found:
             if found is None:
@@ -102,7 +122,7 @@ class ObjectStoreSource:
                 )
             if not size:
                 raise PhotoEmpty(f"the object at {uri} has no bytes: upload it again")
-            await lease.hold(size)
+            await time_limit.uncounted(lease.hold(size))
             # BytesIO hands its buffer over without a copy.
             data = io.BytesIO()
             async for chunk in found.chunks:

@@ -34,6 +34,7 @@ class Photos:
             buckets or [f"s3://{BUCKET}"],
             RequestLimits(total=8, per_host=8),
             max_bytes=MAX_BYTES,
+            total_seconds=50.0,
         )
 
     async def fetch(self, uri: str, known: SourceVersion | None = None) -> SourcePhoto | None:

@@ -5,6 +5,7 @@ Real servers are in tests/contract/objectstore and tests/integration.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -44,6 +45,7 @@ class Failing:
         self.open_error: ShashinError | None = None
         self.read_error: ShashinError | None = None
         self.read_bytes: bytes | None = None
+        self.hangs = False
 
     @asynccontextmanager
     async def opened(
@@ -62,6 +64,8 @@ class Failing:
                 yield chunk
         if self.read_error is not None:
             raise self.read_error
+        if self.hangs:
+            await asyncio.Event().wait()
 
     async def close(self) -> None:
         await self._store.close()
@@ -70,14 +74,18 @@ class Failing:
 class Bucket:
     """A source that reads one bucket."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seconds: float = 30.0) -> None:
         self.store = open_object_store(folder.as_uri())
         self.failing = Failing(self.store)
         self.requests = RequestLimits(total=4, per_host=4)
         self.opened: list[str] = []
         self.budget = ByteBudget(MAX_BYTES)
         self.source = ObjectStoreSource(
-            [BUCKET, "gs://more"], self.requests, max_bytes=MAX_BYTES, open_store=self._open
+            [BUCKET, "gs://more"],
+            self.requests,
+            max_bytes=MAX_BYTES,
+            total_seconds=seconds,
+            open_store=self._open,
         )
 
     def _open(self, uri: str) -> ObjectStore:
@@ -181,6 +189,15 @@ async def test_an_object_that_is_overwritten_while_it_is_read_is_read_again(
     bucket.failing.read_error = PreconditionFailed("overwritten")
     with pytest.raises(PhotoUnavailable, match="changed while it was read: overwritten"):
         await bucket.fetch(f"{BUCKET}/a.jpg")
+
+
+async def test_a_photo_that_never_ends_is_given_up_after_the_total_time(tmp_path: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket", seconds=0.2)
+    await bucket.store.write("a.jpg", b"photo")
+    bucket.failing.hangs = True
+    with pytest.raises(PhotoUnavailable, match="was not complete after"):
+        await bucket.fetch(f"{BUCKET}/a.jpg")
+    assert bucket.budget.taken == 0
 
 
 async def test_the_size_is_reserved_before_the_object_is_read(bucket: Bucket) -> None:
