@@ -19,8 +19,11 @@ def cache_loop(cache: OriginalsCache) -> Loop:
 
     async def run(loop: LoopScope) -> None:
         while loop.next_turn():
-            with loop.waiting_for("the cache of originals to be pruned"):
-                pruned = await asyncio.to_thread(cache.prune_if_due)
+            pruning = asyncio.ensure_future(asyncio.to_thread(cache.prune_if_due))
+            # Counting millions of files takes minutes, and is no stall.
+            while not pruning.done() and loop.next_turn():
+                await asyncio.wait([pruning], timeout=_CHECK_SECONDS)
+            pruned = await pruning
             if pruned is not None and (pruned.expired or pruned.surplus):
                 log.info(
                     "cache pruned",
