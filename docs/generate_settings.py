@@ -47,6 +47,10 @@ While it is running, `shashin up` with other settings is refused. The command it
 | `SHASHIN_MODEL` | `--model` | Embedding model of `shashin up`. |
 | `SHASHIN_BUCKET_SECONDS` | `--bucket-seconds` | Bucket length of `shashin up` and `demo`. |
 | `SHASHIN_GRACE_SECONDS` | `--grace-seconds` | Grace of `shashin up`. |
+| `SHASHIN_CACHE_FOLDER` | `--folder` | Cache of originals for `shashin cache`. |
+| `SHASHIN_CACHE_BYTES` | `--max-bytes` | Size to which `shashin cache prune` reduces it. |
+| `SHASHIN_CACHE_SECONDS` | `--seconds` | Age beyond which `shashin cache prune` removes from it. |
+| `SHASHIN_MAX_BYTES` | | Size up to which `shashin publish` sends a photo; that of the downloader. |
 | `SHASHIN_CACHE` | | Folder for Kafka's jars; the user's cache by default. |
 
 Your own model has an id (`shashin model train --model-id`) that must be the same for all services:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from services.downloader import metrics
-from services.downloader.source import PhotoSource
+from services.downloader.byte_budget import ByteBudget, Lease
+from services.downloader.originals import Originals
 from shashin.errors import PhotoError
 from shashin.photos import DecodeBudget, thumbnail
 
@@ -26,64 +27,59 @@ class FetchedPhoto:
 
 
 class PhotoFetcher:
-    """Fetches a bounded number of photos concurrently and makes thumbnails in ``executor``.
+    """Fetches photos concurrently and makes thumbnails in ``executor``.
 
-    ``budget`` bounds the memory of its decodes.
+    ``originals_budget`` bounds the memory of originals, from their download until the thumbnail is
+    made, and ``decode_budget`` that of decodes.
     """
 
     def __init__(
         self,
-        source: PhotoSource,
+        originals: Originals,
         *,
-        concurrency: int,
+        originals_budget: ByteBudget,
         executor: Executor,
-        budget: DecodeBudget,
+        decode_budget: DecodeBudget,
     ) -> None:
-        self._source = source
-        # Held until the thumbnail is made, to bound the number of originals in memory.
-        self._slots = asyncio.Semaphore(concurrency)
+        self._originals = originals
+        self._originals_budget = originals_budget
         self._executor = executor
-        self._budget = budget
-        metrics.WAITING_DECODES.set_function(lambda: budget.waiting)
+        self._decode_budget = decode_budget
+        self.on_progress: Callable[[], object] = lambda: None
+        """Called after each photo."""
+        metrics.WAITING_DECODES.set_function(lambda: decode_budget.waiting)
+        metrics.WAITING_ORIGINALS.set_function(lambda: originals_budget.waiting)
+        metrics.ORIGINAL_BYTES.set_function(lambda: originals_budget.taken)
 
-    async def fetch(self, uri: str) -> FetchedPhoto:
-        """Return the photo's thumbnail, or the error."""
-        async with self._slots:
-            fetched = await self._fetch(uri)
+    async def fetch(self, uri: str, *, confirm: bool = False) -> FetchedPhoto:
+        """Return the photo's thumbnail, or the error.
+
+        With ``confirm`` its source is asked whether it has changed, even if it is cached.
+        """
+        with self._originals_budget.lease() as lease:
+            fetched = await self._fetch(uri, lease, confirm=confirm)
         metrics.PHOTOS.labels(fetched.error.reason if fetched.error else "ok").inc()
+        self.on_progress()
         return fetched
 
-    async def _fetch(self, uri: str) -> FetchedPhoto:
+    async def _fetch(self, uri: str, lease: Lease, *, confirm: bool) -> FetchedPhoto:
         started = time.perf_counter()
         try:
-            data = await self._source.fetch(uri)
+            original = await self._originals.fetch(uri, lease, confirm=confirm)
         except PhotoError as error:
             return FetchedPhoto(uri, error=error)
         metrics.FETCH_SECONDS.observe(time.perf_counter() - started)
-        metrics.PHOTO_BYTES.inc(len(data))
-        loop = asyncio.get_running_loop()
+        metrics.PHOTO_BYTES.inc(len(original.data))
         try:
-            digest, made = await loop.run_in_executor(
-                self._executor, _hash_and_thumbnail, data, self._budget
+            made = await asyncio.get_running_loop().run_in_executor(
+                self._executor, _thumbnail, original.data, self._decode_budget
             )
-        except _UnusablePhoto as unusable:
-            return FetchedPhoto(uri, unusable.digest, error=unusable.error)
-        return FetchedPhoto(uri, digest, made)
-
-
-class _UnusablePhoto(Exception):
-    """A photo that was read but cannot be used."""
-
-    def __init__(self, digest: bytes, error: PhotoError) -> None:
-        super().__init__(str(error))
-        self.digest = digest
-        self.error = error
-
-
-def _hash_and_thumbnail(data: bytes, budget: DecodeBudget) -> tuple[bytes, bytes]:
-    digest = hashlib.sha256(data).digest()
-    with metrics.THUMBNAIL_SECONDS.time():
-        try:
-            return digest, thumbnail(data, budget=budget)
         except PhotoError as error:
-            raise _UnusablePhoto(digest, error) from None
+            await self._originals.forget(uri)
+            return FetchedPhoto(uri, original.sha256, error=error)
+        return FetchedPhoto(uri, original.sha256, made)
+
+
+def _thumbnail(data: bytes, budget: DecodeBudget) -> bytes:
+    with metrics.THUMBNAIL_SECONDS.time():
+        return thumbnail(data, budget=budget)

@@ -68,7 +68,11 @@ class DownloadStage:
         if event.kind not in KINDS_WITH_PHOTOS:
             metrics.HIDDEN.labels(events_pb2.ListingKind.Name(event.kind)).inc()
             return Outcome(outputs=[hidden_record(event)])
-        photos = await asyncio.gather(*map(self._fetcher.fetch, event.photo_uris))
+        # A listing that was changed may have other photos under the same URIs.
+        confirm = event.kind == events_pb2.LISTING_KIND_UPDATED
+        photos = await asyncio.gather(
+            *(self._fetcher.fetch(uri, confirm=confirm) for uri in event.photo_uris)
+        )
         failpoint("after-decode")
         return outcome_of(event, photos, record)
 

@@ -22,4 +22,17 @@ WAITING_DECODES = Gauge(
     "shashin_downloader_waiting_decodes",
     "Photos that wait until SHASHIN_DECODE_BYTES has room for them.",
 )
+WAITING_ORIGINALS = Gauge(
+    "shashin_downloader_waiting_originals",
+    "Photos that wait until SHASHIN_ORIGINAL_BYTES has room for them.",
+)
+ORIGINAL_BYTES = Gauge(
+    "shashin_downloader_original_bytes", "Memory reserved for originals now, in bytes."
+)
+CONFIRMATIONS = Counter(
+    "shashin_downloader_confirmations",
+    "Cached photos whose source was asked again, by outcome: unchanged, changed (other bytes under "
+    "the same URI), or unavailable (the cached photo was used).",
+    ["outcome"],
+)
 HIDDEN = Counter("shashin_downloader_hidden", "Listings reported as sold or removed.", ["kind"])

@@ -9,7 +9,17 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shashin.cli import coverage, index_copies, index_upkeep, indexes, kafka, model, publish, up
+from shashin.cli import (
+    cache,
+    coverage,
+    index_copies,
+    index_upkeep,
+    indexes,
+    kafka,
+    model,
+    publish,
+    up,
+)
 from shashin.cli.builds import command as builds
 from shashin.cli.demo import command as demo
 from shashin.cli.dlq import command as dlq
@@ -67,6 +77,7 @@ demo.register(app)
 index_copies.register(indexes.app)
 index_upkeep.register(indexes.app)
 app.add_typer(builds.app, name="builds")
+app.add_typer(cache.app, name="cache")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(indexes.app, name="indexes")
 app.add_typer(kafka.app, name="kafka")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shashin.client.listing_events import ListingAttributes
+from shashin.codecs.limits import MAX_PHOTO_BYTES
 from shashin.codecs.listing_rules import (
     MAX_PHOTOS,
     attributes_problem,
@@ -31,9 +32,10 @@ from shashin.runtime.files import open_regular
 
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jpe", ".jfif"}
+    | {".heic", ".heif", ".hif", ".avif"}
 )
 UNREAD_PHOTO_SUFFIXES = frozenset(
-    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".ico", ".ppm"}
+    {".jxl", ".jp2", ".svg", ".psd", ".ico", ".ppm"}
     | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"}
 )
 """Photos by their names, in formats that the services do not read."""
@@ -209,16 +211,25 @@ def _contains_photos(folder: Path) -> bool:
 
 
 def _file_problem(path: Path) -> str | None:
-    """Return why a photo cannot be read; it is opened, since nothing else tells for sure."""
+    """Return why a photo cannot be used; it is opened, since nothing else tells for sure."""
     try:
-        open_regular(path).close()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         return "does not exist" if not path.is_symlink() else "is a link to nothing"
     except OSError as error:
         return f"cannot be read ({(error.strerror or 'unknown error').lower()})"
     except ValueError:
         return "is not the name of a file"
+    if size > (limit := max_photo_bytes()):
+        return f"has {size} bytes; at most {limit} are allowed"
     return None
+
+
+def max_photo_bytes() -> int:
+    """Return the size up to which the downloader reads a photo, as it is set here."""
+    given = os.environ.get("SHASHIN_MAX_BYTES", "")
+    return int(given) if given.isascii() and given.isdigit() else MAX_PHOTO_BYTES
 
 
 def read_csv(path: Path) -> SourcePlan:

@@ -15,8 +15,8 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 from urllib.parse import SplitResult, unquote
@@ -28,7 +28,13 @@ from shashin.errors import (
     PreconditionFailed,
 )
 from shashin.objectstore.keys import check_key, check_prefix
-from shashin.objectstore.protocol import STREAM_CHUNK_BYTES, ObjectInfo, OnlyIf, Version
+from shashin.objectstore.protocol import (
+    STREAM_CHUNK_BYTES,
+    ObjectInfo,
+    OnlyIf,
+    OpenedObject,
+    Version,
+)
 
 T = TypeVar("T")
 
@@ -67,14 +73,33 @@ class FileObjectStore:
         """Return an object's bytes and version."""
         return await self._run(key, lambda: self._read(key))
 
-    async def stream(self, key: str) -> AsyncGenerator[bytes]:
-        """Return the bytes of the current version, in chunks."""
+    @asynccontextmanager
+    async def opened(
+        self, key: str, *, unless: Version | None = None
+    ) -> AsyncIterator[OpenedObject | None]:
+        """Open an object for reading, unless it has a version."""
         file = await self._run(key, lambda: self._open(key))
         try:
-            while chunk := await self._run(key, lambda: file.read(STREAM_CHUNK_BYTES)):
-                yield chunk
+            found = os.fstat(file.fileno())
+            version = _version(found)
+            if version == unless:
+                yield None
+                return
+            async with aclosing(self._chunks(key, file)) as chunks:
+                yield OpenedObject(ObjectInfo(key, found.st_size, version), chunks)
         finally:
             await self._run(key, file.close)
+
+    async def _chunks(self, key: str, file: BinaryIO) -> AsyncGenerator[bytes]:
+        while chunk := await self._run(key, lambda: file.read(STREAM_CHUNK_BYTES)):
+            yield chunk
+
+    async def stream(self, key: str) -> AsyncGenerator[bytes]:
+        """Return the bytes of the current version, in chunks."""
+        async with self.opened(key) as found:
+            assert found is not None
+            async for chunk in found.chunks:
+                yield chunk
 
     async def download(self, key: str, path: Path) -> None:
         """Copy an object to ``path``."""

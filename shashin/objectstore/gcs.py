@@ -11,8 +11,9 @@ import asyncio
 import base64
 import os
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -43,7 +44,13 @@ from shashin.errors import (
 )
 from shashin.objectstore.gcs_upload import CHUNK_BYTES, ResumableUpload
 from shashin.objectstore.keys import check_key, check_prefix
-from shashin.objectstore.protocol import STREAM_CHUNK_BYTES, ObjectInfo, OnlyIf, Version
+from shashin.objectstore.protocol import (
+    STREAM_CHUNK_BYTES,
+    ObjectInfo,
+    OnlyIf,
+    OpenedObject,
+    Version,
+)
 from shashin.runtime.files import open_regular
 
 T = TypeVar("T")
@@ -90,9 +97,20 @@ class GcsObjectStore:
         """Return an object's bytes and version."""
         return await self._run(key, lambda: self._read(key))
 
-    async def stream(self, key: str) -> AsyncGenerator[bytes]:
-        """Return the bytes of the current generation, in chunks."""
+    @asynccontextmanager
+    async def opened(
+        self, key: str, *, unless: Version | None = None
+    ) -> AsyncIterator[OpenedObject | None]:
+        """Open an object for reading, unless it has a generation."""
         newest = await self._run(key, lambda: self._newest(key))
+        info = self._info(newest)
+        if info.version == unless:
+            yield None
+            return
+        async with aclosing(self._chunks(key, newest)) as chunks:
+            yield OpenedObject(info, chunks)
+
+    async def _chunks(self, key: str, newest: storage.Blob) -> AsyncGenerator[bytes]:
         for start in range(0, newest.size, _STREAM_REQUEST_BYTES):
             try:
                 data = await self._run(key, partial(self._read_range, newest, start))
@@ -103,6 +121,13 @@ class GcsObjectStore:
                 ) from error
             for at in range(0, len(data), STREAM_CHUNK_BYTES):
                 yield data[at : at + STREAM_CHUNK_BYTES]
+
+    async def stream(self, key: str) -> AsyncGenerator[bytes]:
+        """Return the bytes of the current generation, in chunks."""
+        async with self.opened(key) as found:
+            assert found is not None
+            async for chunk in found.chunks:
+                yield chunk
 
     async def download(self, key: str, path: Path) -> None:
         """Copy an object to ``path``."""

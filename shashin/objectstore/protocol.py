@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NewType, Protocol
@@ -54,6 +55,15 @@ class ObjectInfo:
     version: Version
 
 
+@dataclass(frozen=True)
+class OpenedObject:
+    """One version of an object that is being read."""
+
+    info: ObjectInfo
+    chunks: AsyncGenerator[bytes]
+    """Its bytes, in chunks of at most ``STREAM_CHUNK_BYTES``; raises as ``ObjectStore.stream``."""
+
+
 class ObjectStore(Protocol):
     """Objects under keys (``a/b/c``), written atomically, optionally with a precondition.
 
@@ -75,6 +85,19 @@ class ObjectStore(Protocol):
 
     async def read(self, key: str) -> tuple[bytes, Version]:
         """Return an object's bytes and version; for small documents, as all is read into memory.
+
+        Raises:
+            ObjectNotFound: when no object has this key.
+        """
+        ...
+
+    def opened(
+        self, key: str, *, unless: Version | None = None
+    ) -> AbstractAsyncContextManager[OpenedObject | None]:
+        """Open an object for reading, in one request where the store allows it.
+
+        Gives its size and version before any byte is read; None if it still has the version
+        ``unless``. What was not read at the end of the context is not transferred.
 
         Raises:
             ObjectNotFound: when no object has this key.

@@ -22,8 +22,8 @@ import math
 import os
 import uuid
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -36,7 +36,7 @@ from shashin.errors import (
     PreconditionFailed,
 )
 from shashin.objectstore.keys import check_key, check_prefix
-from shashin.objectstore.protocol import ObjectInfo, OnlyIf, Version
+from shashin.objectstore.protocol import ObjectInfo, OnlyIf, OpenedObject, Version
 from shashin.objectstore.s3_client import S3Client, error_code
 from shashin.objectstore.s3_reader import ObjectReader, base64_crc32
 from shashin.runtime.files import open_regular
@@ -98,11 +98,26 @@ class S3ObjectStore:
             except PreconditionFailed:
                 continue  # overwritten or deleted meanwhile
 
+    @asynccontextmanager
+    async def opened(
+        self, key: str, *, unless: Version | None = None
+    ) -> AsyncIterator[OpenedObject | None]:
+        """Open an object for reading, unless it has an ETag."""
+        reader = self._new_reader(key)
+        if not await reader.open(unless):
+            yield None
+            return
+        try:
+            async with aclosing(reader.chunks()) as chunks:
+                yield OpenedObject(ObjectInfo(key, reader.size, reader.version), chunks)
+        finally:
+            reader.close()
+
     async def stream(self, key: str) -> AsyncGenerator[bytes]:
         """Return the bytes of the current version, in chunks."""
-        reader = await self._reader(key)
-        async with aclosing(reader.chunks()) as chunks:
-            async for chunk in chunks:
+        async with self.opened(key) as found:
+            assert found is not None
+            async for chunk in found.chunks:
                 yield chunk
 
     async def download(self, key: str, path: Path) -> None:
@@ -223,9 +238,12 @@ class S3ObjectStore:
         )
 
     async def _reader(self, key: str) -> ObjectReader:
-        reader = ObjectReader(self._client, self._bucket, self._object_name(key), self._where(key))
+        reader = self._new_reader(key)
         await reader.open()
         return reader
+
+    def _new_reader(self, key: str) -> ObjectReader:
+        return ObjectReader(self._client, self._bucket, self._object_name(key), self._where(key))
 
     async def _save(self, key: str, reader: ObjectReader, path: Path) -> None:
         scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

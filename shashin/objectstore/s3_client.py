@@ -187,6 +187,11 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, BROKEN_CONNECTION)
 
 
+def is_not_modified(error: BaseException | None) -> bool:
+    """Return whether a conditional read was answered with "not modified"."""
+    return isinstance(error, ClientError) and _status(error) == HTTPStatus.NOT_MODIFIED
+
+
 def translated(error: Exception, *, bucket: str, where: str) -> ObjectStoreError:
     """Return the error of this project for an error of boto; ``where`` names the object."""
     if isinstance(error, ClientError):

@@ -18,7 +18,13 @@ from shashin.errors import (
     PreconditionFailed,
 )
 from shashin.objectstore.protocol import STREAM_CHUNK_BYTES, Version
-from shashin.objectstore.s3_client import BROKEN_CONNECTION, Patience, S3Client, translated
+from shashin.objectstore.s3_client import (
+    BROKEN_CONNECTION,
+    Patience,
+    S3Client,
+    is_not_modified,
+    translated,
+)
 
 _MD5 = re.compile(r'"[0-9a-f]{32}"')
 
@@ -39,13 +45,29 @@ class ObjectReader:
         """The version that is read."""
         return Version(self._response["ETag"])
 
-    async def open(self) -> None:
-        """Request the current version.
+    @property
+    def size(self) -> int:
+        """The object's size in bytes."""
+        return int(self._response["ContentLength"])
+
+    async def open(self, unless: Version | None = None) -> bool:
+        """Request the current version; returns False if it is still ``unless``.
 
         Raises:
             ObjectNotFound: when no object has this key.
         """
-        self._response = await self._request()
+        try:
+            self._response = await self._request(**({"IfNoneMatch": unless} if unless else {}))
+        except ObjectStoreError as error:
+            if unless and is_not_modified(error.__cause__):
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        """Drop what was not read; needed unless all chunks were."""
+        if self._response:
+            self._response["Body"].close()
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Yield all bytes in chunks of at most ``STREAM_CHUNK_BYTES``; then verify the checksum.
@@ -56,7 +78,7 @@ class ObjectReader:
             PreconditionFailed: when the object was overwritten or deleted meanwhile.
             ObjectStoreUnavailable: also when the bytes do not match the object's checksum.
         """
-        body, size = self._response["Body"], int(self._response["ContentLength"])
+        body, size = self._response["Body"], self.size
         checksum = _Checksum(self._response)
         patience = Patience()
         position = 0

@@ -41,7 +41,7 @@ def to_srgb(profile: bytes | None) -> ToRgb:
 
 
 def _without_profile(image: Image.Image) -> Image.Image:
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:

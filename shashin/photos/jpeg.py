@@ -45,7 +45,8 @@ class JpegStructure:
     ended: bool
     """Whether it has an end marker."""
     all_sent: bool
-    """Whether the scans together send every coefficient in full; false if they were not counted."""
+    """Whether the scans of a JPEG without an end marker together send every coefficient in full;
+    false if they were not counted."""
 
 
 def jpeg_structure(data: bytes) -> JpegStructure:
@@ -69,16 +70,17 @@ def jpeg_structure(data: bytes) -> JpegStructure:
         coefficient_bytes=_coefficient_bytes(frame) if buffered else 0,
         scans=scans,
         ended=ended,
-        all_sent=all(left == 0 for block in missing.values() for left in block),
+        # Asked only of a JPEG without an end.
+        all_sent=not ended and all(left == 0 for block in missing.values() for left in block),
     )
 
 
-def header_segments(data: bytes) -> Iterator[int]:
-    """Yield the marker of each segment before the first scan."""
-    for code, _ in _segments(data):
+def header_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the marker and the body of each segment before the first scan."""
+    for code, body in _segments(data):
         if code == _SOS:
             return
-        yield code
+        yield code, body
 
 
 def _components(frame: bytes) -> list[tuple[int, int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from PIL import ImageFile, TiffImagePlugin
 
+from shashin.photos.heif import HeifStructure
 from shashin.photos.jpeg import JpegStructure
 
 _OPENING_BYTES = 8 * 1024 * 1024
@@ -21,10 +22,14 @@ _PLAIN_COMPRESSIONS = frozenset(
 """Compressions of TIFF that are decoded into the strip or tile, without an image of their own."""
 
 
-def decoding_bytes(image: ImageFile.ImageFile, jpeg: JpegStructure | None) -> int:
+def decoding_bytes(
+    image: ImageFile.ImageFile, jpeg: JpegStructure | None, heif: HeifStructure | None = None
+) -> int:
     """Return an upper bound of what loading an opened image takes, in bytes."""
     width, height = image.size
     pixels = width * height
+    if heif is not None:
+        return max(pixels, heif.pixels) * _heif_pixel_bytes(image.mode, heif) + _OPENING_BYTES
     if image.format == "WEBP":
         return pixels * _WEBP_BYTES + _OPENING_BYTES
     needed = pixels * _pixel_bytes(image.mode) + _OPENING_BYTES
@@ -44,6 +49,15 @@ def _pixel_bytes(mode: str) -> int:
     if mode.startswith("I;16"):
         return 2
     return 1 if mode in {"1", "L", "P"} else 4
+
+
+def _heif_pixel_bytes(mode: str, heif: HeifStructure) -> int:
+    """Return the bytes per pixel of the planes, their colours as bytes, and Pillow's image."""
+    planes = 2 if heif.subsampled else 4
+    if heif.deep:
+        planes *= 2
+    # Transparency has a plane of its own; grey is decoded to one byte.
+    return planes + (4 if mode == "L" else 8) + (4 if mode.endswith("A") else 0)
 
 
 def _tiff_bytes(image: TiffImagePlugin.TiffImageFile, whole: int) -> int:

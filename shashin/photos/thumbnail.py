@@ -31,10 +31,10 @@ def thumbnail_image(data: bytes, *, budget: DecodeBudget | None = None) -> Image
     Raises:
         PhotoError: when it cannot be used; see ``decode_photo``.
     """
-    image = decode_photo(data, enough=2 * SHORT_SIDE, longest_ratio=LONGEST_RATIO, budget=budget)
+    image = decode_photo(data, enough=SHORT_SIDE, longest_ratio=LONGEST_RATIO, budget=budget)
     width, height = image.size
     scale = SHORT_SIDE / min(width, height)
     if scale >= 1:
         return image
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)

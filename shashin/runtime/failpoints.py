@@ -16,7 +16,7 @@ VARIABLE = "SHASHIN_FAILPOINTS"
 _CONSUMER = ("after-read", "after-decode", "amid-produce", "after-produce", "after-commit")
 
 POINTS: dict[str, tuple[str, ...]] = {
-    "downloader": _CONSUMER,
+    "downloader": ("after-read", "amid-content", "after-content", "after-entry", *_CONSUMER[1:]),
     "embedder": _CONSUMER,
     "indexer": (
         "after-read",

@@ -90,6 +90,12 @@ async def play(chaos: Chaos) -> Outcome:
     started = time.monotonic()
     system = System(chaos.state / "system")
     os.environ[FAILPOINTS] = str(chaos.state / "failpoints")
+    # So small and short that photos keep being fetched, cached and evicted.
+    os.environ |= {
+        "SHASHIN_CACHE_FOLDER": str(chaos.state / "cache"),
+        "SHASHIN_CACHE_BYTES": str(1024 * 1024),
+        "SHASHIN_CACHE_SECONDS": "2",
+    }
     async with _repository(chaos.state) as repository:
         try:
             return await _play(chaos, system, repository, started)

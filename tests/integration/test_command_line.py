@@ -232,7 +232,7 @@ async def test_nothing_is_published_if_one_listing_cannot_be_and_the_rest_on_req
     state, folder = system.system.folder, tmp_path / "mine"
     photo_file(folder, "cli-planned/1.jpg", 333)
     photo_file(folder, "cli-planned/deeper/1.jpg", 334)
-    (folder / "cli-planned" / "2.heic").write_bytes(b"heic")
+    (folder / "cli-planned" / "2.jxl").write_bytes(b"jxl")
     (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(photo_of(335))
     (folder / "cli-pipe").mkdir()
     os.mkfifo(folder / "cli-pipe" / "1.jpg")
@@ -245,7 +245,7 @@ async def test_nothing_is_published_if_one_listing_cannot_be_and_the_rest_on_req
     assert len(published.document["skipped"]) == 2
     assert {Path(entry["path"]).name for entry in published.document["left_out"]} == {
         "deeper",
-        "2.heic",
+        "2.jxl",
     }
 
 

@@ -58,6 +58,14 @@ def _transparent(image: Image.Image) -> bytes:
     return saved(image.convert("RGBA"), "PNG")
 
 
+def _heic(image: Image.Image) -> bytes:
+    return saved(image, "HEIF", quality=90)  # shashin.photos has registered the format
+
+
+def _avif(image: Image.Image) -> bytes:
+    return saved(image, "AVIF", quality=90)
+
+
 ODD: dict[str, Callable[[Image.Image], bytes]] = {
     "CMYK JPEG": _cmyk,
     "palette PNG": _palette,
@@ -65,6 +73,8 @@ ODD: dict[str, Callable[[Image.Image], bytes]] = {
     "EXIF-rotated JPEG": _exif_rotated,
     "animated GIF": _animated,
     "PNG with alpha": _transparent,
+    "HEIC": _heic,
+    "AVIF": _avif,
 }
 """Formats that must not change how a picture is searched."""
 

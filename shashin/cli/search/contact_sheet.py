@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from shashin.client.topic_tails import topic_tails
 from shashin.codecs.limits import MAX_PHOTO_BYTES
+from shashin.errors import PhotoError
 from shashin.kafka.dlq_entries import message_of
 from shashin.kafka.topics import LISTINGS_EVENTS
+from shashin.photos import thumbnail_image
 from shashin.runtime.files import open_regular, path_of_uri
 from shashin.v1 import events_pb2, search_pb2
 
@@ -52,14 +52,12 @@ class SheetHit:
 def thumbnail_data_uri(photo: bytes) -> str | None:
     """Return a small JPEG of the photo as a ``data:`` URI; None when it cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(photo)) as image:
-            image.draft("RGB", (_SIDE, _SIDE))
-            upright = ImageOps.exif_transpose(image)
-            upright.thumbnail((_SIDE, _SIDE))
-            small = io.BytesIO()
-            upright.convert("RGB").save(small, "JPEG", quality=85)
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        image = thumbnail_image(photo)
+    except PhotoError:
         return None
+    image.thumbnail((_SIDE, _SIDE))
+    small = io.BytesIO()
+    image.save(small, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(small.getvalue()).decode()
 
 

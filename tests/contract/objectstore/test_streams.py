@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shashin.errors import PreconditionFailed
+from shashin.errors import ObjectNotFound, PreconditionFailed
 from shashin.objectstore.protocol import STREAM_CHUNK_BYTES, ObjectStore
 from tests.contract.conftest import OpenStore
 from tests.contract.objectstore.conftest import streamed
@@ -35,6 +35,40 @@ async def test_chunks_are_small_and_add_up_to_the_object(store: ObjectStore, siz
     chunks = await streamed(store, "a")
     assert b"".join(chunks) == data
     assert all(0 < len(chunk) <= STREAM_CHUNK_BYTES for chunk in chunks)
+
+
+async def test_an_opened_object_tells_its_size_and_version_before_it_is_read(
+    store: ObjectStore,
+) -> None:
+    data = random.Random(0).randbytes(3 * MIB)
+    await store.write("a", data)
+    async with store.opened("a") as found:
+        assert found is not None
+        assert found.info == await store.stat("a")
+        assert b"".join([chunk async for chunk in found.chunks]) == data
+
+
+async def test_an_object_is_opened_only_if_it_has_changed(store: ObjectStore) -> None:
+    version = await store.write("a", b"data")
+    async with store.opened("a", unless=version) as unchanged:
+        assert unchanged is None
+    await store.write("a", b"other data")
+    async with store.opened("a", unless=version) as changed:
+        assert changed is not None
+        assert [chunk async for chunk in changed.chunks] == [b"other data"]
+    with pytest.raises(ObjectNotFound):
+        async with store.opened("b", unless=version):
+            pass
+
+
+async def test_an_object_that_was_opened_and_not_read_blocks_no_later_operation(
+    store: ObjectStore,
+) -> None:
+    await store.write("a", bytes(4 * MIB))
+    for _ in range(40):  # more than a store has connections
+        async with store.opened("a") as found:
+            assert found is not None
+    assert (await store.stat("a")).size == 4 * MIB
 
 
 @pytest.mark.parametrize("change", ["overwritten", "deleted", "deleted and written again"])

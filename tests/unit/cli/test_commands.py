@@ -18,7 +18,7 @@ from shashin.tiers import HOURLY
 from shashin.v1 import index_pb2, search_pb2
 from tests.unit.cli.fake_router import FakeRouter, fake_router
 
-GROUPS = ["", "builds", "dlq", "indexes", "kafka", "model"]
+GROUPS = ["", "builds", "cache", "dlq", "indexes", "kafka", "model"]
 COMMANDS = [
     "up",
     "down",
@@ -37,6 +37,8 @@ COMMANDS = [
     "builds retry",
     "builds cancel",
     "builds rm",
+    "cache stats",
+    "cache prune",
     "dlq ls",
     "dlq show",
     "dlq replay",
@@ -255,7 +257,7 @@ def test_a_price_that_no_listing_can_have_is_refused(router: FakeRouter) -> None
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
     folder = tmp_path / "mixed"
-    for name in ("sofa/1.jpg", "sofa/2.heic", "2024/chair/1.jpg", "lamp.jpg"):
+    for name in ("sofa/1.jpg", "sofa/2.jxl", "2024/chair/1.jpg", "lamp.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"photo")
     return folder
@@ -265,7 +267,7 @@ def test_publish_names_what_it_leaves_out(mixed: Path, tmp_path: Path) -> None:
     result = shashin("publish", str(mixed), state=tmp_path / "state")
     left_out = [line for line in result.stderr.splitlines() if line.startswith("left out: ")]
     assert len(left_out) == 2
-    assert f"{mixed / 'sofa' / '2.heic'}" in result.stderr
+    assert f"{mixed / 'sofa' / '2.jxl'}" in result.stderr
     assert f"{mixed / '2024' / 'chair'}" in result.stderr
     assert "nothing has been started" in result.stderr.splitlines()[-1]
 

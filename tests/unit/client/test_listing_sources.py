@@ -154,13 +154,13 @@ def test_every_wrong_row_is_named_and_the_right_ones_are_kept(tmp_path: Path) ->
 
 def test_what_is_left_out_of_a_folder_is_named_with_its_reason(tmp_path: Path) -> None:
     write(tmp_path / "sofa" / "1.jpg")
-    write(tmp_path / "sofa" / "2.HEIC")
+    write(tmp_path / "sofa" / "2.JXL")
     write(tmp_path / "sofa" / "notes.txt")
     write(tmp_path / "sofa" / "details" / "far" / "1.jpg")
     write(tmp_path / "2024" / "chair" / "1.jpg")
-    write(tmp_path / "2024" / "table" / "1.avif")
-    write(tmp_path / "phone" / "1.heif")
-    write(tmp_path / "single.avif")
+    write(tmp_path / "2024" / "table" / "1.jp2")
+    write(tmp_path / "phone" / "1.dng")
+    write(tmp_path / "single.jxl")
     write(tmp_path / "Thumbs.db")
     write(tmp_path / ".git" / "a.jpg")
     (tmp_path / "empty").mkdir()
@@ -168,30 +168,47 @@ def test_what_is_left_out_of_a_folder_is_named_with_its_reason(tmp_path: Path) -
     assert [(li.listing_id, len(li.photos)) for li in plan.listings] == [("sofa", 1)]
     left_out = {(str(Path(lo.path).relative_to(tmp_path)), lo.why) for lo in plan.left_out}
     assert left_out == {
-        ("sofa/2.HEIC", UNREAD_FORMAT),
+        ("sofa/2.JXL", UNREAD_FORMAT),
         ("sofa/notes.txt", OTHER_FILE),
         ("sofa/details", DEEPER_FOLDER),
         ("2024/chair", DEEPER_FOLDER),
         ("2024/table", DEEPER_FOLDER),
-        ("phone/1.heif", UNREAD_FORMAT),
-        ("single.avif", UNREAD_FORMAT),
+        ("phone/1.dng", UNREAD_FORMAT),
+        ("single.jxl", UNREAD_FORMAT),
         ("Thumbs.db", OTHER_FILE),
         (".git", HIDDEN),
         ("empty", NO_PHOTOS),
     }
     lines = {line.partition(":")[0]: line for line in plan.left_out_lines()}
-    assert f"{tmp_path / 'sofa' / '2.HEIC'}" in lines[UNREAD_FORMAT]
+    assert f"{tmp_path / 'sofa' / '2.JXL'}" in lines[UNREAD_FORMAT]
     assert f"{DEEPER_FOLDER}: 3 (" in "\n".join(lines.values())
 
 
 def test_a_folder_with_only_unread_formats_says_so(tmp_path: Path) -> None:
-    write(tmp_path / "phone" / "a.heic")
+    write(tmp_path / "phone" / "a.jxl")
     with pytest.raises(
         UserError, match=r"contain no photos .*left out: photos in a format .*: 1 \("
     ):
         read_source(tmp_path)
     with pytest.raises(UserError, match="a format that is not read: convert it"):
-        read_source(tmp_path / "phone" / "a.heic")
+        read_source(tmp_path / "phone" / "a.jxl")
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.HEIF", "a.hif", "a.avif"])
+def test_photos_as_phones_write_them_are_published(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "phone" / name)
+    (listing,) = read_source(tmp_path).listings
+    assert listing.photos == (str(tmp_path / "phone" / name),)
+
+
+def test_a_photo_that_the_downloader_would_not_read_is_found_before_it_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.jpg", bytes(2000))
+    monkeypatch.setenv("SHASHIN_MAX_BYTES", "2000")
+    assert len(read_source(tmp_path).listings) == 1
+    monkeypatch.setenv("SHASHIN_MAX_BYTES", "1999")
+    assert "has 2000 bytes; at most 1999 are allowed" in read_source(tmp_path).invalid[0]
 
 
 def test_what_cannot_be_read_is_found_before_anything_is_published(tmp_path: Path) -> None:

@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from services.downloader.byte_budget import ByteBudget, Lease
 from services.downloader.fetching import PhotoFetcher
 from services.downloader.handlers import DownloadStage
-from services.downloader.source import FileSource, PhotoSource, Sources
+from services.downloader.originals import Originals
+from services.downloader.request_limits import RequestLimits
+from services.downloader.sources.files import FileSource
+from services.downloader.sources.source import PhotoSource, SourcePhoto, Sources
 from services.downloader.versions import NewestVersions
 from shashin.errors import (
     PhotoEmpty,
@@ -26,10 +30,12 @@ from shashin.errors import (
 )
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
+from shashin.originals import OriginalsCache, SourceVersion
 from shashin.photos import DecodeBudget
 from shashin.v1 import events_pb2
 
 MAX_BYTES = 200_000
+ORIGINAL_BYTES = 4 * MAX_BYTES
 
 
 def jpeg(colour: str = "red", size: tuple[int, int] = (400, 300)) -> bytes:
@@ -78,15 +84,23 @@ def stage_of(
     source: PhotoSource, executor: ThreadPoolExecutor, decode_bytes: int = 64_000_000
 ) -> DownloadStage:
     fetcher = PhotoFetcher(
-        source, concurrency=4, executor=executor, budget=DecodeBudget(decode_bytes)
+        Originals(source, None, confirm_after_seconds=0),
+        originals_budget=ByteBudget(ORIGINAL_BYTES),
+        executor=executor,
+        decode_budget=DecodeBudget(decode_bytes),
     )
     return DownloadStage(fetcher, NewestVersions(1000))
+
+
+def files_in(folder: Path) -> Sources:
+    limits = RequestLimits(total=8, per_host=4)
+    return Sources({"file": FileSource([folder], max_bytes=MAX_BYTES, limits=limits)})
 
 
 @pytest.fixture
 async def stage(folder: Path) -> AsyncIterator[DownloadStage]:
     with ThreadPoolExecutor(1) as executor:
-        yield stage_of(Sources({"file": FileSource([folder], max_bytes=MAX_BYTES)}), executor)
+        yield stage_of(files_in(folder), executor)
 
 
 def downloaded(outcome: Outcome) -> events_pb2.DownloadedListing:
@@ -237,10 +251,12 @@ class Failing:
     def __init__(self, error: PhotoError) -> None:
         self._error = error
 
-    async def fetch(self, uri: str) -> bytes:
+    async def fetch(
+        self, uri: str, lease: Lease, known: SourceVersion | None = None
+    ) -> SourcePhoto:
         if uri.endswith("fails"):
             raise self._error
-        return jpeg()
+        return SourcePhoto(jpeg(), SourceVersion())
 
 
 async def test_a_photo_of_an_unavailable_source_is_retryable() -> None:
@@ -270,25 +286,27 @@ async def test_permanent_photo_errors_are_not_retried(error: type[PhotoError]) -
     assert outcome.retry_for is None
 
 
-async def test_originals_in_memory_are_bounded() -> None:
+async def test_originals_in_memory_are_bounded_by_their_bytes() -> None:
     class Counting:
-        current = peak = 0
+        held = peak = 0
 
-        async def fetch(self, uri: str) -> bytes:
-            del uri
-            self.current += 1
-            self.peak = max(self.peak, self.current)
+        async def fetch(
+            self, uri: str, lease: Lease, known: SourceVersion | None = None
+        ) -> SourcePhoto:
+            await lease.hold(ORIGINAL_BYTES // 3)
+            self.held += 1
+            self.peak = max(self.peak, self.held)
             for _ in range(5):
                 await asyncio.sleep(0)
-            self.current -= 1
-            return jpeg()
+            self.held -= 1
+            return SourcePhoto(jpeg(), SourceVersion())
 
     source = Counting()
     with ThreadPoolExecutor(1) as executor:
         await stage_of(source, executor).process(
             [record(f"listing-{i}", photos=[f"x://{i}/{n}" for n in range(5)]) for i in range(4)]
         )
-    assert source.peak == 4
+    assert source.peak == 3
 
 
 async def test_a_photo_that_takes_more_memory_than_decodes_may_is_dead_lettered_alone(
@@ -296,7 +314,7 @@ async def test_a_photo_that_takes_more_memory_than_decodes_may_is_dead_lettered_
 ) -> None:
     Image.new("RGB", (3000, 3000)).save(folder / "hostile.png")
     good, hostile = (folder / "good.jpg").as_uri(), (folder / "hostile.png").as_uri()
-    source = Sources({"file": FileSource([folder], max_bytes=MAX_BYTES)})
+    source = files_in(folder)
     with ThreadPoolExecutor(2) as executor:
         stage = stage_of(source, executor, decode_bytes=40_000_000)
         (outcome,) = await stage.process([record(photos=[good, hostile, good])])
@@ -310,9 +328,50 @@ async def test_hostile_photos_are_decoded_one_after_another_when_memory_has_room
 ) -> None:
     Image.new("RGB", (2000, 2000)).save(folder / "hostile.png")
     uris = [(folder / "hostile.png").as_uri()] * 4
-    source = Sources({"file": FileSource([folder], max_bytes=MAX_BYTES)})
+    source = files_in(folder)
     with ThreadPoolExecutor(4) as executor:
         stage = stage_of(source, executor, decode_bytes=40_000_000)
         (outcome,) = await stage.process([record(photos=uris)])
     assert all(photo.thumbnail for photo in downloaded(outcome).photos)
     assert not outcome.dead_letters
+
+
+class Changing:
+    """Has another photo at each request, the first of which cannot be decoded."""
+
+    def __init__(self) -> None:
+        self.asked: list[bool] = []
+
+    async def fetch(
+        self, uri: str, lease: Lease, known: SourceVersion | None = None
+    ) -> SourcePhoto:
+        self.asked.append(known is not None)
+        data = jpeg() if len(self.asked) > 1 else b"no photo"
+        return SourcePhoto(data, SourceVersion(f'"{len(self.asked)}"'))
+
+
+async def test_a_photo_that_could_not_be_decoded_is_fetched_again_and_one_that_could_is_not(
+    tmp_path: Path,
+) -> None:
+    source, progress = Changing(), []
+    cache = OriginalsCache(tmp_path / "cache", max_bytes=10**6, keep_seconds=10**6)
+    with ThreadPoolExecutor(1) as executor:
+        fetcher = PhotoFetcher(
+            Originals(source, cache, confirm_after_seconds=10**6),
+            originals_budget=ByteBudget(ORIGINAL_BYTES),
+            executor=executor,
+            decode_budget=DecodeBudget(64_000_000),
+        )
+        fetcher.on_progress = lambda: progress.append(len(source.asked))
+        stage = DownloadStage(fetcher, NewestVersions(1000))
+        (bad,) = await stage.process([record(photos=["x://a"])])
+        (good,) = await stage.process([record(photos=["x://a"])])
+        (again,) = await stage.process([record(photos=["x://a"])])
+        assert source.asked == [False, False]
+        updated = events_pb2.LISTING_KIND_UPDATED
+        (confirmed,) = await stage.process([record(version=2, photos=["x://a"], kind=updated)])
+    assert bad.dead_lettered
+    assert downloaded(good) == downloaded(again)
+    assert downloaded(confirmed).photos[0].thumbnail
+    assert source.asked == [False, False, True]
+    assert progress == [1, 2, 2, 3]

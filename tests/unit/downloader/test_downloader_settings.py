@@ -44,3 +44,27 @@ def test_any_other_value_is_refused_with_the_form_to_use(
     monkeypatch.setenv("SHASHIN_PHOTO_ROOTS", value)
     with pytest.raises(SettingsError, match=f"SHASHIN_PHOTO_ROOTS=.*{expected}"):
         load_settings(DownloaderSettings)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("PHOTO_HOSTS", "https://img.example.com", "is not a host"),
+        ("PHOTO_BUCKETS", "photos", "is not a bucket: expected s3://BUCKET"),
+        ("PHOTO_PRIVATE_NETWORKS", "10.0.0.1/8", "expected a network such as"),
+        ("CACHE_FOLDER", "cache", "'cache' is not an absolute path"),
+        ("MAX_BYTES", "999999999", "more than SHASHIN_ORIGINAL_BYTES=268435456"),
+    ],
+)
+def test_a_wrong_source_or_cache_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(f"SHASHIN_{variable}", value)
+    with pytest.raises(SettingsError, match=f"SHASHIN_{variable}=.*{expected}"):
+        load_settings(DownloaderSettings)
+
+
+def test_nothing_outside_may_be_read_and_nothing_is_cached_unless_it_is_set() -> None:
+    settings = load_settings(DownloaderSettings)
+    assert (settings.hosts(), settings.private_networks(), settings.buckets()) == ((), (), ())
+    assert settings.cache() is None

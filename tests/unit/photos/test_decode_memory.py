@@ -61,6 +61,11 @@ def blank(mode: str, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
     return Image.new(mode, size)
 
 
+def detailed() -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((SIDE, SIDE))
+
+
 def rotated() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -96,6 +101,18 @@ PHOTOS: dict[str, tuple[Callable[[], bytes], float]] = {
     "TIFF of a large tile": (lambda: tiff_with_a_tile(10, SIDE // 16 * 16), 1),
     "GIF": (lambda: saved(blank("P"), "GIF"), 2),
     "WebP": (lambda: saved(blank("RGBA"), "WEBP", lossless=True), 16),
+    "AVIF": (lambda: saved(blank("RGB"), "AVIF", speed=10), 10),
+    "AVIF of all colours": (
+        lambda: saved(detailed(), "AVIF", speed=10, subsampling="4:4:4"),
+        12,
+    ),
+    "transparent AVIF": (lambda: saved(blank("RGBA"), "AVIF", speed=10), 14),
+    "HEIC": (lambda: saved(detailed(), "HEIF"), 10),
+    "HEIC of all colours": (lambda: saved(detailed(), "HEIF", chroma="444"), 12),
+    "transparent HEIC": (lambda: saved(blank("RGBA"), "HEIF"), 14),
+    "HEIC to be turned": (lambda: saved(blank("RGB"), "HEIF", exif=rotated().tobytes()), 10),
+    "HEIC of tiles": (lambda: saved(detailed(), "HEIF", tile_size=512), 10),
+    "grey HEIC": (lambda: saved(blank("L"), "HEIF"), 6),
     "JPEG": (lambda: saved(blank("RGB"), "JPEG", subsampling=0), 0.1),
     "JPEG without an end marker": (lambda: saved(blank("RGB"), "JPEG")[:-2], 4),
     "progressive JPEG": (lambda: saved(blank("RGB"), "JPEG", subsampling=0, progressive=True), 6.1),

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from shashin.errors import PhotoEmpty, PhotoError, PhotoTooLarge, PhotoUndecodable
-from shashin.photos import SHORT_SIDE, decode_photo, thumbnail
+from shashin.photos import FORMATS, SHORT_SIDE, decode_photo, thumbnail
 from tests.support.colour_profiles import grey_profile, ink_profile, matrix_profile
 
 RED, BLUE, WHITE = (220, 30, 30), (30, 30, 220), (255, 255, 255)
@@ -40,7 +40,7 @@ def is_near(pixel: object, colour: tuple[int, int, int], off: int = 40) -> bool:
     return all(abs(a - b) <= off for a, b in zip(pixel, colour, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_every_listed_format_is_read(kind: str) -> None:
     image = decode_photo(saved(two_halves(), kind))
     assert image.mode == "RGB"
@@ -113,7 +113,7 @@ def test_bytes_that_are_not_an_image_are_rejected_with_the_known_formats(data: b
         decode_photo(data)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 def test_a_photo_that_is_cut_short_is_refused(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)
     data = saved(Image.fromarray(noise), kind)
@@ -165,7 +165,7 @@ def test_any_bytes_are_a_photo_or_a_photo_error(data: bytes) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]),
+    kind=st.sampled_from(FORMATS),
     changes=st.lists(
         st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8
     ),
@@ -197,6 +197,18 @@ def test_a_thumbnail_has_a_short_side_of_256_at_most_and_is_never_enlarged(
         assert (made.format, made.mode) == ("JPEG", "RGB")
         assert made.size == expected
         assert min(made.size) <= SHORT_SIDE
+
+
+@pytest.mark.parametrize("size", [(200, 150), (700, 500), (2400, 1600)])
+def test_nothing_but_pixels_is_kept_of_a_photo(size: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
+    profile = matrix_profile()
+    options = {"comment": b"secret", "exif": exif, "icc_profile": profile, "xmp": b"<x/>"}
+    data = saved(two_halves(size=size), "JPEG", **options)
+    assert decode_photo(data).info == decode_photo(data, enough=256).info == {}
+    made = thumbnail(data)
+    assert not any(part in made for part in (b"secret", b"where I live", b"<x/>", b"ICC_PROFILE"))
 
 
 def test_a_thumbnail_of_a_thumbnail_keeps_its_size() -> None:
@@ -318,9 +330,11 @@ SHADE_IN_SRGB = (36, 151, 97)
 """The same colour, when it is given in Adobe RGB."""
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 def test_colours_of_an_embedded_profile_are_converted_to_srgb(kind: str) -> None:
-    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    options: dict[str, object] = {"lossless": True} if kind == "WEBP" else {}
+    if kind in {"JPEG", "AVIF", "HEIF"}:
+        options["quality"] = 95
     data = saved(Image.new("RGB", (64, 64), SHADE), kind, icc_profile=matrix_profile(), **options)
     assert is_near(decode_photo(data).getpixel((30, 30)), SHADE_IN_SRGB, 4)
     with Image.open(io.BytesIO(thumbnail(data))) as made:
@@ -374,3 +388,72 @@ def test_a_picture_is_the_same_in_srgb_and_in_another_profile() -> None:
     assert np.array_equal(plain, np.asarray(muted))
     assert np.abs(plain - np.asarray(in_adobe)).max() > 20
     assert np.abs(plain - np.asarray(other)).max() <= 3
+
+
+def exif_of(tags: list[tuple[int, int, int, int]]) -> bytes:
+    """Return EXIF data with tags: number, type, count, and value or where it is."""
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+def jpeg_with_exif(exif: bytes) -> bytes:
+    """Return a JPEG with EXIF data in as many segments as they take."""
+    data, segments = saved(two_halves(), "JPEG"), b""
+    for at in range(0, len(exif), 60_000):
+        body = b"Exif\0\0" + exif[at : at + 60_000]
+        segments += b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    return data[:2] + segments + data[2:]
+
+
+TURNED = (0x0112, 3, 1, 6)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ([(0x9000, 3, 1, 0)] * 3000, "more than 2000 tags in its EXIF data"),
+        ([(0x9000, 2, 9_000, 8)] * 1000, "more bytes than there are in its EXIF data"),
+    ],
+)
+def test_exif_data_that_would_take_long_or_much_to_read_are_refused(
+    tags: list[tuple[int, int, int, int]], message: str
+) -> None:
+    exif = exif_of(tags)
+    for data in (
+        jpeg_with_exif(exif),
+        saved(two_halves(), "AVIF", exif=exif),
+        saved(two_halves(), "HEIF", exif=exif),
+    ):
+        with pytest.raises(PhotoTooLarge, match=message):
+            decode_photo(data)
+    for kind in ("PNG", "WEBP"):  # nothing but the orientation is read
+        turned = saved(two_halves(), kind, exif=exif_of([TURNED, *tags]))
+        assert decode_photo(turned).size == (80, 120)
+
+
+def test_large_exif_data_of_few_tags_are_read() -> None:
+    exif = exif_of([TURNED, (0x9000, 7, 500_000, 60)]) + bytes(500_000)
+    assert decode_photo(jpeg_with_exif(exif)).size == (80, 120)
+
+
+def test_a_tiff_whose_tags_share_their_bytes_is_refused() -> None:
+    tags = [(0xC000 + number, 1, 1_000_000, 8) for number in range(50)]
+    with pytest.raises(PhotoTooLarge, match="more bytes than there are in its tags"):
+        decode_photo(exif_of(tags) + bytes(1_000_000))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("where", ["exif", "xmp"])
+def test_a_photo_is_turned_as_pillow_would_turn_it(turn: int, kind: str, where: str) -> None:
+    if where == "exif":
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        data = saved(two_halves(), kind, exif=exif)
+    elif kind in {"JPEG", "WEBP"}:
+        data = saved(two_halves(), kind, xmp=f'<x tiff:Orientation="{turn}"/>'.encode())
+    else:
+        return
+    with Image.open(io.BytesIO(data)) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert decode_photo(data).tobytes() == expected.tobytes()

@@ -1,0 +1,1 @@
+"""Photo sources: one adapter per URI scheme, behind one Protocol (``source.py``)."""
