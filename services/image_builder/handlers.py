@@ -187,13 +187,16 @@ class Builder:
             listed = await self._repository.shards(self._model_id, tier)
             for of_kind in listed:
                 shards.update((shard.manifest_key, shard) for shard in of_kind)
-        for pointed in current.shards if current else ():
-            shard = await self._repository.shard_at(pointed.manifest_key)
+        named = current.shards if current else ()
+        found = await asyncio.gather(
+            *(self._repository.shard_at(pointed.manifest_key) for pointed in named)
+        )
+        for pointed, shard in zip(named, found, strict=True):
             if isinstance(shard, UnreadableShard):
-                shard = UnreadableShard(
+                shards[pointed.manifest_key] = UnreadableShard(
                     shard.manifest_key, shard.error, pointed.ranges or shard.ranges
                 )
-            if shard is not None:
+            elif shard is not None:
                 shards[pointed.manifest_key] = shard
         candidates = [_candidate(shard, self._rejected) for shard in shards.values()]
         return candidates, [s for s in shards.values() if isinstance(s, UnreadableShard)]

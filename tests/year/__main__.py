@@ -18,9 +18,10 @@ from pathlib import Path
 
 from shashin.runtime.logging import configure_logging
 from shashin.terminal.console import echo, echo_stderr
+from tests.support.fake_gcs import SERVER_VARIABLE
 from tests.year.calendar import END, QUICK, Size, changes
 from tests.year.installation import Installation
-from tests.year.stores import opened_store
+from tests.year.stores import STORES, opened_store
 from tests.year.truth import ExactSearch, Truth, queries, right_hits
 
 MAX_SHARDS = 65
@@ -30,11 +31,11 @@ _TOLERANCE = 4e-3
 """Sealed shards store bfloat16: scores that differ by less are equal."""
 
 
-async def play(folder: Path, size: Size, seed: int) -> int:
+async def play(folder: Path, size: Size, seed: int, kind: str) -> int:
     """Replay the year; returns the exit code."""
     truth = Truth()
     started = time.perf_counter()
-    async with opened_store(folder) as (store, uri):
+    async with opened_store(kind, folder) as (store, uri):
         echo_stderr(f"repository {uri.split(':')[0]}://, local time {time.tzname[0]}")
         installation = Installation(folder / "work", store, uri)
         async with installation.running():
@@ -99,6 +100,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.year", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rows and days")
     parser.add_argument("--seed", type=int, default=1)
+    default = "gs" if SERVER_VARIABLE in os.environ else "s3"
+    parser.add_argument("--store", choices=STORES, default=default, help="the model repository")
     args = parser.parse_args()
     # Windows are in UTC, wherever the services run: here clocks are changed twice a year.
     os.environ["TZ"] = "Europe/Berlin"
@@ -106,7 +109,7 @@ def main() -> int:
     configure_logging("year", level="error", log_format="console")
     folder = Path(tempfile.mkdtemp(prefix="shashin-year-"))
     try:
-        return asyncio.run(play(folder, QUICK if args.quick else Size(), args.seed))
+        return asyncio.run(play(folder, QUICK if args.quick else Size(), args.seed, args.store))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -314,7 +314,8 @@ class Installation:
 
     async def settle(self, now: datetime) -> None:
         """Let everything that follows from the present state happen: roll out, build, hand over."""
-        await self._roll_out()
+        if await self.repository.announced(MODEL):
+            await self._roll_out()
         while due := await self._due(now):
             for one in due:
                 await self._build(one)
