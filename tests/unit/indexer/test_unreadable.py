@@ -25,11 +25,23 @@ async def stored(store: WatchedStore, tmp_path: Path) -> StoredShard:
     return await commit(ModelRepository(store), open_shard(listings(0, 5)), tmp_path / "scratch")
 
 
-async def found_unreadable(store: WatchedStore) -> UnreadableManifests:
+async def found_unreadable(
+    store: WatchedStore, *, poll_seconds: float = 0.001
+) -> UnreadableManifests:
     repository = ModelRepository(store)
     _, unreadable = await repository.shards(MODEL, HOURLY)
     assert len(unreadable) == 1
-    return UnreadableManifests(repository, unreadable, poll_seconds=0.001)
+    return UnreadableManifests(repository, unreadable, poll_seconds=poll_seconds)
+
+
+async def test_an_unreadable_manifest_is_on_healthz_before_it_is_read_again(
+    store: WatchedStore, stored: StoredShard
+) -> None:
+    await store.write(stored.manifest_key, b"{")
+    manifests = await found_unreadable(store, poll_seconds=3600)
+    health = Health()
+    async with running(manifests.loop(), health=health):
+        await until(lambda: stored.manifest_key in str(health.problems()), "it is reported")
 
 
 async def test_an_unreadable_manifest_is_on_healthz_by_name_until_it_can_be_read(

@@ -170,44 +170,67 @@ def test_a_key_that_derives_from_no_single_range_names_none(key: str) -> None:
     assert range_in_key(key) is None
 
 
-def _ranges(*ranges: tuple[int, int, int]) -> dict[str, Any]:
+def _described(
+    *ranges: tuple[int, int, int], model_id: str = "demo-v1", tier: str = "hourly"
+) -> dict[str, Any]:
+    """Return the fields of a shard of these ranges, with the id that derives from them."""
     sources = [OffsetRange(*r) for r in ranges]
     return {
+        "model_id": model_id,
+        "tier": tier,
         "source_ranges": [asdict(r) for r in sources],
-        "shard_id": shard_id("demo-v1", "hourly", sources) if sources else "none",
+        "shard_id": shard_id(model_id, tier, sources) if sources else "none",
     }
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"shard_id": "/home/someone"},
-        {"shard_id": "../../../home/someone"},
-        {"shard_id": "demo-v1.hourly.p0000.000000000000-000000000241"},
-        {"model_id": "demo-v2"},
-        {"model_id": "../demo-v1"},
-        {"model_id": ""},
-        {"tier": "daily"},
-        {"tier": "../hourly"},
         {"bucket_start": 1_699_999_201},
-        _ranges((0, 0, 241)),
-        _ranges((1, 0, 240)),
-        _ranges(),
-        _ranges((0, 240, 0)),
-        _ranges((0, -5, 240)),
-        _ranges((-1, 0, 240)),
-        _ranges((0, 0, 240), (0, 200, 300)),
-        _ranges((0, 240, 300), (0, 0, 240)),
-        # All of it is of another shard.
-        {"model_id": "demo-v2", "shard_id": "demo-v2.hourly.p0000.000000000000-000000000240"},
+        _described((0, 0, 241)),
+        _described((1, 0, 240)),
+        _described((0, 0, 240), model_id="demo-v2"),
+        _described((0, 0, 240), tier="daily"),
     ],
     ids=str,
 )
-def test_a_manifest_that_contradicts_its_key_or_itself_is_refused_by_name(
+def test_the_manifest_of_another_shard_is_refused_by_the_key_under_which_it_is(
     changes: dict[str, Any],
 ) -> None:
-    with pytest.raises(CorruptShard, match=r"(?s)manifest\.json (contradicts|is not a complete)"):
+    with pytest.raises(CorruptShard, match=r"manifest\.json contradicts itself: it describes the"):
         Manifest.from_json(json.dumps(document(**changes)).encode(), key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"shard_id": "/home/someone"}, "its shard id is '/home/someone'"),
+        ({"shard_id": "../../../home/someone"}, "its shard id is '../../../home/someone'"),
+        ({"shard_id": "demo-v1.hourly.p0000.000000000000-000000000241"}, "its shard id is"),
+        ({"source_ranges": [asdict(OffsetRange(0, 0, 241))]}, "its shard id is"),
+        ({"model_id": "demo-v2"}, "its shard id is"),
+        ({"tier": "daily"}, "its shard id is"),
+        (_described((0, 0, 240), model_id="../demo-v1"), r"model id '\.\./demo-v1'"),
+        (_described((0, 0, 240), model_id=""), "model id ''"),
+        (_described((0, 0, 240), tier="../hourly"), r"\ntier\n"),
+        (_described(), "its ranges are none"),
+        (_described((0, 240, 0)), "its ranges are .* each with offsets"),
+        (_described((0, -5, 240)), "its ranges are .* each with offsets"),
+        (_described((-1, 0, 240)), "its ranges are .* each with offsets"),
+        (_described((0, 0, 240), (0, 200, 300)), "its ranges are .* without an overlap"),
+        (_described((0, 240, 300), (0, 0, 240)), "its ranges are .* expected them sorted"),
+    ],
+    ids=str,
+)
+def test_a_manifest_that_contradicts_itself_is_refused_also_under_the_key_that_it_describes(
+    changes: dict[str, Any], named: str
+) -> None:
+    found = document(**changes)
+    key = "/".join(
+        ["indexes", *(str(found[k]) for k in ("model_id", "tier", "bucket_start", "shard_id"))]
+    )
+    with pytest.raises(CorruptShard, match=rf"(?s)manifest\.json .*{named}"):
+        Manifest.from_json(json.dumps(found).encode(), key=f"{key}/manifest.json")
 
 
 @pytest.mark.parametrize(
