@@ -1,4 +1,4 @@
-"""The image builder's wake-ups: odd records wake it like others, and stop nothing."""
+"""The image builder's wake-ups: no odd record stops those of later records."""
 
 from __future__ import annotations
 
@@ -16,21 +16,29 @@ from tests.support.waiting import until
 
 
 class Woken:
-    """Counts wake-ups."""
+    """Counts wake-ups, and the records that may cause them."""
 
     def __init__(self) -> None:
         self.times = 0
+        self.sent = 0
 
     def wake(self) -> None:
         self.times += 1
 
+    def send(self, kafka: str, record: dict[str, Any]) -> None:
+        produce(kafka, INDEXES_SEALED, [record])
+        self.sent += 1
+
     async def until_woken_by(self, kafka: str, record: dict[str, Any]) -> None:
-        """Send a record until there is a wake-up: a new listener begins at the end of the topic."""
-        before = self.times
+        """Send a record until there are more wake-ups than all earlier records can have caused.
+
+        It is repeated since a new listener begins at the end of the topic.
+        """
+        sent_before = self.sent
 
         def woken() -> bool:
-            produce(kafka, INDEXES_SEALED, [record])
-            return self.times > before
+            self.send(kafka, record)
+            return self.times > sent_before
 
         await until(woken, "it wakes")
 
@@ -52,7 +60,7 @@ async def test_an_odd_record_stops_no_later_wake_up(kafka: str, record: dict[str
     woken, health = Woken(), Health()
     async with running(WakeUps(kafka, woken.wake).loop(), health=health):
         await woken.until_woken_by(kafka, {"value": b"first"})
-        produce(kafka, INDEXES_SEALED, [record])
+        woken.send(kafka, record)
         await woken.until_woken_by(kafka, {"value": b"later"})
         assert health.problems() == []
 
@@ -63,4 +71,5 @@ async def test_a_header_name_that_is_not_utf8_stops_no_later_wake_up(kafka: str)
         await woken.until_woken_by(kafka, {"value": b"first"})
         odd = replaced(batch_of([(None, b"x", [("nme", b"1")])]), b"nme", b"n\xe9e")
         await produce_batch(kafka, INDEXES_SEALED, 0, odd)
+        woken.sent += 1
         await woken.until_woken_by(kafka, {"value": b"later"})

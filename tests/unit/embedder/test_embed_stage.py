@@ -6,9 +6,9 @@ import asyncio
 import io
 import re
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import cast
 
@@ -25,6 +25,7 @@ from services.embedder.query_decoder import QueryDecoder, QueryLimits
 from services.embedder.settings import EmbedderSettings
 from shashin.errors import ModelError, SettingsError
 from shashin.kafka.records import InRecord
+from shashin.photos import DecodeBudget
 from shashin.rpc.channel import open_channel
 from shashin.rpc.server import grpc_server
 from shashin.runtime.settings import load_settings
@@ -307,14 +308,30 @@ async def test_a_query_photo_that_takes_too_much_memory_is_refused_and_others_ar
 
 
 async def test_a_call_of_many_large_photos_is_answered_with_one_decoded_at_a_time(
-    model: BatchedModel,
+    model: BatchedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reserve, lock = DecodeBudget.reserve, threading.Lock()
+    under_way = peak = decoded = 0
+
+    @contextmanager
+    def counted(budget: DecodeBudget, wanted: int) -> Iterator[None]:
+        nonlocal under_way, peak, decoded
+        with reserve(budget, wanted):
+            with lock:
+                under_way, decoded = under_way + 1, decoded + 1
+                peak = max(peak, under_way)
+            yield
+            with lock:
+                under_way -= 1
+
+    monkeypatch.setattr(DecodeBudget, "reserve", counted)
     # The budget has room for one of them, which takes 16 MB and buffers; together they take 100.
     limits = replace(LIMITS, decoders=4, decode_bytes=40_000_000)
     async with serving(model, limits) as embed:
         calls = [embed.Embed(embed_pb2.EmbedRequest(photos=[png(2000)] * 3)) for _ in range(2)]
         answers = await asyncio.gather(*calls)
     assert [len(answer.vectors) for answer in answers] == [36, 36]
+    assert (decoded, peak) == (6, 1)
 
 
 @pytest.mark.parametrize(

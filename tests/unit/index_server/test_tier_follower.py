@@ -345,6 +345,7 @@ async def test_a_pointer_entry_with_the_key_of_another_shard_is_rejected(tier: T
     async with tier.followed():
         await until(lambda: not tier.health.readiness_problems(), "the pointer was applied")
         assert tier.ids() == []
+        assert tier.health.problems() == [f"shards: 1 cannot be served: {wrong.shard_id}"]
 
 
 async def test_an_unreadable_pointer_changes_nothing(tier: Tier) -> None:
