@@ -348,7 +348,8 @@ async def test_queries_beyond_a_limit_are_refused_before_they_are_decoded_and_li
         ]
         await until(lambda: queries_under_way() == 5, "five query photos are under way")
         with pytest.raises(grpc.aio.AioRpcError, match=r"5 query photos of .* retry later") as no:
-            await embed.Embed(embed_pb2.EmbedRequest(photos=[jpeg(RED)]))
+            # The timeout only ends the test if the call is admitted, and waits for the model.
+            await embed.Embed(embed_pb2.EmbedRequest(photos=[jpeg(RED)]), timeout=60)
         assert no.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         listing = asyncio.ensure_future(stage.process([record(*[jpeg(RED)] * 9)]))
         colours.unblocked.set()
