@@ -41,6 +41,7 @@ async def _keep_running(state: Path, name: str, flags: Sequence[str]) -> None:
         "SHASHIN_HTTP_PORT": str(free_port()),
         "SHASHIN_GRPC_PORT": str(free_port()),
         "SHASHIN_WORK_FOLDER": str(state / "work" / name),
+        "SHASHIN_HIDDEN_FOLDER": str(state / "work" / f"{name}-hidden"),
     }
     with (state / "logs" / f"{name}.log").open("ab") as log:
         while True:
