@@ -88,7 +88,6 @@ def plan_processes(
     own = RunningModel(config.model, config.model_id, config.dimensions)
     _add_model(processes, state, config, own)
     if config.also is not None:
-        # An indexer of its own from the start: what the embedder writes before it is read in vain.
         _add_model(processes, state, config, config.also, beside=True)
     router = {**_vectors(own), "SHASHIN_DISCOVERY": discovery_path(state).as_uri()}
     processes.add(ROUTER, router, has_grpc=True)
@@ -118,6 +117,8 @@ def _add_model(
         serves=(EMBEDDER, None),
         suffix=suffix,
         model_id=model.model_id,
+        # A second model's indexer begins at the log's end, which is cheapest before its embedder has
+        # written anything.
         depends_on=(indexer,) if beside else (),
     )
     processes.add(
