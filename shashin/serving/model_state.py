@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ from shashin.discovery.protocol import EMBEDDER, Discovery
 from shashin.offsets.answer_coverage import AnswerCoverage, answer_coverage, merge_reports
 from shashin.offsets.coverage import Position
 from shashin.offsets.ranges import OffsetRange
-from shashin.serving.fleet import INDEX_ROLES, Fleet, ask_all
+from shashin.serving.fleet import INDEX_ROLES, Peer, ask_all
 from shashin.v1 import index_pb2
 
 _DESCRIBE_SECONDS = 5.0
@@ -88,22 +89,19 @@ async def model_state(
     Raises:
         ShashinError: when discovery does not respond.
     """
-    fleet = Fleet(model_id)
+    endpoints = [e for e in await discovery.endpoints() if e.may_hold(model_id)]
+    peers = [Peer(endpoint) for endpoint in endpoints if endpoint.role in INDEX_ROLES]
     try:
-        fleet.sync(await discovery.endpoints())
-        with fleet.hold(EMBEDDER) as held:
-            embedders = len(held.peers)
-        with fleet.hold(*INDEX_ROLES) as held:
-            asked = await ask_all(
-                held.peers,
-                lambda peer: peer.index.Describe(
-                    index_pb2.DescribeRequest(), timeout=_DESCRIBE_SECONDS
-                ),
-                method="Describe",
-                model_id=model_id,
-            )
+        asked = await ask_all(
+            peers,
+            lambda peer: peer.index.Describe(
+                index_pb2.DescribeRequest(), timeout=_DESCRIBE_SECONDS
+            ),
+            method="Describe",
+            model_id=model_id,
+        )
     finally:
-        await fleet.close()
+        await asyncio.gather(*(peer.close() for peer in peers))
     serving = [answer for _, answer in asked.answers if not answer.not_serving]
     report = merge_reports(map(report_in, serving))
     positions = {
@@ -121,5 +119,5 @@ async def model_state(
             *map(str, asked.failures),
             *(f"{p.endpoint}: {a.not_serving}" for p, a in asked.answers if a.not_serving),
         ),
-        embedders,
+        sum(endpoint.role == EMBEDDER for endpoint in endpoints),
     )
