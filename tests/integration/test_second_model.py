@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import aioboto3
@@ -165,9 +166,9 @@ async def switch_under_load(
     try:
         for model in (MODEL, FIRST):
             await shashin("model", "activate", model, state=folder)
-            seen = answers[model]
+            wanted = answers[model] + len(on_sale)
             await until(
-                lambda m=model, n=seen: answers[m] >= n + len(on_sale) or searching.done(),
+                partial(_has_answered, answers, model, wanted, searching),
                 f"{model} is searched",
                 limit_seconds=120,
             )
@@ -178,3 +179,9 @@ async def switch_under_load(
     for model in (MODEL, FIRST):
         right, wrong = nearest[model, True], nearest[model, False]
         assert right >= 0.9 * (right + wrong), f"{model}: {right} of {right + wrong}"
+
+
+def _has_answered(
+    answers: Counter[str], model: str, wanted: int, searching: asyncio.Future[None]
+) -> bool:
+    return answers[model] >= wanted or searching.done()

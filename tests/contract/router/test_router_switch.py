@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 from tests.support.running_router import (
     DIMENSIONS,
@@ -57,7 +58,7 @@ async def test_searches_follow_the_active_model_there_and_back(system: System) -
     await system.until_models_are(**{"indexer-a": MODEL, "indexer-b": OTHER})
     for model_id, prefix in ((OTHER, "b"), (MODEL, "a"), (OTHER, "b")):
         activate(system, model_id)
-        await until(lambda wanted=model_id: model_is(system, wanted), f"{model_id} is searched")
+        await until(partial(model_is, system, model_id), f"{model_id} is searched")
         answer = await system.search(photo=PHOTO, k=3)
         assert answer.model_id == model_id
         assert hits(answer)[0] == (f"{prefix}-3", 1, 0)
@@ -90,9 +91,7 @@ async def test_during_switches_under_load_no_search_fails_and_no_answer_mixes_mo
             before = answers[model_id]
             activate(system, model_id)
             await until(
-                lambda m=model_id, n=before: (
-                    answers[m] > n + 20 or any(one.done() for one in searching)
-                ),
+                partial(_has_answered, answers, model_id, before + 20, searching),
                 f"{model_id} is searched",
             )
     finally:
@@ -161,3 +160,9 @@ async def test_discovery_that_names_no_model_changes_nothing(system: System) -> 
 
 async def _knows(system: System, name: str) -> bool:
     return name in [e.name for e in (await system.status()).endpoints if e.ready]
+
+
+def _has_answered(
+    answers: Counter[str], model_id: str, wanted: int, searching: list[asyncio.Future[None]]
+) -> bool:
+    return answers[model_id] > wanted or any(one.done() for one in searching)
