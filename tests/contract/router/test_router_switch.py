@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 
 from tests.support.running_router import (
@@ -163,6 +164,6 @@ async def _knows(system: System, name: str) -> bool:
 
 
 def _has_answered(
-    answers: Counter[str], model_id: str, wanted: int, searching: list[asyncio.Future[None]]
+    answers: Counter[str], model_id: str, wanted: int, searching: Sequence[asyncio.Future[None]]
 ) -> bool:
     return answers[model_id] > wanted or any(one.done() for one in searching)
