@@ -73,6 +73,7 @@ async def test_after_its_embedder_it_begins_at_the_first_record_of_the_model(
     group = embedder_group(MODEL)
     assert not await group_has_begun(kafka, group)
     async with LogReader(kafka, IMAGES_DOWNLOADED, client_id="test", group=group) as reader:
+        reader.start_at({0: 0})
         await reader.commit({0: 0})
     assert await group_has_begun(kafka, group)
     indexer = await start_service("indexer", **indexer_settings(tmp_path))
