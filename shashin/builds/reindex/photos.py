@@ -23,6 +23,7 @@ from shashin.photo_sources.open import photo_fetcher
 from shashin.photo_sources.settings import PhotoSettings
 from shashin.runtime.json_file import write_json
 from shashin.runtime.settings import load_settings
+from shashin.shards.format.hidden_snapshot import rows_sha256_of
 from shashin.shards.format.row import photo_hash
 from shashin.shards.format.rows_file import ROWS_FILE, SealedRows
 
@@ -62,14 +63,15 @@ async def fetch_photos(step: StepContext) -> None:
         folder = step.out / stored.manifest.shard_id
         visible = np.ones(stored.manifest.rows, dtype=np.bool_)
         visible[read_hidden(folder).rows] = False
-        shards.append((folder, np.flatnonzero(visible)))
-    fetched = Fetched(sum(len(numbers) for _, numbers in shards))
+        rows_hash = bytes.fromhex(rows_sha256_of(stored.manifest))
+        shards.append((folder, rows_hash, np.flatnonzero(visible)))
+    fetched = Fetched(sum(len(numbers) for _, _, numbers in shards))
     step.progress(0, fetched.photos, "photos")
     with LeftOut(step.out, total=fetched.photos) as left_out:
         # However long ago an original was cached: it is what was indexed.
         async with photo_fetcher(settings, cache, confirm_after_seconds=math.inf) as fetcher:
-            for folder, numbers in shards:
-                packing = _Packing(step, folder, fetcher, fetched, left_out)
+            for folder, rows_hash, numbers in shards:
+                packing = _Packing(step, folder, rows_hash, fetcher, fetched, left_out)
                 for start in range(0, len(numbers), _PACK_PHOTOS):
                     await packing.pack(start, numbers[start : start + _PACK_PHOTOS])
                     await _prune(cache)
@@ -96,6 +98,7 @@ class _Packing:
         self,
         step: StepContext,
         folder: Path,
+        rows_hash: bytes,
         fetcher: PhotoFetcher,
         fetched: Fetched,
         left_out: LeftOut,
@@ -106,7 +109,7 @@ class _Packing:
         self._fetched = fetched
         self._left_out = left_out
         self._rows = SealedRows(folder / ROWS_FILE)
-        self._rows_hash = hashlib.sha256((folder / ROWS_FILE).read_bytes()).digest()
+        self._rows_hash = rows_hash
         (folder / PHOTOS).mkdir()
 
     async def pack(self, first: int, numbers: npt.NDArray[np.int64]) -> None:
