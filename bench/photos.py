@@ -25,14 +25,14 @@ import uvloop
 from PIL import Image
 
 from bench.figures import Figure
-from services.downloader.byte_budget import ByteBudget
-from services.downloader.fetching import PhotoFetcher
-from services.downloader.originals import Originals
-from services.downloader.request_limits import RequestLimits
 from services.downloader.settings import DownloaderSettings
-from services.downloader.sources.object_store import ObjectStoreSource
 from shashin.objectstore.open import opened_object_store
 from shashin.originals import OriginalsCache
+from shashin.photo_sources.byte_budget import ByteBudget
+from shashin.photo_sources.fetching import PhotoFetcher
+from shashin.photo_sources.object_store import ObjectStoreSource
+from shashin.photo_sources.originals import Originals
+from shashin.photo_sources.request_limits import RequestLimits
 from shashin.photos import DecodeBudget, thumbnail
 from shashin.terminal.console import echo, echo_stderr, echo_table
 from tests.support.seaweed import BUCKET, SeaweedFs

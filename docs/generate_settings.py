@@ -44,7 +44,7 @@ While it is running, `shashin up` with other settings is refused. The command it
 | `SHASHIN_ROUTER` | `--router` | Router to use instead of the one in the state folder. |
 | `SHASHIN_KAFKA` | `--kafka` | Kafka to use instead of the embedded one. |
 | `SHASHIN_REPOSITORY` | `--repository` | Model repository to use instead of the one in the state folder. |
-| `SHASHIN_MODEL` | `--model` | Embedding model of `shashin up`. |
+| `SHASHIN_MODEL` | `--model` | Embedding model of `shashin up`, and of re-index builds. |
 | `SHASHIN_BUCKET_SECONDS` | `--bucket-seconds` | Bucket length of `shashin up` and `demo`. |
 | `SHASHIN_GRACE_SECONDS` | `--grace-seconds` | Grace of `shashin up`. |
 | `SHASHIN_CACHE_FOLDER` | `--folder` | Cache of originals for `shashin cache`. |

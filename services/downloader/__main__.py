@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from services.downloader.byte_budget import ByteBudget
 from services.downloader.cache_loop import cache_loop
-from services.downloader.fetching import PhotoFetcher
 from services.downloader.handlers import DownloadStage
-from services.downloader.originals import Originals
-from services.downloader.request_limits import RequestLimits
 from services.downloader.settings import DownloaderSettings
-from services.downloader.sources.files import FileSource
-from services.downloader.sources.https import HttpsLimits, HttpsSource
-from services.downloader.sources.object_store import ObjectStoreSource
-from services.downloader.sources.source import Sources
 from services.downloader.versions import NewestVersions
 from shashin.kafka.consume import StageConsumer, Subscription
 from shashin.kafka.groups import DOWNLOADER_GROUP
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, LISTINGS_HIDDEN
-from shashin.photos import DecodeBudget
+from shashin.photo_sources.fetching import PhotoFetcher
+from shashin.photo_sources.open import photo_fetcher
 from shashin.runtime.scope import Loop, LoopScope, ServiceScope
 from shashin.runtime.service import run_service
 
@@ -32,19 +24,12 @@ async def serve(scope: ServiceScope[DownloaderSettings]) -> None:
     settings = scope.settings
     cache = settings.cache()
     async with AsyncExitStack() as stack:
-        executor = stack.enter_context(
-            ThreadPoolExecutor(settings.decoders, thread_name_prefix="decode")
-        )
-        sources = await _open_sources(settings, stack)
         producer = await scope.start.retry(
             f"kafka at {settings.kafka}",
             lambda: stack.enter_async_context(Producer(settings.kafka, client_id="downloader")),
         )
-        fetcher = PhotoFetcher(
-            Originals(sources, cache, confirm_after_seconds=settings.confirm_after_seconds),
-            originals_budget=ByteBudget(settings.original_bytes),
-            executor=executor,
-            decode_budget=DecodeBudget(settings.decode_bytes),
+        fetcher = await stack.enter_async_context(
+            photo_fetcher(settings, cache, confirm_after_seconds=settings.confirm_after_seconds)
         )
         consumer = StageConsumer(
             DownloadStage(fetcher, NewestVersions(settings.remembered_listings)),
@@ -63,33 +48,6 @@ async def serve(scope: ServiceScope[DownloaderSettings]) -> None:
         if cache is not None:
             loops.append(cache_loop(cache))
         await scope.run(*loops)
-
-
-async def _open_sources(settings: DownloaderSettings, stack: AsyncExitStack) -> Sources:
-    requests = RequestLimits(total=settings.concurrency, per_host=settings.host_concurrency)
-    max_bytes = settings.max_bytes
-    https = HttpsSource(
-        settings.hosts(),
-        HttpsLimits(max_bytes, settings.photo_connect_seconds, settings.photo_seconds),
-        requests,
-        private_networks=settings.private_networks(),
-    )
-    buckets = await stack.enter_async_context(
-        ObjectStoreSource(
-            settings.buckets(),
-            requests,
-            max_bytes=max_bytes,
-            total_seconds=settings.photo_seconds,
-        )
-    )
-    return Sources(
-        {
-            "file": FileSource(settings.roots(), max_bytes=max_bytes, limits=requests),
-            "https": await stack.enter_async_context(https),
-            "s3": buckets,
-            "gs": buckets,
-        }
-    )
 
 
 def _reporting_photos(loop: Loop, fetcher: PhotoFetcher) -> Loop:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 
 from services.downloader import metrics
-from services.downloader.fetching import FetchedPhoto, PhotoFetcher
 from services.downloader.validation import KINDS_WITH_PHOTOS, parse_event
 from services.downloader.versions import NewestVersions
 from shashin.errors import NoUsablePhoto, RecordError
@@ -20,6 +19,7 @@ from shashin.kafka.topics import (
     MAX_RECORD_BYTES,
     hidden_key,
 )
+from shashin.photo_sources.fetching import FetchedPhoto, PhotoFetcher
 from shashin.runtime.failpoints import failpoint
 from shashin.v1 import events_pb2
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 from PIL import Image
 
-from services.embedder.batching import BatchedModel, Kind, Vectors
+from services.embedder.batching import BatchedModel, Kind
 from services.embedder.query_decoder import QueryDecoder
-from shashin.codecs.unit_vectors import length_problem
+from shashin.codecs.unit_vectors import as_stored, length_problem
 from shashin.errors import (
     InvalidQuery,
     ModelError,
@@ -84,7 +84,7 @@ class EmbedStage:
             for photo, error in zip(usable, decoded, strict=True)
             if isinstance(error, PhotoError)
         ]
-        vectors = _as_stored(await self._model.embed(images, Kind.LISTING))
+        vectors = as_stored(await self._model.embed(images, Kind.LISTING))
         kept = []
         photos = [
             p for p, image in zip(usable, decoded, strict=True) if isinstance(image, Image.Image)
@@ -151,12 +151,6 @@ class EmbedStage:
             message.SerializeToString(),
             partition=record.partition,
         )
-
-
-def _as_stored(vectors: Vectors) -> Stored:
-    """Return vectors, (n, dimensions), as float16, the type of the log."""
-    with np.errstate(over="ignore"):  # an infinite value is refused later, by photo
-        return vectors.astype("<f2")
 
 
 def _dead_lettered(

@@ -6,17 +6,14 @@ from pydantic import Field, field_validator
 
 from services.embedder.query_decoder import QueryLimits
 from shashin.kafka.settings import ConsumerSettings
+from shashin.model.settings import EmbeddingSettings
 
 WORKER, SERVER = "worker", "server"
 
 
-class EmbedderSettings(ConsumerSettings):
+class EmbedderSettings(ConsumerSettings, EmbeddingSettings):
     """Settings of the embedder."""
 
-    model: str = Field(
-        "demo-v1",
-        description="Embedding model: demo-v1, torchvision:NAME, or the path of a checkpoint.",
-    )
     roles: str = Field(
         "worker,server",
         description="Roles to run, one or both: worker embeds listings, server embeds queries.",
@@ -24,13 +21,6 @@ class EmbedderSettings(ConsumerSettings):
     grpc_host: str = Field("127.0.0.1", description="Address that EmbedService listens on.")
     grpc_port: int = Field(
         0, ge=0, le=65535, description="Port of EmbedService; 0 takes a free one."
-    )
-    torch_threads: int = Field(1, ge=1, le=256, description="Threads per model call.")
-    batch_photos: int = Field(
-        16,
-        ge=1,
-        le=512,
-        description="Maximum photos per model call; a query waits for at most one such call.",
     )
     batch_records: int = Field(
         32, ge=1, le=10_000, description="Maximum listings per batch of the worker."

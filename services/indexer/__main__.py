@@ -11,6 +11,7 @@ import grpc
 
 from services.indexer.hidden_store import HiddenStore
 from services.indexer.horizon_watch import HorizonWatch
+from services.indexer.live_start import BesideActiveModel
 from services.indexer.live_tier import LiveTier
 from services.indexer.log_watch import LogWatch
 from services.indexer.recovery import Recovery, Starts
@@ -80,7 +81,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             f"kafka at {settings.kafka}", lambda: _connect(settings, stack)
         )
         horizons = Horizons(store, settings.model_id)
-        starts = Starts(reader, horizons)
+        starts = Starts(reader, horizons, BesideActiveModel(settings, store))
         # Before the first row is added or adopted: whether it is hidden depends on it.
         bounds = await scope.start.retry(
             f"the store of {LISTINGS_HIDDEN}", lambda: _open_store(settings, hidden)

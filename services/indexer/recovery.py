@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from services.indexer.hidden_store import HiddenStore
+from services.indexer.live_start import BesideActiveModel, LiveStart
 from services.indexer.live_tier import LiveTier
 from services.indexer.settings import IndexerSettings, parse_partitions
 from services.indexer.start_offsets import StartOffset, first_horizons, start_offsets
@@ -16,7 +17,7 @@ from shashin.kafka.lost_records import lost_below, note_lost
 from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.hidden_snapshots import HiddenSnapshots
-from shashin.repository.horizons import Horizons
+from shashin.repository.horizons import Horizon, Horizons
 from shashin.repository.known_shards import read_known_shards
 from shashin.repository.repository import ModelRepository, StoredShard, UnreadableShard
 from shashin.runtime.logging import get_logger
@@ -46,31 +47,48 @@ class RecoveryState:
 class Starts:
     """Where partitions start, from the repository and the log."""
 
-    def __init__(self, reader: LogReader, horizons: Horizons) -> None:
+    def __init__(
+        self, reader: LogReader, horizons: Horizons, beside: BesideActiveModel | None = None
+    ) -> None:
         self._reader = reader
         self._horizons = horizons
+        self._beside = beside
 
     async def of(
         self, partitions: Sequence[int], sealed: Iterable[OffsetRange] = ()
     ) -> dict[int, StartOffset]:
         """Return the start offsets, given the source ranges of the committed shards.
 
-        A partition's first start stores its horizon. One that cannot be read counts as 0: what the
-        log no longer holds is then missing, and nothing else stops.
+        A partition's first start stores its horizon, with the offset from which a model reads that
+        is not the active one. One that cannot be read counts as 0: what the log no longer holds is
+        then missing, and nothing else stops.
 
         Raises:
             KafkaUnavailable: when the broker does not respond.
             ObjectStoreError: when the store does not respond or refuses.
+            RepositoryError: when the active model cannot be read.
         """
         sealed = list(sealed)
         log_starts = await self._reader.begin_offsets(partitions)
-        horizons = {}
-        for partition, first in first_horizons(sealed, log_starts).items():
+        horizons: dict[int, Horizon] = {}
+        new = []
+        for partition in log_starts:
             try:
-                horizons[partition] = await self._horizons.keep(partition, first)
+                stored = await self._horizons.read(partition)
             except RepositoryError as error:
                 log.error("unreadable horizon: taken as 0", error=error.message)  # noqa: TRY400
-                horizons[partition] = 0
+                stored = Horizon("", partition, 0)
+            if stored is None:
+                new.append(partition)
+            else:
+                horizons[partition] = stored
+        beside = await self._beside.starts(new) if self._beside and new else {}
+        firsts = first_horizons(sealed, log_starts)
+        for partition in new:
+            start = beside.get(partition, LiveStart(firsts[partition], None))
+            horizons[partition] = await self._horizons.keep(
+                partition, start.horizon, start.live_from
+            )
         return start_offsets(sealed, log_starts, horizons)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange, merge_ranges
+from shashin.repository.horizons import Horizon
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def first_horizons(sealed: Iterable[OffsetRange], log_starts: Mapping[int, int])
 
 
 def start_offsets(
-    sealed: Iterable[OffsetRange], log_starts: Mapping[int, int], horizons: Mapping[int, int]
+    sealed: Iterable[OffsetRange], log_starts: Mapping[int, int], horizons: Mapping[int, Horizon]
 ) -> dict[int, StartOffset]:
     """Return the start offset of each partition in ``log_starts``.
 
@@ -45,18 +46,22 @@ def start_offsets(
     it again yields the existing shards. A gap that the log no longer holds is lost. Then the run
     that contains the log start offset counts, since a range that starts in its middle would
     overlap a sealed one.
+
+    A second model is not read below its ``live_from``: what is missing there comes from builds, and
+    is neither read nor lost.
     """
     merged = merge_ranges(sealed)
     found = {}
     for partition, log_start in log_starts.items():
         horizon = horizons[partition]
+        first = horizon.reads_from
         runs = [run for run in merged if run.partition == partition]
         # A horizon in a gap: the gap is read as a whole, so that it is cut where it was before.
-        ends = [run.to_offset for run in runs if run.from_offset <= horizon]
-        end = ends[-1] if ends else horizon
+        ends = [run.to_offset for run in runs if run.from_offset <= first]
+        end = max(ends[-1] if ends else first, horizon.live_from or 0)
         if end < log_start:
             holding = (run for run in runs if run.from_offset <= log_start < run.to_offset)
             end = next((run.to_offset for run in holding), log_start)
-        lost = missing_ranges(runs, {partition: Position(horizon, log_start)})
-        found[partition] = StartOffset(horizon, end, lost)
+        lost = missing_ranges(runs, {partition: Position(first, log_start)})
+        found[partition] = StartOffset(horizon.offset, end, lost)
     return found

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import grpc
 
-from services.router.answer_coverage import KnownPositions
-from services.router.embedding import Embedding
-from services.router.endpoints import EndpointWatch
+from services.router.active import ActiveModel
 from services.router.handlers import SearchHandlers
-from services.router.locate import Locator
-from services.router.search import Searcher
 from services.router.settings import RouterSettings
 from shashin.discovery.open import open_discovery
+from shashin.errors import ShashinError
 from shashin.rpc.server import grpc_server
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
-from shashin.serving.fleet import Fleet
 from shashin.v1 import search_pb2_grpc
 
 
@@ -25,36 +21,17 @@ async def serve(scope: ServiceScope[RouterSettings]) -> None:
     """Run the router until SIGTERM."""
     settings = scope.settings
     scope.health.ready_when_degraded = True
-    positions = KnownPositions()
     async with AsyncExitStack() as stack:
         discovery = open_discovery(settings.discovery)
         stack.push_async_callback(discovery.close)
-        fleet = Fleet(settings.model_id)
-        stack.push_async_callback(fleet.close)
-        watch = EndpointWatch(
-            discovery,
-            fleet,
-            positions,
-            space=settings.space,
-            discovery_seconds=settings.discovery_seconds,
-            describe_seconds=settings.describe_seconds,
-        )
-        handlers = SearchHandlers(
-            Searcher(
-                fleet,
-                positions,
-                Embedding(fleet, settings.space),
-                space=settings.space,
-                deadline_ms=settings.deadline_ms,
-            ),
-            Locator(
-                fleet,
-                space=settings.space,
-                deadline_ms=settings.deadline_ms,
-            ),
-            watch,
-            model_id=settings.model_id,
-        )
+        space = settings.space
+        with suppress(ShashinError):
+            # So that no call uses the model of the settings after a switch; a failure is reported by
+            # the loop that follows discovery.
+            space = await discovery.active_model() or space
+        active = ActiveModel(discovery, settings, space)
+        stack.push_async_callback(active.close)
+        handlers = SearchHandlers(active)
 
         def add(server: grpc.aio.Server) -> None:
             search_pb2_grpc.add_SearchServiceServicer_to_server(handlers, server)
@@ -67,8 +44,8 @@ async def serve(scope: ServiceScope[RouterSettings]) -> None:
                 drain_seconds=settings.drain_seconds,
             )
         )
-        scope.log.info("serving", grpc_port=port, model_id=settings.model_id)
-        await scope.run(*watch.loops())
+        scope.log.info("serving", grpc_port=port, model_id=space.model_id)
+        await scope.run(*active.loops())
 
 
 if __name__ == "__main__":

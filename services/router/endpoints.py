@@ -1,28 +1,25 @@
-"""Follows discovery and polls each index endpoint for the shards that it holds."""
+"""Polls each index endpoint of a fleet for the shards that it holds."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from services.router import metrics
-from services.router.answer_coverage import (
+from shashin.codecs.ranges import ranges_in, report_in
+from shashin.discovery.protocol import Endpoint
+from shashin.model_space import ModelSpace
+from shashin.offsets.answer_coverage import (
     AnswerCoverage,
     KnownPositions,
     answer_coverage,
     merge_reports,
 )
-from shashin.codecs.ranges import ranges_in, report_in
-from shashin.discovery.protocol import Discovery, Endpoint
-from shashin.errors import ShashinError
-from shashin.model_space import ModelSpace
 from shashin.offsets.coverage import LiveReport, Position
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.runtime.logging import get_logger
-from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.fleet import INDEX_ROLES, Fleet, OtherModel, Peer, ask_all, tier_of
 from shashin.v1 import index_pb2
 
@@ -67,27 +64,22 @@ class EndpointState:
 
 
 class EndpointWatch:
-    """Syncs the fleet with discovery and tracks the state of each index endpoint."""
+    """Tracks the state of each index endpoint of a fleet, for one model."""
 
     def __init__(
         self,
-        discovery: Discovery,
         fleet: Fleet,
         positions: KnownPositions,
         *,
         space: ModelSpace,
-        discovery_seconds: float,
         describe_seconds: float,
     ) -> None:
-        self._discovery = discovery
         self._fleet = fleet
         self._positions = positions
         self._space = space
-        self._discovery_seconds = discovery_seconds
         self._describe_seconds = describe_seconds
         self._states: dict[Endpoint, EndpointState] = {}
         self._known_before: Mapping[int, Position] = {}
-        self._changed = asyncio.Event()
 
     def states(self) -> list[EndpointState]:
         """Return the state of each index endpoint in discovery, sorted by name."""
@@ -110,43 +102,6 @@ class EndpointWatch:
             self._known_before,
         )
 
-    def loops(self) -> tuple[Loop, Loop]:
-        """Return the loops; ready once an index endpoint is."""
-        return (
-            Loop("discovery follower", self._follow_discovery),
-            Loop(
-                "endpoint poller",
-                self._describe,
-                ready_when="an index endpoint that describes itself",
-            ),
-        )
-
-    async def _follow_discovery(self, loop: LoopScope) -> None:
-        while loop.next_turn():
-            try:
-                with loop.waiting_for("discovery"):
-                    discovered = await self._discovery.endpoints()
-                if self._fleet.sync(discovered):
-                    self._changed.set()
-                loop.clear("discovery")
-            except ShashinError as error:
-                loop.degraded("discovery", error.message)
-                log.warning(
-                    "discovery unavailable: keeping the known endpoints", error=error.message
-                )
-            await loop.sleep(self._discovery_seconds)
-
-    async def _describe(self, loop: LoopScope) -> None:
-        """Poll every endpoint periodically, and immediately when endpoints change."""
-        while loop.next_turn():
-            self._changed.clear()
-            not_ready = await self.describe_once()
-            if not_ready is None:
-                loop.ready()
-            else:
-                loop.not_ready(not_ready)
-            await loop.wait(self._changed, self._describe_seconds)
-
     async def describe_once(self) -> str | None:
         """Poll every endpoint once and update the states; returns why none is ready, or None."""
         known_before = self._positions.snapshot()
@@ -167,15 +122,13 @@ class EndpointWatch:
         self._log_changes(states)
         self._states, self._known_before = states, known_before
         self._positions.update(merge_reports(s.report for s in states.values()).positions)
-        self._publish()
         return self._not_ready()
 
     def _dimension_mismatch(self, answer: index_pb2.DescribeResponse) -> str | None:
         if answer.dimensions == self._space.dimensions:
             return None
         return (
-            f"it holds vectors of {answer.dimensions} dimensions; the router's SHASHIN_DIMENSIONS is "
-            f"{self._space.dimensions}"
+            f"it holds vectors of {answer.dimensions} dimensions; the router searches {self._space}"
         )
 
     def _log_changes(self, states: Mapping[Endpoint, EndpointState]) -> None:
@@ -190,7 +143,8 @@ class EndpointWatch:
                     error=state.error or None,
                 )
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Set the metrics to the last known state."""
         states, coverage = self.states(), self.coverage()
         metrics.COVERAGE_COMPLETE.set(coverage.complete)
         metrics.MISSING_OFFSETS.set(coverage.missing_offsets)

@@ -7,12 +7,11 @@ from typing import Any
 
 import grpc
 
-from services.router.answer_coverage import AnswerCoverage
-from services.router.endpoints import EndpointWatch
-from services.router.locate import Locator
+from services.router.active import ActiveModel
 from services.router.queries import Query
-from services.router.search import SearchAnswer, Searcher
+from services.router.search import SearchAnswer
 from shashin.codecs.ranges import range_messages, stage_messages
+from shashin.offsets.answer_coverage import AnswerCoverage
 from shashin.serving.fleet import Failure
 from shashin.v1 import search_pb2, search_pb2_grpc
 
@@ -22,26 +21,23 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
     """Implements SearchService; the server's interceptor maps errors to statuses."""
 
-    def __init__(
-        self, searcher: Searcher, locator: Locator, watch: EndpointWatch, *, model_id: str
-    ) -> None:
-        self._searcher = searcher
-        self._locator = locator
-        self._watch = watch
-        self._model_id = model_id
+    def __init__(self, active: ActiveModel) -> None:
+        self._active = active
 
     async def Search(  # noqa: N802
         self, request: search_pb2.SearchRequest, context: Context
     ) -> search_pb2.SearchResponse:
         """Search by a photo, a vector or a listing."""
-        answer = await self._searcher.search(query_of(request), context.time_remaining())
-        return answer_message(answer, self._model_id)
+        with self._active.in_use() as model:
+            answer = await model.searcher.search(query_of(request), context.time_remaining())
+            return answer_message(answer, model.space.model_id)
 
     async def Locate(  # noqa: N802
         self, request: search_pb2.LocateRequest, context: Context
     ) -> search_pb2.LocateResponse:
         """Return which listings are searchable, and in which tiers."""
-        located = await self._locator.locate(request.listing_ids, context.time_remaining())
+        with self._active.in_use() as model:
+            located = await model.locator.locate(request.listing_ids, context.time_remaining())
         return search_pb2.LocateResponse(
             locations=[
                 search_pb2.Location(
@@ -60,8 +56,9 @@ class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
     ) -> search_pb2.StatusResponse:
         """Return the last known state of each endpoint, and their combined coverage."""
         del request, context
+        model = self._active.current
         return search_pb2.StatusResponse(
-            model_id=self._model_id,
+            model_id=model.space.model_id,
             endpoints=[
                 search_pb2.EndpointStatus(
                     name=state.endpoint.name,
@@ -75,9 +72,9 @@ class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
                     covered=range_messages(state.covered),
                     model_id=state.model_id,
                 )
-                for state in self._watch.states()
+                for state in model.watch.states()
             ],
-            coverage=coverage_message(self._watch.coverage()),
+            coverage=coverage_message(model.watch.coverage()),
         )
 
 

@@ -17,12 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from services.router import metrics
-from services.router.answer_coverage import (
-    AnswerCoverage,
-    KnownPositions,
-    answer_coverage,
-    merge_reports,
-)
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
 from services.router.lookup import look_up, queries_of
@@ -34,6 +28,12 @@ from shashin.codecs.ranges import ranges_in, report_in
 from shashin.discovery.protocol import Endpoint
 from shashin.errors import ShashinError
 from shashin.model_space import ModelSpace
+from shashin.offsets.answer_coverage import (
+    AnswerCoverage,
+    KnownPositions,
+    answer_coverage,
+    merge_reports,
+)
 from shashin.offsets.coverage import Position
 from shashin.runtime.failpoints import failpoint
 from shashin.serving.fleet import (
@@ -173,7 +173,7 @@ class Searcher:
             embedded_at = time.perf_counter()
             failpoint("after-embed")
             timings.embed = embedded_at - started
-            # Before the first call is sent: see services.router.answer_coverage.
+            # Before the first call is sent: see shashin.offsets.answer_coverage.
             known_before = self._positions.snapshot()
             await self._fan_out(query, queries, held.peers, deadline, gathered, timings)
         if not gathered.answers:

@@ -344,7 +344,7 @@ def parse_build(
     """Check a document.
 
     ``lines`` has the line of each path in ``origin``. With ``now``, a window that ends later is
-    refused; a build that was accepted once is read without it, since a clock may be set back.
+    refused, unless it is indexed again, as far as it is there; a build that was accepted once is read without it, since a clock may be set back.
 
     Raises:
         UserError: naming every problem with its path and line, and what is expected.
@@ -361,7 +361,8 @@ def parse_build(
         more = len(problems) - _MAX_PROBLEMS
         shown = [*problems[:_MAX_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
         raise UserError(f"{origin}: {'; '.join(shown)}") from None
-    if now is not None and build.spec.window.end > now:
+    reindex = build.spec.source.reindex is not None
+    if now is not None and build.spec.window.end > now and not reindex:
         problem = _located(
             ("spec", "window", "end"),
             f"{_time(build.spec.window.end)} is in the future, at {_time(now)}: its listings are "

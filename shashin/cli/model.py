@@ -1,4 +1,4 @@
-"""``shashin model``: train and evaluate an embedding model on the rendered catalogue."""
+"""``shashin model``: train and evaluate embedding models, and choose the one that searches use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shashin.cli.active_model import activate, ls
 from shashin.cli.options import JsonOption, QueriesOption, WorkOption
 from shashin.model_space import check_model_id
 from shashin.terminal.console import Stages, command, echo, echo_json, echo_table
@@ -15,7 +16,12 @@ from shashin.terminal.console import Stages, command, echo, echo_json, echo_tabl
 if TYPE_CHECKING:
     from shashin.model.evaluation import Evaluation, Recall
 
-app = typer.Typer(no_args_is_help=True, help="Train and evaluate embedding models.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train and evaluate embedding models, and choose the one that searches use.",
+)
+app.command(epilog="Example:  shashin model ls")(ls)
+app.command(epilog="Example:  shashin model activate my-model")(activate)
 
 _WORK = Path(".shashin/model")
 

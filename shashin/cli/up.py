@@ -72,6 +72,13 @@ def up(
             "checkpoint.",
         ),
     ] = DEFAULT_MODEL,
+    also: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Second model to run beside it, until it is activated: `shashin model activate`.",
+        ),
+    ] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Start Kafka and all services, and wait until they are ready; idempotent.
@@ -91,6 +98,7 @@ def up(
         grace_seconds=grace_seconds,
         partitions=partitions,
         model=model,
+        also=also,
     )
     with Stages() as stages:
         started = run(system.start(options, stages))

@@ -34,3 +34,9 @@ def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         np.float32
     )
     return unit
+
+
+def as_stored(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Return vectors, (n, dimensions), as float16, the type of the log."""
+    with np.errstate(over="ignore"):  # an infinite value is refused later, by photo
+        return vectors.astype("<f2")

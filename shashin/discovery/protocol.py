@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from shashin.model_space import ModelSpace
+
 Role = Literal["indexer", "index-server", "embedder"]
 
 INDEXER: Role = "indexer"
@@ -41,6 +43,14 @@ class Discovery(Protocol):
 
         Raises:
             ShashinError: when the source does not respond; callers keep the endpoints they have.
+        """
+        ...
+
+    async def active_model(self) -> ModelSpace | None:
+        """Return the model that searches should use; None if discovery does not say.
+
+        Raises:
+            ShashinError: when the source does not respond; callers keep the model they have.
         """
         ...
 

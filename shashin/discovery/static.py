@@ -13,6 +13,7 @@ from typing import get_args
 
 from shashin.discovery.protocol import EMBEDDER, INDEX_SERVER, INDEXER, Endpoint, Role
 from shashin.errors import UserError
+from shashin.model_space import ModelSpace
 from shashin.tiers import LIVE, TIERS
 
 FORM = "static:ROLE/TIER@MODEL=HOST:PORT,..."
@@ -31,6 +32,10 @@ class StaticDiscovery:
     async def endpoints(self) -> list[Endpoint]:
         """Return all of them."""
         return self._endpoints
+
+    async def active_model(self) -> ModelSpace | None:
+        """Return None: callers use the model of their settings."""
+        return None
 
     async def close(self) -> None:
         """Do nothing: nothing is open."""

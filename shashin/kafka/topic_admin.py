@@ -1,4 +1,4 @@
-"""Creates topics, and checks the settings of existing ones that correctness rests on."""
+"""Creates topics, and checks the settings of existing ones that correctness rests on; and groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import GroupIdNotFound, KafkaError, TopicAlreadyExistsError, for_code
 from prometheus_client import Gauge
 
 from shashin.errors import KafkaUnavailable, UserError, WrongTopicSettings
@@ -96,6 +96,20 @@ async def check_topics(bootstrap: str, names: Collection[str]) -> None:
         )
     if wrong := _wrong(configs, names):
         raise _refusal(bootstrap, wrong)
+
+
+async def group_has_begun(bootstrap: str, group: str) -> bool:
+    """Whether a consumer group has, or ever had, a member.
+
+    Raises:
+        KafkaUnavailable: when the broker does not respond.
+    """
+    async with _admin(bootstrap) as admin:
+        (response,) = await admin.describe_consumer_groups([group])
+    ((code, _, state, *_),) = response.groups
+    if code not in {0, GroupIdNotFound.errno}:
+        raise KafkaUnavailable(f"consumer group {group}: {for_code(code).__name__}")
+    return not code and state != "Dead"
 
 
 @asynccontextmanager

@@ -79,6 +79,7 @@ async def up(
     *,
     embedded_kafka: bool = False,
     options: Mapping[str, Any] | None = None,
+    repository: str = "",
     on_rows: OnRows | None = None,
     ready_seconds: float = READY_SECONDS,
 ) -> bool:
@@ -86,7 +87,8 @@ async def up(
 
     Returns False if one was already running: then its plan is kept, and only the wait is done.
     On failure or cancellation, what was started here is stopped again. With ``embedded_kafka``,
-    the supervisor also watches the state folder's own Kafka, which must already be running.
+    the supervisor also watches the state folder's own Kafka, which must already be running; with
+    ``repository``, it names the active model of that model repository in the discovery file.
 
     Raises:
         UserError: if it is already running with other options.
@@ -99,7 +101,8 @@ async def up(
         await _until_ready(state, on_rows, ready_seconds, None)
         return False
     start_order(specs)
-    write_json(plan_path(state), Plan(tuple(specs), embedded_kafka, dict(options or {})).document())
+    plan = Plan(tuple(specs), embedded_kafka, dict(options or {}), repository)
+    write_json(plan_path(state), plan.document())
     log_before = size_of(log_path(state, SUPERVISOR))
     process = _launch(state)
     try:

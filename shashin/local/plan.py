@@ -20,6 +20,9 @@ ROUTER, EMBEDDER, INDEXER = "router", "embedder", "indexer"
 _PREFERRED_PORTS = {ROUTER: 50051, EMBEDDER: 50052, INDEXER: 50053} | {
     f"index-server-{tier}": port for port, tier in enumerate(SEALED_TIERS, start=50054)
 }
+_BESIDE = 10
+"""Between the preferred ports of a model and those of the one beside it."""
+
 _HTTP_PORTS_FROM = 9701
 
 _ONE_THREAD = {
@@ -30,6 +33,16 @@ _ONE_THREAD = {
     # Memory of short-lived threads is returned to the system.
     "MALLOC_ARENA_MAX": "2",
 }
+
+
+@dataclass(frozen=True)
+class RunningModel:
+    """A model of which a system runs embedder, indexer, index servers and image builder."""
+
+    model: str
+    """As the embedder takes it."""
+    model_id: str
+    dimensions: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,8 @@ class SystemConfig:
     dimensions: int
     bucket_seconds: int
     grace_seconds: float
+    also: RunningModel | None = None
+    """A second model beside the system's own; both write to the same repository."""
 
 
 def work_folder(state: Path, process: str) -> Path:
@@ -68,30 +83,58 @@ def plan_processes(
     Raises:
         SettingsError: if a setting in the environment is invalid.
     """
-    model = {"SHASHIN_MODEL_ID": config.model_id}
-    vectors = {**model, "SHASHIN_DIMENSIONS": str(config.dimensions)}
-    discovery = {"SHASHIN_DISCOVERY": discovery_path(state).as_uri()}
     processes = _Processes(config, choose_port, environment)
+    processes.add("downloader", {PHOTO_ROOTS: photo_roots(state, environment)})
+    own = RunningModel(config.model, config.model_id, config.dimensions)
+    _add_model(processes, state, config, own)
+    if config.also is not None:
+        _add_model(processes, state, config, config.also, beside=True)
+    router = {**_vectors(own), "SHASHIN_DISCOVERY": discovery_path(state).as_uri()}
+    processes.add(ROUTER, router, has_grpc=True)
+    return processes.specs
+
+
+def _vectors(model: RunningModel) -> dict[str, str]:
+    return {"SHASHIN_MODEL_ID": model.model_id, "SHASHIN_DIMENSIONS": str(model.dimensions)}
+
+
+def _add_model(
+    processes: _Processes,
+    state: Path,
+    config: SystemConfig,
+    model: RunningModel,
+    *,
+    beside: bool = False,
+) -> None:
+    """Add the processes of one model; ``beside`` for a second one."""
+    suffix = f"@{model.model_id}" if beside else ""
+    vectors, repository = _vectors(model), {"SHASHIN_REPOSITORY": config.repository}
+    discovery = {"SHASHIN_DISCOVERY": discovery_path(state).as_uri()}
+    indexer = INDEXER + suffix
     processes.add(
-        "downloader",
-        {
-            # Published photos are copied to this folder.
-            PHOTO_ROOTS: _photo_roots(state / "photos", environment.get(PHOTO_ROOTS, "")),
-        },
+        EMBEDDER,
+        {"SHASHIN_MODEL": model.model},
+        serves=(EMBEDDER, None),
+        suffix=suffix,
+        model_id=model.model_id,
+        # A second model's indexer begins at the log's end, which is cheapest before its embedder has
+        # written anything.
+        depends_on=(indexer,) if beside else (),
     )
-    processes.add(EMBEDDER, {"SHASHIN_MODEL": config.model}, serves=(EMBEDDER, None))
     processes.add(
         INDEXER,
         {
             **vectors,
             **discovery,
-            "SHASHIN_REPOSITORY": config.repository,
-            "SHASHIN_WORK_FOLDER": str(work_folder(state, INDEXER)),
-            "SHASHIN_HIDDEN_FOLDER": str(work_folder(state, f"{INDEXER}-hidden")),
+            **repository,
+            "SHASHIN_WORK_FOLDER": str(work_folder(state, indexer)),
+            "SHASHIN_HIDDEN_FOLDER": str(work_folder(state, f"{indexer}-hidden")),
             "SHASHIN_BUCKET_SECONDS": str(config.bucket_seconds),
             "SHASHIN_GRACE_SECONDS": str(config.grace_seconds),
         },
         serves=(INDEXER, LIVE),
+        suffix=suffix,
+        model_id=model.model_id,
     )
     for tier in SEALED_TIERS:
         name = f"index-server-{tier}"
@@ -99,26 +142,32 @@ def plan_processes(
             name,
             {
                 **vectors,
+                **repository,
                 "SHASHIN_TIER": tier,
-                "SHASHIN_REPOSITORY": config.repository,
-                "SHASHIN_WORK_FOLDER": str(work_folder(state, name)),
+                "SHASHIN_WORK_FOLDER": str(work_folder(state, name + suffix)),
             },
             serves=("index-server", tier),
             package="index_server",
+            suffix=suffix,
+            model_id=model.model_id,
         )
     processes.add(
         "image-builder",
-        {**model, **discovery, "SHASHIN_REPOSITORY": config.repository},
+        {"SHASHIN_MODEL_ID": model.model_id, **discovery, **repository},
         package="image_builder",
+        suffix=suffix,
     )
-    processes.add(ROUTER, {**vectors, **discovery}, has_grpc=True)
-    return processes.specs
 
 
-def _photo_roots(own: Path, given: str) -> str:
-    """Return the folder of published photos and the user's folders as a setting."""
+def photo_roots(state: Path, environment: Mapping[str, str]) -> str:
+    """Return the folder of published photos and the user's folders as a setting.
+
+    Raises:
+        SettingsError: if the user's setting is invalid.
+    """
+    given = environment.get(PHOTO_ROOTS, "")
     try:
-        folders = [own, *parse_folders(given)]
+        folders = [state / "photos", *parse_folders(given)]
     except UserError as error:
         raise SettingsError(f"invalid settings: {PHOTO_ROOTS}={given!r}: {error.message}") from None
     return json.dumps(list(dict.fromkeys(map(str, folders))))
@@ -135,7 +184,6 @@ class _Processes:
     ) -> None:
         self._threads = {k: v for k, v in _ONE_THREAD.items() if k not in environment}
         self._kafka = config.kafka
-        self._model_id = config.model_id
         self._choose_port = choose_port
         self.specs: list[ProcessSpec] = []
 
@@ -147,7 +195,11 @@ class _Processes:
         serves: tuple[str, str | None] | None = None,
         has_grpc: bool = False,
         package: str = "",
+        suffix: str = "",
+        model_id: str | None = None,
+        depends_on: tuple[str, ...] = (),
     ) -> None:
+        """Add a process; ``suffix`` tells it from that of the system's own model."""
         http = f"{HOST}:{self._choose_port(_HTTP_PORTS_FROM + len(self.specs))}"
         addresses = {"http": http}
         settings = {
@@ -158,19 +210,20 @@ class _Processes:
             **env,
         }
         if serves is not None or has_grpc:
-            port = self._choose_port(_PREFERRED_PORTS[name])
+            port = self._choose_port(_PREFERRED_PORTS[name] + (_BESIDE if suffix else 0))
             addresses = {"grpc": f"{HOST}:{port}", **addresses}
             settings |= {"SHASHIN_GRPC_HOST": HOST, "SHASHIN_GRPC_PORT": str(port)}
         self.specs.append(
             ProcessSpec(
-                name=name,
+                name=name + suffix,
                 argv=(sys.executable, "-m", f"services.{package or name}"),
                 env=settings,
                 ready_url=f"http://{http}/readyz",
                 live_url=f"http://{http}/livez",
                 addresses=addresses,
+                depends_on=depends_on,
                 endpoints=()
                 if serves is None
-                else (EndpointSpec(serves[0], addresses["grpc"], serves[1], self._model_id),),
+                else (EndpointSpec(serves[0], addresses["grpc"], serves[1], model_id),),
             )
         )

@@ -12,6 +12,7 @@ from shashin.errors import UserError
 from shashin.local.identity import Memory, ProcessIdentity, memory_of
 from shashin.local.liveness import STALLED_SECONDS, STARTUP_SECONDS
 from shashin.local.restart import Restart
+from shashin.model_space import ModelSpace
 from shashin.runtime.json_file import read_json, write_json
 
 PLAN_FORMAT = 1
@@ -80,6 +81,8 @@ class Plan:
     """Whether the state folder's own Kafka is watched as well."""
     asked: dict[str, Any] = field(default_factory=dict)
     """The user's options: another start with different options is rejected, not ignored."""
+    repository: str = ""
+    """URI of the model repository, whose active model is in the discovery file; empty: none is."""
     marks_work_folders: bool = True
     """Whether its version marks work folders; earlier ones used them without a marker."""
 
@@ -102,6 +105,7 @@ class Plan:
                 processes,
                 bool(document["embedded_kafka"]),
                 dict(document["asked"]),
+                str(document.get("repository", "")),
                 bool(document.get("marks_work_folders", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -210,8 +214,10 @@ def read_plan(state_folder: Path) -> Plan | None:
     return Plan.from_document(read_json(path)) if path.exists() else None
 
 
-def write_discovery(state_folder: Path, ready: Iterable[ProcessSpec]) -> None:
-    """Write the endpoints of the ready processes to the discovery file."""
+def write_discovery(
+    state_folder: Path, ready: Iterable[ProcessSpec], active: ModelSpace | None = None
+) -> None:
+    """Write the endpoints of the ready processes, and the active model, to the discovery file."""
     endpoints = [
         {
             "name": spec.name if len(spec.endpoints) == 1 else f"{spec.name}-{number}",
@@ -223,7 +229,10 @@ def write_discovery(state_folder: Path, ready: Iterable[ProcessSpec]) -> None:
         for spec in ready
         for number, endpoint in enumerate(spec.endpoints)
     ]
-    write_json(discovery_path(state_folder), {"endpoints": endpoints})
+    document: dict[str, Any] = {"endpoints": endpoints}
+    if active is not None:
+        document["active_model"] = {"model_id": active.model_id, "dimensions": active.dimensions}
+    write_json(discovery_path(state_folder), document)
 
 
 def supervisor_identity(state_folder: Path) -> ProcessIdentity | None:

@@ -40,6 +40,9 @@ from shashin.local.processes import (
 )
 from shashin.local.restart import Restart, RestartHistory, how_it_ended
 from shashin.local.service_code import child_environment, services_folder
+from shashin.model_space import ModelSpace
+from shashin.objectstore.open import opened_object_store
+from shashin.repository.active_model import ActiveModels
 from shashin.runtime.json_file import write_json
 from shashin.runtime.logging import configure_logging, get_logger
 
@@ -49,6 +52,7 @@ ALREADY_RUNNING = 3
 _PROBE_SECONDS = 0.1
 _READY_PROBE_SECONDS = 1.0
 _TABLE_SECONDS = 5.0
+_ACTIVE_MODEL_SECONDS = 0.5
 _SLOW_SECONDS = 30.0
 """How often a process that is still starting is logged."""
 
@@ -125,7 +129,8 @@ class Supervisor:
             "last_restart": None,
         }
         self._identity = ProcessIdentity.of(os.getpid())
-        self._listed: list[str] | None = None
+        self._active: ModelSpace | None = None
+        self._listed: tuple[list[str], ModelSpace | None] | None = None
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -136,6 +141,8 @@ class Supervisor:
         tasks.append(asyncio.ensure_future(self._keep_table()))
         if self._plan.embedded_kafka:
             tasks.append(asyncio.ensure_future(self._keep_kafka()))
+        if self._plan.repository:
+            tasks.append(asyncio.ensure_future(self._follow_active_model(self._plan.repository)))
         stop = asyncio.ensure_future(self.stopping.wait())
         try:
             done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -286,11 +293,11 @@ class Supervisor:
     def _publish(self) -> None:
         """Write the process table and the discovery file; a full disk must not stop the supervisor."""
         ready = [watched.spec for watched in self._watched if watched.status == "ready"]
-        names = [spec.name for spec in ready]
+        listed = ([spec.name for spec in ready], self._active)
         with suppress(OSError):
-            if names != self._listed:
-                write_discovery(self._state, ready)
-                self._listed = names
+            if listed != self._listed:
+                write_discovery(self._state, ready, self._active)
+                self._listed = listed
             write_json(
                 processes_path(self._state),
                 {
@@ -309,6 +316,27 @@ class Supervisor:
                     watched.peak_rss = max(watched.peak_rss, peak)
             self._publish()
             await asyncio.sleep(_TABLE_SECONDS)
+
+    async def _follow_active_model(self, repository: str) -> None:
+        """Name the repository's active model in the discovery file; the last one while it is away."""
+        problem = ""
+        async with opened_object_store(repository) as store:
+            models = ActiveModels(store)
+            while True:
+                try:
+                    found = await models.read()
+                    problem = ""
+                except ShashinError as error:
+                    if problem != error.message:
+                        problem = error.message
+                        _LOG.warning("the active model cannot be read", error=problem)
+                else:
+                    active = found.space if found else None
+                    if active != self._active:
+                        _LOG.info("active model", model=str(active), before=str(self._active))
+                        self._active = active
+                        self._publish()
+                await asyncio.sleep(_ACTIVE_MODEL_SECONDS)
 
     async def _keep_kafka(self) -> None:
         """Restart the state folder's Kafka when it dies."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from shashin.errors import UserError
 from shashin.local import control
 from shashin.local.given_settings import settings_passed_on
 from shashin.local.kafka import DEFAULT_PORT, EmbeddedKafka
-from shashin.local.plan import EMBEDDER, ROUTER, SystemConfig, plan_processes
+from shashin.local.plan import EMBEDDER, ROUTER, RunningModel, SystemConfig, plan_processes
 from shashin.local.ports import choosing_ports, free_port, is_free
-from shashin.local.processes import ProcessRow, is_service, process_table, read_plan
+from shashin.local.processes import ProcessRow, discovery_path, is_service, process_table, read_plan
 from shashin.local.progress import SILENT, Progress
 from shashin.model.loading import ModelDescription, describe_model
-from shashin.objectstore.open import open_object_store
+from shashin.model_space import ModelSpace
+from shashin.objectstore.open import open_object_store, opened_object_store
+from shashin.repository.active_model import ActiveModels
 
 DEFAULT_STATE = Path(".shashin")
 """Default state folder, relative to the working directory."""
@@ -42,6 +45,8 @@ class UpOptions:
     grace_seconds: float = 60.0
     partitions: int = 4
     model: str = DEFAULT_MODEL
+    also: str | None = None
+    """A second model that runs beside it."""
 
 
 class System:
@@ -58,6 +63,11 @@ class System:
         """The id of the model that this system uses."""
         plan = read_plan(self.folder)
         return str(plan.asked["model_id"]) if plan is not None else DEFAULT_MODEL
+
+    @property
+    def discovery(self) -> str:
+        """URI of the file that lists the ready endpoints."""
+        return discovery_path(self.folder).as_uri()
 
     @property
     def photos(self) -> Path:
@@ -140,14 +150,29 @@ class System:
         """
         if options.repository is not None:
             open_object_store(options.repository)  # rejects an invalid URI
-        if Path(options.model).is_file():  # noqa: ASYNC240 - once, at the start
-            # The embedder has another working directory.
-            options = replace(options, model=str(Path(options.model).absolute()))  # noqa: ASYNC240
+        options = replace(
+            options,
+            model=_absolute(options.model),
+            also=None if options.also is None else _absolute(options.also),
+        )
         async with choosing_ports(lambda: progress.set(_WAITING)):
             progress.finish(_WAITING)
-            return await self._start(options, _described(options.model, progress), progress)
+            model = _described(options.model, progress)
+            also = None if options.also is None else _described(options.also, progress)
+            if also is not None and also.model_id == model.model_id:
+                raise UserError(
+                    f"{options.also} is model {also.model_id!r}, as {options.model} is: expected "
+                    "another model to run beside it"
+                )
+            return await self._start(options, model, also, progress)
 
-    async def _start(self, options: UpOptions, model: ModelDescription, progress: Progress) -> bool:
+    async def _start(
+        self,
+        options: UpOptions,
+        model: ModelDescription,
+        also: ModelDescription | None,
+        progress: Progress,
+    ) -> bool:
         from shashin.kafka.topic_admin import ensure_topics
 
         requested = {
@@ -166,14 +191,23 @@ class System:
             progress.set(_TOPICS)
             await ensure_topics(kafka, partitions=options.partitions, correct=options.kafka is None)
             progress.finish(_TOPICS)
+            repository = options.repository or self._own_repository
+            # The first model of a repository is active; another one has to be activated.
+            async with opened_object_store(repository) as store:
+                await ActiveModels(store).activate_first(
+                    ModelSpace(model.model_id, model.dimensions), at=time.time()
+                )
             config = SystemConfig(
                 kafka=kafka,
-                repository=options.repository or self._own_repository,
+                repository=repository,
                 model=options.model,
                 model_id=model.model_id,
                 dimensions=model.dimensions,
                 bucket_seconds=options.bucket_seconds,
                 grace_seconds=options.grace_seconds,
+                also=None
+                if also is None or options.also is None
+                else RunningModel(options.also, also.model_id, also.dimensions),
             )
             specs = plan_processes(
                 self.folder,
@@ -187,6 +221,7 @@ class System:
                 specs,
                 embedded_kafka=options.kafka is None,
                 options=requested,
+                repository=repository,
                 on_rows=lambda rows: _report(rows, progress),
             )
         except BaseException:
@@ -235,6 +270,11 @@ class _Ports:
             port = free_port()
         self._given.add(port)
         return port
+
+
+def _absolute(model: str) -> str:
+    """Return the path of a checkpoint for the embedder, which has another working directory."""
+    return str(Path(model).absolute()) if Path(model).is_file() else model
 
 
 def _described(model: str, progress: Progress) -> ModelDescription:

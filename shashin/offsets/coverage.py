@@ -1,6 +1,6 @@
 """Coverage: whether the offset ranges of shards tile the log. Pure functions.
 
-services.router.answer_coverage uses them to compute the coverage of a search response.
+shashin.offsets.answer_coverage uses them to compute the coverage of a search response.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -22,7 +22,10 @@ from shashin.repository.documents import read_document
 NEVER_RAISED = "shashin.horizon/1"
 """The first format: without the time at which it was raised."""
 
-FORMAT = "shashin.horizon/2"
+READ_FROM_HORIZON = "shashin.horizon/2"
+"""The second format: without the offset at which a second model's indexer began to read."""
+
+FORMAT = "shashin.horizon/3"
 """What is written."""
 
 
@@ -37,6 +40,14 @@ class Horizon:
     offset: int
     raised_at: float = 0.0
     """Unix seconds; 0 if it is where the partition was opened."""
+    live_from: int | None = None
+    """Where the model's indexer began to read, beside an active model: what is between the horizon and
+    it comes from builds. None if it began at the horizon."""
+
+    @property
+    def reads_from(self) -> int:
+        """The first offset that the model's indexer has to read or find sealed."""
+        return max(self.offset, self.live_from or 0)
 
     @property
     def key(self) -> str:
@@ -55,13 +66,17 @@ class Horizon:
             CorruptShard: when it is not a valid horizon, or that of another partition or model.
         """
         horizon = read_document(
-            data, _HORIZON, known=[NEVER_RAISED, FORMAT], key=self.key, what="horizon"
+            data,
+            _HORIZON,
+            known=[NEVER_RAISED, READ_FROM_HORIZON, FORMAT],
+            key=self.key,
+            what="horizon",
         )
-        if horizon.key != self.key or horizon.offset < 0:
+        if horizon.key != self.key or horizon.offset < 0 or (horizon.live_from or 0) < 0:
             raise CorruptShard(
                 f"{self.key} is the horizon of partition {horizon.partition} of model "
-                f"{horizon.model_id!r} at offset {horizon.offset}; expected partition "
-                f"{self.partition} of {self.model_id!r} at offset 0 or more"
+                f"{horizon.model_id!r} at offset {horizon.offset}, read from {horizon.live_from}; "
+                f"expected partition {self.partition} of {self.model_id!r}, and offsets of 0 or more"
             )
         return horizon
 
@@ -76,24 +91,23 @@ class Horizons:
         self._store = store
         self._model_id = model_id
 
-    async def keep(self, partition: int, first: int) -> int:
+    async def keep(self, partition: int, first: int, live_from: int | None = None) -> Horizon:
         """Return the stored horizon of a partition; if there is none, store ``first``.
 
         Raises:
             RepositoryError: when the stored horizon cannot be read; it is not overwritten.
             ObjectStoreError: when the store does not respond or refuses.
         """
-        horizon = Horizon(self._model_id, partition, first)
+        horizon = Horizon(self._model_id, partition, first, live_from=live_from)
         while True:
+            found = await self.read(partition)
+            if found is not None:
+                return found
             try:
-                data, _ = await self._store.read(horizon.key)
-            except ObjectNotFound:
-                try:
-                    await self._store.write(horizon.key, horizon.to_json(), only_if=OnlyIf.absent())
-                except PreconditionFailed:
-                    continue  # another replica opened the partition first
-                return first
-            return horizon.stored(data).offset
+                await self._store.write(horizon.key, horizon.to_json(), only_if=OnlyIf.absent())
+            except PreconditionFailed:
+                continue  # another replica opened the partition first
+            return horizon
 
     async def read(self, partition: int) -> Horizon | None:
         """Return the stored horizon of a partition; None if there is none.
@@ -141,8 +155,10 @@ class Horizons:
             except ObjectNotFound:
                 only_if = OnlyIf.absent()
             else:
-                if horizon.stored(data).offset >= horizon.offset:
+                stored = horizon.stored(data)
+                if stored.offset >= horizon.offset:
                     return
+                horizon = replace(horizon, live_from=stored.live_from)
                 only_if = OnlyIf.unchanged(version)
             try:
                 await self._store.write(horizon.key, horizon.to_json(), only_if=only_if)

@@ -1,8 +1,11 @@
-"""Merges shards into one, from their stored vectors: what is hidden, and repeats, are left out."""
+"""Merges shards into one, from their stored vectors or from those of another model.
+
+What is hidden, and repeats, are left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +14,15 @@ import numpy.typing as npt
 
 from shashin.errors import CorruptShard
 from shashin.model_space import ModelSpace
-from shashin.offsets.ranges import merge_ranges
+from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.shards.files import open_files
 from shashin.shards.format.manifest import Manifest
-from shashin.shards.format.rows_file import MergedRows
+from shashin.shards.format.rows_file import ROWS_FILE, MergedRows, SealedRows
 from shashin.shards.kinds.protocol import IndexKind
 from shashin.shards.writer import MadeFrom, Origin, write_shard
 
-REASON = "merged"
-"""Why a merged shard ends where it does."""
+MERGED, REINDEXED = "merged", "reindexed"
+"""Why a built shard ends where it does."""
 
 _BLOCK = 8_192
 """Vectors copied at a time."""
@@ -36,6 +39,33 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class EmbeddedParent:
+    """A shard to index again, with the vectors that another model has for its photos."""
+
+    manifest: Manifest
+    folder: Path
+    """Only its rows are read."""
+    numbers: npt.NDArray[np.uint32]
+    """(n,) numbers of the rows that have a vector, ascending; the others are left out."""
+    vectors: npt.NDArray[np.float16]
+    """(n, dimensions), of unit length."""
+
+    def vectors_of(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return the vectors of rows that have one."""
+        return self.vectors[np.searchsorted(self.numbers, numbers)].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What of a parent is written, and from where its vectors come."""
+
+    manifest: Manifest
+    rows: SealedRows
+    keep: npt.NDArray[np.bool_]
+    vectors: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
 class MergedBucket:
     """Where a merged shard belongs."""
 
@@ -45,6 +75,10 @@ class MergedBucket:
     seconds: int
     build: str
     """Name of the IndexBuild."""
+
+    def origin(self, sources: Iterable[OffsetRange], reason: str) -> Origin:
+        """Return the origin of a shard of this bucket."""
+        return Origin(self.tier, self.start, self.seconds, tuple(merge_ranges(sources)), reason)
 
 
 def merge_shards(
@@ -64,28 +98,93 @@ def merge_shards(
         CorruptShard: when a parent's files do not match its manifest, or parents have different models.
         OSError: when a file cannot be written.
     """
-    ordered = sorted(parents, key=lambda parent: parent.manifest.source_ranges)
-    space = _only_space(ordered)
-    opened = [open_files(p.folder, p.manifest.index_spec, rows=p.manifest.rows) for p in ordered]
-    keep = [_visible(parent) for parent in ordered]
-    rows = MergedRows([files.rows for files in opened], keep)
+    space = _only_space(parents)
+    inputs = []
+    for parent in parents:
+        files = open_files(parent.folder, parent.manifest.index_spec, rows=parent.manifest.rows)
+        inputs.append(_Input(parent.manifest, files.rows, _visible(parent), files.index.vectors))
+    return _write(
+        inputs,
+        space,
+        kind,
+        folder,
+        bucket.origin([r for p in parents for r in p.manifest.source_ranges], MERGED),
+        rewrites=1 + max(parent.manifest.rewrites for parent in parents),
+        build=bucket.build,
+        on_progress=on_progress,
+    )
+
+
+def reindex_shards(
+    parents: Sequence[EmbeddedParent],
+    space: ModelSpace,
+    sources: Sequence[OffsetRange],
+    kind: IndexKind,
+    folder: Path,
+    bucket: MergedBucket,
+    *,
+    on_progress: Callable[[int, int], None],
+) -> Manifest:
+    """Write a shard of ``space`` with the rows of another model's shards; returns its manifest.
+
+    ``sources`` are the offsets that it counts as having. Otherwise as ``merge_shards``.
+
+    Raises:
+        CorruptShard: when a parent's rows do not match its manifest.
+        OSError: when a file cannot be written.
+    """
+    inputs = []
+    for parent in parents:
+        rows = SealedRows(parent.folder / ROWS_FILE)
+        if len(rows) != parent.manifest.rows:
+            raise CorruptShard(
+                f"{parent.folder} has {len(rows)} rows; its manifest says {parent.manifest.rows}: "
+                "fetch them again"
+            )
+        keep = np.zeros(len(rows), dtype=np.bool_)
+        keep[parent.numbers] = True
+        inputs.append(_Input(parent.manifest, rows, keep, parent.vectors_of))
+    return _write(
+        inputs,
+        space,
+        kind,
+        folder,
+        bucket.origin(sources, REINDEXED),
+        rewrites=1,
+        build=bucket.build,
+        on_progress=on_progress,
+    )
+
+
+def _write(
+    inputs: Sequence[_Input],
+    space: ModelSpace,
+    kind: IndexKind,
+    folder: Path,
+    origin: Origin,
+    *,
+    rewrites: int,
+    build: str,
+    on_progress: Callable[[int, int], None],
+) -> Manifest:
+    ordered = sorted(inputs, key=lambda one: one.manifest.source_ranges)
+    rows = MergedRows([one.rows for one in ordered], [one.keep for one in ordered])
     index = kind.builder(space.dimensions)
-    for files, kept in zip(opened, rows.kept, strict=True):
+    for one, kept in zip(ordered, rows.kept, strict=True):
         for start in range(0, len(kept), _BLOCK):
-            index.add(files.index.vectors(kept[start : start + _BLOCK]))
+            index.add(one.vectors(kept[start : start + _BLOCK]))
             on_progress(len(index), len(rows))
-    sources = tuple(merge_ranges(r for p in ordered for r in p.manifest.source_ranges))
     return write_shard(
         folder,
-        Origin(bucket.tier, bucket.start, bucket.seconds, sources, REASON),
+        origin,
         space,
         index,
         rows.write,
         MadeFrom(
-            tuple(parent.manifest.shard_id for parent in ordered),
-            sum(parent.manifest.rows for parent in ordered) - len(rows),
-            1 + max(parent.manifest.rewrites for parent in ordered),
-            bucket.build,
+            tuple(one.manifest.shard_id for one in ordered),
+            sum(one.manifest.rows for one in ordered) - len(rows),
+            rewrites,
+            build,
         ),
     )
 

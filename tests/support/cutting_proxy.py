@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections in the middle of what they carry."""
+"""A TCP proxy that counts requests, and cuts connections in the middle of what they carry."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class CuttingProxy:
         self.cut_connections = 0
         self.sent_bytes = 0
         """From clients to the server, over all connections."""
+        self.requests = 0
+        """HTTP requests, each of which begins in a piece of its own."""
         self.url = ""
 
     def cut(self, direction: Direction, *, after: int) -> None:
@@ -60,6 +62,7 @@ class CuttingProxy:
             while piece := await source.read(_PIECE_BYTES):
                 copied += len(piece)
                 self.sent_bytes += len(piece) if direction == "sent" else 0
+                self.requests += direction == "sent" and b" HTTP/1.1\r\n" in piece
                 if self._cuts and self._cuts[0][0] == direction and copied > self._cuts[0][1]:
                     self._cuts.popleft()
                     self.cut_connections += 1

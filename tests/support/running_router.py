@@ -157,9 +157,10 @@ class NoLookupEndpoint(IndexEndpoint):
 
 @dataclass
 class FakeEmbedder(embed_pb2_grpc.EmbedServiceServicer):
-    """Embeds a photo of float32 bytes to that vector, or refuses."""
+    """Embeds a photo of float32 bytes to that vector, any photo to its own one, or refuses."""
 
     model_id: str = MODEL
+    vector: Vector | None = None
     refusal: tuple[grpc.StatusCode, str] | None = None
     calls: int = 0
 
@@ -169,10 +170,13 @@ class FakeEmbedder(embed_pb2_grpc.EmbedServiceServicer):
         self.calls += 1
         if self.refusal is not None:
             await context.abort(*self.refusal)
+        vectors = b"".join(request.photos)
+        if self.vector is not None:
+            vectors = self.vector.astype("<f4").tobytes() * len(request.photos)
         return embed_pb2.EmbedResponse(
             model_id=self.model_id,
-            dimensions=len(request.photos[0]) // 4,
-            vectors=b"".join(request.photos),
+            dimensions=len(vectors) // len(request.photos) // 4,
+            vectors=vectors,
         )
 
 
@@ -215,6 +219,8 @@ class System:
     stack: AsyncExitStack
     executor: ThreadPoolExecutor
     endpoints: list[RunningEndpoint] = field(default_factory=list)
+    active: dict[str, Any] | None = None
+    """The active model announced in discovery; None if none is."""
 
     async def index(
         self,
@@ -309,7 +315,10 @@ class System:
 
     def announce(self, *entries: dict[str, str]) -> None:
         """Write the discovery file: the endpoints, and further entries."""
-        document = {"endpoints": [*(e.entry() for e in self.endpoints), *entries]}
+        document = {
+            "endpoints": [*(e.entry() for e in self.endpoints), *entries],
+            "active_model": self.active,
+        }
         written = self.folder / "discovery.new"
         written.write_text(json.dumps(document))
         written.rename(self.folder / "discovery.json")

@@ -1,10 +1,18 @@
-"""``embed``: makes the vectors. A build that merges shards uses those that they store."""
+"""``embed``: makes the vectors of a re-index. A build that merges shards uses those that they store."""
 
 from __future__ import annotations
+
+import asyncio
 
 from shashin.builds.step import StepContext
 
 
 async def run(step: StepContext) -> None:
-    """Leave everything to the build step, which reads stored vectors."""
-    step.log.info("nothing to embed: the vectors of the selected shards are used")
+    """Embed the fetched photos, or leave everything to the build step, which reads stored vectors."""
+    if step.build.spec.source.reindex is None:
+        step.log.info("nothing to embed: the vectors of the selected shards are used")
+        return
+    # Imported here: a merge needs no model, and hence no torch.
+    from shashin.builds.reindex.vectors import embed_photos
+
+    await asyncio.to_thread(embed_photos, step)

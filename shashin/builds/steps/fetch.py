@@ -1,27 +1,41 @@
-"""``fetch``: brings the files of the selected shards here, with what is hidden in them."""
+"""``fetch``: brings the files of the selected shards here, with what is hidden in them.
+
+A re-index needs only their rows, and the photos of these.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from shashin.builds.document import SELECT
 from shashin.builds.step import StepContext
-from shashin.builds.steps.files import HiddenRows, read_manifests, write_hidden
+from shashin.builds.steps.files import (
+    HiddenRows,
+    link_or_copy,
+    read_manifests,
+    write_hidden,
+)
 from shashin.objectstore.open import opened_object_store
 from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.shards.format.file_entry import FileEntry
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
 from shashin.shards.format.manifest import MANIFEST_FILE
+from shashin.shards.format.rows_file import ROWS_FILE
 
 
 async def run(step: StepContext) -> None:
     """Write each shard's files, manifest and hidden rows into a folder of its own."""
     async with opened_object_store(step.repository) as store:
         await _fetch(step, store)
+    if step.build.spec.source.reindex is not None:
+        # Imported here: the libraries of photo sources are of no use to a merge.
+        from shashin.builds.reindex.photos import fetch_photos
+
+        await fetch_photos(step)
 
 
 async def _fetch(step: StepContext, store: ObjectStore) -> None:
@@ -34,17 +48,25 @@ async def _fetch(step: StepContext, store: ObjectStore) -> None:
         for stored in selected
     }
     topic_id = _newest_topic([one for of_shard in snapshots.values() for one in of_shard])
-    total = sum(entry.size for stored in selected for entry in stored.manifest.files)
+    whole = step.build.spec.source.reindex is None
+
+    def files_of(stored: StoredShard) -> list[FileEntry]:
+        return [entry for entry in stored.manifest.files if whole or entry.name == ROWS_FILE]
+
+    total = sum(entry.size for stored in selected for entry in files_of(stored))
     done = 0
     step.progress(done, total, "bytes")
     for stored in selected:
         # Kept by a retry, and verified there.
-        cached = await repository.fetch(stored, step.work / "parents")
+        files = files_of(stored)
+        cached = await repository.fetch(
+            stored, step.work / "parents", names=[entry.name for entry in files]
+        )
         folder = step.out / stored.manifest.shard_id
-        await asyncio.to_thread(_link_files, stored, cached, folder)
+        await asyncio.to_thread(_link_files, stored, files, cached, folder)
         state = combined(stored.manifest, snapshots[stored.manifest.shard_id], topic_id)
         write_hidden(folder, HiddenRows(state.rows, state.position))
-        done += sum(entry.size for entry in stored.manifest.files)
+        done += sum(entry.size for entry in files)
         step.progress(done, total, "bytes")
 
 
@@ -54,13 +76,11 @@ def _newest_topic(snapshots: list[HiddenSnapshot]) -> str:
     return newest.position.topic_id if newest else ""
 
 
-def _link_files(stored: StoredShard, cached: Path, folder: Path) -> None:
+def _link_files(
+    stored: StoredShard, files: Sequence[FileEntry], cached: Path, folder: Path
+) -> None:
     folder.mkdir(parents=True)
-    for entry in stored.manifest.files:
-        try:
-            os.link(cached / entry.name, folder / entry.name)
-        except OSError:
-            # The volume has no hard links.
-            shutil.copyfile(cached / entry.name, folder / entry.name)
+    for entry in files:
+        link_or_copy(cached / entry.name, folder / entry.name)
     (folder / MANIFEST_FILE).write_bytes(stored.manifest.to_json())
     (folder / "key").write_text(stored.manifest_key, encoding="utf-8")

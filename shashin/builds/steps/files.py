@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from shashin.errors import StepFailed
 from shashin.offsets.log_position import LogPosition
+from shashin.offsets.ranges import OffsetRange
 from shashin.repository.repository import StoredShard
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 
 _POSITION = "hidden-position.json"
 _HIDDEN = "hidden.npy"
+_SOURCES = "sources.json"
+_NUMBERS, _VECTORS = "rows.npy", "vectors.npy"
 _DTYPE = np.dtype("<u4")
 
 
@@ -39,6 +46,57 @@ def read_manifests(folder: Path) -> list[StoredShard]:
         key = (path.parent / "key").read_text(encoding="utf-8")
         found.append(StoredShard(Manifest.from_json(path.read_bytes(), key=key), key))
     return found
+
+
+def write_vectors(
+    folder: Path,
+    numbers: npt.NDArray[np.uint32],
+    dimensions: int,
+    blocks: Iterable[bytes],
+) -> None:
+    """Write the vectors of a shard's rows: ``blocks`` are the float16 values, in their order.
+
+    ``numbers`` (n,) are the numbers of these rows, ascending.
+    """
+    folder.mkdir()
+    np.save(folder / _NUMBERS, numbers)
+    # Block by block, so that memory does not grow with the shard.
+    with (folder / _VECTORS).open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (len(numbers), dimensions)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.writelines(blocks)
+
+
+def open_vectors(folder: Path) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float16]]:
+    """Return the row numbers (n,), and the vectors (n, dimensions), memory-mapped."""
+    numbers: npt.NDArray[np.uint32] = np.load(folder / _NUMBERS, allow_pickle=False)
+    # An empty array cannot be mapped.
+    mode: Literal["r"] | None = "r" if len(numbers) else None
+    vectors: npt.NDArray[np.float16] = np.load(
+        folder / _VECTORS, mmap_mode=mode, allow_pickle=False
+    )
+    return numbers, vectors
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let a file appear at a second place."""
+    try:
+        os.link(source, target)
+    except OSError:
+        # The volume has no hard links.
+        shutil.copyfile(source, target)
+
+
+def write_sources(folder: Path, sources: Sequence[OffsetRange]) -> None:
+    """Write the offsets that a shard counts as having which has no parents of its own model."""
+    document = [[r.partition, r.from_offset, r.to_offset] for r in sources]
+    (folder / _SOURCES).write_text(json.dumps(document), encoding="utf-8")
+
+
+def read_sources(folder: Path) -> list[OffsetRange]:
+    """Read what ``write_sources`` wrote."""
+    document = json.loads((folder / _SOURCES).read_text(encoding="utf-8"))
+    return [OffsetRange(*bounds) for bounds in document]
 
 
 @dataclass(frozen=True)

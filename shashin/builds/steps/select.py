@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shashin.builds.document import Spec
+from shashin.builds.reindex.selection import select_served
 from shashin.builds.step import StepContext
-from shashin.builds.steps.files import write_manifests
+from shashin.builds.steps.files import write_manifests, write_sources
 from shashin.errors import StepFailed
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.known_shards import read_known_shards
@@ -14,30 +16,41 @@ from shashin.tiers import SEALED_TIERS
 
 
 async def run(step: StepContext) -> None:
-    """Write the manifests of the shards that are merged."""
-    wanted = step.build.spec.source.shards
-    if wanted is None:
-        raise StepFailed("source.reindex is not supported yet: expected source.shards")
+    """Write the manifests of the shards that are merged, or indexed again."""
+    spec = step.build.spec
     async with opened_object_store(step.repository) as store:
-        found = await _find(ModelRepository(store), step.build.spec.model, wanted)
-    window = step.build.spec.window
-    start, end = window.start.timestamp(), window.end.timestamp()
+        if spec.source.reindex is not None:
+            selection = await select_served(
+                store,
+                from_model=spec.source.reindex.from_model,
+                model=spec.model,
+                window=spec.window,
+            )
+            found = selection.shards
+            write_sources(step.out, selection.sources)
+        else:
+            found = await _find(ModelRepository(store), spec.model, spec.source.shards or ())
+            _check_merged(found, spec)
+    write_manifests(step.out, found)
+    rows = sum(stored.manifest.rows for stored in found)
+    step.log.info("selected", shards=len(found), rows=rows)
+    step.progress(len(found), len(found), "shards")
+
+
+def _check_merged(found: Sequence[StoredShard], spec: Spec) -> None:
+    start, end = spec.window.start.timestamp(), spec.window.end.timestamp()
     for stored in found:
         manifest = stored.manifest
-        if manifest.dimensions != step.build.spec.dimensions:
+        if manifest.dimensions != spec.dimensions:
             raise StepFailed(
                 f"shard {manifest.shard_id} has {manifest.dimensions} dimensions; spec.dimensions is "
-                f"{step.build.spec.dimensions}"
+                f"{spec.dimensions}"
             )
         if not start <= manifest.bucket_start < end:
             raise StepFailed(
                 f"the bucket of shard {manifest.shard_id} starts at {manifest.bucket_start}, outside "
                 f"of spec.window ({start:.0f} to {end:.0f})"
             )
-    write_manifests(step.out, found)
-    rows = sum(stored.manifest.rows for stored in found)
-    step.log.info("selected", shards=len(found), rows=rows)
-    step.progress(len(found), len(wanted), "shards")
 
 
 async def _find(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -42,7 +43,9 @@ from shashin.cli.options import (
     YesOption,
 )
 from shashin.errors import BuildFailed
+from shashin.local.given_settings import PHOTO_ROOTS
 from shashin.local.log_file import last_lines, quoted
+from shashin.local.plan import photo_roots
 from shashin.local.system import System
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.known_shards import known_models
@@ -69,6 +72,15 @@ FollowOption = Annotated[
     bool, typer.Option("--follow", "-f", help="Print what the steps print, as they print it.")
 ]
 
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SHASHIN_MODEL",
+        help="Model of a re-index, as for `shashin up`: demo-v1, torchvision:NAME, or the path of a "
+        "checkpoint.",
+    ),
+]
+
 _SHOWN_FILES = 50
 
 
@@ -79,6 +91,7 @@ def run_file(
     ],
     *,
     follow: FollowOption = False,
+    model: ModelOption = None,
     repository: RepositoryOption = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
@@ -102,7 +115,7 @@ def run_file(
             options=options,
         )
 
-    _run_shown(record, run_it, follow=follow, state=state)
+    _run_shown(record, run_it, follow=follow, state=state, model=model)
 
 
 @app.command(epilog="Example:  shashin builds plan --run")
@@ -192,11 +205,21 @@ async def _plan(uri: str, records: BuildRecords, policy: Policy) -> PlannedBuild
 
 @app.command(epilog="Example:  shashin builds retry demo-v1-daily-20261126")
 def retry(
-    name: NameArgument, *, follow: FollowOption = False, state: StateOption = DEFAULT_STATE
+    name: NameArgument,
+    *,
+    follow: FollowOption = False,
+    model: ModelOption = None,
+    state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Run a build again from the first step that did not succeed, or whose output has changed."""
     record = _record(name, state)
-    _run_shown(record, lambda options: retry_build(record, options), follow=follow, state=state)
+    _run_shown(
+        record,
+        lambda options: retry_build(record, options),
+        follow=follow,
+        state=state,
+        model=model,
+    )
 
 
 def _run_shown(
@@ -205,14 +228,26 @@ def _run_shown(
     *,
     follow: bool,
     state: Path,
+    model: str | None = None,
 ) -> None:
     with Stages(bars=not follow) as stages:
         shown = ShownBuild(record, stages, follow=follow)
-        status = run(run_it(RunOptions(on_status=shown)))
+        status = run(run_it(RunOptions(_environment(state, model), on_status=shown)))
     if status.phase == "Succeeded":
         echo(ending_text(record.name, status), style=style_of(status.phase))
         return
     raise BuildFailed(_failure(record, status, state))
+
+
+def _environment(state: Path, model: str | None) -> dict[str, str]:
+    """Return the environment of steps: ours, with the model and where published photos are."""
+    environment = {**os.environ, PHOTO_ROOTS: photo_roots(System(state).folder, os.environ)}
+    if model is not None:
+        # Steps have another working directory.
+        environment["SHASHIN_MODEL"] = (
+            str(Path(model).absolute()) if Path(model).is_file() else model
+        )
+    return environment
 
 
 def _failure(record: BuildRecord, status: BuildStatus, state: Path) -> str:

@@ -60,9 +60,11 @@ class Manifest:
     hidden_offsets: dict[str, int] = field(default_factory=dict)
     """Partition of listings.hidden to the offset up to which its hidden rows were dropped."""
     parents: tuple[str, ...] = ()
-    """Ids of the shards that a build merged, sorted; none if an indexer sealed it."""
+    """Ids of the shards that a build merged, or indexed again with another model, sorted; none if an
+    indexer sealed it."""
     dropped_rows: int = 0
-    """Rows of the parents that it lacks: hidden, or in another parent as well."""
+    """Rows of the parents that it lacks: hidden, in another parent as well, or without a photo that
+    could be embedded again."""
     rewrites: int = 0
     """How often builds have rewritten its vectors; 0 if an indexer sealed it."""
     build: str = ""

@@ -8,15 +8,15 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from aiohttp import web
 
-from services.downloader.byte_budget import ByteBudget
-from services.downloader.request_limits import RequestLimits
-from services.downloader.sources.object_store import ObjectStoreSource
-from services.downloader.sources.source import SourcePhoto
 from shashin.errors import PhotoError, PhotoForbidden, PhotoMissing, PhotoTooLarge, PhotoUnavailable
 from shashin.local.ports import HOST
 from shashin.objectstore import s3_client
 from shashin.objectstore.open import opened_object_store
 from shashin.originals import SourceVersion
+from shashin.photo_sources.byte_budget import ByteBudget
+from shashin.photo_sources.object_store import ObjectStoreSource
+from shashin.photo_sources.request_limits import RequestLimits
+from shashin.photo_sources.source import SourcePhoto
 from tests.contract.conftest import ADAPTERS
 from tests.support.cutting_proxy import cutting_proxy
 from tests.support.seaweed import BUCKET

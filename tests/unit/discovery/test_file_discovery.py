@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from shashin.discovery.file import FileDiscovery
 from shashin.discovery.protocol import Endpoint
 from shashin.local.processes import EndpointSpec, ProcessSpec, discovery_path, write_discovery
+from shashin.model_space import ModelSpace
 
 INDEXER = Endpoint("indexer", "indexer", "127.0.0.1:50053", "live")
 SERVER = Endpoint("index-server-hourly", "index-server", "127.0.0.1:50054", "hourly")
@@ -78,6 +79,39 @@ async def test_endpoints_of_one_process_have_names_of_their_own(
         "both-1",
         "embedder",
     ]
+
+
+async def test_the_active_model_is_read_and_may_be_missing(
+    path: Path, discovery: FileDiscovery
+) -> None:
+    assert await discovery.active_model() is None
+    for active in (ModelSpace("demo-v1", 128), None, ModelSpace("other", 64)):
+        write_discovery(path.parent, [serving(SERVER)], active)
+        assert await discovery.active_model() == active
+        assert await discovery.endpoints() == [SERVER]
+    remove(path)
+    assert await discovery.active_model() is None
+
+
+@pytest.mark.parametrize(
+    "active",
+    [
+        7,
+        {},
+        {"model_id": "m"},
+        {"model_id": 7, "dimensions": 8},
+        {"model_id": "../m", "dimensions": 8},
+    ]
+    + [{"model_id": "m", "dimensions": wrong} for wrong in (0, "8", None, True)],
+)
+async def test_an_invalid_active_model_keeps_the_last_good_one(
+    path: Path, discovery: FileDiscovery, active: object
+) -> None:
+    write_discovery(path.parent, [serving(SERVER)], ModelSpace("demo-v1", 128))
+    assert await discovery.active_model() == ModelSpace("demo-v1", 128)
+    put(path, json.dumps({"endpoints": [], "active_model": active}).encode())
+    assert await discovery.active_model() == ModelSpace("demo-v1", 128)
+    assert await discovery.endpoints() == [SERVER]
 
 
 async def test_a_missing_file_has_no_endpoints_and_is_read_once_it_exists(

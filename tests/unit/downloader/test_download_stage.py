@@ -12,13 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from services.downloader.byte_budget import ByteBudget, Lease
-from services.downloader.fetching import PhotoFetcher
 from services.downloader.handlers import DownloadStage
-from services.downloader.originals import Originals
-from services.downloader.request_limits import RequestLimits
-from services.downloader.sources.files import FileSource
-from services.downloader.sources.source import PhotoSource, SourcePhoto, Sources
 from services.downloader.versions import NewestVersions
 from shashin.errors import (
     PhotoEmpty,
@@ -31,6 +25,12 @@ from shashin.errors import (
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
 from shashin.originals import OriginalsCache, SourceVersion
+from shashin.photo_sources.byte_budget import ByteBudget, Lease
+from shashin.photo_sources.fetching import PhotoFetcher
+from shashin.photo_sources.files import FileSource
+from shashin.photo_sources.originals import Originals
+from shashin.photo_sources.request_limits import RequestLimits
+from shashin.photo_sources.source import PhotoSource, SourcePhoto, Sources
 from shashin.photos import DecodeBudget
 from shashin.v1 import events_pb2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from services.indexer.hidden_store import HiddenStore
+from services.indexer.live_start import BesideActiveModel, LiveStart
 from services.indexer.live_tier import LiveTier
 from services.indexer.recovery import Recovery, Starts
 from services.indexer.settings import IndexerSettings
@@ -308,3 +309,37 @@ async def snapshot(indexer: Indexer, stored: StoredShard, *rows: int, offset: in
             0.0,
         ),
     )
+
+
+class Beside(BesideActiveModel):
+    """Another model that is active since offset 2, and a log that ends at 30."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def starts(self, partitions: Sequence[int]) -> dict[int, LiveStart]:
+        self.asked += partitions
+        return {partition: LiveStart(2, 30) for partition in partitions if partition == 0}
+
+
+async def test_a_second_model_is_asked_once_where_it_begins_and_requires_what_is_before(
+    tmp_path: Path,
+) -> None:
+    first = Indexer(tmp_path)
+    beside = Beside()
+    starts = Starts(cast("LogReader", first.log), Horizons(first.store, MODEL), beside)
+    first._starts = starts
+    first.log.begins = {0: 10, 1: 20}
+    await first.recover()
+    assert beside.asked == [0, 1]
+    assert first.positions() == {0: Position(2, 30), 1: Position(20, 20)}
+    assert first.live.next_offsets() == {0: 30, 1: 20}
+    await first.sealed(30, 34)
+    again = Indexer(tmp_path)
+    again._starts = starts
+    again.log.begins = {0: 32, 1: 20}
+    await again.recover()
+    assert beside.asked == [0, 1], "it is decided once"
+    assert again.live.next_offsets() == {0: 34, 1: 20}
+    held = [r for shard in again.served.snapshot().shards for r in shard.ranges]
+    assert missing_ranges(held, again.positions()) == (OffsetRange(0, 2, 30),)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from services.indexer.start_offsets import StartOffset, first_horizons, start_offsets
 from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange
+from shashin.repository.horizons import Horizon
 
 RANGES = st.lists(
     st.builds(
@@ -24,7 +25,7 @@ RANGES = st.lists(
 def test_nothing_is_sealed_twice_and_nothing_is_skipped(
     sealed: list[OffsetRange], log_start: int, horizon: int
 ) -> None:
-    found = start_offsets(sealed, {0: log_start}, {0: horizon})[0]
+    found = start_offsets(sealed, {0: log_start}, {0: Horizon("m", 0, horizon)})[0]
     held = {o for r in sealed if r.partition == 0 for o in range(r.from_offset, r.to_offset)}
     assert found.horizon_offset == horizon, "a start never moves the horizon"
     # The open range starts at an offset that no shard holds and the log still has.
@@ -44,7 +45,8 @@ def test_the_order_of_manifests_does_not_matter(
 ) -> None:
     shuffled = list(sealed)
     rng.shuffle(shuffled)  # type: ignore[attr-defined]
-    begins, horizons = {0: log_start, 1: 3}, {0: 2, 1: 0}
+    begins = {0: log_start, 1: 3}
+    horizons = {0: Horizon("m", 0, 2), 1: Horizon("m", 1, 0)}
     assert start_offsets(shuffled, begins, horizons) == start_offsets(sealed, begins, horizons)
     assert first_horizons(shuffled, begins) == first_horizons(sealed, begins)
 
@@ -54,7 +56,7 @@ def test_what_is_lost_after_the_horizon_was_stored_is_sealed_again_or_reported(
     sealed: list[OffsetRange], log_start: int, later_log_start: int, data: st.DataObject
 ) -> None:
     """Shards disappear and retention goes on, between two starts."""
-    horizons = first_horizons(sealed, {0: log_start})
+    horizons = {0: Horizon("m", 0, first_horizons(sealed, {0: log_start})[0])}
     left = data.draw(st.lists(st.sampled_from(sealed), unique=True)) if sealed else []
     begin = max(log_start, later_log_start)
     found = start_offsets(left, {0: begin}, horizons)[0]
@@ -68,11 +70,32 @@ def test_what_is_lost_after_the_horizon_was_stored_is_sealed_again_or_reported(
     assert gone <= missing, "a shard that is gone is never below the horizon"
 
 
-def start_at(sealed: list[OffsetRange], log_start: int, horizon: int | None = None) -> StartOffset:
+@given(RANGES, st.integers(0, 25), st.integers(0, 25), st.integers(0, 25))
+def test_a_second_model_never_reads_below_where_it_began(
+    sealed: list[OffsetRange], log_start: int, horizon: int, live_from: int
+) -> None:
+    stored = Horizon("m", 0, horizon, live_from=live_from)
+    found = start_offsets(sealed, {0: log_start}, {0: stored})[0]
+    first = max(horizon, live_from)
+    held = {o for r in sealed if r.partition == 0 for o in range(r.from_offset, r.to_offset)}
+    assert found.horizon_offset == horizon
+    assert found.from_offset >= live_from
+    assert found.from_offset >= log_start
+    assert found.from_offset not in held
+    assert all(o in held or o < log_start for o in range(first, found.from_offset))
+    assert all(r.from_offset >= first for r in found.lost), "what builds bring is not lost"
+
+
+def start_at(
+    sealed: list[OffsetRange],
+    log_start: int,
+    horizon: int | None = None,
+    live_from: int | None = None,
+) -> StartOffset:
     """Return where partition 0 starts; without a horizon, for the first time."""
     begins = {0: log_start}
-    horizons = first_horizons(sealed, begins) if horizon is None else {0: horizon}
-    return start_offsets(sealed, begins, horizons)[0]
+    first = first_horizons(sealed, begins)[0] if horizon is None else horizon
+    return start_offsets(sealed, begins, {0: Horizon("m", 0, first, live_from=live_from)})[0]
 
 
 def sealed(*bounds: tuple[int, int]) -> list[OffsetRange]:
@@ -120,6 +143,15 @@ def test_offsets_that_are_neither_sealed_nor_in_the_log_are_lost() -> None:
 def test_after_a_lost_gap_no_range_starts_inside_a_sealed_one() -> None:
     # It would overlap the sealed range, and a tier must not serve an offset twice.
     assert start_at(sealed((0, 5), (7, 12)), 9) == StartOffset(0, 12, tuple(sealed((5, 7))))
+
+
+def test_a_second_model_begins_where_it_began_whatever_builds_have_brought() -> None:
+    assert start_at([], 0, horizon=3, live_from=90) == StartOffset(3, 90)
+    assert start_at(sealed((3, 50)), 60, horizon=3, live_from=90) == StartOffset(3, 90)
+    assert start_at(sealed((3, 90), (90, 95)), 60, horizon=3, live_from=90) == StartOffset(3, 95)
+    assert start_at(sealed((90, 95)), 92, horizon=3, live_from=90) == StartOffset(3, 95)
+    lost = tuple(sealed((90, 92)))
+    assert start_at([], 92, horizon=3, live_from=90) == StartOffset(3, 92, lost)
 
 
 def test_other_partitions_are_ignored() -> None:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from shashin.local.given_settings import (
     settings_not_used,
     settings_passed_on,
 )
-from shashin.local.plan import SystemConfig, plan_processes
+from shashin.local.plan import RunningModel, SystemConfig, plan_processes
 from shashin.local.ports import HOST
 from shashin.local.processes import ProcessSpec, discovery_path, start_order
 from shashin.runtime.settings import ServiceSettings, load_settings
@@ -38,14 +39,19 @@ CONFIG = SystemConfig(
 )
 
 
+ALSO = replace(CONFIG, also=RunningModel("/models/second.pt", "second", 64))
+
+
 def planned(
-    first_port: int | None = None, environment: Mapping[str, str] | None = None
+    first_port: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    config: SystemConfig = CONFIG,
 ) -> list[ProcessSpec]:
     """Return the plan with the preferred ports, or with consecutive ports from a first one."""
     given_ports = iter(range(first_port or 0, 65536))
     return plan_processes(
         STATE,
-        CONFIG,
+        config,
         choose_port=(lambda preferred: preferred)
         if first_port is None
         else (lambda _: next(given_ports)),
@@ -163,6 +169,45 @@ def test_no_two_processes_share_a_folder_to_work_in() -> None:
 
 def test_the_plan_can_be_started() -> None:
     assert len(start_order(planned())) == len(SPECS) == 8
+
+
+# --- a second model ------------------------------------------------------------------------------
+
+
+def test_a_second_model_has_processes_folders_and_ports_of_its_own() -> None:
+    specs = {spec.name: spec for spec in planned(config=ALSO)}
+    beside = {name: spec for name, spec in specs.items() if name.endswith("@second")}
+    assert {name.removesuffix("@second") for name in beside} == {
+        *("embedder", "indexer", "image-builder"),
+        *("index-server-hourly", "index-server-daily", "index-server-monthly"),
+    }
+    assert specs.keys() - beside.keys() == SPECS.keys()
+    addresses = [a for spec in specs.values() for a in spec.addresses.values()]
+    folders = [
+        s.env["SHASHIN_WORK_FOLDER"] for s in specs.values() if "SHASHIN_WORK_FOLDER" in s.env
+    ]
+    assert len(set(addresses)) == len(addresses)
+    assert len(set(folders)) == len(folders) == 8
+    for name, spec in beside.items():
+        told = read_settings(spec).model_dump()
+        assert told.get("model_id", "second") == "second"
+        assert told.get("dimensions", 64) == 64
+        assert told.get("model", "/models/second.pt") == "/models/second.pt"
+        assert {endpoint.model_id for endpoint in spec.endpoints} <= {"second"}, name
+    assert specs["router"].env == SPECS["router"].env | {
+        name: specs["router"].env[name] for name in ("SHASHIN_HTTP_PORT",)
+    }, "it searches the first model until the other one is active"
+
+
+def test_the_second_models_indexer_begins_before_its_embedder() -> None:
+    names = [spec.name for spec in start_order(planned(config=ALSO))]
+    assert names.index("indexer@second") < names.index("embedder@second")
+
+
+def test_two_indexers_never_share_a_folder_of_hidden_listings() -> None:
+    folders = [s.env.get("SHASHIN_HIDDEN_FOLDER") for s in planned(config=ALSO)]
+    given = [folder for folder in folders if folder]
+    assert len(set(given)) == len(given) == 2
 
 
 # --- settings in the user's environment ----------------------------------------------------------

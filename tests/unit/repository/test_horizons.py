@@ -14,22 +14,46 @@ from shashin.repository.contents import read_contents
 from shashin.repository.horizons import FORMAT, Horizon, Horizons
 from tests.support.made_shards import MODEL, WatchedStore
 
+GOLDEN = Path(__file__).parent / "golden"
+
 
 async def test_the_first_to_open_a_partition_stores_its_horizon(tmp_path: Path) -> None:
     store = WatchedStore(tmp_path)
     opened = await asyncio.gather(*(Horizons(store, MODEL).keep(3, first) for first in (7, 9, 8)))
     assert len(set(opened)) == 1
-    assert set(opened) <= {7, 8, 9}
+    assert opened[0].offset in {7, 8, 9}
     assert await Horizons(store, MODEL).keep(3, 100) == opened[0]
-    assert await Horizons(store, MODEL).keep(4, 100) == 100
-    assert await Horizons(store, "other-model").keep(3, 50) == 50
+    assert (await Horizons(store, MODEL).keep(4, 100)).offset == 100
+    assert (await Horizons(store, "other-model").keep(3, 50)).offset == 50
 
 
 async def test_a_person_can_raise_it(tmp_path: Path) -> None:
     store = WatchedStore(tmp_path)
     await Horizons(store, MODEL).keep(0, 0)
     await store.write(Horizon(MODEL, 0, 300).key, Horizon(MODEL, 0, 300).to_json())
-    assert await Horizons(store, MODEL).keep(0, 0) == 300
+    assert (await Horizons(store, MODEL).keep(0, 0)).offset == 300
+
+
+async def test_where_a_second_model_began_to_read_is_decided_once_and_stays(tmp_path: Path) -> None:
+    horizons = Horizons(WatchedStore(tmp_path), MODEL)
+    assert (await horizons.keep(0, 10, 90)).reads_from == 90
+    assert (await horizons.keep(0, 0, 95)) == Horizon(MODEL, 0, 10, live_from=90)
+    await horizons.raise_to({0: 40})
+    raised = await horizons.keep(0, 0)
+    assert (raised.offset, raised.live_from, raised.reads_from) == (40, 90, 90)
+    await horizons.raise_to({0: 100})
+    assert (await horizons.keep(0, 0)).reads_from == 100
+
+
+async def test_horizons_of_every_format_are_read(tmp_path: Path) -> None:
+    store = WatchedStore(tmp_path)
+    for partition, golden in enumerate(sorted(GOLDEN.glob("horizon-v*.json"))):
+        await store.write(Horizon(MODEL, partition, 0).key, golden.read_bytes())
+    first, second, third = await Horizons(store, MODEL).all()
+    assert first == Horizon(MODEL, 0, 1200)
+    assert second == Horizon(MODEL, 1, 1200, 1_700_000_000.5)
+    assert third == Horizon(MODEL, 2, 1200, 1_700_000_000.5, 3400)
+    assert third.to_json() == (GOLDEN / "horizon-v3.json").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -39,6 +63,11 @@ async def test_a_person_can_raise_it(tmp_path: Path) -> None:
         ({"format": FORMAT, "offset": 1}, CorruptShard, "is not a horizon"),
         ({"format": FORMAT, "model_id": MODEL, "partition": 1, "offset": 5}, CorruptShard, "parti"),
         ({"format": FORMAT, "model_id": MODEL, "partition": 0, "offset": -5}, CorruptShard, "-5"),
+        (
+            {"format": FORMAT, "model_id": MODEL, "partition": 0, "offset": 5, "live_from": -1},
+            CorruptShard,
+            "-1",
+        ),
         ([], CorruptShard, "is not a horizon"),
     ],
 )

@@ -36,6 +36,9 @@ class Discovered:
             raise NoEndpoint("no answer")
         return self.known
 
+    async def active_model(self) -> ModelSpace | None:
+        return None
+
     async def close(self) -> None:
         pass
 

@@ -16,7 +16,7 @@ from shashin.errors import CorruptShard
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.row import NewRow, Row
 from shashin.shards.kinds.registry import index_kind, kind_names
-from shashin.shards.merging import REASON, MergedBucket, Parent, merge_shards
+from shashin.shards.merging import MERGED, MergedBucket, Parent, merge_shards
 from shashin.shards.sealed_shard import SealedShard
 from shashin.tiers import DAILY
 from tests.support.made_shards import BUCKET_START, new_row, open_shard, vector_of, write
@@ -90,7 +90,7 @@ def test_a_merged_shard_has_every_visible_row_once_with_its_vector(
         86_400,
     )
     assert manifest.parents == tuple(sorted(p.manifest.shard_id for p in parents))
-    assert (manifest.rewrites, manifest.build, manifest.cut_reason) == (1, "daily-1", REASON)
+    assert (manifest.rewrites, manifest.build, manifest.cut_reason) == (1, "daily-1", MERGED)
     assert not expected or seen[-1] == (len(expected), len(expected))
 
 

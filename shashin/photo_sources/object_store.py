@@ -12,10 +12,6 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
-from services.downloader.byte_budget import Lease
-from services.downloader.request_limits import RequestLimits
-from services.downloader.sources.source import SourcePhoto
-from services.downloader.time_limit import TimeLimit
 from shashin.errors import (
     ObjectNotFound,
     ObjectStoreError,
@@ -31,6 +27,10 @@ from shashin.errors import (
 from shashin.objectstore.open import open_object_store
 from shashin.objectstore.protocol import ObjectStore, Version
 from shashin.originals import SourceVersion
+from shashin.photo_sources.byte_budget import Lease
+from shashin.photo_sources.request_limits import RequestLimits
+from shashin.photo_sources.source import SourcePhoto
+from shashin.photo_sources.time_limit import TimeLimit
 
 
 class ObjectStoreSource:

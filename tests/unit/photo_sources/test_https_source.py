@@ -13,11 +13,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from services.downloader.byte_budget import ByteBudget
-from services.downloader.request_limits import RequestLimits
-from services.downloader.sources.allow_list import HTTPS_PORT, HostPattern
-from services.downloader.sources.https import HttpsLimits, HttpsSource
-from services.downloader.sources.source import SourcePhoto
 from shashin.errors import (
     PhotoEmpty,
     PhotoError,
@@ -28,6 +23,11 @@ from shashin.errors import (
     PhotoUndecodable,
 )
 from shashin.originals import SourceVersion
+from shashin.photo_sources.allow_list import HTTPS_PORT, HostPattern
+from shashin.photo_sources.byte_budget import ByteBudget
+from shashin.photo_sources.https import HttpsLimits, HttpsSource
+from shashin.photo_sources.request_limits import RequestLimits
+from shashin.photo_sources.source import SourcePhoto
 from tests.support.photo_server import NAME, PhotoServer, hang
 from tests.support.waiting import until
 

@@ -7,11 +7,11 @@ import hashlib
 import time
 from collections.abc import Callable
 
-from services.downloader import metrics
-from services.downloader.byte_budget import Lease
-from services.downloader.sources.source import PhotoSource, SourcePhoto
 from shashin.errors import PhotoMissing, PhotoUnavailable
 from shashin.originals import CacheEntry, Original, OriginalsCache
+from shashin.photo_sources import metrics
+from shashin.photo_sources.byte_budget import Lease
+from shashin.photo_sources.source import PhotoSource, SourcePhoto
 from shashin.runtime.logging import get_logger
 
 log = get_logger(__name__)

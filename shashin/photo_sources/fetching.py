@@ -8,10 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from services.downloader import metrics
-from services.downloader.byte_budget import ByteBudget, Lease
-from services.downloader.originals import Originals
 from shashin.errors import PhotoError
+from shashin.photo_sources import metrics
+from shashin.photo_sources.byte_budget import ByteBudget, Lease
+from shashin.photo_sources.originals import Originals
 from shashin.photos import DecodeBudget, thumbnail
 
 

@@ -13,10 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from services.downloader.byte_budget import ByteBudget, Lease
-from services.downloader.request_limits import RequestLimits
-from services.downloader.sources.object_store import ObjectStoreSource
-from services.downloader.sources.source import SourcePhoto
 from shashin.errors import (
     ObjectStoreError,
     ObjectStoreUnavailable,
@@ -32,6 +28,10 @@ from shashin.errors import (
 from shashin.objectstore.open import open_object_store
 from shashin.objectstore.protocol import ObjectStore, OpenedObject, Version
 from shashin.originals import SourceVersion
+from shashin.photo_sources.byte_budget import ByteBudget, Lease
+from shashin.photo_sources.object_store import ObjectStoreSource
+from shashin.photo_sources.request_limits import RequestLimits
+from shashin.photo_sources.source import SourcePhoto
 
 MAX_BYTES = 1000
 BUCKET = "s3://photos"

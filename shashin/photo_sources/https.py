@@ -16,17 +16,6 @@ import aiohttp
 from aiohttp.client_exceptions import ClientConnectorDNSError
 from yarl import URL
 
-from services.downloader.byte_budget import Lease
-from services.downloader.request_limits import RequestLimits
-from services.downloader.sources.allow_list import (
-    HTTPS_PORT,
-    HostPattern,
-    Network,
-    is_public,
-    reached_address,
-)
-from services.downloader.sources.source import SourcePhoto
-from services.downloader.time_limit import TimeLimit
 from shashin.errors import (
     PhotoEmpty,
     PhotoError,
@@ -37,6 +26,17 @@ from shashin.errors import (
     PhotoUndecodable,
 )
 from shashin.originals import SourceVersion
+from shashin.photo_sources.allow_list import (
+    HTTPS_PORT,
+    HostPattern,
+    Network,
+    is_public,
+    reached_address,
+)
+from shashin.photo_sources.byte_budget import Lease
+from shashin.photo_sources.request_limits import RequestLimits
+from shashin.photo_sources.source import SourcePhoto
+from shashin.photo_sources.time_limit import TimeLimit
 
 MAX_REDIRECTS = 5
 

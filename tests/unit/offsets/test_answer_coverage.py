@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.answer_coverage import KnownPositions, answer_coverage, merge_reports
+from shashin.offsets.answer_coverage import KnownPositions, answer_coverage, merge_reports
 from shashin.offsets.coverage import LiveReport, Position, StageLag
 from shashin.offsets.ranges import OffsetRange
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.downloader.byte_budget import ByteBudget
 from shashin.errors import PhotoTooLarge
+from shashin.photo_sources.byte_budget import ByteBudget
 from tests.support.waiting import until
 
 LIMIT = 100

@@ -1,7 +1,4 @@
-"""The Protocol of photo sources, and their dispatch by URI scheme.
-
-The service's ``__main__`` registers the adapters by scheme.
-"""
+"""The Protocol of photo sources, and their dispatch by URI scheme; ``open.py`` registers the adapters."""
 
 from __future__ import annotations
 
@@ -10,10 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from services.downloader.byte_budget import Lease
 from shashin.codecs.listing_rules import uri_form_problem
 from shashin.errors import PhotoForbidden
 from shashin.originals import SourceVersion
+from shashin.photo_sources.byte_budget import Lease
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from services.downloader.request_limits import MAX_PAUSE_SECONDS, RequestLimits
 from shashin.errors import PhotoUnavailable
+from shashin.photo_sources.request_limits import MAX_PAUSE_SECONDS, RequestLimits
 from tests.support.waiting import until
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from services.downloader import metrics
-from services.downloader.byte_budget import ByteBudget, Lease
-from services.downloader.originals import Originals
-from services.downloader.sources.source import SourcePhoto
 from shashin.errors import PhotoError, PhotoForbidden, PhotoMissing, PhotoUnavailable
 from shashin.originals import OriginalsCache, SourceVersion
+from shashin.photo_sources import metrics
+from shashin.photo_sources.byte_budget import ByteBudget, Lease
+from shashin.photo_sources.originals import Originals
+from shashin.photo_sources.source import SourcePhoto
 
 URI = "https://img.example.com/a.jpg"
 CONFIRM_AFTER = 1000.0

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.downloader.sources.allow_list import (
+from shashin.errors import UserError
+from shashin.photo_sources.allow_list import (
     HostPattern,
     is_public,
     parse_buckets,
@@ -16,7 +17,6 @@ from services.downloader.sources.allow_list import (
     parse_networks,
     reached_address,
 )
-from shashin.errors import UserError
 
 
 def test_hosts_are_exact_or_everything_below_with_their_port() -> None:

@@ -10,9 +10,6 @@ from io import BufferedReader
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from services.downloader.byte_budget import Lease
-from services.downloader.request_limits import RequestLimits
-from services.downloader.sources.source import SourcePhoto
 from shashin.errors import (
     PhotoEmpty,
     PhotoForbidden,
@@ -22,6 +19,9 @@ from shashin.errors import (
     ShashinError,
 )
 from shashin.originals import SourceVersion
+from shashin.photo_sources.byte_budget import Lease
+from shashin.photo_sources.request_limits import RequestLimits
+from shashin.photo_sources.source import SourcePhoto
 from shashin.runtime.files import NotARegularFile, open_regular, path_of_uri
 
 

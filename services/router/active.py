@@ -1,0 +1,178 @@
+"""Which model is searched: that of the settings, until discovery names another one.
+
+A call uses one model throughout, the one that is active when it begins: its query is embedded by that
+model's embedders and sent to that model's endpoints. Another model takes over for the calls that begin
+then, once its endpoints are ready; until then, the one before is searched on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from services.router.embedding import Embedding
+from services.router.endpoints import EndpointWatch
+from services.router.locate import Locator
+from services.router.search import Searcher
+from services.router.settings import RouterSettings
+from shashin.discovery.protocol import EMBEDDER, Discovery, Endpoint
+from shashin.errors import ShashinError
+from shashin.model_space import ModelSpace
+from shashin.offsets.answer_coverage import KnownPositions
+from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import Loop, LoopScope
+from shashin.serving.fleet import Fleet
+
+_SWITCH = "active model"
+
+log = get_logger(__name__)
+
+
+class ServedModel:
+    """One model, with the endpoints that are searched and everything that is known of them."""
+
+    def __init__(self, space: ModelSpace, settings: RouterSettings) -> None:
+        self.space = space
+        self.fleet = Fleet(space.model_id)
+        positions = KnownPositions()
+        self.watch = EndpointWatch(
+            self.fleet, positions, space=space, describe_seconds=settings.describe_seconds
+        )
+        self.searcher = Searcher(
+            self.fleet,
+            positions,
+            Embedding(self.fleet, space),
+            space=space,
+            deadline_ms=settings.deadline_ms,
+        )
+        self.locator = Locator(self.fleet, space=space, deadline_ms=settings.deadline_ms)
+        self.calls = 0
+        """Calls that use it now."""
+
+    @property
+    def has_embedder(self) -> bool:
+        """Whether queries by photo can be embedded."""
+        with self.fleet.hold(EMBEDDER) as held:
+            return bool(held.peers)
+
+    async def problem(self, before: ServedModel) -> str | None:
+        """Poll the endpoints; returns why this cannot take over from another model, or None."""
+        if (not_ready := await self.watch.describe_once()) is not None:
+            return not_ready
+        unready = [s for s in self.watch.states() if s.status == "unready"]
+        if unready and not self.watch.coverage().complete:
+            return f"coverage is not complete, and not ready: {'; '.join(map(str, unready))}"
+        if before.has_embedder and not self.has_embedder:
+            return f"no embedder of {self.space.model_id!r} is known"
+        return None
+
+
+class ActiveModel:
+    """The model that calls use, which follows discovery."""
+
+    def __init__(self, discovery: Discovery, settings: RouterSettings, space: ModelSpace) -> None:
+        self._discovery = discovery
+        self._settings = settings
+        self._endpoints: list[Endpoint] = []
+        self._changed = asyncio.Event()
+        self._current = ServedModel(space, settings)
+        self._next: ServedModel | None = None
+        """The model that takes over once it can."""
+        self._retired: list[ServedModel] = []
+        """Models that calls still use which began before the switch."""
+
+    @property
+    def current(self) -> ServedModel:
+        """The model that a call which begins now would use."""
+        return self._current
+
+    @contextmanager
+    def in_use(self) -> Iterator[ServedModel]:
+        """Use the current model: its endpoints stay known until the end, even after a switch."""
+        model = self._current
+        model.calls += 1
+        try:
+            yield model
+        finally:
+            model.calls -= 1
+            self._release_retired()
+
+    def _release_retired(self) -> None:
+        for model in [retired for retired in self._retired if not retired.calls]:
+            self._retired.remove(model)
+            model.fleet.sync(())
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for model in filter(None, (self._current, self._next, *self._retired)):
+            await model.fleet.close()
+
+    def loops(self) -> tuple[Loop, Loop]:
+        """Return the loops; ready once an index endpoint is."""
+        return (
+            Loop("discovery follower", self._follow_discovery),
+            Loop(
+                "endpoint poller",
+                self._describe,
+                ready_when="an index endpoint that describes itself",
+            ),
+        )
+
+    async def _follow_discovery(self, loop: LoopScope) -> None:
+        while loop.next_turn():
+            try:
+                with loop.waiting_for("discovery"):
+                    self._endpoints = await self._discovery.endpoints()
+                    wanted = await self._discovery.active_model()
+                self._want(wanted or (self._next or self._current).space)
+                for model in filter(None, (self._current, self._next)):
+                    if model.fleet.sync(self._endpoints):
+                        self._changed.set()
+                loop.clear("discovery")
+            except ShashinError as error:
+                loop.degraded("discovery", error.message)
+                log.warning(
+                    "discovery unavailable: keeping the known endpoints", error=error.message
+                )
+            await loop.sleep(self._settings.discovery_seconds)
+
+    def _want(self, space: ModelSpace) -> None:
+        if space == (self._next or self._current).space:
+            return
+        if self._next is not None:
+            self._next.fleet.sync(())
+        self._next = None if space == self._current.space else ServedModel(space, self._settings)
+        self._changed.set()
+
+    async def _describe(self, loop: LoopScope) -> None:
+        """Poll every endpoint periodically, and immediately when endpoints change."""
+        while loop.next_turn():
+            self._changed.clear()
+            not_ready = await self._current.watch.describe_once()
+            if (wanted := self._next) is None:
+                loop.clear(_SWITCH)
+            elif (problem := await wanted.problem(self._current)) is None:
+                not_ready = None
+                # Unless discovery has named yet another one meanwhile.
+                if wanted is self._next:
+                    self._switch_to(wanted)
+                    loop.clear(_SWITCH)
+            else:
+                loop.degraded(
+                    _SWITCH,
+                    f"{wanted.space.model_id!r} is active, and {self._current.space.model_id!r} is "
+                    f"searched until it can take over: {problem}",
+                )
+            self._current.watch.publish()
+            if not_ready is None:
+                loop.ready()
+            else:
+                loop.not_ready(not_ready)
+            await loop.wait(self._changed, self._settings.describe_seconds)
+
+    def _switch_to(self, model: ServedModel) -> None:
+        log.info("switched models", before=str(self._current.space), now=str(model.space))
+        self._retired.append(self._current)
+        self._current, self._next = model, None
+        self._release_retired()

@@ -1,0 +1,23 @@
+"""Settings of a process that embeds photos."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from shashin.runtime.settings import ServiceSettings
+
+
+class EmbeddingSettings(ServiceSettings):
+    """The embedding model, and how it is called."""
+
+    model: str = Field(
+        "demo-v1",
+        description="Embedding model: demo-v1, torchvision:NAME, or the path of a checkpoint.",
+    )
+    torch_threads: int = Field(1, ge=1, le=256, description="Threads per model call.")
+    batch_photos: int = Field(
+        16,
+        ge=1,
+        le=512,
+        description="Maximum photos per model call; a query waits for at most one such call.",
+    )
