@@ -238,6 +238,8 @@ async def test_a_served_shard_stays_when_its_manifest_becomes_unreadable_and_lea
     await store.write(second.manifest_key, unreadable)
     # Another shard with some of its offsets does not take its place.
     third = await sealed(7, 12)
+    # One of which it contains every offset is not needed beside it.
+    await sealed(6, 8)
     async with running(ModelRepository(store) if restarted else repository) as (builder, health):
         await run_one_round(builder, store)
         assert await pointed(repository) == ids(first, second, third)
