@@ -16,6 +16,7 @@ import pytest
 from shashin.client.listing_events import SOLD
 from shashin.local.identity import ProcessIdentity
 from shashin.local.system import System
+from shashin.tiers import LIVE, SEALED_TIERS
 from tests.support.rendered_listings import photo_of
 from tests.support.running_system import SERVICES, ConnectedSystem, listing_ids_of
 from tests.support.shashin_command import shashin, until_searched
@@ -293,7 +294,10 @@ async def test_the_status_of_a_system_that_is_well_names_every_process_and_exits
         assert ProcessIdentity.of(process["pid"])
         assert process["rss_bytes"] > 0
     assert status["router"]["model_id"] == "demo-v1"
-    assert {e["tier"] for e in status["router"]["endpoints"]} == {"live", "hourly"}
+    assert {e["tier"] for e in status["router"]["endpoints"]} == {
+        LIVE,
+        *SEALED_TIERS,
+    }
     assert status["router"]["coverage"]["complete"]
     table = await shashin("status", state=state)
     assert "coverage complete" in table.out

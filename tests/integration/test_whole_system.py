@@ -448,6 +448,9 @@ COUNTED = {
     "embedder": "shashin_embedder_photos_total",
     INDEXER: "shashin_indexer_rows_total",
     INDEX_SERVER: "shashin_index_server_swaps_total",
+    # They serve nothing yet, and are searched all the same.
+    "index-server-daily": "shashin_index_search_seconds_count",
+    "index-server-monthly": "shashin_index_search_seconds_count",
     "image-builder": "shashin_image_builder_rollouts_total",
     "router": "shashin_router_search_seconds_count",
 }
