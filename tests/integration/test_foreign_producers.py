@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from shashin.kafka.producer import Producer
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS
 from shashin.runtime.health import Health
+from shashin.v1 import events_pb2
 from tests.support.copying_stage import GROUP, Copying, consuming
 from tests.support.damaged_log import flip
 from tests.support.foreign_producer import librdkafka, produce, produce_batch
 from tests.support.record_batches import batch_of, replaced
+from tests.support.rendered_listings import photo_of
 from tests.support.shashin_command import shashin
 from tests.support.topic_records import records_of
 from tests.support.waiting import until
@@ -174,6 +176,32 @@ async def test_odd_but_valid_records_are_read_and_can_be_dead_lettered(
     assert dead_letter.key == record.get("key")
     listed = await shashin("dlq", "ls", state=tmp_path / "state", env={"SHASHIN_KAFKA": kafka})
     assert "1 open; listings.events: 1 InvalidEvent" in listed.out
+
+
+async def test_an_event_with_fields_of_a_newer_producer_is_processed_by_what_is_known_of_it(
+    kafka: str, start_service: Callable[..., Any], tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(photo_of(7))
+    await start_service("downloader", photo_roots=str(tmp_path))
+    event = events_pb2.ListingEvent(
+        listing_id="lamp",
+        version=1,
+        kind=events_pb2.LISTING_KIND_LISTED,
+        photo_uris=[photo.as_uri()],
+    )
+    # Field 99, a number, and field 100, a text: no message of this version has them.
+    newer = event.SerializeToString() + b"\x98\x06\x07" + b"\xa2\x06\x03new"
+    produce(kafka, LISTINGS_EVENTS, [{"key": b"lamp", "value": newer}])
+
+    async def downloaded() -> list[bytes]:
+        return await values_of(kafka, IMAGES_DOWNLOADED)
+
+    (value,) = await until(downloaded, "the event is processed")
+    listing = events_pb2.DownloadedListing.FromString(value)
+    assert (listing.listing_id, listing.version) == ("lamp", 1)
+    assert [bool(photo.thumbnail) for photo in listing.photos] == [True]
+    assert await records_of(kafka, DEAD) == []
 
 
 async def test_a_header_name_that_is_not_utf8_stops_nothing(kafka: str) -> None:
