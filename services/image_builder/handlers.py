@@ -15,8 +15,9 @@ from services.image_builder.rollout import Rollout
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import ObjectStoreError, PreconditionFailed, RepositoryError, ShashinError
 from shashin.offsets.ranges import MergedRanges
-from shashin.repository.horizons import Horizon, Horizons
+from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.rejections import Rejection
 from shashin.repository.repository import (
     AnnouncedShard,
     ModelRepository,
@@ -80,8 +81,8 @@ class Builder:
         self._hand_overs = {
             tier: HandOver(settings.hand_over_after_seconds) for tier in SEALED_TIERS
         }
-        self._rejected: Mapping[str, str] = {}
-        """Ids of shards that are not wanted, with the keys of their manifests."""
+        self._rejected: Mapping[str, Rejection] = {}
+        """By id, the shards that are not wanted."""
         self._wake_event = asyncio.Event()
 
     def wake(self) -> None:
@@ -214,9 +215,7 @@ class Builder:
         served = current.shards if current else ()
         rejected = [shard for shard in served if shard.shard_id in self._rejected]
         contained = [
-            shard
-            for shard in served
-            if shard.ranges and all(map(pointed.contain, shard.ranges)) and shard not in rejected
+            shard for shard in served if pointed.contain_all(shard.ranges) and shard not in rejected
         ]
         held: Sequence[HeldShard] = ()
         if contained or rejected:
@@ -231,14 +230,10 @@ class Builder:
 
     async def _forget_rejected(self, plans: Mapping[str, Plan]) -> None:
         """Delete the manifests of rejected shards that are out of service: they may be built again."""
-        left = {shard_id for plan in plans.values() for shard_id in plan.rejected}
-        for shard_id, manifest_key in self._rejected.items():
-            tier = manifest_key.split("/")[2]
-            named = tier not in plans or any(
-                shard.shard_id == shard_id for shard in plans[tier].pointer.shards
-            )
-            if shard_id in left or not named:
-                await self._repository.delete_rejected(shard_id, manifest_key)
+        for shard_id, rejection in self._rejected.items():
+            plan = plans.get(rejection.tier)
+            if plan and shard_id not in {shard.shard_id for shard in plan.pointer.shards}:
+                await self._repository.delete_rejected(rejection)
                 log.info("rejected shard deleted", shard=shard_id)
 
     async def _settle(
@@ -253,7 +248,7 @@ class Builder:
                 log.warning("announced shard was never committed", announcement=found.key)
             elif not isinstance(shard, StoredShard) or (
                 shard.manifest_key not in named
-                and not all(map(served.contain, shard.manifest.source_ranges))
+                and not served.contain_all(shard.manifest.source_ranges)
             ):
                 continue
             await self._repository.settle(found)
@@ -262,18 +257,16 @@ class Builder:
         """Return the horizons, of which a reader of coverage knows the settled ones."""
         if not self._settings.retention_days:
             return _Retirement({}, {})
-        current: dict[int, Horizon] = {}
         try:
-            for horizon in await self._horizons.all():
-                current[horizon.partition] = horizon
+            horizons = await self._horizons.all()
         except RepositoryError as error:
             loop.degraded("horizons", error.message)
             return _Retirement({}, {})
         loop.clear("horizons")
         settled_before = time.time() - RETIRE_AFTER_SECONDS
         return _Retirement(
-            {h.partition: h.offset for h in current.values()},
-            {h.partition: h.offset for h in current.values() if h.raised_at <= settled_before},
+            {h.partition: h.offset for h in horizons},
+            {h.partition: h.offset for h in horizons if h.raised_at <= settled_before},
         )
 
     async def _retire(self, pointed: Sequence[PointedShard], retirement: _Retirement) -> None:
@@ -368,7 +361,7 @@ class Builder:
             return served.contain(only)
         shard = await self._repository.shard_at(manifest_key)
         ranges = shard.manifest.source_ranges if isinstance(shard, StoredShard) else ()
-        return shard is None or (bool(ranges) and all(map(served.contain, ranges)))
+        return shard is None or served.contain_all(ranges)
 
 
 def _tier_of(shard: StoredShard | UnreadableShard) -> str:

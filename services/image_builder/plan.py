@@ -113,7 +113,7 @@ def plan_tier(
             leaving += [candidate] if stays else []
         elif not candidate.readable and not is_served:
             left_out["set_aside"].append(candidate.shard_id)
-        elif not _contained(candidate.ranges, older.pointed):
+        elif not older.pointed.contain_all(candidate.ranges):
             kept.append(candidate)
         elif is_served and candidate.shard_id not in older.served_long:
             kept.append(candidate)
@@ -133,10 +133,6 @@ def plan_tier(
         tuple(candidate.shard_id for candidate in (*redundant, *also_redundant)),
         **{reason: tuple(ids) for reason, ids in left_out.items()},
     )
-
-
-def _contained(ranges: Sequence[OffsetRange], merged: MergedRanges) -> bool:
-    return bool(ranges) and all(map(merged.contain, ranges))
 
 
 def _before(ranges: Sequence[OffsetRange], horizons: Mapping[int, int]) -> bool:
@@ -164,7 +160,7 @@ class HandOver:
             shard.shard_id: self._since.get(shard.shard_id, now)
             for shards, held in waiting
             for shard in shards
-            if _contained(shard.ranges, held)
+            if held.contain_all(shard.ranges)
         }
         self._since = since
         return frozenset(

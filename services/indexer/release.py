@@ -20,7 +20,7 @@ log = get_logger(__name__)
 
 def held_elsewhere(shard: Shard, held: MergedRanges) -> bool:
     """Whether the ranges that index servers hold contain all ranges of the shard."""
-    return all(map(held.contain, shard.ranges))
+    return held.contain_all(shard.ranges)
 
 
 def due_for_release(

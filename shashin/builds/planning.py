@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 from shashin.builds.document import IndexBuild, Metadata, Source, Spec, Window
 from shashin.builds.fingerprints import fingerprints
@@ -59,7 +58,9 @@ async def plan_builds(
     ):
         before = recorded.get(due.name)
         if before is None:
-            planned.created.append(await _record(repository, uri, records, model_id, due, now))
+            first = await repository.read_shard(known.manifest_keys[due.parents[0]])
+            build = build_of(due, model_id, first.manifest.dimensions)
+            planned.created.append(_record(build, uri, records, now))
         elif before.status.phase == "Pending":
             planned.pending.append(records.record(due.name))
         elif before.status.phase in {"Failed", "Cancelled"}:
@@ -90,20 +91,12 @@ def _parents_under_way(recorded: Iterable[RecordedBuild]) -> set[str]:
     }
 
 
-async def _record(
-    repository: ModelRepository,
-    uri: str,
-    records: BuildRecords,
-    model_id: str,
-    due: DueBuild,
-    now: datetime,
-) -> BuildRecord:
-    build = build_of(due, model_id, await _dimensions(repository, model_id, due.parents))
+def _record(build: IndexBuild, uri: str, records: BuildRecords, now: datetime) -> BuildRecord:
     record = records.record(build.name)
     status = BuildStatus.of_a_new_build(
         fingerprints(build, uri),
         repository=uri,
-        command_folder=str(Path(records.folder)),
+        command_folder=str(records.folder),
         now=now,
     )
     record.create(build, status)
@@ -122,10 +115,3 @@ def build_of(due: DueBuild, model_id: str, dimensions: int) -> IndexBuild:
             source=Source(shards=due.parents),
         ),
     )
-
-
-async def _dimensions(repository: ModelRepository, model_id: str, parents: Sequence[str]) -> int:
-    known = await read_known_shards(repository, model_id)
-    keys = {s.shard_id: s.manifest_key for p in known.pointers.values() for s in p.shards}
-    keys |= {s.manifest.shard_id: s.manifest_key for s in known.stored}
-    return (await repository.read_shard(keys[parents[0]])).manifest.dimensions

@@ -105,7 +105,7 @@ def due_builds(
     pending = [
         one
         for one in shards
-        if one.shard.ranges and not all(map(merged[_age(one)].contain, one.shard.ranges))
+        if one.shard.ranges and not merged[_age(one)].contain_all(one.shard.ranges)
     ]
     pending.sort(key=lambda one: (one.shard.bucket_start, one.shard.ranges))
     busy = set(busy)

@@ -48,6 +48,11 @@ class MergedRanges:
     def __init__(self, ranges: Iterable[OffsetRange]) -> None:
         self._merged = merge_ranges(ranges)
 
+    def contain_all(self, others: Iterable[OffsetRange]) -> bool:
+        """Return whether they contain every offset of some ranges; false without a range."""
+        others = tuple(others)
+        return bool(others) and all(map(self.contain, others))
+
     def contain(self, other: OffsetRange) -> bool:
         """Return whether they contain every offset of a range; always true for an empty one."""
         if other.from_offset >= other.to_offset:

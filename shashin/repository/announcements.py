@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from shashin.errors import CorruptShard
 from shashin.repository.documents import read_document
+from shashin.shards.format.manifest import parts_of_key
 
 FORMAT = "shashin.announcement/1"
 
@@ -35,13 +36,8 @@ class Announcement:
     @property
     def key(self) -> str:
         """The key of the object that stores it."""
-        _, model_id, tier, _, shard, _ = self.manifest_key.split("/")
-        return f"{announced_prefix(model_id)}{tier}/{shard}.json"
-
-    @property
-    def tier(self) -> str:
-        """The shard's tier."""
-        return self.manifest_key.split("/")[2]
+        parts = parts_of_key(self.manifest_key)
+        return f"{announced_prefix(parts.model_id)}{parts.tier}/{parts.shard_id}.json"
 
     def to_json(self) -> bytes:
         """Return the announcement as it is stored."""
@@ -56,7 +52,11 @@ class Announcement:
             CorruptShard: when it is not a valid announcement, or that of another shard.
         """
         found = read_document(data, _ANNOUNCEMENT, known=[FORMAT], key=key, what="announcement")
-        if len(found.manifest_key.split("/")) != 6 or found.key != key:
+        try:
+            own = found.key == key
+        except ValueError:
+            own = False
+        if not own:
             raise CorruptShard(f"{key} announces the shard of {found.manifest_key!r}")
         return found
 

@@ -39,6 +39,15 @@ class KnownShards:
         ]
 
     @property
+    def manifest_keys(self) -> dict[str, str]:
+        """The key of each shard's manifest, by shard id, those that cannot be read included."""
+        return {
+            **{shard.shard_id: shard.manifest_key for shard in self.unreadable},
+            **{s.shard_id: s.manifest_key for p in self.pointers.values() for s in p.shards},
+            **{stored.manifest.shard_id: stored.manifest_key for stored in self.stored},
+        }
+
+    @property
     def new(self) -> list[StoredShard]:
         """The shards that no pointer names; none of a tier whose pointer cannot be read."""
         named = {shard.manifest_key for p in self.pointers.values() for shard in p.shards}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -25,14 +24,13 @@ from shashin.repository.announcements import (
     announced_prefix,
 )
 from shashin.repository.pointer import Pointer, history_prefix, pointer_key
+from shashin.repository.rejections import Rejection, rejected_prefix
 from shashin.repository.stored_files import condition_to_write
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.shards.format.file_entry import FileEntry, file_entry
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest, range_in_key
 from shashin.tiers import SEALED_TIERS
-
-_REJECTED = "shashin.rejected/1"
 
 log = get_logger(__name__)
 
@@ -132,8 +130,7 @@ class ModelRepository:
 
     async def _manifests_in_bucket(self, manifest: Manifest) -> list[str]:
         bucket = manifest.folder.rpartition("/")[0]
-        listed = await self._store.list_objects(f"{bucket}/")
-        return [info.key for info in listed if info.key.endswith(f"/{MANIFEST_FILE}")]
+        return [info.key for info in await self._manifests_below(f"{bucket}/")]
 
     async def _upload_once(self, key: str, path: Path, entry: FileEntry) -> None:
         """Upload a file unless it exists with the same bytes; other replicas may upload it too."""
@@ -166,12 +163,9 @@ class ModelRepository:
         Takes time in proportion to their number: what only needs what is served or new reads
         pointers and ``announced``. Manifests are cached by version.
         """
-        prefix = f"indexes/{model_id}/{tier}/"
         found: list[StoredShard] = []
         unreadable: list[UnreadableShard] = []
-        for info in await self._store.list_objects(prefix):
-            if not info.key.endswith(f"/{MANIFEST_FILE}"):
-                continue
+        for info in await self._manifests_below(f"indexes/{model_id}/{tier}/"):
             shard = await self._shard(info)
             if isinstance(shard, UnreadableShard):
                 unreadable.append(shard)
@@ -201,8 +195,16 @@ class ModelRepository:
 
     async def manifest_keys(self, model_id: str, tier: str) -> list[str]:
         """Return the keys of all manifests of a tier, sorted: in proportion to its history."""
-        listed = await self._store.list_objects(f"indexes/{model_id}/{tier}/")
-        return [info.key for info in listed if info.key.endswith(f"/{MANIFEST_FILE}")]
+        return [info.key for info in await self._manifests_below(f"indexes/{model_id}/{tier}/")]
+
+    async def manifest_keys_by_id(self, model_id: str) -> dict[str, str]:
+        """Return the keys of all manifests of a model, by shard id: in proportion to its history."""
+        keys = [key for tier in SEALED_TIERS for key in await self.manifest_keys(model_id, tier)]
+        return {key.split("/")[-2]: key for key in keys}
+
+    async def _manifests_below(self, prefix: str) -> list[ObjectInfo]:
+        listed = await self._store.list_objects(prefix)
+        return [info for info in listed if info.key.endswith(f"/{MANIFEST_FILE}")]
 
     async def announced(self, model_id: str) -> list[AnnouncedShard]:
         """Return a model's announced shards: what was committed since the last plan.
@@ -244,49 +246,37 @@ class ModelRepository:
         Raises:
             ObjectNotFound: when a parent is not in the repository any more: nothing is changed.
         """
-        parents = await self._manifest_keys_of(manifest.model_id, manifest.parents)
-        for key in parents:
-            await self.announce(key)
-        document = {"format": _REJECTED, "manifest_key": manifest.key}
-        await self._store.write(
-            _rejected_key(manifest.model_id, manifest.shard_id), json.dumps(document).encode()
-        )
-
-    async def _manifest_keys_of(self, model_id: str, shard_ids: Collection[str]) -> list[str]:
-        found: dict[str, str] = {}
-        for tier in SEALED_TIERS:
-            for key in await self.manifest_keys(model_id, tier):
-                found[key.split("/")[-2]] = key
-        if missing := [shard_id for shard_id in shard_ids if shard_id not in found]:
+        keys = await self.manifest_keys_by_id(manifest.model_id)
+        if missing := [shard_id for shard_id in manifest.parents if shard_id not in keys]:
             raise ObjectNotFound(
                 f"the repository has no shard {', '.join(missing)} any more: it was pruned"
             )
-        return [found[shard_id] for shard_id in shard_ids]
+        for shard_id in manifest.parents:
+            await self.announce(keys[shard_id])
+        rejection = Rejection(manifest.key)
+        await self._store.write(rejection.key, rejection.to_json())
 
-    async def rejected(self, model_id: str) -> dict[str, str]:
-        """Return the ids of rejected shards, with the keys of their manifests."""
+    async def rejected(self, model_id: str) -> dict[str, Rejection]:
+        """Return the rejected shards of a model, by id.
+
+        Raises:
+            RepositoryError: when a rejection cannot be read.
+        """
         found = {}
-        for info in await self._store.list_objects(f"serving/{model_id}/rejected/"):
+        for info in await self._store.list_objects(rejected_prefix(model_id)):
             try:
                 data, _ = await self._store.read(info.key)
-                document = json.loads(data)
-                known = document["format"] == _REJECTED
-                manifest_key = str(document["manifest_key"])
-                shard_id = manifest_key.split("/")[4]
             except ObjectNotFound:
-                continue
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                raise CorruptShard(f"{info.key} is not a rejection: delete it") from error
-            if not known or info.key != _rejected_key(model_id, shard_id):
-                raise CorruptShard(f"{info.key} is not a rejection of {shard_id}: delete it")
-            found[shard_id] = manifest_key
+                continue  # deleted since it was listed
+            rejection = Rejection.from_json(data, key=info.key)
+            found[rejection.shard_id] = rejection
         return found
 
-    async def delete_rejected(self, shard_id: str, manifest_key: str) -> None:
+    async def delete_rejected(self, rejection: Rejection) -> None:
         """Delete the manifest of a rejected shard that is out of service, then its rejection."""
-        await self._store.delete(manifest_key)
-        self._manifests.pop(manifest_key, None)
-        await self._store.delete(_rejected_key(manifest_key.split("/")[1], shard_id))
+        await self._store.delete(rejection.manifest_key)
+        self._manifests.pop(rejection.manifest_key, None)
+        await self._store.delete(rejection.key)
 
     async def shard_at(self, manifest_key: str) -> StoredShard | UnreadableShard | None:
         """Return the shard with this manifest; None if there is no such manifest.
@@ -380,10 +370,6 @@ class ModelRepository:
             pointer.to_json(),
             only_if=OnlyIf.absent() if over is None else OnlyIf.unchanged(over),
         )
-
-
-def _rejected_key(model_id: str, shard_id: str) -> str:
-    return f"serving/{model_id}/rejected/{shard_id}.json"
 
 
 def _is_intact(path: Path, entry: FileEntry) -> bool:

@@ -12,7 +12,6 @@ from shashin.errors import StepFailed
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.known_shards import read_known_shards
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.tiers import SEALED_TIERS
 
 
 async def run(step: StepContext) -> None:
@@ -56,17 +55,10 @@ def _check_merged(found: Sequence[StoredShard], spec: Spec) -> None:
 async def _find(
     repository: ModelRepository, model_id: str, wanted: Sequence[str]
 ) -> list[StoredShard]:
-    known = await read_known_shards(repository, model_id)
-    keys = {
-        shard.shard_id: shard.manifest_key
-        for pointer in known.pointers.values()
-        for shard in pointer.shards
-    } | {stored.manifest.shard_id: stored.manifest_key for stored in known.stored}
+    keys = (await read_known_shards(repository, model_id)).manifest_keys
     if any(shard_id not in keys for shard_id in wanted):
         # Neither served nor new: the parents of an earlier build, for example.
-        for tier in SEALED_TIERS:
-            for key in await repository.manifest_keys(model_id, tier):
-                keys.setdefault(key.split("/")[-2], key)
+        keys = {**await repository.manifest_keys_by_id(model_id), **keys}
     if missing := [shard_id for shard_id in wanted if shard_id not in keys]:
         raise StepFailed(
             f"the repository has no shard {', '.join(missing)}: it was pruned, or never committed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -165,9 +165,31 @@ def _listed(ranges: tuple[OffsetRange, ...]) -> str:
     return ", ".join(map(str, ranges[:3])) + (", ..." if len(ranges) > 3 else "") or "none"
 
 
-def range_in_key(key: str) -> OffsetRange | None:
-    """Return the range of the sealed shard whose manifest has this key; None for any other key."""
+class KeyParts(NamedTuple):
+    """What the key of a manifest names."""
+
+    model_id: str
+    tier: str
+    bucket_start: str
+    shard_id: str
+
+
+def parts_of_key(key: str) -> KeyParts:
+    """Return the parts of a manifest's key.
+
+    Raises:
+        ValueError: when no manifest has such a key.
+    """
     parts = key.split("/")
     if len(parts) != 6 or (parts[0], parts[5]) != ("indexes", MANIFEST_FILE):
+        raise ValueError(f"{key!r} is not the key of a manifest")
+    return KeyParts(*parts[1:5])
+
+
+def range_in_key(key: str) -> OffsetRange | None:
+    """Return the range of the sealed shard whose manifest has this key; None for any other key."""
+    try:
+        parts = parts_of_key(key)
+    except ValueError:
         return None
-    return only_range(parts[1], parts[2], parts[4])
+    return only_range(parts.model_id, parts.tier, parts.shard_id)
