@@ -141,9 +141,9 @@ async def _measured(store: FileObjectStore, pointers: list[Pointer]) -> dict[str
     )
     plan = builder.loops()[0]
     loop = LoopScope(Health().register(plan.name, ready_when=plan.ready_when), asyncio.Event())
-    await builder.plan_round(loop)
+    await builder.plan_round(loop, check_served=True)
     started = time.perf_counter()
-    await builder.plan_round(loop)
+    await builder.plan_round(loop, check_served=True)
     planned = time.perf_counter() - started
     started = time.perf_counter()
     known = await read_known_shards(ModelRepository(store), MODEL)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from services.image_builder import metrics
-from services.image_builder.plan import Candidate, HandOver, Older, Plan, plan_tier
+from services.image_builder.candidates import CandidateReader
+from services.image_builder.plan import HandOver, Older, Plan, plan_tier
 from services.image_builder.retention import raised_horizons
 from services.image_builder.rollout import Rollout
 from services.image_builder.settings import ImageBuilderSettings
@@ -53,6 +54,15 @@ class _Retirement:
     """Those that were raised long enough ago."""
 
 
+@dataclass(frozen=True)
+class _Round:
+    """What a planning round starts from."""
+
+    announced: Sequence[AnnouncedShard]
+    retirement: _Retirement
+    check_served: bool
+
+
 class Servers(Protocol):
     """Index servers in discovery."""
 
@@ -81,6 +91,7 @@ class Builder:
         self._hand_overs = {
             tier: HandOver(settings.hand_over_after_seconds) for tier in SEALED_TIERS
         }
+        self._candidates = CandidateReader(repository)
         self._rejected: Mapping[str, Rejection] = {}
         """By id, the shards that are not wanted."""
         self._wake_event = asyncio.Event()
@@ -99,20 +110,27 @@ class Builder:
 
     async def run(self, loop: LoopScope) -> None:
         """Plan and roll out until stopped."""
-        next_round = 0.0
+        next_round = next_check = 0.0
         while loop.next_turn():
-            if self._wake_event.is_set() or time.monotonic() >= next_round:
+            began = time.monotonic()
+            if self._wake_event.is_set() or began >= next_round:
                 self._wake_event.clear()
-                waiting = await self.plan_round(loop)
-                pause = _HAND_OVER_SECONDS if waiting else self._settings.resync_seconds
-                next_round = time.monotonic() + pause
+                check = began >= next_check
+                waiting = await self.plan_round(loop, check_served=check)
+                ended = time.monotonic()
+                if check:
+                    next_check = ended + self._settings.resync_seconds
+                next_round = min(next_check, ended + _HAND_OVER_SECONDS) if waiting else next_check
             await loop.wait(self._wake_event, 0.5)
 
-    async def plan_round(self, loop: LoopScope) -> bool:
-        """Plan every tier; returns whether shards wait to be handed over."""
+    async def plan_round(self, loop: LoopScope, *, check_served: bool) -> bool:
+        """Plan every tier; returns whether shards wait to be handed over.
+
+        ``check_served`` is that of ``CandidateReader.read``.
+        """
         try:
             with loop.waiting_for("the model repository"):
-                plans = await self._plan_and_roll_out(loop)
+                plans = await self._plan_and_roll_out(loop, check_served)
         except ShashinError as error:
             log.warning("repository unavailable: retrying", error=error.message)
             loop.not_ready(error.message)
@@ -121,17 +139,18 @@ class Builder:
             loop.ready()
         return any(plan.waiting for plan in plans.values())
 
-    async def _plan_and_roll_out(self, loop: LoopScope) -> Mapping[str, Plan]:
+    async def _plan_and_roll_out(self, loop: LoopScope, check_served: bool) -> Mapping[str, Plan]:
         """Plan every tier, the oldest first; returns the plans of those that could be."""
         # Announcements before pointers, since a shard is settled only after a pointer has named it,
         # and both before manifests: whatever they name is committed, or is really gone.
         announced = await self._repository.announced(self._model_id)
         self._rejected = await self._repository.rejected(self._model_id)
         retirement = await self._retirement(loop)
+        started = _Round(announced, retirement, check_served)
         plans: dict[str, Plan] = {}
         for tier in reversed(SEALED_TIERS):
             try:
-                plans[tier] = await self._plan_tier(tier, announced, plans, retirement, loop)
+                plans[tier] = await self._plan_tier(tier, started, plans, loop)
             except PreconditionFailed:
                 log.info("pointer changed concurrently: planning again", tier=tier)
                 self._wake_event.set()
@@ -149,22 +168,28 @@ class Builder:
     async def _plan_tier(
         self,
         tier: str,
-        announced: Sequence[AnnouncedShard],
+        started: _Round,
         older_plans: Mapping[str, Plan],
-        retirement: _Retirement,
         loop: LoopScope,
     ) -> Plan:
         current, version = await self._repository.read_pointer(self._model_id, tier)
-        candidates, unreadable = await self._candidates(tier, current, announced)
+        candidates = await self._candidates.read(
+            self._model_id,
+            tier,
+            current,
+            started.announced,
+            rejected=self._rejected,
+            check_served=started.check_served,
+        )
         plan = plan_tier(
             self._model_id,
             tier,
-            candidates,
+            candidates.shards,
             current,
             older=await self._older(tier, current, older_plans),
-            horizons=retirement.settled,
+            horizons=started.retirement.settled,
         )
-        self._report(tier, unreadable, plan, loop)
+        self._report(tier, candidates.unreadable, plan, loop)
         failpoint("after-plan")
         if plan.pointer == current or (current is None and not plan.pointer.shards):
             return plan
@@ -174,33 +199,6 @@ class Builder:
         metrics.ROLLOUTS.labels(tier).inc()
         log.info("rolled out", tier=tier, shards=len(plan.pointer.shards))
         return plan
-
-    async def _candidates(
-        self, tier: str, current: Pointer | None, announced: Sequence[AnnouncedShard]
-    ) -> tuple[list[Candidate], list[UnreadableShard]]:
-        """Return the shards that may be served: those that are, and new ones."""
-        shards: dict[str, StoredShard | UnreadableShard] = {
-            found.shard.manifest_key: found.shard
-            for found in announced
-            if found.shard is not None and _tier_of(found.shard) == tier
-        }
-        if current is None or not current.has_ranges:
-            listed = await self._repository.shards(self._model_id, tier)
-            for of_kind in listed:
-                shards.update((shard.manifest_key, shard) for shard in of_kind)
-        named = current.shards if current else ()
-        found = await asyncio.gather(
-            *(self._repository.shard_at(pointed.manifest_key) for pointed in named)
-        )
-        for pointed, shard in zip(named, found, strict=True):
-            if isinstance(shard, UnreadableShard):
-                shards[pointed.manifest_key] = UnreadableShard(
-                    shard.manifest_key, shard.error, pointed.ranges or shard.ranges
-                )
-            elif shard is not None:
-                shards[pointed.manifest_key] = shard
-        candidates = [_candidate(shard, self._rejected) for shard in shards.values()]
-        return candidates, [s for s in shards.values() if isinstance(s, UnreadableShard)]
 
     async def _older(
         self, tier: str, current: Pointer | None, older_plans: Mapping[str, Plan]
@@ -364,32 +362,5 @@ class Builder:
         return shard is None or served.contain_all(ranges)
 
 
-def _tier_of(shard: StoredShard | UnreadableShard) -> str:
-    parts = shard.manifest_key.split("/")
-    return parts[2] if len(parts) > 2 else ""
-
-
 def _ranges_of(shards: Iterable[PointedShard]) -> MergedRanges:
     return MergedRanges(r for shard in shards for r in shard.ranges)
-
-
-def _candidate(shard: StoredShard | UnreadableShard, rejected: Collection[str]) -> Candidate:
-    if isinstance(shard, UnreadableShard):
-        return Candidate(
-            shard.shard_id,
-            shard.manifest_key,
-            shard.ranges,
-            readable=False,
-            rejected=shard.shard_id in rejected,
-        )
-    manifest = shard.manifest
-    return Candidate(
-        manifest.shard_id,
-        shard.manifest_key,
-        manifest.source_ranges,
-        bucket_start=manifest.bucket_start,
-        bucket_seconds=manifest.bucket_seconds,
-        rows=manifest.rows,
-        rewrites=manifest.rewrites,
-        rejected=manifest.shard_id in rejected,
-    )

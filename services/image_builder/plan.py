@@ -5,40 +5,25 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from shashin.offsets.ranges import MergedRanges, OffsetRange, merge_ranges
 from shashin.repository.pointer import PointedShard, Pointer
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """The parts of a committed shard that planning uses."""
+class Candidate(PointedShard):
+    """A committed shard that may be served, as pointers describe it."""
 
-    shard_id: str
-    manifest_key: str
-    ranges: tuple[OffsetRange, ...]
     readable: bool = True
-    """Whether its manifest can be read now; otherwise ranges may be unknown, and empty."""
-    bucket_start: int = 0
-    bucket_seconds: int = 0
-    rows: int = 0
-    rewrites: int = 0
+    """Whether its manifest can be read; otherwise ranges may be unknown, and empty."""
     rejected: bool = False
     """Whether an operator asked for other shards in its place."""
 
     @property
     def pointed(self) -> PointedShard:
         """The shard as pointers name it."""
-        return PointedShard(
-            self.shard_id,
-            self.manifest_key,
-            self.ranges,
-            self.bucket_start,
-            self.bucket_seconds,
-            self.rows,
-            self.rewrites,
-        )
+        return PointedShard(**{of.name: getattr(self, of.name) for of in fields(PointedShard)})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ class ImageBuilderSettings(DiscoverySettings, ModelSettings, RepositorySettings)
     resync_seconds: float = Field(
         10.0,
         gt=0,
-        description="Seconds between reads of the repository when nothing wakes the builder.",
+        description="Seconds between checks of every served manifest, and between reads of the "
+        "repository when nothing wakes the builder.",
     )
     hand_over_after_seconds: float = Field(
         3.0,

@@ -7,6 +7,7 @@ import asyncio
 from shashin.errors import ShashinError
 from shashin.objectstore.open import opened_object_store
 from shashin.objectstore.protocol import ObjectStore
+from shashin.offsets.ranges import MergedRanges
 from shashin.repository.repository import ModelRepository
 from shashin.tiers import HOURLY
 
@@ -17,7 +18,7 @@ _LOOK_SECONDS = 1.0
 async def damage_a_manifest(repository: str, model_id: str) -> str:
     """Damage the manifest of a served shard for a while; returns what went wrong, if anything.
 
-    Unreadable is not absent: the tier's pointer must go on naming the shard.
+    Unreadable is not absent: the pointer must go on naming the shard, or others that contain it.
     """
     async with opened_object_store(repository) as store:
         return await _damage_a_manifest(store, model_id)
@@ -39,7 +40,8 @@ async def _damage_a_manifest(store: ObjectStore, model_id: str) -> str:
             pointer, _ = await served.read_pointer(model_id, HOURLY)
         except ShashinError as error:
             return f"the pointer cannot be read: {error.message}"
-        if pointer is None or shard not in pointer.shards:
+        named = MergedRanges(r for s in (pointer.shards if pointer else ()) for r in s.ranges)
+        if not named.contain_all(shard.ranges):
             return f"the pointer no longer names {shard.shard_id}, whose manifest was unreadable"
     finally:
         await store.write(shard.manifest_key, manifest)

@@ -325,8 +325,10 @@ class Installation:
         self.peaks.shards = max(self.peaks.shards, len(shards))
 
     async def _roll_out(self) -> None:
+        check_served = True
         while True:
-            waiting = await self.builder.plan_round(self._scope)
+            waiting = await self.builder.plan_round(self._scope, check_served=check_served)
+            check_served = False
             self.check_coverage()
             for server in self.servers.values():
                 await server.follow()

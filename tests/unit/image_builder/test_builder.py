@@ -86,14 +86,15 @@ async def running(
     *,
     servers: Servers | None = None,
     rescans: bool = False,
+    resync_seconds: float = 3600.0,
     **changes: Any,
 ) -> AsyncIterator[tuple[Builder, Health]]:
-    """Run a builder that, after its first round, plans only when woken."""
+    """Run a builder that, after its first round, plans only when woken, unless told otherwise."""
     settings = ImageBuilderSettings(
         model_id=MODEL,
         repository="file:///unused",
         discovery="static:index-server/daily=127.0.0.1:1",
-        resync_seconds=3600,
+        resync_seconds=resync_seconds,
         hand_over_after_seconds=0,
         **changes,
     )
@@ -230,7 +231,7 @@ async def test_a_served_shard_stays_when_its_manifest_becomes_unreadable_and_lea
     first, second = await sealed(0, 5), await sealed(5, 9)
     whole = second.manifest.to_json()
     unreadable = whole.replace(b"manifest/3", b"manifest/4") if newer else whole[:100]
-    async with running(repository) as (builder, health):
+    async with running(repository, resync_seconds=0.05) as (builder, health):
         await until(lambda: _is(repository, ids(first, second)), "both are rolled out")
         if not restarted:
             await store.write(second.manifest_key, unreadable)
@@ -240,13 +241,37 @@ async def test_a_served_shard_stays_when_its_manifest_becomes_unreadable_and_lea
     third = await sealed(7, 12)
     # One of which it contains every offset is not needed beside it.
     await sealed(6, 8)
-    async with running(ModelRepository(store) if restarted else repository) as (builder, health):
+    other = ModelRepository(store) if restarted else repository
+    async with running(other, resync_seconds=0.05) as (builder, health):
+        await until(lambda: _is(repository, ids(first, second, third)), "the third is rolled out")
         await run_one_round(builder, store)
-        assert await pointed(repository) == ids(first, second, third)
+        pointer, _ = await repository.read_pointer(MODEL, HOURLY)
+        served = (PointedShard.of(shard.manifest) for shard in (first, second, third))
+        assert pointer == Pointer(MODEL, HOURLY, tuple(served)), "nothing known of it is forgotten"
         assert second.manifest.shard_id in str(health.problems())
         await store.delete(second.manifest_key)
-        builder.wake()
         await until(lambda: _is(repository, ids(first, third)), "it is gone, so it is not served")
+
+
+async def test_between_checks_no_served_manifest_is_looked_up_and_unreadable_ones_stay_reported(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    first, second = await sealed(0, 5), await sealed(5, 9)
+    async with running(repository):
+        await until(lambda: _is(repository, ids(first, second)), "both are rolled out")
+    await store.write(second.manifest_key, b"garbage")
+    async with running(repository) as (builder, health):
+        await until(lambda: health.problems(), "the check at the start reports it")
+        await run_one_round(builder, store)
+        store.stats.clear()
+        third = await sealed(9, 12)
+        builder.wake()
+        await until(lambda: _is(repository, ids(first, second, third)), "a new one is rolled out")
+        await run_one_round(builder, store)
+    assert not {first.manifest_key, second.manifest_key} & set(store.stats)
+    (problem,) = health.problems()
+    assert second.manifest.shard_id in problem
+    assert refused("unreadable") == 1
 
 
 async def test_a_shard_that_is_committed_and_pointed_to_during_a_round_stays(
