@@ -261,7 +261,7 @@ async def test_between_checks_no_served_manifest_is_looked_up_and_unreadable_one
         await until(lambda: _is(repository, ids(first, second)), "both are rolled out")
     await store.write(second.manifest_key, b"garbage")
     async with running(repository) as (builder, health):
-        await until(lambda: health.problems(), "the check at the start reports it")
+        await until(health.problems, "the check at the start reports it")
         await run_one_round(builder, store)
         store.stats.clear()
         third = await sealed(9, 12)
