@@ -139,7 +139,7 @@ async def _measured(store: FileObjectStore, pointers: list[Pointer]) -> dict[str
     builder = Builder(
         settings, repository, PointerRollout(repository), _Servers(), Horizons(store, MODEL)
     )
-    plan = builder.loops()[0]
+    plan = builder.loop()
     loop = LoopScope(Health().register(plan.name, ready_when=plan.ready_when), asyncio.Event())
     await builder.plan_round(loop, check_served=True)
     started = time.perf_counter()

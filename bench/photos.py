@@ -98,11 +98,11 @@ def decode_milliseconds(photos: Sequence[bytes]) -> float:
 async def measure(runs: int, count: int) -> list[Figure]:
     """Return the figures of all runs."""
     decode = Figure("thumbnail of a photo, CPU", "ms")
-    cpu = Figure("cached photo, fetched and decoded, CPU", "ms")
-    cached = Figure("cached photos, fetched and decoded", "photos/s", 300.0, at_least=True)
-    stored_cpu = Figure("photo from S3, fetched and decoded, CPU without the server's", "ms")
-    stored = Figure("photos from S3, fetched and decoded", "photos/s", 150.0, at_least=True)
-    filling = Figure("photos from S3, fetched, cached and decoded", "photos/s")
+    cpu = Figure("cached photo, to a thumbnail, CPU", "ms")
+    cached = Figure("cached photos, to thumbnails", "photos/s", 300.0, at_least=True)
+    stored_cpu = Figure("photo from S3, to a thumbnail, CPU without the server's", "ms")
+    stored = Figure("photos from S3, to thumbnails", "photos/s", 150.0, at_least=True)
+    filling = Figure("photos from S3, cached and to thumbnails", "photos/s")
     photos = await asyncio.to_thread(made_photos, count)
     echo_stderr(f"{count} photos of {sum(map(len, photos)) / count / 1000:.0f} kB")
     async with AsyncExitStack() as stack:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from services.image_builder.handlers import Builder
+from services.image_builder.rescan import Rescan
 from services.image_builder.rollout import PointerRollout
 from services.image_builder.settings import ImageBuilderSettings
 from services.image_builder.wake_ups import WakeUps
 from shashin.discovery.open import open_discovery
 from shashin.objectstore.open import opened_object_store
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.scope import ServiceScope
@@ -36,7 +38,8 @@ async def serve(scope: ServiceScope[ImageBuilderSettings]) -> None:
             servers,
             Horizons(store, settings.model_id),
         )
-        await scope.run(*builder.loops(), WakeUps(settings.kafka, builder.wake).loop())
+        rescan = Rescan(settings.model_id, repository, HiddenSnapshots(store), builder.wake)
+        await scope.run(builder.loop(), rescan.loop(), WakeUps(settings.kafka, builder.wake).loop())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from services.image_builder.plan import HandOver, Older, Plan, plan_tier
 from services.image_builder.retention import raised_horizons
 from services.image_builder.rollout import Rollout
 from services.image_builder.settings import ImageBuilderSettings
-from shashin.errors import ObjectStoreError, PreconditionFailed, RepositoryError, ShashinError
+from shashin.errors import PreconditionFailed, RepositoryError, ShashinError
 from shashin.offsets.ranges import MergedRanges
 from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import PointedShard, Pointer
@@ -29,13 +29,10 @@ from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.index_servers import HeldShard
-from shashin.shards.format.manifest import range_in_key
 from shashin.tiers import SEALED_TIERS
 
 _HAND_OVER_SECONDS = 1.0
 """Between rounds while shards wait for an older tier to serve them."""
-
-_RESCAN_SECONDS = 24 * 3600.0
 
 RETIRE_AFTER_SECONDS = 60.0
 """Between raising a horizon and taking shards before it out of service: by then coverage no longer
@@ -101,12 +98,9 @@ class Builder:
         metrics.WAKES.inc()
         self._wake_event.set()
 
-    def loops(self) -> tuple[Loop, Loop]:
-        """Return the planning loop, ready after its first round, and the one that rescans."""
-        return (
-            Loop("planning", self.run, ready_when="the first plan"),
-            Loop("rescan", self.run_rescans),
-        )
+    def loop(self) -> Loop:
+        """Return the planning loop, ready after its first round."""
+        return Loop("planning", self.run, ready_when="the first plan")
 
     async def run(self, loop: LoopScope) -> None:
         """Plan and roll out until stopped."""
@@ -308,58 +302,6 @@ class Builder:
             f"{len(unreadable)} cannot be read, {len(plan.set_aside)} of them not served and set "
             f"aside: {named}",
         )
-
-    async def run_rescans(self, loop: LoopScope) -> None:
-        """Announce what planning cannot know of, at the start and once a day, until stopped.
-
-        These are shards whose announcement was lost or never written: restored from a backup, or
-        committed by an earlier version.
-        """
-        next_rescan = 0.0
-        while await loop.sleep(1.0):
-            if time.monotonic() < next_rescan:
-                continue
-            try:
-                with loop.waiting_for("the model repository to list its shards"):
-                    await self._rescan()
-            except (ObjectStoreError, RepositoryError) as error:
-                loop.degraded("rescan", error.message)
-                next_rescan = time.monotonic() + 60.0
-            else:
-                loop.clear("rescan")
-                next_rescan = time.monotonic() + _RESCAN_SECONDS
-
-    async def _rescan(self) -> None:
-        # The listing before the pointers: what is served in between is named by them.
-        keys = {
-            tier: await self._repository.manifest_keys(self._model_id, tier)
-            for tier in SEALED_TIERS
-        }
-        announced = {
-            found.announcement.manifest_key
-            for found in await self._repository.announced(self._model_id)
-            if found.announcement is not None
-        }
-        shards: list[PointedShard] = []
-        for tier in SEALED_TIERS:
-            pointer, _ = await self._repository.read_pointer(self._model_id, tier)
-            shards += pointer.shards if pointer else ()
-        named = {shard.manifest_key for shard in shards}
-        served = _ranges_of(shards)
-        for key in (key for of_tier in keys.values() for key in of_tier):
-            if key in named or key in announced or await self._is_contained(key, served):
-                continue
-            log.info("shard without an announcement found", key=key)
-            await self._repository.announce(key)
-            self._wake_event.set()
-
-    async def _is_contained(self, manifest_key: str, served: MergedRanges) -> bool:
-        only = range_in_key(manifest_key)
-        if only is not None:
-            return served.contain(only)
-        shard = await self._repository.shard_at(manifest_key)
-        ranges = shard.manifest.source_ranges if isinstance(shard, StoredShard) else ()
-        return shard is None or served.contain_all(ranges)
 
 
 def _ranges_of(shards: Iterable[PointedShard]) -> MergedRanges:

@@ -21,3 +21,8 @@ WAITING_SHARDS = Gauge(
     "long enough.",
     ["tier"],
 )
+OLDEST_SNAPSHOT = Gauge(
+    "shashin_image_builder_oldest_snapshot_timestamp_seconds",
+    "Time of the oldest snapshot of hidden rows among served shards, in Unix seconds, as of the last "
+    "look once a day; 0 if a shard has none.",
+)

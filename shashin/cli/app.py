@@ -18,6 +18,7 @@ from shashin.cli import (
     kafka,
     model,
     publish,
+    snapshots,
     up,
 )
 from shashin.cli.builds import command as builds
@@ -76,6 +77,7 @@ coverage.register(app)
 demo.register(app)
 index_copies.register(indexes.app)
 index_upkeep.register(indexes.app)
+snapshots.register(indexes.app)
 app.add_typer(builds.app, name="builds")
 app.add_typer(cache.app, name="cache")
 app.add_typer(dlq.app, name="dlq")

@@ -139,6 +139,12 @@ async def _rollback(uri: str, id_part: str, *, yes: bool) -> None:
                 f"{manifest.shard_id} was sealed by an indexer, not built: there is nothing to go back "
                 "to"
             )
+        own = tuple(f"{manifest.model_id}.{tier}." for tier in SEALED_TIERS)
+        if not all(parent.startswith(own) for parent in manifest.parents):
+            raise UserError(
+                f"{manifest.shard_id} was re-indexed from shards of another model, so {manifest.model_id} "
+                "has nothing to go back to: `shashin model activate` switches to the other model"
+            )
         confirm(f"serve {len(manifest.parents)} shards in place of {manifest.shard_id}", yes=yes)
         await repository.reject(manifest)
     echo(

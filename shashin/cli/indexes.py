@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,22 +16,16 @@ from shashin.cli.index_upkeep import find_shard
 from shashin.cli.options import (
     DEFAULT_STATE,
     JsonOption,
-    KafkaOption,
     RepositoryOption,
     StateOption,
 )
-from shashin.errors import ShashinError, UserError
-from shashin.kafka.log_reader import LogReader
-from shashin.kafka.lost_records import OnLostRecords
-from shashin.kafka.topics import LISTINGS_HIDDEN
+from shashin.errors import ShashinError
 from shashin.local.system import System
 from shashin.objectstore.open import opened_object_store
 from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.contents import Contents, arrangement_problems, overlaps, read_contents
 from shashin.repository.hidden_snapshots import HiddenSnapshots
-from shashin.repository.known_shards import known_models, served_shards
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.serving.snapshot_renewal import Renewed, SnapshotRenewal
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.sealed_shard import SealedShard
 from shashin.terminal.console import Stages, echo, echo_json, echo_table, megabytes
@@ -152,86 +144,6 @@ def verify(
         )
     if problems:
         raise typer.Exit(1)
-
-
-@app.command(
-    epilog="Example:  shashin indexes snapshot --repository gs://bucket/shashin --kafka kafka:9092"
-)
-def snapshot(
-    repository: RepositoryOption = None,
-    kafka: KafkaOption = None,
-    state: StateOption = DEFAULT_STATE,
-    on_lost_records: Annotated[
-        str,
-        typer.Option(
-            "--on-lost-records",
-            envvar="SHASHIN_ON_LOST_RECORDS",
-            metavar="stop|continue",
-            help="What to do with a shard when listings.hidden no longer has what was hidden after its "
-            "snapshot: refuse it, or write what is known (sold listings may then be found).",
-        ),
-    ] = "stop",
-    as_json: JsonOption = False,
-) -> None:
-    """Renew the snapshots of hidden rows of all served shards; exits with 1 if one is refused or a record is unreadable.
-
-    Index servers and indexers then read only what was hidden since. Run it regularly: at least once
-    within the retention of listings.hidden.
-    """
-    if on_lost_records not in {"stop", "continue"}:
-        raise UserError(f"--on-lost-records {on_lost_records!r}: expected stop or continue")
-    system = System(state)
-    renewed = run(
-        renew_snapshots(
-            repository or system.repository,
-            kafka or system.kafka_address(),
-            "continue" if on_lost_records == "continue" else "stop",
-        )
-    )
-    if as_json:
-        echo_json(
-            {
-                "hidden_rows": renewed.hidden_rows,
-                "unchanged": renewed.unchanged,
-                "unreadable": renewed.unreadable,
-                "refused": {shard: error.message for shard, error in renewed.refused.items()},
-            }
-        )
-    else:
-        for problem in (*renewed.unreadable, *(e.message for e in renewed.refused.values())):
-            echo(problem, style="red")
-        echo(
-            f"{len(renewed.hidden_rows)} snapshots written with {sum(renewed.hidden_rows.values()):,} "
-            f"hidden rows, {len(renewed.unchanged)} up to date, {len(renewed.refused)} refused",
-            style="red" if renewed.refused else "green",
-        )
-    if renewed.refused or renewed.unreadable:
-        raise typer.Exit(1)
-
-
-async def renew_snapshots(uri: str, kafka: str, on_lost_records: OnLostRecords) -> Renewed:
-    """Renew the snapshots of all served shards of every model, and show how far it is."""
-    async with opened_object_store(uri) as store:
-        repository = ModelRepository(store)
-        served = [
-            stored
-            for model_id in await known_models(store)
-            for stored in await served_shards(repository, model_id)
-        ]
-        with (
-            # What is logged is no part of the answer.
-            redirect_stdout(sys.stderr),
-            tempfile.TemporaryDirectory(prefix="shashin-snapshot-") as scratch,
-            Stages() as stages,
-        ):
-            renewal = SnapshotRenewal(
-                repository,
-                HiddenSnapshots(store),
-                lambda: LogReader(kafka, LISTINGS_HIDDEN, client_id="shashin"),
-                Path(scratch),
-                on_lost_records=on_lost_records,
-            )
-            return await renewal.renew(served, lambda done: stages.set("shards", done, len(served)))
 
 
 async def _contents(uri: str) -> Contents:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from shashin.errors import PhotoMissing, PhotoUnavailable
 from shashin.originals import CacheEntry, Original, OriginalsCache
@@ -13,6 +17,9 @@ from shashin.photo_sources import metrics
 from shashin.photo_sources.byte_budget import Lease
 from shashin.photo_sources.source import PhotoSource, SourcePhoto
 from shashin.runtime.logging import get_logger
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -37,6 +44,8 @@ class Originals:
         self._cache = cache
         self._confirm_after_seconds = confirm_after_seconds
         self._clock = clock
+        # More threads than cores would only take turns with those that decode.
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="originals")
 
     async def fetch(self, uri: str, lease: Lease, *, confirm: bool = False) -> Original:
         """Return the original at a URI; ``lease`` holds its bytes.
@@ -50,8 +59,8 @@ class Originals:
         if self._cache is None:
             found = await self._source.fetch(uri, lease)
             assert found is not None
-            return await asyncio.to_thread(_original, found)
-        entry = await asyncio.to_thread(self._cache.lookup, uri)
+            return await self._in_thread(_original, found)
+        entry = await self._in_thread(self._cache.lookup, uri)
         if entry is not None and not confirm and self._is_recent(entry):
             original = await self._cached(self._cache, entry, lease)
             if original is not None:
@@ -59,10 +68,14 @@ class Originals:
             entry = None
         return await self._ask(self._cache, uri, lease, entry, confirm=confirm)
 
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(work, *args, **kwargs))
+
     async def forget(self, uri: str) -> None:
         """Have the source asked the next time, since what it sent cannot be used."""
         if self._cache is not None:
-            await asyncio.to_thread(self._cache.forget, uri)
+            await self._in_thread(self._cache.forget, uri)
 
     def _is_recent(self, entry: CacheEntry) -> bool:
         return 0 <= self._clock() - entry.fetched_at < self._confirm_after_seconds
@@ -71,7 +84,7 @@ class Originals:
         self, cache: OriginalsCache, entry: CacheEntry, lease: Lease
     ) -> Original | None:
         await lease.hold(entry.size)
-        return await asyncio.to_thread(cache.read, entry)
+        return await self._in_thread(cache.read, entry)
 
     async def _ask(
         self,
@@ -88,13 +101,13 @@ class Originals:
                 assert entry is not None
                 original = await self._cached(cache, entry, lease)
                 if original is not None:
-                    await asyncio.to_thread(cache.confirm, entry)
+                    await self._in_thread(cache.confirm, entry)
                     metrics.CONFIRMATIONS.labels("unchanged").inc()
                     return original
                 found = await self._source.fetch(uri, lease)
                 assert found is not None
         except PhotoMissing:
-            await asyncio.to_thread(cache.forget, uri)
+            await self._in_thread(cache.forget, uri)
             raise
         except PhotoUnavailable as error:
             if entry is not None and not confirm:
@@ -104,10 +117,10 @@ class Originals:
                     log.info("photo used from the cache", uri=uri, error=error.message)
                     return original
             raise
-        original = await asyncio.to_thread(_original, found)
+        original = await self._in_thread(_original, found)
         if entry is not None:
             self._note_confirmed(uri, entry, original)
-        await asyncio.to_thread(cache.store, uri, original, found.version)
+        await self._in_thread(cache.store, uri, original, found.version)
         return original
 
     def _note_confirmed(self, uri: str, entry: CacheEntry, original: Original) -> None:

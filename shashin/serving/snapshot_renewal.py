@@ -31,7 +31,12 @@ from shashin.serving.catch_up import (
 from shashin.serving.hidden_listings import LogBounds
 from shashin.serving.hiding import first_offset
 from shashin.serving.served_shards import hashes_of
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined, rows_sha256_of
+from shashin.shards.format.hidden_snapshot import (
+    HiddenSnapshot,
+    combined,
+    newest_at,
+    rows_sha256_of,
+)
 from shashin.shards.format.rows_file import ROWS_FILE, SealedRows
 from shashin.shards.listing_index import Hashes, ListingIndex
 from shashin.shards.masked_rows import MaskedRows
@@ -54,6 +59,11 @@ class Renewed:
     unreadable: list[str] = field(default_factory=list)
     """Records that could not be read: the snapshots end before them."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was refused or unreadable."""
+        return not self.refused and not self.unreadable
+
 
 @dataclass(frozen=True)
 class _Shard:
@@ -65,6 +75,22 @@ class _Shard:
     snapshots: StoredSnapshots
     begin: LogPosition
     """Where the log has to be read from."""
+
+
+async def shards_to_renew(
+    snapshots: HiddenSnapshots, shards: Sequence[StoredShard], made_before: float
+) -> list[StoredShard]:
+    """Return the shards whose newest snapshot was made before a time, in Unix seconds.
+
+    Raises:
+        ObjectStoreError: when the store does not respond or refuses.
+    """
+    found = []
+    for stored in shards:
+        of_shard = (await snapshots.read(stored.manifest)).by_key.values()
+        if newest_at(stored.manifest, of_shard) < made_before:
+            found.append(stored)
+    return found
 
 
 class SnapshotRenewal:

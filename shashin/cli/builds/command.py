@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -38,10 +38,12 @@ from shashin.cli.confirm import confirm
 from shashin.cli.options import (
     DEFAULT_STATE,
     JsonOption,
+    KafkaOption,
     RepositoryOption,
     StateOption,
     YesOption,
 )
+from shashin.cli.snapshots import echo_renewed, old_snapshots, renew_snapshots
 from shashin.errors import BuildFailed
 from shashin.local.given_settings import PHOTO_ROOTS
 from shashin.local.log_file import last_lines, quoted
@@ -50,6 +52,7 @@ from shashin.local.system import System
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.known_shards import known_models
 from shashin.repository.repository import ModelRepository
+from shashin.serving.snapshot_renewal import Renewed
 from shashin.terminal.console import (
     Stages,
     command,
@@ -139,20 +142,70 @@ def plan(
     ] = Policy.day_limit,
     close_after: Annotated[
         float,
-        typer.Option(min=0, help="Seconds after its end at which a day or month counts as over."),
+        typer.Option(
+            min=0,
+            max=366 * 86400,
+            help="Seconds after its end at which a day or month counts as over.",
+        ),
     ] = Policy.close_after_seconds,
     row_limit: Annotated[
         int, typer.Option(min=1, help="Rows that a built shard has at most.")
     ] = Policy.row_limit,
+    snapshot_days: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Age in days at which the snapshot of a shard's hidden rows is renewed."
+        ),
+    ] = 7.0,
+    kafka: KafkaOption = None,
 ) -> None:
     """Create the builds that are due: hourly shards into daily ones, and daily ones into monthly ones.
 
-    Run it every hour, for example by cron. Exits with 1 if a build that is due has failed: retry it.
+    Shards that stay get a new snapshot of their hidden rows once theirs is old, with --run. Run it
+    every hour, for example by cron. Exits with 1 if a build that is due has failed, which is then to
+    be retried, or if a snapshot cannot be renewed.
     """
     system = System(state)
     uri = repository or system.repository
-    records = BuildRecords(system.folder)
-    policy = Policy(fan_in, day_limit, close_after, row_limit)
+    failed = _plan_and_run(
+        uri,
+        state,
+        Policy(fan_in, day_limit, close_after, row_limit),
+        run_them=run_them,
+        follow=follow,
+    )
+    renewed = Renewed()
+    if run_them:
+        renewed = run(
+            renew_snapshots(
+                uri, lambda: kafka or system.kafka_address(), older_than_days=snapshot_days
+            )
+        )
+        if renewed.hidden_rows or not renewed.whole:
+            echo_renewed(renewed)
+    elif old := run(_count_old_snapshots(uri, snapshot_days)):
+        echo(
+            f"snapshots of hidden rows older than {snapshot_days:g} days: {old}; --run renews them"
+        )
+    if failed:
+        raise BuildFailed(
+            f"{len(failed)} due builds have failed: `shashin builds retry NAME` goes on with "
+            f"{', '.join(failed)}"
+        )
+    if not renewed.whole:
+        raise typer.Exit(1)
+
+
+async def _count_old_snapshots(uri: str, days: float) -> int:
+    async with opened_object_store(uri) as store:
+        return len(await old_snapshots(store, days))
+
+
+def _plan_and_run(
+    uri: str, state: Path, policy: Policy, *, run_them: bool, follow: bool
+) -> list[str]:
+    """Create what is due, and run it if asked to; returns the names of due builds that have failed."""
+    records = BuildRecords(System(state).folder)
     while True:
         planned = run(_plan(uri, records, policy))
         for record in planned.created:
@@ -162,13 +215,12 @@ def plan(
             break
         # What is published may be due to be merged again, such as the last day of a month.
         if failed := [r.name for r in to_run if not _succeeds(r, follow=follow, state=state)]:
-            raise _due_builds_failed(failed)
+            return failed
     for one in planned.unfinished:
         echo_error(ending_text(one.build.name, one.status))
-    if planned.unfinished:
-        raise _due_builds_failed([one.build.name for one in planned.unfinished])
-    if not planned.created and not planned.pending:
+    if not planned.created and not planned.pending and not planned.unfinished:
         echo("nothing more is due")
+    return [one.build.name for one in planned.unfinished]
 
 
 def _succeeds(record: BuildRecord, *, follow: bool, state: Path) -> bool:
@@ -180,13 +232,6 @@ def _succeeds(record: BuildRecord, *, follow: bool, state: Path) -> bool:
     # As large as the shards that were merged, and published by now.
     record.delete_outputs()
     return True
-
-
-def _due_builds_failed(names: Sequence[str]) -> BuildFailed:
-    return BuildFailed(
-        f"{len(names)} due builds have failed: `shashin builds retry NAME` goes on with "
-        f"{', '.join(names)}"
-    )
 
 
 async def _plan(uri: str, records: BuildRecords, policy: Policy) -> PlannedBuilds:

@@ -179,3 +179,13 @@ def combined(manifest: Manifest, snapshots: Iterable[HiddenSnapshot], topic_id: 
         np.concatenate([np.empty(0, dtype=np.uint32), *(s.rows for s in of_shard)])
     )
     return HiddenState(rows, furthest(topic_id, usable), bool(known) and not usable)
+
+
+def newest_at(manifest: Manifest, snapshots: Iterable[HiddenSnapshot]) -> float:
+    """Return when the newest snapshot of a shard was made, in Unix seconds; 0 if it has none.
+
+    As for ``combined``, a built shard's manifest is one.
+    """
+    of_shard = [s.created_at for s in snapshots if s.rows_sha256 == rows_sha256_of(manifest)]
+    built = [manifest.created_at] if manifest.hidden_offsets else []
+    return max([*of_shard, *built], default=0.0)

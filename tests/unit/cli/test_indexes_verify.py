@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import shashin.cli.indexes as indexes_command
+import shashin.cli.snapshots as snapshots_command
 from shashin.cli.app import app
 from shashin.model_space import ModelSpace
 from shashin.objectstore.file import FileObjectStore
@@ -25,7 +27,9 @@ from tests.support.hidden_map import HiddenMap
 DIMENSIONS = 8
 
 
-def seal(repository: ModelRepository, start: int, end: int, scratch: Path) -> str:
+def seal(
+    repository: ModelRepository, start: int, end: int, scratch: Path, bucket_start: int = 1000
+) -> str:
     """Build and commit a real shard of one row per offset; returns its id."""
     shard = OpenShard(
         0, start, ModelSpace("demo-v1", DIMENSIONS), growing_kind(DEFAULT_KIND), HiddenMap()
@@ -36,7 +40,7 @@ def seal(repository: ModelRepository, start: int, end: int, scratch: Path) -> st
         NewRow(Row(f"listing-{start + n}", 1, 0, attributes), v.astype(np.float32))
         for n, v in enumerate(vectors)
     ]
-    shard.add(rows, position=end, bucket_start=1000)
+    shard.add(rows, position=end, bucket_start=bucket_start)
     folder = scratch / shard.shard_id
     manifest = shard.write(folder, tier=HOURLY, bucket_seconds=20, reason="time")
     asyncio.run(repository.commit_shard(manifest, folder))
@@ -46,11 +50,15 @@ def seal(repository: ModelRepository, start: int, end: int, scratch: Path) -> st
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """The state's repository with two shards, of which the pointer names the first."""
-    root = tmp_path / "repository"
+    return repository_with_two_shards(tmp_path, bucket_start=1000)
+
+
+def repository_with_two_shards(folder: Path, bucket_start: int) -> Path:
+    root = folder / "repository"
     models = ModelRepository(FileObjectStore(root))
-    first = seal(models, 0, 10, tmp_path / "scratch")
-    seal(models, 10, 30, tmp_path / "scratch")
-    key = f"indexes/demo-v1/hourly/1000/{first}/manifest.json"
+    first = seal(models, 0, 10, folder / "scratch", bucket_start)
+    seal(models, 10, 30, folder / "scratch", bucket_start)
+    key = f"indexes/demo-v1/hourly/{bucket_start}/{first}/manifest.json"
     pointer = Pointer("demo-v1", HOURLY, (PointedShard(first, key),))
     asyncio.run(models.move_pointer(pointer, over=None))
     return root
@@ -174,7 +182,7 @@ def test_a_damaged_snapshot_of_hidden_rows_is_a_problem_and_a_whole_one_is_not(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = MemoryLog()
-    monkeypatch.setattr(indexes_command, "LogReader", lambda *_, **__: log.opened())
+    monkeypatch.setattr(snapshots_command, "LogReader", lambda *_, **__: log.opened())
     assert indexes("snapshot", repository, "--kafka", "nowhere:1")[0] == 0
     code, printed = indexes("verify", repository, "--json")
     assert code == 0
@@ -191,7 +199,7 @@ def test_snapshots_of_served_shards_are_renewed_and_what_is_lost_is_refused(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = MemoryLog()
-    monkeypatch.setattr(indexes_command, "LogReader", lambda *_, **__: log.opened())
+    monkeypatch.setattr(snapshots_command, "LogReader", lambda *_, **__: log.opened())
     log.append("listing-3", 2)
 
     def snapshot(*args: str) -> tuple[int, Any]:
@@ -212,3 +220,50 @@ def test_snapshots_of_served_shards_are_renewed_and_what_is_lost_is_refused(
     code, forced = snapshot("--on-lost-records", "continue")
     assert (code, list(forced["hidden_rows"].values())) == (0, [2])
     assert indexes("snapshot", repository, "--on-lost-records", "guess")[0] == 2
+
+
+def test_planning_of_builds_renews_old_snapshots_of_served_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a day that is not over, so that no build is due.
+    repository = repository_with_two_shards(tmp_path, bucket_start=int(time.time()) // 20 * 20)
+    log = MemoryLog()
+    monkeypatch.setattr(snapshots_command, "LogReader", lambda *_, **__: log.opened())
+    log.append("listing-3", 2)
+
+    def plan(*args: str) -> tuple[int, str]:
+        where = ("--repository", repository.as_uri(), "--state", str(tmp_path / "state"))
+        result = CliRunner().invoke(app, ["builds", "plan", *args, *where])
+        return result.exit_code, result.output
+
+    old = "snapshots of hidden rows older than 7 days: 1; --run renews them"
+    code, printed = plan()
+    assert (code, old in printed) == (0, True), printed
+    code, printed = plan("--run")
+    assert code == 2, "it is not known where Kafka is"
+    code, printed = plan("--run", "--kafka", "nowhere:1")
+    assert (code, "1 snapshots written with 1 hidden rows" in printed) == (0, True)
+    assert old not in plan()[1]
+    log.append("listing-4", 2)
+    assert "snapshots written" not in plan("--run", "--kafka", "nowhere:1")[1], "they are not old"
+    log.append("listing-5", 2)
+    log.delete_before(0, 2)
+    code, printed = plan("--run", "--kafka", "nowhere:1", "--snapshot-days", "0")
+    assert (code, "the log begins at 2" in printed) == (1, True)
+
+
+def test_a_reindexed_shard_is_not_rolled_back_to_shards_of_another_model(
+    repository: Path, tmp_path: Path
+) -> None:
+    store = FileObjectStore(repository)
+    models = ModelRepository(store)
+    (stored, *_), _ = asyncio.run(models.shards("demo-v1", HOURLY))
+    of_other = replace(
+        stored.manifest, parents=("demo-v1.5.hourly.p0000.000000000000-000000000010",)
+    )
+    asyncio.run(store.write(of_other.key, of_other.to_json()))
+    arguments = ["indexes", "rollback", of_other.shard_id, "--repository", repository.as_uri()]
+    result = CliRunner().invoke(app, [*arguments, "--yes"])
+    assert result.exit_code == 2
+    assert "was re-indexed from shards of another model" in " ".join(result.stderr.split())
+    assert not list(repository.rglob("rejected/*"))

@@ -10,20 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
 from services.image_builder.handlers import Builder
+from services.image_builder.rescan import Rescan
 from services.image_builder.rollout import PointerRollout, Rollout
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import ObjectNotFound, ObjectStoreUnavailable
 from shashin.objectstore.protocol import ObjectInfo, Version
+from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import merge_ranges
+from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.health import Health
 from shashin.serving.index_servers import HeldShard
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.shard_id import shard_id
 from shashin.tiers import DAILY, HOURLY, MONTHLY
@@ -106,8 +111,9 @@ async def running(
         servers or Servers(),
         Horizons(repository._store, MODEL),
     )
-    planning, rescan = builder.loops()
-    async with loops.running(*([planning, rescan] if rescans else [planning]), health=health):
+    snapshots = HiddenSnapshots(repository._store)
+    rescan = Rescan(MODEL, repository, snapshots, builder.wake).loop()
+    async with loops.running(builder.loop(), *([rescan] if rescans else []), health=health):
         yield builder, health
 
 
@@ -519,3 +525,27 @@ async def test_a_shard_whose_parents_were_pruned_cannot_be_rejected(
     with pytest.raises(ObjectNotFound, match=parents[1].manifest.shard_id):
         await repository.reject(child)
     assert await _rejections(store) == []
+
+
+async def test_a_rescan_measures_how_old_the_oldest_snapshot_of_a_served_shard_is(
+    store: Watched, repository: ModelRepository, sealed: Sealed
+) -> None:
+    first, second = await sealed(0, 5), await sealed(5, 9)
+    async with running(repository, rescans=True):
+        await until(lambda: _is(repository, ids(first, second)), "both are rolled out")
+    async with running(repository, rescans=True):
+        await until(lambda: oldest_snapshot() == 0, "none has a snapshot")
+    for stored, made_at in ((first, 1_800_000_000.0), (second, 1_700_000_000.0)):
+        manifest = stored.manifest
+        rows = np.array([], dtype=np.uint32)
+        position = LogPosition("topic", {0: 7})
+        snapshot = HiddenSnapshot(
+            manifest.shard_id, rows_sha256_of(manifest), rows, position, made_at
+        )
+        await HiddenSnapshots(store).write(manifest, snapshot)
+    async with running(repository, rescans=True):
+        await until(lambda: oldest_snapshot() == 1_700_000_000.0, "the older one counts")
+
+
+def oldest_snapshot() -> float | None:
+    return REGISTRY.get_sample_value("shashin_image_builder_oldest_snapshot_timestamp_seconds")

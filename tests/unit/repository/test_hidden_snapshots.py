@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from shashin.offsets.log_position import LogPosition
 from shashin.repository.contents import read_contents
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot, newest_at, rows_sha256_of
 from shashin.shards.format.manifest import Manifest
 from tests.support.made_shards import WatchedStore, commit, listings, open_shard
 
@@ -92,3 +93,18 @@ async def test_a_snapshot_is_no_leftover_of_an_upload(
     await store.write(stray, b"")
     _, contents = await read_contents(store)
     assert contents.unreferenced == [stray]
+
+
+def test_a_shard_is_as_up_to_date_as_its_newest_snapshot_of_its_own_rows(
+    shard: StoredShard,
+) -> None:
+    manifest = shard.manifest
+    one = snapshot_of(manifest, 1)
+    newer = replace(one, created_at=one.created_at + 5)
+    of_other_rows = replace(one, rows_sha256="0" * 64, created_at=one.created_at + 9)
+    assert newest_at(manifest, [one, newer, of_other_rows]) == newer.created_at
+    assert newest_at(manifest, [of_other_rows]) == 0.0
+    # What a build left out is what was hidden when it ran.
+    built = replace(manifest, hidden_offsets={"0": 7}, created_at=one.created_at - 3)
+    assert newest_at(built, []) == built.created_at
+    assert newest_at(built, [one]) == one.created_at
