@@ -40,7 +40,7 @@ from shashin.repository.repository import ModelRepository
 from shashin.serving.catch_up import CatchUp, Joining
 from shashin.serving.hidden_listings import RECENT_ENTRIES, LogBounds, RecentlyHidden
 from shashin.serving.served_shards import ServedShards
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.kinds.registry import growing_kind
@@ -135,7 +135,7 @@ class Bench:
         for manifest in self.manifests:
             snapshot = HiddenSnapshot(
                 manifest.shard_id,
-                rows_sha256_of(manifest),
+                manifest.rows_sha256,
                 np.empty(0, dtype=np.uint32),
                 position,
                 time.time(),
@@ -260,7 +260,7 @@ async def measure_records(folder: Path) -> dict[str, float]:
     for name, behind in (("1,000", 1000), (f"{RECENT_ENTRIES:,}", RECENT_ENTRIES)):
         snapshot = HiddenSnapshot(
             large.shard_id,
-            rows_sha256_of(large.manifest),
+            large.manifest.rows_sha256,
             np.arange(0, LARGE_ROWS, 10, dtype=np.uint32),
             LogPosition("bench", {0: 10**9 + RECENT_ENTRIES - behind}),
             0.0,

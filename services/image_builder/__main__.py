@@ -11,7 +11,6 @@ from services.image_builder.settings import ImageBuilderSettings
 from services.image_builder.wake_ups import WakeUps
 from shashin.discovery.open import open_discovery
 from shashin.objectstore.open import opened_object_store
-from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.scope import ServiceScope
@@ -38,7 +37,7 @@ async def serve(scope: ServiceScope[ImageBuilderSettings]) -> None:
             servers,
             Horizons(store, settings.model_id),
         )
-        rescan = Rescan(settings.model_id, repository, HiddenSnapshots(store), builder.wake)
+        rescan = Rescan(settings.model_id, store, builder.wake)
         await scope.run(builder.loop(), rescan.loop(), WakeUps(settings.kafka, builder.wake).loop())
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from services.image_builder import metrics
 from shashin.errors import ObjectStoreError, RepositoryError
+from shashin.objectstore.protocol import ObjectStore
 from shashin.offsets.ranges import MergedRanges
-from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.pointer import PointedShard
 from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.repository.snapshot_ages import newest_snapshot_at
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
-from shashin.shards.format.hidden_snapshot import newest_at
 from shashin.shards.format.manifest import range_in_key
 from shashin.tiers import SEALED_TIERS
 
@@ -33,13 +33,12 @@ class Rescan:
     def __init__(
         self,
         model_id: str,
-        repository: ModelRepository,
-        snapshots: HiddenSnapshots,
+        store: ObjectStore,
         wake: Callable[[], None],
     ) -> None:
         self._model_id = model_id
-        self._repository = repository
-        self._snapshots = snapshots
+        self._store = store
+        self._repository = ModelRepository(store)
         self._wake = wake
 
     def loop(self) -> Loop:
@@ -100,6 +99,5 @@ class Rescan:
         for pointed in served:
             shard = await self._repository.shard_at(pointed.manifest_key)
             if isinstance(shard, StoredShard):
-                found = await self._snapshots.read(shard.manifest)
-                oldest = min(oldest, newest_at(shard.manifest, found.by_key.values()))
+                oldest = min(oldest, await newest_snapshot_at(self._store, shard.manifest))
         metrics.OLDEST_SNAPSHOT.set(oldest)

@@ -26,9 +26,8 @@ from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
 from shashin.runtime.work_folder import WorkFolder
 from shashin.shards.format.file_entry import FileEntry
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
-from shashin.shards.format.manifest import Manifest
-from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
+from shashin.shards.format.manifest import ROWS_FILE, Manifest
 from shashin.shards.format.shard_id import shard_id
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
@@ -202,7 +201,7 @@ class Sealer:
             await self._snapshots.write(
                 manifest,
                 HiddenSnapshot(
-                    manifest.shard_id, rows_sha256_of(manifest), rows, position, time.time()
+                    manifest.shard_id, manifest.rows_sha256, rows, position, time.time()
                 ),
             )
             failpoint("after-snapshot")

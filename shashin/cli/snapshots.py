@@ -29,7 +29,8 @@ from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.known_shards import known_models, served_shards
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.serving.snapshot_renewal import Renewed, SnapshotRenewal, shards_to_renew
+from shashin.repository.snapshot_ages import newest_snapshot_at
+from shashin.serving.snapshot_renewal import Renewed, SnapshotRenewal
 from shashin.terminal.console import Stages, echo, echo_json
 from shashin.terminal.run import run
 
@@ -109,7 +110,6 @@ async def renew_snapshots(
     ``kafka`` is asked for the bootstrap servers if there is anything to do.
     """
     async with opened_object_store(uri) as store:
-        repository, snapshots = ModelRepository(store), HiddenSnapshots(store)
         due = await old_snapshots(store, older_than_days)
         if not due:
             return Renewed()
@@ -121,8 +121,8 @@ async def renew_snapshots(
         ):
             address = kafka()
             renewal = SnapshotRenewal(
-                repository,
-                snapshots,
+                ModelRepository(store),
+                HiddenSnapshots(store),
                 lambda: LogReader(address, LISTINGS_HIDDEN, client_id="shashin"),
                 Path(scratch),
                 on_lost_records=on_lost_records,
@@ -134,14 +134,13 @@ async def renew_snapshots(
 
 async def old_snapshots(store: ObjectStore, older_than_days: float) -> list[StoredShard]:
     """Return the served shards of every model whose newest snapshot is older."""
-    repository, snapshots = ModelRepository(store), HiddenSnapshots(store)
+    repository = ModelRepository(store)
     made_before = time.time() - older_than_days * 86400
     return [
         stored
         for model_id in await known_models(store)
-        for stored in await shards_to_renew(
-            snapshots, await served_shards(repository, model_id), made_before
-        )
+        for stored in await served_shards(repository, model_id)
+        if await newest_snapshot_at(store, stored.manifest) < made_before
     ]
 
 

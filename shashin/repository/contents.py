@@ -11,7 +11,7 @@ from shashin.objectstore.protocol import ObjectStore
 from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.shards.format.hidden_snapshot import is_snapshot_name
+from shashin.shards.format.hidden_header import is_snapshot_name
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 
 

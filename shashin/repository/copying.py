@@ -29,7 +29,7 @@ from shashin.repository.pointer import Pointer, history_prefix, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.repository.stored_files import condition_to_write, sha256_of
 from shashin.shards.format.file_entry import FileEntry, file_entry
-from shashin.shards.format.hidden_snapshot import is_snapshot_name
+from shashin.shards.format.hidden_header import is_snapshot_name
 from shashin.shards.format.manifest import Manifest
 from shashin.tiers import SEALED_TIERS
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from shashin.errors import ObjectNotFound, PreconditionFailed, ShashinError
 from shashin.objectstore.protocol import ObjectStore, OnlyIf
 from shashin.runtime.logging import get_logger
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, is_snapshot_name, snapshot_name
+from shashin.shards.format.hidden_header import is_snapshot_name, snapshot_name
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.manifest import Manifest
 
 log = get_logger(__name__)

@@ -20,7 +20,7 @@ from shashin.offsets.ranges import MergedRanges, OffsetRange
 from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import Pointer, history_prefix
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.shards.format.hidden_snapshot import is_snapshot_name
+from shashin.shards.format.hidden_header import is_snapshot_name
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 from shashin.tiers import SEALED_TIERS
 

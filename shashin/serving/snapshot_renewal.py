@@ -34,10 +34,9 @@ from shashin.serving.served_shards import hashes_of
 from shashin.shards.format.hidden_snapshot import (
     HiddenSnapshot,
     combined,
-    newest_at,
-    rows_sha256_of,
 )
-from shashin.shards.format.rows_file import ROWS_FILE, SealedRows
+from shashin.shards.format.manifest import ROWS_FILE
+from shashin.shards.format.rows_file import SealedRows
 from shashin.shards.listing_index import Hashes, ListingIndex
 from shashin.shards.masked_rows import MaskedRows
 from shashin.shards.visibility import HiddenEntry
@@ -75,22 +74,6 @@ class _Shard:
     snapshots: StoredSnapshots
     begin: LogPosition
     """Where the log has to be read from."""
-
-
-async def shards_to_renew(
-    snapshots: HiddenSnapshots, shards: Sequence[StoredShard], made_before: float
-) -> list[StoredShard]:
-    """Return the shards whose newest snapshot was made before a time, in Unix seconds.
-
-    Raises:
-        ObjectStoreError: when the store does not respond or refuses.
-    """
-    found = []
-    for stored in shards:
-        of_shard = (await snapshots.read(stored.manifest)).by_key.values()
-        if newest_at(stored.manifest, of_shard) < made_before:
-            found.append(stored)
-    return found
 
 
 class SnapshotRenewal:
@@ -218,7 +201,7 @@ class SnapshotRenewal:
             manifest,
             HiddenSnapshot(
                 manifest.shard_id,
-                rows_sha256_of(manifest),
+                manifest.rows_sha256,
                 shard.masked.hidden_rows(),
                 end,
                 time.time(),

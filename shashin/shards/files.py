@@ -7,7 +7,8 @@ from pathlib import Path
 
 from shashin.errors import CorruptShard
 from shashin.shards.format.index_spec import IndexSpec
-from shashin.shards.format.rows_file import ROWS_FILE, SealedRows
+from shashin.shards.format.manifest import ROWS_FILE
+from shashin.shards.format.rows_file import SealedRows
 from shashin.shards.kinds.protocol import SearchableIndex
 from shashin.shards.kinds.registry import open_index
 

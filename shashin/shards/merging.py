@@ -16,8 +16,8 @@ from shashin.errors import CorruptShard
 from shashin.model_space import ModelSpace
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.shards.files import open_files
-from shashin.shards.format.manifest import Manifest
-from shashin.shards.format.rows_file import ROWS_FILE, MergedRows, SealedRows
+from shashin.shards.format.manifest import ROWS_FILE, Manifest
+from shashin.shards.format.rows_file import MergedRows, SealedRows
 from shashin.shards.kinds.protocol import IndexKind
 from shashin.shards.writer import MadeFrom, Origin, write_shard
 

@@ -20,10 +20,10 @@ from shashin.model_space import ModelSpace
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.files import open_files
 from shashin.shards.format.file_entry import file_entry
-from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
+from shashin.shards.format.manifest import MANIFEST_FILE, ROWS_FILE, Manifest
 from shashin.shards.format.open_rows import OpenRows
 from shashin.shards.format.row import NewRow, Row
-from shashin.shards.format.rows_file import ROWS_FILE, write_rows
+from shashin.shards.format.rows_file import write_rows
 from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.protocol import IndexBuilder, SearchableIndex
 

@@ -20,7 +20,7 @@ from shashin.offsets.log_position import LogPosition
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
@@ -100,7 +100,7 @@ async def write_snapshot(
     store = open_object_store((tmp_path / "repository").as_uri())
     snapshot = HiddenSnapshot(
         stored.manifest.shard_id,
-        rows_sha256_of(stored.manifest),
+        stored.manifest.rows_sha256,
         np.empty(0, dtype=np.uint32),
         LogPosition(topic, offsets),
         0.0,

@@ -23,9 +23,9 @@ from shashin.photo_sources.open import photo_fetcher
 from shashin.photo_sources.settings import PhotoSettings
 from shashin.runtime.json_file import write_json
 from shashin.runtime.settings import load_settings
-from shashin.shards.format.hidden_snapshot import rows_sha256_of
+from shashin.shards.format.manifest import ROWS_FILE
 from shashin.shards.format.row import photo_hash
-from shashin.shards.format.rows_file import ROWS_FILE, SealedRows
+from shashin.shards.format.rows_file import SealedRows
 
 PHOTOS = "photos"
 """Folder of a shard's packs of thumbnails, in the step's output and in the shared folder."""
@@ -63,7 +63,7 @@ async def fetch_photos(step: StepContext) -> None:
         folder = step.out / stored.manifest.shard_id
         visible = np.ones(stored.manifest.rows, dtype=np.bool_)
         visible[read_hidden(folder).rows] = False
-        rows_hash = bytes.fromhex(rows_sha256_of(stored.manifest))
+        rows_hash = bytes.fromhex(stored.manifest.rows_sha256)
         shards.append((folder, rows_hash, np.flatnonzero(visible)))
     fetched = Fetched(sum(len(numbers) for _, _, numbers in shards))
     step.progress(0, fetched.photos, "photos")

@@ -25,7 +25,8 @@ from shashin.model_space import ModelSpace
 from shashin.photos import DecodeBudget, thumbnail_image
 from shashin.runtime.json_file import read_json, write_json
 from shashin.runtime.settings import load_settings
-from shashin.shards.format.rows_file import ROWS_FILE, SealedRows
+from shashin.shards.format.manifest import ROWS_FILE
+from shashin.shards.format.rows_file import SealedRows
 
 _DECODE_BYTES = 64 * 1024 * 1024
 """What decoding a thumbnail may take; one that ``fetch`` made takes 10 MB."""

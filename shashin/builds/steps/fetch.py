@@ -23,8 +23,7 @@ from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.file_entry import FileEntry
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
-from shashin.shards.format.manifest import MANIFEST_FILE
-from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.format.manifest import MANIFEST_FILE, ROWS_FILE
 
 
 async def run(step: StepContext) -> None:

@@ -14,7 +14,7 @@ from shashin.objectstore.open import opened_object_store
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.json_file import write_json
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 
 
 async def run(step: StepContext) -> None:
@@ -34,7 +34,7 @@ async def run(step: StepContext) -> None:
     # Before the manifest, so that the shard has one from the start: no hidden row was merged.
     snapshot = HiddenSnapshot(
         manifest.shard_id,
-        rows_sha256_of(manifest),
+        manifest.rows_sha256,
         np.empty(0, dtype=np.uint32),
         read_position(built),
         time.time(),

@@ -10,47 +10,19 @@ left its own snapshot in the same folder.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pyroaring import BitMap
 
-from shashin.errors import CorruptShard, UnknownFormat
+from shashin.errors import CorruptShard
 from shashin.offsets.log_position import LogPosition, furthest
+from shashin.shards.format.hidden_header import FORMAT, SnapshotHeader, snapshot_name
 from shashin.shards.format.manifest import Manifest
-from shashin.shards.format.rows_file import ROWS_FILE
-
-FORMAT = "shashin.hidden/1"
 
 RowNumbers = npt.NDArray[np.uint32]
-
-_NAME = re.compile(r"hidden-([0-9a-f]{16})\.roaring")
-
-
-@dataclass(frozen=True)
-class _Header:
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    format: str
-    shard_id: str
-    rows_sha256: str
-    """Of the rows that the numbers refer to."""
-    hidden: Annotated[int, Field(ge=0)]
-    """Number of hidden rows."""
-    topic_id: str
-    offsets: dict[int, Annotated[int, Field(ge=0)]]
-    created_at: float
-    """Unix seconds."""
-
-
-_HEADER = TypeAdapter(_Header)
 
 
 @dataclass(frozen=True)
@@ -71,7 +43,7 @@ class HiddenSnapshot:
     @property
     def data(self) -> bytes:
         """The snapshot as it is stored."""
-        header = _Header(
+        header = SnapshotHeader(
             FORMAT,
             self.shard_id,
             self.rows_sha256,
@@ -80,10 +52,9 @@ class HiddenSnapshot:
             dict(self.position.offsets),
             self.created_at,
         )
-        line = json.dumps(_HEADER.dump_python(header, mode="json"), sort_keys=True)
         rows = BitMap(self.rows)
         rows.run_optimize()
-        return line.encode() + b"\n" + bytes(rows.serialize())
+        return header.line + bytes(rows.serialize())
 
     @classmethod
     def of_data(cls, data: bytes, *, key: str, manifest: Manifest) -> HiddenSnapshot:
@@ -99,16 +70,10 @@ class HiddenSnapshot:
                 "hidden is then read from listings.hidden"
             )
         line, _, bitmap = data.partition(b"\n")
+        header = SnapshotHeader.of_line(line, key=key)
         try:
-            document = json.loads(line)
-            found = document["format"]
-            if found != FORMAT:
-                raise UnknownFormat(
-                    f"{key} has format {found!r}; this version reads {FORMAT!r}: upgrade the reader"
-                )
-            header = _HEADER.validate_python(document)
             rows: RowNumbers = np.array(BitMap.deserialize(bitmap), dtype=np.uint32)
-        except (ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise CorruptShard(f"{key} is not a hidden snapshot: {error!r}") from error
         if header.shard_id != manifest.shard_id:
             raise CorruptShard(
@@ -122,7 +87,7 @@ class HiddenSnapshot:
             header.created_at,
         )
         if len(rows) != header.hidden or (
-            snapshot.rows_sha256 == rows_sha256_of(manifest)
+            snapshot.rows_sha256 == manifest.rows_sha256
             and len(rows)
             and int(rows[-1]) >= manifest.rows
         ):
@@ -131,21 +96,6 @@ class HiddenSnapshot:
                 f"says {header.hidden}, and the shard has {manifest.rows}"
             )
         return snapshot
-
-
-def snapshot_name(data: bytes) -> str:
-    """Return the name of the object with this content."""
-    return f"hidden-{hashlib.sha256(data).hexdigest()[:16]}.roaring"
-
-
-def is_snapshot_name(name: str) -> bool:
-    """Whether an object in a shard's folder is a snapshot, by its name."""
-    return _NAME.fullmatch(name) is not None
-
-
-def rows_sha256_of(manifest: Manifest) -> str:
-    """Return the hash of the rows of a shard; empty if the manifest names none."""
-    return next((entry.sha256 for entry in manifest.files if entry.name == ROWS_FILE), "")
 
 
 @dataclass(frozen=True)
@@ -168,7 +118,7 @@ def combined(manifest: Manifest, snapshots: Iterable[HiddenSnapshot], topic_id: 
     furthest of their offsets counts. The manifest itself is a snapshot without hidden rows: a build
     leaves out what was hidden up to its ``hidden_offsets``.
     """
-    of_shard = [s for s in snapshots if s.rows_sha256 == rows_sha256_of(manifest)]
+    of_shard = [s for s in snapshots if s.rows_sha256 == manifest.rows_sha256]
     positions = [
         LogPosition("", {int(p): offset for p, offset in manifest.hidden_offsets.items()}),
         *(snapshot.position for snapshot in of_shard),
@@ -179,13 +129,3 @@ def combined(manifest: Manifest, snapshots: Iterable[HiddenSnapshot], topic_id: 
         np.concatenate([np.empty(0, dtype=np.uint32), *(s.rows for s in of_shard)])
     )
     return HiddenState(rows, furthest(topic_id, usable), bool(known) and not usable)
-
-
-def newest_at(manifest: Manifest, snapshots: Iterable[HiddenSnapshot]) -> float:
-    """Return when the newest snapshot of a shard was made, in Unix seconds; 0 if it has none.
-
-    As for ``combined``, a built shard's manifest is one.
-    """
-    of_shard = [s.created_at for s in snapshots if s.rows_sha256 == rows_sha256_of(manifest)]
-    built = [manifest.created_at] if manifest.hidden_offsets else []
-    return max([*of_shard, *built], default=0.0)

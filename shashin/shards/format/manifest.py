@@ -30,6 +30,9 @@ READABLE = (PLAIN_NAMES, SEALED_ONLY, FORMAT)
 
 MANIFEST_FILE = "manifest.json"
 
+ROWS_FILE = "rows.arrow"
+"""The file of every shard that has its rows; the others are those of its kind of index."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -76,6 +79,11 @@ class Manifest:
     def folder(self) -> str:
         """The key prefix of the shard's objects, without a final slash."""
         return shard_folder(self.model_id, self.tier, self.bucket_start, self.shard_id)
+
+    @property
+    def rows_sha256(self) -> str:
+        """The hash of the shard's rows; empty if it names none."""
+        return next((entry.sha256 for entry in self.files if entry.name == ROWS_FILE), "")
 
     @property
     def key(self) -> str:

@@ -21,8 +21,6 @@ from shashin.shards.format.columns import CODED_COLUMNS, Coded, Columns
 from shashin.shards.format.open_rows import OpenRows
 from shashin.shards.format.row import Row, RowAttributes
 
-ROWS_FILE = "rows.arrow"
-
 FORMAT = b"shashin.rows/2"
 """What is written."""
 

@@ -25,7 +25,7 @@ from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.failpoints import BUILD_POINTS, VARIABLE
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined, rows_sha256_of
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
 from shashin.shards.sealed_shard import SealedShard
 from shashin.tiers import DAILY, HOURLY
 from tests.support.made_shards import MODEL, commit, listings, object_key, open_shard, write
@@ -64,7 +64,7 @@ class Merging:
             manifest,
             HiddenSnapshot(
                 manifest.shard_id,
-                rows_sha256_of(manifest),
+                manifest.rows_sha256,
                 np.array(hidden, dtype=np.uint32),
                 LogPosition("topic-1", {0: offset, 1: 5}),
                 1_773_000_000.0,

@@ -32,7 +32,7 @@ from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined, rows_sha256_of
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
 from shashin.shards.format.row import NewRow, Row, RowAttributes, photo_hash
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
@@ -99,7 +99,7 @@ class Reindexing:
         manifest = stored.manifest
         snapshot = HiddenSnapshot(
             manifest.shard_id,
-            rows_sha256_of(manifest),
+            manifest.rows_sha256,
             np.array(hidden, dtype=np.uint32),
             LogPosition("topic-1", {0: offset, 1: 5}),
             1_773_000_000.0,

@@ -28,7 +28,7 @@ from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.health import Health
 from shashin.serving.index_servers import HeldShard
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.shard_id import shard_id
 from shashin.tiers import DAILY, HOURLY, MONTHLY
@@ -111,8 +111,7 @@ async def running(
         servers or Servers(),
         Horizons(repository._store, MODEL),
     )
-    snapshots = HiddenSnapshots(repository._store)
-    rescan = Rescan(MODEL, repository, snapshots, builder.wake).loop()
+    rescan = Rescan(MODEL, repository._store, builder.wake).loop()
     async with loops.running(builder.loop(), *([rescan] if rescans else []), health=health):
         yield builder, health
 
@@ -539,9 +538,7 @@ async def test_a_rescan_measures_how_old_the_oldest_snapshot_of_a_served_shard_i
         manifest = stored.manifest
         rows = np.array([], dtype=np.uint32)
         position = LogPosition("topic", {0: 7})
-        snapshot = HiddenSnapshot(
-            manifest.shard_id, rows_sha256_of(manifest), rows, position, made_at
-        )
+        snapshot = HiddenSnapshot(manifest.shard_id, manifest.rows_sha256, rows, position, made_at)
         await HiddenSnapshots(store).write(manifest, snapshot)
     async with running(repository, rescans=True):
         await until(lambda: oldest_snapshot() == 1_700_000_000.0, "the older one counts")

@@ -28,8 +28,8 @@ from shashin.runtime.work_folder import MARKER, WorkFolder, mark_work_folder
 from shashin.serving.catch_up import CatchUp
 from shashin.serving.hidden_listings import RecentlyHidden
 from shashin.serving.served_shards import ServedShards, search_shards
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
-from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
+from shashin.shards.format.manifest import ROWS_FILE
 from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
 from shashin.shards.row_filter import RowFilter
@@ -464,7 +464,7 @@ async def test_a_shard_of_which_it_is_not_known_what_is_hidden_is_named_and_the_
         new.manifest,
         HiddenSnapshot(
             new.manifest.shard_id,
-            rows_sha256_of(new.manifest),
+            new.manifest.rows_sha256,
             np.array([2], dtype=np.uint32),
             position,
             0.0,

@@ -26,8 +26,8 @@ from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.serving.hidden_listings import LogBounds
 from shashin.serving.served_shards import ServedShards
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
-from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
+from shashin.shards.format.manifest import ROWS_FILE
 from shashin.shards.visibility import HiddenEntry
 from shashin.tiers import HOURLY
 from tests.support.hidden_log import MemoryLog
@@ -303,7 +303,7 @@ async def snapshot(indexer: Indexer, stored: StoredShard, *rows: int, offset: in
         stored.manifest,
         HiddenSnapshot(
             stored.manifest.shard_id,
-            rows_sha256_of(stored.manifest),
+            stored.manifest.rows_sha256,
             np.array(rows, dtype=np.uint32),
             LogPosition("first", {0: offset, 1: 0}),
             0.0,

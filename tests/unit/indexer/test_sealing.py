@@ -26,9 +26,8 @@ from shashin.repository.repository import ModelRepository
 from shashin.runtime.health import Health
 from shashin.runtime.work_folder import MARKER, WorkFolder
 from shashin.shards.format.hidden_snapshot import combined
-from shashin.shards.format.manifest import PLAIN_NAMES, Manifest
+from shashin.shards.format.manifest import PLAIN_NAMES, ROWS_FILE, Manifest
 from shashin.shards.format.row import NewRow
-from shashin.shards.format.rows_file import ROWS_FILE
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE, UsearchHnsw
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.sealed_shard import SealedShard

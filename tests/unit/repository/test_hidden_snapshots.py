@@ -12,7 +12,8 @@ from shashin.offsets.log_position import LogPosition
 from shashin.repository.contents import read_contents
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, newest_at, rows_sha256_of
+from shashin.repository.snapshot_ages import newest_snapshot_at
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.manifest import Manifest
 from tests.support.made_shards import WatchedStore, commit, listings, open_shard
 
@@ -30,7 +31,7 @@ async def shard(store: WatchedStore, tmp_path: Path) -> StoredShard:
 def snapshot_of(manifest: Manifest, *rows: int, offset: int = 7) -> HiddenSnapshot:
     return HiddenSnapshot(
         manifest.shard_id,
-        rows_sha256_of(manifest),
+        manifest.rows_sha256,
         np.array(rows, dtype=np.uint32),
         LogPosition("topic", {0: offset}),
         1_700_000_000.0,
@@ -95,16 +96,20 @@ async def test_a_snapshot_is_no_leftover_of_an_upload(
     assert contents.unreferenced == [stray]
 
 
-def test_a_shard_is_as_up_to_date_as_its_newest_snapshot_of_its_own_rows(
-    shard: StoredShard,
+async def test_a_shard_is_as_up_to_date_as_its_newest_snapshot_of_its_own_rows(
+    store: WatchedStore, shard: StoredShard
 ) -> None:
-    manifest = shard.manifest
+    snapshots, manifest = HiddenSnapshots(store), shard.manifest
     one = snapshot_of(manifest, 1)
-    newer = replace(one, created_at=one.created_at + 5)
+    assert await newest_snapshot_at(store, manifest) == 0.0
     of_other_rows = replace(one, rows_sha256="0" * 64, created_at=one.created_at + 9)
-    assert newest_at(manifest, [one, newer, of_other_rows]) == newer.created_at
-    assert newest_at(manifest, [of_other_rows]) == 0.0
+    await snapshots.write(manifest, of_other_rows)
+    await store.write(f"{manifest.folder}/hidden-{'0' * 16}.roaring", b"damaged")
+    assert await newest_snapshot_at(store, manifest) == 0.0
     # What a build left out is what was hidden when it ran.
     built = replace(manifest, hidden_offsets={"0": 7}, created_at=one.created_at - 3)
-    assert newest_at(built, []) == built.created_at
-    assert newest_at(built, [one]) == one.created_at
+    assert await newest_snapshot_at(store, built) == built.created_at
+    await snapshots.write(manifest, one)
+    await snapshots.write(manifest, replace(one, created_at=one.created_at + 5))
+    assert await newest_snapshot_at(store, manifest) == one.created_at + 5
+    assert await newest_snapshot_at(store, built) == one.created_at + 5

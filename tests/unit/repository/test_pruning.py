@@ -18,7 +18,7 @@ from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.pruning import InUse, Pruning, plan_pruning, prune
 from shashin.repository.repository import ModelRepository, StoredShard
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.shard_id import shard_id
 from shashin.tiers import DAILY, HOURLY
@@ -158,7 +158,7 @@ async def test_a_snapshot_that_precedes_its_shard_stays(tidied: Tidied) -> None:
     manifest = replace(tidied.child, tier="monthly")
     snapshot = HiddenSnapshot(
         manifest.shard_id,
-        rows_sha256_of(manifest),
+        manifest.rows_sha256,
         np.empty(0, np.uint32),
         LogPosition("t", {0: 1}),
         1.0,

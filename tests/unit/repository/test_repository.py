@@ -27,8 +27,7 @@ from shashin.offsets.ranges import OffsetRange
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.file_entry import file_entry
-from shashin.shards.format.manifest import MANIFEST_FILE
-from shashin.shards.format.rows_file import ROWS_FILE
+from shashin.shards.format.manifest import MANIFEST_FILE, ROWS_FILE
 from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE
 from shashin.shards.sealed_shard import SealedShard

@@ -22,7 +22,7 @@ from shashin.serving.hidden_listings import HiddenListings, LogBounds, RecentlyH
 from shashin.serving.hiding import Hiding
 from shashin.serving.served_shards import ServedShards
 from shashin.serving.snapshot_renewal import Renewed, SnapshotRenewal
-from shashin.shards.format.hidden_snapshot import HiddenSnapshot, rows_sha256_of
+from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.visibility import HiddenEntry
 from shashin.v1 import events_pb2
@@ -73,9 +73,7 @@ class Repository:
         manifest = self.shards[number].manifest
         rows = [i for i, row in enumerate(SHARDS[number]) if not hidden.visible(*row)]
         numbers = np.array(rows, dtype=np.uint32)
-        snapshot = HiddenSnapshot(
-            manifest.shard_id, rows_sha256_of(manifest), numbers, position, 0.0
-        )
+        snapshot = HiddenSnapshot(manifest.shard_id, manifest.rows_sha256, numbers, position, 0.0)
         await self.snapshots.write(manifest, snapshot)
 
     async def renew(self, log: MemoryLog, numbers: Sequence[int], rows_at_once: int) -> Renewed:

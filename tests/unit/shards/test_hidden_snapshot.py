@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 
 from shashin.errors import CorruptShard, UnknownFormat
 from shashin.offsets.log_position import LogPosition, furthest, lowest
+from shashin.shards.format.hidden_header import is_snapshot_name, snapshot_name
 from shashin.shards.format.hidden_snapshot import (
     HiddenSnapshot,
     combined,
-    is_snapshot_name,
-    rows_sha256_of,
-    snapshot_name,
 )
 from tests.unit.shards.test_manifest import KNOWN as MANIFEST
 
@@ -27,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden" / "hidden-v1.roaring"
 POSITION = LogPosition("Zc3pAqNpRDOeW3T8Nqz2gw", {0: 17, 1: 4})
 KNOWN = HiddenSnapshot(
     MANIFEST.shard_id,
-    rows_sha256_of(MANIFEST),
+    MANIFEST.rows_sha256,
     np.array([0, 3, 7, 8, 9, 479], dtype=np.uint32),
     POSITION,
     1_700_002_860.5,

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from shashin.errors import CorruptShard, RepositoryError, UnknownFormat
 from shashin.offsets.ranges import OffsetRange
-from shashin.shards.format.manifest import MANIFEST_FILE
+from shashin.shards.format.manifest import MANIFEST_FILE, ROWS_FILE
 from shashin.shards.format.row import NewRow, Row, RowAttributes
-from shashin.shards.format.rows_file import ROWS_FILE
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE, UsearchHnsw
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter

@@ -17,10 +17,10 @@ from shashin.offsets.ranges import OffsetRange
 from shashin.shards import writer as writer_module
 from shashin.shards.format.file_entry import file_entry
 from shashin.shards.format.index_spec import IndexSpec
-from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
+from shashin.shards.format.manifest import MANIFEST_FILE, ROWS_FILE, Manifest
 from shashin.shards.format.open_rows import OpenRows
 from shashin.shards.format.row import NewRow, Row, RowAttributes
-from shashin.shards.format.rows_file import ROWS_FILE, write_rows
+from shashin.shards.format.rows_file import write_rows
 from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.equal_vectors import Hashes
 from shashin.shards.kinds.protocol import IndexBuilder, IndexKind, Vectors
