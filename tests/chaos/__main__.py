@@ -3,7 +3,8 @@
 Meanwhile there are two more indexers of the same partitions (one with its clock 5 minutes ahead, one
 that writes other bytes), a producer of another client library with every codec and with
 transactions, a broker that deletes what was read, services that hang for 40 seconds each, a restart
-of the broker, and a manifest that becomes unreadable.
+of the broker, a manifest that becomes unreadable, and builds that merge shards and are killed now and
+then.
 
 Prints progress, the problems found, and last ``chaos: K kills, N listings, L lost,
 D duplicated, R resurrected, G coverage gaps``; exits with 1 unless the last four are 0.

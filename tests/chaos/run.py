@@ -29,6 +29,7 @@ from shashin.terminal.console import Stages, echo_stderr
 from shashin.v1 import index_pb2, index_pb2_grpc
 from shashin.workload.listings import DemoListing, render_listings
 from tests.chaos.app import App
+from tests.chaos.builds import Builds
 from tests.chaos.damage import damage_a_manifest
 from tests.chaos.foreign_app import ForeignApp
 from tests.chaos.kills import Killer
@@ -178,8 +179,14 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
             retention = asyncio.ensure_future(
                 delete_what_was_read(kafka, system.repository, system.model_id)
             )
-            troubles = [killing, pausing, damaging]
-            background = [probing, replicas, retention, *troubles]
+            builds = Builds(
+                system.folder,
+                seed=chaos.seed,
+                on_progress=lambda done: stages.set("shards merged by builds", done),
+            )
+            building = asyncio.ensure_future(builds.run())
+            troubles = [killing, pausing, damaging, asyncio.ensure_future(builds.both.wait())]
+            background = [probing, replicas, retention, building, *troubles]
             try:
                 events = await _stream(chaos, app, system, troubles, background, stages)
                 model = model_of(events) | {
@@ -198,6 +205,10 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
                     f"only {len(paused)} services were paused and {app.foreign.transactions} "
                     "transactions committed"
                 )
+            if not builds.both.is_set():
+                verdict.gaps.append(
+                    f"{builds.succeeded} builds succeeded, and {builds.killed} were killed"
+                )
             verdict.lost |= prober.missed
             verdict.duplicated |= prober.twice
             verdict.gaps += await _gaps(system, router)
@@ -205,6 +216,7 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
         f"{prober.answered} of {prober.asked} concurrent searches were answered, {prober.complete} "
         "of them complete"
     )
+    echo_stderr(f"{builds.succeeded} builds succeeded, {builds.killed} runs of builds were killed")
     return Outcome(
         verdict,
         len(killer.killed),
