@@ -83,7 +83,7 @@ def planned_figures() -> list[Figure]:
         Figure("memory of that merge", "of the result", 2.0),
         Figure("recall@10 of the merged shard", "", 0.98, at_least=True),
         Figure("open a tier of 65 shards of 10,000 rows", "s", 1.0),
-        Figure("open a tier of 65 shards of 100,000 rows", "s", 1.0),
+        Figure("open a tier of 65 shards of 500,000 rows", "s", 1.0),
         *(
             Figure(f"{what}, {sealed:,} sealed in the past", unit)
             for sealed in history.SEALED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import threading
 import time
@@ -133,10 +134,10 @@ def _rss_anon() -> int:
 
 
 async def opening(folder: Path) -> dict[str, float]:
-    """Open 65 built shards of 10,000 and of 100,000 rows each, and serve them."""
+    """Open 65 built shards of 10,000 and of 500,000 rows each, and serve them."""
     return {
         "open a tier of 65 shards of 10,000 rows": await _opened(folder / "small", 10_000),
-        "open a tier of 65 shards of 100,000 rows": await _opened(folder / "large", 100_000),
+        "open a tier of 65 shards of 500,000 rows": await _opened(folder / "large", 500_000),
     }
 
 
@@ -146,7 +147,7 @@ async def _opened(folder: Path, rows: int) -> float:
     copies = []
     for number in range(TIER_SHARDS):
         copy = folder / str(number)
-        shutil.copytree(original, copy)
+        shutil.copytree(original, copy, copy_function=os.link)
         copies.append((replace(manifest, shard_id=f"{manifest.shard_id}-{number}"), copy))
     served = ServedShards()
     started = time.perf_counter()

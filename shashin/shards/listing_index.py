@@ -27,8 +27,9 @@ class Indexed(Protocol):
         ...
 
 
-_LARGE_ROWS = 4_000_000
-"""Number of rows from which on a shard is looked up by itself."""
+_LARGE_ROWS = 50_000
+"""Number of rows from which on a shard is looked up by itself, in its own file: there are never so many
+large ones that asking each costs more than sorting their listings at a start."""
 
 T = TypeVar("T", bound=Indexed)
 
@@ -64,7 +65,7 @@ class ListingIndex(Generic[T]):
     def over(self, members: Sequence[T]) -> ListingIndex[T]:
         """Return the index of these members, made from this one where they are the same.
 
-        It may take seconds for a hundred million rows that are all new.
+        It may take seconds for thousands of small members that are all new.
         """
         kept = frozenset(map(id, members))
         # A run is made again once most of what it has is no longer wanted.
