@@ -20,17 +20,18 @@ async def fresh_topics(bootstrap: str, *, partitions: int) -> None:
         if existing:
             await admin.delete_topics(sorted(existing))
             await until(lambda: _gone(admin, names), "the old topics are deleted")
+
+        async def created() -> bool:
+            try:
+                await ensure_topics(bootstrap, partitions=partitions)
+            except KafkaUnavailable:  # the broker still deletes
+                return False
+            # A broker may not know at once of what it has just created.
+            return names <= set(await admin.list_topics())
+
+        await until(created, "the new topics are created")
     finally:
         await admin.close()
-
-    async def created() -> bool:
-        try:
-            await ensure_topics(bootstrap, partitions=partitions)
-        except KafkaUnavailable:  # the broker still deletes
-            return False
-        return True
-
-    await until(created, "the new topics are created")
 
 
 async def _gone(admin: AIOKafkaAdminClient, names: set[str]) -> bool:
