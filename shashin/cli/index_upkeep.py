@@ -157,7 +157,7 @@ def prune_command(
     keep_days: Annotated[
         float,
         typer.Option(
-            min=0, help="Days for which shards that are no longer served stay, for a rollback."
+            min=0, help="Days for which a shard, and what it was built from, stay for a rollback."
         ),
     ] = 7.0,
     repository: RepositoryOption = None,
@@ -168,8 +168,8 @@ def prune_command(
 ) -> None:
     """Delete shards that nothing serves or needs, and leftovers of uploads; by default only show them.
 
-    It never deletes what a pointer names, what an index server holds, what a build reads that is not
-    finished, or what no served shard contains.
+    It never deletes what a pointer names, what an index server holds, what an unfinished build reads,
+    or what no served shard contains.
     """
     system = System(state)
     servers = discovery or (

@@ -33,7 +33,7 @@ from shashin.terminal.run import run
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="List, inspect, verify and snapshot the shards in the model repository.",
+    help="List, inspect, verify, copy, roll back and prune the shards in the model repository.",
 )
 
 

@@ -22,7 +22,7 @@ class CacheSettings(ServiceSettings):
         10 * 1024**3,
         ge=1024 * 1024,
         description="Maximum size of that folder, in bytes. Beyond it, the originals that were "
-        "not used for longest are removed. It may be exceeded by a few percent for a minute.",
+        "not used for longest are removed. It may be exceeded by a few percent for up to ten minutes.",
     )
     cache_seconds: float = Field(
         30 * 86_400.0,

@@ -4,7 +4,8 @@ A shard is deleted only if all of this holds:
 
 - no pointer names it, it is not announced, no index server holds it, and no unfinished build reads it;
 - shards that pointers name have all of its offsets, or they lie before the horizon;
-- it was committed longer ago than it is kept, so that a rollback is possible for that long.
+- it was committed longer ago than shards are kept, and so was every shard that was built from it, so
+  that these can be rolled back for that long.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from shashin.errors import RepositoryError
 from shashin.objectstore.protocol import ObjectInfo, ObjectStore
@@ -89,16 +91,25 @@ async def plan_pruning(
             )
         pointers += [pointer] if pointer is not None else []
     horizons = {h.partition: h.offset for h in await Horizons(store, model_id).all()}
-    rules = _Rules(pointers, horizons, in_use, committed_before)
     pruning = Pruning()
-    for folder, infos in sorted(folders.items()):
+    manifests = {
+        folder: await _manifest(repository, folder, infos, pruning)
+        for folder, infos in sorted(folders.items())
+    }
+    rules = _Rules(
+        pointers,
+        horizons,
+        in_use,
+        committed_before,
+        young=[m for m in manifests.values() if m is not None and m.created_at >= committed_before],
+    )
+    for folder, manifest in manifests.items():
         if folder in announced:
             continue
-        manifest = await _manifest(repository, folder, infos, pruning)
         if manifest is not None:
-            _prune_shard(manifest, infos, rules, pruning)
-        elif _is_garbage(folder, infos):
-            pruning.objects += infos
+            _prune_shard(manifest, folders[folder], rules, pruning)
+        elif _is_garbage(folder, folders[folder]):
+            pruning.objects += folders[folder]
     for tier in SEALED_TIERS:
         pruning.objects += await _old_history(store, model_id, tier, committed_before)
     return pruning
@@ -109,11 +120,10 @@ async def _old_history(
 ) -> list[ObjectInfo]:
     """Return copies of pointers that were replaced before a time; the newest one stays."""
     prefix = history_prefix(model_id, tier)
-    copies = await store.list_objects(prefix)
     return [
-        info
-        for info in copies[:-1]
-        if int(info.key.removeprefix(prefix).removesuffix(".json")) < before * 1000
+        copy
+        for copy, later in pairwise(await store.list_objects(prefix))
+        if int(later.key.removeprefix(prefix).removesuffix(".json")) < before * 1000
     ]
 
 
@@ -136,6 +146,13 @@ class _Rules:
     horizons: dict[int, int]
     in_use: InUse
     committed_before: float
+    young: Sequence[Manifest]
+    """Shards that were committed since."""
+
+    @cached_property
+    def parents_of_young(self) -> set[str]:
+        """The ids of shards that a rollback would serve again."""
+        return {parent for manifest in self.young for parent in manifest.parents}
 
     @cached_property
     def served(self) -> MergedRanges:
@@ -155,6 +172,8 @@ class _Rules:
             return "a build that is not finished reads it"
         if manifest.created_at >= self.committed_before:
             return "it is too young"
+        if manifest.shard_id in self.parents_of_young:
+            return "a shard that was built from it is too young: it may be rolled back"
         if not all(self.served.contain(r) or self._is_before(r) for r in manifest.source_ranges):
             return "no served shard has all of its offsets"
         return ""

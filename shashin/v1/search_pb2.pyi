@@ -31,7 +31,7 @@ class SearchRequest(message.Message):
     FILTER_FIELD_NUMBER: builtins.int
     DEADLINE_MS_FIELD_NUMBER: builtins.int
     photo: builtins.bytes
-    """JPEG, PNG, WebP, GIF, BMP or TIFF; at most 16 MiB and 50 megapixels."""
+    """JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC; at most 16 MiB and 50 megapixels."""
     vector: builtins.bytes
     """Little-endian float32, 4 bytes per dimension of the active model. Of any length: it is scaled
     to unit length. All zeros, or a value that is not finite, is INVALID_ARGUMENT.

@@ -44,7 +44,7 @@ from shashin.cli.options import (
     YesOption,
 )
 from shashin.cli.snapshots import echo_renewed, old_snapshots, renew_snapshots
-from shashin.errors import BuildFailed
+from shashin.errors import BuildFailed, BuildRunning
 from shashin.local.given_settings import PHOTO_ROOTS
 from shashin.local.log_file import last_lines, quoted
 from shashin.local.plan import photo_roots
@@ -66,8 +66,8 @@ from shashin.terminal.run import run
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Run IndexBuild documents, which make index shards, and list, show, retry and cancel their "
-    "runs.",
+    help="Run IndexBuild documents, which make index shards, plan those that are due, and list, show, "
+    "retry and cancel their runs.",
 )
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the build.")]
@@ -226,6 +226,9 @@ def _plan_and_run(
 def _succeeds(record: BuildRecord, *, follow: bool, state: Path) -> bool:
     try:
         _run_shown(record, partial(retry_build, record), follow=follow, state=state)
+    except BuildRunning:
+        echo(f"{record.name} is run by another process")
+        return True
     except BuildFailed as error:
         echo_error(error.message)
         return False

@@ -242,5 +242,17 @@ async def test_the_command_plans_and_runs_until_nothing_is_due(merging: Merging)
     assert (monthly.manifest.rows, monthly.manifest.rewrites) == (20, 2)
 
 
+async def test_a_planner_leaves_the_builds_alone_that_another_one_runs(merging: Merging) -> None:
+    await merging.seal(3)
+    await merging.seal(4)
+    state = merging.folder / "state"
+    done = await asyncio.gather(
+        *(shashin("builds", "plan", "--run", state=state) for _ in range(2))
+    )
+    assert all("nothing more is due" in one.out for one in done), done
+    (monthly,) = await merging.committed("monthly")
+    assert monthly.manifest.rows == 20
+
+
 def test_the_steps_of_a_merge_are_the_default_pipeline() -> None:
     assert BUILT_IN_STEPS == ("select", "fetch", "embed", "build", "publish")

@@ -130,6 +130,21 @@ async def test_what_is_announced_named_or_young_stays(tidied: Tidied) -> None:
     assert set(planned.kept.values()) == {"it is too young"}
 
 
+async def test_what_a_young_shard_was_built_from_stays_for_a_rollback(tidied: Tidied) -> None:
+    first, second = tidied.parents
+    young = replace(tidied.child, created_at=time.time(), parents=(first.manifest.shard_id,))
+    await tidied.store.write(young.key, young.to_json())
+    planned = await tidied.plan(keep_seconds=86_400)
+    assert planned.shards == ids(second)
+    assert "may be rolled back" in planned.kept[first.manifest.shard_id]
+    # Also while what replaced it in turn is served instead of it.
+    monthly = replace(young, tier="monthly", shard_id=young.shard_id.replace(DAILY, "monthly"))
+    await tidied.store.write(monthly.key, replace(monthly, parents=(young.shard_id,)).to_json())
+    await tidied.point_to("monthly", monthly)
+    await tidied.point_to(DAILY)
+    assert (await tidied.plan(keep_seconds=86_400)).shards == ids(second)
+
+
 async def test_what_no_served_shard_contains_stays_unless_it_lies_before_the_horizon(
     tidied: Tidied,
 ) -> None:
@@ -180,6 +195,22 @@ async def test_nothing_is_planned_while_a_pointer_cannot_be_read(tidied: Tidied)
     await tidied.store.write(pointer_key(MODEL, DAILY), b"damaged")
     with pytest.raises(RepositoryError, match=r"daily\.json"):
         await tidied.plan()
+
+
+async def test_copies_of_pointers_stay_that_a_tier_had_since(tidied: Tidied) -> None:
+    pointer, _ = await tidied.repository.read_pointer(MODEL, DAILY)
+    assert pointer is not None
+    times = []
+    for _ in range(3):
+        await tidied.repository.keep_in_history(pointer)
+        times.append(time.time())
+        time.sleep(0.01)  # noqa: ASYNC251 - their names are times
+    planned = await plan_pruning(
+        tidied.store, MODEL, NOTHING_IN_USE, committed_before=times[1] + 0.005
+    )
+    await prune(tidied.store, planned)
+    # The tier had the second one when the time began that is kept.
+    assert len(await tidied.repository.history(MODEL, DAILY)) == 2
 
 
 async def test_old_copies_of_pointers_are_deleted_except_for_the_newest(tidied: Tidied) -> None:
