@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from shashin.builds.document import FieldPath, IndexBuild, parse_build
+from shashin.builds.document import IndexBuild, parse_build
+from shashin.documents.parsing import FieldPath
 from shashin.errors import UserError
 from shashin.runtime.files import NotARegularFile, open_regular
 

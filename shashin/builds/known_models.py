@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shashin.builds.document import KIND, IndexBuild, suggestion
+from shashin.builds.document import KIND, IndexBuild
+from shashin.documents.suggestions import suggestion
 from shashin.errors import UserError
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.known_shards import known_models

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from shashin.builds.document import suggestion
 from shashin.builds.records import BuildRecord, StepLog
 from shashin.builds.status import BuildStatus, StepStatus
 from shashin.cli.builds.view import rate_text
+from shashin.documents.suggestions import suggestion
 from shashin.errors import UserError
 from shashin.terminal.console import Stages, echo_log_line, echo_stderr
 

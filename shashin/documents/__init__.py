@@ -1,0 +1,1 @@
+"""Documents of ``shashin.dev``: custom resources on Kubernetes, files anywhere else."""

@@ -1,0 +1,1 @@
+"""Servings: which image serves which shards of a tier."""
