@@ -6,7 +6,7 @@ RUN := .venv/bin/
 # Each test worker runs its own processes; more workers than cores do not help.
 WORKERS ?= 2
 
-.PHONY: help install demo test test-unit check format proto docs lock locks-test chaos year bench clean
+.PHONY: help install demo test test-unit check format proto docs lock locks-test chaos year bench images clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,18 @@ year: install ## replay a year of listing events on a clock of its own, up to 12
 
 bench: install ## measure speed and memory, as a table and JSON
 	@$(RUN)python -m bench $(ARGS)
+
+REGISTRY ?= shashin
+TAG ?= latest
+SERVICES ?= downloader embedder image-builder index-server indexer router
+images: ## build a container image per service (REGISTRY=..., TAG=..., SERVICES="router ...")
+	@set -e; for service in $(SERVICES); do \
+		case $$service in embedder) target=embedder ;; *) target=service ;; esac; \
+		echo "$(REGISTRY)/$$service:$(TAG)"; \
+		docker build --quiet --target $$target --tag $(REGISTRY)/$$service:$(TAG) \
+			--build-arg SERVICE=$$service --build-arg MODULE=$$(echo $$service | tr - _) \
+			--build-arg REVISION=$$(git rev-parse HEAD) . >/dev/null; \
+	done
 
 clean: ## remove build outputs and caches, but not .venv or the state folder
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

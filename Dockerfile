@@ -1,0 +1,49 @@
+# One service's image, from its own hashed lock and its own code:
+#
+#   docker build --target service --build-arg SERVICE=router --build-arg MODULE=router -t shashin/router .
+#
+# The embedder's target is `embedder`: it brings the model demo-v1 along. `make images` builds all of them.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS libraries
+ARG SERVICE
+COPY locks/${SERVICE}.txt /lock.txt
+RUN python -m venv --without-pip /opt/venv \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --only-binary :all: \
+        --require-hashes --requirement /lock.txt \
+    && find /opt/venv/lib -type d \( -name tests -o -path '*/pyarrow/include' \) -prune -exec rm -r {} +
+
+FROM ${BASE} AS service
+ARG SERVICE
+ARG MODULE
+ARG VERSION=0.1.0
+ARG REVISION=""
+LABEL org.opencontainers.image.title="shashin-${SERVICE}" \
+    org.opencontainers.image.description="Search a marketplace by photo: the ${SERVICE}" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+COPY --from=libraries /opt/venv /opt/venv
+COPY shashin /app/shashin
+COPY services/__init__.py /app/services/
+COPY services/${MODULE} /app/services/${MODULE}
+# Bytecode is compiled here, since the root file system may be read-only. Work and cache are volumes.
+RUN /opt/venv/bin/python -m compileall -q /app \
+    && mkdir /work /cache /tmp/shashin \
+    && chown 10001:10001 /work /cache /tmp/shashin
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    SERVICE_MODULE=services.${MODULE} \
+    SHASHIN_HTTP_HOST=0.0.0.0 \
+    SHASHIN_HTTP_PORT=8080 \
+    SHASHIN_GRPC_HOST=0.0.0.0 \
+    SHASHIN_GRPC_PORT=50051
+USER 10001:10001
+WORKDIR /work
+EXPOSE 8080 50051
+ENTRYPOINT ["/bin/sh", "-c", "exec python -m \"$SERVICE_MODULE\""]
+
+FROM service AS embedder
+COPY models/demo-v1/checkpoint.pt /app/shashin/model/models/demo-v1/
