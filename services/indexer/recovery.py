@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from services.indexer.hidden_store import HiddenStore
 from services.indexer.live_start import BesideActiveModel, LiveStart
 from services.indexer.live_tier import LiveTier
-from services.indexer.settings import IndexerSettings, parse_partitions
+from services.indexer.settings import IndexerSettings
 from services.indexer.start_offsets import StartOffset, first_horizons, start_offsets
-from shashin.errors import RecordsLost, RepositoryError, ShashinError, UserError
+from shashin.errors import RecordsLost, RepositoryError, ShashinError
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.lost_records import lost_below, note_lost
 from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
@@ -173,16 +173,7 @@ class Recovery:
                     note_lost(error, VECTORS_EMBEDDED, lost.to_offset - lost.from_offset)
 
     async def _assigned_partitions(self) -> list[int]:
-        existing = await self._reader.partitions()
-        assigned = parse_partitions(self._settings.partitions)
-        if assigned is None:
-            return existing
-        if missing := set(assigned) - set(existing):
-            raise UserError(
-                f"SHASHIN_PARTITIONS includes partitions {sorted(missing)}, but {VECTORS_EMBEDDED} "
-                f"has {len(existing)}: use partitions 0 to {len(existing) - 1}"
-            )
-        return assigned
+        return self._settings.partition_choice().of(await self._reader.partitions())
 
     async def _adopt(self, stored: StoredShard, live: LiveTier, loop: LoopScope) -> None:
         cache = self._settings.work_folder / "held"

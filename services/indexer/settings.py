@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from services.indexer.partition_choice import PartitionChoice
 from shashin.discovery.settings import DiscoverySettings
 from shashin.kafka.settings import ConsumerSettings
 from shashin.objectstore.settings import RepositorySettings
@@ -61,7 +62,11 @@ class IndexerSettings(
         "Above it consumption is paused, to bound memory while the repository or the index "
         "servers are unavailable; about 600 bytes per row at 128 dimensions.",
     )
-    partitions: str = Field("all", description="Partitions to index: all, or a list such as 0-3,7.")
+    partitions: str = Field(
+        "all",
+        description="Partitions to index: all, a list such as 0-3,7, or a share such as 1/3: every "
+        "third one, beginning with number 1.",
+    )
     release_after_seconds: float = Field(
         3.0,
         ge=0,
@@ -80,34 +85,17 @@ class IndexerSettings(
     @field_validator("partitions")
     @classmethod
     def _partitions_parse(cls, value: str) -> str:
-        parse_partitions(value)
+        PartitionChoice.parse(value)
         return value
 
     def kind(self) -> GrowingKind:
         """Return the index kind of open shards."""
         return growing_kind(self.index_kind)
 
+    def partition_choice(self) -> PartitionChoice:
+        """Return which partitions to index."""
+        return PartitionChoice.parse(self.partitions)
+
     def cut_rules(self) -> CutRules:
         """Return the cut rules."""
         return CutRules(self.bucket_seconds, self.grace_seconds, self.row_limit)
-
-
-def parse_partitions(text: str) -> list[int] | None:
-    """Return the partitions in a list such as ``0-3,7``, sorted; None for ``all``.
-
-    Raises:
-        ValueError: when the text is neither.
-    """
-    if text == "all":
-        return None
-    partitions: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        try:
-            parsed = range(int(first), int(last if dash else first) + 1)
-        except ValueError:
-            raise ValueError(f"{part!r} is not a partition or a range such as 0-3") from None
-        if not parsed:
-            raise ValueError(f"{part!r} ends before it begins; expected a range such as 0-3")
-        partitions.update(parsed)
-    return sorted(partitions)

@@ -14,7 +14,7 @@ from services.indexer.live_tier import LiveTier
 from services.indexer.partition import Add, Cut, PartitionState
 from services.indexer.recovery import Starts
 from services.indexer.sealing import Sealer
-from services.indexer.settings import IndexerSettings, parse_partitions
+from services.indexer.settings import IndexerSettings
 from shashin.errors import ObjectStoreError, TooManyDeadLetters
 from shashin.kafka.dead_letter_policy import RecentRecords, pause_consumption
 from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
@@ -58,7 +58,7 @@ class Tail:
         self._sealer = sealer
         self._writer = writer
         self._rules = settings.cut_rules()
-        self._indexes_all = parse_partitions(settings.partitions) is None
+        self._choice = settings.partition_choice()
         self._recent = RecentRecords(settings.dead_letter_policy())
         self._paused = False
         self._read: set[int] = set()
@@ -143,10 +143,11 @@ class Tail:
             state.open.read_up_to(await self._reader.position(partition))
 
     async def _open_new_partitions(self, loop: LoopScope) -> None:
-        """Open partitions that were added to the topic, if this replica indexes all."""
+        """Open partitions that were added to the topic, unless this replica indexes listed ones."""
         while await loop.sleep(_NEW_PARTITIONS_SECONDS):
-            new = [p for p in self._reader.known_partitions() if p not in self._live.partitions]
-            if not new or not self._indexes_all:
+            known = self._reader.known_partitions()
+            new = self._choice.of_added([p for p in known if p not in self._live.partitions])
+            if not new:
                 continue
             log.info("partitions added", partitions=new)
             self._live.open_partitions(
