@@ -36,6 +36,8 @@ class Copying:
         output: Callable[[InRecord], bytes] = lambda record: record.value,
     ) -> None:
         self.seen: list[bytes] = []
+        self.timestamps_ms: list[int] = []
+        """Of the records that were seen."""
         self._crash_on = crash_on
         self._output = output
 
@@ -43,6 +45,7 @@ class Copying:
         outcomes = []
         for record in records:
             self.seen.append(record.value)
+            self.timestamps_ms.append(record.timestamp_ms)
             if record.value == self._crash_on:
                 raise Crash
             if record.value.startswith(b"bad"):
