@@ -74,6 +74,8 @@ def structural(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
         rest = {k: v for k, v in schema.items() if k not in {"anyOf", "default"}}
         return structural({**one, **rest}, definitions)
     found: Schema = {k: v for k, v in schema.items() if k not in _DROPPED}
+    if "description" in found:
+        found["description"] = " ".join(found["description"].replace("``", "").split())
     if found.get("default", 0) is None:
         del found["default"]
     if (values := schema.get("additionalProperties")) not in (None, False, True):
@@ -197,7 +199,7 @@ def _row(path: str, field: Schema, *, required: bool) -> str:
         if key in field and not (key in {"minimum", "minItems"} and field[key] == 0)
     ]
     bounds = f" ({', '.join(limits)})" if limits else ""
-    meaning = " ".join(field.get("description", "").split()).replace("|", "\\|").replace("``", "`")
+    meaning = " ".join(field.get("description", "").split()).replace("|", "\\|")
     return f"| `{path}` | {kind}{bounds} | {default} | {meaning} |\n"
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from shashin.errors import UserError
 
-_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
+MAX_MODEL_ID = 100
+"""Characters of a model's id."""
+
+_MODEL_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:-]{{0,{MAX_MODEL_ID - 1}}}")
 
 
 def check_model_id(model_id: str) -> None:

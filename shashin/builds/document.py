@@ -24,6 +24,7 @@ from pydantic import (
 from shashin.documents.parsing import FieldPath, located, parse_document
 from shashin.documents.parts import (
     API_VERSION,
+    NAME_PATTERN,
     Labels,
     ModelId,
     Part,
@@ -32,6 +33,7 @@ from shashin.documents.parts import (
     check_name,
     checked,
     same_as_before,
+    validated,
     validation,
 )
 from shashin.documents.suggestions import suggestion
@@ -88,7 +90,10 @@ def _require_text(value: object) -> object:
 ShardId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=512)]
 BuildName = Annotated[str, StringConstraints(strict=True), checked(check_build_name)]
 StepName = Annotated[
-    str, StringConstraints(strict=True), checked(lambda name: check_name(name, "step"))
+    str,
+    StringConstraints(strict=True),
+    Field(json_schema_extra={"maxLength": 63, "pattern": f"^{NAME_PATTERN}$"}),
+    checked(lambda name: check_name(name, "step")),
 ]
 Second = Annotated[datetime, BeforeValidator(_require_text), AfterValidator(_check_second)]
 
@@ -201,6 +206,12 @@ class PipelineStep(Part):
         return self
 
 
+_COMPLETE = validated(
+    f"{list(BUILT_IN_STEPS)}.all(name, self.exists_one(step, step.name == name))",
+    f"every pipeline has {', '.join(BUILT_IN_STEPS)}, in this order",
+)
+
+
 def _default_pipeline() -> tuple[PipelineStep, ...]:
     return tuple(PipelineStep(name=name) for name in BUILT_IN_STEPS)
 
@@ -225,7 +236,7 @@ class Spec(Part):
     """How the shards are indexed; by default, as the build step does it."""
     minimum_recall: Annotated[float, Field(ge=0, le=1)] = 0.98
     """A shard is not published if its measured recall@10 is lower."""
-    pipeline: Annotated[tuple[PipelineStep, ...], Field(max_length=50)] = Field(
+    pipeline: Annotated[tuple[PipelineStep, ...], Field(max_length=50), _COMPLETE] = Field(
         default_factory=_default_pipeline
     )
     """The steps, which run in this order: the built-in ones, and others between them."""

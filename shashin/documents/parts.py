@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from shashin.documents.suggestions import suggestion
 from shashin.errors import UserError
-from shashin.model_space import check_model_id
+from shashin.model_space import MAX_MODEL_ID, check_model_id
 
 API_VERSION: Final = "shashin.dev/v1alpha1"
 
@@ -72,7 +72,12 @@ def _check_labels(labels: dict[str, str]) -> dict[str, str]:
 
 
 Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
-ModelId = Annotated[str, StringConstraints(strict=True), checked(check_model_id)]
+ModelId = Annotated[
+    str,
+    StringConstraints(strict=True),
+    Field(json_schema_extra={"maxLength": MAX_MODEL_ID}),
+    checked(check_model_id),
+]
 Labels = Annotated[
     dict[Annotated[str, StringConstraints(strict=True)], Annotated[str, Field(strict=True)]],
     AfterValidator(_check_labels),
@@ -92,8 +97,12 @@ def validation(rule: str, message: str) -> ConfigDict:
 
 def same_as_before(name: str) -> Any:
     """Return what makes a field one that cannot be changed once the object exists."""
-    message = f"{name} cannot be changed: create another object"
-    return Field(json_schema_extra={VALIDATIONS: [{"rule": "self == oldSelf", "message": message}]})
+    return validated("self == oldSelf", f"{name} cannot be changed: create another object")
+
+
+def validated(rule: str, message: str) -> Any:
+    """Return a field's rule in CEL; see ``validation``."""
+    return Field(json_schema_extra={VALIDATIONS: [{"rule": rule, "message": message}]})
 
 
 class Part(BaseModel):
