@@ -2,44 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import pytest
 
 from shashin.errors import UserError
 from shashin.offsets.ranges import OffsetRange
 from shashin.servings.document import IndexServing, parse_serving
-
-SHARD = "demo-v1.daily.p0000-p0003.4.0123456789abcdef"
-DOCUMENT: dict[str, Any] = {
-    "apiVersion": "shashin.dev/v1alpha1",
-    "kind": "IndexServing",
-    "metadata": {"name": "demo-v1-daily-0"},
-    "spec": {
-        "model": "demo-v1",
-        "dimensions": 128,
-        "tier": "daily",
-        "image": "registry.example/shashin/index@sha256:" + "0" * 64,
-        "shards": [
-            {
-                "id": SHARD,
-                "rows": 7,
-                "ranges": [{"partition": 3, "fromOffset": 5, "toOffset": 12}],
-            }
-        ],
-    },
-}
-
-
-def changed(path: str, value: object) -> dict[str, Any]:
-    document = copy.deepcopy(DOCUMENT)
-    *parents, last = path.split(".")
-    at: Any = document
-    for parent in parents:
-        at = at[int(parent)] if parent.isdigit() else at[parent]
-    at[int(last) if last.isdigit() else last] = value
-    return document
+from tests.support.serving_documents import DOCUMENT, WRONG, changed
 
 
 def parse(document: object) -> IndexServing:
@@ -56,18 +24,9 @@ def test_a_document_is_read_with_its_defaults_and_ranges() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
-        ("spec.image", "registry.example/shashin/index:latest", "expected REPOSITORY@sha256:"),
-        ("spec.tier", "dayly", "did you mean daily?"),
-        ("spec.replicas", -1, "spec.replicas: input should be greater than or equal to 0"),
-        ("spec.replicas", "2", "spec.replicas"),
-        ("spec.model", "other", "vectors of two models never mix"),
-        ("spec.dimensions", 0, "spec.dimensions"),
-        ("spec.shards", [], "spec.shards"),
+        *WRONG,
         ("spec.shards", DOCUMENT["spec"]["shards"] * 2, "is listed more than once"),
-        ("spec.shards.0.ranges.0.toOffset", 5, "expected an end after the start"),
         ("spec.shards.0.range", [], "did you mean ranges?"),
-        ("spec.resources", {"requests": {"memory": "1 GB"}}, "spec.resources.requests.memory"),
-        ("metadata.name", "Demo", "cannot be the name of a serving"),
         ("kind", "IndexBuild", "'IndexBuild' is not read here: expected IndexServing"),
         ("apiVersion", "shashin.dev/v1", "expected shashin.dev/v1alpha1"),
     ],
