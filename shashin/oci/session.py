@@ -53,6 +53,7 @@ _MAX_ERROR_BYTES = 64 * 1024
 _MAX_TOKEN_BYTES = 1024 * 1024
 _MAX_REDIRECTS = 5
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_NOT_PERMITTED = {401, 403, 405}
 _FULL = ("no space left", "disk quota", "quota exceeded", "insufficient storage")
 _CLIENT = "shashin"
 
@@ -299,28 +300,35 @@ class RegistrySession:
     async def _error(self, response: aiohttp.ClientResponse, scope: Scope) -> RegistryError:
         status, repository = response.status, scope.repository
         said = await _said(response)
-        if status == HTTPStatus.UNAUTHORIZED:
+        asked = ",".join(response.headers.getall("WWW-Authenticate", []))
+        if status == HTTPStatus.UNAUTHORIZED and "insufficient_scope" not in asked:
             return _refused(repository, self._access.config.credentials(repository))
-        if status in {HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED}:
+        if status in _NOT_PERMITTED:
             return _denied(repository, scope.actions, status, said)
         if status == HTTPStatus.NOT_FOUND:
             return ImageNotFound(
                 f"{repository}: not found{said}; check the name, and that it was pushed there"
             )
-        if status == HTTPStatus.INSUFFICIENT_STORAGE or any(text in said.lower() for text in _FULL):
-            return RegistryFull(
-                f"the registry of {repository} has no space left{said}: give it space, or delete "
-                "images that nothing uses and let the registry collect its garbage"
-            )
-        if status in _TRANSIENT:
-            return RegistryUnavailable(
-                f"the registry of {repository} answered {status}{said}: retry later, and look into "
-                "its log if it goes on"
-            )
-        return RegistryError(
+        failure = _failure(repository, status, said)
+        return failure or RegistryError(
             f"the registry of {repository} answered {status}{said} to {response.method} "
             f"{response.url.path}: expected success; check its address and its log"
         )
+
+
+def _failure(repository: Repository, status: int, said: str) -> RegistryError | None:
+    """Return the error of a registry that cannot do now what it is asked for."""
+    if status == HTTPStatus.INSUFFICIENT_STORAGE or any(text in said.lower() for text in _FULL):
+        return RegistryFull(
+            f"the registry of {repository} has no space left{said}: give it space, or delete "
+            "images that nothing uses and let the registry collect its garbage"
+        )
+    if status in _TRANSIENT:
+        return RegistryUnavailable(
+            f"the registry of {repository} answered {status}{said}: retry later, and look into "
+            "its log if it goes on"
+        )
+    return None
 
 
 def _no_credentials(repository: Repository) -> RegistryLoginRefused:
