@@ -42,6 +42,8 @@ PASSWORD = "correct horse"
 _HTPASSWD = f"{USER}:$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\n"
 """The password with bcrypt."""
 
+IDENTITY_TOKEN = "who the user is"
+
 Auth = Literal["none", "basic", "token"]
 _SERVICE = "registry of the tests"
 
@@ -199,6 +201,7 @@ class TokenServer:
             return
         app = web.Application()
         app.router.add_get("/token", self._token)
+        app.router.add_post("/token", self._exchanged)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, HOST, self.port).start()
@@ -208,11 +211,22 @@ class TokenServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    async def _exchanged(self, request: web.Request) -> web.Response:
+        """Give a token for an identity token (OAuth 2)."""
+        form = await request.post()
+        if (form.get("grant_type"), form.get("refresh_token")) != ("refresh_token", IDENTITY_TOKEN):
+            return web.json_response({"errors": [{"code": "UNAUTHORIZED"}]}, status=401)
+        scopes = str(form["scope"]).split()
+        return web.json_response({"access_token": self.token(scopes)})
+
     async def _token(self, request: web.Request) -> web.Response:
         login = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
         if request.headers.get("Authorization") != login:
             return web.json_response({"errors": [{"code": "UNAUTHORIZED"}]}, status=401)
-        scopes = request.query.getall("scope", [])
+        return web.json_response({"token": self.token(request.query.getall("scope", []))})
+
+    def token(self, scopes: list[str]) -> str:
+        """Return a token that permits what the scopes name, as far as the user has the right."""
         self.given.append(scopes)
         entries = []
         for scope in scopes:
@@ -223,7 +237,7 @@ class TokenServer:
                 if f"{name}:{action}" not in self.rights.denied
             ]
             entries.append({"type": kind, "name": name, "actions": permitted})
-        return web.json_response({"token": self._signed(entries)})
+        return self._signed(entries)
 
     def _signed(self, entries: list[dict[str, Any]]) -> str:
         pem = self._certificate.cert_chain_pems[0].bytes()

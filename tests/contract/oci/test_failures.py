@@ -19,12 +19,13 @@ from shashin.errors import (
     RegistryUnavailable,
 )
 from shashin.oci.access import RegistryAccess
+from shashin.oci.credentials import Credentials, DockerConfig
 from shashin.oci.descriptor import OCI_LAYER, Descriptor
 from shashin.oci.references import Reference, Repository, digest_of
 from shashin.oci.registry import RegistryClient
 from tests.support.cutting_proxy import CuttingProxy, cutting_proxy
 from tests.support.made_images import blob, push_base
-from tests.support.oci_registry import RegistryServer, Rights, needs_registry
+from tests.support.oci_registry import IDENTITY_TOKEN, RegistryServer, Rights, needs_registry
 
 pytestmark = needs_registry
 
@@ -227,6 +228,33 @@ async def test_a_token_asks_for_no_more_than_it_is_needed_for(tokens: RegistrySe
     actions = [{s.rpartition(":")[2] for s in scopes} for scopes in tokens.tokens.given]
     assert actions == [{"pull"}, {"pull", "pull,push"}]
     assert {s.split(":")[1] for scopes in tokens.tokens.given for s in scopes} == {"shop/a"}
+
+
+async def test_an_identity_token_is_exchanged_for_a_token_of_the_registry(
+    tokens: RegistryServer,
+) -> None:
+    repository = Repository(tokens.address, "shop/a")
+    for text, is_good in ((IDENTITY_TOKEN, True), ("somebody else", False)):
+        config = DockerConfig({tokens.address: Credentials(identity_token=text)}, {})
+        access = RegistryAccess(config, plain_http=frozenset({tokens.address}))
+        async with RegistryClient(access) as client:
+            if is_good:
+                assert await client.upload(repository, blob(b"data")) == 4
+            else:
+                with pytest.raises(RegistryLoginRefused, match="refused the login of the given"):
+                    await client.upload(repository, blob(b"other"))
+
+
+async def test_a_token_of_the_registry_is_sent_as_it_is(tokens: RegistryServer) -> None:
+    assert tokens.tokens is not None
+    repository = Repository(tokens.address, "shop/a")
+    token = tokens.tokens.token([f"repository:{repository.path}:pull,push"])
+    tokens.tokens.given.clear()
+    config = DockerConfig({tokens.address: Credentials(registry_token=token)}, {})
+    access = RegistryAccess(config, plain_http=frozenset({tokens.address}))
+    async with RegistryClient(access) as client:
+        assert await client.upload(repository, blob(b"data")) == 4
+    assert tokens.tokens.given == []
 
 
 async def test_a_token_that_expired_is_replaced(tokens: RegistryServer) -> None:
