@@ -12,7 +12,7 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 
 import aiohttp
@@ -166,6 +166,7 @@ class BlobUpload:
             headers["Content-Range"] = f"{self._kept}-{self._blob.size - 1}"
         expected = frozenset({HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT, _RANGE_REFUSED})
         self._certain = False
+        self._failure_of_source = None
         before = self._kept
         try:
             async with asyncio.timeout(STALL_SECONDS) as stall:
@@ -198,7 +199,6 @@ class BlobUpload:
 
     async def _rest(self, kept: int, stall: asyncio.Timeout) -> AsyncGenerator[bytes]:
         """Return the bytes that the registry does not have; all of them are hashed."""
-        loop = asyncio.get_running_loop()
         digest, position = hashlib.sha256(), 0
         try:
             async with aclosing(self._blob.chunks()) as chunks:
@@ -209,12 +209,12 @@ class BlobUpload:
                     if position >= self._blob.size:
                         self._check(digest, position)
                     if skipped < len(chunk):
-                        stall.reschedule(loop.time() + STALL_SECONDS)
+                        _postpone(stall)
                         self.sent_bytes += len(chunk) - skipped
                         yield chunk[skipped:] if skipped else chunk
             if position < self._blob.size:
                 self._check(digest, position)
-            stall.reschedule(loop.time() + STALL_SECONDS)
+            _postpone(stall)
         except Exception as error:
             # The HTTP client replaces what a body raises by an error of the connection.
             self._failure_of_source = error
@@ -269,3 +269,9 @@ class BlobUpload:
             )
         self._restart()
         return False
+
+
+def _postpone(stall: asyncio.Timeout) -> None:
+    """Start the time without progress again."""
+    with suppress(RuntimeError):  # the registry has answered before it read everything
+        stall.reschedule(asyncio.get_running_loop().time() + STALL_SECONDS)

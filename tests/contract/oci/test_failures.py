@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing
@@ -87,6 +88,33 @@ async def test_an_upload_goes_on_after_a_registry_was_killed_in_the_middle_of_it
     await upload
     assert source.reads > 1
     assert await content(client, repository) == DATA
+
+
+async def test_an_upload_starts_again_if_the_registry_has_lost_it(
+    plain: RegistryServer, opened: AsyncExitStack
+) -> None:
+    client = await opened.enter_async_context(RegistryClient(plain.access(), retry_seconds=60))
+    repository = Repository(plain.address, "shop/a")
+    source = Pausing()
+    upload = asyncio.ensure_future(client.upload(repository, source))
+    await source.half_way.wait()
+    await plain.kill()
+    lost = plain.storage / "docker/registry/v2/repositories/shop/a/_uploads"
+    await asyncio.to_thread(shutil.rmtree, lost)
+    source.go_on.set()
+    await plain.start()
+    await upload
+    assert await content(client, repository) == DATA
+
+
+async def test_what_the_registry_has_of_an_upload_is_not_sent_again(
+    through_proxy: tuple[RegistryClient, Repository], proxy: CuttingProxy
+) -> None:
+    client, repository = through_proxy
+    proxy.cut("sent", after=20 * MIB)
+    await client.upload(repository, blob(DATA))
+    assert proxy.cut_connections == 1
+    assert proxy.sent_bytes < 1.5 * len(DATA)  # from its start again it would be 1.8 times
 
 
 @pytest.mark.parametrize("after", [100, 3 * MIB, 20 * MIB])
