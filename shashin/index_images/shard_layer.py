@@ -36,7 +36,11 @@ def in_folder(manifest: Manifest, folder: Path) -> ShardSource:
 
 
 def in_store(manifest: Manifest, store: ObjectStore) -> ShardSource:
-    """Return a shard that is streamed from the object store of the model repository."""
+    """Return a shard that is streamed from the object store of the model repository.
+
+    An image that has it as a new layer reads it twice, to hash it and to send it; nothing is written to
+    the disk.
+    """
     return ShardSource(manifest, lambda entry: _object_chunks(store, manifest.object_key(entry)))
 
 

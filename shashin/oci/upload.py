@@ -180,8 +180,8 @@ class BlobUpload:
                 ) as response:
                     if response.status != _RANGE_REFUSED:
                         self._take(response)
-        except ImageNotFound:
-            self._restart()
+        except ImageNotFound as error:
+            raise self._lost() from error
         except TimeoutError as error:
             raise RegistryUnavailable(
                 f"the registry of {self._repository} took nothing for {STALL_SECONDS:.0f} s of an "
@@ -242,6 +242,14 @@ class BlobUpload:
             self._kept = last + 1 if last or self._blob.size == 1 else 0
         self._certain = True
 
+    def _lost(self) -> RegistryUnavailable:
+        """Start again after a pause, since the registry does not know the upload that it started."""
+        self._restart()
+        return RegistryUnavailable(
+            f"the registry of {self._repository} lost an upload that it had started: check that its "
+            "storage is one for all of its replicas, and look into its log"
+        )
+
     def _restart(self) -> None:
         self._location, self._kept, self._certain = None, 0, True
 
@@ -255,9 +263,8 @@ class BlobUpload:
                 "PUT", url, self._scope, expected=expected, headers={"Content-Length": "0"}
             ) as response:
                 refused = response.status == HTTPStatus.BAD_REQUEST
-        except ImageNotFound:
-            self._restart()
-            return False
+        except ImageNotFound as error:
+            raise self._lost() from error
         if not refused:
             return True
         # What was sent had the digest: the registry's copy was damaged. Once is bad luck.

@@ -107,6 +107,22 @@ async def test_an_upload_starts_again_if_the_registry_has_lost_it(
     assert await content(client, repository) == DATA
 
 
+async def test_an_upload_starts_again_if_its_files_vanish_under_it(
+    plain: RegistryServer, opened: AsyncExitStack
+) -> None:
+    client = await opened.enter_async_context(RegistryClient(plain.access(), retry_seconds=60))
+    repository = Repository(plain.address, "shop/a")
+    source = Pausing()
+    upload = asyncio.ensure_future(client.upload(repository, source))
+    await source.half_way.wait()
+    lost = plain.storage / "docker/registry/v2/repositories/shop/a/_uploads"
+    await asyncio.to_thread(shutil.rmtree, lost)
+    source.go_on.set()
+    await upload
+    assert source.reads > 1
+    assert await content(client, repository) == DATA
+
+
 async def test_what_the_registry_has_of_an_upload_is_not_sent_again(
     through_proxy: tuple[RegistryClient, Repository], proxy: CuttingProxy
 ) -> None:
