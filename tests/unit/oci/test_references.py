@@ -54,7 +54,7 @@ def test_any_text_is_a_reference_or_a_clear_error(text: str) -> None:
         ("shop/index-server:1", "docker.io/shop/index-server:1"),
         ("index.docker.io/python", "docker.io/library/python:latest"),
         ("localhost/a", "localhost/a:latest"),
-        ("10.244.0.1:5000/shop/a:b", "10.244.0.1:5000/shop/a:b"),
+        ("10.0.0.1:5000/shop/a:b", "10.0.0.1:5000/shop/a:b"),
         ("[::1]:5000/a:b", "[::1]:5000/a:b"),
         (f"registry.example/a@{DIGEST}", f"registry.example/a@{DIGEST}"),
         (f"registry.example/a:1@{DIGEST}", f"registry.example/a:1@{DIGEST}"),
