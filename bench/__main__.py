@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import history, measures, shards, stores
+from bench import history, images, measures, shards, stores
 from bench.figures import Figure
 from bench.workload import Workload, start
 from shashin.client.router import RouterClient
@@ -47,6 +47,7 @@ ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
     "compaction": shards.compaction,
     "opening": shards.opening,
     "history": history.history,
+    "images": images.images,
 }
 """They get an empty folder on the disk of the state folder."""
 
@@ -84,6 +85,8 @@ def planned_figures() -> list[Figure]:
         Figure("recall@10 of the merged shard", "", 0.98, at_least=True),
         Figure("open a tier of 65 shards of 10,000 rows", "s", 1.0),
         Figure("open a tier of 65 shards of 500,000 rows", "s", 1.0),
+        Figure("append 100,000 rows to an image and push it", "s", 3.0),
+        Figure("memory of that push", "MB", 100.0),
         *(
             Figure(f"{what}, {sealed:,} sealed in the past", unit)
             for sealed in history.SEALED

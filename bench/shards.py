@@ -80,10 +80,11 @@ def _vectors(number: int, rows: int = ROWS) -> Vectors:
 
 
 def _parent(folder: Path, number: int) -> Parent:
-    return Parent(_shard(folder, number, "flat-f16", ROWS), folder, np.empty(0, np.uint32))
+    return Parent(sealed_shard(folder, number, "flat-f16", ROWS), folder, np.empty(0, np.uint32))
 
 
-def _shard(folder: Path, number: int, kind: str, rows: int) -> Manifest:
+def sealed_shard(folder: Path, number: int, kind: str, rows: int) -> Manifest:
+    """Write a shard of so many rows of 128 dimensions; returns its manifest."""
     writer = ShardWriter(SPACE, index_kind(kind).builder(DIMENSIONS))
     attributes = RowAttributes("shoes", "ACME", 1_200, "JPY", 1_700_000_000)
     writer.add(
@@ -143,7 +144,7 @@ async def opening(folder: Path) -> dict[str, float]:
 
 async def _opened(folder: Path, rows: int) -> float:
     original = folder / "original"
-    manifest = await asyncio.to_thread(_shard, original, 0, DEFAULT_BUILT_KIND, rows)
+    manifest = await asyncio.to_thread(sealed_shard, original, 0, DEFAULT_BUILT_KIND, rows)
     copies = []
     for number in range(TIER_SHARDS):
         copy = folder / str(number)

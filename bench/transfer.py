@@ -37,20 +37,20 @@ async def transfer(uri: str, folder: Path) -> dict[str, float]:
     async with opened_object_store(uri) as store:
         await store.write("small", b"opens the client")
         await store.read("small")
-        idle = _reset_peak()
+        idle = reset_peak()
         measured["upload"] = await _timed(lambda: store.upload("large", source))
         measured["download"] = await _timed(lambda: store.download("large", copy))
         await store.delete("large")
-    return {**measured, "memory": _peak() - idle}
+    return {**measured, "memory": peak() - idle}
 
 
-def _reset_peak() -> int:
+def reset_peak() -> int:
     """Make the memory of now the peak; returns it."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
+    return peak()
 
 
-def _peak() -> int:
+def peak() -> int:
     """Return the peak of resident memory in bytes; getrusage would include the parent process."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -180,6 +180,65 @@ class DiskUnavailable(ShashinError):
     http_status = 503
 
 
+# --- registries of images -----------------------------------------------------------------------
+
+
+class RegistryError(ShashinError):
+    """A registry of container images refused an operation, or answered something unexpected."""
+
+    grpc_status = "UNAVAILABLE"
+    http_status = 502
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry does not respond, or lost a connection: a retry can help."""
+
+    retryable = True
+    http_status = 503
+
+
+class RegistryFull(RegistryError):
+    """The registry has no space left: a retry can help once there is some."""
+
+    retryable = True
+    grpc_status = "RESOURCE_EXHAUSTED"
+    http_status = 507
+
+
+class RegistryLoginRefused(RegistryError):
+    """The registry accepts no anonymous access, or not the credentials that it was given."""
+
+    grpc_status = "UNAUTHENTICATED"
+    http_status = 401
+
+
+class RegistryDenied(RegistryError):
+    """The registry knows who asks, and does not permit it."""
+
+    grpc_status = "PERMISSION_DENIED"
+    http_status = 403
+
+
+class ImageNotFound(RegistryError):
+    """The registry has no such repository, image or blob."""
+
+    grpc_status = "NOT_FOUND"
+    http_status = 404
+
+
+class CorruptBlob(RegistryError):
+    """The bytes of a blob or manifest do not have its digest or its size."""
+
+    grpc_status = "DATA_LOSS"
+
+
+class UnusableImage(RegistryError):
+    """An image that layers cannot be appended to: another format or platform, too many layers."""
+
+    grpc_status = "FAILED_PRECONDITION"
+    http_status = 422
+
+
 # --- models -------------------------------------------------------------------------------------
 
 
