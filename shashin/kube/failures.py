@@ -98,10 +98,11 @@ def _status_object(body: bytes) -> Mapping[str, Any] | None:
 
 
 def _text(body: bytes) -> str:
-    return " ".join(body.decode("utf-8", "replace").split())
+    return body.decode("utf-8", "replace")
 
 
 def _shortened(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
