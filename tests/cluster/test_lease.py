@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shashin.errors import KubernetesNotFound
+from shashin.errors import KubernetesNotFound, KubernetesUnavailable
 from shashin.kube.client import KubeClient
+from shashin.kube.credentials import KubeconfigCredentials
 from shashin.kube.lease import LeaderElection
 from shashin.kube.lease_record import LEASES, LeaseTimes, record_of
+from shashin.kube.resource import KubeObject
 from shashin.runtime.health import Health
 from shashin.runtime.scope import Loop, LoopScope
 from tests.support.api_proxy import ApiProxy
@@ -265,6 +269,53 @@ async def test_work_that_does_not_end_in_time_ends_the_process(
         lease = await client.get(LEASES, NAME, namespace=namespace)
         assert record_of(lease).holder == stubborn.election.identity
         workers.may_end.set()
+
+
+class LosesAnswers(KubeClient):
+    """A client whose requests are carried out, but whose answers are lost every other time."""
+
+    writes = 0
+
+    async def create(self, *args: Any, **kwargs: Any) -> KubeObject:
+        return self._lost(await super().create(*args, **kwargs))
+
+    async def replace(self, *args: Any, **kwargs: Any) -> KubeObject:
+        return self._lost(await super().replace(*args, **kwargs))
+
+    def _lost(self, found: KubeObject) -> KubeObject:
+        self.writes += 1
+        if self.writes % 2:
+            raise KubernetesUnavailable("the answer is lost")
+        return found
+
+
+async def test_a_leader_whose_answers_are_lost_goes_on_and_stays_the_only_one(
+    kubeconfig: Path, client: KubeClient, namespace: str, workers: Workers
+) -> None:
+    losing = LosesAnswers(KubeconfigCredentials(str(kubeconfig)))
+    async with candidate(losing, namespace, workers, "losing") as one:
+        await until(lambda: one.leads, "it leads")
+        async with candidate(client, namespace, workers, "other"):
+            before = losing.writes
+            await until(lambda: losing.writes > before + 20, "it renewed often")
+            assert one.leads
+    assert workers.history[0] == "losing"
+    await losing.close()
+
+
+async def test_who_created_the_lease_waits_even_if_the_answer_was_lost(
+    kubeconfig: Path, namespace: str
+) -> None:
+    losing = LosesAnswers(KubeconfigCredentials(str(kubeconfig)))
+    election = LeaderElection(losing, NAME, namespace=namespace, times=QUICK)
+    loop = LoopScope(Health().register("one"), asyncio.Event())
+    term = await election._acquire(loop)
+    assert losing.writes == 2, "a create without an answer, then a replace"
+    assert term is not None
+    assert term.begins - term.since > QUICK.duration_seconds
+    await election._release()
+    assert (await election._acquire(loop) or term).begins == 0.0, "a released lease is free at once"
+    await losing.close()
 
 
 async def test_two_processes_of_one_name_have_two_identities(client: KubeClient) -> None:
