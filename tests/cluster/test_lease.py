@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from shashin.errors import KubernetesNotFound, KubernetesUnavailable
 from shashin.kube.client import KubeClient
 from shashin.kube.credentials import KubeconfigCredentials
-from shashin.kube.lease import LeaderElection
+from shashin.kube.lease import LeaderElection, _seconds
 from shashin.kube.lease_record import LEASES, LeaseTimes, record_of
 from shashin.kube.resource import KubeObject
 from shashin.runtime.health import Health
@@ -316,6 +316,40 @@ async def test_who_created_the_lease_waits_even_if_the_answer_was_lost(
     await election._release()
     assert (await election._acquire(loop) or term).begins == 0.0, "a released lease is free at once"
     await losing.close()
+
+
+class AnswersLate(KubeClient):
+    """A client that notes when it last wrote, and has the answer later."""
+
+    sent = 0.0
+
+    async def create(self, *args: Any, **kwargs: Any) -> KubeObject:
+        return await self._late(super().create(*args, **kwargs))
+
+    async def replace(self, *args: Any, **kwargs: Any) -> KubeObject:
+        return await self._late(super().replace(*args, **kwargs))
+
+    async def _late(self, request: Awaitable[KubeObject]) -> KubeObject:
+        self.sent = _seconds()
+        found = await request
+        await asyncio.sleep(0.05)
+        return found
+
+
+async def test_a_leaders_time_counts_from_before_the_request_for_it(
+    kubeconfig: Path, namespace: str
+) -> None:
+    late = AnswersLate(KubeconfigCredentials(str(kubeconfig)))
+    election = LeaderElection(late, NAME, namespace=namespace, times=QUICK)
+    loop = LoopScope(Health().register("one"), asyncio.Event())
+    term = await election._acquire(loop)
+    assert term is not None
+    assert term.since <= late.sent
+    before = term.since
+    assert await election._renew(loop, term)
+    assert before < term.since <= late.sent
+    await election._release()
+    await late.close()
 
 
 async def test_two_processes_of_one_name_have_two_identities(client: KubeClient) -> None:

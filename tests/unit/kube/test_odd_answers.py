@@ -254,13 +254,19 @@ async def test_a_server_that_asks_for_time_is_left_alone_for_so_long() -> None:
         assert loop.slept[1] < 1.0
 
 
-async def test_a_watch_that_is_forbidden_does_not_lead_to_one_list_after_another() -> None:
+async def test_a_watch_that_is_forbidden_leads_to_lists_further_and_further_apart() -> None:
     async def answer(request: Any) -> Any:
         forbidden, listed = status(403), listing(made("a"))
         return await (forbidden if "watch" in request.query else listed)(request)
 
-    async with following(otherwise=answer) as followed:
-        await until(lambda: len(followed.server.requests) >= 6, "it was tried three times")
-        assert followed.reflector.problem is not None
-        assert "grant the verb 'watch' on 'configmaps'" in followed.reflector.problem
-        assert followed.names() == {"a"}
+    async with fake_api_server() as (server, client):
+        server.otherwise = answer
+        reflector, loop = Reflector(client, CONFIG_MAPS), Impatient(Health())
+        following = asyncio.ensure_future(reflector.run(loop))
+        await until(lambda: len(loop.slept) > 5, "it was tried again and again")
+        following.cancel()
+        # Each wait is twice the one before, jittered down to as little as half.
+        assert loop.slept[0] < loop.slept[2] < loop.slept[4]
+        assert reflector.problem is not None
+        assert "grant the verb 'watch' on 'configmaps'" in reflector.problem
+        assert {name for _, name in reflector.objects} == {"a"}
