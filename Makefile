@@ -6,7 +6,7 @@ RUN := .venv/bin/
 # Each test worker runs its own processes; more workers than cores do not help.
 WORKERS ?= 2
 
-.PHONY: help install demo test test-unit check format proto docs lock locks-test chaos year bench images clean
+.PHONY: help install demo test test-unit check format proto docs lock locks-test cluster-test chaos year bench images clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ lock: install ## resolve pyproject.toml into locks/ (ARGS=--upgrade to upgrade)
 
 locks-test: install ## start each service with only its own lock, two minutes (ARGS="router ...")
 	@$(RUN)python -m locks.test $(ARGS)
+
+cluster-test: install ## run the tests on the Kubernetes cluster of SHASHIN_TEST_KUBECONFIG
+	$(RUN)pytest -n $(WORKERS) tests/cluster $(ARGS)
 
 chaos: install ## kill every service at every failpoint, up to 15 minutes (ARGS=--quick: 4)
 	@$(RUN)python -m tests.chaos $(ARGS)

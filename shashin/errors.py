@@ -345,6 +345,68 @@ class StepFailed(ShashinError):
     """A step of a build failed; the message is the reason in the build's record."""
 
 
+# --- Kubernetes ---------------------------------------------------------------------------------
+
+
+class KubernetesError(ShashinError):
+    """The Kubernetes API refused a request, or did not respond."""
+
+
+class KubernetesUnavailable(KubernetesError):
+    """The API server does not respond, is overloaded, or responds with garbage: a retry can help."""
+
+    retryable = True
+    grpc_status = "UNAVAILABLE"
+    http_status = 503
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        """How long the server asks to be left alone; 0 if it does not say."""
+
+
+class KubernetesConflict(KubernetesError):
+    """The object was changed meanwhile, exists already, or has a field that another manager owns."""
+
+    grpc_status = "ABORTED"
+    http_status = 409
+
+
+class KubernetesGone(KubernetesError):
+    """The server no longer has this resource version: list again."""
+
+    grpc_status = "OUT_OF_RANGE"
+    http_status = 410
+
+
+class KubernetesNotFound(KubernetesError):
+    """No object has this name, or the cluster does not have this resource."""
+
+    grpc_status = "NOT_FOUND"
+    http_status = 404
+
+
+class KubernetesForbidden(KubernetesError):
+    """RBAC does not allow a request; the message names verb, resource and namespace."""
+
+    grpc_status = "PERMISSION_DENIED"
+    http_status = 403
+
+
+class KubernetesUnauthenticated(KubernetesError):
+    """The API server does not accept the credentials, even after they were read again."""
+
+    grpc_status = "UNAUTHENTICATED"
+    http_status = 401
+
+
+class KubernetesInvalid(KubernetesError):
+    """The API server refused an object or a parameter as invalid; the message has the causes."""
+
+    grpc_status = "INVALID_ARGUMENT"
+    http_status = 422
+
+
 # --- processes ----------------------------------------------------------------------------------
 
 

@@ -129,13 +129,20 @@ class ActiveModel:
                 for model in filter(None, (self._current, self._next)):
                     if model.fleet.sync(self._endpoints):
                         self._changed.set()
-                loop.clear("discovery")
+                self._report_problem(loop, self._discovery.problem)
             except ShashinError as error:
                 loop.degraded("discovery", error.message)
                 log.warning(
                     "discovery unavailable: keeping the known endpoints", error=error.message
                 )
             await loop.sleep(self._settings.discovery_seconds)
+
+    @staticmethod
+    def _report_problem(loop: LoopScope, problem: str | None) -> None:
+        if problem is None:
+            loop.clear("discovery")
+        else:
+            loop.degraded("discovery", problem)
 
     def _want(self, space: ModelSpace) -> None:
         if space == (self._next or self._current).space:

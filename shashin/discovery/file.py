@@ -26,6 +26,7 @@ class FileDiscovery:
         self._stamp: tuple[int, int, int] | None = None
         self._known: list[Endpoint] = []
         self._active: ModelSpace | None = None
+        self._problem: str | None = None
 
     async def endpoints(self) -> list[Endpoint]:
         """Return the file's endpoints: none if it is missing, the last good ones if it is invalid."""
@@ -42,6 +43,7 @@ class FileDiscovery:
             stat = self._path.stat()
         except (FileNotFoundError, NotADirectoryError):
             self._stamp, self._known, self._active = None, [], None
+            self._problem = None
             return
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if stamp != self._stamp:
@@ -50,13 +52,20 @@ class FileDiscovery:
                 endpoints = sorted(_endpoint(entry) for entry in document["endpoints"])
                 self._active = _active_model(document.get("active_model"))
                 self._known = endpoints
+                self._problem = None
             except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+                self._problem = f"discovery file {self._path} is invalid: {error}"
                 log.warning(
                     "discovery file is invalid: keeping the last good endpoints",
                     path=str(self._path),
                     error=str(error),
                 )
             self._stamp = stamp
+
+    @property
+    def problem(self) -> str | None:
+        """Return what is wrong with the file, as it was read last; None if it is valid or missing."""
+        return self._problem
 
     async def close(self) -> None:
         """Do nothing: no file stays open."""

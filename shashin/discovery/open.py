@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,6 +13,10 @@ from shashin.discovery.static import FORM, StaticDiscovery, static_endpoints
 from shashin.errors import UserError
 
 FILE_FORM = "file:///ABSOLUTE/FILE"
+KUBERNETES_FORM = "kubernetes:///NAMESPACE"
+"""Without a namespace, the pod's own."""
+
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def _open_file(uri: str) -> Discovery:
@@ -25,7 +30,23 @@ def _open_static(uri: str) -> Discovery:
     return StaticDiscovery(static_endpoints(uri.partition(":")[2]))
 
 
-OPENERS: Mapping[str, Callable[[str], Discovery]] = {"file": _open_file, "static": _open_static}
+def _open_kubernetes(uri: str) -> Discovery:
+    from shashin.discovery.kubernetes import KubernetesDiscovery
+
+    rest = uri.partition(":")[2]
+    namespace = rest.removeprefix("///")
+    if namespace == rest or (namespace and _NAMESPACE.fullmatch(namespace) is None):
+        raise UserError(
+            f"not the URI of a namespace, expected {KUBERNETES_FORM}, or kubernetes:/// for the pod's own"
+        )
+    return KubernetesDiscovery(namespace)
+
+
+OPENERS: Mapping[str, Callable[[str], Discovery]] = {
+    "file": _open_file,
+    "kubernetes": _open_kubernetes,
+    "static": _open_static,
+}
 """By scheme: creates a discovery from the whole URI, without any I/O.
 
 An opener that needs an extra library imports it when called.
@@ -44,4 +65,4 @@ def open_discovery(uri: str) -> Discovery:
         return opener(uri)
     if uri.startswith("/"):
         raise UserError(f"a path, but a URI is expected: {Path(uri).as_uri()}")
-    raise UserError(f"not a discovery URI, expected {FILE_FORM} or {FORM}")
+    raise UserError(f"not a discovery URI, expected {FILE_FORM}, {KUBERNETES_FORM} or {FORM}")

@@ -26,6 +26,8 @@ class Endpoint:
     """live, hourly, daily or monthly; empty for an embedder, or if unknown to discovery."""
     model_id: str = ""
     """The model that it works with; empty if unknown to discovery."""
+    zone: str = ""
+    """The availability zone that it runs in; empty if unknown to discovery."""
 
     def may_hold(self, model_id: str) -> bool:
         """Whether it may work with a model, as far as discovery knows."""
@@ -52,6 +54,11 @@ class Discovery(Protocol):
         Raises:
             ShashinError: when the source does not respond; callers keep the model they have.
         """
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """Why what it returns may be out of date; None if it is not."""
         ...
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from shashin.discovery.open import FILE_FORM, open_discovery
+from shashin.discovery.open import FILE_FORM, KUBERNETES_FORM, open_discovery
 from shashin.runtime.settings import ServiceSettings, validated_by
 
 
@@ -13,7 +13,8 @@ class DiscoverySettings(ServiceSettings):
 
     discovery: str = Field(
         description=f"URI of the list of ready endpoints: {FILE_FORM} (JSON, re-read after each "
-        "change), or static: followed by the endpoints themselves, such as "
+        f"change), {KUBERNETES_FORM} (EndpointSlices of Services with the label shashin.dev/role; without "
+        "a namespace those of the pod's own), or static: followed by the endpoints themselves, such as "
         "static:indexer=10.0.0.6:50053,index-server/hourly@demo-v1=[fd00::7]:50054,"
         "embedder=10.0.0.8:50052."
     )

@@ -37,6 +37,11 @@ class StaticDiscovery:
         """Return None: callers use the model of their settings."""
         return None
 
+    @property
+    def problem(self) -> str | None:
+        """Return None: nothing can be out of date."""
+        return None
+
     async def close(self) -> None:
         """Do nothing: nothing is open."""
 

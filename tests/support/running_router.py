@@ -218,6 +218,8 @@ class System:
     stub: search_pb2_grpc.SearchServiceAsyncStub
     stack: AsyncExitStack
     executor: ThreadPoolExecutor
+    host: str = "127.0.0.1"
+    """The address that endpoints listen on."""
     endpoints: list[RunningEndpoint] = field(default_factory=list)
     active: dict[str, Any] | None = None
     """The active model announced in discovery; None if none is."""
@@ -297,13 +299,13 @@ class System:
         server = AsyncExitStack()
         self.stack.push_async_callback(server.aclose)
         port = await server.enter_async_context(
-            grpc_server(add, host="127.0.0.1", port=0, drain_seconds=0)
+            grpc_server(add, host=self.host, port=0, drain_seconds=0)
         )
         started = RunningEndpoint(
             name,
             role,
             tier,
-            f"127.0.0.1:{port}",
+            f"{self.host}:{port}",
             handlers,
             server,
             announced_model=announced_model,
@@ -363,10 +365,15 @@ class System:
 
 
 @asynccontextmanager
-async def running_system(folder: Path) -> AsyncIterator[System]:
-    """Run the router over an empty discovery, and stop everything at the end."""
+async def running_system(
+    folder: Path, *, discovery: str = "", host: str = "127.0.0.1"
+) -> AsyncIterator[System]:
+    """Run the router over an empty discovery, and stop everything at the end.
+
+    ``discovery`` is its URI if it is not the file of ``announce``.
+    """
     settings = RouterSettings(
-        discovery=(folder / "discovery.json").as_uri(),
+        discovery=discovery or (folder / "discovery.json").as_uri(),
         model_id=MODEL,
         dimensions=DIMENSIONS,
         grpc_port=free_port(),
@@ -388,7 +395,7 @@ async def running_system(folder: Path) -> AsyncIterator[System]:
         channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{settings.grpc_port}"))
         await channel.channel_ready()
         stub = search_pb2_grpc.SearchServiceStub(channel)
-        yield System(folder, health, stub, stack, executor)
+        yield System(folder, health, stub, stack, executor, host)
 
 
 def hits(answer: search_pb2.SearchResponse) -> list[tuple[str, int, int]]:

@@ -159,6 +159,21 @@ async def test_discovery_that_names_no_model_changes_nothing(system: System) -> 
     assert await model_is(system, OTHER)
 
 
+async def test_a_discovery_that_may_be_out_of_date_is_reported_and_its_endpoints_are_searched(
+    system: System,
+) -> None:
+    await system.index("indexer-a", "live", shard_of(listings("a")))
+    await system.until_models_are(**{"indexer-a": MODEL})
+    (system.folder / "discovery.json").write_text("half a fi")
+    await until(
+        lambda: any("discovery.json is invalid" in one for one in system.health.problems()),
+        "it is reported",
+    )
+    assert hits(await system.search(vector_of("a-3"), k=1)) == [("a-3", 1, 0)]
+    system.announce()
+    await until(lambda: not system.health.problems(), "nothing is wrong any more")
+
+
 async def _knows(system: System, name: str) -> bool:
     return name in [e.name for e in (await system.status()).endpoints if e.ready]
 

@@ -180,8 +180,10 @@ async def test_an_invalid_file_keeps_the_last_good_endpoints_and_is_logged_once(
         assert await discovery.endpoints() == known
     assert [line["path"] for line in logged] == [str(path)]
     assert logged[0]["log_level"] == "warning"
+    assert f"discovery file {path} is invalid: " in str(discovery.problem)
     write_discovery(path.parent, [serving(EMBEDDER)])
     assert await discovery.endpoints() == [EMBEDDER], "the next valid file is read"
+    assert discovery.problem is None
 
 
 @pytest.mark.parametrize("content", BROKEN)

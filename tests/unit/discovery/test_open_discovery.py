@@ -40,10 +40,10 @@ async def test_the_scheme_may_be_in_capitals(uri: str) -> None:
 
 WRONG = [
     ("/srv/discovery.json", "a path, but a URI is expected: file:///srv/discovery.json"),
-    ("discovery.json", "expected file:///ABSOLUTE/FILE or static:"),
-    ("", "expected file:///ABSOLUTE/FILE or static:"),
-    ("static", "expected file:///ABSOLUTE/FILE or static:"),
-    ("http://127.0.0.1/", "expected file:///ABSOLUTE/FILE or static:"),
+    ("discovery.json", "expected file:///ABSOLUTE/FILE, kubernetes:///NAMESPACE or static:"),
+    ("", "expected file:///ABSOLUTE/FILE, kubernetes:///NAMESPACE or static:"),
+    ("static", "expected file:///ABSOLUTE/FILE, kubernetes:///NAMESPACE or static:"),
+    ("http://127.0.0.1/", "expected file:///ABSOLUTE/FILE, kubernetes:///NAMESPACE or static:"),
     ("file:discovery.json", "not the URI of an absolute file, expected file:///ABSOLUTE/FILE"),
     ("file://discovery.json", "not the URI of an absolute file"),
     ("file://host/srv/discovery.json", "not the URI of an absolute file"),
@@ -51,6 +51,13 @@ WRONG = [
     ("file:///srv/d.json?x=1", "not the URI of an absolute file"),
     ("file:///srv/d.json#x", "not the URI of an absolute file"),
     ("file://[", "not the URI of an absolute file"),
+    ("kubernetes:", "not the URI of a namespace, expected kubernetes:///NAMESPACE"),
+    ("kubernetes:shop", "not the URI of a namespace"),
+    ("kubernetes://shop", "not the URI of a namespace"),
+    ("kubernetes:///Shop", "not the URI of a namespace"),
+    ("kubernetes:///shop/", "not the URI of a namespace"),
+    ("kubernetes:///shop?x=1", "not the URI of a namespace"),
+    ("kubernetes:///-shop", "not the URI of a namespace"),
     ("static:indexer=h:1,Embedder=h:2", "endpoint 'Embedder=h:2' is invalid"),
 ]
 

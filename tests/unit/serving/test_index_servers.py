@@ -39,6 +39,10 @@ class Discovered:
     async def active_model(self) -> ModelSpace | None:
         return None
 
+    @property
+    def problem(self) -> str | None:
+        return None
+
     async def close(self) -> None:
         pass
 

@@ -1,0 +1,67 @@
+"""Objects of Kubernetes that tests create."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shashin.kube.resource import KubeObject, Resource
+
+NAMESPACES = Resource("", "v1", "namespaces")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
+SERVICES = Resource("", "v1", "services")
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
+ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles")
+ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings")
+DEPLOYMENTS = Resource("apps", "v1", "deployments")
+
+
+def config_map(name: str, /, labels: Mapping[str, str] | None = None, **data: str) -> KubeObject:
+    """Return a ConfigMap."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": dict(labels or {})},
+        "data": data,
+    }
+
+
+def endpoint(
+    address: str, *, pod: str = "", zone: str = "", **conditions: bool | None
+) -> dict[str, Any]:
+    """Return an entry of a slice; ready unless its conditions say otherwise."""
+    entry: dict[str, Any] = {"addresses": [address]}
+    entry["conditions"] = conditions or {"ready": True, "serving": True, "terminating": False}
+    if pod:
+        entry["targetRef"] = {"kind": "Pod", "name": pod, "uid": f"uid-of-{pod}"}
+    if zone:
+        entry["zone"] = zone
+    return entry
+
+
+def endpoint_slice(
+    name: str,
+    *endpoints: dict[str, Any],
+    role: str = "index-server",
+    tier: str = "hourly",
+    model: str = "",
+    port: int = 50054,
+    port_name: str = "grpc",
+    family: str = "IPv4",
+) -> KubeObject:
+    """Return a slice as the control plane makes it for a labelled Service."""
+    labels = {
+        "kubernetes.io/service-name": name,
+        "shashin.dev/role": role,
+        "shashin.dev/tier": tier,
+        "shashin.dev/model": model,
+    }
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "labels": {key: text for key, text in labels.items() if text}},
+        "addressType": family,
+        "endpoints": list(endpoints),
+        "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
+    }
