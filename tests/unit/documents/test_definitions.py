@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-CRDS = sorted((Path(__file__).parents[3] / "k8s" / "crds").glob("*.yaml"))
+CRDS = sorted((Path(__file__).parents[3] / "k8s" / "crds").glob("index*.yaml"))
 
 
 @pytest.fixture(params=CRDS, ids=lambda path: path.stem)
