@@ -7,7 +7,7 @@ camelCase, and ``IndexBuild.model_json_schema()`` is its schema.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -27,18 +27,20 @@ from shashin.documents.parts import (
     NAME_PATTERN,
     Labels,
     ModelId,
+    ModelPart,
     Part,
     Text,
     check_known,
     check_name,
+    check_shards_of,
     checked,
+    repeated,
     same_as_before,
     validated,
     validation,
 )
 from shashin.documents.suggestions import suggestion
 from shashin.errors import UserError
-from shashin.model_space import ModelSpace
 from shashin.shards.kinds.registry import kind_names
 from shashin.tiers import DAILY, HOURLY, MONTHLY
 
@@ -149,8 +151,8 @@ class Source(Part):
     def _is_one(self) -> Source:
         if (self.shards is None) == (self.reindex is None):
             raise ValueError("expected exactly one of shards and reindex")
-        if self.shards is not None and (repeated := _repeated(self.shards)):
-            raise ValueError(f"shard {repeated!r} is listed more than once")
+        if self.shards is not None and (twice := repeated(self.shards)):
+            raise ValueError(f"shard {twice!r} is listed more than once")
         return self
 
 
@@ -216,13 +218,9 @@ def _default_pipeline() -> tuple[PipelineStep, ...]:
     return tuple(PipelineStep(name=name) for name in BUILT_IN_STEPS)
 
 
-class Spec(Part):
+class Spec(ModelPart):
     """What is built."""
 
-    model: Annotated[ModelId, same_as_before("model")]
-    """The model whose shards are made."""
-    dimensions: Annotated[int, Field(strict=True, ge=1, le=8192), same_as_before("dimensions")]
-    """Length of its vectors."""
     tier: Annotated[
         str,
         Field(strict=True, json_schema_extra={"enum": list(BUILT_TIERS)}),
@@ -241,19 +239,14 @@ class Spec(Part):
     )
     """The steps, which run in this order: the built-in ones, and others between them."""
 
-    @property
-    def space(self) -> ModelSpace:
-        """The model and the length of its vectors."""
-        return ModelSpace(self.model, self.dimensions)
-
     @field_validator("pipeline")
     @classmethod
     def _steps_are_complete_and_in_order(
         cls, pipeline: tuple[PipelineStep, ...], _info: ValidationInfo
     ) -> tuple[PipelineStep, ...]:
         names = [step.name for step in pipeline]
-        if repeated := _repeated(names):
-            raise ValueError(f"step {repeated!r} is listed more than once")
+        if twice := repeated(names):
+            raise ValueError(f"step {twice!r} is listed more than once")
         found = [name for name in names if name in BUILT_IN_STEPS]
         expected = ", ".join(BUILT_IN_STEPS)
         if missing := [name for name in BUILT_IN_STEPS if name not in found]:
@@ -269,12 +262,7 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _source_suits_the_model(self) -> Spec:
-        for shard in self.source.shards or ():
-            if not shard.startswith(f"{self.model}."):
-                raise ValueError(
-                    f"source.shards: {shard!r} is not a shard of {self.model}, whose ids start with "
-                    f"'{self.model}.': vectors of two models never mix"
-                )
+        check_shards_of(self.model, self.source.shards or (), "source.shards")
         if self.source.reindex is not None and self.source.reindex.from_model == self.model:
             raise ValueError(
                 f"source.reindex.fromModel is the model itself, {self.model}: expected another one"
@@ -345,15 +333,6 @@ def parse_build(
         )
         raise UserError(f"{origin}: {problem}")
     return build
-
-
-def _repeated(names: Sequence[str]) -> str:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return ""
 
 
 def _time(time: datetime) -> str:

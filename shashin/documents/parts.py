@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from shashin.documents.suggestions import suggestion
 from shashin.errors import UserError
-from shashin.model_space import MAX_MODEL_ID, check_model_id
+from shashin.model_space import MAX_MODEL_ID, ModelSpace, check_model_id
 
 API_VERSION: Final = "shashin.dev/v1alpha1"
 
@@ -84,6 +84,30 @@ Labels = Annotated[
 ]
 
 
+def repeated(names: Iterable[str]) -> str:
+    """Return the first name that is there twice; empty if none is."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
+
+
+def check_shards_of(model: str, shards: Iterable[str], field: str) -> None:
+    """Check that shards are a model's own.
+
+    Raises:
+        ValueError: when one is not; the message begins with the field that names it.
+    """
+    for shard in shards:
+        if not shard.startswith(f"{model}."):
+            raise ValueError(
+                f"{field}: {shard!r} is not a shard of {model}, whose ids start with '{model}.': "
+                "vectors of two models never mix"
+            )
+
+
 VALIDATIONS: Final = "x-kubernetes-validations"
 
 
@@ -117,3 +141,17 @@ class Part(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+
+class ModelPart(Part):
+    """A part that is about vectors of one model."""
+
+    model: Annotated[ModelId, same_as_before("model")]
+    """The model whose shards these are."""
+    dimensions: Annotated[int, Field(strict=True, ge=1, le=8192), same_as_before("dimensions")]
+    """Length of its vectors."""
+
+    @property
+    def space(self) -> ModelSpace:
+        """The model and the length of its vectors."""
+        return ModelSpace(self.model, self.dimensions)

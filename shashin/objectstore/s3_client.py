@@ -39,7 +39,7 @@ from shashin.errors import (
     ObjectStoreUnavailable,
     PreconditionFailed,
 )
-from shashin.runtime.backoff import backoff_seconds
+from shashin.runtime.backoff import Patience
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class S3Client:
             client = await self._open()
         except BotoCoreError as error:
             raise translated(error, bucket=bucket, where=where) from error
-        patience = Patience()
+        retries = patience()
         while True:
             try:
                 return await request(client)
@@ -135,7 +135,7 @@ class S3Client:
                 failure = translated(error, bucket=bucket, where=where)
                 if not (retry and is_transient(error)):
                     raise failure from error
-                await patience.pause(failure)
+                await retries.pause(failure)
 
     async def close(self) -> None:
         """Close all connections; no request may follow."""
@@ -161,23 +161,9 @@ class S3Client:
         return self._client
 
 
-class Patience:
-    """Bounds the retries of one operation: jittered pauses, until too long without progress."""
-
-    def __init__(self) -> None:
-        self.progress()
-
-    def progress(self) -> None:
-        """Record progress: the time for retries starts again."""
-        self._until = asyncio.get_running_loop().time() + RETRY_SECONDS
-        self._pauses = backoff_seconds(longest=_LONGEST_PAUSE_SECONDS)
-
-    async def pause(self, failure: Exception) -> None:
-        """Wait before the next attempt, or raise ``failure`` if there has to be none."""
-        pause = next(self._pauses)
-        if asyncio.get_running_loop().time() + pause > self._until:
-            raise failure
-        await asyncio.sleep(pause)
+def patience() -> Patience:
+    """Return what bounds the retries of one operation."""
+    return Patience(RETRY_SECONDS, longest_pause=_LONGEST_PAUSE_SECONDS)
 
 
 def is_transient(error: Exception) -> bool:

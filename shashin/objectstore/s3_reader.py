@@ -20,9 +20,9 @@ from shashin.errors import (
 from shashin.objectstore.protocol import STREAM_CHUNK_BYTES, Version
 from shashin.objectstore.s3_client import (
     BROKEN_CONNECTION,
-    Patience,
     S3Client,
     is_not_modified,
+    patience,
     translated,
 )
 
@@ -80,7 +80,7 @@ class ObjectReader:
         """
         body, size = self._response["Body"], self.size
         checksum = _Checksum(self._response)
-        patience = Patience()
+        retries = patience()
         position = 0
         while True:
             try:
@@ -90,12 +90,12 @@ class ObjectReader:
                         checksum.update(chunk)
                         yield chunk
                         # Here, so that the time that the reader of the chunks takes is not counted.
-                        patience.progress()
+                        retries.progress()
             except FlexibleChecksumError as error:
                 raise self._damaged() from error
             except BROKEN_CONNECTION as error:
                 if position < size:
-                    await patience.pause(translated(error, where=self._where, bucket=self._bucket))
+                    await retries.pause(translated(error, where=self._where, bucket=self._bucket))
             if position >= size:
                 break
             body = await self._reopened(position)

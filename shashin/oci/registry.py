@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -28,11 +26,9 @@ from shashin.oci.descriptor import (
 from shashin.oci.references import Reference, Repository, digest_of, is_digest
 from shashin.oci.session import RETRY_SECONDS, RegistrySession, Scope
 from shashin.oci.upload import BlobUpload
-from shashin.runtime.backoff import backoff_seconds
 
 _ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
 _CHUNK = 1024 * 1024
-_LONGEST_PAUSE_SECONDS = 2.0
 _TAGS_PER_PAGE = 1000
 _MAX_TAGS_BYTES = 16 * 1024 * 1024
 _GOT = frozenset({HTTPStatus.OK})
@@ -227,7 +223,7 @@ class RegistryClient:
             CorruptBlob: when the bytes do not have the descriptor's digest and size.
         """
         digest, position = hashlib.sha256(), 0
-        waits, until = self._time_limit()
+        patience = self._session.patience()
         while True:
             try:
                 async with aclosing(self._blob(repository, descriptor, position)) as chunks:
@@ -236,27 +232,22 @@ class RegistryClient:
                         position += len(chunk)
                         if position > descriptor.size:
                             break
-                        waits, until = self._time_limit()
+                        patience.progress()
                         yield chunk
                 break
             except RegistryUnavailable as error:
-                wait = next(waits)
-                if time.monotonic() + wait > until:
-                    raise RegistryUnavailable(
-                        f"{error.message} (after {position} of {descriptor.size} bytes of blob "
-                        f"{descriptor.digest})"
-                    ) from error
-                await asyncio.sleep(wait)
+                failure = RegistryUnavailable(
+                    f"{error.message} (after {position} of {descriptor.size} bytes of blob "
+                    f"{descriptor.digest})"
+                )
+                failure.__cause__ = error
+                await patience.pause(failure)
         found = f"sha256:{digest.hexdigest()}"
         if (found, position) != (descriptor.digest, descriptor.size):
             raise CorruptBlob(
                 f"blob {descriptor.digest} of {repository} has {position} bytes with {found}, its "
                 f"manifest says {descriptor.size}: push the image again"
             )
-
-    def _time_limit(self) -> tuple[Iterator[float], float]:
-        waits = backoff_seconds(longest=_LONGEST_PAUSE_SECONDS)
-        return waits, time.monotonic() + self._session.retry_seconds
 
     async def _blob(
         self, repository: Repository, descriptor: Descriptor, position: int

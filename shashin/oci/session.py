@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
@@ -33,7 +32,7 @@ from shashin.oci.challenges import Challenge, parse_challenge
 from shashin.oci.credentials import Credentials
 from shashin.oci.references import Repository
 from shashin.printable import printable
-from shashin.runtime.backoff import backoff_seconds
+from shashin.runtime.backoff import Patience
 from shashin.runtime.logging import get_logger
 
 log = get_logger(__name__)
@@ -84,7 +83,7 @@ class RegistrySession:
 
     def __init__(self, access: RegistryAccess, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self._access = access
-        self.retry_seconds = retry_seconds
+        self._retry_seconds = retry_seconds
         self._authorization: dict[tuple[str, tuple[str, ...]], str] = {}
         self._opened: aiohttp.ClientSession | None = None
 
@@ -147,16 +146,17 @@ class RegistrySession:
 
     async def retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Return what ``attempt`` returns; what can be retried is, for ``retry_seconds``."""
-        until = time.monotonic() + self.retry_seconds
-        for wait in backoff_seconds(longest=_LONGEST_PAUSE_SECONDS):
+        patience = self.patience()
+        while True:
             try:
                 return await attempt()
             except RegistryUnavailable as error:
-                if time.monotonic() + wait > until:
-                    raise
+                await patience.pause(error)
                 log.info("the registry is asked again", error=error.message)
-            await asyncio.sleep(wait)
-        raise AssertionError("waits never end")
+
+    def patience(self) -> Patience:
+        """Return what bounds the retries of one operation."""
+        return Patience(self._retry_seconds, longest_pause=_LONGEST_PAUSE_SECONDS)
 
     @asynccontextmanager
     async def respond(
@@ -374,35 +374,22 @@ async def _said(response: aiohttp.ClientResponse) -> str:
     return f" ({printable('; '.join(parts)[:400])})" if parts else ""
 
 
-class _translated:  # noqa: N801 - used as a function
-    """Raises errors of connections as errors of the registry."""
-
-    def __init__(self, repository: Repository, host: str = "") -> None:
-        self._who = (
-            f"{host}, which gives tokens for {repository},"
-            if host
-            else (f"the registry of {repository}")
-        )
-        self._repository = repository
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-            raise RegistryError(
-                f"{self._who} cannot be trusted: {printable(str(error)[:300])}; name the authority of "
-                "its certificate in SHASHIN_REGISTRY_CA_FILE, or list the registry in "
-                "SHASHIN_REGISTRY_PLAIN_HTTP if it has no TLS"
-            ) from error
-        if isinstance(error, aiohttp.ClientError | TimeoutError | OSError):
-            why = str(error) or type(error).__name__
-            raise RegistryUnavailable(
-                f"{self._who} does not respond: {printable(why[:300])}; check that it runs and can be "
-                "reached"
-            ) from error
+@contextmanager
+def _translated(repository: Repository, host: str = "") -> Iterator[None]:
+    """Raise errors of connections as errors of the registry, or of the host that gives tokens."""
+    who = (
+        f"{host}, which gives tokens for {repository}," if host else f"the registry of {repository}"
+    )
+    try:
+        yield
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as error:
+        raise RegistryError(
+            f"{who} cannot be trusted: {printable(str(error)[:300])}; name the authority of its "
+            "certificate in SHASHIN_REGISTRY_CA_FILE, or list the registry in "
+            "SHASHIN_REGISTRY_PLAIN_HTTP if it has no TLS"
+        ) from error
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        why = str(error) or type(error).__name__
+        raise RegistryUnavailable(
+            f"{who} does not respond: {printable(why[:300])}; check that it runs and can be reached"
+        ) from error

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from http import HTTPStatus
 
@@ -29,13 +28,11 @@ from shashin.errors import (
 from shashin.oci.descriptor import Blob
 from shashin.oci.references import Repository
 from shashin.oci.session import STALL_SECONDS, RegistrySession, Scope
-from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.logging import get_logger
 
 log = get_logger(__name__)
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
-_LONGEST_PAUSE_SECONDS = 2.0
 _RANGE_REFUSED = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 
 
@@ -72,7 +69,7 @@ class BlobUpload:
             CorruptBlob: when the source's bytes do not have the blob's digest.
             ShashinError: what the source raises.
         """
-        waits, until, before = self._time_limit()
+        patience, before = self._session.patience(), self._kept
         while True:
             try:
                 if await self._step():
@@ -80,24 +77,20 @@ class BlobUpload:
             except RegistryUnavailable as error:
                 self._certain = False
                 if self._kept > before:
-                    waits, until, before = self._time_limit()
-                wait = next(waits)
-                if time.monotonic() + wait > until:
-                    raise RegistryUnavailable(
-                        f"{error.message} (after {self._kept} of {self._blob.size} bytes of blob "
-                        f"{self._blob.digest})"
-                    ) from error
+                    patience.progress()
+                    before = self._kept
+                failure = RegistryUnavailable(
+                    f"{error.message} (after {self._kept} of {self._blob.size} bytes of blob "
+                    f"{self._blob.digest})"
+                )
+                failure.__cause__ = error
+                await patience.pause(failure)
                 log.info(
                     "an upload to the registry goes on after a failure",
                     repository=str(self._repository),
                     digest=self._blob.digest,
                     error=error.message,
                 )
-                await asyncio.sleep(wait)
-
-    def _time_limit(self) -> tuple[Iterator[float], float, int]:
-        waits = backoff_seconds(longest=_LONGEST_PAUSE_SECONDS)
-        return waits, time.monotonic() + self._session.retry_seconds, self._kept
 
     async def _step(self) -> bool:
         """Make the next request; returns whether the registry has the blob."""

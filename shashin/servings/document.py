@@ -13,12 +13,14 @@ from shashin.documents.parsing import FieldPath, parse_document
 from shashin.documents.parts import (
     API_VERSION,
     Labels,
-    ModelId,
+    ModelPart,
     Part,
     Text,
     check_known,
     check_name,
+    check_shards_of,
     checked,
+    repeated,
     same_as_before,
     validation,
 )
@@ -116,13 +118,9 @@ class Resources(Part):
     """What a pod may use at most."""
 
 
-class Spec(Part):
+class Spec(ModelPart):
     """What is served, by what."""
 
-    model: Annotated[ModelId, same_as_before("model")]
-    """The model whose vectors the shards have."""
-    dimensions: Annotated[int, Field(strict=True, ge=1, le=8192), same_as_before("dimensions")]
-    """Length of its vectors."""
     tier: Annotated[
         str,
         Field(strict=True, json_schema_extra={"enum": list(SEALED_TIERS)}),
@@ -141,16 +139,9 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _shards_are_of_the_model(self) -> Spec:
-        seen: set[str] = set()
-        for shard in self.shards:
-            if not shard.id.startswith(f"{self.model}."):
-                raise ValueError(
-                    f"shards: {shard.id!r} is not a shard of {self.model}, whose ids start with "
-                    f"'{self.model}.': vectors of two models never mix"
-                )
-            if shard.id in seen:
-                raise ValueError(f"shards: {shard.id!r} is listed more than once")
-            seen.add(shard.id)
+        check_shards_of(self.model, (shard.id for shard in self.shards), "shards")
+        if twice := repeated(shard.id for shard in self.shards):
+            raise ValueError(f"shards: {twice!r} is listed more than once")
         return self
 
     model_config = validation(
