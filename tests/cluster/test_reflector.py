@@ -176,10 +176,10 @@ async def test_connections_that_are_cut_again_and_again_lose_no_change(
     for number in range(20):
         await maps.put("one", a=str(number))
         if number % 3 == 2:
-            proxy.cut()
+            proxy.cut_all()
     await followed.knows(one={"a": "19"})
     await maps.delete("one")
-    proxy.cut()
+    proxy.cut_all()
     await followed.knows()
 
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
 
 from shashin.local.ports import HOST
+from tests.support.tcp_proxy import Direction, TcpProxy
 
-_PIECE_BYTES = 64 * 1024
 
-
-class ApiProxy:
+class ApiProxy(TcpProxy):
     """Forwards connections, encrypted as they are, for as long as it is told to."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._target = host, port
-        self._open: set[asyncio.StreamWriter] = set()
+        super().__init__(host, port)
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._refusing = False
@@ -28,15 +26,10 @@ class ApiProxy:
         self.connections = 0
         """How many were accepted."""
 
-    def cut(self) -> None:
-        """Abort every open connection, in the middle of whatever it carries."""
-        for writer in list(self._open):
-            writer.transport.abort()
-
     def refuse(self) -> None:
         """Cut all connections and abort new ones at once."""
         self._refusing = True
-        self.cut()
+        self.cut_all()
 
     def hang(self) -> None:
         """Keep connections open, accept new ones, and forward nothing."""
@@ -45,41 +38,21 @@ class ApiProxy:
     def come_back(self) -> None:
         """Forward again; connections that hung are cut, as by a load balancer that restarts."""
         self._refusing = False
-        self.cut()
+        self.cut_all()
         self._flowing.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
+        """Serve one connection, unless all are refused."""
         if self._refusing:
             writer.transport.abort()
             return
         self.connections += 1
-        self._open.add(writer)
-        ends = [writer]
-        copies: list[asyncio.Future[None]] = []
-        try:
-            up_reader, up_writer = await asyncio.open_connection(*self._target)
-            ends.append(up_writer)
-            copies = [
-                asyncio.ensure_future(self._copy(reader, up_writer)),
-                asyncio.ensure_future(self._copy(up_reader, writer)),
-            ]
-            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
-        except OSError:
-            pass
-        finally:
-            self._open.discard(writer)
-            for copy in copies:
-                copy.cancel()
-            for end in ends:
-                end.transport.abort()
+        await super().serve(reader, writer)
 
-    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while piece := await source.read(_PIECE_BYTES):
-                await self._flowing.wait()
-                target.write(piece)
-                await target.drain()
+    async def lets_through(self, piece: bytes, direction: Direction, carried: int) -> bool:
+        """Wait while connections hang."""
+        await self._flowing.wait()
+        return True
 
 
 @asynccontextmanager
@@ -100,4 +73,4 @@ async def proxied(kubeconfig: Path, folder: Path) -> AsyncIterator[tuple[ApiProx
         yield proxy, through
     finally:
         server.close()
-        proxy.cut()
+        proxy.cut_all()

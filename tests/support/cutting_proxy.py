@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Literal
+from contextlib import asynccontextmanager
 
 from shashin.local.ports import HOST
-
-Direction = Literal["sent", "received"]
-
-_PIECE_BYTES = 64 * 1024
+from tests.support.tcp_proxy import Direction, TcpProxy
 
 
-class CuttingProxy:
+class CuttingProxy(TcpProxy):
     """Forwards connections to a server on this machine."""
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        super().__init__(HOST, port)
         self._cuts: deque[tuple[Direction, int]] = deque()
         self.cut_connections = 0
         self.sent_bytes = 0
@@ -35,40 +31,15 @@ class CuttingProxy:
         """
         self._cuts.append((direction, after))
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
-        try:
-            up_reader, up_writer = await asyncio.open_connection(HOST, self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        both = [
-            asyncio.ensure_future(self._copy(reader, up_writer, "sent")),
-            asyncio.ensure_future(self._copy(up_reader, writer, "received")),
-        ]
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in both:
-                one.cancel()
-            for end in (writer, up_writer):
-                end.transport.abort()
-
-    async def _copy(
-        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, direction: Direction
-    ) -> None:
-        copied = 0
-        with suppress(OSError):
-            while piece := await source.read(_PIECE_BYTES):
-                copied += len(piece)
-                self.sent_bytes += len(piece) if direction == "sent" else 0
-                self.requests += direction == "sent" and b" HTTP/1.1\r\n" in piece
-                if self._cuts and self._cuts[0][0] == direction and copied > self._cuts[0][1]:
-                    self._cuts.popleft()
-                    self.cut_connections += 1
-                    return
-                target.write(piece)
-                await target.drain()
+    async def lets_through(self, piece: bytes, direction: Direction, carried: int) -> bool:
+        """Count the piece, and cut the connection if its turn has come."""
+        self.sent_bytes += len(piece) if direction == "sent" else 0
+        self.requests += direction == "sent" and b" HTTP/1.1\r\n" in piece
+        if self._cuts and self._cuts[0][0] == direction and carried > self._cuts[0][1]:
+            self._cuts.popleft()
+            self.cut_connections += 1
+            return False
+        return True
 
 
 @asynccontextmanager
