@@ -8,7 +8,8 @@ one that ignores them loses updates.
 Servers other than AWS differ. Where it matters, both are accepted:
 - Under ``If-Match``, a missing key is 404 at AWS and 412 at SeaweedFS.
 - Of two conditional writes at once, one may be 409 at AWS, which is retried. SeaweedFS orders them
-  with a lock that it polls every second.
+  with a lock that it polls every second; of uploads in parts that are completed at once, it lets more
+  than one win now and then on a busy machine (8 of 60 times four, with 4.48).
 - Completing an upload again, when its response was lost, may be 404 (NoSuchUpload) at AWS; at SeaweedFS
   it succeeds without a condition and is 412 with one.
 - A checksum of a whole multipart object is an option that older servers do not have: what they
