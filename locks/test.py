@@ -60,7 +60,8 @@ for name in json.loads(sys.argv[1]):
         sys.exit(f"importing {name}: {error}")
 if "shashin.shards.kinds.registry" in sys.modules:
     # A manifest may name any kind, whose module is then imported.
-    from shashin.shards.kinds.registry import index_kind, kind_names
+    from shashin.shards.kinds.names import kind_names
+    from shashin.shards.kinds.registry import index_kind
     for name in kind_names():
         index_kind(name)
 # An emulator needs no credentials; no request is sent.

@@ -16,7 +16,8 @@ from shashin.builds.policy import Policy
 from shashin.builds.records import BuildRecord, BuildRecords
 from shashin.builds.runner import RunOptions, retry_build
 from shashin.builds.status import BuildStatus
-from shashin.builds.step import BUILD, OUT, REPOSITORY, WORK, context_of
+from shashin.builds.step import context_of
+from shashin.builds.step_variables import BUILD, OUT, REPOSITORY, WORK
 from shashin.builds.steps import publish
 from shashin.errors import RepositoryError, StepFailed
 from shashin.objectstore.open import open_object_store
