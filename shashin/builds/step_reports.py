@@ -19,7 +19,7 @@ from shashin.runtime.json_file import read_json, write_json
 
 _INTERVAL_SECONDS = 0.2
 _MAX_REASON_BYTES = 4096
-_MAX_RESULT_BYTES = 4096
+MAX_RESULT_BYTES = 4096
 """Of a container's termination message."""
 
 
@@ -113,7 +113,7 @@ def write_result(path: Path | None, shards: Sequence[str], progress: Progress | 
     counted = None if progress is None else _PROGRESS.dump_python(progress)
     for count in range(len(shards), -1, -1):
         text = json.dumps({"shards": list(shards[:count]), "progress": counted})
-        if len(text.encode()) <= _MAX_RESULT_BYTES:
+        if len(text.encode()) <= MAX_RESULT_BYTES:
             with suppress(OSError):
                 path.write_text(text, encoding="utf-8")
             return
