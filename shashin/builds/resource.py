@@ -14,6 +14,9 @@ from shashin.kube.resource import KubeObject, Resource
 
 INDEX_BUILDS: Final = Resource("shashin.dev", "v1alpha1", "indexbuilds")
 
+FORM: Final = "kubernetes:///NAMESPACE"
+"""URI of the IndexBuilds of a namespace; without one, of the pod's own or the kubeconfig context's."""
+
 RETRY_ANNOTATION: Final = "shashin.dev/retry"
 """Any value that it did not have before runs a build that has failed or was cancelled again."""
 

@@ -19,17 +19,25 @@ BUCKET = "shashin-test"
 
 
 class FakeGcs:
-    """One server; without ``root`` its objects are in memory and lost when it is killed."""
+    """One server; without ``root`` its objects are in memory and lost when it is killed.
 
-    def __init__(self, log: Path, *, root: Path | None = None) -> None:
+    ``host`` is another address to serve on, such as one that pods can reach.
+    """
+
+    def __init__(self, log: Path, *, root: Path | None = None, host: str = HOST) -> None:
         self.port = free_port()
-        self.url = f"http://{HOST}:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self._log = log
         self._root = root
         backend = ["memory"] if root is None else ["filesystem", "-filesystem-root", str(root)]
         self._command = [
             os.environ[SERVER_VARIABLE],
-            *("-scheme", "http", "-host", HOST, "-port", str(self.port)),
+            *("-scheme", "http", "-host", host, "-port", str(self.port)),
+            *(
+                ("-public-host", f"{host}:{self.port}", "-external-url", self.url)
+                if host != HOST
+                else ()
+            ),
             *("-log-level", "error", "-backend", *backend),
         ]
         self._process: subprocess.Popen[bytes] | None = None
