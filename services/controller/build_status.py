@@ -19,6 +19,12 @@ PROGRESSING: Final = "Progressing"
 SUCCEEDED: Final = "Succeeded"
 FAILED: Final = "Failed"
 
+CANCELLED: Final = "Cancelled"
+TIMED_OUT: Final = "StepTimedOut"
+CANNOT_START: Final = "StepCannotStart"
+ENDED_BY_CONTROLLER: Final = frozenset({CANCELLED, TIMED_OUT, CANNOT_START})
+"""Reasons of conditions of attempts of which pods may run on."""
+
 Fingerprints = Sequence[tuple[str, str]]
 """The name and the fingerprint of each step, in order."""
 
@@ -180,7 +186,7 @@ def observed(
             found = _all_again(found)
         return over(found, phase, word, reason, now)
     why = waiting_reason(pod)
-    word = "StepCannotStart" if why else "Running"
+    word = CANNOT_START if why else "Running"
     message = f"attempt {found.attempts}: {current}" + (f" cannot start yet: {why}" if why else "")
     found = found.model_copy(update={"reason": why})
     return _with_conditions(found, before, word, message, now)
@@ -216,7 +222,7 @@ def limit_of(
     )
     return Limit(
         since + timedelta(seconds=start_seconds),
-        "StepCannotStart",
+        CANNOT_START,
         f"it could not start within {start_seconds} seconds: {why}",
     )
 
@@ -226,7 +232,7 @@ def _time_limit(seconds: int | None, started: datetime | None) -> Limit | None:
         return None
     return Limit(
         started + timedelta(seconds=seconds),
-        "StepTimedOut",
+        TIMED_OUT,
         f"it took longer than its timeoutSeconds, {seconds}",
     )
 
@@ -243,6 +249,11 @@ def waiting_reason(pod: KubeObject | None) -> str:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return _joined(condition.get("reason", "Unschedulable"), condition.get("message"))
     return ""
+
+
+def word_of(status: IndexBuildStatus) -> str:
+    """Return the word that says why a build is as it is, which all of its conditions have."""
+    return next((one.reason for one in status.conditions), "")
 
 
 def runs(pod: KubeObject) -> bool:

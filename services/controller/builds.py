@@ -26,6 +26,8 @@ from services.controller.build_job import (
 )
 from services.controller.build_queue import EndedBuild, QueuedBuild, expired, why_waiting
 from services.controller.build_status import (
+    CANCELLED,
+    ENDED_BY_CONTROLLER,
     begun,
     finished,
     invalid,
@@ -35,6 +37,7 @@ from services.controller.build_status import (
     runs,
     steps_to_run,
     waiting,
+    word_of,
 )
 from services.controller.events import record_event
 from services.controller.resources import CONFIG_MAPS, JOBS, MANAGER, PODS
@@ -59,7 +62,7 @@ from shashin.runtime.logging import get_logger
 
 log = get_logger(__name__)
 
-CANCELLED = "someone cancelled it"
+REASON_OF_CANCEL = "someone cancelled it"
 
 _NOT_ENDED = "the pods of an earlier attempt have not ended yet"
 _LOOK_AGAIN_SECONDS = 5.0
@@ -104,7 +107,7 @@ class BuildReconciler:
         if _is_to_run(owner, before):
             return await self._begin(owner, before)
         if before.phase not in ENDED:
-            status = over(before, "Cancelled", "Cancelled", CANCELLED, _now())
+            status = over(before, "Cancelled", CANCELLED, REASON_OF_CANCEL, _now())
             await self._write(owner, before, status)
             return None
         await self._end_job(owner, before)
@@ -215,7 +218,7 @@ class BuildReconciler:
         namespace, name = key_of(owner)
         uid = owner["metadata"]["uid"]
         if annotation(owner, CANCEL_ANNOTATION) == "true":
-            status = over(before, "Cancelled", "Cancelled", CANCELLED, _now())
+            status = over(before, "Cancelled", CANCELLED, REASON_OF_CANCEL, _now())
             await self._write(owner, before, status)
             await self._end_job(owner, status)
             return None
@@ -252,14 +255,13 @@ class BuildReconciler:
     # --- a build that has ended -----------------------------------------------------------------
 
     async def _end_job(self, owner: KubeObject, status: IndexBuildStatus) -> None:
-        """Delete the Job of an attempt that is over by our decision, with its pods."""
+        """Delete the Job of an attempt that was ended by the controller, with its pods."""
         namespace, name = key_of(owner)
         job = self._world.jobs.objects.get((namespace, job_name(name, status.attempts)))
         if job is None or finished(job) is not None or not _is_owned(job, owner) or _goes(job):
             return
-        pods = [p for p in self._world.pods.objects.values() if _uid_of(p) == _uid_of(job)]
-        if status.phase == "Succeeded" or (pods and not any(map(runs, pods))):
-            return  # it is about to be finished
+        if word_of(status) not in ENDED_BY_CONTROLLER:
+            return  # its pod has ended, so it is about to be finished
         try:
             await self._client.delete(
                 JOBS, job["metadata"]["name"], namespace=namespace, uid=job["metadata"]["uid"]
@@ -332,7 +334,7 @@ class BuildReconciler:
             )
         if status.phase == before.phase or status.phase not in ENDED:
             return
-        word = next(one.reason for one in status.conditions)
+        word = word_of(status)
         metrics.BUILD_ATTEMPTS.labels(owner["spec"]["tier"], word).inc()
         text = f"attempt {status.attempts}: {status.phase.lower()}"
         text += f" at {status.step}" if status.step else ""

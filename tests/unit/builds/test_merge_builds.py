@@ -16,7 +16,7 @@ from shashin.builds.policy import Policy
 from shashin.builds.recorded import FolderBuilds
 from shashin.builds.records import BuildRecords
 from shashin.builds.runner import RunOptions, retry_build
-from shashin.builds.status import BuildStatus
+from shashin.builds.status import BuildStatus, Phase
 from shashin.builds.step import context_of
 from shashin.builds.step_variables import BUILD, OUT, REPOSITORY, WORK
 from shashin.builds.steps import publish
@@ -156,6 +156,43 @@ async def test_two_planners_at_once_record_a_build_once(merging: Merging) -> Non
     assert [one.build.name for one in merging.records.read_all()[0]] == [*names]
     again = await merging.plan()
     assert again.pending == [*names]
+
+
+class RunByOthers(FolderBuilds):
+    """Builds that somebody else runs, as the controller does."""
+
+    under_way: tuple[Phase, ...] = ("Pending", "Running")
+
+
+async def test_what_others_will_run_is_not_merged_by_another_build_as_well(
+    merging: Merging,
+) -> None:
+    builds = RunByOthers(merging.records)
+    for hour in (3, 4):
+        await merging.seal(hour)
+    (name,) = (await merging.plan()).created
+    await merging.seal(5)
+    # One machine runs only what it plans, so the larger build replaces the one that nobody ran.
+    again = await plan_builds(
+        merging.repository, merging.uri, builds, MODEL, LATER, Policy(fan_in=3)
+    )
+    assert (again.created, again.pending) == ([], [])
+    (larger,) = (await merging.plan()).created
+    assert larger != name
+
+
+async def test_only_builds_of_the_tiers_that_are_asked_for_are_created(merging: Merging) -> None:
+    await merging.seal(3)
+    builds = FolderBuilds(merging.records)
+    for tiers in (["monthly"], ["hourly"]):
+        planned = await plan_builds(
+            merging.repository, merging.uri, builds, MODEL, LATER, Policy(), tiers=tiers
+        )
+        assert planned == PlannedBuilds()
+    planned = await plan_builds(
+        merging.repository, merging.uri, builds, MODEL, LATER, Policy(), tiers=["daily"]
+    )
+    assert len(planned.created) == 1
 
 
 async def test_a_shard_whose_recall_is_too_low_is_not_published(
