@@ -21,6 +21,7 @@ SERVICES = {
     "index server": "services.index_server.settings.IndexServerSettings",
     "image builder": "services.image_builder.settings.ImageBuilderSettings",
     "router": "services.router.settings.RouterSettings",
+    "controller": "services.controller.settings.ControllerSettings",
 }
 HEAD = """# Settings
 

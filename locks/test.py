@@ -19,11 +19,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import grimp
@@ -37,8 +39,7 @@ from shashin.local.ports import HOST, free_port
 LOCKS = Path(__file__).parent
 ROOT = LOCKS.parent
 
-CONTROLLER = "controller"
-"""Has a lock, but no code of its own yet: it needs only ``shashin.runtime``."""
+KUBECONFIG = "kubeconfig.yaml"
 
 SERVES_GRPC = ("embedder", "indexer", "index_server", "router")
 
@@ -91,7 +92,7 @@ def reached_modules(service: str) -> list[str]:
     graph = grimp.build_graph(
         "shashin", "services", exclude_type_checking_imports=True, cache_dir=None
     )
-    package = "shashin.runtime" if service == CONTROLLER else f"services.{service}"
+    package = f"services.{service}"
     own = {package} | graph.find_descendants(package)
     return sorted(own | graph.find_upstream_modules(package, as_package=True))
 
@@ -106,10 +107,9 @@ def copy_code(service: str, folder: Path) -> None:
         if (ROOT / source).is_file():  # folders are code of other services
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / source, folder / target)
-    if service != CONTROLLER:
-        package = folder / "services" / service
-        shutil.copytree(ROOT / "services" / service, package, ignore=pycache)
-        shutil.copy(ROOT / "services" / "__init__.py", folder / "services")
+    package = folder / "services" / service
+    shutil.copytree(ROOT / "services" / service, package, ignore=pycache)
+    shutil.copy(ROOT / "services" / "__init__.py", folder / "services")
 
 
 def run(what: str, *command: str, **options: object) -> None:
@@ -255,9 +255,73 @@ def bare_environment(home: Path, settings: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": os.defpath, "HOME": str(home), "OMP_NUM_THREADS": "1", **settings}
 
 
+class _EmptyCluster(BaseHTTPRequestHandler):
+    """Answers as the API server of a Kubernetes without objects, as far as a start needs it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer a list with nothing, a watch with no event, and any other request with 404."""
+        path, _, query = self.path.partition("?")
+        if "watch=true" in query:
+            # The client ends it.
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.rfile.read(1)
+        elif "limit=" in query:
+            self._answer(200, {"metadata": {"resourceVersion": "1"}, "items": []})
+        else:
+            self._answer(404, {"kind": "Status", "code": 404, "message": f"no {path}"})
+
+    def do_POST(self) -> None:
+        """Accept an object."""
+        made = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        made["metadata"] |= {"resourceVersion": "1", "uid": "1"}
+        self._answer(201, made)
+
+    do_PUT = do_POST  # noqa: N815 - named by http.server
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+    def _answer(self, status: int, answer: object) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def empty_cluster(kubeconfig: Path) -> Iterator[None]:
+    """Run an API server with nothing in it, and write a kubeconfig for it."""
+    server = ThreadingHTTPServer((HOST, 0), _EmptyCluster)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    name = "empty"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": {"server": f"http://{HOST}:{server.server_port}"}}],
+        "users": [{"name": name, "user": {}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+    }
+    kubeconfig.write_text(json.dumps(config))  # YAML, too
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def settings_for(kafka: str, folder: Path) -> dict[str, str]:
     """Return settings for any service; each reads those that it knows."""
     return {
+        "KUBECONFIG": str(folder.parent / KUBECONFIG),
         "SHASHIN_KAFKA": kafka,
         "SHASHIN_HTTP_PORT": str(free_port()),
         "SHASHIN_GRPC_PORT": str(free_port()),
@@ -286,8 +350,6 @@ def check_service(service: str, kafka: str, folder: Path) -> str:
         env=bare_environment(code, {}),
     )
     steps.append(f"{len(modules)} modules in {watch.lap()}")
-    if service == CONTROLLER:
-        return ", ".join(steps)
     process = ServiceProcess(service, python, code, settings_for(kafka, folder))
     try:
         waits_for = process.until_ready()
@@ -347,7 +409,7 @@ def tell(text: str) -> None:
 
 def selected_services(names: Sequence[str]) -> list[str]:
     """Return the services with these names; all of them if none are given."""
-    known = [*services(), CONTROLLER]
+    known = services()
     selected = [name.replace("-", "_") for name in names] or known
     if unknown := set(selected) - set(known):
         sys.exit(f"locks-test: unknown service {', '.join(unknown)}: expected {known}")
@@ -361,7 +423,11 @@ def main() -> None:
     selected = selected_services(parser.parse_args().services)
     failed = 0
     whole = Stopwatch()
-    with scratch_folder() as scratch, running_kafka(scratch / "kafka") as kafka:
+    with (
+        scratch_folder() as scratch,
+        running_kafka(scratch / "kafka") as kafka,
+        empty_cluster(scratch / KUBECONFIG),
+    ):
         for service in selected:
             folder = scratch / service
             try:

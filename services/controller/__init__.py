@@ -1,0 +1,1 @@
+"""The controller: makes Kubernetes run what IndexServings and IndexBuilds ask for."""
