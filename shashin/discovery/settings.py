@@ -15,7 +15,8 @@ class DiscoverySettings(ServiceSettings):
         description=f"URI of the list of ready endpoints: {FILE_FORM} (JSON, re-read after each "
         "change), or static: followed by the endpoints themselves, such as "
         "static:indexer=10.0.0.6:50053,index-server/hourly@demo-v1=[fd00::7]:50054,"
-        "embedder=10.0.0.8:50052."
+        "embedder=10.0.0.8:50052. ;group=NAME after an address names the replicas that hold the same "
+        "shards, ;zone=NAME where they run."
     )
 
     @field_validator("discovery")
