@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import grpc
+
 from shashin.codecs.ranges import ranges_in
-from shashin.discovery.protocol import INDEX_SERVER, Discovery
+from shashin.discovery.protocol import INDEX_SERVER, Discovery, GroupKey
 from shashin.errors import ShashinError
 from shashin.offsets.ranges import OffsetRange
 from shashin.runtime.logging import get_logger
@@ -26,6 +29,21 @@ class HeldShard:
     """Of the index server."""
     shard_id: str
     ranges: tuple[OffsetRange, ...]
+    group: str = ""
+    """Name of the index server's group; empty if it has none."""
+
+
+def held_by_every_replica(
+    replicas: Iterable[tuple[GroupKey, Sequence[HeldShard]]],
+) -> list[HeldShard]:
+    """Return each group's shards that all its replicas hold, in the order of its first replica."""
+    common: dict[GroupKey, list[HeldShard]] = {}
+    for group, shards in replicas:
+        if group in common:
+            common[group] = [shard for shard in common[group] if shard in shards]
+        else:
+            common[group] = list(shards)
+    return [shard for shards in common.values() for shard in shards]
 
 
 class IndexServers:
@@ -41,7 +59,9 @@ class IndexServers:
     async def held(self) -> list[HeldShard]:
         """Return the shards that ready index servers of the model hold now.
 
-        An index server that does not respond within ``DESCRIBE_TIMEOUT_SECONDS`` counts as holding none.
+        Of a group of replicas, these are the shards that each ready one holds: a search may go to any.
+        A replica that refuses searches or connections is not ready. One that does not respond within
+        ``DESCRIBE_TIMEOUT_SECONDS`` may still answer searches, so it counts as holding none.
         """
         try:
             endpoints = await self._discovery.endpoints()
@@ -67,11 +87,28 @@ class IndexServers:
                 endpoint=failure.endpoint.name,
                 error=failure.error,
             )
-        return [
-            HeldShard(answer.tier, shard.shard_id, tuple(ranges_in(shard.ranges)))
-            for _, answer in results.answers
-            for shard in answer.shards
+        replicas = [
+            (
+                peer.endpoint.group_key,
+                [
+                    HeldShard(
+                        answer.tier,
+                        shard.shard_id,
+                        tuple(ranges_in(shard.ranges)),
+                        peer.endpoint.group,
+                    )
+                    for shard in answer.shards
+                ],
+            )
+            for peer, answer in results.answers
+            if not answer.not_serving
         ]
+        replicas += [
+            (failure.endpoint.group_key, [])
+            for failure in results.failures
+            if failure.status == grpc.StatusCode.DEADLINE_EXCEEDED.name
+        ]
+        return held_by_every_replica(replicas)
 
     async def close(self) -> None:
         """Close every channel."""
