@@ -9,7 +9,6 @@ import grpc
 
 from shashin.rpc.server import MAX_MESSAGE_BYTES
 
-
 _RETRIES = {
     "maxAttempts": 5,
     "initialBackoff": "0.05s",
