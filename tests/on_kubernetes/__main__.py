@@ -254,7 +254,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="shashin-cluster-") as folder:
             outcome = run(play(cluster, Path(folder), keep=args.keep))
     except (ShashinError, AssertionError) as error:
-        echo_error(str(error))
+        first, *more = str(error).splitlines()
+        echo_error(first)
+        for line in more:
+            echo(line)
         return 1
     for problem in [*outcome.queries.get("problems", ()), *outcome.problems]:
         echo(problem)

@@ -83,7 +83,9 @@ class Installation:
         }
         (self._folder / "config.yaml").write_text(yaml.safe_dump(config))
         (self._folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-        await self.cluster.kubectl("apply", "--server-side", "-k", str(self._folder))
+        await self.cluster.kubectl(
+            "apply", "--server-side", "--force-conflicts", "-k", str(self._folder)
+        )
 
     async def until_ready(self) -> None:
         """Wait until all pods of Deployments and StatefulSets are ready."""

@@ -22,7 +22,7 @@ class Answers(search_pb2_grpc.SearchServiceServicer):
         self.refused = refused
         self.calls = 0
 
-    async def Search(self, request: Any, context: Any) -> search_pb2.SearchResponse:
+    async def Search(self, request: Any, context: Any) -> search_pb2.SearchResponse:  # noqa: N802
         self.calls += 1
         if self.calls <= self.refused:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "it goes")
