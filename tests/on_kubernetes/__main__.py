@@ -45,6 +45,7 @@ RATE = 20.0
 _LONG = 240.0
 _SETTLE_SECONDS = 120.0
 _POLL_SECONDS = 0.5
+_PROBLEMS_PER_STEP = 5
 
 
 @dataclass
@@ -162,10 +163,17 @@ async def _troubles(
     prober: Prober,
     steps: Steps,
 ) -> None:
+    told = 0
+
     async def say(text: str) -> None:
+        nonlocal told
         counts = await prober.report()
         shown = ", ".join(f"{counts.get(of)} {of}" for of in ("queries", "failed", "incomplete"))
         steps.say(f"{text} ({shown})")
+        problems = counts.get("problems", [])
+        for problem in problems[told : told + _PROBLEMS_PER_STEP]:
+            steps.say(f"  {problem}")
+        told = len(problems)
 
     await _rolled(outcome, "hourly", 1)
     await say("an hour was sealed, baked and rolled out")

@@ -87,7 +87,7 @@ async def main(address: str, vectors: Sequence[tuple[str, np.ndarray]], rate: fl
     """Search at a rate, in queries per second, until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with RouterClient(address) as router:
+    async with RouterClient(address, wait_for_ready=True) as router:
         prober, running = Prober(router), set[asyncio.Task[None]]()
         started = next_report = time.monotonic()
         for number, (listing_id, vector) in enumerate(cycle(vectors)):
