@@ -64,10 +64,12 @@ async def test_a_pod_logs_in_with_its_google_account(
     registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = Repository(registry.address, "shop/a")
-    async with metadata_server(monkeypatch, GOOGLE_TOKEN) as asked:
-        async with RegistryClient(access(registry)) as client:
-            assert await client.tags(repository) == []
-            assert await client.tags(repository) == []
+    async with (
+        metadata_server(monkeypatch, GOOGLE_TOKEN) as asked,
+        RegistryClient(access(registry)) as client,
+    ):
+        assert await client.tags(repository) == []
+        assert await client.tags(repository) == []
     assert len(asked) == 1
 
 
