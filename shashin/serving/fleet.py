@@ -212,22 +212,13 @@ async def ask_all(
     asked: Round[AnswerT] = Round()
     try:
         for peer, call in calls:
-            try:
-                answer = await call
-            except grpc.aio.AioRpcError as error:
-                match _outcome_of(error, peer.endpoint):
-                    case OtherModel() as other:
-                        asked.other_models.append(other)
-                    case Failure() as failure:
-                        _note_failure(asked, failure, method, peer)
-                continue
-            if answer.model_id != model_id:
-                asked.other_models.append(OtherModel(peer.endpoint, answer.model_id))
-            elif (fault := check(answer)) is not None:
-                failure = Failure(peer.endpoint, grpc.StatusCode.INTERNAL.name, fault)
-                _note_failure(asked, failure, method, peer)
-            else:
-                asked.answers.append((peer, answer))
+            match await outcome_of(peer, call, method=method, model_id=model_id, check=check):
+                case OtherModel() as other:
+                    asked.other_models.append(other)
+                case Failure() as failure:
+                    asked.failures.append(failure)
+                case answer:
+                    asked.answers.append((peer, answer))
     finally:
         # Only has an effect if the caller was cancelled.
         for _, call in calls:
@@ -235,18 +226,37 @@ async def ask_all(
     return asked
 
 
-def _outcome_of(error: grpc.aio.AioRpcError, endpoint: Endpoint) -> Failure | OtherModel:
+async def outcome_of(
+    peer: Peer,
+    call: Awaitable[AnswerT],
+    *,
+    method: str,
+    model_id: str,
+    check: Callable[[AnswerT], str | None] = lambda _answer: None,
+) -> AnswerT | Failure | OtherModel:
+    """Wait for one call to a peer; a response in which ``check`` finds a fault is a failure."""
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        outcome = _refusal_in(error, peer.endpoint)
+    else:
+        if answer.model_id != model_id:
+            return OtherModel(peer.endpoint, answer.model_id)
+        if (fault := check(answer)) is None:
+            return answer
+        outcome = Failure(peer.endpoint, grpc.StatusCode.INTERNAL.name, fault)
+    if isinstance(outcome, Failure):
+        FAILED_CALLS.labels(method, peer.tier, outcome.status).inc()
+    return outcome
+
+
+def _refusal_in(error: grpc.aio.AioRpcError, endpoint: Endpoint) -> Failure | OtherModel:
     details = error.details() or "no details"
     reason, _, message = details.partition(": ")
     refused = error.code() == grpc.StatusCode.FAILED_PRECONDITION
     if refused and reason == WrongModelRequested.__name__:
         return OtherModel(endpoint, refusal=message)
     return Failure(endpoint, error.code().name, details)
-
-
-def _note_failure(asked: Round[Any], failure: Failure, method: str, peer: Peer) -> None:
-    asked.failures.append(failure)
-    FAILED_CALLS.labels(method, peer.tier, failure.status).inc()
 
 
 def _cancel(call: Any) -> None:
