@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 from prometheus_client import Counter
 
-from shashin.discovery.protocol import INDEX_SERVER, INDEXER, Endpoint, Role
+from shashin.discovery.protocol import INDEX_SERVER, INDEXER, Endpoint, GroupKey, Role
 from shashin.errors import WrongModelRequested
 from shashin.rpc.channel import open_channel
 from shashin.runtime.logging import get_logger
@@ -114,6 +114,16 @@ class Held:
     """Those to call."""
     other_models: list[OtherModel]
     """Those that are not called, since discovery reports another model."""
+    current: Callable[[GroupKey], list[Peer]]
+    """Returns those that a group has now."""
+
+    def joined(self, group: GroupKey) -> list[Peer]:
+        """Return the endpoints of a group that have joined since, and hold them as well."""
+        new = [peer for peer in self.current(group) if peer not in self.peers]
+        for peer in new:
+            peer.holders += 1
+        self.peers.extend(new)
+        return new
 
 
 @dataclass
@@ -172,6 +182,7 @@ class Fleet:
         held = Held(
             [peer for peer in self._peers.values() if peer.endpoint.role in roles],
             [OtherModel(e, e.model_id) for e in sorted(self._other_models) if e.role in roles],
+            self._of_group,
         )
         for peer in held.peers:
             peer.holders += 1
@@ -181,6 +192,9 @@ class Fleet:
             for peer in held.peers:
                 peer.holders -= 1
                 self._close_if_free(peer)
+
+    def _of_group(self, group: GroupKey) -> list[Peer]:
+        return [peer for endpoint, peer in self._peers.items() if endpoint.group_key == group]
 
     def _close_if_free(self, peer: Peer) -> None:
         if peer.removed and peer.holders == 0:

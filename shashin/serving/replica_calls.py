@@ -19,7 +19,7 @@ from typing import Generic
 import grpc
 from prometheus_client import Counter
 
-from shashin.discovery.protocol import GroupKey
+from shashin.discovery.protocol import Endpoint, GroupKey
 from shashin.serving.fleet import AnswerT, Failure, OtherModel, Peer, outcome_of
 from shashin.serving.replica_choice import last_resort_after
 from shashin.serving.replica_record import ReplicaRecord
@@ -54,6 +54,23 @@ class GroupOutcome(Generic[AnswerT]):
     """Of the replicas that were asked in vain, also if another one has answered."""
     other_models: list[OtherModel] = field(default_factory=list)
 
+    def add(self, peer: Peer, outcome: AnswerT | Failure | OtherModel) -> None:
+        """Add the outcome of one call."""
+        match outcome:
+            case Failure() as failure:
+                self.failures.append(failure)
+            case OtherModel() as other:
+                self.other_models.append(other)
+            case answer:
+                self.answer = peer, answer
+
+    @property
+    def tried(self) -> set[Endpoint]:
+        """The replicas that answered, failed or hold another model."""
+        found = {failure.endpoint for failure in self.failures}
+        found |= {other.endpoint for other in self.other_models}
+        return found if self.answer is None else {*found, self.answer[0].endpoint}
+
 
 def groups_of(peers: Iterable[Peer]) -> dict[GroupKey, list[Peer]]:
     """Return the peers by group, in their order."""
@@ -84,12 +101,14 @@ class ReplicaCalls:
         method: str,
         model_id: str,
         seconds_left: Callable[[], float],
+        joined: Callable[[GroupKey], Sequence[Peer]] = lambda _group: (),
         check: Callable[[AnswerT], str | None] = lambda _answer: None,
     ) -> list[GroupOutcome[AnswerT]]:
         """Ask all groups concurrently; returns their outcomes, in the same order.
 
         Of each group, the first good answer counts. ``seconds_left`` is the time until the deadline of a
-        call that is sent now.
+        call that is sent now. ``joined`` returns replicas that have joined a group since it was asked last:
+        they are asked if all others have failed.
         """
 
         async def ask(peer: Peer) -> AnswerT | Failure | OtherModel:
@@ -101,34 +120,23 @@ class ReplicaCalls:
             finally:
                 self.record.end(peer)
 
+        async def ask_group(replicas: Replicas) -> GroupOutcome[AnswerT]:
+            found: GroupOutcome[AnswerT] = GroupOutcome()
+            group = replicas.peers[0].endpoint.group_key
+            while replicas.peers:
+                if len(replicas.peers) == 1:
+                    found.add(replicas.peers[0], await ask(replicas.peers[0]))
+                else:
+                    call = _GroupCall(self.record, replicas, method, ask, seconds_left, found)
+                    await call.run()
+                if found.answer is not None or seconds_left() <= 0:
+                    break
+                replicas = Replicas(joined(group))
+            return found
+
         async with asyncio.TaskGroup() as tasks:
-            asking = [
-                tasks.create_task(
-                    _GroupCall(self.record, replicas, method, ask, seconds_left).outcome()
-                    if len(replicas.peers) > 1
-                    else _ask_only(replicas.peers[0], ask)
-                )
-                for replicas in groups
-            ]
+            asking = [tasks.create_task(ask_group(replicas)) for replicas in groups]
         return [task.result() for task in asking]
-
-
-async def _ask_only(
-    peer: Peer, ask: Callable[[Peer], Awaitable[AnswerT | Failure | OtherModel]]
-) -> GroupOutcome[AnswerT]:
-    found: GroupOutcome[AnswerT] = GroupOutcome()
-    _add(found, peer, await ask(peer))
-    return found
-
-
-def _add(found: GroupOutcome[AnswerT], peer: Peer, outcome: AnswerT | Failure | OtherModel) -> None:
-    match outcome:
-        case Failure() as failure:
-            found.failures.append(failure)
-        case OtherModel() as other:
-            found.other_models.append(other)
-        case answer:
-            found.answer = peer, answer
 
 
 class _GroupCall(Generic[AnswerT]):
@@ -141,6 +149,7 @@ class _GroupCall(Generic[AnswerT]):
         method: str,
         ask: Callable[[Peer], Awaitable[AnswerT | Failure | OtherModel]],
         seconds_left: Callable[[], float],
+        found: GroupOutcome[AnswerT],
     ) -> None:
         self._record = record
         self._left = list(replicas.peers)
@@ -151,12 +160,12 @@ class _GroupCall(Generic[AnswerT]):
         self._tier = replicas.peers[0].tier
         self._delay = record.hedge_delay(replicas.peers[0].endpoint.group_key, method)
         self._running: dict[asyncio.Future[AnswerT | Failure | OtherModel], _Call] = {}
-        self._found: GroupOutcome[AnswerT] = GroupOutcome()
+        self._found = found
         self._hedge_at: float | None = record.clock() + self._delay
         """When a hedge is due; None once that has been decided."""
         self._last_resort_at = 0.0
 
-    async def outcome(self) -> GroupOutcome[AnswerT]:
+    async def run(self) -> None:
         """Ask one replica after another until one answers."""
         self._record.budget.call()
         self._start()
@@ -175,7 +184,6 @@ class _GroupCall(Generic[AnswerT]):
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
-        return self._found
 
     def _start(self, *, is_hedge: bool = False) -> None:
         peer = self._record.choose(self._left, self._preferred)
@@ -212,7 +220,7 @@ class _GroupCall(Generic[AnswerT]):
     def _take(self, call: _Call, outcome: AnswerT | Failure | OtherModel) -> None:
         if self._found.answer is not None:
             return
-        _add(self._found, call.peer, outcome)
+        self._found.add(call.peer, outcome)
         seconds = self._record.clock() - call.started
         if self._found.answer is None:
             # With little time, a missed deadline says nothing about the replica.

@@ -98,6 +98,7 @@ class ReplicaSet:
                 method="Describe",
                 model_id=MODEL,
                 seconds_left=left,
+                joined=held.joined,
             )
         return {key.group: outcome for key, outcome in zip(groups, outcomes, strict=True)}
 
@@ -172,6 +173,24 @@ async def test_a_group_fails_once_each_of_its_replicas_has_failed(replicas: Repl
     outcome = (await replicas.ask())["a"]
     assert outcome.answer is None
     assert sorted(f.endpoint.address for f in outcome.failures) == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+async def test_a_replica_that_has_joined_since_answers_if_all_others_have_failed(
+    replicas: ReplicaSet,
+) -> None:
+    near = await replicas.start("a", "near")
+    near.may_answer.clear()
+    asking = asyncio.ensure_future(replicas.ask())
+    await until(lambda: near.calls, "the call has arrived")
+    replicas.announce("127.0.0.1:1", "a", "near")
+    far = await replicas.start("a", "far")
+    replicas.fleet.sync(e for e in replicas.endpoints if e.zone == "far")
+    near.refusal = grpc.StatusCode.UNAVAILABLE
+    near.may_answer.set()
+    outcome = (await asking)["a"]
+    assert answered(outcome) == "far"
+    assert outcome.tried == set(replicas.fleet.endpoints("index-server")) | {replicas.endpoints[0]}
+    assert far.calls == 1
 
 
 async def test_a_hedge_answers_for_a_replica_that_hangs_and_its_call_is_cancelled(
