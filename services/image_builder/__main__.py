@@ -38,7 +38,12 @@ async def serve(scope: ServiceScope[ImageBuilderSettings]) -> None:
             Horizons(store, settings.model_id),
         )
         rescan = Rescan(settings.model_id, store, builder.wake)
-        await scope.run(builder.loop(), rescan.loop(), WakeUps(settings.kafka, builder.wake).loop())
+        await scope.run(
+            builder.loop(),
+            rescan.loop(),
+            WakeUps(settings.kafka, builder.wake).loop(),
+            servers.discovery_watch(),
+        )
 
 
 if __name__ == "__main__":
