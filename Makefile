@@ -63,7 +63,7 @@ bench: install ## measure speed and memory, as a table and JSON
 
 REGISTRY ?= shashin
 TAG ?= latest
-SERVICES ?= downloader embedder image-builder index-server indexer router
+SERVICES ?= controller downloader embedder image-builder index-server indexer router
 images: ## build a container image per service (REGISTRY=..., TAG=..., SERVICES="router ...")
 	@set -e; for service in $(SERVICES); do \
 		case $$service in embedder) target=embedder ;; *) target=service ;; esac; \

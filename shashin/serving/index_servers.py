@@ -32,6 +32,8 @@ class HeldShard:
     """Of the index server."""
     shard_id: str
     ranges: tuple[OffsetRange, ...]
+    group: str = ""
+    """Name of the index server's group; empty if it has none."""
 
 
 def held_by_every_replica(
@@ -92,7 +94,12 @@ class IndexServers:
             (
                 peer.endpoint.group_key,
                 [
-                    HeldShard(answer.tier, shard.shard_id, tuple(ranges_in(shard.ranges)))
+                    HeldShard(
+                        answer.tier,
+                        shard.shard_id,
+                        tuple(ranges_in(shard.ranges)),
+                        peer.endpoint.group,
+                    )
                     for shard in answer.shards
                 ],
             )
