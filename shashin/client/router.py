@@ -51,7 +51,8 @@ class RouterClient:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._channel = open_channel(address)
+        # A query may be repeated, and on Kubernetes another router has the same address.
+        self._channel = open_channel(address, retried_service="shashin.v1.SearchService")
         self._stub = search_pb2_grpc.SearchServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import grpc
 
 from shashin.rpc.server import MAX_MESSAGE_BYTES
 
+_RETRIES = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.5s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """Open a channel to one endpoint, ``HOST:PORT``; it connects on the first call."""
+
+def open_channel(address: str, *, retried_service: str = "") -> grpc.aio.Channel:
+    """Open a channel to one endpoint, ``HOST:PORT``; it connects on the first call.
+
+    Calls of ``retried_service`` are sent again while the endpoint is unavailable, up to five times
+    within their deadline: for an address behind which another process takes over, and calls that may
+    be repeated.
+    """
+    options: list[tuple[str, Any]] = []
+    if retried_service:
+        method = {"name": [{"service": retried_service}], "retryPolicy": _RETRIES}
+        options.append(("grpc.service_config", json.dumps({"methodConfig": [method]})))
     return grpc.aio.insecure_channel(
         address,
         options=[
+            *options,
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             # Reconnect to a restarted endpoint within a second instead of two minutes.

@@ -21,15 +21,17 @@ BUCKET = "shashin-test"
 class FakeGcs:
     """One server; without ``root`` its objects are in memory and lost when it is killed."""
 
-    def __init__(self, log: Path, *, root: Path | None = None) -> None:
-        self.port = free_port()
-        self.url = f"http://{HOST}:{self.port}"
+    def __init__(self, log: Path, *, root: Path | None = None, host: str = HOST) -> None:
+        self.port = free_port(host)
+        self.url = f"http://{host}:{self.port}"
         self._log = log
         self._root = root
         backend = ["memory"] if root is None else ["filesystem", "-filesystem-root", str(root)]
         self._command = [
             os.environ[SERVER_VARIABLE],
-            *("-scheme", "http", "-host", HOST, "-port", str(self.port)),
+            *("-scheme", "http", "-host", host, "-port", str(self.port)),
+            # What it answers to requests with another name, such as in the locations of uploads.
+            *("-public-host", f"{host}:{self.port}", "-external-url", self.url),
             *("-log-level", "error", "-backend", *backend),
         ]
         self._process: subprocess.Popen[bytes] | None = None
