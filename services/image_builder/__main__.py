@@ -49,6 +49,7 @@ async def serve(scope: ServiceScope[ImageBuilderSettings]) -> None:
             builder.loop(),
             rescan.loop(),
             WakeUps(settings.kafka, builder.wake).loop(),
+            servers.discovery_watch(),
             *(images.loops() if images is not None else ()),
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
-from shashin.discovery.protocol import EMBEDDER, INDEXER, Endpoint, Role
+from shashin.discovery.protocol import EMBEDDER, INDEX_SERVER, INDEXER, Endpoint, Role
 from shashin.errors import UserError
 from shashin.model_space import ModelSpace, check_model_id
 from shashin.tiers import LIVE, SEALED_TIERS
@@ -22,6 +22,9 @@ TIER_LABEL: Final = "shashin.dev/tier"
 """Of an index server: hourly, daily or monthly."""
 MODEL_LABEL: Final = "shashin.dev/model"
 """The model's id; missing if it is not known, or not possible as the value of a label."""
+
+SERVICE_LABEL: Final = "kubernetes.io/service-name"
+"""Set by Kubernetes: the Service that a slice belongs to."""
 
 GRPC_PORT: Final = "grpc"
 """Name of the port that is called."""
@@ -95,6 +98,9 @@ def _endpoints_of(one: Mapping[str, Any]) -> Iterable[tuple[str, Endpoint]]:
                 address=_address(entry["addresses"][0], port),
                 tier=tier,
                 model_id=labels.get(MODEL_LABEL) or "",
+                # Pods of one Service serve the same shards; those of an indexer's have partitions of
+                # their own.
+                group=(labels.get(SERVICE_LABEL) or "") if role == INDEX_SERVER else "",
                 zone=entry.get("zone") or "",
             ),
         )

@@ -12,11 +12,14 @@ from shashin.discovery.protocol import INDEX_SERVER, Discovery, GroupKey
 from shashin.errors import ShashinError
 from shashin.offsets.ranges import OffsetRange
 from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.fleet import Fleet, ask_all
 from shashin.v1 import index_pb2
 
 DESCRIBE_TIMEOUT_SECONDS = 2.0
 """Timeout of a Describe call; all index servers are called concurrently."""
+
+_WATCH_SECONDS = 1.0
 
 log = get_logger(__name__)
 
@@ -109,6 +112,24 @@ class IndexServers:
             if failure.status == grpc.StatusCode.DEADLINE_EXCEEDED.name
         ]
         return held_by_every_replica(replicas)
+
+    def discovery_watch(self) -> Loop:
+        """Return the loop that reports on /healthz when discovery may be out of date."""
+        return Loop("discovery watch", self._watch_discovery)
+
+    async def _watch_discovery(self, loop: LoopScope) -> None:
+        while loop.next_turn():
+            try:
+                with loop.waiting_for("discovery"):
+                    await self._discovery.endpoints()
+                problem = self._discovery.problem
+            except ShashinError as error:
+                problem = error.message
+            if problem is None:
+                loop.clear("discovery")
+            else:
+                loop.degraded("discovery", problem)
+            await loop.sleep(_WATCH_SECONDS)
 
     async def close(self) -> None:
         """Close every channel."""

@@ -1,4 +1,4 @@
-"""Which replica of a group to ask, when to ask a second one, and how often that is allowed. Pure.
+"""Which replica of a group to ask, when to ask another one, and how often that is allowed. Pure.
 
 Times are seconds of one monotonic clock, given by the caller.
 """
@@ -9,9 +9,28 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from math import ceil
 
 from shashin.discovery.protocol import Endpoint
+
+_UNRESPONSIVE_SECONDS = 0.2
+_UNRESPONSIVE_DELAYS = 4.0
+
+
+class Standing(IntEnum):
+    """What is known of a replica; a lower one is asked first."""
+
+    READY = 0
+    """It has described itself."""
+    NEW = 1
+    """It has not been asked yet: it may be far from warm."""
+    SET_ASIDE = 2
+    """A call to it has just failed or hung."""
+    UNREADY = 3
+    """It does not describe itself, or says that it does not serve."""
+    LEFT = 4
+    """It is no longer in discovery: it drains."""
 
 
 @dataclass(frozen=True)
@@ -19,28 +38,30 @@ class Candidate:
     """A replica as of now."""
 
     endpoint: Endpoint
+    standing: Standing = Standing.READY
     outstanding: int = 0
     """Calls under way to it."""
-    aside_until: float = 0.0
-    """It has just failed, and is asked only if no other replica is left before this time."""
 
 
 def choose_replica(
-    candidates: Sequence[Candidate], *, zone: str, now: float, chance: random.Random
-) -> Candidate | None:
-    """Return the replica to ask next; None if there is none.
+    candidates: Sequence[Candidate],
+    *,
+    zone: str = "",
+    preferred: Endpoint | None = None,
+    chance: random.Random,
+) -> Candidate:
+    """Return the replica to ask next, of at least one.
 
-    Those that have just failed come last, those of another zone before them (an empty ``zone``
+    The standing counts first, then whether it is the preferred one, then the zone (an empty ``zone``
     prefers none). Of two that are drawn from the best, it is the one with fewer calls under way:
     see Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001).
     """
 
-    def rank(candidate: Candidate) -> tuple[bool, bool]:
-        return candidate.aside_until > now, bool(zone) and candidate.endpoint.zone != zone
+    def rank(candidate: Candidate) -> tuple[Standing, bool, bool]:
+        endpoint = candidate.endpoint
+        return candidate.standing, endpoint != preferred, bool(zone) and endpoint.zone != zone
 
-    best = min(map(rank, candidates), default=None)
-    if best is None:
-        return None
+    best = min(map(rank, candidates))
     drawn = [candidate for candidate in candidates if rank(candidate) == best]
     if len(drawn) > 2:
         drawn = chance.sample(drawn, 2)
@@ -67,17 +88,34 @@ class HedgeDelay:
         self._longest = longest
         self._warm_up = warm_up
         self._recent: deque[float] = deque(maxlen=calls)
+        self._estimate: float | None = None
 
     def observe(self, seconds: float) -> None:
-        """Note how long an answer took."""
+        """Note how long an answer took, or has taken so far."""
         self._recent.append(seconds)
+        self._estimate = None
 
     def seconds(self) -> float:
         """Return the delay, in seconds."""
         if len(self._recent) < self._warm_up:
             return self._default
-        p95 = sorted(self._recent)[ceil(0.95 * len(self._recent)) - 1]
-        return min(max(p95, self._shortest), self._longest)
+        if self._estimate is None:
+            p95 = sorted(self._recent)[ceil(0.95 * len(self._recent)) - 1]
+            self._estimate = min(max(p95, self._shortest), self._longest)
+        return self._estimate
+
+
+def unresponsive_after(hedge_delay: float) -> float:
+    """Return after how many seconds a call is too slow for a replica that works."""
+    return max(_UNRESPONSIVE_SECONDS, _UNRESPONSIVE_DELAYS * hedge_delay)
+
+
+def last_resort_after(hedge_delay: float, *, seconds_left: float, replicas_left: int) -> float:
+    """Return after how many seconds another replica is asked, whether or not a hedge is allowed.
+
+    Before the deadline each of the replicas that are left gets its turn, and as much time for it.
+    """
+    return min(unresponsive_after(hedge_delay), seconds_left / (replicas_left + 1))
 
 
 class HedgeBudget:

@@ -154,7 +154,9 @@ async def test_tiers_appear_and_go_while_it_runs(
 ) -> None:
     await finds(discovery)
     indexer = Endpoint("i-0", "indexer", "10.0.0.1:50053", "live")
-    daily = Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily", "demo-v1", "zone-a")
+    daily = Endpoint(
+        "d-0", "index-server", "10.0.0.2:50054", "daily", "demo-v1", group="daily", zone="zone-a"
+    )
     one = endpoint_slice(
         "indexer", endpoint("10.0.0.1", pod="i-0"), role="indexer", tier="live", port=50053
     )
@@ -173,7 +175,7 @@ async def test_tiers_appear_and_go_while_it_runs(
 async def test_the_last_known_endpoints_stay_while_the_api_server_is_away(
     client: KubeClient, discovery: KubernetesDiscovery, proxy: ApiProxy, namespace: str
 ) -> None:
-    kept = Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily")
+    kept = Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily", group="daily")
     made = endpoint_slice("daily", endpoint("10.0.0.2", pod="d-0"), tier="daily")
     await client.create(ENDPOINT_SLICES, made, namespace=namespace)
     await finds(discovery, kept)
@@ -245,7 +247,8 @@ async def test_a_service_with_wrong_labels_is_reported_and_holds_up_no_other(
     wrong = endpoint_slice("weekly", endpoint("10.0.0.3", pod="w-0"), tier="weekly")
     await client.create(ENDPOINT_SLICES, wrong, namespace=namespace)
     await client.create(ENDPOINT_SLICES, good, namespace=namespace)
-    await finds(discovery, Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily"))
+    found = Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily", group="daily")
+    await finds(discovery, found)
     assert "endpoint slice 'weekly': label shashin.dev/tier is 'weekly'" in str(discovery.problem)
 
 

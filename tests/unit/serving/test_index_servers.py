@@ -15,6 +15,7 @@ from shashin.discovery.protocol import Endpoint, GroupKey, Role
 from shashin.errors import NoEndpoint
 from shashin.model_space import ModelSpace
 from shashin.rpc.server import grpc_server
+from shashin.runtime.health import Health
 from shashin.serving import index_servers as index_servers_module
 from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.index_servers import HeldShard, IndexServers, held_by_every_replica
@@ -22,6 +23,7 @@ from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
 from shashin.v1 import index_pb2_grpc
 from tests.support.hung_endpoints import hung_endpoints, silent_sockets
+from tests.support.loops import running
 from tests.support.made_shards import MODEL, SPACE, open_shard
 from tests.support.waiting import until
 
@@ -32,6 +34,7 @@ class Discovered:
     def __init__(self) -> None:
         self.known: list[Endpoint] = []
         self.available = True
+        self.out_of_date: str | None = None
 
     async def endpoints(self) -> list[Endpoint]:
         if not self.available:
@@ -43,7 +46,7 @@ class Discovered:
 
     @property
     def problem(self) -> str | None:
-        return None
+        return self.out_of_date
 
     async def close(self) -> None:
         pass
@@ -224,3 +227,17 @@ def test_a_held_shard_is_held_by_whichever_replica_of_some_group_is_asked(
     for one in SHARDS:
         groups = [[one in held for key, held in replicas if key == group] for group in KEYS]
         assert found.count(one) == sum(bool(group) and all(group) for group in groups)
+
+
+async def test_a_discovery_that_fails_or_may_be_out_of_date_is_reported_until_it_is_not(
+    index_servers: IndexServerSet,
+) -> None:
+    health, discovery = Health(), index_servers.discovery
+    async with running(index_servers.servers.discovery_watch(), health=health):
+        discovery.out_of_date = "the API server is away"
+        reported = ["discovery: the API server is away"]
+        await until(lambda: health.problems() == reported, "it is reported")
+        discovery.out_of_date, discovery.available = None, False
+        await until(lambda: health.problems() == ["discovery: no answer"], "the outage is, too")
+        discovery.available = True
+        await until(lambda: not health.problems(), "nothing is wrong any more")

@@ -8,49 +8,55 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shashin.discovery.protocol import Endpoint
-from shashin.serving.replica_choice import Candidate, HedgeBudget, HedgeDelay, choose_replica
+from shashin.serving.replica_choice import (
+    Candidate,
+    HedgeBudget,
+    HedgeDelay,
+    Standing,
+    choose_replica,
+    last_resort_after,
+    unresponsive_after,
+)
 
-NOW = 100.0
-
+ENDPOINTS = st.builds(
+    Endpoint,
+    name=st.uuids().map(str),
+    role=st.just("index-server"),
+    address=st.just("h:1"),
+    zone=st.sampled_from(["", "a", "b"]),
+)
 CANDIDATES = st.lists(
-    st.builds(
-        Candidate,
-        st.builds(
-            Endpoint,
-            name=st.uuids().map(str),
-            role=st.just("index-server"),
-            address=st.just("h:1"),
-            zone=st.sampled_from(["", "a", "b"]),
-        ),
-        outstanding=st.integers(0, 5),
-        aside_until=st.sampled_from([0.0, NOW, NOW + 1]),
-    ),
+    st.builds(Candidate, ENDPOINTS, st.sampled_from(Standing), st.integers(0, 5)),
+    min_size=1,
     max_size=6,
 )
 
 
-@given(CANDIDATES, st.sampled_from(["", "a", "b"]), st.integers())
-def test_a_replica_that_works_comes_before_one_of_the_own_zone(
-    candidates: list[Candidate], zone: str, seed: int
+@given(CANDIDATES, st.sampled_from(["", "a", "b"]), st.data(), st.integers())
+def test_the_standing_counts_before_the_preferred_one_and_that_before_the_zone(
+    candidates: list[Candidate], zone: str, data: st.DataObject, seed: int
 ) -> None:
-    chosen = choose_replica(candidates, zone=zone, now=NOW, chance=random.Random(seed))
-    if chosen is None:
-        assert not candidates
-        return
-    working = [c for c in candidates if c.aside_until <= NOW]
-    assert chosen in (working or candidates)
-    near = [c for c in (working or candidates) if c.endpoint.zone == zone]
-    if zone and near:
+    preferred = data.draw(st.sampled_from([None, *candidates]))
+    chosen = choose_replica(
+        candidates,
+        zone=zone,
+        preferred=None if preferred is None else preferred.endpoint,
+        chance=random.Random(seed),
+    )
+    assert chosen.standing == min(c.standing for c in candidates)
+    best = [c for c in candidates if c.standing == chosen.standing]
+    if preferred in best:
+        assert chosen is preferred
+    elif zone and (near := [c for c in best if c.endpoint.zone == zone]):
         assert chosen in near
 
 
-@given(CANDIDATES.filter(bool), st.integers())
+@given(CANDIDATES, st.integers())
 def test_the_busiest_replica_is_never_chosen_over_all_others(
     candidates: list[Candidate], seed: int
 ) -> None:
-    equal = [Candidate(c.endpoint, c.outstanding) for c in candidates]
-    chosen = choose_replica(equal, zone="", now=NOW, chance=random.Random(seed))
-    assert chosen is not None
+    equal = [Candidate(c.endpoint, outstanding=c.outstanding) for c in candidates]
+    chosen = choose_replica(equal, chance=random.Random(seed))
     others = [c.outstanding for c in equal if c is not chosen]
     assert not others or chosen.outstanding <= max(others)
 
@@ -58,8 +64,21 @@ def test_the_busiest_replica_is_never_chosen_over_all_others(
 def test_equal_replicas_share_the_calls() -> None:
     equal = [Candidate(Endpoint(name, "index-server", "h:1")) for name in "abc"]
     chance = random.Random(1)
-    chosen = [choose_replica(equal, zone="", now=NOW, chance=chance) for _ in range(100)]
+    chosen = [choose_replica(equal, chance=chance) for _ in range(100)]
     assert all(chosen.count(one) > 10 for one in equal)
+
+
+@given(st.floats(0.01, 0.5), st.floats(0, 60), st.integers(0, 5))
+def test_each_replica_that_is_left_gets_its_turn_before_the_deadline(
+    delay: float, seconds_left: float, replicas: int
+) -> None:
+    left = seconds_left
+    for count in range(replicas, -1, -1):
+        wait = last_resort_after(delay, seconds_left=left, replicas_left=count)
+        assert wait <= unresponsive_after(delay)
+        left -= wait
+        # As much time as an equal share of the whole.
+        assert left >= seconds_left * count / (replicas + 1) - 1e-9
 
 
 @given(st.lists(st.floats(0, 10), max_size=400))
