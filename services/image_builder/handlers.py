@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,7 +69,10 @@ class Servers(Protocol):
 
 
 class Builder:
-    """Plans every tier when woken, and at least every ``resync_seconds``."""
+    """Plans every tier when woken, and at least every ``resync_seconds``.
+
+    ``after_round`` is called whenever pointers may have moved.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Builder:
         rollout: Rollout,
         servers: Servers,
         horizons: Horizons,
+        after_round: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._model_id = settings.model_id
@@ -91,6 +95,7 @@ class Builder:
         self._candidates = CandidateReader(repository)
         self._rejected: Mapping[str, Rejection] = {}
         """By id, the shards that are not wanted."""
+        self._after_round = after_round
         self._wake_event = asyncio.Event()
 
     def wake(self) -> None:
@@ -131,6 +136,7 @@ class Builder:
             return False
         if len(plans) == len(SEALED_TIERS):
             loop.ready()
+        self._after_round()
         return any(plan.waiting for plan in plans.values())
 
     async def _plan_and_roll_out(self, loop: LoopScope, check_served: bool) -> Mapping[str, Plan]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 ROLLOUTS = Counter("shashin_image_builder_rollouts", "Plans rolled out.", ["tier"])
 PLANNED_SHARDS = Gauge(
@@ -25,4 +25,30 @@ OLDEST_SNAPSHOT = Gauge(
     "shashin_image_builder_oldest_snapshot_timestamp_seconds",
     "Time of the oldest snapshot of hidden rows among served shards, in Unix seconds, as of the last "
     "look once a day; 0 if a shard has none.",
+)
+PUBLISHED_IMAGES = Counter(
+    "shashin_image_builder_published_images", "Images published, with other content.", ["tier"]
+)
+PUBLISH_SECONDS = Histogram(
+    "shashin_image_builder_publish_seconds",
+    "Time to publish an image, in seconds.",
+    ["tier"],
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
+SENT_BYTES = Counter(
+    "shashin_image_builder_sent_bytes", "Bytes sent to the registry of images.", ["tier"]
+)
+SERVINGS = Gauge("shashin_image_builder_servings", "IndexServings of a tier.", ["tier"])
+MOVING_SHARDS = Gauge(
+    "shashin_image_builder_moving_shards",
+    "Shards that move to another image, and stay in their old one until the other serves them.",
+    ["tier"],
+)
+IMAGE_FAILURES = Counter(
+    "shashin_image_builder_image_failures",
+    "Rounds in which the images of a tier could not be made to follow its pointer, by error.",
+    ["tier", "reason"],
+)
+DELETED_IMAGES = Counter(
+    "shashin_image_builder_deleted_images", "Images deleted since nothing used them any more."
 )

@@ -1,1 +1,1 @@
-"""The index server: serves the sealed shards in a tier's pointer."""
+"""The index server: serves the sealed shards of a tier, by its pointer or from an image."""

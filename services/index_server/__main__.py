@@ -7,15 +7,19 @@ from contextlib import AsyncExitStack
 
 import grpc
 
+from services.index_server.image_shards import ImageShards
 from services.index_server.settings import IndexServerSettings
+from services.index_server.swap import CONCURRENT_LOADS, ShardSwapper
 from services.index_server.tier import TierFollower
+from shashin.errors import SettingsError
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.objectstore.open import opened_object_store
+from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
-from shashin.runtime.scope import ServiceScope
+from shashin.runtime.scope import Loop, ServiceScope
 from shashin.runtime.service import run_service
 from shashin.runtime.work_folder import WorkFolder
 from shashin.serving.catch_up import CatchUp
@@ -30,7 +34,6 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
     """Run the index server until SIGTERM."""
     settings = scope.settings
     scope.health.ready_when_degraded = True
-    work = WorkFolder(settings.work_folder)
     served, recent = ServedShards(), RecentlyHidden()
     client_id = f"index-server-{settings.tier}"
     catch_up = CatchUp(
@@ -48,9 +51,7 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
     )
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened_object_store(settings.repository))
-        tier = TierFollower(
-            settings, work, served, ModelRepository(store), HiddenSnapshots(store), catch_up
-        )
+        shards = _shards(settings, store, served, catch_up)
         searchers = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="search"))
         endpoint = IndexEndpoint(
             served, space=settings.space, tier=settings.tier, executor=searchers
@@ -68,7 +69,30 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
             )
         )
         scope.log.info("serving", grpc_port=port, tier=settings.tier)
-        await scope.run(hidden.loop(), tier.loop())
+        await scope.run(hidden.loop(), shards)
+
+
+def _shards(
+    settings: IndexServerSettings, store: ObjectStore, served: ServedShards, catch_up: CatchUp
+) -> Loop:
+    """Return the loop that decides which shards are served: those of the image, or of the pointer."""
+    swapper = ShardSwapper(
+        settings.space,
+        settings.tier,
+        served,
+        HiddenSnapshots(store),
+        catch_up,
+        concurrent_loads=1 if settings.shards_folder is None else CONCURRENT_LOADS,
+    )
+    if settings.shards_folder is not None:
+        return ImageShards(settings.shards_folder, swapper).loop()
+    if settings.work_folder is None:
+        raise SettingsError(
+            "SHASHIN_WORK_FOLDER is not set: expected it, to fetch the shards of the tier's pointer "
+            "to, or SHASHIN_SHARDS_FOLDER, to serve the shards of an image"
+        )
+    work = WorkFolder(settings.work_folder)
+    return TierFollower(settings, work, ModelRepository(store), swapper).loop()
 
 
 if __name__ == "__main__":

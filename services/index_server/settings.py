@@ -20,9 +20,15 @@ class IndexServerSettings(ModelSpaceSettings, RepositorySettings, ServingSetting
         0, ge=0, le=65535, description="Port of IndexService; 0 takes a free one."
     )
     tier: str = Field("hourly", description="Tier to serve.")
-    work_folder: Path = Field(
-        description="Cache folder for mapped shards, of this process alone: empty or missing at the "
-        "first start; its content is disposable."
+    shards_folder: Path | None = Field(
+        None,
+        description="Serve exactly the shards in this folder, in place, as in an image that the image "
+        "builder published; no pointer is followed. The process is ready once all of them are served.",
+    )
+    work_folder: Path | None = Field(
+        None,
+        description="Without SHASHIN_SHARDS_FOLDER required: cache folder for mapped shards, of this "
+        "process alone: empty or missing at the first start; its content is disposable.",
     )
     poll_seconds: float = Field(
         0.5, gt=0, description="Seconds between reads of the tier's pointer."

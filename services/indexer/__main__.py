@@ -156,6 +156,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             UnreadableManifests(repository, unreadable).loop(),
             HorizonWatch(live, horizons).loop(),
             Release(live, servers, settings.release_after_seconds).loop(),
+            servers.discovery_watch(),
         )
 
 

@@ -8,12 +8,13 @@ then, once its endpoints are ready; until then, the one before is searched on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from services.router.embedding import Embedding
 from services.router.endpoints import EndpointWatch
 from services.router.locate import Locator
+from services.router.lookup import Lookup
 from services.router.search import Searcher
 from services.router.settings import RouterSettings
 from shashin.discovery.protocol import EMBEDDER, Discovery, Endpoint
@@ -22,7 +23,9 @@ from shashin.model_space import ModelSpace
 from shashin.offsets.answer_coverage import KnownPositions
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
-from shashin.serving.fleet import Fleet
+from shashin.serving.fleet import INDEX_ROLES, Fleet
+from shashin.serving.replica_calls import ReplicaCalls
+from shashin.serving.replica_record import ReplicaRecord
 
 _SWITCH = "active model"
 
@@ -35,18 +38,27 @@ class ServedModel:
     def __init__(self, space: ModelSpace, settings: RouterSettings) -> None:
         self.space = space
         self.fleet = Fleet(space.model_id)
+        self._record = ReplicaRecord(zone=settings.zone)
         positions = KnownPositions()
         self.watch = EndpointWatch(
-            self.fleet, positions, space=space, describe_seconds=settings.describe_seconds
+            self.fleet,
+            positions,
+            self._record,
+            space=space,
+            describe_seconds=settings.describe_seconds,
         )
+        lookup = Lookup(ReplicaCalls(self._record), self.watch.held_ranges, space=space)
         self.searcher = Searcher(
             self.fleet,
             positions,
             Embedding(self.fleet, space),
+            lookup,
+            ReplicaCalls(self._record),
+            self.watch.held_ranges,
             space=space,
             deadline_ms=settings.deadline_ms,
         )
-        self.locator = Locator(self.fleet, space=space, deadline_ms=settings.deadline_ms)
+        self.locator = Locator(self.fleet, lookup, deadline_ms=settings.deadline_ms)
         self.calls = 0
         """Calls that use it now."""
 
@@ -55,6 +67,13 @@ class ServedModel:
         """Whether queries by photo can be embedded."""
         with self.fleet.hold(EMBEDDER) as held:
             return bool(held.peers)
+
+    def sync(self, endpoints: Iterable[Endpoint]) -> bool:
+        """Replace the known endpoints with these; returns whether anything changed."""
+        changed = self.fleet.sync(endpoints)
+        # Each time, since calls to endpoints that have left end later.
+        self._record.keep_only(self.fleet.endpoints(*INDEX_ROLES))
+        return changed
 
     async def problem(self, before: ServedModel) -> str | None:
         """Poll the endpoints; returns why this cannot take over from another model, or None."""
@@ -127,7 +146,7 @@ class ActiveModel:
                     wanted = await self._discovery.active_model()
                 self._want(wanted or (self._next or self._current).space)
                 for model in filter(None, (self._current, self._next)):
-                    if model.fleet.sync(self._endpoints):
+                    if model.sync(self._endpoints):
                         self._changed.set()
                 self._report_problem(loop, self._discovery.problem)
             except ShashinError as error:

@@ -1,4 +1,7 @@
-"""Polls each index endpoint of a fleet for the shards that it holds."""
+"""Polls each index endpoint of a fleet for the shards that it holds.
+
+So a new endpoint has its connection and has answered once before searches prefer it to other replicas.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from shashin.offsets.coverage import LiveReport, Position
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.runtime.logging import get_logger
 from shashin.serving.fleet import INDEX_ROLES, Fleet, OtherModel, Peer, ask_all, tier_of
+from shashin.serving.replica_record import ReplicaRecord
 from shashin.v1 import index_pb2
 
 _MIN_DESCRIBE_TIMEOUT = 1.0
@@ -70,12 +74,14 @@ class EndpointWatch:
         self,
         fleet: Fleet,
         positions: KnownPositions,
+        record: ReplicaRecord,
         *,
         space: ModelSpace,
         describe_seconds: float,
     ) -> None:
         self._fleet = fleet
         self._positions = positions
+        self._record = record
         self._space = space
         self._describe_seconds = describe_seconds
         self._states: dict[Endpoint, EndpointState] = {}
@@ -102,6 +108,10 @@ class EndpointWatch:
             self._known_before,
         )
 
+    def held_ranges(self) -> Mapping[Endpoint, tuple[OffsetRange, ...]]:
+        """Return the ranges that each ready endpoint has described last."""
+        return {endpoint: s.covered for endpoint, s in self._states.items() if s.ready}
+
     async def describe_once(self) -> str | None:
         """Poll every endpoint once and update the states; returns why none is ready, or None."""
         known_before = self._positions.snapshot()
@@ -121,6 +131,10 @@ class EndpointWatch:
             states[other.endpoint] = _other_model(other)
         self._log_changes(states)
         self._states, self._known_before = states, known_before
+        self._record.describe(
+            ready=(endpoint for endpoint, state in states.items() if state.ready),
+            unready=(endpoint for endpoint, state in states.items() if not state.ready),
+        )
         self._positions.update(merge_reports(s.report for s in states.values()).positions)
         return self._not_ready()
 

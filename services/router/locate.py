@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.router.deadline import Deadline
-from services.router.lookup import FoundListing, distinct_ids, look_up
-from shashin.model_space import ModelSpace
+from services.router.lookup import FoundListing, Lookup, distinct_ids
 from shashin.serving.fleet import INDEX_ROLES, Failure, Fleet
 
 
@@ -22,9 +21,9 @@ class Located:
 class Locator:
     """Looks listings up on the endpoints of one model."""
 
-    def __init__(self, fleet: Fleet, *, space: ModelSpace, deadline_ms: int) -> None:
+    def __init__(self, fleet: Fleet, lookup: Lookup, *, deadline_ms: int) -> None:
         self._fleet = fleet
-        self._space = space
+        self._lookup = lookup
         self._deadline_seconds = deadline_ms / 1000
 
     async def locate(self, listing_ids: Sequence[str], caller_seconds: float | None) -> Located:
@@ -41,12 +40,8 @@ class Locator:
             self._deadline_seconds if caller_seconds is None else caller_seconds
         )
         with self._fleet.hold(*INDEX_ROLES) as held:
-            found, failures = await look_up(
-                held,
-                ids,
-                space=self._space,
-                with_vectors=False,
-                deadline=deadline,
+            found, failures = await self._lookup.look_up(
+                held, ids, with_vectors=False, deadline=deadline
             )
         listings = [found[listing_id] for listing_id in ids if listing_id in found]
         return Located(listings, failures)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from services.router.deadline import Deadline
+from services.router.gaps import Described, holders_of_more
 from services.router.no_answer import no_answer_error
 from services.router.queries import check_listing_id
 from shashin.codecs.limits import MAX_LISTING_IDS, MAX_QUERIES
 from shashin.codecs.unit_vectors import unit_length
 from shashin.errors import InvalidQuery, ListingNotFound, NoEndpoint
 from shashin.model_space import ModelSpace
-from shashin.serving.fleet import Failure, Held, Round, ask_all
+from shashin.serving.fleet import Failure, Held
+from shashin.serving.replica_calls import GroupOutcome, ReplicaCalls, Replicas, groups_of
 from shashin.tiers import freshest_first
 from shashin.v1 import index_pb2
 
@@ -72,51 +74,77 @@ def distinct_ids(listing_ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(listing_ids))
 
 
-async def look_up(
-    held: Held,
-    listing_ids: Sequence[str],
-    *,
-    space: ModelSpace,
-    with_vectors: bool,
-    deadline: Deadline,
-) -> tuple[dict[str, FoundListing], list[Failure]]:
-    """Return the listings that were found, and the endpoints that failed.
+class Lookup:
+    """Looks listings up on the endpoints of one model, one replica per group."""
 
-    Raises:
-        NoEndpoint: when no endpoint of the model responds.
-        DeadlineExceeded: when none responds in time.
-    """
-    request = index_pb2.LookupRequest(
-        model_id=space.model_id, listing_ids=listing_ids, with_vectors=with_vectors
-    )
+    def __init__(
+        self, calls: ReplicaCalls, held_ranges: Callable[[], Described], *, space: ModelSpace
+    ) -> None:
+        self._calls = calls
+        self._held_ranges = held_ranges
+        self._space = space
 
-    dimensions = space.dimensions
+    async def look_up(
+        self, held: Held, listing_ids: Sequence[str], *, with_vectors: bool, deadline: Deadline
+    ) -> tuple[dict[str, FoundListing], list[Failure]]:
+        """Return the listings that were found, and the endpoints of groups that did not answer.
 
-    def wrong_length(answer: index_pb2.LookupResponse) -> str | None:
-        if with_vectors and any(len(row.vector) != 4 * dimensions for row in answer.rows):
-            return (
-                f"it returned vectors of other than {dimensions} dimensions, {4 * dimensions} bytes"
-            )
-        return None
+        While replicas differ, those that hold more than the ones asked first are asked as well: an answer
+        does not say what was looked through.
 
-    results: Round[index_pb2.LookupResponse] = await ask_all(
-        held.peers,
-        lambda peer: peer.index.Lookup(request, timeout=deadline.remaining()),
-        method="Lookup",
-        model_id=space.model_id,
-        check=wrong_length,
-    )
-    if not results.answers:
-        raise no_answer_error(
-            results.failures,
-            [*held.other_models, *results.other_models],
-            model_id=space.model_id,
-            deadline_seconds=deadline.seconds,
+        Raises:
+            NoEndpoint: when no endpoint of the model responds.
+            DeadlineExceeded: when none responds in time.
+        """
+        request = index_pb2.LookupRequest(
+            model_id=self._space.model_id, listing_ids=listing_ids, with_vectors=with_vectors
         )
-    found = newest_versions(
-        (peer.tier, row) for peer, answer in results.answers for row in answer.rows
-    )
-    return found, results.failures
+        groups = list(groups_of(held.peers).values())
+        outcomes = await self._ask([Replicas(group) for group in groups], request, held, deadline)
+        tried = {endpoint for outcome in outcomes for endpoint in outcome.tried}
+        answered = {outcome.answer[0].endpoint for outcome in outcomes if outcome.answer}
+        if more := holders_of_more(groups, answered, tried, self._held_ranges()):
+            outcomes += await self._ask(more, request, held, deadline)
+        answers = [outcome.answer for outcome in outcomes if outcome.answer]
+        unanswered = [outcome for outcome in outcomes if not outcome.answer]
+        failures = [failure for outcome in unanswered for failure in outcome.failures]
+        if not answers:
+            others = [other for outcome in unanswered for other in outcome.other_models]
+            raise no_answer_error(
+                failures,
+                [*held.other_models, *others],
+                model_id=self._space.model_id,
+                deadline_seconds=deadline.seconds,
+            )
+        rows = ((peer.tier, row) for peer, answer in answers for row in answer.rows)
+        return newest_versions(rows), failures
+
+    async def _ask(
+        self,
+        groups: Sequence[Replicas],
+        request: index_pb2.LookupRequest,
+        held: Held,
+        deadline: Deadline,
+    ) -> list[GroupOutcome[index_pb2.LookupResponse]]:
+        dimensions = self._space.dimensions
+
+        def wrong_length(answer: index_pb2.LookupResponse) -> str | None:
+            if request.with_vectors and any(len(r.vector) != 4 * dimensions for r in answer.rows):
+                return (
+                    f"it returned vectors of other than {dimensions} dimensions, "
+                    f"{4 * dimensions} bytes"
+                )
+            return None
+
+        return await self._calls.ask_groups(
+            groups,
+            lambda peer: peer.index.Lookup(request, timeout=deadline.remaining()),
+            method="Lookup",
+            model_id=self._space.model_id,
+            seconds_left=deadline.remaining,
+            joined=held.joined,
+            check=wrong_length,
+        )
 
 
 def queries_of(

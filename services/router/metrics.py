@@ -23,6 +23,11 @@ OVER_FETCH_ROUNDS = Counter(
 INCOMPLETE_ANSWERS = Counter(
     "shashin_router_incomplete_answers", "Searches with incomplete coverage."
 )
+FILLED_GAPS = Counter(
+    "shashin_router_filled_gaps",
+    "Searches in which another replica of a group had log ranges that the one asked first lacked.",
+    ["tier"],
+)
 COVERAGE_COMPLETE = Gauge(
     "shashin_router_coverage_complete",
     "1 while the ready endpoints cover the log from its horizon to the live position, else 0.",

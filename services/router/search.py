@@ -4,14 +4,17 @@ Independent of the transport. Endpoints are asked for more than k listings. They
 each listing once, so this over-fetch only compensates for listings that another endpoint has in a
 newer version, and for the query listing itself. If it is not enough, the endpoints whose truncated
 answers may lack hits are asked for twice as many, until none is left.
+
+Of the replicas in a group one is asked. If the answers leave a gap in coverage that another replica
+holds, it is asked as well before the answer is said to be incomplete.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +22,8 @@ import numpy.typing as npt
 from services.router import metrics
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
-from services.router.lookup import look_up, queries_of
+from services.router.gaps import Described, holders_of
+from services.router.lookup import Lookup, queries_of
 from services.router.merge import EndpointHits, MergedHit, merge, truncated
 from services.router.no_answer import no_answer_error
 from services.router.queries import Query, query_vector, validated
@@ -36,16 +40,8 @@ from shashin.offsets.answer_coverage import (
 )
 from shashin.offsets.coverage import Position
 from shashin.runtime.failpoints import failpoint
-from shashin.serving.fleet import (
-    INDEX_ROLES,
-    Failure,
-    Fleet,
-    Held,
-    OtherModel,
-    Peer,
-    Round,
-    ask_all,
-)
+from shashin.serving.fleet import INDEX_ROLES, Failure, Fleet, Held, OtherModel, Peer
+from shashin.serving.replica_calls import GroupOutcome, ReplicaCalls, Replicas, groups_of
 from shashin.v1 import events_pb2, index_pb2
 
 
@@ -86,45 +82,88 @@ class SearchAnswer:
 
 
 @dataclass
-class _Gathered:
-    """The answers so far; a later answer of an endpoint replaces its earlier one."""
+class _Source:
+    """Replicas of one group that are asked for one answer.
 
-    answers: dict[Endpoint, tuple[EndpointHits, index_pb2.IndexSearchResponse]] = field(
-        default_factory=dict
-    )
-    failures: dict[Endpoint, Failure] = field(default_factory=dict)
-    other_models: dict[Endpoint, OtherModel] = field(default_factory=dict)
+    A later answer replaces the one before, also if another replica gives it: they hold the same
+    listings, which would count twice.
+    """
+
+    replicas: Replicas
+    peer: Peer | None = None
+    """The one that answered last."""
+    answer: index_pb2.IndexSearchResponse | None = None
+    hits: EndpointHits | None = None
+    failures: list[Failure] = field(default_factory=list)
+    """Why the last call brought no answer; the source is not asked again then."""
+    other_models: list[OtherModel] = field(default_factory=list)
+    tried: set[Endpoint] = field(default_factory=set)
+    """Those that answered, failed or hold another model."""
+
+    def take(self, outcome: GroupOutcome[index_pb2.IndexSearchResponse], k: int) -> None:
+        """Take the outcome of a call for ``k`` hits per query."""
+        self.tried |= outcome.tried
+        if outcome.answer is None:
+            self.failures, self.other_models = outcome.failures, outcome.other_models
+            return
+        self.peer, self.answer = outcome.answer
+        self.hits = _columns(self.peer.tier, k, self.answer)
+        self.replicas = replace(self.replicas, preferred=self.peer)
+
+    @property
+    def searched(self) -> bool:
+        """Whether it answered in full.
+
+        A source that failed in an over-fetch round may have more hits: the hits it returned are used,
+        but its ranges do not count as searched.
+        """
+        return self.answer is not None and not self.failures and not self.other_models
+
+
+@dataclass
+class _Gathered:
+    """The answers so far."""
+
+    sources: list[_Source] = field(default_factory=list)
     lookup_failures: dict[Endpoint, Failure] = field(default_factory=dict)
     """Failures of the listing lookup, which precedes the search and does not affect coverage."""
     merged: list[MergedHit] = field(default_factory=list)
-
-    def add(self, results: Round[index_pb2.IndexSearchResponse], count: int) -> None:
-        for peer, answer in results.answers:
-            self.answers[peer.endpoint] = (_columns(peer.tier, count, answer), answer)
-        for failure in results.failures:
-            self.failures[failure.endpoint] = failure
-        for other in results.other_models:
-            self.other_models[other.endpoint] = other
+    """Their ``source`` is an index of ``answered``."""
 
     @property
-    def unanswered(self) -> set[Endpoint]:
-        """Endpoints whose last call brought no answer; they are not called again."""
-        return self.failures.keys() | self.other_models.keys()
+    def answered(self) -> list[_Source]:
+        """The sources whose hits count."""
+        return [source for source in self.sources if source.answer is not None]
 
-    @property
-    def searched(self) -> set[Endpoint]:
-        """Endpoints that answered in full.
+    def failures(self) -> dict[Endpoint, Failure]:
+        return {failure.endpoint: failure for source in self.sources for failure in source.failures}
 
-        An endpoint that failed in an over-fetch round may have more hits: the hits it returned
-        are used, but its ranges do not count as searched.
-        """
-        return self.answers.keys() - self.unanswered
-
-    def hits(self) -> list[EndpointHits]:
-        return [hits for hits, _ in self.answers.values()]
+    def other_models(self) -> list[OtherModel]:
+        return [other for source in self.sources for other in source.other_models]
 
     def complete_answers(self) -> list[index_pb2.IndexSearchResponse]:
-        return [self.answers[endpoint][1] for endpoint in self.searched]
+        return [s.answer for s in self.sources if s.answer is not None and s.searched]
+
+    def found(self) -> list[Hit]:
+        """The merged hits."""
+        answers = [source.answer for source in self.sources if source.answer is not None]
+        return [Hit(hit, answers[hit.source].hits.attributes[hit.position]) for hit in self.merged]
+
+    def tried(self) -> set[Endpoint]:
+        return {endpoint for source in self.sources for endpoint in source.tried}
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """One search, as its sources are asked."""
+
+    query: Query
+    packed: bytes
+    """The query vectors, (queries, dimensions) little-endian float32."""
+    queries: int
+    held: Held
+    deadline: Deadline
+    timings: Timings
 
 
 class Searcher:
@@ -135,6 +174,9 @@ class Searcher:
         fleet: Fleet,
         positions: KnownPositions,
         embedding: Embedding,
+        lookup: Lookup,
+        calls: ReplicaCalls,
+        held_ranges: Callable[[], Described],
         *,
         space: ModelSpace,
         deadline_ms: int,
@@ -142,6 +184,9 @@ class Searcher:
         self._fleet = fleet
         self._positions = positions
         self._embedding = embedding
+        self._lookup = lookup
+        self._calls = calls
+        self._held_ranges = held_ranges
         self._space = space
         self._deadline_seconds = deadline_ms / 1000
         self._seconds = {
@@ -175,16 +220,18 @@ class Searcher:
             timings.embed = embedded_at - started
             # Before the first call is sent: see shashin.offsets.answer_coverage.
             known_before = self._positions.snapshot()
-            await self._fan_out(query, queries, held.peers, deadline, gathered, timings)
-        if not gathered.answers:
+            packed = queries.astype("<f4").tobytes()
+            ask = _Asking(query, packed, len(queries), held, deadline, timings)
+            groups = list(groups_of(held.peers).values())
+            gathered.sources = [_Source(Replicas(group)) for group in groups]
+            await self._fan_out(ask, gathered, gathered.sources)
+            coverage = self._coverage(gathered, known_before)
+            if coverage.missing and await self._fill_gap(ask, gathered, groups, coverage):
+                coverage = self._coverage(gathered, known_before)
+        if not gathered.answered:
             raise self._no_answer_error(gathered, held, deadline)
         merge_started = time.perf_counter()
-        coverage = self._coverage(gathered, known_before)
-        sources = list(gathered.answers.values())
-        hits = [
-            Hit(found, sources[found.source][1].hits.attributes[found.position])
-            for found in gathered.merged
-        ]
+        hits = gathered.found()
         now = time.perf_counter()
         timings.merge += now - merge_started
         timings.total = now - started
@@ -194,15 +241,15 @@ class Searcher:
         return SearchAnswer(
             hits=hits,
             coverage=coverage,
-            failures=list((gathered.lookup_failures | gathered.failures).values()),
-            endpoints=len(gathered.searched),
+            failures=list((gathered.lookup_failures | gathered.failures()).values()),
+            endpoints=len(gathered.complete_answers()),
             timings=timings,
         )
 
     def _no_answer_error(self, gathered: _Gathered, held: Held, deadline: Deadline) -> ShashinError:
         return no_answer_error(
-            list(gathered.failures.values()),
-            [*held.other_models, *gathered.other_models.values()],
+            list(gathered.failures().values()),
+            [*held.other_models, *gathered.other_models()],
             model_id=self._space.model_id,
             deadline_seconds=deadline.seconds,
         )
@@ -215,69 +262,73 @@ class Searcher:
         if query.photo is not None:
             return await self._embedding.embed_photo(query.photo, deadline)
         assert query.listing_id is not None
-        found, failures = await look_up(
-            held,
-            [query.listing_id],
-            space=self._space,
-            with_vectors=True,
-            deadline=deadline,
+        found, failures = await self._lookup.look_up(
+            held, [query.listing_id], with_vectors=True, deadline=deadline
         )
         gathered.lookup_failures = {failure.endpoint: failure for failure in failures}
         return queries_of(query.listing_id, found.get(query.listing_id), failures)
 
-    async def _fan_out(
-        self,
-        query: Query,
-        queries: npt.NDArray[np.float32],
-        peers: Sequence[Peer],
-        deadline: Deadline,
-        gathered: _Gathered,
-        timings: Timings,
-    ) -> None:
+    async def _fan_out(self, ask: _Asking, gathered: _Gathered, sources: Sequence[_Source]) -> None:
+        """Ask some of the sources, and then those that may lack hits, until the list is exact."""
+        query, asking = ask.query, list(sources)
         count = initial_k(query.k)
-        packed = queries.astype("<f4").tobytes()
-        asking = list(peers)
         while asking:
             started = time.perf_counter()
-            request = index_pb2.IndexSearchRequest(
-                model_id=self._space.model_id,
-                queries=packed,
-                dimensions=self._space.dimensions,
-                k=count,
-                filter=query.row_filter,
-            )
-            gathered.add(await self._ask(asking, request, len(queries), deadline), count)
-            answered = time.perf_counter()
+            for source, outcome in zip(asking, await self._ask(ask, asking, count), strict=True):
+                source.take(outcome, count)
+            answered_at = time.perf_counter()
             failpoint("after-fan-out")
-            hits = gathered.hits()
+            answered = gathered.answered
+            hits = [source.hits for source in answered if source.hits is not None]
             gathered.merged = merge(hits, query.k, exclude=query.listing_id or "")
-            endpoints = list(gathered.answers)
-            incomplete = {endpoints[number] for number in truncated(hits, gathered.merged, query.k)}
-            asking = [
-                peer
-                for peer in peers
-                if peer.endpoint in incomplete and peer.endpoint not in gathered.unanswered
-            ]
-            count = min(2 * count, MAX_HITS)
-            timings.fan_out += answered - started
-            timings.merge += time.perf_counter() - answered
+            incomplete = [answered[n] for n in truncated(hits, gathered.merged, query.k)]
+            asking = [source for source in incomplete if source.searched]
+            count = min(2 * max((s.hits.k for s in asking if s.hits), default=0), MAX_HITS)
+            ask.timings.fan_out += answered_at - started
+            ask.timings.merge += time.perf_counter() - answered_at
             if asking:
                 metrics.OVER_FETCH_ROUNDS.inc()
 
     async def _ask(
-        self,
-        peers: Sequence[Peer],
-        request: index_pb2.IndexSearchRequest,
-        queries: int,
-        deadline: Deadline,
-    ) -> Round[index_pb2.IndexSearchResponse]:
-        return await ask_all(
-            peers,
-            lambda peer: peer.index.Search(request, timeout=deadline.remaining()),
+        self, ask: _Asking, sources: Sequence[_Source], count: int
+    ) -> list[GroupOutcome[index_pb2.IndexSearchResponse]]:
+        request = index_pb2.IndexSearchRequest(
+            model_id=self._space.model_id,
+            queries=ask.packed,
+            dimensions=self._space.dimensions,
+            k=count,
+            filter=ask.query.row_filter,
+        )
+        return await self._calls.ask_groups(
+            [source.replicas for source in sources],
+            lambda peer: peer.index.Search(request, timeout=ask.deadline.remaining()),
             method="Search",
             model_id=self._space.model_id,
-            check=lambda answer: column_error(answer.hits, queries),
+            seconds_left=ask.deadline.remaining,
+            joined=ask.held.joined,
+            check=lambda answer: column_error(answer.hits, ask.queries),
         )
+
+    async def _fill_gap(
+        self,
+        ask: _Asking,
+        gathered: _Gathered,
+        groups: Sequence[Sequence[Peer]],
+        coverage: AnswerCoverage,
+    ) -> bool:
+        """Ask replicas that hold what the answers lack, one per group; returns whether there are any.
+
+        During a rollout a group's replicas hold different shards: an old one may lack what the live tier
+        no longer has.
+        """
+        found = holders_of(coverage.missing, groups, gathered.tried(), self._held_ranges())
+        fillers = [_Source(replicas) for replicas in found]
+        gathered.sources += fillers
+        await self._fan_out(ask, gathered, fillers)
+        for filler in fillers:
+            if filler.peer is not None:
+                metrics.FILLED_GAPS.labels(filler.peer.tier).inc()
+        return bool(fillers)
 
     def _coverage(
         self, gathered: _Gathered, known_before: Mapping[int, Position]

@@ -23,6 +23,11 @@ class RouterSettings(DiscoverySettings, ModelSpaceSettings):
         "SHASHIN_RELEASE_AFTER_SECONDS and every SHASHIN_HIDE_SUPERSEDED_AFTER_SECONDS must exceed "
         "it.",
     )
+    zone: str = Field(
+        "",
+        description="Zone that the router runs in: of replicas that work equally well, those of the same "
+        "zone in discovery are asked; empty prefers none.",
+    )
     discovery_seconds: float = Field(
         0.1, gt=0, le=60, description="Seconds between reads of discovery."
     )

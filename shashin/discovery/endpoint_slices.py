@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
-from shashin.discovery.protocol import EMBEDDER, INDEXER, Endpoint, Role
+from shashin.discovery.protocol import EMBEDDER, INDEX_SERVER, INDEXER, Endpoint, Role
 from shashin.errors import UserError
 from shashin.model_space import ModelSpace, check_model_id
 from shashin.tiers import LIVE, SEALED_TIERS
@@ -22,6 +22,9 @@ TIER_LABEL: Final = "shashin.dev/tier"
 """Of an index server: hourly, daily or monthly."""
 MODEL_LABEL: Final = "shashin.dev/model"
 """The model's id; missing if it is not known, or not possible as the value of a label."""
+
+SERVICE_LABEL: Final = "kubernetes.io/service-name"
+"""Set by Kubernetes: the Service that a slice belongs to."""
 
 GRPC_PORT: Final = "grpc"
 """Name of the port that is called."""
@@ -95,6 +98,9 @@ def _endpoints_of(one: Mapping[str, Any]) -> Iterable[tuple[str, Endpoint]]:
                 address=_address(entry["addresses"][0], port),
                 tier=tier,
                 model_id=labels.get(MODEL_LABEL) or "",
+                # Pods of one Service serve the same shards; those of an indexer's have partitions of
+                # their own.
+                group=(labels.get(SERVICE_LABEL) or "") if role == INDEX_SERVER else "",
                 zone=entry.get("zone") or "",
             ),
         )
@@ -178,3 +184,16 @@ def active_model_in(config_map: Mapping[str, Any]) -> ModelSpace:
             f'number from 1 to {_MAX_DIMENSIONS} in quotes, such as "128"'
         )
     return ModelSpace(model_id, int(text))
+
+
+def active_model_config_map(space: ModelSpace) -> dict[str, Any]:
+    """Return the ConfigMap that names a model, as ``active_model_in`` reads it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": ACTIVE_MODEL_CONFIG_MAP,
+            "labels": {"app.kubernetes.io/part-of": "shashin"},
+        },
+        "data": {"model_id": space.model_id, "dimensions": str(space.dimensions)},
+    }

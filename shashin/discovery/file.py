@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ log = get_logger(__name__)
 
 
 class FileDiscovery:
-    """Reads ``{"endpoints": [{"name", "role", "tier", "address", "model_id"}], "active_model":
-    {"model_id", "dimensions"}}`` on each change.
+    """Reads ``{"endpoints": [{"name", "role", "tier", "address", "model_id", "group",
+    "zone"}], "active_model": {"model_id", "dimensions"}}`` on each change.
 
-    ``tier``, ``model_id`` and ``active_model`` may be missing or null.
+    ``tier``, ``model_id``, ``group``, ``zone`` and ``active_model`` may be missing or null.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,10 +79,12 @@ def _endpoint(entry: Any) -> Endpoint:
         entry["address"],
         tier=entry.get("tier") or "",
         model_id=entry.get("model_id") or "",
+        group=entry.get("group") or "",
+        zone=entry.get("zone") or "",
     )
-    parts = (found.name, found.role, found.address, found.tier, found.model_id)
-    if not all(isinstance(part, str) for part in parts):
-        raise TypeError(f"name, role, address, tier and model_id must be strings: {entry}")
+    for field in fields(found):
+        if not isinstance(value := getattr(found, field.name), str):
+            raise TypeError(f"{field.name} must be a string, found {value!r}: {entry}")
     return found
 
 

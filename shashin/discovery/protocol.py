@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from shashin.model_space import ModelSpace
 
@@ -12,6 +12,17 @@ Role = Literal["indexer", "index-server", "embedder"]
 INDEXER: Role = "indexer"
 INDEX_SERVER: Role = "index-server"
 EMBEDDER: Role = "embedder"
+
+
+class GroupKey(NamedTuple):
+    """Identifies the endpoints that are replicas of each other."""
+
+    role: Role
+    tier: str
+    group: str
+    """Name of the group; empty for an endpoint without one."""
+    endpoint: str
+    """The endpoint, if it has no group; otherwise empty."""
 
 
 @dataclass(frozen=True, order=True)
@@ -26,8 +37,18 @@ class Endpoint:
     """live, hourly, daily or monthly; empty for an embedder, or if unknown to discovery."""
     model_id: str = ""
     """The model that it works with; empty if unknown to discovery."""
+    group: str = ""
+    """Endpoints of one role, tier and group are replicas: they hold the same shards, but for a moment
+    during a rollout. Without a group, an endpoint is a group of its own."""
     zone: str = ""
     """The availability zone that it runs in; empty if unknown to discovery."""
+
+    @property
+    def group_key(self) -> GroupKey:
+        """Identify its group. A group has one role and one tier, so an equal name elsewhere is another group."""
+        if self.group:
+            return GroupKey(self.role, self.tier, self.group, "")
+        return GroupKey(self.role, self.tier, "", str(self))
 
     def may_hold(self, model_id: str) -> bool:
         """Whether it may work with a model, as far as discovery knows."""

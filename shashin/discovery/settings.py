@@ -16,7 +16,8 @@ class DiscoverySettings(ServiceSettings):
         f"change), {KUBERNETES_FORM} (EndpointSlices of Services with the label shashin.dev/role; without "
         "a namespace those of the pod's own), or static: followed by the endpoints themselves, such as "
         "static:indexer=10.0.0.6:50053,index-server/hourly@demo-v1=[fd00::7]:50054,"
-        "embedder=10.0.0.8:50052."
+        "embedder=10.0.0.8:50052. ;group=NAME after an address names the replicas that hold the same "
+        "shards, ;zone=NAME where they run."
     )
 
     @field_validator("discovery")

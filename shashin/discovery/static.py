@@ -1,12 +1,16 @@
 """Discovery of a fixed list in the setting itself: for compose files and tests.
 
 ``static:indexer=127.0.0.1:50053,index-server/hourly@demo-v1=[fd00::7]:50054,embedder=gpu:50052``
+
+``;group=`` and ``;zone=`` after an address name the replicas that hold the same shards, and where they
+run: ``index-server/hourly=10.0.0.7:50054;group=hourly-0;zone=a``
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import AddressValueError, IPv6Address
 from typing import get_args
@@ -16,9 +20,13 @@ from shashin.errors import UserError
 from shashin.model_space import ModelSpace
 from shashin.tiers import LIVE, TIERS
 
-FORM = "static:ROLE/TIER@MODEL=HOST:PORT,..."
-"""The form of the URI; tier and model are optional."""
+FORM = "static:ROLE/TIER@MODEL=HOST:PORT;group=GROUP;zone=ZONE,..."
+"""The form of the URI; tier, model, group and zone are optional."""
 
+_OPTIONS = ("group", "zone")
+# Without a colon: what follows a model's id that looks like an option is an address, with a port.
+_OPTION = re.compile(r";(?P<name>[^;=:]*)=(?P<value>[^;=:]*)$")
+_OPTION_VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _ROLES: tuple[Role, ...] = get_args(Role)
 _SERVED_TIERS = tuple(tier for tier in TIERS if tier != LIVE)
 
@@ -68,8 +76,15 @@ def static_endpoints(text: str) -> list[Endpoint]:
 
 
 def _endpoint(part: str) -> Endpoint:
-    # From the right: an address cannot contain an equals sign.
-    served, equals, address = part.rpartition("=")
+    # From the right: neither an address nor an option's value can contain an equals sign.
+    options: dict[str, str] = {}
+    core = part
+    while option := _OPTION.search(core):
+        name, value = option.group("name"), option.group("value")
+        core = core[: option.start()]
+        _check_option(part, name, value, options)
+        options[name] = value
+    served, equals, address = core.rpartition("=")
     if not equals:
         raise _invalid(part, "it has no address, expected ROLE/TIER@MODEL=HOST:PORT")
     role_and_tier, at, model_id = served.partition("@")
@@ -85,7 +100,26 @@ def _endpoint(part: str) -> Endpoint:
     if problem:
         raise _invalid(part, f"{problem}, expected HOST:PORT or [IPV6]:PORT")
     name = f"{role}-{tier}" if role == INDEX_SERVER else role
-    return Endpoint(name, role, address, LIVE if role == INDEXER else tier, model_id)
+    return Endpoint(
+        name,
+        role,
+        address,
+        LIVE if role == INDEXER else tier,
+        model_id,
+        group=options.get("group", ""),
+        zone=options.get("zone", ""),
+    )
+
+
+def _check_option(part: str, name: str, value: str, known: Mapping[str, str]) -> None:
+    if name not in _OPTIONS:
+        raise _invalid(part, f"unknown option {name!r}, expected {_any_of(_OPTIONS)}")
+    if name in known:
+        raise _invalid(part, f"{name} is given twice")
+    if not _OPTION_VALUE.fullmatch(value):
+        raise _invalid(
+            part, f"{name} {value!r} is not a name: expected letters, digits, '.', '_' or '-'"
+        )
 
 
 def _check_tier(part: str, role: Role, tier: str) -> None:

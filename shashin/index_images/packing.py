@@ -6,7 +6,7 @@ that image's pods are replaced, and the others' layers stay in the nodes' caches
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -58,7 +58,11 @@ class Budget:
 
 
 def pack(
-    shards: Iterable[PackedShard], before: Sequence[PackedImage], budget: Budget
+    shards: Iterable[PackedShard],
+    before: Sequence[PackedImage],
+    budget: Budget,
+    *,
+    reserved: Collection[int] = (),
 ) -> tuple[PackedImage, ...]:
     """Return the images for a tier's shards, sorted by number.
 
@@ -67,13 +71,18 @@ def pack(
     3. What is in no image goes to the first one with room, larger shards first, else to a new one.
 
     So no shard moves when others are added, and there is never an image more than first-fit needs
-    for what is new. The same arguments give the same images, in whatever order they are.
+    for what is new. The same arguments give the same images, in whatever order they are. A new image
+    has none of the ``reserved`` numbers, and none of an image whose shards are just moving to others.
+
+    While a shard moves, two images have it. Then an image that has nothing of its own is the one that
+    it leaves, as it was when it was dissolved.
     """
     wanted = {shard.shard_id: shard for shard in shards}
     images = {image.number: _kept(image, wanted, budget) for image in sorted(before)}
+    reserved = {number for number, kept in images.items() if kept}.union(reserved)
     placed = {shard.shard_id for kept in images.values() for shard in kept}
     if sum(map(len, images.values())) != len(placed):
-        images, placed = _without_repeats(images)
+        images = _without_repeats(images)
     lost = {
         image.number
         for image in before
@@ -83,7 +92,7 @@ def pack(
     for number in sorted(lost, key=lambda n: (sum(s.rows for s in images[n]), n)):
         _dissolve(number, images, budget)
     for shard in _largest_first(s for s in wanted.values() if s.shard_id not in placed):
-        _place(shard, images, budget)
+        _place(shard, images, budget, reserved)
     return tuple(PackedImage(n, tuple(sorted(held))) for n, held in sorted(images.items()) if held)
 
 
@@ -97,16 +106,20 @@ def _kept(image: PackedImage, wanted: dict[str, PackedShard], budget: Budget) ->
     return kept
 
 
-def _without_repeats(
-    images: dict[int, list[PackedShard]],
-) -> tuple[dict[int, list[PackedShard]], set[str]]:
-    """Keep each shard in the first image that has it."""
+def _without_repeats(images: dict[int, list[PackedShard]]) -> dict[int, list[PackedShard]]:
+    """Keep each shard in the first image that has it, of those that have something of their own."""
+    spare: set[int] = set()
+    for number, held in images.items():
+        others = [images[n] for n in images if n != number and n not in spare]
+        if {shard.shard_id for shard in held} <= {s.shard_id for other in others for s in other}:
+            spare.add(number)
     seen: set[str] = set()
     kept: dict[int, list[PackedShard]] = {}
     for number, held in images.items():
-        kept[number] = [shard for shard in held if shard.shard_id not in seen]
-        seen |= {shard.shard_id for shard in held}
-    return kept, seen
+        own = [] if number in spare else [shard for shard in held if shard.shard_id not in seen]
+        kept[number] = own
+        seen |= {shard.shard_id for shard in own}
+    return kept
 
 
 def _dissolve(number: int, images: dict[int, list[PackedShard]], budget: Budget) -> None:
@@ -120,11 +133,16 @@ def _dissolve(number: int, images: dict[int, list[PackedShard]], budget: Budget)
     images |= {**others, number: []}
 
 
-def _place(shard: PackedShard, images: dict[int, list[PackedShard]], budget: Budget) -> None:
+def _place(
+    shard: PackedShard,
+    images: dict[int, list[PackedShard]],
+    budget: Budget,
+    reserved: Collection[int],
+) -> None:
     used = {number: held for number, held in images.items() if held}
     target = _first_with_room(shard, used, budget)
     if target is None:
-        target = next(n for n in count() if n not in used)
+        target = next(n for n in count() if n not in used and n not in reserved)
         images[target] = []
     images[target].append(shard)
 

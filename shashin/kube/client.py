@@ -152,11 +152,21 @@ class KubeClient:
             response.close()
 
     async def create(
-        self, resource: Resource, created: KubeObject, *, namespace: str | None = OWN_NAMESPACE
+        self,
+        resource: Resource,
+        created: KubeObject,
+        *,
+        manager: str = "",
+        namespace: str | None = OWN_NAMESPACE,
     ) -> KubeObject:
-        """Create an object; raises KubernetesConflict if there is one of its name."""
+        """Create an object; raises KubernetesConflict if there is one of its name.
+
+        Its fields belong to ``manager``, but not as if they were applied: what it never applies later
+        stays as it is.
+        """
+        query = {"fieldManager": manager} if manager else None
         return await self._object(
-            "create", "POST", resource, namespace, _name(created), body=created
+            "create", "POST", resource, namespace, _name(created), body=created, query=query
         )
 
     async def replace(

@@ -41,7 +41,8 @@ class EmbeddedKafka:
 
     With ``port`` None, it reuses its previous port, else ``default_port``, else any free one.
     ``heap_mb`` limits the JVM's heap in MiB; an idle node takes about 150 MB of resident memory.
-    ``cache`` is the folder of its jars; by default the user's cache.
+    ``cache`` is the folder of its jars; by default the user's cache. ``host`` is the address that it
+    listens on and tells its clients.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class EmbeddedKafka:
         heap_mb: int = 256,
         cache: Path | None = None,
         ready_seconds: float = 90.0,
+        host: str = HOST,
     ) -> None:
         state = state_folder.absolute()
+        self._host = host
         self.folder = state / "kafka"
         self.log = state / "logs" / "kafka.log"
         self.output = state / "logs" / "kafka.out"
@@ -74,7 +77,7 @@ class EmbeddedKafka:
     @property
     def bootstrap(self) -> str:
         """Its address, HOST:PORT."""
-        return f"{HOST}:{self._record().get('port', self.port)}"
+        return f"{self._host}:{self._record().get('port', self.port)}"
 
     @property
     def identity(self) -> ProcessIdentity | None:
@@ -222,7 +225,7 @@ class EmbeddedKafka:
         config.write_text(
             server_properties(
                 data=data,
-                host=HOST,
+                host=self._host,
                 port=port,
                 controller_port=controller_port,
                 max_record_bytes=MAX_RECORD_BYTES,

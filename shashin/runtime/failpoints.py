@@ -40,6 +40,9 @@ POINTS: dict[str, tuple[str, ...]] = {
 }
 """The failpoints of each service, in the order in which it reaches them."""
 
+IMAGE_POINTS = ("after-image", "after-serving")
+"""Those of the image builder where it rolls out images."""
+
 BUILD = "build"
 """The name under which the steps of builds are killed."""
 
@@ -71,10 +74,16 @@ def failpoint(point: str) -> None:
     """Crash here if a test requested it."""
     if _Armed.folder is None:
         return
-    points = BUILD_POINTS if _Armed.service == BUILD else POINTS.get(_Armed.service, ())
-    if point in points:
+    if point in _points_of(_Armed.service):
         try:
             (_Armed.folder / f"{_Armed.service}.{point}").unlink()
         except FileNotFoundError:
             return
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _points_of(service: str) -> tuple[str, ...]:
+    if service == BUILD:
+        return BUILD_POINTS
+    points = POINTS.get(service, ())
+    return (*points, *IMAGE_POINTS) if service == "image-builder" else points

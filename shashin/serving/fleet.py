@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 from prometheus_client import Counter
 
-from shashin.discovery.protocol import INDEX_SERVER, INDEXER, Endpoint, Role
+from shashin.discovery.protocol import INDEX_SERVER, INDEXER, Endpoint, GroupKey, Role
 from shashin.errors import WrongModelRequested
 from shashin.rpc.channel import open_channel
 from shashin.runtime.logging import get_logger
@@ -114,6 +114,16 @@ class Held:
     """Those to call."""
     other_models: list[OtherModel]
     """Those that are not called, since discovery reports another model."""
+    current: Callable[[GroupKey], list[Peer]]
+    """Returns those that a group has now."""
+
+    def joined(self, group: GroupKey) -> list[Peer]:
+        """Return the endpoints of a group that have joined since, and hold them as well."""
+        new = [peer for peer in self.current(group) if peer not in self.peers]
+        for peer in new:
+            peer.holders += 1
+        self.peers.extend(new)
+        return new
 
 
 @dataclass
@@ -172,6 +182,7 @@ class Fleet:
         held = Held(
             [peer for peer in self._peers.values() if peer.endpoint.role in roles],
             [OtherModel(e, e.model_id) for e in sorted(self._other_models) if e.role in roles],
+            self._of_group,
         )
         for peer in held.peers:
             peer.holders += 1
@@ -181,6 +192,9 @@ class Fleet:
             for peer in held.peers:
                 peer.holders -= 1
                 self._close_if_free(peer)
+
+    def _of_group(self, group: GroupKey) -> list[Peer]:
+        return [peer for endpoint, peer in self._peers.items() if endpoint.group_key == group]
 
     def _close_if_free(self, peer: Peer) -> None:
         if peer.removed and peer.holders == 0:
@@ -212,22 +226,13 @@ async def ask_all(
     asked: Round[AnswerT] = Round()
     try:
         for peer, call in calls:
-            try:
-                answer = await call
-            except grpc.aio.AioRpcError as error:
-                match _outcome_of(error, peer.endpoint):
-                    case OtherModel() as other:
-                        asked.other_models.append(other)
-                    case Failure() as failure:
-                        _note_failure(asked, failure, method, peer)
-                continue
-            if answer.model_id != model_id:
-                asked.other_models.append(OtherModel(peer.endpoint, answer.model_id))
-            elif (fault := check(answer)) is not None:
-                failure = Failure(peer.endpoint, grpc.StatusCode.INTERNAL.name, fault)
-                _note_failure(asked, failure, method, peer)
-            else:
-                asked.answers.append((peer, answer))
+            match await outcome_of(peer, call, method=method, model_id=model_id, check=check):
+                case OtherModel() as other:
+                    asked.other_models.append(other)
+                case Failure() as failure:
+                    asked.failures.append(failure)
+                case answer:
+                    asked.answers.append((peer, answer))
     finally:
         # Only has an effect if the caller was cancelled.
         for _, call in calls:
@@ -235,18 +240,37 @@ async def ask_all(
     return asked
 
 
-def _outcome_of(error: grpc.aio.AioRpcError, endpoint: Endpoint) -> Failure | OtherModel:
+async def outcome_of(
+    peer: Peer,
+    call: Awaitable[AnswerT],
+    *,
+    method: str,
+    model_id: str,
+    check: Callable[[AnswerT], str | None] = lambda _answer: None,
+) -> AnswerT | Failure | OtherModel:
+    """Wait for one call to a peer; a response in which ``check`` finds a fault is a failure."""
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        outcome = _refusal_in(error, peer.endpoint)
+    else:
+        if answer.model_id != model_id:
+            return OtherModel(peer.endpoint, answer.model_id)
+        if (fault := check(answer)) is None:
+            return answer
+        outcome = Failure(peer.endpoint, grpc.StatusCode.INTERNAL.name, fault)
+    if isinstance(outcome, Failure):
+        FAILED_CALLS.labels(method, peer.tier, outcome.status).inc()
+    return outcome
+
+
+def _refusal_in(error: grpc.aio.AioRpcError, endpoint: Endpoint) -> Failure | OtherModel:
     details = error.details() or "no details"
     reason, _, message = details.partition(": ")
     refused = error.code() == grpc.StatusCode.FAILED_PRECONDITION
     if refused and reason == WrongModelRequested.__name__:
         return OtherModel(endpoint, refusal=message)
     return Failure(endpoint, error.code().name, details)
-
-
-def _note_failure(asked: Round[Any], failure: Failure, method: str, peer: Peer) -> None:
-    asked.failures.append(failure)
-    FAILED_CALLS.labels(method, peer.tier, failure.status).inc()
 
 
 def _cancel(call: Any) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shashin.cli.active_model import _tell_routers
 from shashin.discovery.kubernetes import KubernetesDiscovery
+from shashin.discovery.open import set_active_model
 from shashin.discovery.protocol import Endpoint
 from shashin.errors import KubernetesUnavailable
 from shashin.kube.client import KubeClient
@@ -151,7 +154,9 @@ async def test_tiers_appear_and_go_while_it_runs(
 ) -> None:
     await finds(discovery)
     indexer = Endpoint("i-0", "indexer", "10.0.0.1:50053", "live")
-    daily = Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily", "demo-v1", "zone-a")
+    daily = Endpoint(
+        "d-0", "index-server", "10.0.0.2:50054", "daily", "demo-v1", group="daily", zone="zone-a"
+    )
     one = endpoint_slice(
         "indexer", endpoint("10.0.0.1", pod="i-0"), role="indexer", tier="live", port=50053
     )
@@ -170,7 +175,7 @@ async def test_tiers_appear_and_go_while_it_runs(
 async def test_the_last_known_endpoints_stay_while_the_api_server_is_away(
     client: KubeClient, discovery: KubernetesDiscovery, proxy: ApiProxy, namespace: str
 ) -> None:
-    kept = Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily")
+    kept = Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily", group="daily")
     made = endpoint_slice("daily", endpoint("10.0.0.2", pod="d-0"), tier="daily")
     await client.create(ENDPOINT_SLICES, made, namespace=namespace)
     await finds(discovery, kept)
@@ -242,5 +247,38 @@ async def test_a_service_with_wrong_labels_is_reported_and_holds_up_no_other(
     wrong = endpoint_slice("weekly", endpoint("10.0.0.3", pod="w-0"), tier="weekly")
     await client.create(ENDPOINT_SLICES, wrong, namespace=namespace)
     await client.create(ENDPOINT_SLICES, good, namespace=namespace)
-    await finds(discovery, Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily"))
+    found = Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily", group="daily")
+    await finds(discovery, found)
     assert "endpoint slice 'weekly': label shashin.dev/tier is 'weekly'" in str(discovery.problem)
+
+
+async def test_an_activated_model_is_named_to_every_router(
+    discovery: KubernetesDiscovery,
+    kubeconfig: Path,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    assert await discovery.active_model() is None
+    for model in (
+        ModelSpace("demo-v1", 128),
+        ModelSpace("demo-v2", 256),
+        ModelSpace("demo-v1", 128),
+    ):
+        await set_active_model(f"kubernetes:///{namespace}", model)
+
+        async def named(model: ModelSpace = model) -> bool:
+            return await discovery.active_model() == model
+
+        await until(named, f"{model} is active")
+
+
+async def test_activating_says_what_to_do_when_kubernetes_does_not_respond(
+    proxy: ApiProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "through-the-proxy.yaml"))
+    proxy.refuse()
+    with pytest.raises(
+        KubernetesUnavailable, match="is active in the model repository, but routers"
+    ):
+        await _tell_routers("kubernetes:///shop", ModelSpace("demo-v1", 128))

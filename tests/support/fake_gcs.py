@@ -19,13 +19,10 @@ BUCKET = "shashin-test"
 
 
 class FakeGcs:
-    """One server; without ``root`` its objects are in memory and lost when it is killed.
-
-    ``host`` is another address to serve on, such as one that pods can reach.
-    """
+    """One server; without ``root`` its objects are in memory and lost when it is killed."""
 
     def __init__(self, log: Path, *, root: Path | None = None, host: str = HOST) -> None:
-        self.port = free_port()
+        self.port = free_port(host)
         self.url = f"http://{host}:{self.port}"
         self._log = log
         self._root = root
@@ -33,11 +30,8 @@ class FakeGcs:
         self._command = [
             os.environ[SERVER_VARIABLE],
             *("-scheme", "http", "-host", host, "-port", str(self.port)),
-            *(
-                ("-public-host", f"{host}:{self.port}", "-external-url", self.url)
-                if host != HOST
-                else ()
-            ),
+            # What it answers to requests with another name, such as in the locations of uploads.
+            *("-public-host", f"{host}:{self.port}", "-external-url", self.url),
             *("-log-level", "error", "-backend", *backend),
         ]
         self._process: subprocess.Popen[bytes] | None = None

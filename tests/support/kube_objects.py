@@ -49,10 +49,11 @@ def endpoint_slice(
     port: int = 50054,
     port_name: str = "grpc",
     family: str = "IPv4",
+    service: str = "",
 ) -> KubeObject:
-    """Return a slice as the control plane makes it for a labelled Service."""
+    """Return a slice as the control plane makes it for a labelled Service; by default of its own name."""
     labels = {
-        "kubernetes.io/service-name": name,
+        "kubernetes.io/service-name": service or name,
         "shashin.dev/role": role,
         "shashin.dev/tier": tier,
         "shashin.dev/model": model,

@@ -119,6 +119,38 @@ class HeldBackEndpoint(IndexEndpoint):
         return await super().Search(request, context)
 
 
+class CountingEndpoint(IndexEndpoint):
+    """Counts its calls."""
+
+    searches = lookups = 0
+
+    async def Search(  # noqa: N802
+        self, request: index_pb2.IndexSearchRequest, context: Any
+    ) -> index_pb2.IndexSearchResponse:
+        self.searches += 1
+        return await super().Search(request, context)
+
+    async def Lookup(  # noqa: N802
+        self, request: index_pb2.LookupRequest, context: Any
+    ) -> index_pb2.LookupResponse:
+        self.lookups += 1
+        return await super().Lookup(request, context)
+
+
+class UndescribedEndpoint(CountingEndpoint):
+    """Answers no Describe until it is released."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.released = asyncio.Event()
+
+    async def Describe(  # noqa: N802
+        self, request: index_pb2.DescribeRequest, context: Any
+    ) -> index_pb2.DescribeResponse:
+        await self.released.wait()
+        return await super().Describe(request, context)
+
+
 class ShallowEndpoint(IndexEndpoint):
     """Fails if a request's k exceeds that of its first request."""
 
@@ -193,6 +225,8 @@ class RunningEndpoint:
     served: ServedShards | None = None
     announced_model: str = ""
     """The model announced in discovery; empty if none."""
+    group: str = ""
+    zone: str = ""
 
     def entry(self) -> dict[str, str]:
         """Return its line of the discovery file."""
@@ -202,6 +236,8 @@ class RunningEndpoint:
             "tier": self.tier,
             "address": self.address,
             "model_id": self.announced_model,
+            "group": self.group,
+            "zone": self.zone,
         }
 
     async def stop(self) -> None:
@@ -235,10 +271,12 @@ class System:
         report: LiveReport | None = None,
         announce: bool = True,
         announced_model: str = "",
+        group: str = "",
+        zone: str = "",
     ) -> RunningEndpoint:
         """Start an endpoint over shards; ``live`` reports the ends of its shards as positions.
 
-        ``announced_model`` is the model announced in discovery; none by default.
+        ``announced_model``, ``group`` and ``zone`` are announced in discovery; none by default.
         """
         served = ServedShards()
         served.hidden_loaded = True
@@ -268,7 +306,15 @@ class System:
 
         role = "indexer" if tier == "live" else "index-server"
         started = await self._start(
-            name, role, tier, add, handlers, announce=announce, announced_model=announced_model
+            name,
+            role,
+            tier,
+            add,
+            handlers,
+            announce=announce,
+            announced_model=announced_model,
+            group=group,
+            zone=zone,
         )
         started.served = served
         return started
@@ -295,6 +341,8 @@ class System:
         *,
         announced_model: str,
         announce: bool = True,
+        group: str = "",
+        zone: str = "",
     ) -> RunningEndpoint:
         server = AsyncExitStack()
         self.stack.push_async_callback(server.aclose)
@@ -309,6 +357,8 @@ class System:
             handlers,
             server,
             announced_model=announced_model,
+            group=group,
+            zone=zone,
         )
         if announce:
             self.endpoints.append(started)
@@ -366,11 +416,11 @@ class System:
 
 @asynccontextmanager
 async def running_system(
-    folder: Path, *, discovery: str = "", host: str = "127.0.0.1"
+    folder: Path, *, discovery: str = "", host: str = "127.0.0.1", zone: str = ""
 ) -> AsyncIterator[System]:
     """Run the router over an empty discovery, and stop everything at the end.
 
-    ``discovery`` is its URI if it is not the file of ``announce``.
+    ``discovery`` is its URI if it is not the file of ``announce``, ``zone`` its zone.
     """
     settings = RouterSettings(
         discovery=discovery or (folder / "discovery.json").as_uri(),
@@ -380,6 +430,7 @@ async def running_system(
         discovery_seconds=0.02,
         describe_seconds=0.05,
         drain_seconds=0,
+        zone=zone,
     )
     health, stop_event = Health(), asyncio.Event()
     scope = ServiceScope("router", settings, health, stop_event)

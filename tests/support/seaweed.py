@@ -37,17 +37,17 @@ _PORTS = (
 class SeaweedFs:
     """One server with one bucket; its objects are files in ``folder`` and survive a kill."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: str = HOST) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        ports = dict(zip(_PORTS, _free_ports(len(_PORTS), host), strict=True))
         self.port = ports["s3.port"]
-        self.url = f"http://{HOST}:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self._log = folder / "log"
         (folder / "objects").mkdir(exist_ok=True)
         self._command = [
             str(Path(sys.executable).with_name("weed")),
             *("-logtostderr=true", "mini", f"-dir={folder / 'objects'}", f"-bucket={BUCKET}"),
-            *(f"-ip={HOST}", f"-ip.bind={HOST}"),
+            *(f"-ip={host}", f"-ip.bind={host}"),
             *(f"-{name}={port}" for name, port in ports.items()),
             *(f"-{part}.localSocket={folder / part}.sock" for part in ("filer", "s3")),
             # Everything that the tests do not need.
@@ -100,10 +100,10 @@ class SeaweedFs:
             await asyncio.to_thread(self._process.wait)
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int, host: str) -> list[int]:
     """Return different ports that are free now."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
-            probe.bind((HOST, 0))
+            probe.bind((host, 0))
         return [probe.getsockname()[1] for probe in probes]

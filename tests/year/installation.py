@@ -26,6 +26,7 @@ from services.image_builder.handlers import Builder
 from services.image_builder.rollout import PointerRollout
 from services.image_builder.settings import ImageBuilderSettings
 from services.index_server.settings import IndexServerSettings
+from services.index_server.swap import ShardSwapper
 from services.index_server.tier import TierFollower
 from services.indexer.handlers import parse_batch
 from services.indexer.live_tier import LiveTier
@@ -138,14 +139,14 @@ class IndexServer:
             tier=tier,
             work_folder=folder,
         )
-        self._follower = TierFollower(
-            settings,
-            WorkFolder(folder),
+        self._swapper = ShardSwapper(
+            settings.space,
+            tier,
             self.served,
-            self._repository,
             HiddenSnapshots(store),
             CatchUp(self.served, self.recent, hidden.log.opened, "stop"),
         )
+        self._follower = TierFollower(settings, WorkFolder(folder), self._repository, self._swapper)
         self._scope = loop_scope()
 
     async def follow(self) -> None:
@@ -153,7 +154,7 @@ class IndexServer:
         pointer, _ = await self._repository.read_pointer(MODEL, self.tier)
         if pointer is not None:
             await self._follower._swap_to(pointer, self._scope)
-            assert not self._follower._bad, self._follower._bad
+            assert not self._swapper.bad, self._swapper.bad
 
     def hide(self, entry: HiddenEntry, position: LogPosition) -> None:
         """Apply a record of listings.hidden."""

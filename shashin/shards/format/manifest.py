@@ -120,28 +120,50 @@ class Manifest:
             UnknownFormat: when this reader does not support its format version.
             CorruptShard: when it is not a valid manifest, or contradicts its key or itself.
         """
-        try:
-            document: dict[str, Any] = json.loads(data)
-            found = document["format"]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CorruptShard(f"{key} is not a manifest: {error!r}") from error
-        if found not in READABLE:
-            raise UnknownFormat(
-                f"{key} has format {found!r}; this version reads {', '.join(READABLE)}: upgrade "
-                "the reader or rebuild the shard"
-            )
-        try:
-            manifest = _MANIFEST.validate_python(document)
-        except ValidationError as error:
-            raise CorruptShard(f"{key} is not a complete manifest: {error}") from error
-        contradiction = _contradiction(manifest, key)
-        if contradiction is not None:
-            raise CorruptShard(f"{key} contradicts itself: {contradiction}")
-        return manifest
+        manifest = _parsed(data, key)
+        return _consistent(manifest, key, _contradiction(manifest, key))
+
+    @classmethod
+    def from_copy(cls, data: bytes, *, path: str, shard_id: str) -> Manifest:
+        """Read the manifest of a copy of a shard, such as an image has: no key tells what it is.
+
+        ``shard_id`` is the shard that it should describe.
+
+        Raises:
+            UnknownFormat, CorruptShard: as ``from_json``; the message names ``path``.
+        """
+        manifest = _parsed(data, path)
+        contradiction = _contradiction(manifest, manifest.key)
+        if contradiction is None and manifest.shard_id != shard_id:
+            contradiction = f"it describes {manifest.shard_id!r} instead of {shard_id!r}"
+        return _consistent(manifest, path, contradiction)
 
 
 # Also validates types, since readers sort by offsets and allocate by row counts.
 _MANIFEST = TypeAdapter(Manifest)
+
+
+def _parsed(data: bytes, name: str) -> Manifest:
+    try:
+        document: dict[str, Any] = json.loads(data)
+        found = document["format"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptShard(f"{name} is not a manifest: {error!r}") from error
+    if found not in READABLE:
+        raise UnknownFormat(
+            f"{name} has format {found!r}; this version reads {', '.join(READABLE)}: upgrade "
+            "the reader or rebuild the shard"
+        )
+    try:
+        return _MANIFEST.validate_python(document)
+    except ValidationError as error:
+        raise CorruptShard(f"{name} is not a complete manifest: {error}") from error
+
+
+def _consistent(manifest: Manifest, name: str, contradiction: str | None) -> Manifest:
+    if contradiction is not None:
+        raise CorruptShard(f"{name} contradicts itself: {contradiction}")
+    return manifest
 
 
 def _contradiction(manifest: Manifest, key: str) -> str | None:

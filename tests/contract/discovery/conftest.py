@@ -53,7 +53,7 @@ class FileSource:
     async def publish(
         self, endpoints: Sequence[Endpoint], active_model: ModelSpace | None = None
     ) -> None:
-        fields = ("name", "role", "tier", "address", "model_id")
+        fields = ("name", "role", "tier", "address", "model_id", "group", "zone")
         document = {
             "endpoints": [{name: getattr(one, name) for name in fields} for one in endpoints],
             "active_model": active_model and vars(active_model),
@@ -80,6 +80,7 @@ class StaticSource:
         self._uri = "static:" + ",".join(
             f"{one.role}{'/' + one.tier if one.tier else ''}"
             f"{'@' + one.model_id if one.model_id else ''}={one.address}"
+            f"{';group=' + one.group if one.group else ''}{';zone=' + one.zone if one.zone else ''}"
             for one in endpoints
         )
 
@@ -133,12 +134,13 @@ def _slice_of(one: Endpoint) -> dict[str, object]:
     address = host.strip("[]")
     return endpoint_slice(
         one.name,
-        endpoint(address, pod=one.name),
+        endpoint(address, pod=one.name, zone=one.zone),
         role=one.role,
         tier=one.tier,
         model=one.model_id,
         port=int(port),
         family=f"IPv{ip_address(address).version}",
+        service=one.group or one.name,
     )
 
 

@@ -12,8 +12,12 @@ from tests.support.waiting import until
 
 EMBEDDER = Endpoint("embedder", "embedder", "10.0.0.1:50052")
 INDEXER = Endpoint("indexer", "indexer", "10.0.0.2:50053", "live", "demo-v1")
-DAILY = Endpoint("index-server-daily", "index-server", "10.0.0.3:50054", "daily", "demo-v1")
-HOURLY = Endpoint("index-server-hourly", "index-server", "[fd00::7]:50054", "hourly")
+DAILY = Endpoint(
+    "index-server-daily", "index-server", "10.0.0.3:50054", "daily", "demo-v1", "daily-0", "zone-a"
+)
+HOURLY = Endpoint(
+    "index-server-hourly", "index-server", "[fd00::7]:50054", "hourly", group="hourly-0"
+)
 
 
 def finds(discovery: Discovery, *expected: Endpoint) -> Callable[[], Any]:

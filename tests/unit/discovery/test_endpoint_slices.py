@@ -27,7 +27,7 @@ def addresses(*slices: dict[str, Any]) -> list[str]:
     return [found.address for found in endpoints_in(slices).endpoints]
 
 
-def test_role_tier_model_and_zone_are_kept() -> None:
+def test_role_tier_model_group_and_zone_are_kept() -> None:
     found = endpoints_in(
         [
             endpoint_slice("a", endpoint("10.0.0.1", pod="e"), role="embedder", tier="", port=1),
@@ -40,9 +40,22 @@ def test_role_tier_model_and_zone_are_kept() -> None:
     assert found.endpoints == [
         Endpoint("e", "embedder", "10.0.0.1:1"),
         Endpoint("i", "indexer", "10.0.0.2:2", "live"),
-        Endpoint("s", "index-server", "10.0.0.3:3", "daily", "m", "z"),
+        Endpoint("s", "index-server", "10.0.0.3:3", "daily", "m", group="c", zone="z"),
     ]
     assert not found.problems
+
+
+def test_pods_of_one_service_of_index_servers_are_replicas_and_no_others_are() -> None:
+    def groups(role: str, tier: str) -> set[object]:
+        pods = [endpoint(f"10.0.0.{number}", pod=f"pod-{number}") for number in (1, 2, 3)]
+        slices = [
+            endpoint_slice("a", *pods[:2], role=role, tier=tier, service="one"),
+            endpoint_slice("b", *pods[2:], role=role, tier=tier, service="one"),
+        ]
+        return {found.group_key for found in endpoints_in(slices).endpoints}
+
+    assert len(groups("index-server", "daily")) == 1
+    assert len(groups("indexer", "live")) == 3
 
 
 @pytest.mark.parametrize(

@@ -257,3 +257,23 @@ async def test_a_reader_never_sees_a_mixture_of_two_files(
     for endpoints in seen:
         assert len({endpoint.address for endpoint in endpoints}) == bool(endpoints)
         assert len(endpoints) in {0, 9}
+
+
+async def test_an_endpoint_may_have_a_group_and_a_zone(
+    path: Path, discovery: FileDiscovery
+) -> None:
+    entry = {"name": "a", "role": "index-server", "address": "h:1", "group": "g", "zone": "z"}
+    put(path, json.dumps({"endpoints": [entry]}).encode())
+    (found,) = await discovery.endpoints()
+    assert (found.group, found.zone) == ("g", "z")
+
+
+@pytest.mark.parametrize("name", ["group", "zone"])
+async def test_a_group_or_zone_that_is_no_string_is_refused_by_name(
+    path: Path, discovery: FileDiscovery, name: str
+) -> None:
+    entry = {"name": "a", "role": "index-server", "address": "h:1", name: 7}
+    put(path, json.dumps({"endpoints": [entry]}).encode())
+    with structlog.testing.capture_logs() as logs:
+        assert await discovery.endpoints() == []
+    assert f"{name} must be a string, found 7" in logs[0]["error"]

@@ -45,6 +45,24 @@ async def test_an_ipv6_address_is_in_brackets() -> None:
     assert found.address == "[fd00::7]:50052"
 
 
+async def test_a_part_may_name_its_group_of_replicas_and_its_zone() -> None:
+    both, grouped = await endpoints_of(
+        "index-server/hourly@m;x=a:1;group=hourly-0;zone=eu-1a,index-server/hourly=[::1]:2;group=hourly-0"
+    )
+    assert (both.model_id, both.address) == ("m;x", "a:1")
+    assert (both.group, both.zone) == ("hourly-0", "eu-1a")
+    assert (grouped.address, grouped.group, grouped.zone) == ("[::1]:2", "hourly-0", "")
+    assert both.group_key == grouped.group_key
+
+
+async def test_endpoints_without_a_group_or_of_another_tier_are_no_replicas() -> None:
+    found = await endpoints_of(
+        "index-server/hourly=a:1,index-server/hourly=b:1,"
+        "index-server/hourly=c:1;group=x,index-server/daily=d:1;group=x"
+    )
+    assert len({endpoint.group_key for endpoint in found}) == 4
+
+
 async def test_endpoints_with_the_same_name_are_numbered_in_order() -> None:
     found = await endpoints_of(
         "index-server/hourly=b:1, index-server/hourly=a:1,\nindex-server/daily=c:1"
@@ -110,6 +128,10 @@ GOOD = "indexer=127.0.0.1:50053"
         ("embedder=[fd00::7]", "address '[fd00::7]' has the port '7]'"),
         ("embedder=[fd00::z]:1", "'fd00::z' is not an IPv6 address"),
         ("embedder=[]:1", "'' is not an IPv6 address"),
+        ("embedder=h:1;rack=a", "unknown option 'rack', expected group or zone"),
+        ("embedder=h:1;group=", "group '' is not a name"),
+        ("embedder=h:1;zone=a b", "zone 'a b' is not a name"),
+        ("embedder=h:1;zone=a;zone=a", "zone is given twice"),
         ("embedder=127.0.0.1:50053", f"'{GOOD}' has the same address"),
     ],
 )

@@ -1,4 +1,4 @@
-"""plan_swap for any pointer and any subset of loadable shards."""
+"""plan_swap for any wanted and any subset of loadable shards."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.index_server.tier import Swap, plan_swap
-from shashin.repository.pointer import PointedShard, Pointer
+from services.index_server.swap import Swap, plan_swap
 from shashin.shards.sealed_shard import SealedShard
 
 
@@ -26,8 +25,7 @@ NAMES = st.lists(st.sampled_from("abcdef"), unique=True)
 
 def plan(serving: list[str], named: list[str], loadable: set[str]) -> Swap:
     loaded = {name: SHARDS[name] for name in (*serving, *named) if name in {*serving, *loadable}}
-    pointer = Pointer("m", "hourly", tuple(PointedShard(name, f"key-{name}") for name in named))
-    return plan_swap(tuple(SHARDS[name] for name in serving), loaded, pointer)
+    return plan_swap(tuple(SHARDS[name] for name in serving), loaded, named)
 
 
 def names(shards: tuple[SealedShard, ...]) -> list[str]:
@@ -35,7 +33,7 @@ def names(shards: tuple[SealedShard, ...]) -> list[str]:
 
 
 @given(NAMES, NAMES, st.sets(st.sampled_from("abcdef")))
-def test_loaded_pointer_shards_are_served_and_nothing_is_dropped_while_one_is_missing(
+def test_loaded_shards_are_served_and_nothing_is_dropped_while_one_is_missing(
     serving: list[str], named: list[str], loadable: set[str]
 ) -> None:
     swap = plan(serving, named, loadable)
@@ -53,7 +51,7 @@ def test_loaded_pointer_shards_are_served_and_nothing_is_dropped_while_one_is_mi
 
 
 @given(NAMES, NAMES, st.sets(st.sampled_from("abcdef")))
-def test_a_second_swap_to_the_same_pointer_changes_nothing(
+def test_a_second_swap_to_the_same_shards_changes_nothing(
     serving: list[str], named: list[str], loadable: set[str]
 ) -> None:
     first = plan(serving, named, loadable)

@@ -11,11 +11,8 @@ import numpy as np
 import pytest
 
 from services.index_server.settings import IndexServerSettings
-from services.index_server.tier import (
-    INITIAL_RETRY_SECONDS,
-    MAX_RETRY_SECONDS,
-    TierFollower,
-)
+from services.index_server.swap import INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS, ShardSwapper
+from services.index_server.tier import TierFollower
 from shashin.errors import ObjectStoreUnavailable
 from shashin.objectstore.protocol import ObjectInfo, Version
 from shashin.offsets.log_position import LogPosition
@@ -118,15 +115,10 @@ class Tier:
             poll_seconds=0.001,
         )
         with closing(WorkFolder(self.cache)) as work:
-            follower = TierFollower(
-                settings,
-                work,
-                self.served,
-                self.repository,
-                self.snapshots,
-                self.catch_up,
-                self.clock,
+            swapper = ShardSwapper(
+                settings.space, HOURLY, self.served, self.snapshots, self.catch_up, clock=self.clock
             )
+            follower = TierFollower(settings, work, self.repository, swapper)
             async with running(follower.loop(), health=self.health):
                 yield
 

@@ -8,18 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shashin.discovery.protocol import Endpoint, Role
+from shashin.discovery.protocol import Endpoint, GroupKey, Role
 from shashin.errors import NoEndpoint
 from shashin.model_space import ModelSpace
 from shashin.rpc.server import grpc_server
+from shashin.runtime.health import Health
 from shashin.serving import index_servers as index_servers_module
 from shashin.serving.endpoint import IndexEndpoint
-from shashin.serving.index_servers import HeldShard, IndexServers
+from shashin.serving.index_servers import HeldShard, IndexServers, held_by_every_replica
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
 from shashin.v1 import index_pb2_grpc
 from tests.support.hung_endpoints import hung_endpoints, silent_sockets
+from tests.support.loops import running
 from tests.support.made_shards import MODEL, SPACE, open_shard
 from tests.support.waiting import until
 
@@ -30,6 +34,7 @@ class Discovered:
     def __init__(self) -> None:
         self.known: list[Endpoint] = []
         self.available = True
+        self.out_of_date: str | None = None
 
     async def endpoints(self) -> list[Endpoint]:
         if not self.available:
@@ -41,7 +46,7 @@ class Discovered:
 
     @property
     def problem(self) -> str | None:
-        return None
+        return self.out_of_date
 
     async def close(self) -> None:
         pass
@@ -57,20 +62,27 @@ class IndexServerSet:
         self.servers = IndexServers(self.discovery, MODEL)
         stack.push_async_callback(self.servers.close)
 
-    def announce(self, address: str, *, role: Role = "index-server", model_id: str = "") -> None:
+    def announce(
+        self, address: str, *, role: Role = "index-server", model_id: str = "", group: str = ""
+    ) -> None:
         """Add an endpoint to discovery."""
         number = len(self.discovery.known)
         self.discovery.known = [
             *self.discovery.known,
-            Endpoint(f"{role}-{number}", role, address, "hourly", model_id),
+            Endpoint(f"{role}-{number}", role, address, "hourly", model_id, group),
         ]
 
     async def start(
-        self, *shards: OpenShard, space: ModelSpace = SPACE, role: Role = "index-server"
+        self,
+        *shards: OpenShard,
+        space: ModelSpace = SPACE,
+        role: Role = "index-server",
+        group: str = "",
+        loaded: bool = True,
     ) -> Callable[[], Awaitable[None]]:
         """Start an index server with shards and add it to discovery; returns a stop function."""
         served = ServedShards()
-        served.hidden_loaded = True
+        served.hidden_loaded = loaded
         served.serve(shards)
         handlers = IndexEndpoint(served, space=space, tier="hourly", executor=self._executor)
         server = AsyncExitStack()
@@ -83,7 +95,7 @@ class IndexServerSet:
                 drain_seconds=0,
             )
         )
-        self.announce(f"127.0.0.1:{port}", role=role)
+        self.announce(f"127.0.0.1:{port}", role=role, group=group)
         return server.aclose
 
 
@@ -164,3 +176,68 @@ async def test_while_discovery_is_unavailable_the_known_index_servers_are_called
     await index_servers.servers.held()
     index_servers.discovery.available = False
     assert ranges(await index_servers.servers.held()) == ["0:[0, 5)"]
+
+
+async def test_a_shard_counts_once_every_replica_of_the_group_holds_it(
+    index_servers: IndexServerSet,
+) -> None:
+    old, new = shard(0, 5), shard(5, 9)
+    stop_new = await index_servers.start(old, new, group="hourly")
+    await index_servers.start(old, group="hourly")
+    assert ranges(await index_servers.servers.held()) == ["0:[0, 5)"]
+    index_servers.discovery.known.pop()
+    assert ranges(await index_servers.servers.held()) == ["0:[0, 5)", "0:[5, 9)"]
+    await stop_new()
+    assert await index_servers.servers.held() == []
+
+
+async def test_a_replica_that_is_not_ready_does_not_count(index_servers: IndexServerSet) -> None:
+    held = shard(0, 5)
+    await index_servers.start(held, group="hourly")
+    await index_servers.start(group="hourly", loaded=False)
+    stop = await index_servers.start(group="hourly")
+    await stop()
+    assert ranges(await index_servers.servers.held()) == ["0:[0, 5)"]
+
+
+async def test_a_replica_that_hangs_may_still_be_searched_and_counts_as_holding_nothing(
+    index_servers: IndexServerSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_servers_module, "DESCRIBE_TIMEOUT_SECONDS", 0.2)
+    await index_servers.start(shard(0, 5), group="hourly")
+    async with hung_endpoints(1) as (hung,):
+        index_servers.announce(hung.address, group="hourly")
+        assert await index_servers.servers.held() == []
+
+
+KEYS = [Endpoint("e", "index-server", "h:1", "hourly", group=g).group_key for g in "ab"]
+SHARDS = [HeldShard("hourly", name, ()) for name in "xyz"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(KEYS), st.lists(st.sampled_from(SHARDS), unique=True)),
+        max_size=6,
+    )
+)
+def test_a_held_shard_is_held_by_whichever_replica_of_some_group_is_asked(
+    replicas: list[tuple[GroupKey, list[HeldShard]]],
+) -> None:
+    found = held_by_every_replica(replicas)
+    for one in SHARDS:
+        groups = [[one in held for key, held in replicas if key == group] for group in KEYS]
+        assert found.count(one) == sum(bool(group) and all(group) for group in groups)
+
+
+async def test_a_discovery_that_fails_or_may_be_out_of_date_is_reported_until_it_is_not(
+    index_servers: IndexServerSet,
+) -> None:
+    health, discovery = Health(), index_servers.discovery
+    async with running(index_servers.servers.discovery_watch(), health=health):
+        discovery.out_of_date = "the API server is away"
+        reported = ["discovery: the API server is away"]
+        await until(lambda: health.problems() == reported, "it is reported")
+        discovery.out_of_date, discovery.available = None, False
+        await until(lambda: health.problems() == ["discovery: no answer"], "the outage is, too")
+        discovery.available = True
+        await until(lambda: not health.problems(), "nothing is wrong any more")

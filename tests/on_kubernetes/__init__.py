@@ -1,0 +1,1 @@
+"""``make cluster-test``: the whole system on a real cluster, while things go wrong."""
