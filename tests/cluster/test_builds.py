@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from services.controller.resources import EVENTS, INDEX_BUILDS, JOBS, PODS
 from shashin.builds.document import BUILT_IN_STEPS
@@ -17,6 +20,7 @@ from shashin.builds.planning import PlannedBuilds, plan_builds
 from shashin.builds.policy import Policy
 from shashin.errors import KubernetesNotFound
 from shashin.kube.client import KubeClient
+from shashin.kube.resource import KubeObject
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.repository import ModelRepository
@@ -34,6 +38,7 @@ from tests.support.running_service import RunningService
 from tests.support.shashin_command import shashin
 from tests.support.waiting import until
 
+K8S = Path(__file__).parents[2] / "k8s"
 LATER = DAY + timedelta(days=1, hours=1)
 
 
@@ -468,3 +473,94 @@ async def test_a_build_that_is_deleted_takes_everything_along(
     await until(gone, "its Job and pods are gone", limit_seconds=120)
     with pytest.raises(KubernetesNotFound):
         await builds.client.get(JOBS, "demo-1", namespace=builds.namespace)
+
+
+# --- the manifests ------------------------------------------------------------------------------
+
+
+def kubectl(*arguments: object, stdin: str = "") -> str:
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    ended = subprocess.run(
+        ["kubectl", *map(str, arguments)], capture_output=True, text=True, check=False, input=stdin
+    )
+    assert not ended.returncode, ended.stderr
+    return ended.stdout
+
+
+def rights(namespace: str) -> list[KubeObject]:
+    """Return the accounts, roles and CronJobs of the base, for a namespace."""
+    kinds = {"ServiceAccount", "Role", "RoleBinding", "CronJob"}
+    base = yaml.safe_load_all(kubectl("kustomize", K8S / "base"))
+    found = [one for one in base if one["kind"] in kinds]
+    for one in found:
+        one["metadata"]["namespace"] = namespace
+        for subject in one.get("subjects", ()):
+            subject["namespace"] = namespace
+        if one["kind"] == "CronJob":
+            one["spec"]["suspend"] = True
+    return found
+
+
+def apply(objects: list[KubeObject], kubeconfig: Path) -> None:
+    kubectl(
+        *("--kubeconfig", kubeconfig, "apply", "--server-side", "--force-conflicts"),
+        *("--validate=strict", "-f", "-"),
+        stdin=yaml.safe_dump_all(objects),
+    )
+
+
+def kubeconfig_of(account: str, namespace: str, admins: Path, folder: Path) -> Path:
+    """Return a kubeconfig with which a service account reaches the cluster."""
+    token = kubectl("--kubeconfig", admins, "-n", namespace, "create", "token", account)
+    config = yaml.safe_load(admins.read_text())
+    for user in config["users"]:
+        user["user"] = {"token": token.strip()}
+    own = folder / f"{account}.yaml"
+    own.write_text(yaml.safe_dump(config))
+    return own
+
+
+@pytest.mark.parametrize("tier", ["hourly", "daily", "monthly"])
+async def test_a_cron_job_plans_its_tier_with_the_rights_that_it_has(
+    builds: ClusterBuilds, builds_image: str, kubeconfig: Path, tier: str
+) -> None:
+    await builds.seal(2)
+    manifests = rights(builds.namespace)
+    apply(manifests, kubeconfig)
+    (cron_job,) = [one for one in manifests if one["metadata"]["name"] == f"plan-{tier}"]
+    template = cron_job["spec"]["jobTemplate"]
+    pod = template["spec"]["template"]["spec"]
+    pod["containers"][0]["image"] = builds_image
+    pod["containers"][0]["resources"]["requests"] = {"cpu": "20m", "memory": "64Mi"}
+    job = {"apiVersion": "batch/v1", "kind": "Job", **template, "metadata": {"name": "plan"}}
+    await builds.client.create(JOBS, job, namespace=builds.namespace)
+
+    async def is_over() -> Any:
+        found = await builds.client.get(JOBS, "plan", namespace=builds.namespace)
+        conditions = found.get("status", {}).get("conditions", ())
+        return [one["type"] for one in conditions if one["status"] == "True"]
+
+    ended = await until(is_over, "the planner's Job is over", limit_seconds=180)
+    log = kubectl("--kubeconfig", kubeconfig, "-n", builds.namespace, "logs", "job/plan")
+    assert "Complete" in ended, log
+    listed = await builds.client.list(INDEX_BUILDS, namespace=builds.namespace)
+    # The day is over and has two shards; its month has no day yet.
+    assert [one["spec"]["tier"] for one in listed.items] == (["daily"] if tier == "daily" else [])
+
+
+async def test_the_controller_runs_a_build_with_the_rights_that_it_has(
+    builds: ClusterBuilds,
+    controller: Controller,
+    kubeconfig: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    apply(rights(builds.namespace), kubeconfig)
+    own = kubeconfig_of("controller", builds.namespace, kubeconfig, tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(own))
+    parents = await builds.seal(2)
+    await builds.create(builds.build("demo", parents))
+    await controller.start(build_history=1)
+    await builds.until("demo", "Succeeded")
+    assert len(await builds.published()) == 1

@@ -29,7 +29,12 @@ from shashin.repository.repository import ModelRepository
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from tests.support import fake_gcs
 from tests.support.fake_gcs import FakeGcs
-from tests.support.kube_objects import CONFIG_MAPS, SERVICE_ACCOUNTS, config_map
+from tests.support.kube_objects import (
+    CONFIG_MAPS,
+    NAMESPACES,
+    SERVICE_ACCOUNTS,
+    config_map,
+)
 from tests.support.made_shards import DIMENSIONS, MODEL, commit, listings, open_shard
 from tests.support.waiting import until
 
@@ -101,7 +106,11 @@ class ClusterBuilds:
         self._server, self._folder = server, folder
 
     async def set_up(self) -> None:
-        """Make what an installation has."""
+        """Make what an installation has; the namespace takes only pods that are restricted."""
+        enforced = {"pod-security.kubernetes.io/enforce": "restricted"}
+        await self.client.merge_patch(
+            NAMESPACES, self.namespace, {"metadata": {"labels": enforced}}, namespace=None
+        )
         settings = {
             "SHASHIN_REPOSITORY": self.uri,
             "SHASHIN_MODEL_ID": MODEL,
