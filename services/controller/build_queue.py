@@ -48,7 +48,8 @@ def why_waiting(
         if other:
             why = f"{other} merges some of its shards"
         elif left <= 0:
-            why = f"{limit} other builds run, or come first"
+            others = "another build runs or comes" if limit == 1 else f"{limit} builds run or come"
+            why = f"{others} first"
         if build.key == key:
             return why
         if not why:

@@ -55,7 +55,7 @@ def test_the_reason_names_what_it_waits_for() -> None:
     two = QueuedBuild(("shop", "two"), "2", frozenset("a"))
     assert why_waiting(two.key, [one, two], [], limit=2) == "one merges some of its shards"
     other = QueuedBuild(("shop", "two"), "2", frozenset("b"))
-    assert why_waiting(other.key, [other], [one], limit=1) == "1 other builds run, or come first"
+    assert why_waiting(other.key, [other], [one], limit=1) == "another build runs or comes first"
 
 
 @given(
