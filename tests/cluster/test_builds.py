@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from services.controller.build_status import finished
 from services.controller.resources import EVENTS, INDEX_BUILDS, JOBS, PODS
 from shashin.builds.document import BUILT_IN_STEPS
 from shashin.builds.kubernetes import KubernetesBuilds
@@ -537,13 +538,11 @@ async def test_a_cron_job_plans_its_tier_with_the_rights_that_it_has(
     await builds.client.create(JOBS, job, namespace=builds.namespace)
 
     async def is_over() -> Any:
-        found = await builds.client.get(JOBS, "plan", namespace=builds.namespace)
-        conditions = found.get("status", {}).get("conditions", ())
-        return [one["type"] for one in conditions if one["status"] == "True"]
+        return finished(await builds.client.get(JOBS, "plan", namespace=builds.namespace))
 
     ended = await until(is_over, "the planner's Job is over", limit_seconds=180)
     log = kubectl("--kubeconfig", kubeconfig, "-n", builds.namespace, "logs", "job/plan")
-    assert "Complete" in ended, log
+    assert ended["type"] == "Complete", log
     listed = await builds.client.list(INDEX_BUILDS, namespace=builds.namespace)
     # The day is over and has two shards; its month has no day yet.
     assert [one["spec"]["tier"] for one in listed.items] == (["daily"] if tier == "daily" else [])
