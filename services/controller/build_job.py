@@ -235,7 +235,7 @@ def _mounts() -> list[dict[str, Any]]:
 
 def _volumes(build: IndexBuild, settings: ControllerSettings) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [
-        {"name": "builds", **_claimed(settings.builds_claim)},
+        {"name": "builds", **_claimed(settings.build_volume_claim)},
         {"name": "document", "configMap": {"name": document_name(build.name)}},
         {"name": "tmp", "emptyDir": {}},
     ]

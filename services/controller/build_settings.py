@@ -27,7 +27,7 @@ class BuildSettings(ServiceSettings):
         "",
         description="Memory that a step may use at most; empty: as much as the node has.",
     )
-    builds_claim: str = Field(
+    build_volume_claim: str = Field(
         "",
         description="PersistentVolumeClaim on which steps work, so that a retry keeps what has "
         "succeeded. Without one, a retry begins with the first step. ReadWriteMany if builds run on "

@@ -135,7 +135,7 @@ class BuildReconciler:
                 status = waiting(before, why, generation=generation, retry=retry, now=_now())
                 await self._write(owner, before, status)
                 return _LOOK_AGAIN_SECONDS
-            run = steps_to_run(before, made, kept=bool(self._settings.builds_claim))
+            run = steps_to_run(before, made, kept=bool(self._settings.build_volume_claim))
             await self._create(build, owner, attempt, run)
         else:
             # Of a controller that died before it could say so.
@@ -202,7 +202,7 @@ class BuildReconciler:
 
     def _forgotten(self) -> list[str]:
         """Return the folders of builds whose files nobody needs: what they made is published."""
-        if not self._settings.builds_claim:
+        if not self._settings.build_volume_claim:
             return []
         ended = [
             owner

@@ -182,7 +182,7 @@ async def test_a_build_that_fails_in_its_third_step_is_run_again_from_there(
 ) -> None:
     await builds.claim("work")
     parents = await builds.seal(2)
-    await controller.start(builds_claim="work", repository=builds.uri)
+    await controller.start(build_volume_claim="work", repository=builds.uri)
     await builds.create(
         builds.build(
             "demo", parents, pipeline=pipeline(step(users_image, FAILS_ONCE), after="fetch")

@@ -123,7 +123,7 @@ def test_steps_work_on_a_claim_if_there_is_one_and_photos_come_from_the_cache_of
     without = made(with_a_filter())
     assert volume(without, "builds") == {"name": "builds", "emptyDir": {}}
     assert volume(without, "originals") is None
-    job = made(with_a_filter(), builds_claim="work", originals_claim="originals")
+    job = made(with_a_filter(), build_volume_claim="work", originals_claim="originals")
     claimed = volume(job, "builds")
     assert claimed is not None
     assert claimed["persistentVolumeClaim"] == {"claimName": "work"}
