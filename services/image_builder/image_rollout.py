@@ -13,11 +13,12 @@ import random
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from services.image_builder import metrics
 from services.image_builder.image_garbage import ImageGarbage
-from services.image_builder.image_plan import ImagePlan, plan_images, serving_name
+from services.image_builder.image_plan import ImagePlan, plan_images, serving_name, successors_of
 from services.image_builder.image_servings import (
     FORCE_DELETE_ANNOTATION,
     INDEX_SERVINGS,
@@ -122,7 +123,7 @@ class TierImages:
         self._delays = backoff_seconds(first=0.5, longest=_MAX_RETRY_SECONDS)
         self._base: tuple[float, Image, Reference] | None = None
         """When it was resolved, what it is, and its name with its digest."""
-        self._shards = ShardReader(images.repository, images.store)
+        self._shards = ShardReader(images.repository, images.store, images.settings.model_id, tier)
 
     def wake(self) -> None:
         """Plan again."""
@@ -185,7 +186,9 @@ class TierImages:
             pointer, _ = await images.repository.read_pointer(model_id, self._tier)
             if pointer is None:
                 return None
-            await self._shards.read(pointer)
+            named = {shard.shard_id for shard in pointer.shards}
+            there = set[str]().union(*(served.shard_ids for served in before.values()))
+            await self._shards.read(pointer, there - named)
         with loop.waiting_for("the registry of images"):
             base, budget = await self._base_image()
         plan = await self._plan(pointer, before, budget, loop)
@@ -215,15 +218,28 @@ class TierImages:
         budget: Budget,
         loop: LoopScope,
     ) -> ImagePlan:
-        pointed = [PackedShard(shard.shard_id, shard.rows) for shard in pointer.shards]
-        there = [served.image for served in before.values()]
-        unusable = self._shards.unusable.keys()
-        plan = plan_images(pointed, there, {}, budget, unusable=unusable)
-        if not plan.moving:
-            return plan
+        plan = partial(
+            plan_images,
+            [PackedShard(shard.shard_id, shard.rows) for shard in pointer.shards],
+            [served.image for served in before.values()],
+            budget=budget,
+            successors=successors_of(
+                {name: of for served in before.values() for name, of in served.ranges.items()},
+                {shard.shard_id: shard.ranges for shard in pointer.shards},
+            ),
+        )
+        unusable = set(self._shards.unusable)
+        planned = plan({}, unusable=unusable)
+        if not planned.moving:
+            return planned
         with loop.waiting_for("index servers"):
-            held = await self._images.servers.held()
-        return plan_images(pointed, there, _by_image(held, before), budget, unusable=unusable)
+            held = _by_image(await self._images.servers.held(), before)
+        planned = plan(held, unusable=unusable)
+        # What stays though the pointer no longer names it was not read with the pointer's shards.
+        named = {shard.shard_id for shard in pointer.shards}
+        with loop.waiting_for("the model repository"):
+            missing = await self._shards.find(set(planned.moving) - named)
+        return plan(held, unusable=unusable | missing) if missing else planned
 
 
 def _by_image(held: Iterable[HeldShard], before: Mapping[int, ServedImage]) -> dict[str, set[int]]:

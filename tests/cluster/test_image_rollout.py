@@ -357,6 +357,28 @@ async def test_a_shard_moves_only_once_the_other_serving_is_held_by_every_replic
         assert kept["metadata"]["annotations"][RELIED_ON_ANNOTATION].startswith("0 ")
 
 
+async def test_a_parent_stays_until_every_replica_of_another_serving_has_its_child(
+    world: World,
+) -> None:
+    parent, *others = [await world.sealed(5 * n, 5 * n + 5) for n in range(5)]
+    new = await world.sealed(25, 30)
+    limits: dict[str, Any] = {"image_max_layers": 5, "image_max_rows": 15}
+    await world.point_to(parent, *others)
+    async with world.builder(**limits):
+        await world.until_served(parent, *others[:2])
+        await world.until_served(*others[2:], name=f"{MODEL}-hourly-1")
+        child = await world.sealed(0, 11)
+        await world.point_to(child, *others)
+        await world.until_served(child, name=f"{MODEL}-hourly-2")
+        assert parent.manifest.shard_id in (await world.contents())[NAME]
+    # Another builder does not know the parent, which no pointer names any more.
+    async with world.builder(**limits):
+        await world.point_to(child, *others, new)
+        await world.until_served(parent, *others[:2], new)
+        world.holds(f"{MODEL}-hourly-2", child)
+        await world.until_served(*others[:2], new)
+
+
 async def test_two_builders_at_once_make_the_same_servings(world: World) -> None:
     shards = [await world.sealed(5 * n, 5 * n + 5) for n in range(8)]
     async with world.builder() as one, world.builder() as other:
