@@ -171,7 +171,7 @@ def names_of(shards: PackedImage | Iterable[PackedShard]) -> set[str]:
 
 
 TestRollouts = Rollouts.TestCase
-TestRollouts.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+TestRollouts.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 def image(number: int, *shards: str) -> PackedImage:
