@@ -18,6 +18,9 @@ from shashin.offsets.ranges import OffsetRange
 MAX_NAME = 63
 """Of a Service, which has the name of its IndexServing."""
 
+_PACKINGS = 10
+"""Attempts at a packing in which everything new fits; each leaves the next one less room."""
+
 _NAME_OF_MODEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -60,23 +63,36 @@ def plan_images(
     of_tier = wanted.keys() | successors.keys()
     frozen = [i for i in before if any(s.shard_id in of_tier & {*unusable} for s in i.shards)]
     in_frozen = {shard.shard_id for image in frozen for shard in image.shards}
-    packed = pack(
-        [s for s in wanted.values() if s.shard_id not in in_frozen and s.shard_id not in unusable],
-        [image for image in before if image not in frozen],
-        budget,
-        reserved={image.number for image in frozen},
-    )
-    target = {s.shard_id: image.number for image in (*packed, *frozen) for s in image.shards}
-    leaving = _Leaving(target, before, held, wanted.keys(), successors)
-    goals = {image.number: image.shards for image in packed}
+    usable = [
+        s for s in wanted.values() if s.shard_id not in in_frozen and s.shard_id not in unusable
+    ]
     there = {image.number: image.shards for image in before}
-    images = {image.number: image for image in frozen}
-    for number in sorted((there.keys() | goals.keys()) - images.keys()):
-        shards = _contents(
-            number, goals.get(number, ()), there.get(number, ()), wanted, leaving, budget
+    occupied: dict[int, tuple[PackedShard, ...]] = {}
+    for _ in range(_PACKINGS):
+        packed = pack(
+            usable,
+            [image for image in before if image not in frozen],
+            budget,
+            reserved={image.number for image in frozen},
+            occupied=occupied,
         )
-        if shards:
-            images[number] = PackedImage(number, tuple(sorted(shards)))
+        target = {s.shard_id: image.number for image in (*packed, *frozen) for s in image.shards}
+        leaving = _Leaving(target, before, held, wanted.keys(), successors)
+        goals = {image.number: image.shards for image in packed}
+        images = {image.number: image for image in frozen}
+        postponed = False
+        for number in sorted((there.keys() | goals.keys()) - images.keys()):
+            goal, had = goals.get(number, ()), there.get(number, ())
+            shards = _contents(number, goal, had, wanted, leaving, budget)
+            postponed |= not shards.issuperset(goal)
+            if shards:
+                images[number] = PackedImage(number, tuple(sorted(shards)))
+            if staying := shards.difference(goal):
+                occupied[number] = tuple(sorted({*occupied.get(number, ()), *staying}))
+        # What has no room besides what stays could wait for something that waits for it: it goes
+        # somewhere else.
+        if not postponed:
+            break
     return ImagePlan(
         tuple(images[number] for number in sorted(images)),
         tuple(sorted(there.keys() - images.keys())),

@@ -238,6 +238,20 @@ def test_parents_stay_until_every_replica_of_another_image_has_their_child() -> 
     assert not held.moving
 
 
+def test_images_that_are_full_of_parents_do_not_wait_for_each_other() -> None:
+    """Each would get the child of the other one's parent."""
+    before = [image(0, "a"), image(1, "b")]
+    successors = {"m.a": {"m.y"}, "m.b": {"m.x"}}
+    pointed = [PackedShard("m.x", 20), PackedShard("m.y", 10)]
+    budget = Budget(1, 100)
+    first = plan_images(pointed, before, {}, budget, successors=successors)
+    names = {i.number: {s.shard_id for s in i.shards} for i in first.images}
+    assert names == {0: {"m.a"}, 1: {"m.b"}, 2: {"m.x"}, 3: {"m.y"}}
+    held = {"m.x": {2}, "m.y": {3}}
+    rest = plan_images(pointed, first.images, held, budget, successors=successors)
+    assert (rest.images, rest.removed) == (first.images[2:], (0, 1))
+
+
 def test_a_child_in_the_image_of_its_parents_takes_their_place_at_once() -> None:
     plan = plan_images(
         [PackedShard("m.child", 10)],
