@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import history, images, measures, shards, stores
+from bench import history, images, measures, replicas, shards, stores
 from bench.figures import Figure
 from bench.workload import Workload, start
 from shashin.client.router import RouterClient
@@ -48,6 +48,7 @@ ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
     "opening": shards.opening,
     "history": history.history,
     "images": images.images,
+    "replicas": replicas.replicas,
 }
 """They get an empty folder on the disk of the state folder."""
 
@@ -87,6 +88,14 @@ def planned_figures() -> list[Figure]:
         Figure("open a tier of 65 shards of 500,000 rows", "s", 1.0),
         Figure("append 100,000 rows to an image and push it", "s", 3.0),
         Figure("memory of that push", "MB", 100.0),
+        Figure("query with two replicas p50", "ms"),
+        Figure("query with two replicas p99", "ms"),
+        Figure("query in the second after one is killed p50", "ms"),
+        Figure("query in the second after one is killed p99", "ms"),
+        Figure("query with the replica that is left p50", "ms"),
+        Figure("query with the replica that is left p99", "ms"),
+        Figure("p99 above twice the usual, after one is killed", "s", 1.0),
+        Figure("queries failed or incomplete, after one is killed", "", 0.0),
         *(
             Figure(f"{what}, {sealed:,} sealed in the past", unit)
             for sealed in history.SEALED

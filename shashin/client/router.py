@@ -49,10 +49,13 @@ def _named(error: grpc.aio.AioRpcError, what: str, address: str) -> ShashinError
 class RouterClient:
     """Client of one router's SearchService."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, wait_for_ready: bool = False) -> None:
+        """Use the routers at an address; with ``wait_for_ready``, wait for one as long as a call may take."""
         self.address = address
-        # A query may be repeated, and on Kubernetes another router has the same address.
-        self._channel = open_channel(address, retried_service="shashin.v1.SearchService")
+        # A query may be repeated, and on Kubernetes other routers have the same name.
+        self._channel = open_channel(
+            address, retried_service="shashin.v1.SearchService", wait_for_ready=wait_for_ready
+        )
         self._stub = search_pb2_grpc.SearchServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:

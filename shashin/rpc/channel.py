@@ -18,17 +18,25 @@ _RETRIES = {
 }
 
 
-def open_channel(address: str, *, retried_service: str = "") -> grpc.aio.Channel:
+def open_channel(
+    address: str, *, retried_service: str = "", wait_for_ready: bool = False
+) -> grpc.aio.Channel:
     """Open a channel to one endpoint, ``HOST:PORT``; it connects on the first call.
 
-    Calls of ``retried_service`` are sent again while the endpoint is unavailable, up to five times
-    within their deadline: for an address behind which another process takes over, and calls that may
-    be repeated.
+    Calls of ``retried_service`` are sent again, up to five times within their deadline, while the
+    endpoint is unavailable: for an address behind which others take over, and calls that may be
+    repeated. Of several addresses that a name has (``dns:///NAME:PORT``), they use all that respond.
+    With ``wait_for_ready`` they also wait for a connection until their deadline.
     """
     options: list[tuple[str, Any]] = []
     if retried_service:
-        method = {"name": [{"service": retried_service}], "retryPolicy": _RETRIES}
-        options.append(("grpc.service_config", json.dumps({"methodConfig": [method]})))
+        method = {
+            "name": [{"service": retried_service}],
+            "retryPolicy": _RETRIES,
+            "waitForReady": wait_for_ready,
+        }
+        service = {"methodConfig": [method], "loadBalancingConfig": [{"round_robin": {}}]}
+        options.append(("grpc.service_config", json.dumps(service)))
     return grpc.aio.insecure_channel(
         address,
         options=[
@@ -38,6 +46,8 @@ def open_channel(address: str, *, retried_service: str = "") -> grpc.aio.Channel
             # Reconnect to a restarted endpoint within a second instead of two minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
+            # Ask again for the addresses of a name as soon as one fails, not only after 30 seconds.
+            ("grpc.dns_min_time_between_resolutions_ms", 1000),
             # Channels to the same address do not share a connection.
             ("grpc.use_local_subchannel_pool", 1),
         ],

@@ -123,16 +123,18 @@ class ReplicaCalls:
         async def ask_group(replicas: Replicas) -> GroupOutcome[AnswerT]:
             found: GroupOutcome[AnswerT] = GroupOutcome()
             group = replicas.peers[0].endpoint.group_key
-            while replicas.peers:
+            while True:
                 if len(replicas.peers) == 1:
                     found.add(replicas.peers[0], await ask(replicas.peers[0]))
                 else:
                     call = _GroupCall(self.record, replicas, method, ask, seconds_left, found)
                     await call.run()
                 if found.answer is not None or seconds_left() <= 0:
-                    break
+                    return found
                 replicas = Replicas(joined(group))
-            return found
+                if not replicas.peers:
+                    return found
+                RETRIES.labels(replicas.peers[0].tier).inc()
 
         async with asyncio.TaskGroup() as tasks:
             asking = [tasks.create_task(ask_group(replicas)) for replicas in groups]

@@ -105,7 +105,9 @@ class Tiers:
             grace_seconds=0.5,
             release_after_seconds=2,
         )
-        await self.start_service("image_builder", **self.settings(), discovery=discovery)
+        self.builder = await self.start_service(
+            "image_builder", **self.settings(), discovery=discovery
+        )
 
     async def server(self, name: str, *, repository: str = "repository") -> RunningService:
         """Start an hourly index server."""
@@ -250,3 +252,25 @@ async def test_no_query_is_incomplete_while_an_old_replica_is_replaced_by_one_wi
         filled = await router.metric("shashin_router_filled_gaps_total")
         await queries.are_answered()
         assert await router.metric("shashin_router_filled_gaps_total") == filled
+
+
+async def test_indexer_and_image_builder_report_a_discovery_that_may_be_out_of_date(
+    start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    tiers = Tiers(start_service, tmp_path, producer)
+    await tiers.start()
+    (tmp_path / "discovery.json").write_text("half a fi")
+    for service in (tiers.indexer, tiers.builder):
+
+        async def reported(service: RunningService = service) -> bool:
+            return "discovery.json is invalid" in await service.probe("healthz")
+
+        await until(reported, f"{service.name} reports it")
+        assert await service.get("readyz") is not None
+    tiers.announce("discovery.json", {})
+    for service in (tiers.indexer, tiers.builder):
+
+        async def is_well(service: RunningService = service) -> bool:
+            return "discovery.json" not in await service.probe("healthz")
+
+        await until(is_well, f"{service.name} reports it no longer")

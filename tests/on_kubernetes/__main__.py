@@ -162,10 +162,17 @@ async def _troubles(
     prober: Prober,
     steps: Steps,
 ) -> None:
+    told = 0
+
     async def say(text: str) -> None:
+        nonlocal told
         counts = await prober.report()
         shown = ", ".join(f"{counts.get(of)} {of}" for of in ("queries", "failed", "incomplete"))
         steps.say(f"{text} ({shown})")
+        problems = counts.get("problems", [])
+        for problem in problems[told:]:
+            steps.say(f"  {problem}")
+        told = len(problems)
 
     await _rolled(outcome, "hourly", 1)
     await say("an hour was sealed, baked and rolled out")

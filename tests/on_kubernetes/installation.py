@@ -154,11 +154,14 @@ class Installation:
 
     async def state(self) -> str:
         """Return what people would look at."""
-        return await self.cluster.kubectl(
-            *("get", "indexservings,indexbuilds,pods,jobs,events", "-n", self.namespace),
-            *("--sort-by=.metadata.creationTimestamp", "-o", "wide"),
+        objects = await self.cluster.kubectl(
+            *("get", "indexservings,indexbuilds,jobs,pods", "-n", self.namespace, "-o", "wide"),
             check=False,
         )
+        events = await self.cluster.kubectl(
+            *("get", "events", "-n", self.namespace, "--sort-by=.lastTimestamp"), check=False
+        )
+        return f"{objects}\n{events}"
 
     # --- doing ----------------------------------------------------------------------------------
 
@@ -261,7 +264,7 @@ def _prober_pod(image: str, rate: float) -> KubeObject:
                     "name": "prober",
                     "image": image,
                     "command": [
-                        *("python", "/prober/prober.py", "router:50051"),
+                        *("python", "/prober/prober.py", "dns:///router-pods:50051"),
                         *("/prober/queries.json", str(rate)),
                     ],
                     "securityContext": {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shashin.client.router import RouterClient
-from shashin.errors import NoEndpoint
+from shashin.errors import DeadlineExceeded, NoEndpoint
 from shashin.local.ports import HOST, free_port
 from shashin.v1 import search_pb2, search_pb2_grpc
 
@@ -61,6 +61,19 @@ async def test_a_query_outlives_the_death_of_its_router() -> None:
         second = await started(port, Answers(refused=0))
         assert (await asked).model_id == "one"
         await second.stop(None)
+
+
+async def test_a_patient_client_waits_for_a_router_until_its_deadline() -> None:
+    port = free_port()
+    async with RouterClient(f"{HOST}:{port}", wait_for_ready=True) as router:
+        asked = asyncio.ensure_future(router.search(vector=np.ones(4, np.float32)))
+        for _ in range(3):
+            with pytest.raises(DeadlineExceeded):
+                await router.search(vector=np.ones(4, np.float32), within_seconds=0.5)
+        assert not asked.done()
+        server = await started(port, Answers(refused=0))
+        assert (await asked).model_id == "one"
+        await server.stop(None)
 
 
 async def test_without_any_router_the_error_says_so() -> None:
