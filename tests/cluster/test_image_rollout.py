@@ -604,6 +604,16 @@ async def test_an_api_server_that_is_away_is_reported_and_then_used(
         await until(lambda: not health.problems(), "every problem is cleared")
 
 
+async def test_a_write_that_never_succeeds_is_reported(world: World) -> None:
+    await world.point_to(await world.sealed(0, 5))
+    async with world.builder(namespace=f"{world.namespace}-none") as health:
+        await until(
+            lambda: "attempts in a row failed: cannot create" in str(health.problems()),
+            "the namespace is named",
+        )
+        assert f"{world.namespace}-none" in str(health.problems())
+
+
 async def test_images_that_nothing_uses_are_deleted_after_the_grace(world: World) -> None:
     first, second = await world.sealed(0, 5), await world.sealed(5, 9)
     await world.point_to(first)
