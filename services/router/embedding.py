@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import aclosing
 
 import grpc
@@ -30,7 +30,7 @@ from shashin.errors import (
 from shashin.model_space import ModelSpace
 from shashin.serving.fleet import Fleet, OtherModel, Peer
 from shashin.serving.replica_choice import last_resort_after
-from shashin.serving.replica_record import ReplicaRecord
+from shashin.serving.replica_record import ALIVE_SECONDS, ReplicaRecord
 from shashin.v1 import embed_pb2
 
 _METHOD = "Embed"
@@ -92,14 +92,16 @@ class Embedding:
     ) -> AsyncGenerator[tuple[Peer, Awaitable[embed_pb2.EmbedResponse]]]:
         """Call one embedder after another, and yield each call once it has ended.
 
-        The next one is called once all before have ended, or if the last one does not respond.
+        The next one is called once all before have ended, or if none of them responds.
         """
         left = self._rotated(embedders)
         running: dict[asyncio.Task[embed_pb2.EmbedResponse], tuple[Peer, float]] = {}
         clock, next_at = self._record.clock, 0.0
         try:
             while left or running:
-                if left and (not running or clock() >= next_at):
+                if running and clock() >= next_at and self._some_are_alive(running.values()):
+                    next_at = clock() + ALIVE_SECONDS
+                elif left and (not running or clock() >= next_at):
                     for slow, since in running.values():
                         if self._record.hangs(slow, _METHOD, clock() - since):
                             self._record.set_aside(slow)
@@ -122,6 +124,9 @@ class Embedding:
             for call in running:
                 call.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+
+    def _some_are_alive(self, calls: Iterable[tuple[Peer, float]]) -> bool:
+        return any(self._record.is_alive(embedder) for embedder, _ in calls)
 
     async def _embed(
         self, embedder: Peer, photo: bytes, deadline: Deadline
