@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from services.image_builder import metrics
 from services.image_builder.image_servings import INDEX_SERVINGS
@@ -15,6 +15,7 @@ from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject, Resource
 from shashin.oci.references import parse_repository
 from shashin.oci.registry import RegistryClient
+from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
 
@@ -22,7 +23,7 @@ _PODS = Resource("", "v1", "pods")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PART = "deletion of images"
 _SECONDS = 24 * 3600.0
-_RETRY_SECONDS = 300.0
+_MAX_RETRY_SECONDS = 300.0
 
 log = get_logger(__name__)
 
@@ -39,6 +40,10 @@ def used_digests(servings: Iterable[KubeObject], pods: Iterable[KubeObject]) -> 
         named += [str(container.get("image", "")) for container in containers]
         named += [str(state.get("imageID", "")) for state in states]
     return {digest for name in named for digest in _DIGEST.findall(name)}
+
+
+def _delays() -> Iterator[float]:
+    return backoff_seconds(first=1.0, longest=_MAX_RETRY_SECONDS)
 
 
 class ImageGarbage:
@@ -60,7 +65,7 @@ class ImageGarbage:
         if not self._settings.image_grace_days:
             await loop.until_stopped()
             return
-        next_look = 0.0
+        next_look, delays = 0.0, _delays()
         while loop.next_turn():
             if time.monotonic() >= next_look:
                 try:
@@ -69,9 +74,10 @@ class ImageGarbage:
                 except ShashinError as error:
                     loop.degraded(_PART, error.message)
                     log.warning("images are not deleted", error=error.message)
-                    next_look = time.monotonic() + _RETRY_SECONDS
+                    next_look = time.monotonic() + next(delays)
                 else:
                     loop.clear(_PART)
+                    delays = _delays()
                     next_look = time.monotonic() + _SECONDS
             await loop.sleep(1.0)
 

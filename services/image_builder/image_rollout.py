@@ -32,11 +32,13 @@ from services.image_builder.settings import ImageBuilderSettings
 from services.image_builder.shard_reader import ShardReader
 from shashin.errors import (
     CorruptShard,
+    ImageNotFound,
     KubernetesConflict,
     KubernetesGone,
     KubernetesNotFound,
     KubernetesUnavailable,
     ShashinError,
+    UnusableImage,
 )
 from shashin.index_images.annotations import image_tag
 from shashin.index_images.packing import Budget, PackedImage, PackedShard
@@ -197,7 +199,10 @@ class TierImages:
         now = time.monotonic()
         if self._base is None or now - self._base[0] >= self._settings.resync_seconds:
             named = parse_reference(self._settings.index_server_image)
-            image = await pull_image(self._images.registry, named)
+            try:
+                image = await pull_image(self._images.registry, named)
+            except (ImageNotFound, UnusableImage) as error:
+                raise type(error)(f"SHASHIN_INDEX_SERVER_IMAGE={named}: {error.message}") from error
             self._base = now, image, Reference(named.repository, digest=image.digest)
         _, image, reference = self._base
         layers = min(self._settings.image_max_layers - len(image.layers), MAX_SHARDS)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from shashin.cli.options import DEFAULT_STATE, JsonOption, RepositoryOption, StateOption
-from shashin.discovery.open import open_discovery
+from shashin.discovery.open import open_discovery, set_active_model
 from shashin.errors import ShashinError, UserError
 from shashin.local.system import System
 from shashin.model_space import ModelSpace, check_model_id
@@ -146,7 +146,19 @@ async def _activate(model_id: str, uri: str, discovery_uri: str, *, force: bool)
         await Horizons(store, model_id).raise_to(
             {p: offset for p, offset in horizons.items() if p in own and own[p] < offset}
         )
-        return await ActiveModels(store).activate(space, at=time.time())
+        now_active = await ActiveModels(store).activate(space, at=time.time())
+        await _tell_routers(discovery_uri, now_active.space)
+        return now_active
+
+
+async def _tell_routers(discovery_uri: str, space: ModelSpace) -> None:
+    try:
+        await set_active_model(discovery_uri, space)
+    except ShashinError as error:
+        raise type(error)(
+            f"{space} is active in the model repository, but routers do not know yet: {error.message}; "
+            "run the command again"
+        ) from error
 
 
 async def _dimensions(store: ObjectStore, model_id: str, found: ModelState) -> int:

@@ -184,3 +184,16 @@ def active_model_in(config_map: Mapping[str, Any]) -> ModelSpace:
             f'number from 1 to {_MAX_DIMENSIONS} in quotes, such as "128"'
         )
     return ModelSpace(model_id, int(text))
+
+
+def active_model_config_map(space: ModelSpace) -> dict[str, Any]:
+    """Return the ConfigMap that names a model, as ``active_model_in`` reads it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": ACTIVE_MODEL_CONFIG_MAP,
+            "labels": {"app.kubernetes.io/part-of": "shashin"},
+        },
+        "data": {"model_id": space.model_id, "dimensions": str(space.dimensions)},
+    }

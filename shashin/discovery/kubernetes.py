@@ -13,6 +13,7 @@ from contextlib import suppress
 from shashin.discovery.endpoint_slices import (
     ACTIVE_MODEL_CONFIG_MAP,
     ROLE_LABEL,
+    active_model_config_map,
     active_model_in,
     endpoints_in,
 )
@@ -28,6 +29,9 @@ from shashin.runtime.scope import Loop, LoopScope
 
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
+
+ACTIVE_MODEL_MANAGER = "shashin-active-model"
+"""Owns the ConfigMap's data."""
 
 _FIRST_LIST_SECONDS = 5.0
 """A call waits for so long until the endpoints are known, then raises."""
@@ -69,6 +73,23 @@ class KubernetesDiscovery:
         followed = self._follow()
         await followed.known_or_problem(followed.config_map)
         return followed.active_model()
+
+    async def set_active_model(self, space: ModelSpace) -> None:
+        """Write the ConfigMap that names the active model; every router follows.
+
+        Raises:
+            KubernetesError: when it cannot be written.
+        """
+        client = self._open_client()
+        try:
+            await client.apply(
+                CONFIG_MAPS,
+                active_model_config_map(space),
+                manager=ACTIVE_MODEL_MANAGER,
+                namespace=self._namespace,
+            )
+        finally:
+            await client.close()
 
     @property
     def problem(self) -> str | None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from shashin.discovery.file import FileDiscovery
 from shashin.discovery.protocol import Discovery
 from shashin.discovery.static import FORM, StaticDiscovery, static_endpoints
 from shashin.errors import UserError
+from shashin.model_space import ModelSpace
+
+if TYPE_CHECKING:
+    from shashin.discovery.kubernetes import KubernetesDiscovery
 
 FILE_FORM = "file:///ABSOLUTE/FILE"
 KUBERNETES_FORM = "kubernetes:///NAMESPACE"
@@ -30,7 +35,7 @@ def _open_static(uri: str) -> Discovery:
     return StaticDiscovery(static_endpoints(uri.partition(":")[2]))
 
 
-def _open_kubernetes(uri: str) -> Discovery:
+def _open_kubernetes(uri: str) -> KubernetesDiscovery:
     from shashin.discovery.kubernetes import KubernetesDiscovery
 
     rest = uri.partition(":")[2]
@@ -66,3 +71,16 @@ def open_discovery(uri: str) -> Discovery:
     if uri.startswith("/"):
         raise UserError(f"a path, but a URI is expected: {Path(uri).as_uri()}")
     raise UserError(f"not a discovery URI, expected {FILE_FORM}, {KUBERNETES_FORM} or {FORM}")
+
+
+async def set_active_model(uri: str, space: ModelSpace) -> None:
+    """Have the discovery at ``uri`` name the active model, if nobody else does so.
+
+    On one machine the supervisor copies it from the model repository, and a static list names none.
+
+    Raises:
+        UserError: if the URI is invalid.
+        KubernetesError: when Kubernetes does not take it; nothing has changed then.
+    """
+    if uri.partition(":")[0].lower() == "kubernetes":
+        await _open_kubernetes(uri).set_active_model(space)

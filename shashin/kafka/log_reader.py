@@ -117,6 +117,9 @@ class LogReader:
 
     async def _offsets(self, fetch: object, partitions: Sequence[int]) -> dict[int, int]:
         tps = [TopicPartition(self._topic, p) for p in partitions]
+        # The request waits for the metadata that this asks for. Otherwise it would fail for want of
+        # the leaders, ask for them itself, and be repeated only after retry_backoff_ms.
+        self._consumer._client.add_topic(self._topic)  # noqa: SLF001
         try:
             found = await fetch(tps)  # type: ignore[operator]
         except KafkaError as error:

@@ -23,6 +23,8 @@ class RegistryAccess:
     """PEM file of authorities to trust besides those of the system."""
     plain_http: frozenset[str] = frozenset()
     """Registries, HOST:PORT as in references, that speak HTTP without TLS."""
+    google: frozenset[str] = frozenset()
+    """Registries that are logged in to with the account of a pod on Google Cloud."""
 
     def base_url(self, registry: str) -> str:
         """Return the start of a registry's URLs: scheme and host."""
@@ -48,7 +50,11 @@ class RegistryAccess:
 
 
 def registry_access(
-    *, docker_config: Path | None, ca_file: Path | None, plain_http: frozenset[str]
+    *,
+    docker_config: Path | None,
+    ca_file: Path | None,
+    plain_http: frozenset[str],
+    google: frozenset[str] = frozenset(),
 ) -> RegistryAccess:
     """Return the access that settings describe; without a Docker configuration it is anonymous.
 
@@ -56,4 +62,4 @@ def registry_access(
         SettingsError: when the configuration cannot be read.
     """
     config = DockerConfig({}, {}) if docker_config is None else read_docker_config(docker_config)
-    return RegistryAccess(config, ca_file, plain_http)
+    return RegistryAccess(config, ca_file, plain_http, google)

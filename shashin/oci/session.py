@@ -27,6 +27,7 @@ from shashin.errors import (
     RegistryLoginRefused,
     RegistryUnavailable,
 )
+from shashin.oci import google_login
 from shashin.oci.access import RegistryAccess
 from shashin.oci.challenges import Challenge, parse_challenge
 from shashin.oci.credentials import Credentials
@@ -222,7 +223,7 @@ class RegistrySession:
 
     async def _log_in(self, challenge: Challenge | None, scope: Scope) -> str:
         """Return the header ``Authorization`` that a challenge asks for."""
-        credentials = self._access.config.credentials(scope.repository)
+        credentials = await self._credentials(scope.repository)
         if credentials is not None and credentials.registry_token:
             return f"Bearer {credentials.registry_token}"
         if challenge is None:
@@ -235,6 +236,11 @@ class RegistrySession:
                 raise _no_credentials(scope.repository)
             return credentials.basic
         return await self.retried(lambda: self._token(challenge, scope, credentials))
+
+    async def _credentials(self, repository: Repository) -> Credentials | None:
+        if repository.registry not in self._access.google:
+            return self._access.config.credentials(repository)
+        return await self.retried(lambda: google_login.google_credentials(self._session))
 
     async def _token(
         self, challenge: Challenge, scope: Scope, credentials: Credentials | None
@@ -302,6 +308,8 @@ class RegistrySession:
         said = await _said(response)
         asked = ",".join(response.headers.getall("WWW-Authenticate", []))
         if status == HTTPStatus.UNAUTHORIZED and "insufficient_scope" not in asked:
+            if repository.registry in self._access.google:
+                return _refused(repository, Credentials(google_login.USER))
             return _refused(repository, self._access.config.credentials(repository))
         if status in _NOT_PERMITTED:
             return _denied(repository, scope.actions, status, said)
@@ -341,6 +349,11 @@ def _no_credentials(repository: Repository) -> RegistryLoginRefused:
 def _refused(repository: Repository, credentials: Credentials | None) -> RegistryLoginRefused:
     if credentials is None:
         return _no_credentials(repository)
+    if credentials.username == google_login.USER:
+        return RegistryLoginRefused(
+            f"the registry of {repository} refused the pod's Google account: give it the role "
+            "roles/artifactregistry.writer there"
+        )
     who = f"user {credentials.username!r}" if credentials.username else "the given token"
     return RegistryLoginRefused(
         f"the registry of {repository} refused the login of {who}: check the password in the Docker "

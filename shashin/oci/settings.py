@@ -30,7 +30,13 @@ class RegistrySettings(ServiceSettings):
         "for a network that nobody else can reach.",
     )
 
-    @field_validator("registry_plain_http")
+    registry_google: str = Field(
+        "",
+        description="Registries, such as europe-docker.pkg.dev, comma-separated, that are logged in to "
+        "with the Google account of the pod's service account.",
+    )
+
+    @field_validator("registry_plain_http", "registry_google")
     @classmethod
     def _are_registries(cls, value: str) -> str:
         for registry in _listed(value):
@@ -48,6 +54,7 @@ class RegistrySettings(ServiceSettings):
             docker_config=self.docker_config,
             ca_file=self.registry_ca_file,
             plain_http=frozenset(_listed(self.registry_plain_http)),
+            google=frozenset(_listed(self.registry_google)),
         )
 
 

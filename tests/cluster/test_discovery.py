@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shashin.cli.active_model import _tell_routers
 from shashin.discovery.kubernetes import KubernetesDiscovery
+from shashin.discovery.open import set_active_model
 from shashin.discovery.protocol import Endpoint
 from shashin.errors import KubernetesUnavailable
 from shashin.kube.client import KubeClient
@@ -247,3 +250,35 @@ async def test_a_service_with_wrong_labels_is_reported_and_holds_up_no_other(
     found = Endpoint("d-0", "index-server", "10.0.0.2:50054", "daily", group="daily")
     await finds(discovery, found)
     assert "endpoint slice 'weekly': label shashin.dev/tier is 'weekly'" in str(discovery.problem)
+
+
+async def test_an_activated_model_is_named_to_every_router(
+    discovery: KubernetesDiscovery,
+    kubeconfig: Path,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    assert await discovery.active_model() is None
+    for model in (
+        ModelSpace("demo-v1", 128),
+        ModelSpace("demo-v2", 256),
+        ModelSpace("demo-v1", 128),
+    ):
+        await set_active_model(f"kubernetes:///{namespace}", model)
+
+        async def named(model: ModelSpace = model) -> bool:
+            return await discovery.active_model() == model
+
+        await until(named, f"{model} is active")
+
+
+async def test_activating_says_what_to_do_when_kubernetes_does_not_respond(
+    proxy: ApiProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "through-the-proxy.yaml"))
+    proxy.refuse()
+    with pytest.raises(
+        KubernetesUnavailable, match="is active in the model repository, but routers"
+    ):
+        await _tell_routers("kubernetes:///shop", ModelSpace("demo-v1", 128))

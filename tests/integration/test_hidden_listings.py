@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -220,3 +221,12 @@ async def test_a_topic_that_is_created_again_is_noticed_and_its_shards_are_not_s
     await until(named, "it is named after the restart")
     async with IndexClient(server.grpc) as client:
         assert (await client.describe()).rows == 0
+
+
+async def test_the_first_offsets_of_a_topic_are_known_at_the_first_request(kafka: str) -> None:
+    async with LogReader(kafka, LISTINGS_HIDDEN, client_id="test") as reader:
+        # A start waits for them, so a repeated request would delay every one.
+        reader._consumer._fetcher._retry_backoff = 3600
+        async with asyncio.timeout(60):
+            begins = await reader.begin_offsets([0, 1])
+            assert await reader.end_offsets([0, 1]) == begins == {0: 0, 1: 0}

@@ -39,8 +39,13 @@ needs_registry = pytest.mark.skipif(
 
 USER = "pusher"
 PASSWORD = "correct horse"
-_HTPASSWD = f"{USER}:$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\n"
-"""The password with bcrypt."""
+GOOGLE_TOKEN = "ya29.of-the-tests"
+
+_HTPASSWD = (
+    f"{USER}:$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\n"
+    "oauth2accesstoken:$2b$05$EJkVZosicGwaPsFl6XNMeOyvUVNu0/MGgQ41k20iPeKgqB3EsG5SG\n"
+)
+"""The passwords with bcrypt."""
 
 IDENTITY_TOKEN = "who the user is"
 

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
+from pydantic import ValidationError
 
 from services.image_builder.handlers import Builder
 from services.image_builder.rescan import Rescan
 from services.image_builder.rollout import PointerRollout, Rollout
 from services.image_builder.settings import ImageBuilderSettings
-from shashin.errors import ObjectNotFound, ObjectStoreUnavailable
+from shashin.errors import ObjectNotFound, ObjectStoreUnavailable, SettingsError
 from shashin.objectstore.protocol import ObjectInfo, Version
 from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import merge_ranges
@@ -35,6 +36,8 @@ from shashin.tiers import DAILY, HOURLY, MONTHLY
 from tests.support import loops
 from tests.support.made_shards import MODEL, WatchedStore, commit, listings, open_shard
 from tests.support.waiting import until
+
+NOWHERE = "static:index-server/daily=127.0.0.1:1"
 
 
 class Watched(WatchedStore):
@@ -98,7 +101,7 @@ async def running(
     settings = ImageBuilderSettings(
         model_id=MODEL,
         repository="file:///unused",
-        discovery="static:index-server/daily=127.0.0.1:1",
+        discovery=NOWHERE,
         resync_seconds=resync_seconds,
         hand_over_after_seconds=0,
         **changes,
@@ -546,3 +549,35 @@ async def test_a_rescan_measures_how_old_the_oldest_snapshot_of_a_served_shard_i
 
 def oldest_snapshot() -> float | None:
     return REGISTRY.get_sample_value("shashin_image_builder_oldest_snapshot_timestamp_seconds")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, "SHASHIN_INDEX_SERVER_IMAGE and SHASHIN_IMAGE_REPOSITORY not set"),
+        ({"index_server_image": "registry.example/a:1"}, "SHASHIN_IMAGE_REPOSITORY not set"),
+    ],
+)
+def test_a_rollout_by_images_needs_to_know_which_and_where(
+    changes: dict[str, Any], why: str
+) -> None:
+    settings = ImageBuilderSettings(
+        repository="file:///unused", discovery=NOWHERE, rollout="images", **changes
+    )
+    with pytest.raises(SettingsError, match=why):
+        settings.check_images()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("index_server_image", "Registry.example/UPPER"),
+        ("image_repository", "registry.example/a@sha256:1"),
+        ("image_grace_days", 0.01),
+        ("image_max_layers", 101),
+    ],
+)
+def test_a_wrong_setting_for_images_is_refused(name: str, value: object) -> None:
+    wrong: dict[str, Any] = {name: value}
+    with pytest.raises(ValidationError, match=name):
+        ImageBuilderSettings(repository="file:///unused", discovery=NOWHERE, **wrong)
