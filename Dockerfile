@@ -2,7 +2,8 @@
 #
 #   docker build --target service --build-arg SERVICE=router --build-arg MODULE=router -t shashin/router .
 #
-# The embedder's target is `embedder`: it brings the model demo-v1 along. `make images` builds all of them.
+# The embedder's target is `embedder`: it brings the model demo-v1 along. The steps of builds, and the
+# command that plans them, are no service: target `builds`, SERVICE=builds. `make images` builds all of them.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS libraries
@@ -12,6 +13,30 @@ RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --only-binary :all: \
         --require-hashes --requirement /lock.txt \
     && find /opt/venv/lib -type d \( -name tests -o -path '*/pyarrow/include' \) -prune -exec rm -r {} +
+
+FROM ${BASE} AS builds
+ARG SERVICE
+ARG VERSION=0.1.0
+ARG REVISION=""
+LABEL org.opencontainers.image.title="shashin-builds" \
+    org.opencontainers.image.description="Search a marketplace by photo: the steps of builds, and the command that plans them" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+COPY --from=libraries /opt/venv /opt/venv
+COPY shashin /app/shashin
+RUN /opt/venv/bin/python -m compileall -q /app \
+    && printf '#!/bin/sh\nexec python -P -m shashin.cli "$@"\n' >/opt/venv/bin/shashin \
+    && chmod +x /opt/venv/bin/shashin \
+    && mkdir /builds /cache /work \
+    && chown 10001:10001 /builds /cache /work
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+WORKDIR /work
+ENTRYPOINT ["shashin"]
 
 FROM ${BASE} AS service
 ARG SERVICE

@@ -63,10 +63,10 @@ bench: install ## measure speed and memory, as a table and JSON
 
 REGISTRY ?= shashin
 TAG ?= latest
-SERVICES ?= controller downloader embedder image-builder index-server indexer router
-images: ## build a container image per service (REGISTRY=..., TAG=..., SERVICES="router ...")
+SERVICES ?= builds controller downloader embedder image-builder index-server indexer router
+images: ## build a container image per service, and one for builds (REGISTRY=..., TAG=..., SERVICES="router ...")
 	@set -e; for service in $(SERVICES); do \
-		case $$service in embedder) target=embedder ;; *) target=service ;; esac; \
+		case $$service in embedder|builds) target=$$service ;; *) target=service ;; esac; \
 		echo "$(REGISTRY)/$$service:$(TAG)"; \
 		docker build --quiet --target $$target --tag $(REGISTRY)/$$service:$(TAG) \
 			--build-arg SERVICE=$$service --build-arg MODULE=$$(echo $$service | tr - _) \

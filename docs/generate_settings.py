@@ -46,6 +46,9 @@ While it is running, `shashin up` with other settings is refused. The command it
 | `SHASHIN_KAFKA` | `--kafka` | Kafka to use instead of the embedded one. |
 | `SHASHIN_REPOSITORY` | `--repository` | Model repository to use instead of the one in the state folder. |
 | `SHASHIN_MODEL` | `--model` | Embedding model of `shashin up`, and of re-index builds. |
+| `SHASHIN_EMBEDDER` | | HOST:PORT of embedders that embed the photos of re-index builds, instead of the model in the step's own process. |
+| `SHASHIN_BUILDS` | `--builds` | Namespace whose IndexBuilds `shashin builds` plans, lists and retries, instead of the builds of the state folder. |
+| `SHASHIN_MODEL_ID` | `--model-id` | Model whose builds `shashin builds plan` plans; all by default. |
 | `SHASHIN_BUCKET_SECONDS` | `--bucket-seconds` | Bucket length of `shashin up` and `demo`. |
 | `SHASHIN_GRACE_SECONDS` | `--grace-seconds` | Grace of `shashin up`. |
 | `SHASHIN_CACHE_FOLDER` | `--folder` | Cache of originals for `shashin cache`. |

@@ -1,7 +1,8 @@
 """Writes the locks from pyproject.toml: exact versions with hashes, without index URLs.
 
-One lock per service for its container image; ``dev`` for a checkout, split in two, since PyPI's torch
-for Linux includes CUDA and the smaller build is on another index with other hashes.
+One lock per service and one for builds, for their container images; ``dev`` for a checkout, split in
+two, since PyPI's torch for Linux includes CUDA and the smaller build is on another index with other
+hashes.
 
 Run as ``make lock``; ``make lock ARGS=--upgrade`` upgrades to newer versions.
 """
@@ -22,6 +23,7 @@ SERVICES = (
     "image-builder",
     "router",
     "controller",
+    "builds",
 )
 TORCH = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)==")
 """Packages of PyPI's build of torch."""

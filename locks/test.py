@@ -1,4 +1,4 @@
-"""Starts every service as in its container: with only its own lock and its own code.
+"""Starts every service, and builds, as in their containers: with only their own lock and code.
 
 A checkout has every library, so a missing entry in a service's lock would show up only once it is
 deployed. Here each service gets a fresh environment with its hashed lock, and a copy of its
@@ -41,6 +41,12 @@ ROOT = LOCKS.parent
 
 KUBECONFIG = "kubeconfig.yaml"
 
+BUILDS = "builds"
+"""Has a lock and an image, and is no service: the steps of builds, and the command that plans them."""
+
+ELSEWHERE = "shashin.model."
+"""Modules that only steps load which embed photos themselves, unlike those on Kubernetes."""
+
 SERVES_GRPC = ("embedder", "indexer", "index_server", "router")
 
 NOT_READY_ALONE = ("router",)
@@ -50,6 +56,20 @@ _READY_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 _LOG_LINES = 25
+
+A_BUILD = {
+    "apiVersion": "shashin.dev/v1alpha1",
+    "kind": "IndexBuild",
+    "metadata": {"name": "demo"},
+    "spec": {
+        "model": "demo-v1",
+        "dimensions": 128,
+        "tier": "daily",
+        "window": {"start": "2026-11-26T00:00:00Z", "end": "2026-11-27T00:00:00Z"},
+        "source": {"shards": ["demo-v1.hourly.p0000.0-5"]},
+    },
+}
+"""Of a shard that is not there."""
 
 IMPORT_ALL = """
 import importlib, json, os, sys
@@ -61,7 +81,8 @@ for name in json.loads(sys.argv[1]):
         sys.exit(f"importing {name}: {error}")
 if "shashin.shards.kinds.registry" in sys.modules:
     # A manifest may name any kind, whose module is then imported.
-    from shashin.shards.kinds.registry import index_kind, kind_names
+    from shashin.shards.kinds.names import kind_names
+    from shashin.shards.kinds.registry import index_kind
     for name in kind_names():
         index_kind(name)
 # An emulator needs no credentials; no request is sent.
@@ -92,6 +113,14 @@ def reached_modules(service: str) -> list[str]:
     graph = grimp.build_graph(
         "shashin", "services", exclude_type_checking_imports=True, cache_dir=None
     )
+    if service == BUILDS:
+        steps = graph.find_upstream_modules("shashin.builds", as_package=True)
+        own_and_theirs = {*graph.find_descendants("shashin.builds"), *steps}
+        return sorted(
+            name
+            for name in own_and_theirs
+            if not name.startswith(ELSEWHERE) or name == f"{ELSEWHERE}settings"
+        )
     package = f"services.{service}"
     own = {package} | graph.find_descendants(package)
     return sorted(own | graph.find_upstream_modules(package, as_package=True))
@@ -107,6 +136,8 @@ def copy_code(service: str, folder: Path) -> None:
         if (ROOT / source).is_file():  # folders are code of other services
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / source, folder / target)
+    if service == BUILDS:
+        return
     package = folder / "services" / service
     shutil.copytree(ROOT / "services" / service, package, ignore=pycache)
     shutil.copy(ROOT / "services" / "__init__.py", folder / "services")
@@ -350,6 +381,9 @@ def check_service(service: str, kafka: str, folder: Path) -> str:
         env=bare_environment(code, {}),
     )
     steps.append(f"{len(modules)} modules in {watch.lap()}")
+    if service == BUILDS:
+        check_builds(python, code, settings_for(kafka, folder))
+        return ", ".join([*steps, f"planned, and ran a step, in {watch.lap()}"])
     process = ServiceProcess(service, python, code, settings_for(kafka, folder))
     try:
         waits_for = process.until_ready()
@@ -362,6 +396,33 @@ def check_service(service: str, kafka: str, folder: Path) -> str:
     finally:
         process.kill()
     return ", ".join(steps)
+
+
+def check_builds(python: Path, code: Path, settings: Mapping[str, str]) -> None:
+    """Plan builds, as files and as objects, and run a step of one.
+
+    Raises:
+        Failed: if one of them does not work.
+    """
+    environment = bare_environment(code, settings)
+    command = (str(python), "-P", "-m", "shashin.cli", "builds", "plan")
+    environment |= {"PYTHONPATH": str(code), "SHASHIN_STATE": str(code / "state")}
+    run("planning", *command, "--renew-snapshots", cwd=code, env=environment)
+    run("planning on Kubernetes", *command, "--builds", "kubernetes:///", cwd=code, env=environment)
+    document, out = code / "build.json", code / "out"
+    out.mkdir()
+    document.write_text(json.dumps(A_BUILD))
+    step = (str(python), "-P", "-m", "shashin.builds.step", "select")
+    variables = {
+        "SHASHIN_BUILD": str(document),
+        "SHASHIN_BUILD_WORK": str(code / "work"),
+        "SHASHIN_STEP_OUT": str(out),
+    }
+    ended = subprocess.run(
+        step, check=False, text=True, capture_output=True, cwd=code, env=environment | variables
+    )
+    if "select: the repository has no shard" not in ended.stderr:
+        raise Failed(f"the step select did not look for its shards\n{quoted(ended.stderr)}")
 
 
 class Stopwatch:
@@ -409,7 +470,7 @@ def tell(text: str) -> None:
 
 def selected_services(names: Sequence[str]) -> list[str]:
     """Return the services with these names; all of them if none are given."""
-    known = services()
+    known = [*services(), BUILDS]
     selected = [name.replace("-", "_") for name in names] or known
     if unknown := set(selected) - set(known):
         sys.exit(f"locks-test: unknown service {', '.join(unknown)}: expected {known}")

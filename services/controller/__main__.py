@@ -6,11 +6,15 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from services.controller import metrics
+from services.controller.build_job import OF_BUILDS
+from services.controller.builds import BuildReconciler, BuildWorld
 from services.controller.reconciling import Reconciling
 from services.controller.resources import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
+    INDEX_BUILDS,
     INDEX_SERVINGS,
+    JOBS,
     PODS,
     SERVICES,
 )
@@ -51,6 +55,17 @@ async def serve(scope: ServiceScope[ControllerSettings]) -> None:
             world.made,
             resync_seconds=settings.resync_seconds,
         )
+        build_world = BuildWorld(
+            builds=Reflector(client, INDEX_BUILDS, namespace=settings.namespace),
+            jobs=Reflector(client, JOBS, namespace=settings.namespace, label_selector=OF_BUILDS),
+            pods=Reflector(client, PODS, namespace=settings.namespace, label_selector=OF_BUILDS),
+        )
+        builds = Reconciling(
+            BuildReconciler(client, build_world, settings),
+            build_world.builds,
+            build_world.made,
+            resync_seconds=settings.resync_seconds,
+        )
         election = LeaderElection(client, settings.lease, namespace=settings.namespace)
 
         async def lead(loop: LoopScope) -> None:
@@ -59,6 +74,7 @@ async def serve(scope: ServiceScope[ControllerSettings]) -> None:
                 try:
                     async with asyncio.TaskGroup() as tasks:
                         tasks.create_task(servings.run(loop))
+                        tasks.create_task(builds.run(loop))
                 finally:
                     metrics.LEADING.set(0)
 
@@ -66,6 +82,7 @@ async def serve(scope: ServiceScope[ControllerSettings]) -> None:
 
         await scope.run(
             *(reflector.loop() for reflector in (world.servings, *world.made)),
+            *(reflector.loop() for reflector in (build_world.builds, *build_world.made)),
             Loop("leader election", lead),
         )
 

@@ -26,3 +26,9 @@ ROLLOUTS = Counter(
     "IndexServings whose pods all came to run a new image, by tier.",
     ["tier"],
 )
+BUILDS = Gauge("shashin_controller_builds", "IndexBuilds by tier and phase.", ["tier", "phase"])
+BUILD_ATTEMPTS = Counter(
+    "shashin_controller_build_attempts",
+    "Attempts at IndexBuilds that ended, by tier and by the reason of their conditions.",
+    ["tier", "reason"],
+)

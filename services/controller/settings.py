@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from shashin.runtime.settings import ServiceSettings
+from services.controller.build_settings import BuildSettings
 
 
-class ControllerSettings(ServiceSettings):
+class ControllerSettings(BuildSettings):
     """Settings of the controller."""
 
     namespace: str = Field(

@@ -8,11 +8,13 @@ then, once its endpoints are ready; until then, the one before is searched on.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from services.router.embedding import Embedding
 from services.router.endpoints import EndpointWatch
+from services.router.first_ready import FirstReady
 from services.router.locate import Locator
 from services.router.lookup import Lookup
 from services.router.search import Searcher
@@ -100,6 +102,7 @@ class ActiveModel:
         """The model that takes over once it can."""
         self._retired: list[ServedModel] = []
         """Models that calls still use which began before the switch."""
+        self._first_ready = FirstReady(settings.complete_seconds)
 
     @property
     def current(self) -> ServedModel:
@@ -134,7 +137,7 @@ class ActiveModel:
             Loop(
                 "endpoint poller",
                 self._describe,
-                ready_when="an index endpoint that describes itself",
+                ready_when="index endpoints that describe themselves",
             ),
         )
 
@@ -191,6 +194,10 @@ class ActiveModel:
                     f"searched until it can take over: {problem}",
                 )
             self._current.watch.publish()
+            if not_ready is None:
+                not_ready = self._first_ready.waits_for(
+                    self._current.watch.coverage(), time.monotonic()
+                )
             if not_ready is None:
                 loop.ready()
             else:

@@ -37,3 +37,9 @@ class RouterSettings(DiscoverySettings, ModelSpaceSettings):
         le=60,
         description="Seconds between polls of what every endpoint holds.",
     )
+    complete_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="Seconds for which a router that has just started is not ready while coverage is "
+        "incomplete; others may know more.",
+    )

@@ -41,7 +41,7 @@ from shashin.documents.parts import (
 )
 from shashin.documents.suggestions import suggestion
 from shashin.errors import UserError
-from shashin.shards.kinds.registry import kind_names
+from shashin.shards.kinds.names import kind_names
 from shashin.tiers import DAILY, HOURLY, MONTHLY
 
 KIND: Final = "IndexBuild"

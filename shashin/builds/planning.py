@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from shashin.builds.document import IndexBuild, Metadata, Source, Spec, Window
-from shashin.builds.fingerprints import fingerprints
+from shashin.builds.document import BUILT_TIERS, IndexBuild, Metadata, Source, Spec, Window
 from shashin.builds.policy import DueBuild, Policy, TierShard, due_builds
-from shashin.builds.records import BuildRecord, BuildRecords, RecordedBuild
-from shashin.builds.status import BuildStatus
+from shashin.builds.recorded import RecordedBuilds
+from shashin.builds.records import RecordedBuild
 from shashin.errors import RepositoryError
 from shashin.repository.known_shards import KnownShards, read_known_shards
 from shashin.repository.pointer import PointedShard
@@ -21,10 +20,11 @@ from shashin.repository.repository import ModelRepository
 class PlannedBuilds:
     """What a planning round found."""
 
-    created: list[BuildRecord] = field(default_factory=list)
-    """New builds, to be run."""
-    pending: list[BuildRecord] = field(default_factory=list)
-    """Due builds that were recorded earlier, and have not been run yet."""
+    created: list[str] = field(default_factory=list)
+    """Names of new builds, to be run."""
+    pending: list[str] = field(default_factory=list)
+    """Names of due builds that were recorded earlier, or by another planner at the same time, and have
+    not been run yet."""
     unfinished: list[RecordedBuild] = field(default_factory=list)
     """Due builds that have failed or were cancelled: a person decides whether to retry them."""
 
@@ -32,18 +32,22 @@ class PlannedBuilds:
 async def plan_builds(
     repository: ModelRepository,
     uri: str,
-    records: BuildRecords,
+    builds: RecordedBuilds,
     model_id: str,
     now: datetime,
     policy: Policy,
+    *,
+    tiers: Collection[str] = BUILT_TIERS,
 ) -> PlannedBuilds:
     """Record the builds of a model that are due; two planners at once record each of them once.
+
+    Only builds that make shards of ``tiers`` are recorded.
 
     Raises:
         RepositoryError: when a pointer or a shard cannot be read: then nothing is planned, since what
             it names would be merged in part.
         ObjectStoreError: when the store does not respond or refuses.
-        DiskUnavailable: when a record cannot be written.
+        DiskUnavailable, KubernetesError: when builds cannot be read or recorded.
     """
     known = await read_known_shards(repository, model_id)
     if known.unreadable_pointers:
@@ -51,18 +55,20 @@ async def plan_builds(
             f"the pointers of {model_id} for {', '.join(known.unreadable_pointers)} cannot be read: "
             "no build is planned; the image builder's /healthz says why"
         )
-    recorded = {one.build.name: one for one in records.read_all()[0]}
+    recorded = {one.build.name: one for one in (await builds.read_all())[0]}
     planned = PlannedBuilds()
-    for due in due_builds(
-        model_id, shards_of(known), now, policy, busy=_parents_under_way(recorded.values())
-    ):
+    busy = _parents_of(one for one in recorded.values() if one.status.phase in builds.under_way)
+    for due in due_builds(model_id, shards_of(known), now, policy, busy=busy):
+        if due.tier not in tiers:
+            continue
         before = recorded.get(due.name)
         if before is None:
             first = await repository.read_shard(known.manifest_keys[due.parents[0]])
             build = build_of(due, model_id, first.manifest.dimensions)
-            planned.created.append(_record(build, uri, records, now))
+            is_new = await builds.create(build, uri, now)
+            (planned.created if is_new else planned.pending).append(due.name)
         elif before.status.phase == "Pending":
-            planned.pending.append(records.record(due.name))
+            planned.pending.append(due.name)
         elif before.status.phase in {"Failed", "Cancelled"}:
             planned.unfinished.append(before)
     return planned
@@ -82,25 +88,8 @@ def shards_of(known: KnownShards) -> list[TierShard]:
     return list(found.values())
 
 
-def _parents_under_way(recorded: Iterable[RecordedBuild]) -> set[str]:
-    return {
-        parent
-        for one in recorded
-        if one.status.phase == "Running"
-        for parent in one.build.spec.source.shards or ()
-    }
-
-
-def _record(build: IndexBuild, uri: str, records: BuildRecords, now: datetime) -> BuildRecord:
-    record = records.record(build.name)
-    status = BuildStatus.of_a_new_build(
-        fingerprints(build, uri),
-        repository=uri,
-        command_folder=str(records.folder),
-        now=now,
-    )
-    record.create(build, status)
-    return record
+def _parents_of(recorded: Iterable[RecordedBuild]) -> set[str]:
+    return {parent for one in recorded for parent in one.build.spec.source.shards or ()}
 
 
 def build_of(due: DueBuild, model_id: str, dimensions: int) -> IndexBuild:

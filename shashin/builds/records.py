@@ -199,24 +199,26 @@ class BuildRecord:
 
     # --- writing --------------------------------------------------------------------------------
 
-    def create(self, build: IndexBuild, status: BuildStatus) -> None:
-        """Create the record of a new build, as a whole; a no-op if there is one already.
+    def create(self, build: IndexBuild, status: BuildStatus) -> bool:
+        """Create the record of a new build, as a whole; returns False if there is one already.
 
         Raises:
             DiskUnavailable: when it cannot be written.
         """
         if self.folder.exists():
-            return
+            return False
         unfinished = BuildRecord(self.folder.with_name(f"{_NEW}{self.name}.{secrets.token_hex(4)}"))
         try:
             unfinished.write_document(build)
             unfinished.write_status(status)
             unfinished.folder.rename(self.folder)
         except OSError as error:
-            if not self.folder.exists():  # otherwise another process was first
+            if not self.folder.exists():
                 raise self._unwritable(self.folder, error) from error
+            return False  # another process was first
         finally:
             shutil.rmtree(unfinished.folder, ignore_errors=True)
+        return True
 
     def write_document(self, build: IndexBuild) -> None:
         """Write the document.

@@ -26,6 +26,8 @@ class StepResult(Part):
     total: int | None = None
     unit: str = ""
     """What ``done`` and ``total`` count, such as rows."""
+    fingerprint: str = ""
+    """Hash of all that its output depends on: a retry keeps a step that has the same as before."""
 
 
 class IndexBuildStatus(Part):
@@ -46,4 +48,6 @@ class IndexBuildStatus(Part):
     """In the order of the pipeline."""
     shards: tuple[str, ...] = ()
     """Ids of the shards that it published."""
+    retry: str = ""
+    """The value of the annotation shashin.dev/retry that was followed last."""
     conditions: tuple[Condition, ...] = ()

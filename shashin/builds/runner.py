@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import shashin
-from shashin.builds import step as step_variables
+from shashin.builds import step as built_in
+from shashin.builds import step_variables
 from shashin.builds.document import IndexBuild, PipelineStep
 from shashin.builds.fingerprints import fingerprints
 from shashin.builds.outputs import difference, measure_outputs
@@ -42,7 +43,7 @@ OnStatus = Callable[[BuildStatus], None]
 
 def _run_of_built_in_step(name: str) -> list[str]:
     # -P: nothing in the working directory is imported by accident.
-    return [sys.executable, "-P", "-m", step_variables.__name__, name]
+    return [sys.executable, "-P", "-m", built_in.__name__, name]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Runs one built-in step of a build in a process of its own: ``python -m shashin.builds.step NAME``.
 
-Whoever runs a build describes it in the environment, the same for a built-in step as for a command
-of the user's, on one machine as on Kubernetes. The variables are the constants below.
+Whoever runs a build describes it in the environment (``shashin.builds.step_variables``).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -20,30 +19,12 @@ from typing import Any
 import structlog
 
 from shashin.builds.document import BUILT_IN_STEPS, IndexBuild
-from shashin.builds.step_reports import Progress, ProgressFile, write_reason
+from shashin.builds.step_reports import Progress, ProgressFile, write_reason, write_result
+from shashin.builds.step_variables import BUILD, OUT, PROGRESS, REASON, REPOSITORY, RESULT, WORK
 from shashin.errors import ShashinError, UserError
 from shashin.runtime.failpoints import BUILD as BUILD_FAILPOINTS
 from shashin.runtime.failpoints import enable
 from shashin.runtime.logging import configure_logging, get_logger
-
-BUILD = "SHASHIN_BUILD"
-"""Path of the build's document, as JSON."""
-
-WORK = "SHASHIN_BUILD_WORK"
-"""Folder that all steps of the build share, and that a retry keeps."""
-
-OUT = "SHASHIN_STEP_OUT"
-"""The step's own folder for its output, empty at its start. Beside it are those of the steps before
-it, each under its step's name."""
-
-REPOSITORY = "SHASHIN_REPOSITORY"
-"""URI of the model repository."""
-
-PROGRESS = "SHASHIN_STEP_PROGRESS"
-"""File for the step's progress, optional: ``{"done": 10, "total": 200, "unit": "rows"}``."""
-
-REASON = "SHASHIN_STEP_REASON"
-"""File for the reason of a failure, optional: text."""
 
 Step = Callable[["StepContext"], Coroutine[Any, Any, None]]
 
@@ -70,6 +51,8 @@ class StepContext:
     """URI of the model repository."""
     log: structlog.stdlib.BoundLogger
     reported: ProgressFile
+    published: list[str] = field(default_factory=list)
+    """Ids of the shards that the step has published, for the build's status."""
 
     def output_of(self, step: str) -> Path:
         """Return the output folder of a step before this one, to be read only.
@@ -149,6 +132,8 @@ def _failure(name: str, environment: Mapping[str, str]) -> str:
             asyncio.run(run(step))
         finally:
             step.reported.flush()
+        result = environment.get(RESULT)
+        write_result(Path(result) if result else None, step.published, step.reported.latest)
     except ShashinError as error:
         return error.message
     except OSError as error:

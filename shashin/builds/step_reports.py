@@ -6,8 +6,9 @@ last state. Nothing depends on them: a report that cannot be written or read is 
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from shashin.runtime.json_file import read_json, write_json
 
 _INTERVAL_SECONDS = 0.2
 _MAX_REASON_BYTES = 4096
+MAX_RESULT_BYTES = 4096
+"""Of a container's termination message."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,20 @@ class Progress:
     """What is counted."""
 
 
+@dataclass(frozen=True)
+class Result:
+    """What a step that succeeded says."""
+
+    # Steps of the user's, and later versions, may say more.
+    __pydantic_config__ = ConfigDict(extra="ignore")
+
+    shards: tuple[str, ...] = ()
+    """Ids of the shards that it published."""
+    progress: Progress | None = None
+
+
 _PROGRESS = TypeAdapter(Progress)
+_RESULT = TypeAdapter(Result)
 
 
 class ProgressFile:
@@ -45,6 +61,11 @@ class ProgressFile:
         self._latest: Progress | None = None
         self._written: Progress | None = None
         self._written_at = -_INTERVAL_SECONDS
+
+    @property
+    def latest(self) -> Progress | None:
+        """The progress that was set last."""
+        return self._latest
 
     def set(self, progress: Progress) -> None:
         """Note the progress, and write it unless the last write was just now."""
@@ -83,3 +104,24 @@ def read_reason(path: Path) -> str:
             return file.read(_MAX_REASON_BYTES).decode("utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+def write_result(path: Path | None, shards: Sequence[str], progress: Progress | None) -> None:
+    """Report what a step has made; of more shards than there is room for, the first ones."""
+    if path is None:
+        return
+    counted = None if progress is None else _PROGRESS.dump_python(progress)
+    for count in range(len(shards), -1, -1):
+        text = json.dumps({"shards": list(shards[:count]), "progress": counted})
+        if len(text.encode()) <= MAX_RESULT_BYTES:
+            with suppress(OSError):
+                path.write_text(text, encoding="utf-8")
+            return
+
+
+def parse_result(text: str) -> Result:
+    """Return what ``write_result`` reported; an empty one for anything else."""
+    try:
+        return _RESULT.validate_json(text)
+    except ValueError:
+        return Result()

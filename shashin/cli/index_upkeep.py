@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Annotated, Any
@@ -11,9 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from shashin.builds.records import BuildRecords
+from shashin.cli.builds import objects
 from shashin.cli.confirm import confirm
 from shashin.cli.options import (
     DEFAULT_STATE,
+    BuildsOption,
     JsonOption,
     RepositoryOption,
     StateOption,
@@ -165,6 +168,7 @@ def prune_command(
     state: StateOption = DEFAULT_STATE,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only show what.")] = False,
     as_json: JsonOption = False,
+    builds: BuildsOption = None,
 ) -> None:
     """Delete shards that nothing serves or needs, and leftovers of uploads; by default only show them.
 
@@ -183,7 +187,7 @@ def prune_command(
         _prune(
             repository or system.repository,
             servers,
-            BuildRecords(system.folder),
+            _Builds(BuildRecords(system.folder), builds),
             time.time() - keep_days * 86400,
             delete=yes,
         )
@@ -191,15 +195,31 @@ def prune_command(
     _echo_pruning(planned, deleted=yes, as_json=as_json)
 
 
+@dataclass(frozen=True)
+class _Builds:
+    """The builds that may still read shards."""
+
+    records: BuildRecords
+    uri: str | None
+    """Of a namespace with IndexBuilds, if there is one."""
+
+    async def needed(self) -> set[str]:
+        """Return the ids of the shards that unfinished builds read."""
+        recorded = [*self.records.read_all()[0]]
+        if self.uri is not None:
+            recorded += (await objects.read_all(self.uri))[0]
+        return {
+            parent
+            for one in recorded
+            if one.status.phase not in {"Succeeded", "Cancelled"}
+            for parent in one.build.spec.source.shards or ()
+        }
+
+
 async def _prune(
-    uri: str, discovery_uri: str, records: BuildRecords, before: float, *, delete: bool
+    uri: str, discovery_uri: str, builds: _Builds, before: float, *, delete: bool
 ) -> Pruning:
-    needed = {
-        parent
-        for one in records.read_all()[0]
-        if one.status.phase not in {"Succeeded", "Cancelled"}
-        for parent in one.build.spec.source.shards or ()
-    }
+    needed = await builds.needed()
     found = Pruning()
     async with opened_object_store(uri) as store:
         for model_id in await known_models(store):

@@ -1,6 +1,8 @@
-"""``shashin kafka``: start and stop only the embedded Kafka."""
+"""``shashin kafka``: the embedded Kafka alone, and the topics of any Kafka."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -9,7 +11,10 @@ from shashin.local.system import System
 from shashin.terminal.console import Stages, echo, echo_json
 from shashin.terminal.run import run
 
-app = typer.Typer(no_args_is_help=True, help="Start and stop only the embedded Kafka.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Start and stop only the embedded Kafka; create the topics of another one.",
+)
 
 
 @app.command(epilog="Example:  shashin kafka up --json")
@@ -28,3 +33,35 @@ def down(state: StateOption = DEFAULT_STATE) -> None:
     """Stop the embedded Kafka; its data stays in the state folder."""
     stopped = run(System(state).stop_kafka())
     echo("kafka stopped" if stopped else "kafka was not running")
+
+
+@app.command(
+    epilog="Example:  shashin kafka topics --kafka kafka.example:9092 --partitions 16 --replication 3"
+)
+def topics(
+    kafka: Annotated[
+        str,
+        typer.Option(
+            envvar="SHASHIN_KAFKA",
+            metavar="HOST:PORT",
+            help="Its bootstrap servers, comma-separated.",
+        ),
+    ],
+    partitions: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Partitions of each topic of listings, which can never be changed afterwards.",
+        ),
+    ] = 4,
+    replication: Annotated[int, typer.Option(min=1, help="Replicas of each partition.")] = 1,
+    correct: Annotated[
+        bool, typer.Option("--correct", help="Correct the settings of topics that exist.")
+    ] = False,
+) -> None:
+    """Create the topics that are missing, and check those that exist; idempotent."""
+    from shashin.kafka.topic_admin import ensure_topics
+    from shashin.kafka.topics import TOPICS
+
+    run(ensure_topics(kafka, partitions=partitions, replication=replication, correct=correct))
+    echo(f"{len(TOPICS)} topics are ready at {kafka}", style="green")

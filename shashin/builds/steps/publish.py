@@ -46,4 +46,5 @@ async def run(step: StepContext) -> None:
         step.out / "published.json",
         {"shard_id": manifest.shard_id, "manifest_key": manifest.key, "first": commit.first},
     )
+    step.published.append(manifest.shard_id)
     step.log.info("published", shard=manifest.shard_id, first=commit.first)

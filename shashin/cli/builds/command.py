@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
+from shashin.builds.document import BUILT_TIERS
 from shashin.builds.document_file import read_build_file
 from shashin.builds.known_models import require_known_model
 from shashin.builds.planning import PlannedBuilds, plan_builds
 from shashin.builds.policy import Policy
+from shashin.builds.recorded import FolderBuilds, RecordedBuilds
 from shashin.builds.records import BuildRecord, BuildRecords
 from shashin.builds.runner import RunOptions, cancel_build, remove_build, retry_build, run_build
 from shashin.builds.status import BuildStatus
+from shashin.cli.builds import objects
 from shashin.cli.builds.following import ShownBuild, chosen_logs, follow_logs, print_logs
 from shashin.cli.builds.view import (
     COLUMNS,
@@ -37,14 +41,17 @@ from shashin.cli.builds.view import (
 from shashin.cli.confirm import confirm
 from shashin.cli.options import (
     DEFAULT_STATE,
+    BuildsOption,
     JsonOption,
     KafkaOption,
     RepositoryOption,
     StateOption,
     YesOption,
 )
-from shashin.cli.snapshots import echo_renewed, old_snapshots, renew_snapshots
-from shashin.errors import BuildFailed, BuildRunning
+from shashin.cli.snapshots import echo_renewed, old_snapshots
+from shashin.cli.snapshots import renew_snapshots as renew_old_snapshots
+from shashin.documents.parts import check_known
+from shashin.errors import BuildFailed, BuildRunning, UserError
 from shashin.local.given_settings import PHOTO_ROOTS
 from shashin.local.log_file import last_lines, quoted
 from shashin.local.plan import photo_roots
@@ -151,6 +158,24 @@ def plan(
     row_limit: Annotated[
         int, typer.Option(min=1, help="Rows that a built shard has at most.")
     ] = Policy.row_limit,
+    tier: Annotated[
+        str | None,
+        typer.Option(help=f"Only builds that make shards of this tier: {', '.join(BUILT_TIERS)}."),
+    ] = None,
+    model_id: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SHASHIN_MODEL_ID",
+            help="Only of this model; by default of all that the repository has.",
+        ),
+    ] = None,
+    renew_snapshots: Annotated[
+        bool | None,
+        typer.Option(
+            "--renew-snapshots/--no-renew-snapshots",
+            help="Whether to renew old snapshots of hidden rows, of all models; by default with --run.",
+        ),
+    ] = None,
     snapshot_days: Annotated[
         float,
         typer.Option(
@@ -158,26 +183,34 @@ def plan(
         ),
     ] = 7.0,
     kafka: KafkaOption = None,
+    builds: BuildsOption = None,
 ) -> None:
     """Create the builds that are due: hourly shards into daily ones, and daily ones into monthly ones.
 
     Shards that stay get a new snapshot of their hidden rows once theirs is old, with --run. Run it
     every hour, for example by cron. Exits with 1 if a build that is due has failed, which is then to
-    be retried, or if a snapshot cannot be renewed.
+    be retried, or if a snapshot cannot be renewed. With --builds, the controller runs what is created.
     """
     system = System(state)
     uri = repository or system.repository
-    failed = _plan_and_run(
+    if tier is not None:
+        check_known(tier, BUILT_TIERS, "a tier that a build can make")
+    planning = _Planning(
         uri,
-        state,
         Policy(fan_in, day_limit, close_after, row_limit),
-        run_them=run_them,
-        follow=follow,
+        BUILT_TIERS if tier is None else (tier,),
+        model_id,
     )
+    if builds is None:
+        failed = _plan_and_run(planning, state, run_them=run_them, follow=follow)
+    elif run_them:
+        raise UserError("--run: the controller runs builds of a namespace, so leave it out")
+    else:
+        failed = _planned(run(_plan_objects(planning, builds)))
     renewed = Renewed()
-    if run_them:
+    if run_them if renew_snapshots is None else renew_snapshots:
         renewed = run(
-            renew_snapshots(
+            renew_old_snapshots(
                 uri, lambda: kafka or system.kafka_address(), older_than_days=snapshot_days
             )
         )
@@ -201,26 +234,71 @@ async def _count_old_snapshots(uri: str, days: float) -> int:
         return len(await old_snapshots(store, days))
 
 
-def _plan_and_run(
-    uri: str, state: Path, policy: Policy, *, run_them: bool, follow: bool
-) -> list[str]:
+@dataclass(frozen=True)
+class _Planning:
+    """What is planned, and how."""
+
+    uri: str
+    """Of the model repository."""
+    policy: Policy
+    tiers: Sequence[str]
+    model_id: str | None
+    """None for every model that the repository has."""
+
+    async def plan(self, builds: RecordedBuilds) -> PlannedBuilds:
+        """Create what is due."""
+        found = PlannedBuilds()
+        async with opened_object_store(self.uri) as store:
+            repository = ModelRepository(store)
+            models = await known_models(store) if self.model_id is None else [self.model_id]
+            for model_id in models:
+                planned = await plan_builds(
+                    repository,
+                    self.uri,
+                    builds,
+                    model_id,
+                    datetime.now(UTC),
+                    self.policy,
+                    tiers=self.tiers,
+                )
+                found.created += planned.created
+                found.pending += planned.pending
+                found.unfinished += planned.unfinished
+        return found
+
+
+async def _plan_objects(planning: _Planning, uri: str) -> PlannedBuilds:
+    async with objects.opened(uri) as builds:
+        return await planning.plan(builds)
+
+
+def _plan_and_run(planning: _Planning, state: Path, *, run_them: bool, follow: bool) -> list[str]:
     """Create what is due, and run it if asked to; returns the names of due builds that have failed."""
     records = BuildRecords(System(state).folder)
     while True:
-        planned = run(_plan(uri, records, policy))
-        for record in planned.created:
-            echo(f"created {record.name}")
-        to_run = (*planned.created, *planned.pending) if run_them else ()
-        if not to_run:
-            break
+        planned = run(planning.plan(FolderBuilds(records)))
+        to_run = [records.record(name) for name in (*planned.created, *planned.pending)]
+        if not run_them or not to_run:
+            return _planned(planned)
+        _echo_created(planned)
         # What is published may be due to be merged again, such as the last day of a month.
         if failed := [r.name for r in to_run if not _succeeds(r, follow=follow, state=state)]:
             return failed
+
+
+def _planned(planned: PlannedBuilds) -> list[str]:
+    """Print what was planned; returns the names of due builds that have failed."""
+    _echo_created(planned)
     for one in planned.unfinished:
         echo_error(ending_text(one.build.name, one.status))
     if not planned.created and not planned.pending and not planned.unfinished:
         echo("nothing more is due")
     return [one.build.name for one in planned.unfinished]
+
+
+def _echo_created(planned: PlannedBuilds) -> None:
+    for name in planned.created:
+        echo(f"created {name}")
 
 
 def _succeeds(record: BuildRecord, *, follow: bool, state: Path) -> bool:
@@ -237,20 +315,6 @@ def _succeeds(record: BuildRecord, *, follow: bool, state: Path) -> bool:
     return True
 
 
-async def _plan(uri: str, records: BuildRecords, policy: Policy) -> PlannedBuilds:
-    found = PlannedBuilds()
-    async with opened_object_store(uri) as store:
-        repository = ModelRepository(store)
-        for model_id in await known_models(store):
-            planned = await plan_builds(
-                repository, uri, records, model_id, datetime.now(UTC), policy
-            )
-            found.created += planned.created
-            found.pending += planned.pending
-            found.unfinished += planned.unfinished
-    return found
-
-
 @app.command(epilog="Example:  shashin builds retry demo-v1-daily-20261126")
 def retry(
     name: NameArgument,
@@ -258,8 +322,15 @@ def retry(
     follow: FollowOption = False,
     model: ModelOption = None,
     state: StateOption = DEFAULT_STATE,
+    builds: BuildsOption = None,
 ) -> None:
-    """Run a build again from the first step that did not succeed, or whose output has changed."""
+    """Run a build again from the first step that did not succeed, or whose output has changed.
+
+    With --builds, this asks the controller to, and does not wait for it.
+    """
+    if builds is not None:
+        run(objects.retry(builds, name))
+        return
     record = _record(name, state)
     _run_shown(
         record,
@@ -310,19 +381,24 @@ def _failure(record: BuildRecord, status: BuildStatus, state: Path) -> str:
 
 
 @app.command(epilog="Example:  shashin builds ls --json")
-def ls(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
+def ls(
+    state: StateOption = DEFAULT_STATE, as_json: JsonOption = False, builds: BuildsOption = None
+) -> None:
     """List all builds, oldest first."""
-    builds, unreadable = BuildRecords(System(state).folder).read_all()
+    if builds is not None:
+        found, unreadable = run(objects.read_all(builds))
+    else:
+        found, unreadable = BuildRecords(System(state).folder).read_all()
     if as_json:
         echo_json(
             [
-                *map(summary_document, builds),
+                *map(summary_document, found),
                 *(unreadable_document(name, error) for name, error in unreadable.items()),
             ]
         )
         return
-    if builds:
-        echo_table(COLUMNS, [row_of(one) for one in builds], no_wrap=NO_WRAP_COLUMNS)
+    if found:
+        echo_table(COLUMNS, [row_of(one) for one in found], no_wrap=NO_WRAP_COLUMNS)
     elif not unreadable:
         echo("no builds yet: `shashin builds run FILE` runs one")
     for name, error in unreadable.items():
@@ -331,15 +407,21 @@ def ls(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
 
 @app.command(epilog="Example:  shashin builds show demo-v1-daily-20261126")
 def show(
-    name: NameArgument, state: StateOption = DEFAULT_STATE, as_json: JsonOption = False
+    name: NameArgument,
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+    builds: BuildsOption = None,
 ) -> None:
     """Show a build, its steps and their output files."""
-    record = _record(name, state)
-    recorded = record.read()
+    if builds is not None:
+        recorded, rows = run(objects.read(builds, name)), []
+    else:
+        record = _record(name, state)
+        recorded, rows = record.read(), [("record", relative_path(record.folder))]
     if as_json:
         echo_json(whole_document(recorded))
         return
-    echo_table(["", name], [*whole_rows(recorded), ("record", relative_path(record.folder))])
+    echo_table(["", name], [*whole_rows(recorded), *rows])
     echo_table(STEP_COLUMNS, [step_row(recorded.status, step) for step in recorded.status.steps])
     if files := file_rows(recorded.status):
         echo_table(FILE_COLUMNS, files[:_SHOWN_FILES])
@@ -371,8 +453,13 @@ def logs(
 
 
 @app.command(epilog="Example:  shashin builds cancel demo-v1-daily-20261126")
-def cancel(name: NameArgument, state: StateOption = DEFAULT_STATE) -> None:
-    """Stop a build, and wait until it has stopped."""
+def cancel(
+    name: NameArgument, state: StateOption = DEFAULT_STATE, builds: BuildsOption = None
+) -> None:
+    """Stop a build, and wait until it has stopped; with --builds, ask the controller to stop it."""
+    if builds is not None:
+        run(objects.cancel(builds, name))
+        return
     record = _record(name, state)
     before = record.read().status
     with Stages() as stages:
@@ -384,8 +471,17 @@ def cancel(name: NameArgument, state: StateOption = DEFAULT_STATE) -> None:
 
 
 @app.command(epilog="Example:  shashin builds rm demo-v1-daily-20261126")
-def rm(name: NameArgument, state: StateOption = DEFAULT_STATE, yes: YesOption = False) -> None:
+def rm(
+    name: NameArgument,
+    state: StateOption = DEFAULT_STATE,
+    yes: YesOption = False,
+    builds: BuildsOption = None,
+) -> None:
     """Delete a build's record, with its logs and the output of its steps; what it published stays."""
+    if builds is not None:
+        confirm(f"delete the IndexBuild {name}", yes=yes)
+        run(objects.remove(builds, name))
+        return
     record = _record(name, state)
     confirm(f"delete {relative_path(record.folder)}", yes=yes)
     run(remove_build(record))

@@ -79,7 +79,7 @@ def whole_rows(recorded: RecordedBuild) -> list[tuple[object, ...]]:
         ("source", _source(spec)),
         ("index", "the default" if spec.index is None else spec.index.kind),
         ("minimum recall", spec.minimum_recall),
-        ("repository", status.repository),
+        *([("repository", status.repository)] if status.repository else []),
         ("attempts", status.attempts),
         ("created", _time(status.created)),
         ("started", _time(status.started)),

@@ -1,7 +1,7 @@
 """The index kinds by name. Each is imported on demand, so that a service needs only the libraries
 of the kinds that it uses.
 
-To add a kind, add a module with a ``KIND`` and its name below: the tests in
+To add a kind, add a module with a ``KIND`` and its name to ``names``: the tests in
 ``tests/contract/kinds`` then cover it too.
 """
 
@@ -13,13 +13,8 @@ from typing import cast
 
 from shashin.errors import UnknownFormat, UserError
 from shashin.shards.format.index_spec import IndexSpec
+from shashin.shards.kinds.names import MODULES
 from shashin.shards.kinds.protocol import GrowingKind, IndexKind, SearchableIndex
-
-_MODULES = {
-    "usearch-hnsw": "shashin.shards.kinds.usearch_hnsw",
-    "flat-f16": "shashin.shards.kinds.flat_f16",
-    "ivf-f16": "shashin.shards.kinds.ivf_f16",
-}
 
 DEFAULT_KIND = "usearch-hnsw"
 """The default kind for indexers."""
@@ -32,20 +27,15 @@ GROWING_KINDS = ("usearch-hnsw", "flat-f16")
 """Those whose indexes can be searched while they grow, as an indexer needs."""
 
 
-def kind_names() -> list[str]:
-    """Return every known name."""
-    return list(_MODULES)
-
-
 def index_kind(name: str) -> IndexKind:
     """Return a kind with its default parameters.
 
     Raises:
         UserError: when no kind has this name.
     """
-    if name not in _MODULES:
-        raise UserError(f"no index kind is named {name!r}: expected {' or '.join(_MODULES)}")
-    return cast("IndexKind", import_module(_MODULES[name]).KIND)
+    if name not in MODULES:
+        raise UserError(f"no index kind is named {name!r}: expected {' or '.join(MODULES)}")
+    return cast("IndexKind", import_module(MODULES[name]).KIND)
 
 
 def growing_kind(name: str) -> GrowingKind:
@@ -69,9 +59,9 @@ def open_index(spec: IndexSpec, folder: Path) -> SearchableIndex:
         UnknownFormat: when this version does not support the kind or the spec.
         CorruptShard: when a file is missing or does not match the spec.
     """
-    if spec.kind not in _MODULES:
+    if spec.kind not in MODULES:
         raise UnknownFormat(
             f"the index in {folder} is of kind {spec}; this version reads "
-            f"{' and '.join(_MODULES)}: upgrade the reader or rebuild the shard"
+            f"{' and '.join(MODULES)}: upgrade the reader or rebuild the shard"
         )
     return index_kind(spec.kind).open(spec, folder)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shashin.shards.kinds.registry import index_kind, kind_names
+from shashin.shards.kinds.names import kind_names
+from shashin.shards.kinds.registry import index_kind
 from tests.support.kind_under_test import KindUnderTest
 
 GROWING = [name for name in kind_names() if hasattr(index_kind(name), "growing")]

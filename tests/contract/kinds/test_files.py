@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from shashin.errors import CorruptShard, RepositoryError, UnknownFormat, UserError
 from shashin.shards.format.index_spec import IndexSpec
-from shashin.shards.kinds import registry
+from shashin.shards.kinds import names, registry
+from shashin.shards.kinds.names import kind_names
 from shashin.shards.kinds.protocol import Vectors
-from shashin.shards.kinds.registry import growing_kind, index_kind, kind_names, open_index
+from shashin.shards.kinds.registry import growing_kind, index_kind, open_index
 from tests.support.kind_under_test import KindUnderTest
 from tests.support.made_shards import DIMENSIONS, vectors
 
@@ -219,7 +220,7 @@ def test_every_kind_answers_to_its_own_name() -> None:
 
 def test_a_kind_that_cannot_grow_is_refused_to_indexers(monkeypatch: pytest.MonkeyPatch) -> None:
     # Any module will do, as its KIND cannot grow.
-    monkeypatch.setitem(registry._MODULES, "built-once", "tests.contract.kinds.test_files")
+    monkeypatch.setitem(names.MODULES, "built-once", "tests.contract.kinds.test_files")
     with pytest.raises(UserError, match="'built-once' cannot be searched while it grows"):
         growing_kind("built-once")
 

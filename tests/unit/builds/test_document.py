@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shashin.builds.document import BUILT_IN_STEPS, BUILT_TIERS, IndexBuild, parse_build
 from shashin.builds.document_file import read_build_file, read_yaml
 from shashin.errors import UserError
-from shashin.shards.kinds.registry import kind_names
+from shashin.shards.kinds.names import kind_names
 from tests.support.made_builds import BUILT_IN, DOCUMENT, NOON, changed
 
 TEXT = """\

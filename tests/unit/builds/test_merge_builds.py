@@ -13,10 +13,12 @@ import pytest
 from shashin.builds.document import BUILT_IN_STEPS
 from shashin.builds.planning import PlannedBuilds, plan_builds
 from shashin.builds.policy import Policy
-from shashin.builds.records import BuildRecord, BuildRecords
+from shashin.builds.recorded import FolderBuilds
+from shashin.builds.records import BuildRecords
 from shashin.builds.runner import RunOptions, retry_build
-from shashin.builds.status import BuildStatus
-from shashin.builds.step import BUILD, OUT, REPOSITORY, WORK, context_of
+from shashin.builds.status import BuildStatus, Phase
+from shashin.builds.step import context_of
+from shashin.builds.step_variables import BUILD, OUT, REPOSITORY, WORK
 from shashin.builds.steps import publish
 from shashin.errors import RepositoryError, StepFailed
 from shashin.objectstore.open import open_object_store
@@ -76,12 +78,14 @@ class Merging:
     async def plan(self, now: datetime = LATER) -> PlannedBuilds:
         """Record what is due."""
         return await plan_builds(
-            self.repository, self.uri, self.records, MODEL, now, Policy(fan_in=3)
+            self.repository, self.uri, FolderBuilds(self.records), MODEL, now, Policy(fan_in=3)
         )
 
-    async def run(self, record: BuildRecord, **environment: str) -> BuildStatus:
+    async def run(self, name: str, **environment: str) -> BuildStatus:
         """Run a build, or retry it, with its real steps."""
-        return await retry_build(record, RunOptions(environment={**os.environ, **environment}))
+        return await retry_build(
+            self.records.record(name), RunOptions(environment={**os.environ, **environment})
+        )
 
     async def point_to(self, tier: str, *manifests: StoredShard) -> None:
         """Let a tier serve shards, as the image builder does."""
@@ -105,14 +109,14 @@ async def test_a_day_that_is_over_becomes_one_shard_without_what_was_hidden(
     await merging.seal(3, hidden=(0, 4), offset=9)
     await merging.seal(4, hidden=(9,), offset=7)
     planned = await merging.plan()
-    (record,) = planned.created
-    status = await merging.run(record)
+    (name,) = planned.created
+    status = await merging.run(name)
     assert (status.phase, [step.phase for step in status.steps]) == ("Succeeded", ["Succeeded"] * 5)
     (child,) = await merging.committed(DAILY)
     manifest = child.manifest
     assert (manifest.rows, manifest.dropped_rows, manifest.rewrites) == (17, 3, 1)
     assert (manifest.bucket_start, manifest.bucket_seconds) == (int(DAY.timestamp()), 86_400)
-    assert manifest.build == record.name
+    assert manifest.build == name
     assert manifest.recall_at_10 == 1.0
     parents = [stored.manifest.shard_id for stored in merging.shards]
     assert manifest.parents == tuple(parents)
@@ -136,8 +140,8 @@ async def test_shards_of_a_day_that_is_not_over_are_merged_within_the_hourly_tie
     for hour in range(3):
         await merging.seal(hour)
     planned = await merging.plan(DAY + timedelta(hours=3))
-    (record,) = planned.created
-    assert (await merging.run(record)).phase == "Succeeded"
+    (name,) = planned.created
+    assert (await merging.run(name)).phase == "Succeeded"
     newest = max((s.manifest for s in await merging.committed(HOURLY)), key=lambda m: m.rewrites)
     assert (newest.rewrites, newest.bucket_seconds, newest.rows) == (1, 3 * 3600, 30)
     assert (await merging.plan(DAY + timedelta(hours=4))).created == []
@@ -147,25 +151,62 @@ async def test_two_planners_at_once_record_a_build_once(merging: Merging) -> Non
     await merging.seal(3)
     await merging.seal(4)
     both = await asyncio.gather(merging.plan(), merging.plan())
-    names = {record.name for planned in both for record in (*planned.created, *planned.pending)}
+    names = {name for planned in both for name in (*planned.created, *planned.pending)}
     assert len(names) == 1
     assert [one.build.name for one in merging.records.read_all()[0]] == [*names]
     again = await merging.plan()
-    assert [record.name for record in again.pending] == [*names]
+    assert again.pending == [*names]
+
+
+class RunByOthers(FolderBuilds):
+    """Builds that somebody else runs, as the controller does."""
+
+    under_way: tuple[Phase, ...] = ("Pending", "Running")
+
+
+async def test_what_others_will_run_is_not_merged_by_another_build_as_well(
+    merging: Merging,
+) -> None:
+    builds = RunByOthers(merging.records)
+    for hour in (3, 4):
+        await merging.seal(hour)
+    (name,) = (await merging.plan()).created
+    await merging.seal(5)
+    # One machine runs only what it plans, so the larger build replaces the one that nobody ran.
+    again = await plan_builds(
+        merging.repository, merging.uri, builds, MODEL, LATER, Policy(fan_in=3)
+    )
+    assert (again.created, again.pending) == ([], [])
+    (larger,) = (await merging.plan()).created
+    assert larger != name
+
+
+async def test_only_builds_of_the_tiers_that_are_asked_for_are_created(merging: Merging) -> None:
+    await merging.seal(3)
+    builds = FolderBuilds(merging.records)
+    for tiers in (["monthly"], ["hourly"]):
+        planned = await plan_builds(
+            merging.repository, merging.uri, builds, MODEL, LATER, Policy(), tiers=tiers
+        )
+        assert planned == PlannedBuilds()
+    planned = await plan_builds(
+        merging.repository, merging.uri, builds, MODEL, LATER, Policy(), tiers=["daily"]
+    )
+    assert len(planned.created) == 1
 
 
 async def test_a_shard_whose_recall_is_too_low_is_not_published(
     merging: Merging, tmp_path: Path
 ) -> None:
     await merging.seal(3)
-    (record,) = (await merging.plan()).created
+    (name,) = (await merging.plan()).created
     out = tmp_path / "out"
     built = out / "build" / "shard"
     bad = write(open_shard(listings(0, 10)), built, recall_at_10=0.979)
     (built / "manifest.json").write_bytes(bad.to_json())
     (out / "publish").mkdir()
     document = tmp_path / "build.json"
-    document.write_bytes(record.read_document().to_json())
+    document.write_bytes(merging.records.record(name).read_document().to_json())
     step = context_of(
         "publish",
         {
@@ -186,33 +227,33 @@ async def test_a_build_that_is_killed_anywhere_is_finished_by_a_retry(
 ) -> None:
     await merging.seal(3)
     await merging.seal(4)
-    (record,) = (await merging.plan()).created
+    (name,) = (await merging.plan()).created
     failpoints = merging.folder / "failpoints"
     failpoints.mkdir()
     (failpoints / f"build.{point}").touch()
-    status = await merging.run(record, **{VARIABLE: str(failpoints)})
+    status = await merging.run(name, **{VARIABLE: str(failpoints)})
     assert status.phase == "Failed"
     assert not list(failpoints.iterdir()), "it was killed there"
     children = await merging.committed(DAILY)
     assert len(children) == (point == "after-manifest"), "nothing is half-published"
     assert [one.build.name for one in (await merging.plan()).unfinished] == (
-        [] if children else [record.name]
+        [] if children else [name]
     )
-    assert (await merging.run(record)).phase == "Succeeded"
+    assert (await merging.run(name)).phase == "Succeeded"
     (child,) = await merging.committed(DAILY)
     assert child.manifest.rows == 20
 
 
 async def test_a_parent_that_is_damaged_or_gone_fails_the_build_by_name(merging: Merging) -> None:
     first, second = await merging.seal(3), await merging.seal(4)
-    (record,) = (await merging.plan()).created
+    (name,) = (await merging.plan()).created
     key = object_key(first, "rows.arrow")
     data, _ = await merging.store.read(key)
     await merging.store.write(key, b"damaged")
-    status = await merging.run(record)
+    status = await merging.run(name)
     assert (status.phase, key in (status.steps[1].reason or "")) == ("Failed", True)
     await merging.store.write(key, data)
-    assert (await merging.run(record)).phase == "Succeeded"
+    assert (await merging.run(name)).phase == "Succeeded"
     await merging.store.delete(second.manifest_key)
     assert await merging.committed(DAILY)
 

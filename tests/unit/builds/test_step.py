@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shashin.builds import step as built_in
+from shashin.builds import step_variables
 from shashin.builds.step import StepContext, context_of, run_step
 from shashin.builds.step_reports import Progress, ProgressFile, read_progress, read_reason
 from shashin.errors import CorruptShard, UserError
@@ -24,12 +25,12 @@ def environment(tmp_path: Path) -> dict[str, str]:
     out = tmp_path / "outputs" / "fetch"
     out.mkdir(parents=True)
     return {
-        built_in.BUILD: str(tmp_path / "build.json"),
-        built_in.WORK: str(tmp_path / "work"),
-        built_in.OUT: str(out),
-        built_in.REPOSITORY: "file:///shards",
-        built_in.PROGRESS: str(tmp_path / "progress.json"),
-        built_in.REASON: str(tmp_path / "reason"),
+        step_variables.BUILD: str(tmp_path / "build.json"),
+        step_variables.WORK: str(tmp_path / "work"),
+        step_variables.OUT: str(out),
+        step_variables.REPOSITORY: "file:///shards",
+        step_variables.PROGRESS: str(tmp_path / "progress.json"),
+        step_variables.REASON: str(tmp_path / "reason"),
     }
 
 
@@ -52,7 +53,7 @@ async def crashes(step: StepContext) -> None:
 
 
 def reason(environment: dict[str, str]) -> str:
-    return read_reason(Path(environment[built_in.REASON]))
+    return read_reason(Path(environment[step_variables.REASON]))
 
 
 def run_with(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], function: object) -> int:
@@ -66,8 +67,8 @@ def test_a_step_that_returns_has_succeeded_and_its_last_progress_is_there(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     assert run_with(monkeypatch, environment, works) == 0
-    assert (Path(environment[built_in.OUT]) / "rows.txt").read_text() == "demo-v1"
-    progress = read_progress(Path(environment[built_in.PROGRESS]))
+    assert (Path(environment[step_variables.OUT]) / "rows.txt").read_text() == "demo-v1"
+    progress = read_progress(Path(environment[step_variables.PROGRESS]))
     assert progress == Progress(99, 100, "photos")
     assert not reason(environment)
 
@@ -87,7 +88,7 @@ def test_a_full_disk_is_a_known_error(
 ) -> None:
     assert run_with(monkeypatch, environment, fills_the_disk) == 1
     assert reason(environment) == (
-        f"{environment[built_in.OUT]}: no space left on device: free some space, then retry"
+        f"{environment[step_variables.OUT]}: no space left on device: free some space, then retry"
     )
 
 
@@ -116,8 +117,11 @@ def test_only_the_output_of_steps_before_can_be_read(environment: dict[str, str]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({built_in.OUT: ""}, "SHASHIN_STEP_OUT not set: a step is run by `shashin builds run`"),
-        ({built_in.BUILD: "/nowhere"}, "SHASHIN_BUILD=/nowhere cannot be read"),
+        (
+            {step_variables.OUT: ""},
+            "SHASHIN_STEP_OUT not set: a step is run by `shashin builds run`",
+        ),
+        ({step_variables.BUILD: "/nowhere"}, "SHASHIN_BUILD=/nowhere cannot be read"),
     ],
 )
 def test_a_step_that_is_run_otherwise_says_what_it_lacks(

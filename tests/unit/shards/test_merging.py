@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from shashin.errors import CorruptShard
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.row import NewRow, Row
-from shashin.shards.kinds.registry import index_kind, kind_names
+from shashin.shards.kinds.names import kind_names
+from shashin.shards.kinds.registry import index_kind
 from shashin.shards.merging import MERGED, MergedBucket, Parent, merge_shards
 from shashin.shards.sealed_shard import SealedShard
 from shashin.tiers import DAILY

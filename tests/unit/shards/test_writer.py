@@ -23,8 +23,9 @@ from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.format.rows_file import write_rows
 from shashin.shards.format.shard_id import shard_id
 from shashin.shards.kinds.equal_vectors import Hashes
+from shashin.shards.kinds.names import kind_names
 from shashin.shards.kinds.protocol import IndexBuilder, IndexKind, Vectors
-from shashin.shards.kinds.registry import growing_kind, index_kind, kind_names
+from shashin.shards.kinds.registry import growing_kind, index_kind
 from shashin.shards.kinds.usearch_hnsw import UsearchHnsw
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
