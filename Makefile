@@ -49,8 +49,9 @@ lock: install ## resolve pyproject.toml into locks/ (ARGS=--upgrade to upgrade)
 locks-test: install ## start each service with only its own lock, two minutes (ARGS="router ...")
 	@$(RUN)python -m locks.test $(ARGS)
 
-cluster-test: install ## run the tests on the Kubernetes cluster of SHASHIN_TEST_KUBECONFIG
-	$(RUN)pytest -n $(WORKERS) tests/cluster $(ARGS)
+cluster-test: install ## test the parts and then the whole system on the Kubernetes of SHASHIN_TEST_KUBECONFIG
+	$(RUN)pytest -n $(WORKERS) tests/cluster
+	@$(RUN)python -m tests.on_kubernetes $(ARGS)
 
 chaos: install ## kill every service at every failpoint, up to 15 minutes (ARGS=--quick: 4)
 	@$(RUN)python -m tests.chaos $(ARGS)

@@ -9,15 +9,17 @@ one is deleted some day.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from services.image_builder import metrics
 from services.image_builder.image_garbage import ImageGarbage
-from services.image_builder.image_plan import ImagePlan, plan_images, serving_name
+from services.image_builder.image_plan import ImagePlan, plan_images, serving_name, successors_of
 from services.image_builder.image_servings import (
     FORCE_DELETE_ANNOTATION,
     INDEX_SERVINGS,
@@ -65,10 +67,12 @@ _MOVING_SECONDS = 1.0
 """Between rounds while shards wait for another image to serve them."""
 _CONFLICT_SECONDS = 0.5
 """At most, before planning again when another image builder was faster."""
+_MAX_CONFLICTS = 10
+"""In a row, before it is reported: no other builder is faster that often."""
 _MAX_RETRY_SECONDS = 30.0
 
 _CHANGED = (KubernetesConflict, KubernetesNotFound, KubernetesGone)
-"""What was read is not what there is."""
+"""What a write says if what was read is not what there is."""
 
 log = get_logger(__name__)
 
@@ -97,7 +101,8 @@ class ImageRollout:
     """Follows the pointers of all tiers, each in a loop of its own: a month's push delays no hour's."""
 
     def __init__(self, images: Images, garbage: ImageGarbage) -> None:
-        self._tiers = [TierImages(images, tier) for tier in SEALED_TIERS]
+        base = BaseImage(images)
+        self._tiers = [TierImages(images, tier, base) for tier in SEALED_TIERS]
         self._garbage = garbage
 
     def wake(self) -> None:
@@ -110,19 +115,61 @@ class ImageRollout:
         return [*(tier.loop() for tier in self._tiers), self._garbage.loop()]
 
 
+class BaseImage:
+    """The index server's image, which a tag may name another one of at any time."""
+
+    def __init__(self, images: Images) -> None:
+        self._registry = images.registry
+        self._settings = images.settings
+        self._resolved: tuple[float, Image, Reference] | None = None
+        """When it was resolved, what it is, and its name with its digest."""
+        self._resolving = asyncio.Lock()
+
+    async def resolve(self) -> tuple[Reference, Budget]:
+        """Return it by its digest, and what an image may have beside it.
+
+        Raises:
+            UserError: when there is no layer left for a shard.
+            RegistryError: when it cannot be read.
+        """
+        async with self._resolving:
+            if self._resolved is None or self._is_old(self._resolved[0]):
+                named = parse_reference(self._settings.index_server_image)
+                try:
+                    image = await pull_image(self._registry, named)
+                except (ImageNotFound, UnusableImage) as error:
+                    raise type(error)(
+                        f"SHASHIN_INDEX_SERVER_IMAGE={named}: {error.message}"
+                    ) from error
+                reference = Reference(named.repository, digest=image.digest)
+                self._resolved = time.monotonic(), image, reference
+            _, image, reference = self._resolved
+        layers = min(self._settings.image_max_layers - len(image.layers), MAX_SHARDS)
+        return reference, Budget(layers, self._settings.image_max_rows)
+
+    def _is_old(self, resolved_at: float) -> bool:
+        by_tag = "@" not in self._settings.index_server_image
+        return by_tag and time.monotonic() - resolved_at >= self._settings.resync_seconds
+
+
+class _PlanAgain(Exception):
+    """Somebody else has changed what was read."""
+
+
 class TierImages:
     """Makes the IndexServings of one tier follow its pointer."""
 
-    def __init__(self, images: Images, tier: str) -> None:
+    def __init__(self, images: Images, tier: str, base: BaseImage) -> None:
         self._images = images
         self._settings = images.settings
         self._tier = tier
+        self._base = base
         self._name = f"images of {tier}"
         self._wake_event = asyncio.Event()
         self._delays = backoff_seconds(first=0.5, longest=_MAX_RETRY_SECONDS)
-        self._base: tuple[float, Image, Reference] | None = None
-        """When it was resolved, what it is, and its name with its digest."""
-        self._shards = ShardReader(images.repository, images.store)
+        self._conflicts = 0
+        """How often in a row somebody else was faster."""
+        self._shards = ShardReader(images.repository, images.store, images.settings.model_id, tier)
 
     def wake(self) -> None:
         """Plan again."""
@@ -138,31 +185,38 @@ class TierImages:
         while loop.next_turn():
             if self._wake_event.is_set() or time.monotonic() >= next_round:
                 self._wake_event.clear()
-                pause = await self._round_or_pause(loop)
-                if pause is not None:
-                    # What fails is not tried more often for being woken.
-                    await loop.sleep(pause)
-                    next_round = 0.0
+                try:
+                    moving = await self._round(loop)
+                except _PlanAgain as error:
+                    await loop.sleep(self._after_conflict(str(error), loop))
                     continue
-                next_round = time.monotonic() + self._settings.resync_seconds
+                except ShashinError as error:
+                    # What fails is not tried more often for being woken.
+                    await loop.sleep(self._after_failure(error, loop))
+                    continue
+                self._conflicts = 0
+                self._delays = backoff_seconds(first=0.5, longest=_MAX_RETRY_SECONDS)
+                self._report_unusable(loop)
+                pause = min(self._settings.resync_seconds, _MOVING_SECONDS if moving else math.inf)
+                next_round = time.monotonic() + pause
             await loop.wait(self._wake_event, 0.5)
 
-    async def _round_or_pause(self, loop: LoopScope) -> float | None:
-        """Plan and roll out once; returns after how many seconds it has to be done again, if so."""
-        try:
-            plan = await self._round(loop)
-        except _CHANGED as error:
-            log.info("planning images again", tier=self._tier, why=error.message)
+    def _after_conflict(self, why: str, loop: LoopScope) -> float:
+        """Note that what was read had changed; returns how long to wait before planning again."""
+        self._conflicts += 1
+        log.info("planning images again", tier=self._tier, why=why)
+        if self._conflicts < _MAX_CONFLICTS:
             return random.uniform(0.1, 1.0) * _CONFLICT_SECONDS
-        except ShashinError as error:
-            loop.degraded(self._name, error.message)
-            metrics.IMAGE_FAILURES.labels(self._tier, error.reason).inc()
-            log.warning("images are not rolled out", tier=self._tier, error=error.message)
-            asked = error.retry_after_seconds if isinstance(error, KubernetesUnavailable) else 0.0
-            return max(next(self._delays), asked)
-        self._delays = backoff_seconds(first=0.5, longest=_MAX_RETRY_SECONDS)
-        self._report_unusable(loop)
-        return _MOVING_SECONDS if plan is not None and plan.moving else None
+        loop.degraded(self._name, f"{self._conflicts} attempts in a row failed: {why}")
+        return next(self._delays)
+
+    def _after_failure(self, error: ShashinError, loop: LoopScope) -> float:
+        """Report a failure; returns how long to wait before the next attempt."""
+        loop.degraded(self._name, error.message)
+        metrics.IMAGE_FAILURES.labels(self._tier, error.reason).inc()
+        log.warning("images are not rolled out", tier=self._tier, error=error.message)
+        asked = error.retry_after_seconds if isinstance(error, KubernetesUnavailable) else 0.0
+        return max(next(self._delays), asked)
 
     def _report_unusable(self, loop: LoopScope) -> None:
         if unusable := self._shards.unusable:
@@ -175,7 +229,13 @@ class TierImages:
         else:
             loop.clear(self._name)
 
-    async def _round(self, loop: LoopScope) -> ImagePlan | None:
+    async def _round(self, loop: LoopScope) -> bool:
+        """Plan and roll out once; returns whether shards wait for other images to serve them.
+
+        Raises:
+            _PlanAgain: when somebody else has changed what was read.
+            ShashinError: when something is not possible now.
+        """
         images, model_id = self._images, self._settings.model_id
         with loop.waiting_for("the Kubernetes API"):
             # Before the pointer: whoever changes one of them later has read a pointer as new as this.
@@ -184,29 +244,20 @@ class TierImages:
         with loop.waiting_for("the model repository"):
             pointer, _ = await images.repository.read_pointer(model_id, self._tier)
             if pointer is None:
-                return None
-            await self._shards.read(pointer)
+                return False
+            named = {shard.shard_id for shard in pointer.shards}
+            there = set[str]().union(*(served.shard_ids for served in before.values()))
+            await self._shards.read(pointer, there - named)
         with loop.waiting_for("the registry of images"):
-            base, budget = await self._base_image()
+            base, budget = await self._base.resolve()
         plan = await self._plan(pointer, before, budget, loop)
         metrics.MOVING_SHARDS.labels(self._tier).set(len(plan.moving))
-        await _Writes(images, self._tier, base, before, self._shards).roll_out(plan, loop)
+        try:
+            await _Writes(images, self._tier, base, before, self._shards).roll_out(plan, loop)
+        except _CHANGED as error:
+            raise _PlanAgain(error.message) from error
         metrics.SERVINGS.labels(self._tier).set(len(plan.images))
-        return plan
-
-    async def _base_image(self) -> tuple[Reference, Budget]:
-        """Return the index server's image by its digest, and what an image may have beside it."""
-        now = time.monotonic()
-        if self._base is None or now - self._base[0] >= self._settings.resync_seconds:
-            named = parse_reference(self._settings.index_server_image)
-            try:
-                image = await pull_image(self._images.registry, named)
-            except (ImageNotFound, UnusableImage) as error:
-                raise type(error)(f"SHASHIN_INDEX_SERVER_IMAGE={named}: {error.message}") from error
-            self._base = now, image, Reference(named.repository, digest=image.digest)
-        _, image, reference = self._base
-        layers = min(self._settings.image_max_layers - len(image.layers), MAX_SHARDS)
-        return reference, Budget(layers, self._settings.image_max_rows)
+        return bool(plan.moving)
 
     async def _plan(
         self,
@@ -215,15 +266,28 @@ class TierImages:
         budget: Budget,
         loop: LoopScope,
     ) -> ImagePlan:
-        pointed = [PackedShard(shard.shard_id, shard.rows) for shard in pointer.shards]
-        there = [served.image for served in before.values()]
-        unusable = self._shards.unusable.keys()
-        plan = plan_images(pointed, there, {}, budget, unusable=unusable)
-        if not plan.moving:
-            return plan
+        plan = partial(
+            plan_images,
+            [PackedShard(shard.shard_id, shard.rows) for shard in pointer.shards],
+            [served.image for served in before.values()],
+            budget=budget,
+            successors=successors_of(
+                {name: of for served in before.values() for name, of in served.ranges.items()},
+                {shard.shard_id: shard.ranges for shard in pointer.shards},
+            ),
+        )
+        unusable = set(self._shards.unusable)
+        planned = plan({}, unusable=unusable)
+        if not planned.moving:
+            return planned
         with loop.waiting_for("index servers"):
-            held = await self._images.servers.held()
-        return plan_images(pointed, there, _by_image(held, before), budget, unusable=unusable)
+            held = _by_image(await self._images.servers.held(), before)
+        planned = plan(held, unusable=unusable)
+        # What stays though the pointer no longer names it was not read with the pointer's shards.
+        named = {shard.shard_id for shard in pointer.shards}
+        with loop.waiting_for("the model repository"):
+            missing = await self._shards.find(set(planned.moving) - named)
+        return plan(held, unusable=unusable | missing) if missing else planned
 
 
 def _by_image(held: Iterable[HeldShard], before: Mapping[int, ServedImage]) -> dict[str, set[int]]:

@@ -13,7 +13,7 @@ from shashin.index_images.packing import PackedImage, PackedShard
 from shashin.index_images.shard_layer import manifest_digest
 from shashin.kube.resource import KubeObject, Resource
 from shashin.oci.references import Reference, parse_reference
-from shashin.offsets.ranges import merge_ranges
+from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.servings.document import KIND, parse_serving
 from shashin.shards.format.manifest import Manifest
 
@@ -44,6 +44,8 @@ class ServedImage:
     reference: Reference
     content: str
     """What ``content_of`` gave for its image; empty if that is not known."""
+    ranges: Mapping[str, Sequence[OffsetRange]]
+    """Of each shard."""
 
     @property
     def shard_ids(self) -> set[str]:
@@ -93,6 +95,7 @@ def _served_image(found: KubeObject, number: int) -> ServedImage:
         reference,
         # Whoever changes the image changes no annotation.
         content if of_digest == reference.digest else "",
+        {shard.id: [r.offsets for r in shard.ranges] for shard in serving.spec.shards},
     )
 
 

@@ -1,8 +1,14 @@
-"""Embeds query photos with the embedders in discovery, with failover."""
+"""Embeds query photos with the embedders in discovery, with failover.
+
+An embedder that does not respond is not waited for until the deadline: another one is called as well.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import AsyncGenerator, Awaitable, Iterable
+from contextlib import aclosing
 
 import grpc
 import numpy as np
@@ -23,18 +29,22 @@ from shashin.errors import (
 )
 from shashin.model_space import ModelSpace
 from shashin.serving.fleet import Fleet, OtherModel, Peer
+from shashin.serving.replica_choice import last_resort_after
+from shashin.serving.replica_record import ALIVE_SECONDS, ReplicaRecord
 from shashin.v1 import embed_pb2
 
+_METHOD = "Embed"
 _PHOTO_ERRORS = {error.__name__: error for error in PhotoError.__subclasses__()}
 
 
 class Embedding:
-    """Calls the embedders round-robin; one that fails is skipped."""
+    """Calls the embedders round-robin; one that fails or hangs is skipped."""
 
     def __init__(self, fleet: Fleet, space: ModelSpace) -> None:
         self._fleet = fleet
         self._space = space
         self._counter = itertools.count()
+        self._record = ReplicaRecord()
         self._unusable: dict[Endpoint, str] = {}
         """Embedders whose last response was of another model or not a usable vector, with the reason;
         they are tried after all others."""
@@ -57,31 +67,86 @@ class Embedding:
                 )
             known = {embedder.endpoint for embedder in held.peers}
             self._unusable = {e: reason for e, reason in self._unusable.items() if e in known}
+            self._record.keep_only(known)
             failed, overloaded = [], 0
-            for embedder in self._rotated(held.peers):
-                try:
-                    answer = await embedder.embed.Embed(
-                        embed_pb2.EmbedRequest(photos=[photo]), timeout=deadline.remaining()
-                    )
-                except grpc.aio.AioRpcError as error:
-                    _raise_for_caller(error, embedder.endpoint, deadline)
-                    metrics.FAILED_EMBEDS.labels(error.code().name).inc()
-                    failed.append(f"{embedder.endpoint}: {error.code().name}: {error.details()}")
-                    overloaded += (error.details() or "").startswith(EmbedderOverloaded.__name__)
-                    continue
-                vector = self._checked(answer, embedder.endpoint)
-                if vector is not None:
-                    return vector
+            async with aclosing(self._ended_calls(held.peers, photo, deadline)) as ended:
+                async for embedder, call in ended:
+                    try:
+                        answer = await call
+                    except grpc.aio.AioRpcError as error:
+                        _raise_for_caller(error, embedder.endpoint, deadline)
+                        details = error.details() or ""
+                        metrics.FAILED_EMBEDS.labels(error.code().name).inc()
+                        failed.append(f"{embedder.endpoint}: {error.code().name}: {details}")
+                        overloaded += details.startswith(EmbedderOverloaded.__name__)
+                        continue
+                    vector = self._checked(answer, embedder.endpoint)
+                    if vector is not None:
+                        return vector
             if failed and overloaded == len(failed):
                 raise EmbedderOverloaded(f"every embedder is overloaded: {'; '.join(failed)}")
             raise self._no_embedder_error(failed, held.other_models)
+
+    async def _ended_calls(
+        self, embedders: list[Peer], photo: bytes, deadline: Deadline
+    ) -> AsyncGenerator[tuple[Peer, Awaitable[embed_pb2.EmbedResponse]]]:
+        """Call one embedder after another, and yield each call once it has ended.
+
+        The next one is called once all before have ended, or if none of them responds.
+        """
+        left = self._rotated(embedders)
+        running: dict[asyncio.Task[embed_pb2.EmbedResponse], tuple[Peer, float]] = {}
+        clock, next_at = self._record.clock, 0.0
+        try:
+            while left or running:
+                if running and clock() >= next_at and self._some_are_alive(running.values()):
+                    next_at = clock() + ALIVE_SECONDS
+                elif left and (not running or clock() >= next_at):
+                    for slow, since in running.values():
+                        if self._record.hangs(slow, _METHOD, clock() - since):
+                            self._record.set_aside(slow)
+                    embedder = left.pop(0)
+                    call = asyncio.ensure_future(self._embed(embedder, photo, deadline))
+                    running[call] = embedder, clock()
+                    next_at = clock() + last_resort_after(
+                        self._record.hedge_delay(embedder.endpoint.group_key, _METHOD),
+                        seconds_left=deadline.remaining(),
+                        replicas_left=len(left),
+                    )
+                ended, _ = await asyncio.wait(
+                    running,
+                    timeout=max(0.0, next_at - clock()) if left else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for call in ended:
+                    yield running.pop(call)[0], call
+        finally:
+            for call in running:
+                call.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def _some_are_alive(self, calls: Iterable[tuple[Peer, float]]) -> bool:
+        return any(self._record.is_alive(embedder) for embedder, _ in calls)
+
+    async def _embed(
+        self, embedder: Peer, photo: bytes, deadline: Deadline
+    ) -> embed_pb2.EmbedResponse:
+        started = self._record.clock()
+        answer: embed_pb2.EmbedResponse = await embedder.embed.Embed(
+            embed_pb2.EmbedRequest(photos=[photo]), timeout=deadline.remaining()
+        )
+        self._record.answered(embedder, _METHOD, self._record.clock() - started)
+        return answer
 
     def _rotated(self, embedders: list[Peer]) -> list[Peer]:
         if not embedders:
             return []
         first = next(self._counter) % len(embedders)
         rotated = embedders[first:] + embedders[:first]
-        return sorted(rotated, key=lambda peer: peer.endpoint in self._unusable)
+        return sorted(
+            rotated,
+            key=lambda peer: (peer.endpoint in self._unusable, self._record.standing(peer)),
+        )
 
     def _checked(
         self, answer: embed_pb2.EmbedResponse, embedder: Endpoint

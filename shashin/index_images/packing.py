@@ -6,7 +6,7 @@ that image's pods are replaced, and the others' layers stay in the nodes' caches
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -63,6 +63,7 @@ def pack(
     budget: Budget,
     *,
     reserved: Collection[int] = (),
+    occupied: Mapping[int, Sequence[PackedShard]] | None = None,
 ) -> tuple[PackedImage, ...]:
     """Return the images for a tier's shards, sorted by number.
 
@@ -73,13 +74,15 @@ def pack(
     So no shard moves when others are added, and there is never an image more than first-fit needs
     for what is new. The same arguments give the same images, in whatever order they are. A new image
     has none of the ``reserved`` numbers, and none of an image whose shards are just moving to others.
+    ``occupied`` are shards that an image has for a while besides: they take room from what is new.
 
     While a shard moves, two images have it. Then an image that has nothing of its own is the one that
     it leaves, as it was when it was dissolved.
     """
+    occupied = occupied or {}
     wanted = {shard.shard_id: shard for shard in shards}
     images = {image.number: _kept(image, wanted, budget) for image in sorted(before)}
-    reserved = {number for number, kept in images.items() if kept}.union(reserved)
+    reserved = {number for number, kept in images.items() if kept}.union(reserved, occupied)
     placed = {shard.shard_id for kept in images.values() for shard in kept}
     if sum(map(len, images.values())) != len(placed):
         images = _without_repeats(images)
@@ -90,9 +93,9 @@ def pack(
         - {shard.shard_id for shard in images[image.number]}
     }
     for number in sorted(lost, key=lambda n: (sum(s.rows for s in images[n]), n)):
-        _dissolve(number, images, budget)
+        _dissolve(number, images, budget, occupied)
     for shard in _largest_first(s for s in wanted.values() if s.shard_id not in placed):
-        _place(shard, images, budget, reserved)
+        _place(shard, images, budget, reserved, occupied)
     return tuple(PackedImage(n, tuple(sorted(held))) for n, held in sorted(images.items()) if held)
 
 
@@ -122,11 +125,16 @@ def _without_repeats(images: dict[int, list[PackedShard]]) -> dict[int, list[Pac
     return kept
 
 
-def _dissolve(number: int, images: dict[int, list[PackedShard]], budget: Budget) -> None:
+def _dissolve(
+    number: int,
+    images: dict[int, list[PackedShard]],
+    budget: Budget,
+    occupied: Mapping[int, Sequence[PackedShard]],
+) -> None:
     """Move all shards of an image to others, or none."""
     others = {n: list(held) for n, held in images.items() if n != number and held}
     for shard in _largest_first(images[number]):
-        target = _first_with_room(shard, others, budget)
+        target = _first_with_room(shard, others, budget, occupied)
         if target is None:
             return
         others[target].append(shard)
@@ -138,9 +146,10 @@ def _place(
     images: dict[int, list[PackedShard]],
     budget: Budget,
     reserved: Collection[int],
+    occupied: Mapping[int, Sequence[PackedShard]],
 ) -> None:
     used = {number: held for number, held in images.items() if held}
-    target = _first_with_room(shard, used, budget)
+    target = _first_with_room(shard, used, budget, occupied)
     if target is None:
         target = next(n for n in count() if n not in used and n not in reserved)
         images[target] = []
@@ -148,9 +157,15 @@ def _place(
 
 
 def _first_with_room(
-    shard: PackedShard, images: dict[int, list[PackedShard]], budget: Budget
+    shard: PackedShard,
+    images: dict[int, list[PackedShard]],
+    budget: Budget,
+    occupied: Mapping[int, Sequence[PackedShard]],
 ) -> int | None:
-    return next((n for n in sorted(images) if budget.has_room(images[n], shard)), None)
+    return next(
+        (n for n in sorted(images) if budget.has_room([*images[n], *occupied.get(n, ())], shard)),
+        None,
+    )
 
 
 def _largest_first(shards: Iterable[PackedShard]) -> list[PackedShard]:

@@ -3,7 +3,8 @@
 - A replica that fails is replaced by another one at once.
 - One that is slower than most is hedged: a second one is asked as well, and the first answer counts.
   Hedges are for latency, so a budget limits their load.
-- One that does not respond is not waited for until the deadline: no budget limits the last resort.
+- One that does not respond is not waited for until the deadline: no budget limits the last resort. If it
+  answers other calls meanwhile, it is not dead but slow, and the budget applies.
 
 A replica that has failed or hung is set aside for a while, and one that is not known to work is asked
 after those that are (``ReplicaRecord.describe``).
@@ -22,7 +23,7 @@ from prometheus_client import Counter
 from shashin.discovery.protocol import Endpoint, GroupKey
 from shashin.serving.fleet import AnswerT, Failure, OtherModel, Peer, outcome_of
 from shashin.serving.replica_choice import last_resort_after
-from shashin.serving.replica_record import ReplicaRecord
+from shashin.serving.replica_record import ALIVE_SECONDS, ReplicaRecord
 
 HEDGES = Counter(
     "shashin_fleet_hedges", "Calls to a second replica because the first is slow.", ["tier"]
@@ -207,7 +208,10 @@ class _GroupCall(Generic[AnswerT]):
     def _ask_another(self) -> None:
         """Ask another replica if it is time to."""
         now = self._record.clock()
-        if not self._running or now >= self._last_resort_at:
+        if self._running and now >= self._last_resort_at and self._some_are_alive():
+            self._last_resort_at = now + ALIVE_SECONDS
+            self._hedge()
+        elif not self._running or now >= self._last_resort_at:
             RETRIES.labels(self._tier).inc()
             for call in self._running.values():
                 if self._record.hangs(call.peer, self._method, now - call.started):
@@ -215,9 +219,15 @@ class _GroupCall(Generic[AnswerT]):
             self._start()
         elif self._hedge_at is not None and now >= self._hedge_at:
             self._hedge_at = None
-            if self._record.budget.take():
-                HEDGES.labels(self._tier).inc()
-                self._start(is_hedge=True)
+            self._hedge()
+
+    def _some_are_alive(self) -> bool:
+        return any(self._record.is_alive(call.peer) for call in self._running.values())
+
+    def _hedge(self) -> None:
+        if self._record.budget.take():
+            HEDGES.labels(self._tier).inc()
+            self._start(is_hedge=True)
 
     def _take(self, call: _Call, outcome: AnswerT | Failure | OtherModel) -> None:
         if self._found.answer is not None:

@@ -25,6 +25,10 @@ from shashin.serving.replica_choice import (
 ASIDE_SECONDS = 2.0
 """How long a replica that has failed or hung is asked only if no better one is left."""
 
+ALIVE_SECONDS = 0.2
+"""A replica that has answered some call within so many seconds does not hang: it may be overloaded, and
+calls to others as well would then only add to the load."""
+
 _HANGS_AFTER_LOST = 2
 """Hedges that a replica loses in a row, without an answer in between, until it counts as hanging."""
 
@@ -54,6 +58,7 @@ class ReplicaRecord:
         self._outstanding: dict[Endpoint, int] = defaultdict(int)
         self._aside_until: dict[Endpoint, float] = {}
         self._lost_in_row: dict[Endpoint, int] = defaultdict(int)
+        self._answered_at: dict[Endpoint, float] = {}
         self._described: dict[Endpoint, Standing] = {}
         self._delays: dict[_Kind, HedgeDelay] = {}
 
@@ -71,7 +76,7 @@ class ReplicaRecord:
         """Forget all endpoints and groups but these."""
         kept = set(endpoints)
         groups = {endpoint.group_key for endpoint in kept}
-        for known in (self._aside_until, self._lost_in_row, self._described):
+        for known in (self._aside_until, self._lost_in_row, self._answered_at, self._described):
             for endpoint in known.keys() - kept:
                 del known[endpoint]
         for kind in [kind for kind in self._delays if kind.group not in groups]:
@@ -120,6 +125,7 @@ class ReplicaRecord:
         """Note an answer and how long it took."""
         self._lost_in_row.pop(peer.endpoint, None)
         self._aside_until.pop(peer.endpoint, None)
+        self._answered_at[peer.endpoint] = self.clock()
         self._observe(peer, method, seconds)
 
     def overtaken(self, peer: Peer, method: str, seconds_so_far: float) -> None:
@@ -136,10 +142,15 @@ class ReplicaRecord:
         if hangs or self._lost_in_row[endpoint] >= _HANGS_AFTER_LOST:
             self.set_aside(peer)
 
+    def is_alive(self, peer: Peer) -> bool:
+        """Whether a replica has just answered some call."""
+        answered_at = self._answered_at.get(peer.endpoint)
+        return answered_at is not None and self.clock() - answered_at < ALIVE_SECONDS
+
     def hangs(self, peer: Peer, method: str, seconds_so_far: float) -> bool:
-        """Whether a call is too slow for a replica that works."""
+        """Whether a call is too slow for a replica that works, and no other call shows that it does."""
         delay = self.hedge_delay(peer.endpoint.group_key, method)
-        return seconds_so_far >= unresponsive_after(delay)
+        return seconds_so_far >= unresponsive_after(delay) and not self.is_alive(peer)
 
     def set_aside(self, peer: Peer) -> None:
         """Prefer others for a while."""

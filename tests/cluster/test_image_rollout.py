@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.image_builder.image_garbage import ImageGarbage
 from services.image_builder.image_rollout import ImageRollout, Images
@@ -25,6 +26,8 @@ from shashin.index_images.annotations import image_tag
 from shashin.index_images.garbage import stored_images
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject
+from shashin.oci.access import RegistryAccess
+from shashin.oci.credentials import DockerConfig
 from shashin.oci.references import Reference, Repository, parse_reference
 from shashin.oci.registry import RegistryClient
 from shashin.repository.pointer import PointedShard, Pointer
@@ -100,13 +103,17 @@ class World:
 
     @asynccontextmanager
     async def builder(
-        self, *, kube: KubeClient | None = None, **changes: Any
+        self,
+        *,
+        kube: KubeClient | None = None,
+        access: RegistryAccess | None = None,
+        **changes: Any,
     ) -> AsyncIterator[Health]:
         """Run what rolls out images."""
         async with AsyncExitStack() as stack:
             settings = self.settings(**changes)
             client = await stack.enter_async_context(
-                RegistryClient(self.registry.access(), retry_seconds=0.2)
+                RegistryClient(access or self.registry.access(), retry_seconds=0.2)
             )
             kube = kube or self.kube
             images = Images(
@@ -199,6 +206,11 @@ async def world(
     return world
 
 
+def counted(metric: str) -> float:
+    name = f"shashin_image_builder_{metric}"
+    return REGISTRY.get_sample_value(name, {"tier": HOURLY}) or 0.0
+
+
 def digest_of_image(serving: KubeObject) -> str:
     return str(serving["spec"]["image"]).partition("@")[2]
 
@@ -208,6 +220,7 @@ async def test_a_sealed_shard_becomes_a_serving_and_the_next_one_is_one_more_lay
 ) -> None:
     first, second = await world.sealed(0, 5), await world.sealed(5, 9)
     await world.point_to(first)
+    published, sent = counted("published_images_total"), counted("sent_bytes_total")
     async with world.builder() as health:
         created = await world.until_served(first)
         assert created["metadata"]["labels"] == {
@@ -228,6 +241,9 @@ async def test_a_sealed_shard_becomes_a_serving_and_the_next_one_is_one_more_lay
         read = set(world.store.streams)
         assert read == {second.manifest.object_key(entry) for entry in second.manifest.files}
         assert health.problems() == []
+        await until(lambda: counted("servings") == 1, "it is measured")
+    assert counted("published_images_total") == published + 2
+    assert counted("sent_bytes_total") > sent
 
 
 async def test_nothing_is_written_while_nothing_changes(world: World) -> None:
@@ -357,6 +373,28 @@ async def test_a_shard_moves_only_once_the_other_serving_is_held_by_every_replic
         assert kept["metadata"]["annotations"][RELIED_ON_ANNOTATION].startswith("0 ")
 
 
+async def test_a_parent_stays_until_every_replica_of_another_serving_has_its_child(
+    world: World,
+) -> None:
+    parent, *others = [await world.sealed(5 * n, 5 * n + 5) for n in range(5)]
+    new = await world.sealed(25, 30)
+    limits: dict[str, Any] = {"image_max_layers": 5, "image_max_rows": 15}
+    await world.point_to(parent, *others)
+    async with world.builder(**limits):
+        await world.until_served(parent, *others[:2])
+        await world.until_served(*others[2:], name=f"{MODEL}-hourly-1")
+        child = await world.sealed(0, 11)
+        await world.point_to(child, *others)
+        await world.until_served(child, name=f"{MODEL}-hourly-2")
+        assert parent.manifest.shard_id in (await world.contents())[NAME]
+    # Another builder does not know the parent, which no pointer names any more.
+    async with world.builder(**limits):
+        await world.point_to(child, *others, new)
+        await world.until_served(parent, *others[:2], new)
+        world.holds(f"{MODEL}-hourly-2", child)
+        await world.until_served(*others[:2], new)
+
+
 async def test_two_builders_at_once_make_the_same_servings(world: World) -> None:
     shards = [await world.sealed(5 * n, 5 * n + 5) for n in range(8)]
     async with world.builder() as one, world.builder() as other:
@@ -478,6 +516,39 @@ async def test_a_registry_that_is_away_is_reported_and_then_used(world: World) -
         await until(lambda: not health.problems(), "the problem is cleared")
 
 
+async def test_a_refused_login_is_named_and_what_is_served_stays(
+    world: World, tmp_path: Path
+) -> None:
+    shard = await world.sealed(0, 5)
+    await world.point_to(shard)
+    async with world.builder():
+        created = await world.until_served(shard)
+    locked = RegistryServer(tmp_path / "locked", auth="basic")
+    try:
+        await locked.start()
+        plain = frozenset({world.registry.address, locked.address})
+        async with world.builder(
+            access=RegistryAccess(DockerConfig({}, {}), None, plain),
+            image_repository=f"{locked.address}/{TARGET}",
+        ) as health:
+            await until(lambda: f"{locked.address}/{TARGET}" in str(health.problems()), "named")
+            found = await world.serving()
+            assert found is not None
+            assert found["spec"] == created["spec"]
+        user = locked.access().config
+        async with world.builder(
+            access=RegistryAccess(user, None, plain), image_repository=f"{locked.address}/{TARGET}"
+        ):
+
+            async def moved() -> bool:
+                found = await world.serving()
+                return found is not None and found["spec"]["image"].startswith(locked.address)
+
+            await until(moved, "with the right credentials it is pushed there")
+    finally:
+        await locked.close()
+
+
 async def test_a_missing_base_image_is_named(world: World) -> None:
     await world.point_to(await world.sealed(0, 5))
     async with world.builder(index_server_image=f"{world.base}:none") as health:
@@ -531,6 +602,16 @@ async def test_an_api_server_that_is_away_is_reported_and_then_used(
         proxy.come_back()
         await world.until_served(shard)
         await until(lambda: not health.problems(), "every problem is cleared")
+
+
+async def test_a_write_that_never_succeeds_is_reported(world: World) -> None:
+    await world.point_to(await world.sealed(0, 5))
+    async with world.builder(namespace=f"{world.namespace}-none") as health:
+        await until(
+            lambda: "attempts in a row failed: cannot create" in str(health.problems()),
+            "the namespace is named",
+        )
+        assert f"{world.namespace}-none" in str(health.problems())
 
 
 async def test_images_that_nothing_uses_are_deleted_after_the_grace(world: World) -> None:

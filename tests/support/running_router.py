@@ -195,11 +195,15 @@ class FakeEmbedder(embed_pb2_grpc.EmbedServiceServicer):
     vector: Vector | None = None
     refusal: tuple[grpc.StatusCode, str] | None = None
     calls: int = 0
+    hangs: bool = False
+    """Whether it never answers."""
 
     async def Embed(  # noqa: N802
         self, request: embed_pb2.EmbedRequest, context: Any
     ) -> embed_pb2.EmbedResponse:
         self.calls += 1
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.refusal is not None:
             await context.abort(*self.refusal)
         vectors = b"".join(request.photos)

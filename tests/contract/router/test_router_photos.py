@@ -79,6 +79,18 @@ async def test_a_failing_embedder_is_skipped(indexed: System) -> None:
     assert overloaded.calls > 0, "it was called"
 
 
+async def test_an_embedder_that_does_not_respond_costs_no_query(indexed: System) -> None:
+    hanging, healthy = FakeEmbedder(hangs=True), FakeEmbedder()
+    await indexed.embedder("hanging", hanging)
+    await indexed.embedder("healthy", healthy)
+    await until_read(indexed)
+    calls = healthy.calls
+    for _ in range(4):
+        assert hits(await search(indexed)) == [("lamp", 1, 0)]
+    assert hanging.calls > 0, "it was called"
+    assert healthy.calls == calls + 4
+
+
 async def test_if_every_embedder_is_overloaded_the_caller_is_told_to_retry(
     indexed: System,
 ) -> None:

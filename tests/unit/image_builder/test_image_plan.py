@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from services.image_builder.image_plan import MAX_NAME, ImagePlan, plan_images, serving_name
+from services.image_builder.image_plan import (
+    MAX_NAME,
+    ImagePlan,
+    plan_images,
+    serving_name,
+    successors_of,
+)
 from shashin.index_images.packing import Budget, PackedImage, PackedShard, pack
 from shashin.model_space import MAX_MODEL_ID
+from shashin.offsets.ranges import OffsetRange
 from shashin.tiers import SEALED_TIERS
 
 ROWS = st.integers(0, 50)
-SHARDS = st.integers(0, 25).map(lambda n: f"m.hourly.p{n:02d}")
 BUDGETS = st.builds(Budget, st.integers(1, 6), st.integers(1, 120))
 
 
@@ -25,25 +31,41 @@ class Rollouts(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.budget = Budget(1, 1)
-        self.named: set[str] = set()
         self.pointer: dict[str, int] = {}
+        """Rows by shard."""
+        self.offsets: dict[str, frozenset[int]] = {}
+        """Of every shard that ever was."""
         self.images: dict[int, PackedImage] = {}
         """What IndexServings say."""
         self.pods: dict[int, list[PackedImage]] = {}
         """Of each image, what its ready replicas serve."""
+        self.merges = 0
 
     @initialize(budget=BUDGETS)
     def begin(self, budget: Budget) -> None:
         self.budget = budget
 
-    @rule(shard=SHARDS, rows=ROWS)
-    def seal(self, shard: str, rows: int) -> None:
-        self.pointer.setdefault(shard, rows)
+    @rule(offset=st.integers(0, 25), rows=ROWS)
+    def seal(self, offset: int, rows: int) -> None:
+        shard = f"m.hourly.p{offset:02d}"
+        if not any(offset in self.offsets[one] for one in self.pointer):
+            self.offsets[shard] = frozenset({offset})
+            self.pointer[shard] = rows
 
     @rule(data=st.data())
-    def drop(self, data: st.DataObject) -> None:
-        for shard in data.draw(st.sets(st.sampled_from(sorted(self.pointer) or [""]))):
+    def retire(self, data: st.DataObject) -> None:
+        for shard in data.draw(st.sets(st.sampled_from(sorted(self.pointer) or [""]), max_size=3)):
             self.pointer.pop(shard, None)
+
+    @rule(data=st.data())
+    def merge(self, data: st.DataObject) -> None:
+        """The pointer names a child in place of its parents, as soon as it was built."""
+        parents = data.draw(st.sets(st.sampled_from(sorted(self.pointer) or [""]), min_size=1))
+        if parents <= self.pointer.keys():
+            self.merges += 1
+            child = f"m.hourly.c{self.merges:02d}"
+            self.offsets[child] = frozenset().union(*(self.offsets[one] for one in parents))
+            self.pointer[child] = sum(self.pointer.pop(one) for one in sorted(parents))
 
     @rule(budget=BUDGETS)
     def set_budget(self, budget: Budget) -> None:
@@ -65,18 +87,25 @@ class Rollouts(RuleBasedStateMachine):
         if running := sorted(number for number, replicas in self.pods.items() if replicas):
             self.pods[data.draw(st.sampled_from(running))].pop()
 
-    @rule(data=st.data(), unusable=st.frozensets(SHARDS, max_size=2))
-    def plan_and_die_somewhere(self, data: st.DataObject, unusable: frozenset[str]) -> None:
+    @rule(data=st.data(), damaged=st.sets(st.integers(0, 3), max_size=2))
+    def plan_and_die_somewhere(self, data: st.DataObject, damaged: set[int]) -> None:
+        names = sorted(self.offsets)
+        unusable = {names[n] for n in damaged if n < len(names)}
         plan = self.planned(unusable)
         writes = len(plan.images) + len(plan.removed)
         self.write(plan, data.draw(st.integers(0, writes)), unusable)
 
     def planned(self, unusable: Collection[str] = ()) -> ImagePlan:
+        gone = {s.shard_id for image in self.images.values() for s in image.shards}
         return plan_images(
             [PackedShard(*one) for one in self.pointer.items()],
             list(self.images.values()),
             self.held(),
             self.budget,
+            successors={
+                shard: {one for one in self.pointer if self.offsets[one] & self.offsets[shard]}
+                for shard in gone - self.pointer.keys()
+            },
             unusable=unusable,
         )
 
@@ -84,23 +113,28 @@ class Rollouts(RuleBasedStateMachine):
         found: dict[str, set[int]] = {}
         for number, replicas in self.pods.items():
             if replicas and number in self.images:
-                for shard in set[PackedShard].intersection(*(set(r.shards) for r in replicas)):
-                    found.setdefault(shard.shard_id, set()).add(number)
+                for shard in set[str].intersection(*map(names_of, replicas)):
+                    found.setdefault(shard, set()).add(number)
         return found
 
     def write(self, plan: ImagePlan, count: int, unusable: Collection[str] = ()) -> None:
-        """Write some images of a plan; no shard of the pointer is dropped before another holds it."""
+        """Write some images of a plan; nothing that the pointer names is lost by a write."""
         held = self.held()
+        pointed = self.offsets_of(self.pointer)
         writes = [(image.number, image.shards) for image in plan.images]
         writes += [(number, ()) for number in plan.removed]
         for number, shards in writes[:count]:
             before = self.images[number].shards if number in self.images else ()
-            gone = {s.shard_id for s in before} - {s.shard_id for s in shards}
-            new = {s.shard_id for s in shards} - {s.shard_id for s in before}
-            for shard in gone & self.pointer.keys():
-                others = held.get(shard, set()) - {number}
+            was, now = names_of(before), names_of(shards)
+            for shard in (was - now) & self.pointer.keys():
+                others = held.get(shard, set()) & self.having(shard) - {number}
                 assert others & plan.relied_on[number], f"{shard} is dropped, and no other holds it"
-            assert not new & set(unusable)
+            elsewhere = {
+                shard for shard, images in held.items() if images & self.having(shard) - {number}
+            }
+            kept = self.offsets_of(now) | self.offsets_of(elsewhere)
+            assert self.offsets_of(was) & pointed <= kept, "offsets are not served for a while"
+            assert not (now - was) & set(unusable)
             assert len(shards) <= max(self.budget.layers, len(before))
             if shards:
                 self.images[number] = PackedImage(number, shards)
@@ -108,11 +142,12 @@ class Rollouts(RuleBasedStateMachine):
                 del self.images[number]
                 self.pods.pop(number, None)
 
-    @invariant()
-    def what_is_served_stays_served(self) -> None:
-        named = {s.shard_id for image in self.images.values() for s in image.shards}
-        assert self.named & self.pointer.keys() <= named
-        self.named = named
+    def having(self, shard: str) -> set[int]:
+        """Return the images that are meant to have a shard."""
+        return {n for n, image in self.images.items() if shard in names_of(image.shards)}
+
+    def offsets_of(self, shards: Iterable[str]) -> set[int]:
+        return {offset for shard in shards for offset in self.offsets[shard]}
 
     def teardown(self) -> None:
         """Once nothing else happens, the images become those that packing wants, and stay so."""
@@ -131,8 +166,12 @@ class Rollouts(RuleBasedStateMachine):
         assert not plan.moving
 
 
+def names_of(shards: PackedImage | Iterable[PackedShard]) -> set[str]:
+    return {s.shard_id for s in (shards.shards if isinstance(shards, PackedImage) else shards)}
+
+
 TestRollouts = Rollouts.TestCase
-TestRollouts.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+TestRollouts.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 def image(number: int, *shards: str) -> PackedImage:
@@ -182,6 +221,59 @@ def test_a_shard_that_moves_leaves_its_old_image_once_every_replica_of_the_new_o
     assert (len(done.images), done.images[0].number) == (1, home)
     assert done.removed == (1 - home,)
     assert done.relied_on == {1 - home: {home}}
+
+
+def test_parents_stay_until_every_replica_of_another_image_has_their_child() -> None:
+    before = [image(0, "a", "b", "c"), image(1, "d")]
+    successors = {"m.a": {"m.child"}}
+    # The first image is full: its other shards and what is new leave no room for the child.
+    pointed = [PackedShard(f"m.{name}", 10) for name in "bcd"]
+    pointed += [PackedShard("m.child", 1)]
+    budget = Budget(2, 1000)
+    first = plan_images(pointed, before, {}, budget, successors=successors)
+    assert first.images == (before[0], PackedImage(1, (*pointed[3:], *pointed[2:3])))
+    assert first.moving == ("m.a",)
+    held = plan_images(pointed, first.images, {"m.child": {1}}, budget, successors=successors)
+    assert held.images == (image(0, "b", "c"), first.images[1])
+    assert not held.moving
+
+
+def test_images_that_are_full_of_parents_do_not_wait_for_each_other() -> None:
+    """Each would get the child of the other one's parent."""
+    before = [image(0, "a"), image(1, "b")]
+    successors = {"m.a": {"m.y"}, "m.b": {"m.x"}}
+    pointed = [PackedShard("m.x", 20), PackedShard("m.y", 10)]
+    budget = Budget(1, 100)
+    first = plan_images(pointed, before, {}, budget, successors=successors)
+    names = {i.number: {s.shard_id for s in i.shards} for i in first.images}
+    assert names == {0: {"m.a"}, 1: {"m.b"}, 2: {"m.x"}, 3: {"m.y"}}
+    held = {"m.x": {2}, "m.y": {3}}
+    rest = plan_images(pointed, first.images, held, budget, successors=successors)
+    assert (rest.images, rest.removed) == (first.images[2:], (0, 1))
+
+
+def test_a_child_in_the_image_of_its_parents_takes_their_place_at_once() -> None:
+    plan = plan_images(
+        [PackedShard("m.child", 10)],
+        [image(0, "a", "b")],
+        {},
+        Budget(3, 100),
+        successors={"m.a": {"m.child"}, "m.b": {"m.child"}},
+    )
+    assert plan.images == (image(0, "child"),)
+    assert not plan.moving
+
+
+def test_the_successors_of_a_shard_are_those_that_overlap_it() -> None:
+    parents = {"a": [OffsetRange(0, 0, 5), OffsetRange(1, 0, 5)], "b": [OffsetRange(0, 5, 9)]}
+    pointed = {
+        "b": [OffsetRange(0, 5, 9)],
+        "c": [OffsetRange(0, 0, 3)],
+        "d": [OffsetRange(1, 4, 6), OffsetRange(0, 20, 30)],
+        "e": [OffsetRange(2, 0, 5)],
+    }
+    assert successors_of(parents, pointed) == {"a": {"c", "d"}}
+    assert successors_of({"f": [OffsetRange(7, 0, 1)]}, pointed) == {"f": frozenset()}
 
 
 def test_an_image_with_a_shard_that_cannot_be_read_stays_as_it_is_and_others_go_on() -> None:

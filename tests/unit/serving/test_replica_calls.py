@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -16,7 +17,8 @@ from shashin.discovery.protocol import Endpoint, GroupKey
 from shashin.rpc.server import grpc_server
 from shashin.serving.fleet import INDEX_ROLES, Fleet, Peer
 from shashin.serving.replica_calls import GroupOutcome, ReplicaCalls, Replicas, groups_of
-from shashin.serving.replica_record import ReplicaRecord
+from shashin.serving.replica_choice import unresponsive_after
+from shashin.serving.replica_record import ALIVE_SECONDS, ReplicaRecord
 from shashin.v1 import index_pb2, index_pb2_grpc
 from tests.support.hung_endpoints import hung_endpoints
 from tests.support.waiting import until
@@ -49,6 +51,14 @@ class Answering(index_pb2_grpc.IndexServiceServicer):
         raise NotImplementedError
 
 
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class ReplicaSet:
     """A fleet of replicas, and the calls to them; those in zone "near" are asked first."""
 
@@ -59,6 +69,11 @@ class ReplicaSet:
         self.record = ReplicaRecord(zone="near")
         self.calls = ReplicaCalls(self.record)
         stack.push_async_callback(self.fleet.close)
+
+    def use_own_clock(self) -> Clock:
+        """Let time pass only as a test says; timers still fire, and then see what time it is."""
+        clock = self.record.clock = Clock()
+        return clock
 
     def announce(self, address: str, group: str, zone: str) -> Endpoint:
         endpoint = Endpoint(address, "index-server", address, "hourly", group=group, zone=zone)
@@ -238,6 +253,30 @@ async def test_a_third_replica_answers_if_the_hedge_hangs_as_well(replicas: Repl
         outcome = (await asyncio.wait_for(replicas.ask(seconds=36_000), 60))["a"]
         assert (answered(outcome), outcome.failures) == ("far", [])
         assert all(hung.received.is_set() for hung in hanging)
+
+
+async def test_a_slow_replica_that_answers_other_calls_gets_no_help_beyond_the_budget(
+    replicas: ReplicaSet,
+) -> None:
+    near, far = await replicas.start("a", "near"), await replicas.start("a", "far")
+    clock = replicas.use_own_clock()
+    near.may_answer.clear()
+    slow = asyncio.ensure_future(replicas.ask())
+    await until(lambda: near.calls, "the call has arrived")
+    with replicas.fleet.hold(*INDEX_ROLES) as held:
+        peer = next(peer for peer in held.peers if peer.endpoint.zone == "near")
+
+    def is_late() -> bool:
+        # As other calls to it would.
+        replicas.record.answered(peer, "Describe", 0.01)
+        clock.now += ALIVE_SECONDS / 2
+        return clock.now > 10 * unresponsive_after(0.1)
+
+    await until(is_late, "a replica that hangs would not be waited for any more")
+    assert not far.calls
+    # Without any answer it counts as hanging.
+    clock.now += ALIVE_SECONDS
+    assert answered((await slow)["a"]) == "far"
 
 
 async def test_a_group_that_hangs_as_a_whole_fails_at_the_deadline(replicas: ReplicaSet) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 from shashin.discovery.protocol import Endpoint
 from shashin.serving.fleet import Peer
 from shashin.serving.replica_choice import Standing, unresponsive_after
-from shashin.serving.replica_record import ASIDE_SECONDS, ReplicaRecord
+from shashin.serving.replica_record import ALIVE_SECONDS, ASIDE_SECONDS, ReplicaRecord
 
 
 @dataclass
@@ -99,6 +99,18 @@ def test_a_replica_that_loses_one_hedge_is_a_straggler_and_one_that_loses_two_ha
     assert group.chosen() == {"one", "other"}
     group.record.overtaken(group.one, "Search", 0.1)
     assert group.chosen() == {"other"}
+
+
+def test_a_replica_that_answers_other_calls_does_not_hang() -> None:
+    group = Group()
+    group.record.answered(group.one, "Search", 0.02)
+    assert group.record.is_alive(group.one)
+    assert not group.record.hangs(group.one, "Search", 60.0)
+    group.record.overtaken(group.one, "Search", 60.0)
+    assert group.chosen() == {"one", "other"}
+    group.clock.now += ALIVE_SECONDS
+    assert not group.record.is_alive(group.one)
+    assert group.record.hangs(group.one, "Search", 60.0)
 
 
 def test_a_replica_far_slower_than_usual_hangs_at_once_and_is_no_measure_of_others() -> None:
