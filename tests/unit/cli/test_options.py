@@ -16,6 +16,7 @@ from shashin.cli.app import app
 SHARED_BY_GROUPS = [
     "as_json",
     "bucket_seconds",
+    "builds",
     "kafka",
     "queries",
     "repository",
