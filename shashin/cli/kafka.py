@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shashin.cli.options import DEFAULT_STATE, JsonOption, StateOption
+from shashin.cli.options import DEFAULT_STATE, JsonOption, KafkaOption, StateOption
 from shashin.local.system import System
 from shashin.terminal.console import Stages, echo, echo_json
 from shashin.terminal.run import run
@@ -39,14 +39,6 @@ def down(state: StateOption = DEFAULT_STATE) -> None:
     epilog="Example:  shashin kafka topics --kafka kafka.example:9092 --partitions 16 --replication 3"
 )
 def topics(
-    kafka: Annotated[
-        str,
-        typer.Option(
-            envvar="SHASHIN_KAFKA",
-            metavar="HOST:PORT",
-            help="Its bootstrap servers, comma-separated.",
-        ),
-    ],
     partitions: Annotated[
         int,
         typer.Option(
@@ -58,10 +50,13 @@ def topics(
     correct: Annotated[
         bool, typer.Option("--correct", help="Correct the settings of topics that exist.")
     ] = False,
+    state: StateOption = DEFAULT_STATE,
+    kafka: KafkaOption = None,
 ) -> None:
     """Create the topics that are missing, and check those that exist; idempotent."""
     from shashin.kafka.topic_admin import ensure_topics
     from shashin.kafka.topics import TOPICS
 
-    run(ensure_topics(kafka, partitions=partitions, replication=replication, correct=correct))
-    echo(f"{len(TOPICS)} topics are ready at {kafka}", style="green")
+    address = kafka or System(state).kafka_address()
+    run(ensure_topics(address, partitions=partitions, replication=replication, correct=correct))
+    echo(f"{len(TOPICS)} topics are ready at {address}", style="green")

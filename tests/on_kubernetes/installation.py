@@ -57,6 +57,7 @@ class Installation:
             "SHASHIN_BUCKET_SECONDS": str(BUCKET_SECONDS),
             "SHASHIN_GRACE_SECONDS": "1",
             "SHASHIN_INDEX_SERVER_IMAGE": images["index-server"],
+            "SHASHIN_BUILDS_IMAGE": images["builds"],
             "SHASHIN_IMAGE_REPOSITORY": f"{self.cluster.registry}/{self.namespace}/indexes",
             "SHASHIN_REGISTRY_PLAIN_HTTP": self.cluster.registry,
             **settings,
