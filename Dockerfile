@@ -14,19 +14,15 @@ RUN python -m venv --without-pip /opt/venv \
         --require-hashes --requirement /lock.txt \
     && find /opt/venv/lib -type d \( -name tests -o -path '*/pyarrow/include' \) -prune -exec rm -r {} +
 
-FROM ${BASE} AS builds
-ARG SERVICE
-ARG VERSION=0.1.0
-ARG REVISION=""
-LABEL org.opencontainers.image.title="shashin-builds" \
-    org.opencontainers.image.description="Search a marketplace by photo: the steps of builds, and the command that plans them" \
-    org.opencontainers.image.licenses="Apache-2.0" \
-    org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}"
-COPY --from=libraries /opt/venv /opt/venv
+# Bytecode is compiled here, since the root file system may be read-only; once for all services.
+FROM ${BASE} AS code
 COPY shashin /app/shashin
-RUN /opt/venv/bin/python -m compileall -q /app \
-    && printf '#!/bin/sh\nexec python -P -m shashin.cli "$@"\n' >/opt/venv/bin/shashin \
+RUN python -m compileall -q /app
+
+FROM ${BASE} AS builds
+COPY --from=libraries /opt/venv /opt/venv
+COPY --from=code /app /app
+RUN printf '#!/bin/sh\nexec python -P -m shashin.cli "$@"\n' >/opt/venv/bin/shashin \
     && chmod +x /opt/venv/bin/shashin \
     && mkdir /builds /cache /work \
     && chown 10001:10001 /builds /cache /work
@@ -37,23 +33,24 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 10001:10001
 WORKDIR /work
 ENTRYPOINT ["shashin"]
-
-FROM ${BASE} AS service
-ARG SERVICE
-ARG MODULE
+# Last, since every revision has others.
 ARG VERSION=0.1.0
 ARG REVISION=""
-LABEL org.opencontainers.image.title="shashin-${SERVICE}" \
-    org.opencontainers.image.description="Search a marketplace by photo: the ${SERVICE}" \
+LABEL org.opencontainers.image.title="shashin-builds" \
+    org.opencontainers.image.description="Search a marketplace by photo: the steps of builds, and the command that plans them" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
+
+FROM ${BASE} AS service
 COPY --from=libraries /opt/venv /opt/venv
-COPY shashin /app/shashin
+COPY --from=code /app /app
+ARG SERVICE
+ARG MODULE
 COPY services/__init__.py /app/services/
 COPY services/${MODULE} /app/services/${MODULE}
-# Bytecode is compiled here, since the root file system may be read-only. Work and cache are volumes.
-RUN /opt/venv/bin/python -m compileall -q /app \
+# Work and cache are volumes.
+RUN /opt/venv/bin/python -m compileall -q /app/services \
     && mkdir /work /cache /tmp/shashin \
     && chown 10001:10001 /work /cache /tmp/shashin
 ENV PATH=/opt/venv/bin:$PATH \
@@ -69,6 +66,14 @@ USER 10001:10001
 WORKDIR /work
 EXPOSE 8080 50051
 ENTRYPOINT ["/bin/sh", "-c", "exec python -m \"$SERVICE_MODULE\""]
+# Last, since every revision has others.
+ARG VERSION=0.1.0
+ARG REVISION=""
+LABEL org.opencontainers.image.title="shashin-${SERVICE}" \
+    org.opencontainers.image.description="Search a marketplace by photo: the ${SERVICE}" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
 
 FROM service AS embedder
 COPY models/demo-v1/checkpoint.pt /app/shashin/model/models/demo-v1/

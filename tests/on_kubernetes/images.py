@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,12 +29,21 @@ async def pushed_images(registry: str) -> Mapping[str, str]:
         *("--no-print-directory", "-C", str(ROOT), "images"),
         *(f"REGISTRY={registry}/shashin", f"TAG={tag}", f"SERVICES={' '.join(SERVICES)}"),
     )
-    found = {}
-    for service in SERVICES:
-        repository = f"{registry}/shashin/{service}"
-        await run("docker", "push", "--quiet", f"{repository}:{tag}")
-        digests = await run(
-            "docker", "inspect", "--format", '{{join .RepoDigests "\\n"}}', f"{repository}:{tag}"
+    return dict(
+        zip(
+            SERVICES,
+            await asyncio.gather(
+                *(_pushed(f"{registry}/shashin/{name}", tag) for name in SERVICES)
+            ),
+            strict=True,
         )
-        found[service] = next(d for d in digests.split() if d.startswith(f"{repository}@"))
-    return found
+    )
+
+
+async def _pushed(repository: str, tag: str) -> str:
+    """Push an image; returns it by its digest."""
+    await run("docker", "push", "--quiet", f"{repository}:{tag}")
+    digests = await run(
+        "docker", "inspect", "--format", '{{join .RepoDigests "\\n"}}', f"{repository}:{tag}"
+    )
+    return next(one for one in digests.split() if one.startswith(f"{repository}@"))
