@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "k8s" / "overlays" / "lab"
 
 BUCKET_SECONDS = 20
+DEADLINE_MS = 2_500
 MODEL, DIMENSIONS = "demo-v1", 128
 
 PODS = Resource("", "v1", "pods")
@@ -56,6 +57,11 @@ class Installation:
             **host.environment,
             "SHASHIN_BUCKET_SECONDS": str(BUCKET_SECONDS),
             "SHASHIN_GRACE_SECONDS": "1",
+            # Everything runs on one small machine, where a pod that starts may take a core for seconds.
+            "SHASHIN_DEADLINE_MS": str(DEADLINE_MS),
+            "SHASHIN_RELEASE_AFTER_SECONDS": str(DEADLINE_MS / 500),
+            "SHASHIN_HAND_OVER_AFTER_SECONDS": str(DEADLINE_MS / 500),
+            "SHASHIN_HIDE_SUPERSEDED_AFTER_SECONDS": str(DEADLINE_MS / 500),
             "SHASHIN_INDEX_SERVER_IMAGE": images["index-server"],
             "SHASHIN_BUILDS_IMAGE": images["builds"],
             "SHASHIN_IMAGE_REPOSITORY": f"{self.cluster.registry}/{self.namespace}/indexes",

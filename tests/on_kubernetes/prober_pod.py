@@ -27,7 +27,7 @@ from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
 
 _REPORT_SECONDS = 2.0
-_WITHIN_SECONDS = 3.0
+_WITHIN_SECONDS = 6.0
 _KEPT = 50
 
 
