@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import history, images, measures, replicas, shards, stores
+from bench import history, images, measures, replicas, rollouts, shards, stores
 from bench.figures import Figure
 from bench.workload import Workload, start
 from shashin.client.router import RouterClient
@@ -49,10 +49,11 @@ ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
     "history": history.history,
     "images": images.images,
     "replicas": replicas.replicas,
+    "rollouts": rollouts.rollouts,
 }
 """They get an empty folder on the disk of the state folder."""
 
-ONCE = ("memory", "row", "compaction", "history")
+ONCE = ("memory", "row", "compaction", "history", "rollouts")
 """Measured in the first run only: idle is before the first load, rows are always the same, and the
 others take minutes."""
 
@@ -96,6 +97,14 @@ def planned_figures() -> list[Figure]:
         Figure("query with the replica that is left p99", "ms"),
         Figure("p99 above twice the usual, after one is killed", "s", 1.0),
         Figure("queries failed or incomplete, after one is killed", "", 0.0),
+        Figure("sealed to served on Kubernetes p50", "s", 5.0),
+        Figure("sealed to served on Kubernetes p99", "s", 15.0),
+        Figure("sealed to served by every pod p50", "s"),
+        *(Figure(f"of it, {step}", "s") for step in rollouts.STEPS),
+        Figure("query before rollovers p99", "ms"),
+        Figure("query during 24 rollovers p99", "ms"),
+        Figure("p99 during rollovers", "of before", 1.5),
+        Figure("queries failed or incomplete in 24 rollovers", "", 0.0),
         *(
             Figure(f"{what}, {sealed:,} sealed in the past", unit)
             for sealed in history.SEALED

@@ -83,9 +83,11 @@ def _parent(folder: Path, number: int) -> Parent:
     return Parent(sealed_shard(folder, number, "flat-f16", ROWS), folder, np.empty(0, np.uint32))
 
 
-def sealed_shard(folder: Path, number: int, kind: str, rows: int) -> Manifest:
+def sealed_shard(
+    folder: Path, number: int, kind: str, rows: int, space: ModelSpace = SPACE
+) -> Manifest:
     """Write a shard of so many rows of 128 dimensions; returns its manifest."""
-    writer = ShardWriter(SPACE, index_kind(kind).builder(DIMENSIONS))
+    writer = ShardWriter(space, index_kind(kind).builder(DIMENSIONS))
     attributes = RowAttributes("shoes", "ACME", 1_200, "JPY", 1_700_000_000)
     writer.add(
         [

@@ -14,7 +14,8 @@ _RETRIES = {
     "initialBackoff": "0.05s",
     "maxBackoff": "0.5s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    # A server that stops cancels calls that reach it at that moment, before it has begun to answer them.
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 
 

@@ -65,8 +65,10 @@ class HostServices:
 
 
 @asynccontextmanager
-async def host_services(host: str, folder: Path) -> AsyncIterator[HostServices]:
-    """Run all servers while the context is open."""
+async def host_services(
+    host: str, folder: Path, *, embedder: bool = True
+) -> AsyncIterator[HostServices]:
+    """Run all servers while the context is open; without ``embedder``, no photo can be embedded."""
     async with AsyncExitStack() as stack:
         kafka = EmbeddedKafka(folder, port=free_port(host), host=host)
         await kafka.start()
@@ -81,10 +83,14 @@ async def host_services(host: str, folder: Path) -> AsyncIterator[HostServices]:
         s3 = SeaweedFs(folder / "s3", host=host)
         await s3.start()
         stack.push_async_callback(s3.kill)
-        settings = {"grpc_host": host, "grpc_port": free_port(host), "torch_threads": 1}
-        embedder = RunningService("embedder", kafka.bootstrap, settings, log=folder / "logs")
-        await embedder.start()
-        stack.push_async_callback(embedder.kill)
-        await embedder.until_ready()
-        port = embedder.grpc.rpartition(":")[2]
-        yield HostServices(host, kafka.bootstrap, gcs.url, s3.url, f"{host}:{port}")
+        address = await _embedder(kafka.bootstrap, host, folder, stack) if embedder else ""
+        yield HostServices(host, kafka.bootstrap, gcs.url, s3.url, address)
+
+
+async def _embedder(kafka: str, host: str, folder: Path, stack: AsyncExitStack) -> str:
+    settings = {"grpc_host": host, "grpc_port": free_port(host), "torch_threads": 1}
+    service = RunningService("embedder", kafka, settings, log=folder / "logs")
+    await service.start()
+    stack.push_async_callback(service.kill)
+    await service.until_ready()
+    return f"{host}:{settings['grpc_port']}"

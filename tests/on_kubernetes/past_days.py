@@ -59,7 +59,7 @@ async def seal_past_days(
             shard_ids = []
             for hour in range(HOURS):
                 made = _listings_of(start + hour * _HOUR, space.dimensions)
-                await producer.send_all(_record(i, v, space) for i, v in made.items())
+                await producer.send_all(embedded_record(i, v, space) for i, v in made.items())
                 manifest = await _seal(models, made, offset, start + hour * _HOUR, space, folder)
                 offset += len(made)
                 vectors |= made
@@ -88,10 +88,11 @@ async def _seal(
 
 def _listings_of(start: int, dimensions: int) -> dict[str, npt.NDArray[np.float32]]:
     ids = [f"past-{start}-{number}" for number in range(LISTINGS_PER_HOUR)]
-    return {listing_id: _vector(listing_id, dimensions) for listing_id in ids}
+    return {listing_id: vector_of(listing_id, dimensions) for listing_id in ids}
 
 
-def _vector(listing_id: str, dimensions: int) -> npt.NDArray[np.float32]:
+def vector_of(listing_id: str, dimensions: int) -> npt.NDArray[np.float32]:
+    """Return a unit vector, (dimensions,), that only this listing has."""
     drawn = np.random.default_rng(zlib.crc32(listing_id.encode())).normal(size=dimensions)
     exact: npt.NDArray[np.float32] = (drawn / np.linalg.norm(drawn)).astype("<f2").astype("<f4")
     return exact
@@ -108,7 +109,10 @@ def _row(listing_id: str) -> Row:
     )
 
 
-def _record(listing_id: str, vector: npt.NDArray[np.float32], space: ModelSpace) -> OutRecord:
+def embedded_record(
+    listing_id: str, vector: npt.NDArray[np.float32], space: ModelSpace
+) -> OutRecord:
+    """Return the record of a listing as the embedder writes it, to partition 0."""
     message = events_pb2.EmbeddedListing(
         listing_id=listing_id,
         version=1,

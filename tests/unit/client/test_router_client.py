@@ -18,14 +18,14 @@ from shashin.v1 import search_pb2, search_pb2_grpc
 class Answers(search_pb2_grpc.SearchServiceServicer):
     """A router that first refuses some calls."""
 
-    def __init__(self, refused: int) -> None:
-        self.refused = refused
+    def __init__(self, refused: int, status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
+        self.refused, self.status = refused, status
         self.calls = 0
 
     async def Search(self, request: Any, context: Any) -> search_pb2.SearchResponse:  # noqa: N802
         self.calls += 1
         if self.calls <= self.refused:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "it goes")
+            await context.abort(self.status, "it goes")
         return search_pb2.SearchResponse(model_id="one")
 
     async def _unused(self, request: Any, context: Any) -> Any:
@@ -42,8 +42,9 @@ async def started(port: int, answers: Answers) -> grpc.aio.Server:
     return server
 
 
-async def test_a_query_is_sent_again_while_routers_go() -> None:
-    port, answers = free_port(), Answers(refused=2)
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+async def test_a_query_is_sent_again_while_routers_go(status: grpc.StatusCode) -> None:
+    port, answers = free_port(), Answers(refused=2, status=status)
     server = await started(port, answers)
     async with RouterClient(f"{HOST}:{port}") as router:
         answer = await router.search(vector=np.ones(4, np.float32))
