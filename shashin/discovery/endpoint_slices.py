@@ -47,20 +47,44 @@ class FoundEndpoints:
     """Slices that are left out, and why."""
 
 
+@dataclass(frozen=True)
+class _Pod:
+    """A pod that does not terminate, as one slice has it."""
+
+    key: str
+    endpoint: Endpoint
+    service: str
+    ready: bool
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other pod of its Service can stand in for it."""
+        return self.endpoint.role == INDEXER
+
+
 def endpoints_in(slices: Iterable[Mapping[str, Any]]) -> FoundEndpoints:
     """Return an endpoint per pod that takes new calls.
+
+    These are the pods that are ready. Of a Service without any, they are all that do not terminate:
+    Kubernetes also calls pods not ready that answer, all at once, when it has lost sight of their node.
+    Endpoints say themselves whether they serve. For the same reason an indexer, whose partitions no
+    other one has, is called whether it is ready or not.
 
     A pod is called once, also if it is in several slices: one per address family, or twice for a
     moment while the control plane moves it from one slice to another.
     """
-    found: dict[str, Endpoint] = {}
+    pods: list[_Pod] = []
     problems = []
     for one in sorted(slices, key=_order):
         try:
-            for pod, endpoint in _endpoints_of(one):
-                found.setdefault(pod, endpoint)
+            pods += _pods_of(one)
         except UserError as error:
             problems.append(error.message)
+    with_ready = {pod.service for pod in pods if pod.ready}
+    found: dict[str, Endpoint] = {}
+    for pod in sorted(pods, key=lambda one: not one.ready):
+        if pod.ready or pod.alone or pod.service not in with_ready:
+            found.setdefault(pod.key, pod.endpoint)
     by_address = {endpoint.address: endpoint for endpoint in found.values()}
     return FoundEndpoints(sorted(by_address.values()), problems)
 
@@ -70,7 +94,7 @@ def _order(one: Mapping[str, Any]) -> tuple[str, str]:
     return str(one.get("addressType")), str(one["metadata"].get("name"))
 
 
-def _endpoints_of(one: Mapping[str, Any]) -> Iterable[tuple[str, Endpoint]]:
+def _pods_of(one: Mapping[str, Any]) -> list[_Pod]:
     metadata = one["metadata"]
     where = f"endpoint slice {metadata.get('name')!r}"
     labels = metadata.get("labels") or {}
@@ -83,13 +107,13 @@ def _endpoints_of(one: Mapping[str, Any]) -> Iterable[tuple[str, Endpoint]]:
     tier = _tier(where, role, labels.get(TIER_LABEL) or "")
     if one.get("addressType") not in {"IPv4", "IPv6"}:
         raise UserError(f"{where}: address type {one.get('addressType')!r}, expected IPv4 or IPv6")
-    ready = [entry for entry in one.get("endpoints") or () if takes_new_calls(entry)]
-    if not ready:
-        # Its ports may be unknown as long as no pod is ready.
+    entries = [entry for entry in one.get("endpoints") or () if may_answer(entry)]
+    if not any(map(takes_new_calls, entries)) and not one.get("ports"):
+        # They may be unknown as long as no pod is ready.
         return []
-    port = _port(where, one.get("ports") or ())
+    port = _port(where, one.get("ports") or ()) if entries else 0
     return [
-        (
+        _Pod(
             _pod(entry, port),
             Endpoint(
                 name=(entry.get("targetRef") or {}).get("name") or entry["addresses"][0],
@@ -103,13 +127,21 @@ def _endpoints_of(one: Mapping[str, Any]) -> Iterable[tuple[str, Endpoint]]:
                 group=(labels.get(SERVICE_LABEL) or "") if role == INDEX_SERVER else "",
                 zone=entry.get("zone") or "",
             ),
+            labels.get(SERVICE_LABEL) or str(metadata.get("name")),
+            takes_new_calls(entry),
         )
-        for entry in ready
+        for entry in entries
     ]
 
 
+def may_answer(entry: Mapping[str, Any]) -> bool:
+    """Whether a pod does not terminate, and has an address."""
+    terminating = (entry.get("conditions") or {}).get("terminating")
+    return not terminating and bool(entry.get("addresses"))
+
+
 def takes_new_calls(entry: Mapping[str, Any]) -> bool:
-    """Whether a pod answers and will go on to do so.
+    """Whether a pod answers, as far as Kubernetes knows, and will go on to do so.
 
     ``ready`` is no condition of its own: it is true for every pod of a Service that publishes pods
     that are not ready, and otherwise says the same.
@@ -120,7 +152,7 @@ def takes_new_calls(entry: Mapping[str, Any]) -> bool:
     if serving is None:
         # Unknown counts as ready, says the API.
         serving = ready is not False
-    return bool(serving) and not conditions.get("terminating") and bool(entry.get("addresses"))
+    return bool(serving) and may_answer(entry)
 
 
 def _tier(where: str, role: Role, tier: str) -> str:

@@ -91,6 +91,28 @@ def test_a_pod_that_terminates_gets_no_new_call_whatever_else_is_said(
         assert not takes_new_calls(entry)
 
 
+@pytest.mark.parametrize("role", ["index-server", "embedder"])
+def test_pods_that_are_not_ready_are_called_only_if_no_other_of_their_service_is(role: str) -> None:
+    ready = endpoint("10.0.0.1")
+    lost = endpoint("10.0.0.2", ready=False, serving=False, terminating=False)
+    goes = endpoint("10.0.0.3", ready=False, serving=True, terminating=True)
+
+    def called(*pods: Any) -> list[str]:
+        return addresses(endpoint_slice("a", *pods, role=role), endpoint_slice("b", role=role))
+
+    assert called(ready, lost, goes) == ["10.0.0.1:50054"]
+    # As when a node was out of Kubernetes' sight for a while: all of its pods answer.
+    assert called(lost, goes) == ["10.0.0.2:50054"]
+    assert called(goes) == []
+
+
+def test_an_indexer_is_called_whether_it_is_ready_or_not() -> None:
+    ready = endpoint("10.0.0.1", pod="indexer-0")
+    lost = endpoint("10.0.0.2", pod="indexer-1", ready=False, serving=False, terminating=False)
+    found = addresses(endpoint_slice("indexer", ready, lost, role="indexer"))
+    assert found == ["10.0.0.1:50054", "10.0.0.2:50054"]
+
+
 def test_an_ipv6_address_is_in_brackets() -> None:
     assert addresses(endpoint_slice("a", endpoint("fd00::7", pod="p"), family="IPv6")) == [
         "[fd00::7]:50054"
