@@ -29,11 +29,11 @@ from tests.support.cluster_builds import (
     DAY,
     IMAGE_VARIABLE,
     ClusterBuilds,
-    apply_definitions,
     cluster_builds,
     made_users_image,
     required,
 )
+from tests.support.definitions import apply_definitions
 from tests.support.made_shards import MODEL
 from tests.support.running_service import RunningService
 from tests.support.shashin_command import shashin

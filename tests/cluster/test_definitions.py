@@ -13,12 +13,11 @@ import yaml
 from shashin.errors import KubernetesInvalid
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import Resource
+from tests.support.definitions import apply_definitions
 from tests.support.kube_objects import NAMESPACES
 from tests.support.serving_documents import DOCUMENT, WRONG, changed
-from tests.support.waiting import until
 
 K8S = Path(__file__).parents[2] / "k8s"
-DEFINITIONS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 SERVINGS = Resource("shashin.dev", "v1alpha1", "indexservings")
 BUILDS = Resource("shashin.dev", "v1alpha1", "indexbuilds")
 
@@ -39,17 +38,7 @@ BUILD: dict[str, Any] = {
 @pytest.fixture
 async def defined(client: KubeClient) -> KubeClient:
     """A cluster that has the definitions; they stay, since other tests may use them."""
-    for path in (K8S / "crds").glob("index*.yaml"):
-        definition = yaml.safe_load(path.read_text(encoding="utf-8"))
-        name = definition["metadata"]["name"]
-        await client.apply(DEFINITIONS, definition, manager="test", namespace=None, force=True)
-
-        async def established(name: str = name) -> bool:
-            found = await client.get(DEFINITIONS, name, namespace=None)
-            conditions = found.get("status", {}).get("conditions", [])
-            return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
-
-        await until(established, f"{name} is established")
+    await apply_definitions(client)
     return client
 
 

@@ -36,6 +36,7 @@ from shashin.runtime.health import Health
 from shashin.serving.index_servers import HeldShard
 from shashin.shards.format.manifest import ROWS_FILE
 from shashin.tiers import HOURLY
+from tests.support.definitions import apply_definitions
 from tests.support.loops import running
 from tests.support.made_images import push_base
 from tests.support.made_shards import (
@@ -200,6 +201,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[RegistryServer]:
 async def world(
     tmp_path: Path, client: KubeClient, namespace: str, registry: RegistryServer
 ) -> World:
+    await apply_definitions(client)
     world = World(tmp_path, client, namespace, registry)
     async with RegistryClient(registry.access()) as pusher:
         await push_base(pusher, world.base)

@@ -21,6 +21,7 @@ from shashin.errors import KubernetesError, KubernetesForbidden, KubernetesNotFo
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject, Resource
 from tests.support.api_proxy import ApiProxy
+from tests.support.definitions import apply_definitions
 from tests.support.kube_objects import CONFIG_MAPS, SERVICE_ACCOUNTS, config_map
 from tests.support.probe_images import ProbeImages, made_probe_images
 from tests.support.running_service import RunningService
@@ -101,6 +102,7 @@ class Servings:
 
 @pytest.fixture
 async def servings(client: KubeClient, namespace: str) -> Servings:
+    await apply_definitions(client)
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "index-server"}}
     await client.create(SERVICE_ACCOUNTS, account, namespace=namespace)
     await client.create(CONFIG_MAPS, config_map("shashin"), namespace=namespace)
@@ -190,7 +192,6 @@ async def test_the_only_serving_of_its_rows_is_deleted_by_force_alone(
     await servings.apply("one", images.first)
     await servings.until("one", "RolledOut")
     await servings.until("one", "OnlyOne", of="Redundant")
-    # The API server compiles a policy that is new a moment after it accepted it.
     with pytest.raises(KubernetesForbidden, match="the only one to serve its rows"):
         await servings.delete("one")
     # Another one for the same shards is named, and makes either of them redundant.

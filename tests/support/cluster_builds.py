@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from services.controller.resources import JOBS, PODS
 from shashin.builds.document import IndexBuild, parse_build
@@ -49,7 +48,6 @@ DAY = datetime(2026, 3, 14, tzinfo=UTC)
 LONG = 180.0
 
 K8S = Path(__file__).parents[2] / "k8s"
-DEFINITIONS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 VOLUMES = Resource("", "v1", "persistentvolumes")
 CLAIMS = Resource("", "v1", "persistentvolumeclaims")
 
@@ -61,21 +59,6 @@ def required(variable: str, what: str) -> str:
     if not (value := os.environ.get(variable)):
         pytest.skip(f"needs {what}: set {variable}")
     return value
-
-
-async def apply_definitions(client: KubeClient) -> None:
-    """Define IndexBuilds as this checkout has them, and wait until they are."""
-    definition = yaml.safe_load((K8S / "crds" / "indexbuilds.yaml").read_text(encoding="utf-8"))
-    name = definition["metadata"]["name"]
-    applied = await client.apply(DEFINITIONS, definition, manager="test", namespace=None)
-
-    async def established() -> bool:
-        found = await client.get(DEFINITIONS, name, namespace=None)
-        conditions = found.get("status", {}).get("conditions", [])
-        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
-
-    assert applied["spec"]["names"]["kind"] == "IndexBuild"
-    await until(established, f"{name} is established")
 
 
 def made_users_image(folder: Path) -> str:
