@@ -26,7 +26,7 @@ sys.meta_path.insert(0, NoTorch())
 MISSING = {
     "router": ["SHASHIN_DISCOVERY"],
     "indexer": ["SHASHIN_REPOSITORY", "SHASHIN_WORK_FOLDER", "SHASHIN_DISCOVERY"],
-    "index_server": ["SHASHIN_REPOSITORY", "SHASHIN_WORK_FOLDER"],
+    "index_server": ["SHASHIN_REPOSITORY"],
     "image_builder": ["SHASHIN_REPOSITORY"],
 }
 """What each service cannot start without; the downloader can."""
