@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -87,3 +88,17 @@ def test_all_service_accounts_exist(objects: list[dict[str, Any]]) -> None:
     accounts = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"}
     assert {pod["serviceAccountName"] for _, pod in pods(objects)} <= accounts
     assert "index-server" in accounts
+
+
+def test_variables_are_defined_before_they_are_used(objects: list[dict[str, Any]]) -> None:
+    used = 0
+    for name, pod in pods(objects):
+        for container in [*pod.get("initContainers", ()), *pod["containers"]]:
+            defined: set[str] = set()
+            for one in container.get("env", ()):
+                names = re.findall(r"\$\((\w+)\)", one.get("value", ""))
+                # Kubernetes leaves a reference to a later variable as it is.
+                assert set(names) <= defined, f"{name}: {one}"
+                used += len(names)
+                defined.add(one["name"])
+    assert used
