@@ -16,7 +16,9 @@ from shashin.oci.access import RegistryAccess
 from shashin.oci.google_login import HOST_VARIABLE
 from shashin.oci.references import Reference, Repository
 from shashin.oci.registry import RegistryClient
-from tests.support.oci_registry import GOOGLE_TOKEN, RegistryServer
+from tests.support.oci_registry import GOOGLE_TOKEN, RegistryServer, needs_registry
+
+pytestmark = needs_registry
 
 
 @asynccontextmanager
