@@ -12,7 +12,6 @@ from services.controller.reconciling import Reconciling
 from services.controller.resources import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
-    INDEX_BUILDS,
     INDEX_SERVINGS,
     JOBS,
     PODS,
@@ -21,6 +20,7 @@ from services.controller.resources import (
 from services.controller.serving_objects import OF_SERVINGS
 from services.controller.servings import ServingReconciler, ServingWorld
 from services.controller.settings import ControllerSettings
+from shashin.builds.resource import INDEX_BUILDS
 from shashin.kube.client import KubeClient
 from shashin.kube.lease import LeaderElection
 from shashin.kube.reflector import Reflector

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
+from services.controller.made import CONTAINER_SECURITY, POD_SECURITY, owned_by
 from services.controller.resources import CONFIG_MAPS, JOBS, MANAGER
 from services.controller.settings import ControllerSettings
 from shashin.builds import step_variables
@@ -33,7 +34,6 @@ TERMINATION_LOG: Final = "/dev/termination-log"
 RUN_STEP: Final = ("python", "-P", "-m", "shashin.builds.step")
 PREPARE: Final = ("python", "-P", "-m", "shashin.builds.prepare")
 
-_USER = 10001
 _GRACE_SECONDS = 10
 """From SIGTERM to SIGKILL, as on one machine."""
 _MAX_NAME = 63
@@ -72,7 +72,7 @@ def build_document(build: IndexBuild, owner: KubeObject) -> KubeObject:
         "apiVersion": CONFIG_MAPS.api_version,
         "kind": "ConfigMap",
         "metadata": {
-            **_owned(owner),
+            **owned_by(owner),
             "name": document_name(build.name),
             "labels": _labels(owner),
         },
@@ -105,7 +105,7 @@ def build_job(
         "apiVersion": JOBS.api_version,
         "kind": "Job",
         "metadata": {
-            **_owned(owner),
+            **owned_by(owner),
             "name": job_name(build.name, attempt),
             "labels": labels,
         },
@@ -123,14 +123,7 @@ def build_job(
                     "automountServiceAccountToken": False,
                     "enableServiceLinks": False,
                     "terminationGracePeriodSeconds": _GRACE_SECONDS,
-                    "securityContext": {
-                        "runAsNonRoot": True,
-                        "runAsUser": _USER,
-                        "runAsGroup": _USER,
-                        "fsGroup": _USER,
-                        "fsGroupChangePolicy": "OnRootMismatch",
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
+                    "securityContext": POD_SECURITY,
                     "initContainers": containers[:-1],
                     "containers": containers[-1:],
                     "volumes": _volumes(build, settings),
@@ -205,11 +198,7 @@ def _common(settings: ControllerSettings) -> dict[str, Any]:
     return {
         "envFrom": sources,
         "resources": resources,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": CONTAINER_SECURITY,
         "terminationMessagePath": TERMINATION_LOG,
         # A step that gives no reason has its last lines for one.
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -256,23 +245,6 @@ def _labels(owner: KubeObject) -> dict[str, str]:
         "app.kubernetes.io/managed-by": MANAGER,
         BUILD_LABEL: metadata["name"],
         UID_LABEL: metadata["uid"],
-    }
-
-
-def _owned(owner: KubeObject) -> dict[str, Any]:
-    metadata = owner["metadata"]
-    return {
-        "namespace": metadata["namespace"],
-        "ownerReferences": [
-            {
-                "apiVersion": owner["apiVersion"],
-                "kind": owner["kind"],
-                "name": metadata["name"],
-                "uid": metadata["uid"],
-                "controller": True,
-                "blockOwnerDeletion": False,
-            }
-        ],
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from shashin.kube.resource import Resource
 
 INDEX_SERVINGS = Resource("shashin.dev", "v1alpha1", "indexservings")
-INDEX_BUILDS = Resource("shashin.dev", "v1alpha1", "indexbuilds")
 DEPLOYMENTS = Resource("apps", "v1", "deployments")
 SERVICES = Resource("", "v1", "services")
 DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from services.controller.drift import stamped
+from services.controller.made import CONTAINER_SECURITY, POD_SECURITY, owned_by
 from services.controller.resources import DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES
 from services.controller.settings import ControllerSettings
 from shashin.discovery.endpoint_slices import (
@@ -27,7 +28,6 @@ SHARDS_FOLDER: Final = "/indexes"
 
 _NAME = "app.kubernetes.io/name"
 _HTTP, _GRPC = 8080, 50051
-_USER = 10001
 _READY_SECONDS = 1
 _START_SECONDS = 600
 _GRACE_SECONDS = 30
@@ -43,20 +43,7 @@ def wanted_objects(
         (DISRUPTION_BUDGETS, _budget(serving)),
         (DEPLOYMENTS, _deployment(serving, settings)),
     ]
-    metadata = owner["metadata"]
-    owned = {
-        "namespace": metadata["namespace"],
-        "ownerReferences": [
-            {
-                "apiVersion": owner["apiVersion"],
-                "kind": owner["kind"],
-                "name": metadata["name"],
-                "uid": metadata["uid"],
-                "controller": True,
-                "blockOwnerDeletion": False,
-            }
-        ],
-    }
+    owned = owned_by(owner)
     return [
         (resource, stamped({**one, "metadata": {**one["metadata"], **owned}}))
         for resource, one in made
@@ -144,14 +131,7 @@ def _pod(serving: IndexServing, settings: ControllerSettings) -> dict[str, Any]:
         "serviceAccountName": settings.index_server_account,
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": _GRACE_SECONDS + settings.pre_stop_seconds,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
@@ -188,11 +168,7 @@ def _container(serving: IndexServing, settings: ControllerSettings) -> dict[str,
             {"name": GRPC_PORT, "containerPort": _GRPC, "protocol": "TCP"},
         ],
         "resources": _resources(serving, settings),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": CONTAINER_SECURITY,
         "startupProbe": {
             **live,
             "periodSeconds": _READY_SECONDS,
