@@ -28,11 +28,10 @@ from shashin.objectstore.open import opened_object_store
 from shashin.repository.repository import ModelRepository
 from tests.support.cluster_builds import (
     DAY,
-    IMAGE_VARIABLE,
     ClusterBuilds,
     cluster_builds,
+    made_builds_image,
     made_users_image,
-    required,
 )
 from tests.support.definitions import apply_definitions
 from tests.support.made_shards import MODEL
@@ -51,9 +50,11 @@ def users_image(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def builds_image() -> str:
+def builds_image(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The image of the built-in steps."""
-    return required(IMAGE_VARIABLE, "the image of `make images SERVICES=builds`, pushed")
+    # All workers of a run have their folders in this one.
+    shared = tmp_path_factory.getbasetemp().parent
+    return made_builds_image(shared / "builds-image.lock")
 
 
 @pytest.fixture

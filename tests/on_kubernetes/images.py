@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.on_kubernetes.cluster import run
@@ -21,19 +21,19 @@ SERVICES = (
 )
 
 
-async def pushed_images(registry: str) -> Mapping[str, str]:
-    """Build all images and push them; returns REPOSITORY@DIGEST by service."""
+async def pushed_images(registry: str, services: Sequence[str] = SERVICES) -> Mapping[str, str]:
+    """Build images and push them; returns REPOSITORY@DIGEST by service."""
     tag = "test"
     await run(
         "make",
         *("--no-print-directory", "-C", str(ROOT), "images"),
-        *(f"REGISTRY={registry}/shashin", f"TAG={tag}", f"SERVICES={' '.join(SERVICES)}"),
+        *(f"REGISTRY={registry}/shashin", f"TAG={tag}", f"SERVICES={' '.join(services)}"),
     )
     return dict(
         zip(
-            SERVICES,
+            services,
             await asyncio.gather(
-                *(_pushed(f"{registry}/shashin/{name}", tag) for name in SERVICES)
+                *(_pushed(f"{registry}/shashin/{name}", tag) for name in services)
             ),
             strict=True,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
@@ -26,6 +28,7 @@ from shashin.offsets.log_position import LogPosition
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot
+from tests.on_kubernetes.images import pushed_images
 from tests.support import fake_gcs
 from tests.support.fake_gcs import FakeGcs
 from tests.support.kube_objects import (
@@ -39,8 +42,6 @@ from tests.support.waiting import until
 
 HOST_VARIABLE = "SHASHIN_TEST_HOST"
 """Address of this machine as pods see it."""
-IMAGE_VARIABLE = "SHASHIN_TEST_BUILDS_IMAGE"
-"""The image that ``make images SERVICES=builds`` builds of this checkout, where the cluster pulls it."""
 REGISTRY_VARIABLE = "SHASHIN_TEST_REGISTRY"
 BASE = os.environ.get("SHASHIN_TEST_BASE_IMAGE", "python:3.11-slim-bookworm")
 
@@ -61,11 +62,28 @@ def required(variable: str, what: str) -> str:
     return value
 
 
-def made_users_image(folder: Path) -> str:
-    """Build and push an image of which nothing is Shashin's; skips the test if that is not possible."""
+def made_builds_image(lock: Path) -> str:
+    """Build and push the image of the built-in steps; skips the test if that is not possible.
+
+    Args:
+        lock: a file that all test processes share: the first one builds, the others find it built.
+    """
+    registry = _registry_to_push_to()
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return asyncio.run(pushed_images(registry, ["builds"]))["builds"]
+
+
+def _registry_to_push_to() -> str:
     registry = required(REGISTRY_VARIABLE, "a registry that the cluster pulls from")
     if shutil.which("docker") is None or _docker("info").returncode:
         pytest.skip("needs a Docker engine to build images with")
+    return registry
+
+
+def made_users_image(folder: Path) -> str:
+    """Build and push an image of which nothing is Shashin's; skips the test if that is not possible."""
+    registry = _registry_to_push_to()
     (folder / "Dockerfile").write_text(_DOCKERFILE)
     tag = f"{registry}/shashin-test/users-step:1"
     for command in (("build", "--quiet", "--tag", tag, str(folder)), ("push", tag)):
