@@ -9,21 +9,21 @@ from services.controller import metrics
 from services.controller.build_job import OF_BUILDS
 from services.controller.builds import BuildReconciler, BuildWorld
 from services.controller.reconciling import Reconciling
-from services.controller.resources import (
+from services.controller.serving_objects import OF_SERVINGS
+from services.controller.servings import ServingReconciler, ServingWorld
+from services.controller.settings import ControllerSettings
+from shashin.kube.client import KubeClient
+from shashin.kube.lease import LeaderElection
+from shashin.kube.reflector import Reflector
+from shashin.kube.resources import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
+    INDEX_BUILDS,
     INDEX_SERVINGS,
     JOBS,
     PODS,
     SERVICES,
 )
-from services.controller.serving_objects import OF_SERVINGS
-from services.controller.servings import ServingReconciler, ServingWorld
-from services.controller.settings import ControllerSettings
-from shashin.builds.resource import INDEX_BUILDS
-from shashin.kube.client import KubeClient
-from shashin.kube.lease import LeaderElection
-from shashin.kube.reflector import Reflector
 from shashin.runtime.scope import Loop, LoopScope, ServiceScope
 from shashin.runtime.service import run_service
 

@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from services.controller.made import CONTAINER_SECURITY, POD_SECURITY, owned_by
-from services.controller.resources import CONFIG_MAPS, JOBS, MANAGER
+from services.controller.made import CONTAINER_SECURITY, MANAGER, POD_SECURITY, owned_by
 from services.controller.settings import ControllerSettings
 from shashin.builds import step_variables
 from shashin.builds.document import EMBED, FETCH, IndexBuild, PipelineStep
 from shashin.kube.resource import KubeObject
+from shashin.kube.resources import CONFIG_MAPS, JOBS
 
 BUILD_LABEL: Final = "shashin.dev/build"
 """On everything that is made for a build; its value is the build's name."""

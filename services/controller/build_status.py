@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from services.controller.build_job import ATTEMPT_LABEL
-from services.controller.serving_status import Finding, Verdict, conditions
+from services.controller.conditions import Finding, Verdict, conditions
 from shashin.builds.prepare_codes import INVALID, LOST_OUTPUT
 from shashin.builds.resource_status import IndexBuildStatus, StepResult
 from shashin.builds.status import ENDED, Phase

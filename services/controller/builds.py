@@ -40,13 +40,12 @@ from services.controller.build_status import (
     word_of,
 )
 from services.controller.events import record_event
-from services.controller.resources import CONFIG_MAPS, JOBS, MANAGER, PODS
+from services.controller.made import MANAGER
 from services.controller.settings import ControllerSettings
 from shashin.builds.document import IndexBuild
 from shashin.builds.fingerprints import fingerprints
 from shashin.builds.resource import (
     CANCEL_ANNOTATION,
-    INDEX_BUILDS,
     RETRY_ANNOTATION,
     annotation,
     build_of,
@@ -58,6 +57,7 @@ from shashin.errors import KubernetesConflict, KubernetesNotFound, UserError
 from shashin.kube.client import KubeClient
 from shashin.kube.reflector import Reflector
 from shashin.kube.resource import Key, KubeObject, key_of, version_of
+from shashin.kube.resources import CONFIG_MAPS, INDEX_BUILDS, JOBS, PODS
 from shashin.runtime.logging import get_logger
 
 log = get_logger(__name__)

@@ -6,10 +6,11 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Literal
 
-from services.controller.resources import EVENTS, MANAGER
+from services.controller.made import MANAGER
 from shashin.errors import KubernetesConflict, ShashinError
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject
+from shashin.kube.resources import EVENTS
 from shashin.runtime.logging import get_logger
 
 log = get_logger(__name__)

@@ -6,6 +6,9 @@ from typing import Any, Final
 
 from shashin.kube.resource import KubeObject
 
+MANAGER: Final = "shashin-controller"
+"""Owns the fields that the controller applies."""
+
 _USER = 10001
 
 POD_SECURITY: Final[dict[str, Any]] = {

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from services.controller.drift import stamped
 from services.controller.made import CONTAINER_SECURITY, POD_SECURITY, owned_by
-from services.controller.resources import DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES
 from services.controller.settings import ControllerSettings
 from shashin.discovery.endpoint_slices import (
     GRPC_PORT,
@@ -17,6 +16,7 @@ from shashin.discovery.endpoint_slices import (
 )
 from shashin.discovery.protocol import INDEX_SERVER
 from shashin.kube.resource import KubeObject, Resource
+from shashin.kube.resources import DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES
 from shashin.servings.document import IndexServing
 
 SERVING_LABEL: Final = "shashin.dev/serving"

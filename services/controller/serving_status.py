@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
+from services.controller.conditions import Finding, conditions
 from services.controller.serving_objects import CONTAINER
-from shashin.documents.conditions import Condition
 from shashin.kube.resource import KubeObject
 from shashin.offsets.ranges import MergedRanges
 from shashin.servings.document import IndexServing, ServingStatus
@@ -19,23 +19,11 @@ REDUNDANT = "Redundant"
 policy in k8s/base reads it."""
 DUPLICATE = "Duplicate"
 
-Verdict = Literal["True", "False", "Unknown"]
-
 _MAX_NAMES = 5
 
 _PULL_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _PULL_REASONS |= {"RegistryUnavailable", "SignatureValidationFailed", "ImageInspectError"}
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is found of one condition."""
-
-    type: str
-    status: Verdict
-    reason: str
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,28 +123,6 @@ def invalid_status(
             "conditions": conditions(findings, before.conditions, generation, now),
         }
     )
-
-
-def conditions(
-    findings: Iterable[Finding], before: Iterable[Condition], generation: int, now: datetime
-) -> tuple[Condition, ...]:
-    """Return conditions, which keep the time of their last transition as long as the status is equal."""
-    known = {one.type: one for one in before}
-    made = []
-    for found in findings:
-        old = known.get(found.type)
-        same = old is not None and old.status == found.status
-        made.append(
-            Condition(
-                type=found.type,
-                status=found.status,
-                observed_generation=generation,
-                last_transition_time=old.last_transition_time if old and same else now,
-                reason=found.reason,
-                message=found.message[:4096],
-            )
-        )
-    return tuple(sorted(made, key=lambda one: one.type))
 
 
 def _available(served: Served) -> Finding:

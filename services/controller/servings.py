@@ -13,26 +13,15 @@ from pydantic import ValidationError
 from services.controller import metrics
 from services.controller.drift import differs
 from services.controller.events import record_event
-from services.controller.resources import (
-    DEPLOYMENTS,
-    DISRUPTION_BUDGETS,
-    INDEX_SERVINGS,
-    MANAGER,
-    SERVICES,
-)
+from services.controller.made import MANAGER
 from services.controller.serving_objects import SERVING_LABEL, wanted_objects
-from services.controller.serving_status import (
-    READY,
-    Pods,
-    Served,
-    invalid_status,
-    status_of,
-)
+from services.controller.serving_status import READY, Pods, Served, invalid_status, status_of
 from services.controller.settings import ControllerSettings
 from shashin.errors import UserError
 from shashin.kube.client import KubeClient
 from shashin.kube.reflector import Reflector
 from shashin.kube.resource import Key, KubeObject, Resource
+from shashin.kube.resources import DEPLOYMENTS, DISRUPTION_BUDGETS, INDEX_SERVINGS, SERVICES
 from shashin.runtime.logging import get_logger
 from shashin.servings.document import IndexServing, ServingStatus, parse_serving
 from shashin.tiers import SEALED_TIERS

@@ -7,19 +7,18 @@ import time
 from collections.abc import Iterable, Iterator
 
 from services.image_builder import metrics
-from services.image_builder.image_servings import INDEX_SERVINGS
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import ShashinError
 from shashin.index_images.garbage import stored_images, unused_images
 from shashin.kube.client import KubeClient
-from shashin.kube.resource import KubeObject, Resource
+from shashin.kube.resource import KubeObject
+from shashin.kube.resources import INDEX_SERVINGS, PODS
 from shashin.oci.references import parse_repository
 from shashin.oci.registry import RegistryClient
 from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
 
-_PODS = Resource("", "v1", "pods")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PART = "deletion of images"
 _SECONDS = 24 * 3600.0
@@ -108,5 +107,5 @@ class ImageGarbage:
     async def _used(self) -> set[str]:
         namespace = self._settings.namespace
         servings = await self._kube.list(INDEX_SERVINGS, namespace=namespace)
-        pods = await self._kube.list(_PODS, namespace=namespace)
+        pods = await self._kube.list(PODS, namespace=namespace)
         return used_digests(servings.items, pods.items)

@@ -22,7 +22,6 @@ from services.image_builder.image_garbage import ImageGarbage
 from services.image_builder.image_plan import ImagePlan, plan_images, serving_name, successors_of
 from services.image_builder.image_servings import (
     FORCE_DELETE_ANNOTATION,
-    INDEX_SERVINGS,
     MANAGER,
     RELIED_ON_ANNOTATION,
     ServedImage,
@@ -48,6 +47,7 @@ from shashin.index_images.publish import publish_image, pull_image
 from shashin.index_images.shard_layer import in_store
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject, version_of
+from shashin.kube.resources import INDEX_SERVINGS
 from shashin.objectstore.protocol import ObjectStore
 from shashin.oci.image import Image
 from shashin.oci.references import Reference, parse_reference, parse_repository

@@ -11,13 +11,12 @@ from services.image_builder.image_plan import serving_name
 from shashin.discovery.endpoint_slices import MODEL_LABEL, TIER_LABEL, model_label
 from shashin.index_images.packing import PackedImage, PackedShard
 from shashin.index_images.shard_layer import manifest_digest
-from shashin.kube.resource import KubeObject, Resource
+from shashin.kube.resource import KubeObject
+from shashin.kube.resources import INDEX_SERVINGS
 from shashin.oci.references import Reference, parse_reference
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.servings.document import KIND, parse_serving
 from shashin.shards.format.manifest import Manifest
-
-INDEX_SERVINGS: Final = Resource("shashin.dev", "v1alpha1", "indexservings")
 
 MANAGER: Final = "shashin-image-builder"
 """Owns the fields that the image builder applies."""

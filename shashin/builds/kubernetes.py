@@ -13,7 +13,6 @@ from shashin.builds.records import RecordedBuild
 from shashin.builds.resource import (
     CANCEL_ANNOTATION,
     FORM,
-    INDEX_BUILDS,
     RETRY_ANNOTATION,
     build_of,
     object_of,
@@ -33,6 +32,7 @@ from shashin.errors import (
 )
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import OWN_NAMESPACE, KubeObject
+from shashin.kube.resources import INDEX_BUILDS
 
 _URI = re.compile(rf"kubernetes:///(?P<namespace>({NAME_PATTERN})?)")
 

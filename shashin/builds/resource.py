@@ -10,9 +10,7 @@ from pydantic import ValidationError
 from shashin.builds.document import KIND, IndexBuild, parse_build
 from shashin.builds.resource_status import IndexBuildStatus
 from shashin.documents.parts import API_VERSION
-from shashin.kube.resource import KubeObject, Resource
-
-INDEX_BUILDS: Final = Resource("shashin.dev", "v1alpha1", "indexbuilds")
+from shashin.kube.resource import KubeObject
 
 FORM: Final = "kubernetes:///NAMESPACE"
 """URI of the IndexBuilds of a namespace; without one, of the pod's own or the kubeconfig context's."""

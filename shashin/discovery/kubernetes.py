@@ -21,14 +21,12 @@ from shashin.discovery.protocol import Endpoint
 from shashin.errors import KubernetesUnavailable, UserError
 from shashin.kube.client import KubeClient
 from shashin.kube.reflector import Reflector, Subscription, WatchTimes
-from shashin.kube.resource import OWN_NAMESPACE, Resource
+from shashin.kube.resource import OWN_NAMESPACE
+from shashin.kube.resources import CONFIG_MAPS, ENDPOINT_SLICES
 from shashin.model_space import ModelSpace
 from shashin.runtime.health import Health
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
-
-ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
-CONFIG_MAPS = Resource("", "v1", "configmaps")
 
 ACTIVE_MODEL_MANAGER = "shashin-active-model"
 """Owns the ConfigMap's data."""

@@ -26,7 +26,6 @@ from shashin.errors import (
 )
 from shashin.kube.client import KubeClient
 from shashin.kube.lease_record import (
-    LEASES,
     LeaseRecord,
     LeaseTimes,
     may_take,
@@ -37,6 +36,7 @@ from shashin.kube.lease_record import (
     taken,
 )
 from shashin.kube.resource import OWN_NAMESPACE, KubeObject
+from shashin.kube.resources import LEASES
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
 

@@ -11,9 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shashin.errors import UserError
-from shashin.kube.resource import KubeObject, Resource, version_of
-
-LEASES = Resource("coordination.k8s.io", "v1", "leases")
+from shashin.kube.resource import KubeObject, version_of
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,14 @@ import pytest
 import yaml
 
 from services.controller.build_status import finished
-from services.controller.resources import EVENTS, JOBS, PODS
 from shashin.builds.document import BUILT_IN_STEPS
 from shashin.builds.kubernetes import KubernetesBuilds
 from shashin.builds.planning import PlannedBuilds, plan_builds
 from shashin.builds.policy import Policy
-from shashin.builds.resource import INDEX_BUILDS
 from shashin.errors import KubernetesNotFound
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject
+from shashin.kube.resources import EVENTS, INDEX_BUILDS, JOBS, PODS
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.repository import ModelRepository

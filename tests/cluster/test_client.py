@@ -19,15 +19,9 @@ from shashin.errors import (
 from shashin.kube.client import KubeClient
 from shashin.kube.credentials import KubeconfigCredentials, PodCredentials
 from shashin.kube.resource import Resource, key_of, version_of
+from shashin.kube.resources import CONFIG_MAPS, SERVICES
 from tests.support.api_proxy import ApiProxy
-from tests.support.kube_objects import (
-    CONFIG_MAPS,
-    ROLE_BINDINGS,
-    ROLES,
-    SERVICE_ACCOUNTS,
-    SERVICES,
-    config_map,
-)
+from tests.support.kube_objects import ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS, config_map
 from tests.support.waiting import until
 
 

@@ -12,14 +12,12 @@ import yaml
 
 from shashin.errors import KubernetesInvalid
 from shashin.kube.client import KubeClient
-from shashin.kube.resource import Resource
+from shashin.kube.resources import INDEX_BUILDS, INDEX_SERVINGS
 from tests.support.definitions import apply_definitions
 from tests.support.kube_objects import NAMESPACES
 from tests.support.serving_documents import DOCUMENT, WRONG, changed
 
 K8S = Path(__file__).parents[2] / "k8s"
-SERVINGS = Resource("shashin.dev", "v1alpha1", "indexservings")
-BUILDS = Resource("shashin.dev", "v1alpha1", "indexbuilds")
 
 BUILD: dict[str, Any] = {
     "apiVersion": "shashin.dev/v1alpha1",
@@ -43,7 +41,7 @@ async def defined(client: KubeClient) -> KubeClient:
 
 
 async def test_a_serving_is_stored_with_its_defaults(defined: KubeClient, namespace: str) -> None:
-    stored = await defined.create(SERVINGS, DOCUMENT, namespace=namespace)
+    stored = await defined.create(INDEX_SERVINGS, DOCUMENT, namespace=namespace)
     assert stored["spec"]["replicas"] == 2
     assert stored["spec"]["shards"] == DOCUMENT["spec"]["shards"]
 
@@ -53,16 +51,16 @@ async def test_what_a_reader_refuses_is_refused(
     defined: KubeClient, namespace: str, path: str, value: object
 ) -> None:
     with pytest.raises(KubernetesInvalid):
-        await defined.create(SERVINGS, changed(path, value), namespace=namespace)
+        await defined.create(INDEX_SERVINGS, changed(path, value), namespace=namespace)
 
 
 async def test_what_a_serving_is_of_cannot_be_changed(defined: KubeClient, namespace: str) -> None:
-    stored = await defined.create(SERVINGS, DOCUMENT, namespace=namespace)
+    stored = await defined.create(INDEX_SERVINGS, DOCUMENT, namespace=namespace)
     stored["spec"]["tier"] = "monthly"
     with pytest.raises(KubernetesInvalid, match="tier cannot be changed: create another object"):
-        await defined.replace(SERVINGS, stored, namespace=namespace)
+        await defined.replace(INDEX_SERVINGS, stored, namespace=namespace)
     stored["spec"] |= {"tier": "daily", "replicas": 3}
-    await defined.replace(SERVINGS, stored, namespace=namespace)
+    await defined.replace(INDEX_SERVINGS, stored, namespace=namespace)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +81,11 @@ async def test_a_build_that_makes_no_sense_is_refused(
     build = copy.deepcopy(BUILD)
     build["spec"][key] = value
     with pytest.raises(KubernetesInvalid, match=problem):
-        await defined.create(BUILDS, build, namespace=namespace)
+        await defined.create(INDEX_BUILDS, build, namespace=namespace)
 
 
 async def test_a_build_is_stored(defined: KubeClient, namespace: str) -> None:
-    stored = await defined.create(BUILDS, BUILD, namespace=namespace)
+    stored = await defined.create(INDEX_BUILDS, BUILD, namespace=namespace)
     assert stored["spec"]["minimumRecall"] == 0.98
 
 

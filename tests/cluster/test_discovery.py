@@ -15,17 +15,10 @@ from shashin.discovery.protocol import Endpoint
 from shashin.errors import KubernetesUnavailable
 from shashin.kube.client import KubeClient
 from shashin.kube.reflector import WatchTimes
+from shashin.kube.resources import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, SERVICES
 from shashin.model_space import ModelSpace
 from tests.support.api_proxy import ApiProxy
-from tests.support.kube_objects import (
-    CONFIG_MAPS,
-    DEPLOYMENTS,
-    ENDPOINT_SLICES,
-    SERVICES,
-    config_map,
-    endpoint,
-    endpoint_slice,
-)
+from tests.support.kube_objects import config_map, endpoint, endpoint_slice
 from tests.support.waiting import until
 
 TIMES = WatchTimes(longest_backoff_seconds=0.3)

@@ -15,17 +15,14 @@ from prometheus_client import REGISTRY
 
 from services.image_builder.image_garbage import ImageGarbage
 from services.image_builder.image_rollout import ImageRollout, Images
-from services.image_builder.image_servings import (
-    FORCE_DELETE_ANNOTATION,
-    INDEX_SERVINGS,
-    RELIED_ON_ANNOTATION,
-)
+from services.image_builder.image_servings import FORCE_DELETE_ANNOTATION, RELIED_ON_ANNOTATION
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import KubernetesNotFound
 from shashin.index_images.annotations import image_tag
 from shashin.index_images.garbage import stored_images
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject
+from shashin.kube.resources import INDEX_SERVINGS
 from shashin.oci.access import RegistryAccess
 from shashin.oci.credentials import DockerConfig
 from shashin.oci.references import Reference, Repository, parse_reference

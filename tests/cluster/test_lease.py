@@ -14,8 +14,9 @@ from shashin.errors import KubernetesNotFound, KubernetesUnavailable
 from shashin.kube.client import KubeClient
 from shashin.kube.credentials import KubeconfigCredentials
 from shashin.kube.lease import LeaderElection, _seconds
-from shashin.kube.lease_record import LEASES, LeaseTimes, record_of
+from shashin.kube.lease_record import LeaseTimes, record_of
 from shashin.kube.resource import KubeObject
+from shashin.kube.resources import LEASES
 from shashin.runtime.health import Health
 from shashin.runtime.scope import Loop, LoopScope
 from tests.support.api_proxy import ApiProxy

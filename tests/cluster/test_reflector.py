@@ -8,9 +8,10 @@ import pytest
 
 from shashin.kube.client import KubeClient
 from shashin.kube.reflector import Reflector, WatchTimes
+from shashin.kube.resources import CONFIG_MAPS
 from shashin.runtime.health import Health
 from tests.support.api_proxy import ApiProxy
-from tests.support.kube_objects import CONFIG_MAPS, config_map
+from tests.support.kube_objects import config_map
 from tests.support.loops import running
 from tests.support.waiting import until
 

@@ -9,14 +9,9 @@ from pathlib import Path
 import pytest
 
 from shashin.kube.client import KubeClient
+from shashin.kube.resources import CONFIG_MAPS, ENDPOINT_SLICES
 from tests.support.api_proxy import ApiProxy
-from tests.support.kube_objects import (
-    CONFIG_MAPS,
-    ENDPOINT_SLICES,
-    config_map,
-    endpoint,
-    endpoint_slice,
-)
+from tests.support.kube_objects import config_map, endpoint, endpoint_slice
 from tests.support.running_router import (
     DIMENSIONS,
     MODEL,

@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from services.controller.resources import (
+from shashin.errors import KubernetesError, KubernetesForbidden, KubernetesNotFound
+from shashin.kube.client import KubeClient
+from shashin.kube.resource import KubeObject, Resource
+from shashin.kube.resources import (
+    CONFIG_MAPS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     EVENTS,
@@ -17,12 +21,9 @@ from services.controller.resources import (
     PODS,
     SERVICES,
 )
-from shashin.errors import KubernetesError, KubernetesForbidden, KubernetesNotFound
-from shashin.kube.client import KubeClient
-from shashin.kube.resource import KubeObject, Resource
 from tests.support.api_proxy import ApiProxy
 from tests.support.definitions import apply_definitions
-from tests.support.kube_objects import CONFIG_MAPS, SERVICE_ACCOUNTS, config_map
+from tests.support.kube_objects import SERVICE_ACCOUNTS, config_map
 from tests.support.probe_images import ProbeImages, made_probe_images
 from tests.support.running_service import RunningService
 from tests.support.serving_documents import DOCUMENT

@@ -30,13 +30,7 @@ from tests.on_kubernetes import troubles
 from tests.on_kubernetes.cluster import Cluster
 from tests.on_kubernetes.host import HostServices, host_services
 from tests.on_kubernetes.images import pushed_images
-from tests.on_kubernetes.installation import (
-    DIMENSIONS,
-    MODEL,
-    Installation,
-    Prober,
-    installation,
-)
+from tests.on_kubernetes.installation import DIMENSIONS, MODEL, Installation, Prober, installation
 from tests.on_kubernetes.past_days import PastDay, seal_past_days
 from tests.on_kubernetes.traffic import Traffic
 from tests.support.waiting import until

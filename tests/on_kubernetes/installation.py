@@ -19,9 +19,10 @@ from shashin.client.router import RouterClient
 from shashin.kube.client import KubeClient
 from shashin.kube.credentials import KubeconfigCredentials
 from shashin.kube.resource import KubeObject, Resource
+from shashin.kube.resources import CONFIG_MAPS, DEPLOYMENTS, INDEX_BUILDS, INDEX_SERVINGS, PODS
 from tests.on_kubernetes.cluster import Cluster
 from tests.on_kubernetes.host import HostServices
-from tests.support.kube_objects import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES
+from tests.support.kube_objects import NAMESPACES
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -31,10 +32,6 @@ BUCKET_SECONDS = 20
 DEADLINE_MS = 2_500
 MODEL, DIMENSIONS = "demo-v1", 128
 
-PODS = Resource("", "v1", "pods")
-JOBS = Resource("batch", "v1", "jobs")
-INDEX_SERVINGS = Resource("shashin.dev", "v1alpha1", "indexservings")
-INDEX_BUILDS = Resource("shashin.dev", "v1alpha1", "indexbuilds")
 
 _PROBER = Path(__file__).with_name("prober_pod.py")
 _START_SECONDS = 240.0

@@ -12,21 +12,15 @@ import numpy as np
 from aiohttp import web
 
 from shashin.errors import KubernetesError, ShashinError
-from shashin.kube.resource import KubeObject, Resource
+from shashin.kube.resource import KubeObject
+from shashin.kube.resources import INDEX_BUILDS, INDEX_SERVINGS, LEASES
 from tests.on_kubernetes.cluster import run
-from tests.on_kubernetes.installation import (
-    DIMENSIONS,
-    INDEX_BUILDS,
-    INDEX_SERVINGS,
-    MODEL,
-    Installation,
-)
+from tests.on_kubernetes.installation import DIMENSIONS, MODEL, Installation
 from tests.on_kubernetes.past_days import PastDay
 from tests.support.waiting import until
 
 OUTAGE_SECONDS = 30.0
 _LONG = 240.0
-_LEASES = Resource("coordination.k8s.io", "v1", "leases")
 _DAY = 86400
 
 
@@ -65,7 +59,7 @@ async def kill_working_controller(on: Installation) -> str:
 
 async def lease_holder(on: Installation) -> str:
     """Return the pod that works as controller; empty if there is none."""
-    lease = await on.client.get(_LEASES, "shashin-controller", namespace=on.namespace)
+    lease = await on.client.get(LEASES, "shashin-controller", namespace=on.namespace)
     holder: str = lease["spec"].get("holderIdentity") or ""
     return holder.rpartition("_")[0]
 

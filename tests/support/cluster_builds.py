@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.controller.resources import JOBS, PODS
 from shashin.builds.document import IndexBuild, parse_build
-from shashin.builds.resource import INDEX_BUILDS, object_of, status_of
+from shashin.builds.resource import object_of, status_of
 from shashin.builds.resource_status import IndexBuildStatus
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject, Resource
+from shashin.kube.resources import CONFIG_MAPS, INDEX_BUILDS, JOBS, PODS
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
 from shashin.objectstore.open import opened_object_store
 from shashin.offsets.log_position import LogPosition
@@ -31,12 +31,7 @@ from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from tests.on_kubernetes.images import pushed_images
 from tests.support import fake_gcs
 from tests.support.fake_gcs import FakeGcs
-from tests.support.kube_objects import (
-    CONFIG_MAPS,
-    NAMESPACES,
-    SERVICE_ACCOUNTS,
-    config_map,
-)
+from tests.support.kube_objects import NAMESPACES, SERVICE_ACCOUNTS, config_map
 from tests.support.made_shards import DIMENSIONS, MODEL, commit, listings, open_shard
 from tests.support.waiting import until
 

@@ -8,13 +8,9 @@ from typing import Any
 from shashin.kube.resource import KubeObject, Resource
 
 NAMESPACES = Resource("", "v1", "namespaces")
-CONFIG_MAPS = Resource("", "v1", "configmaps")
-SERVICES = Resource("", "v1", "services")
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
-ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles")
 ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings")
-DEPLOYMENTS = Resource("apps", "v1", "deployments")
 
 
 def config_map(name: str, /, labels: Mapping[str, str] | None = None, **data: str) -> KubeObject:

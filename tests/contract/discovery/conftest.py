@@ -17,15 +17,9 @@ from shashin.discovery.open import open_discovery
 from shashin.discovery.protocol import Discovery, Endpoint
 from shashin.kube.client import KubeClient
 from shashin.kube.credentials import KubeconfigCredentials
+from shashin.kube.resources import CONFIG_MAPS, ENDPOINT_SLICES
 from shashin.model_space import ModelSpace
-from tests.support.kube_objects import (
-    CONFIG_MAPS,
-    ENDPOINT_SLICES,
-    NAMESPACES,
-    config_map,
-    endpoint,
-    endpoint_slice,
-)
+from tests.support.kube_objects import NAMESPACES, config_map, endpoint, endpoint_slice
 
 VARIABLE = "SHASHIN_TEST_KUBECONFIG"
 

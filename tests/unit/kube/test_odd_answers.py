@@ -17,6 +17,7 @@ from shashin.errors import (
 )
 from shashin.kube.client import KubeClient
 from shashin.kube.reflector import Reflector, WatchTimes
+from shashin.kube.resources import CONFIG_MAPS
 from shashin.runtime.health import Health
 from shashin.runtime.scope import LoopScope
 from tests.support.fake_api_server import (
@@ -28,7 +29,6 @@ from tests.support.fake_api_server import (
     status,
     watch,
 )
-from tests.support.kube_objects import CONFIG_MAPS
 from tests.support.loops import running
 from tests.support.waiting import until
 
