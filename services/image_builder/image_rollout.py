@@ -48,6 +48,7 @@ from shashin.index_images.shard_layer import in_store
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject, version_of
 from shashin.kube.resources import INDEX_SERVINGS
+from shashin.kube.server_clock import clock_loop
 from shashin.objectstore.protocol import ObjectStore
 from shashin.oci.image import Image
 from shashin.oci.references import Reference, parse_reference, parse_repository
@@ -104,6 +105,7 @@ class ImageRollout:
         base = BaseImage(images)
         self._tiers = [TierImages(images, tier, base) for tier in SEALED_TIERS]
         self._garbage = garbage
+        self._clock = clock_loop(images.kube)
 
     def wake(self) -> None:
         """Look at the pointers again."""
@@ -112,7 +114,7 @@ class ImageRollout:
 
     def loops(self) -> list[Loop]:
         """Return the loops; readiness does not depend on them."""
-        return [*(tier.loop() for tier in self._tiers), self._garbage.loop()]
+        return [*(tier.loop() for tier in self._tiers), self._garbage.loop(), self._clock]
 
 
 class BaseImage:
@@ -378,7 +380,7 @@ class _Writes:
                     self._base,
                     [in_store(manifest, self._images.store) for manifest in manifests],
                     parse_repository(self._settings.image_repository),
-                    image_tag(self._tier, image.number, time.time()),
+                    image_tag(self._tier, image.number, self._images.kube.clock.now()),
                     previous=before.reference if before is not None else None,
                 )
         except CorruptShard:
