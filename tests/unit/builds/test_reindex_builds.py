@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from shashin.builds.status import BuildStatus
 from shashin.model.loading import load_embedder
 from shashin.objectstore.open import open_object_store
 from shashin.offsets.log_position import LogPosition
-from shashin.offsets.ranges import OffsetRange
+from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.originals import Original, OriginalsCache, SourceVersion
 from shashin.photos import thumbnail, thumbnail_image
 from shashin.repository.hidden_snapshots import HiddenSnapshots
@@ -34,10 +35,12 @@ from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
 from shashin.shards.format.row import NewRow, Row, RowAttributes, photo_hash
+from shashin.shards.format.shard_id import shard_id
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
 from shashin.tiers import DAILY, HOURLY
-from tests.support.made_shards import MODEL, commit, open_shard, vector_of
+from tests.support.made_shards import MODEL, commit, object_key, open_shard, vector_of
+from tests.support.shashin_command import Finished, shashin
 
 DAY = datetime(2026, 3, 14, tzinfo=UTC)
 TARGET, DIMENSIONS = "demo-v1", 128
@@ -309,6 +312,69 @@ async def test_a_served_shard_that_cannot_be_read_fails_the_build_by_name(
     step, reason = failure(await reindexing.run())
     assert step == "select"
     assert damaged.manifest.shard_id in reason
+
+
+async def replace_by_a_daily_shard(reindexing: Reindexing) -> None:
+    """Let the tiers serve a merged shard in place of the sealed ones, as the image builder does."""
+    repository = reindexing.repository
+    first = reindexing.shards[0].manifest
+    ranges = tuple(merge_ranges(r for s in reindexing.shards for r in s.manifest.source_ranges))
+    child = replace(
+        first,
+        tier=DAILY,
+        source_ranges=ranges,
+        shard_id=shard_id(MODEL, DAILY, ranges),
+        rewrites=1,
+        files=(),
+    )
+    await reindexing.store.write(child.key, child.to_json())
+    await repository.move_pointer(Pointer(MODEL, DAILY, (PointedShard.of(child),)), over=None)
+    await reindexing.serve()
+    for announced in await repository.announced(MODEL):
+        await repository.settle(announced)
+
+
+async def pruned(reindexing: Reindexing, **options: Any) -> Finished:
+    """Prune whatever may be deleted, while no index server runs."""
+    discovery = reindexing.folder / "discovery.json"
+    discovery.write_text('{"endpoints": []}')
+    words = ("indexes", "prune", "--keep-days", "0", "--yes", "--discovery", discovery.as_uri())
+    return await shashin(*words, "--json", state=reindexing.folder / "state", **options)
+
+
+async def test_what_was_selected_is_not_pruned_before_it_was_fetched(
+    reindexing: Reindexing,
+) -> None:
+    shards = [await reindexing.seal(0, 20), await reindexing.seal(20, ROWS)]
+    key = object_key(shards[1], "rows.arrow")
+    data, _ = await reindexing.store.read(key)
+    await reindexing.store.write(key, b"damaged")
+    step, _ = failure(await reindexing.run())
+    assert step == "fetch"
+    await reindexing.store.write(key, data)
+    await replace_by_a_daily_shard(reindexing)
+    done = (await pruned(reindexing)).document
+    assert done["shards"] == []
+    reason = "a build that is not finished reads it"
+    assert done["kept"] == {s.manifest.shard_id: reason for s in shards}
+    status = await reindexing.retry()
+    assert status.phase == "Succeeded", failure(status)
+    assert (await reindexing.published()).rows == ROWS
+    assert set((await pruned(reindexing)).document["shards"]) == {
+        shard.manifest.shard_id for shard in shards
+    }
+
+
+async def test_nothing_is_pruned_while_a_build_cannot_be_read(reindexing: Reindexing) -> None:
+    await reindexing.seal(0, 10)
+    await replace_by_a_daily_shard(reindexing)
+    reindexing.record.folder.mkdir(parents=True)
+    reindexing.record.document_path.write_text("damaged")
+    before = await reindexing.store.list_objects("")
+    refused = await pruned(reindexing, ends_with=1)
+    assert "nothing is deleted: again: " in refused.error
+    assert "`shashin builds rm again`" in refused.error
+    assert await reindexing.store.list_objects("") == before
 
 
 async def test_a_model_other_than_that_of_the_build_is_refused(reindexing: Reindexing) -> None:
