@@ -33,6 +33,7 @@ from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.runtime.failpoints import BUILD, REINDEX_POINTS, VARIABLE
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
 from shashin.shards.format.row import NewRow, Row, RowAttributes, photo_hash
 from shashin.shards.format.shard_id import shard_id
@@ -142,14 +143,18 @@ class Reindexing:
         }
         return RunOptions(environment={**os.environ, **own})
 
-    async def run(self, **spec: Any) -> BuildStatus:
-        """Run the build with its real steps."""
+    async def run(self, *, killed_at: Path | None = None, **spec: Any) -> BuildStatus:
+        """Run the build with its real steps; ``killed_at`` is a folder of failpoints."""
+        options = self.options
+        if killed_at is not None:
+            environment = {**options.environment, VARIABLE: str(killed_at)}
+            options = replace(options, environment=environment)
         return await run_build(
             self.record,
             self.build(**spec),
             repository=self.uri,
             command_folder=self.folder,
-            options=self.options,
+            options=options,
         )
 
     async def retry(self) -> BuildStatus:
@@ -265,6 +270,34 @@ async def test_too_many_of_them_fail_the_step_and_a_retry_fetches_only_what_it_l
     status = await reindexing.retry()
     assert status.phase == "Succeeded", failure(status)
     assert (await reindexing.published()).rows == 300
+
+
+@pytest.mark.parametrize(("point", "step"), [*zip(REINDEX_POINTS, ("fetch", "embed"), strict=True)])
+async def test_a_reindex_that_is_killed_after_a_pack_goes_on_with_the_next_one(
+    reindexing: Reindexing, point: str, step: str
+) -> None:
+    # Two packs, the first of them complete.
+    await reindexing.seal(0, 300)
+    failpoints = reindexing.folder / "failpoints"
+    failpoints.mkdir()
+    (failpoints / f"{BUILD}.{point}").touch()
+    status = await reindexing.run(killed_at=failpoints)
+    assert failure(status) == (step, "ended by SIGKILL")
+    assert not list(failpoints.iterdir()), "it was killed there"
+    assert await reindexing.repository.manifest_keys(TARGET, DAILY) == []
+    packs = reindexing.record.work / {"fetch": "photos", "embed": "vectors"}[step]
+    (kept,) = packs.glob("*.pack")
+    before = kept.stat()
+    for number in range(256):
+        reindexing.path(number).unlink()  # what is in the first pack need not be had again
+    status = await reindexing.retry()
+    assert status.phase == "Succeeded", failure(status)
+    assert os.path.samestat(kept.stat(), before), "the pack is used as it is"
+    assert len([*packs.glob("*.pack")]) == 2
+    shard = await reindexing.published()
+    assert [shard.row(n).listing_id for n in range(shard.rows)] == [
+        f"listing-{n}" for n in range(300)
+    ]
 
 
 async def test_offsets_that_the_new_model_reads_itself_are_not_claimed(
