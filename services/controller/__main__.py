@@ -24,6 +24,7 @@ from shashin.kube.resources import (
     PODS,
     SERVICES,
 )
+from shashin.kube.server_clock import clock_loop
 from shashin.runtime.scope import Loop, LoopScope, ServiceScope
 from shashin.runtime.service import run_service
 
@@ -84,6 +85,7 @@ async def serve(scope: ServiceScope[ControllerSettings]) -> None:
             *(reflector.loop() for reflector in (world.servings, *world.made)),
             *(reflector.loop() for reflector in (build_world.builds, *build_world.made)),
             Loop("leader election", lead),
+            clock_loop(client),
         )
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
 from services.controller import metrics
+from services.controller.attempt_pods import finished, runs
 from services.controller.build_job import (
     BUILD_LABEL,
     OF_BUILDS,
@@ -29,12 +29,10 @@ from services.controller.build_status import (
     CANCELLED,
     ENDED_BY_CONTROLLER,
     begun,
-    finished,
     invalid,
     limit_of,
     observed,
     over,
-    runs,
     steps_to_run,
     waiting,
     word_of,
@@ -107,7 +105,9 @@ class BuildReconciler:
         if _is_to_run(owner, before):
             return await self._begin(owner, before)
         if before.phase not in ENDED:
-            status = over(before, "Cancelled", CANCELLED, REASON_OF_CANCEL, _now())
+            status = over(
+                before, "Cancelled", CANCELLED, REASON_OF_CANCEL, self._client.clock.utc()
+            )
             await self._write(owner, before, status)
             return None
         await self._end_job(owner, before)
@@ -121,10 +121,16 @@ class BuildReconciler:
         retry = annotation(owner, RETRY_ANNOTATION)
         attempt = before.attempts + 1
         try:
-            build = build_of(owner, now=_now() if attempt == 1 else None)
+            build = build_of(owner, now=self._client.clock.utc() if attempt == 1 else None)
             _require_images(build)
         except UserError as error:
-            status = invalid(before, error.message, generation=generation, retry=retry, now=_now())
+            status = invalid(
+                before,
+                error.message,
+                generation=generation,
+                retry=retry,
+                now=self._client.clock.utc(),
+            )
             await self._write(owner, before, status)
             return None
         made = fingerprints(build, self._settings.repository)
@@ -132,7 +138,9 @@ class BuildReconciler:
         if job is None:
             why = await self._why_waiting(owner)
             if why:
-                status = waiting(before, why, generation=generation, retry=retry, now=_now())
+                status = waiting(
+                    before, why, generation=generation, retry=retry, now=self._client.clock.utc()
+                )
                 await self._write(owner, before, status)
                 return _LOOK_AGAIN_SECONDS
             run = steps_to_run(before, made, kept=bool(self._settings.build_volume_claim))
@@ -146,7 +154,7 @@ class BuildReconciler:
             run,
             attempt=attempt,
             generation=generation,
-            now=_now(),
+            now=self._client.clock.utc(),
         )
         await self._write(owner, before, status)
         return None
@@ -218,13 +226,15 @@ class BuildReconciler:
         namespace, name = key_of(owner)
         uid = owner["metadata"]["uid"]
         if annotation(owner, CANCEL_ANNOTATION) == "true":
-            status = over(before, "Cancelled", CANCELLED, REASON_OF_CANCEL, _now())
+            status = over(
+                before, "Cancelled", CANCELLED, REASON_OF_CANCEL, self._client.clock.utc()
+            )
             await self._write(owner, before, status)
             await self._end_job(owner, status)
             return None
         job = self._world.jobs.objects.get((namespace, job_name(name, before.attempts)))
         pods = [pod for pod in self._world.pods.objects.values() if _uid_of(pod) == uid]
-        status = observed(before, job, pods, _now())
+        status = observed(before, job, pods, self._client.clock.utc())
         if status.phase != "Running":
             # Job and pods are followed apart from each other, so one may be behind.
             job = await self._job(owner, before.attempts)
@@ -232,7 +242,7 @@ class BuildReconciler:
                 PODS, namespace=namespace, label_selector=f"{UID_LABEL}={uid}"
             )
             pods = list(listed.items)
-            status = observed(before, job, pods, _now())
+            status = observed(before, job, pods, self._client.clock.utc())
         left: float | None = None
         if status.phase == "Running":
             limit = limit_of(
@@ -243,9 +253,11 @@ class BuildReconciler:
                 start_seconds=self._settings.build_start_seconds,
             )
             if limit is not None:
-                left = (limit.at - _now()).total_seconds()
+                left = (limit.at - self._client.clock.utc()).total_seconds()
                 if left <= 0:
-                    status = over(status, "Failed", limit.word, limit.reason, _now())
+                    status = over(
+                        status, "Failed", limit.word, limit.reason, self._client.clock.utc()
+                    )
         await self._write(owner, before, status)
         if status.phase in ENDED:
             await self._end_job(owner, status)
@@ -417,7 +429,3 @@ def _is_owned(made: KubeObject, owner: KubeObject) -> bool:
 
 def _goes(found: KubeObject) -> bool:
     return "deletionTimestamp" in found["metadata"]
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)

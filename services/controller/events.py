@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Literal
 
 from services.controller.made import MANAGER
@@ -29,7 +28,7 @@ async def record_event(
     """Record an event once per generation and message; a failure is only logged: events are for people."""
     metadata = about["metadata"]
     namespace = metadata.get("namespace", "")
-    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    now = f"{client.clock.utc():%Y-%m-%dT%H:%M:%SZ}"
     same = f"{metadata.get('uid')} {metadata.get('generation')} {reason} {message}"
     event = {
         "apiVersion": EVENTS.api_version,

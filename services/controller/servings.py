@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -88,7 +87,7 @@ class ServingReconciler:
             self._parsed.pop(key, None)
             return None
         before = _status_before(owner)
-        now = datetime.now(UTC).replace(microsecond=0)
+        now = self._client.clock.utc()
         serving = self._serving(key, owner)
         if isinstance(serving, UserError):
             status = invalid_status(owner, serving.message, before, now)

@@ -93,7 +93,7 @@ class ImageGarbage:
             images,
             # After the images: one that was taken into use meanwhile is used.
             await self._used(),
-            now=time.time(),
+            now=self._kube.clock.now(),
             grace_seconds=self._settings.image_grace_days * 86400,
         )
         deleted = []

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.controller.build_status import finished
+from services.controller.attempt_pods import finished
 from shashin.builds.document import BUILT_IN_STEPS
 from shashin.builds.kubernetes import KubernetesBuilds
 from shashin.builds.planning import PlannedBuilds, plan_builds
@@ -79,7 +79,7 @@ class Controller:
         self._namespace, self._image, self._folder = namespace, builds_image, folder
         self.service: RunningService | None = None
 
-    async def start(self, **settings: Any) -> RunningService:
+    async def start(self, *, clock_ahead_seconds: float = 0, **settings: Any) -> RunningService:
         """Start it, and wait until it is ready."""
         self.service = RunningService(
             "controller",
@@ -92,6 +92,7 @@ class Controller:
                 **settings,
             },
             log=self._folder,
+            clock_ahead_seconds=clock_ahead_seconds,
         )
         await self.service.start()
         await self.service.until_ready()
@@ -236,6 +237,42 @@ async def test_a_step_that_takes_too_long_is_ended(
     await until(lambda: nothing_runs(builds), "no pod runs any more")
 
 
+async def test_a_step_that_needs_too_much_memory_is_named_and_runs_with_more(
+    builds: ClusterBuilds, controller: Controller, users_image: str
+) -> None:
+    parents = await builds.seal(1)
+    service = await controller.start(builds_memory_limit="128Mi")
+    hungry = step(users_image, "bytes(range(256)) * (1 << 20)")
+    await builds.create(builds.build("demo", parents, pipeline=pipeline(hungry)))
+    failed = await builds.until("demo", "Failed")
+    assert failed.step == "check"
+    assert failed.reason.startswith("OOMKilled: it used more memory than its limit")
+    await service.close()
+    await controller.start(builds_memory_limit="1Gi")
+    await builds.annotate("demo", retry="1")
+    await builds.until("demo", "Succeeded", attempt=2)
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+async def test_a_clock_that_is_wrong_ends_no_step_early_and_lets_none_run(
+    builds: ClusterBuilds, controller: Controller, users_image: str, ahead: int
+) -> None:
+    parents = await builds.seal(1)
+    service = await controller.start(clock_ahead_seconds=ahead)
+    quick = step(users_image, "import time; time.sleep(2)", timeoutSeconds=600)
+    endless = step(users_image, "import time; time.sleep(3600)", timeoutSeconds=2)
+    steps = pipeline(quick, endless | {"name": "endless"})
+    await builds.create(builds.build("demo", parents, pipeline=steps))
+    failed = await builds.until("demo", "Failed")
+    assert failed.reason == "it took longer than its timeoutSeconds, 2"
+    assert [one.phase for one in failed.steps[:3]] == ["Succeeded", "Succeeded", "Failed"]
+    way = "ahead of" if ahead > 0 else "behind"
+    assert f"seconds {way} the API server" in await service.probe("healthz")
+    assert f"shashin_kubernetes_clock_skew_seconds {'-' * (ahead < 0)}3" in await service.probe(
+        "metrics"
+    )
+
+
 async def nothing_runs(builds: ClusterBuilds) -> bool:
     return not [
         pod
@@ -286,7 +323,7 @@ async def test_an_image_that_does_not_exist_is_named_and_given_up_in_time(
     builds: ClusterBuilds, controller: Controller, users_image: str
 ) -> None:
     parents = await builds.seal(1)
-    await controller.start(build_start_seconds=15)
+    await controller.start(build_start_seconds=45)
     missing = step(users_image.rpartition(":")[0] + ":missing", "pass")
     await builds.create(builds.build("demo", parents, pipeline=pipeline(missing)))
 
@@ -296,7 +333,7 @@ async def test_an_image_that_does_not_exist_is_named_and_given_up_in_time(
 
     await until(says_why, "the status names the image", limit_seconds=120)
     failed = await builds.until("demo", "Failed")
-    assert failed.reason.startswith("it could not start within 15 seconds: ")
+    assert failed.reason.startswith("it could not start within 45 seconds: ")
     assert failed.step == "check"
 
 

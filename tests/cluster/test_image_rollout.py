@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.image_builder.image_garbage import ImageGarbage
-from services.image_builder.image_rollout import ImageRollout, Images
+from services.image_builder.image_rollout import ImageRollout
 from services.image_builder.image_servings import FORCE_DELETE_ANNOTATION, RELIED_ON_ANNOTATION
+from services.image_builder.images import Images
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import KubernetesNotFound
 from shashin.index_images.annotations import image_tag
@@ -23,6 +24,7 @@ from shashin.index_images.garbage import stored_images
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject
 from shashin.kube.resources import INDEX_SERVINGS
+from shashin.kube.server_clock import ServerClock
 from shashin.oci.access import RegistryAccess
 from shashin.oci.credentials import DockerConfig
 from shashin.oci.references import Reference, Repository, parse_reference
@@ -46,6 +48,7 @@ from tests.support.made_shards import (
 )
 from tests.support.oci_registry import RegistryServer, needs_registry
 from tests.support.running_service import RunningService
+from tests.support.small_disk import mounted_disk
 from tests.support.waiting import until
 
 pytestmark = needs_registry
@@ -199,7 +202,14 @@ async def world(
     tmp_path: Path, client: KubeClient, namespace: str, registry: RegistryServer
 ) -> World:
     await apply_definitions(client)
-    world = World(tmp_path, client, namespace, registry)
+    return await made_world(tmp_path, client, namespace, registry)
+
+
+async def made_world(
+    folder: Path, client: KubeClient, namespace: str, registry: RegistryServer
+) -> World:
+    """Return a world whose registry has the base image."""
+    world = World(folder, client, namespace, registry)
     async with RegistryClient(registry.access()) as pusher:
         await push_base(pusher, world.base)
     return world
@@ -548,6 +558,59 @@ async def test_a_refused_login_is_named_and_what_is_served_stays(
         await locked.close()
 
 
+async def test_a_registry_that_is_full_is_named_and_what_is_served_stays(
+    world: World, tmp_path: Path
+) -> None:
+    with mounted_disk(tmp_path / "small", kibibytes=8 * 1024) as disk:
+        full = RegistryServer(tmp_path / "full")
+        full.storage = disk / "storage"
+        try:
+            await full.start()
+            world = await made_world(tmp_path / "on-it", world.kube, world.namespace, full)
+            first, second = await world.sealed(0, 5), await world.sealed(5, 9)
+            await world.point_to(first)
+            async with world.builder() as health:
+                created = await world.until_served(first)
+                filling = disk / "filling"
+                filled = await asyncio.to_thread(fill, filling)
+                assert filled
+                await world.point_to(first, second)
+                await until(lambda: "has no space left" in str(health.problems()), "it is named")
+                assert health.readiness_problems() == []
+                found = await world.serving()
+                assert found is not None
+                assert found["spec"] == created["spec"]
+                filling.unlink()
+                await world.until_served(first, second)
+                await until(lambda: not health.problems(), "the problem is cleared")
+        finally:
+            await full.close()
+
+
+def fill(path: Path) -> int:
+    """Write zeros until the disk is full; returns their number."""
+    written = 0
+    with path.open("wb", buffering=0) as file:
+        for size in (64 * 1024, 512):
+            with suppress(OSError):
+                while True:
+                    written += file.write(bytes(size))
+    return written
+
+
+async def test_a_layer_that_the_registry_has_lost_is_pushed_again(world: World) -> None:
+    first, second = await world.sealed(0, 5), await world.sealed(5, 9)
+    await world.point_to(first)
+    async with world.builder() as health:
+        lost = (await world.layers(await world.until_served(first)))[-1]
+        async with RegistryClient(world.registry.access()) as client:
+            world.registry.blob_path(lost).unlink()
+            assert not await client.has_blob(world.target, lost)
+        await world.point_to(first, second)
+        assert lost in await world.layers(await world.until_served(first, second))
+        await until(lambda: not health.problems(), "nothing is left to report")
+
+
 async def test_a_missing_base_image_is_named(world: World) -> None:
     await world.point_to(await world.sealed(0, 5))
     async with world.builder(index_server_image=f"{world.base}:none") as health:
@@ -611,6 +674,23 @@ async def test_a_write_that_never_succeeds_is_reported(world: World) -> None:
             "the namespace is named",
         )
         assert f"{world.namespace}-none" in str(health.problems())
+
+
+async def test_a_clock_that_is_wrong_makes_no_image_old(world: World) -> None:
+    world.kube.clock = ServerClock(lambda: time.time() + 365 * 86400)
+    first, second = await world.sealed(0, 5), await world.sealed(5, 9)
+    await world.point_to(first)
+    async with world.builder(image_grace_days=7) as health:
+        await world.until_served(first)
+        pushed = int(world.kube.clock.now())
+        await until(lambda: world.kube.clock.now() > pushed + 1, "its tag will be another one")
+        await world.point_to(first, second)
+        await world.until_served(first, second)
+        await until(lambda: "seconds ahead of" in str(health.problems()), "the clock is named")
+    async with RegistryClient(world.registry.access()) as client:
+        garbage = ImageGarbage(world.settings(image_grace_days=7), client, world.kube)
+        assert await garbage.delete_unused() == []
+    assert len(await world.images()) == 2
 
 
 async def test_images_that_nothing_uses_are_deleted_after_the_grace(world: World) -> None:

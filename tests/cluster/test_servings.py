@@ -18,12 +18,14 @@ from shashin.kube.resources import (
     DISRUPTION_BUDGETS,
     EVENTS,
     INDEX_SERVINGS,
+    LEASES,
     PODS,
     SERVICES,
 )
 from tests.support.api_proxy import ApiProxy
 from tests.support.definitions import apply_definitions
-from tests.support.kube_objects import SERVICE_ACCOUNTS, config_map
+from tests.support.faulty_api import FaultyApi, faulty_api
+from tests.support.kube_objects import SERVICE_ACCOUNTS, config_map, free_lease
 from tests.support.probe_images import ProbeImages, made_probe_images
 from tests.support.running_service import RunningService
 from tests.support.serving_documents import DOCUMENT
@@ -107,6 +109,7 @@ async def servings(client: KubeClient, namespace: str) -> Servings:
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "index-server"}}
     await client.create(SERVICE_ACCOUNTS, account, namespace=namespace)
     await client.create(CONFIG_MAPS, config_map("shashin"), namespace=namespace)
+    await client.create(LEASES, free_lease("shashin-controller"), namespace=namespace)
     return Servings(client, namespace)
 
 
@@ -233,6 +236,16 @@ async def test_a_document_that_cannot_be_used_is_named_and_its_pods_go_on(
     await servings.until("one", "RolledOut")
 
 
+Faulty = tuple[FaultyApi, Path]
+
+
+@pytest.fixture
+async def faulty(kubeconfig: Path, tmp_path: Path) -> AsyncIterator[Faulty]:
+    """A proxy that can be made to answer with errors, and its kubeconfig."""
+    async with faulty_api(kubeconfig, tmp_path) as found:
+        yield found
+
+
 async def test_another_controller_takes_over_from_one_that_was_killed(
     servings: Servings, controllers: Controllers, images: ProbeImages
 ) -> None:
@@ -246,6 +259,10 @@ async def test_another_controller_takes_over_from_one_that_was_killed(
     await servings.apply("one", images.second)
     await servings.until("one", "RolledOut")
     assert await leads(second)
+
+
+async def healed(one: RunningService) -> bool:
+    return "made to fail" not in (await one.get("healthz") or "made to fail")
 
 
 async def leads(one: RunningService) -> bool:
@@ -276,6 +293,28 @@ async def test_an_api_server_that_was_away_loses_nothing(
         proxy.come_back()
         await servings.until("one", "RolledOut")
         assert await servings.images("one") == {image}
+
+
+async def test_an_api_server_that_answers_with_errors_is_asked_again(
+    servings: Servings, controllers: Controllers, images: ProbeImages, faulty: Faulty
+) -> None:
+    api, through = faulty
+    one = await controllers.start(through)
+    await servings.apply("one", images.first)
+    await servings.until("one", "RolledOut")
+    api.faulty = True
+    for image in (images.second, images.first, images.second):
+        await servings.apply("one", image)
+        await servings.until("one", "RolledOut")
+        assert await servings.images("one") == {image}
+
+    page = await one.probe("metrics")
+    for code in (409, 410, 429, 500):
+        assert f'status="{code}"' in page
+    api.faulty = False
+    await until(lambda: healed(one), "no error is named any more", limit_seconds=LONG)
+    await servings.apply("one", images.first)
+    await servings.until("one", "RolledOut")
 
 
 async def test_the_api_server_refuses_what_the_controller_would(

@@ -21,7 +21,7 @@ from shashin.builds.resource import object_of, status_of
 from shashin.builds.resource_status import IndexBuildStatus
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject, Resource
-from shashin.kube.resources import CONFIG_MAPS, INDEX_BUILDS, JOBS, PODS
+from shashin.kube.resources import CONFIG_MAPS, INDEX_BUILDS, JOBS, LEASES, PODS
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
 from shashin.objectstore.open import opened_object_store
 from shashin.offsets.log_position import LogPosition
@@ -31,7 +31,7 @@ from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from tests.on_kubernetes.images import pushed_images
 from tests.support import fake_gcs
 from tests.support.fake_gcs import FakeGcs
-from tests.support.kube_objects import NAMESPACES, SERVICE_ACCOUNTS, config_map
+from tests.support.kube_objects import NAMESPACES, SERVICE_ACCOUNTS, config_map, free_lease
 from tests.support.made_shards import DIMENSIONS, MODEL, commit, listings, open_shard
 from tests.support.waiting import until
 
@@ -122,6 +122,7 @@ class ClusterBuilds:
             "automountServiceAccountToken": False,
         }
         await self.client.create(SERVICE_ACCOUNTS, account, namespace=self.namespace)
+        await self.client.create(LEASES, free_lease("shashin-controller"), namespace=self.namespace)
 
     async def seal(self, shards: int, *, day: datetime = DAY, first: int = 0) -> list[str]:
         """Commit hourly shards of ten listings each; returns their ids."""

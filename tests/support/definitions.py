@@ -39,7 +39,7 @@ async def apply_definitions(client: KubeClient) -> None:
 async def _established(client: KubeClient, name: str) -> None:
     async def established() -> bool:
         found = await client.get(DEFINITIONS, name, namespace=None)
-        conditions = found.get("status", {}).get("conditions", [])
+        conditions = found.get("status", {}).get("conditions") or ()
         return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
     await until(established, f"{name} is established")

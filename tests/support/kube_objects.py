@@ -23,6 +23,16 @@ def config_map(name: str, /, labels: Mapping[str, str] | None = None, **data: st
     }
 
 
+def free_lease(name: str) -> KubeObject:
+    """Return a Lease that nobody holds: taken at once, while who creates one has to wait."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name},
+        "spec": {"holderIdentity": ""},
+    }
+
+
 def endpoint(
     address: str, *, pod: str = "", zone: str = "", **conditions: bool | None
 ) -> dict[str, Any]:

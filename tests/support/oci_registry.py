@@ -95,6 +95,11 @@ class RegistryServer:
         plain = frozenset() if self.tls else frozenset({address or self.address})
         return RegistryAccess(config, self.ca_file if trusted else None, plain)
 
+    def blob_path(self, digest: str) -> Path:
+        """Return the file that has a blob's bytes."""
+        name = digest.removeprefix("sha256:")
+        return self.storage / "docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
+
     def docker_config(self, address: str, password: str = PASSWORD) -> Path:
         """Write a folder with a ``config.json`` for the registry, and return it."""
         folder = self.folder / f"docker-{uuid.uuid4().hex[:8]}"

@@ -21,8 +21,20 @@ ROOT = Path(__file__).parents[2]
 class RunningService:
     """One process; ``grpc`` is its gRPC address, if it has one."""
 
-    def __init__(self, name: str, kafka: str, settings: Mapping[str, object], *, log: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        kafka: str,
+        settings: Mapping[str, object],
+        *,
+        log: Path,
+        clock_ahead_seconds: float = 0.0,
+    ) -> None:
         self.name = name
+        self._command = [sys.executable, "-m", f"services.{name}"]
+        if clock_ahead_seconds:
+            ahead = ["-m", "tests.support.clock_ahead", str(clock_ahead_seconds)]
+            self._command = [sys.executable, *ahead, f"services.{name}"]
         self.http = f"127.0.0.1:{free_port()}"
         self.grpc = f"127.0.0.1:{settings.get('grpc_port') or free_port()}"
         values = {
@@ -45,7 +57,7 @@ class RunningService:
         """Start the process; can be called again after it has ended."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220
-                [sys.executable, "-m", f"services.{self.name}"],
+                self._command,
                 stdout=log,
                 stderr=log,
                 env=self._env,

@@ -88,8 +88,7 @@ async def test_a_blob_that_was_damaged_in_the_registry_is_refused(
 ) -> None:
     data = blob(os.urandom(1000))
     await client.upload(repository, data)
-    name = data.digest.removeprefix("sha256:")
-    stored = registry.storage / f"docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+    stored = registry.blob_path(data.digest)
     damaged = bytearray(stored.read_bytes())
     damaged[500] ^= 1
     stored.write_bytes(damaged)

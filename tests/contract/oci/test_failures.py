@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -27,6 +26,7 @@ from shashin.oci.registry import RegistryClient
 from tests.support.cutting_proxy import CuttingProxy, cutting_proxy
 from tests.support.made_images import blob, push_base
 from tests.support.oci_registry import IDENTITY_TOKEN, RegistryServer, Rights, needs_registry
+from tests.support.small_disk import mounted_disk
 
 pytestmark = needs_registry
 
@@ -314,20 +314,9 @@ async def test_a_token_that_expired_is_replaced(tokens: RegistryServer) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.decode()}")
-    try:
+    """A folder on a file system of 8 MiB."""
+    with mounted_disk(tmp_path / "small", kibibytes=8 * 1024) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def delete_started_uploads(folder: Path) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +30,7 @@ from shashin.builds.status import RUNNER_DIED, BuildStatus, StepStatus
 from shashin.errors import BuildNotFound, BuildRunning, DiskUnavailable, UnreadableBuild
 from tests.support.build_steps import Hooks, quick_step
 from tests.support.made_builds import made_build
+from tests.support.small_disk import mounted_disk
 from tests.support.waiting import until
 
 ALL = list(BUILT_IN_STEPS)
@@ -444,20 +444,9 @@ async def test_a_record_reads_well_at_every_moment_of_a_run(builds: Builds) -> N
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder on a file system of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder],
-        check=False,
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("only root can mount a file system")
-    try:
+    """A folder on a file system of 256 KiB."""
+    with mounted_disk(tmp_path / "disk", kibibytes=256) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 async def test_a_full_disk_fails_the_build_and_a_retry_goes_on_once_there_is_room(
