@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from services.controller.build_job import ATTEMPT_LABEL
+from services.controller.attempt_pods import (
+    ending_of_job,
+    loss_of,
+    pod_of,
+    published_shards,
+    reason_of,
+    runs,
+    states_of,
+    time_of,
+    waiting_reason,
+)
 from services.controller.conditions import Finding, Verdict, conditions
 from shashin.builds.prepare_codes import INVALID, LOST_OUTPUT
 from shashin.builds.resource_status import IndexBuildStatus, StepResult
@@ -27,9 +37,6 @@ ENDED_BY_CONTROLLER: Final = frozenset({CANCELLED, TIMED_OUT, CANNOT_START})
 
 Fingerprints = Sequence[tuple[str, str]]
 """The name and the fingerprint of each step, in order."""
-
-_USUAL_WAITS = {"", "PodInitializing", "ContainerCreating"}
-_MAX_REASON = 2000
 
 
 @dataclass(frozen=True)
@@ -173,10 +180,10 @@ def observed(
     be gone before the next look.
     """
     assert before.phase == "Running"
-    pod = _pod_of(before.attempts, pods)
-    states = _states(pod)
+    pod = pod_of(before.attempts, pods)
+    states = states_of(pod)
     steps = tuple(_step(step, states.get(step.name, {}), before.attempts) for step in before.steps)
-    shards = _shards(states) or before.shards
+    shards = published_shards(states) or before.shards
     found = before.model_copy(update={"steps": steps, "shards": shards})
     current = _current(found)
     found = found.model_copy(update={"step": current})
@@ -204,13 +211,13 @@ def limit_of(
 
     ``timeouts`` are the seconds that steps may run, ``start_seconds`` those that each may wait.
     """
-    pod = _pod_of(status.attempts, pods)
-    since = _time((pod or job or {}).get("metadata", {}).get("creationTimestamp"))
-    for name, state in _states(pod).items():
+    pod = pod_of(status.attempts, pods)
+    since = time_of((pod or job or {}).get("metadata", {}).get("creationTimestamp"))
+    for name, state in states_of(pod).items():
         if (ended := state.get("terminated")) is not None:
-            since = _time(ended.get("finishedAt")) or since
+            since = time_of(ended.get("finishedAt")) or since
         elif (running := state.get("running")) is not None:
-            return _time_limit(timeouts.get(name), _time(running.get("startedAt")))
+            return _time_limit(timeouts.get(name), time_of(running.get("startedAt")))
         else:
             break
     if since is None:
@@ -237,37 +244,9 @@ def _time_limit(seconds: int | None, started: datetime | None) -> Limit | None:
     )
 
 
-def waiting_reason(pod: KubeObject | None) -> str:
-    """Return why a pod does not go on, if it can be seen; empty otherwise."""
-    if pod is None:
-        return ""
-    for state in _states(pod).values():
-        waits = state.get("waiting") or {}
-        if waits.get("reason", "") not in _USUAL_WAITS:
-            return _joined(waits["reason"], waits.get("message"))
-    for condition in pod.get("status", {}).get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return _joined(condition.get("reason", "Unschedulable"), condition.get("message"))
-    return ""
-
-
 def word_of(status: IndexBuildStatus) -> str:
     """Return the word that says why a build is as it is, which all of its conditions have."""
     return next((one.reason for one in status.conditions), "")
-
-
-def runs(pod: KubeObject) -> bool:
-    """Return whether processes of a pod may still run."""
-    return pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}
-
-
-def finished(job: KubeObject) -> Mapping[str, Any] | None:
-    """Return the condition by which a Job is over, Complete or Failed."""
-    for condition in job.get("status", {}).get("conditions") or ():
-        if condition["type"] in {"Complete", "Failed"} and condition["status"] == "True":
-            found: Mapping[str, Any] = condition
-            return found
-    return None
 
 
 def _ending(
@@ -285,52 +264,19 @@ def _ending(
     if preparing is not None and preparing["exitCode"] != 0:
         words = {INVALID: "Invalid", LOST_OUTPUT: "OutputLost"}
         word = words.get(preparing["exitCode"], "PrepareFailed")
-        return "Failed", word, _reason_of(preparing)
+        return "Failed", word, reason_of(preparing)
     if all(step.phase == "Succeeded" for step in found.steps):
         return "Succeeded", "StepsSucceeded", ""
     failed = next((step for step in found.steps if step.phase == "Failed"), None)
-    if (lost := _lost(pod)) is not None and (failed is not None or _ended(pod)):
+    if (lost := loss_of(pod)) is not None and (
+        failed is not None or (pod is not None and not runs(pod))
+    ):
         return "Failed", *lost
     if failed is not None:
         ended = states.get(failed.name, {}).get("terminated") or {}
         word = "OutOfMemory" if ended.get("reason") == "OOMKilled" else "StepFailed"
         return "Failed", word, failed.reason
-    return _ending_of_job(job, pod)
-
-
-def _ending_of_job(job: KubeObject | None, pod: KubeObject | None) -> tuple[Phase, str, str] | None:
-    """Return how an attempt has ended of which the steps do not tell."""
-    if job is None:
-        return "Failed", "JobDeleted", "its Job was deleted"
-    over_by = finished(job)
-    if over_by is None:
-        return None
-    if over_by["type"] == "Complete":
-        return "Succeeded", "StepsSucceeded", ""
-    if pod is None or "deletionTimestamp" in pod["metadata"]:
-        return "Failed", "PodDeleted", "its pod was deleted"
-    why = _joined(over_by.get("reason", ""), over_by.get("message"))
-    return "Failed", "JobFailed", f"its Job failed: {why}"
-
-
-def _ended(pod: KubeObject | None) -> bool:
-    return pod is not None and not runs(pod)
-
-
-def _lost(pod: KubeObject | None) -> tuple[str, str] | None:
-    """Return word and reason of a pod that Kubernetes took away."""
-    if pod is None:
-        return None
-    status = pod.get("status", {})
-    if status.get("phase") == "Failed" and status.get("reason"):
-        return status["reason"], _capped(
-            f"its pod was ended: {_joined(status['reason'], status.get('message'))}"
-        )
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
-            why = _joined(condition.get("reason", ""), condition.get("message"))
-            return "Disrupted", _capped(f"its pod was taken away: {why}")
-    return None
+    return ending_of_job(job, pod)
 
 
 def _step(before: StepResult, state: Mapping[str, Any], attempt: int) -> StepResult:
@@ -339,7 +285,7 @@ def _step(before: StepResult, state: Mapping[str, Any], attempt: int) -> StepRes
     ended, running = state.get("terminated"), state.get("running")
     if ended is None and running is None:
         return before
-    started = _time((ended or running or {}).get("startedAt")) or before.start_time
+    started = time_of((ended or running or {}).get("startedAt")) or before.start_time
     if ended is None:
         return before.model_copy(
             update={"phase": "Running", "attempt": attempt, "start_time": started}
@@ -352,37 +298,14 @@ def _step(before: StepResult, state: Mapping[str, Any], attempt: int) -> StepRes
             "phase": "Succeeded" if succeeded else "Failed",
             "attempt": attempt,
             "start_time": started,
-            "completion_time": _time(ended.get("finishedAt")),
+            "completion_time": time_of(ended.get("finishedAt")),
             "exit_code": ended["exitCode"],
-            "reason": "" if succeeded else _reason_of(ended),
+            "reason": "" if succeeded else reason_of(ended),
             "done": None if progress is None else int(progress.done),
             "total": None if progress is None or progress.total is None else int(progress.total),
             "unit": "" if progress is None else progress.unit,
         }
     )
-
-
-def _shards(states: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    return tuple(
-        shard
-        for state in states.values()
-        if (ended := state.get("terminated")) is not None and ended["exitCode"] == 0
-        for shard in parse_result(ended.get("message") or "").shards
-    )
-
-
-def _reason_of(terminated: Mapping[str, Any]) -> str:
-    code = terminated["exitCode"]
-    message = (terminated.get("message") or "").strip()
-    if terminated.get("reason") == "OOMKilled":
-        return (
-            "OOMKilled: it used more memory than its limit, or than the node has: raise "
-            "SHASHIN_BUILDS_MEMORY_LIMIT of the controller"
-        )
-    if message:
-        return _capped(message)
-    named = terminated.get("reason")
-    return f"exit code {code}" + (f" ({named})" if named not in {None, "", "Error"} else "")
 
 
 def _all_again(status: IndexBuildStatus) -> IndexBuildStatus:
@@ -395,28 +318,6 @@ def _all_again(status: IndexBuildStatus) -> IndexBuildStatus:
 
 def _current(status: IndexBuildStatus) -> str:
     return next((step.name for step in status.steps if step.phase != "Succeeded"), "")
-
-
-def _pod_of(attempt: int, pods: Sequence[KubeObject]) -> KubeObject | None:
-    of_attempt = [
-        pod for pod in pods if pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL) == str(attempt)
-    ]
-    return max(
-        of_attempt,
-        key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"]),
-        default=None,
-    )
-
-
-def _states(pod: KubeObject | None) -> dict[str, dict[str, Any]]:
-    """Return the state of each container by its name, in the order in which they run."""
-    return {} if pod is None else dict(_each_state(pod.get("status", {})))
-
-
-def _each_state(status: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for kind in ("initContainerStatuses", "containerStatuses"):
-        for container in status.get(kind) or ():
-            yield container["name"], container.get("state") or {}
 
 
 def _with_conditions(
@@ -434,15 +335,3 @@ def _with_conditions(
 
 def _verdict(holds: bool) -> Verdict:
     return "True" if holds else "False"
-
-
-def _joined(word: str, message: str | None) -> str:
-    return _capped(f"{word}: {message}" if word and message else word or message or "")
-
-
-def _capped(text: str) -> str:
-    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 1]}…"
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from services.controller import metrics
+from services.controller.attempt_pods import finished, runs
 from services.controller.build_job import (
     BUILD_LABEL,
     OF_BUILDS,
@@ -28,12 +29,10 @@ from services.controller.build_status import (
     CANCELLED,
     ENDED_BY_CONTROLLER,
     begun,
-    finished,
     invalid,
     limit_of,
     observed,
     over,
-    runs,
     steps_to_run,
     waiting,
     word_of,

@@ -67,7 +67,8 @@ async def _images(
     settings.check_images()
     # Kubernetes' client is imported only where it is used.
     from services.image_builder.image_garbage import ImageGarbage
-    from services.image_builder.image_rollout import ImageRollout, Images
+    from services.image_builder.image_rollout import ImageRollout
+    from services.image_builder.images import Images
     from shashin.kube.client import KubeClient
     from shashin.oci.registry import RegistryClient
 

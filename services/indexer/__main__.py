@@ -21,10 +21,17 @@ from services.indexer.settings import IndexerSettings
 from services.indexer.tail import Tail
 from services.indexer.unreadable import UnreadableManifests
 from shashin.discovery.open import open_discovery
+from shashin.errors import WrongTopicSettings
 from shashin.kafka.groups import indexer_group
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import Producer
-from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
+from shashin.kafka.topic_admin import check_topics
+from shashin.kafka.topics import (
+    DEAD_LETTER_SUFFIX,
+    INDEXES_SEALED,
+    LISTINGS_HIDDEN,
+    VECTORS_EMBEDDED,
+)
 from shashin.objectstore.open import opened_object_store
 from shashin.offsets.coverage import LiveReport
 from shashin.offsets.log_position import LogPosition
@@ -46,6 +53,9 @@ from shashin.shards.open_shard import OpenShard
 from shashin.shards.shard import Shard
 from shashin.tiers import LIVE
 from shashin.v1 import index_pb2_grpc
+
+_TOPICS = (VECTORS_EMBEDDED, VECTORS_EMBEDDED + DEAD_LETTER_SUFFIX, INDEXES_SEALED)
+"""Read or written, besides ``listings.hidden``, which its follower checks."""
 
 
 async def serve(scope: ServiceScope[IndexerSettings]) -> None:
@@ -79,6 +89,11 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
 
         producer, reader = await scope.start.retry(
             f"kafka at {settings.kafka}", lambda: _connect(settings, stack)
+        )
+        await scope.start.retry(
+            "settings of topics",
+            lambda: check_topics(settings.kafka, _TOPICS),
+            also=(WrongTopicSettings,),
         )
         horizons = Horizons(store, settings.model_id)
         starts = Starts(reader, horizons, BesideActiveModel(settings, store))

@@ -23,6 +23,8 @@ from aiokafka.record.legacy_records import LegacyRecordBatch
 _LENGTH = struct.Struct(">qi")
 """Base offset, and the number of bytes that follow."""
 _MAGIC_AT = 16
+_MAGIC = 2
+_LEGACY = (0, 1)
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _LOG_APPEND_TIME = 0x08
 _MIN_BATCH_BYTES = 17
@@ -81,25 +83,119 @@ class TolerantRecords:
             return None
         data = self._data[self._at : end]
         self._at = end
-        if data[_MAGIC_AT] < 2:
-            # Brokers have converted these for a decade; one that remains is left to the library.
-            return LegacyRecordBatch(data, data[_MAGIC_AT])
-        return TolerantBatch(data)
+        return _batch(data, self._next_base_offset())
 
     def _end(self) -> int | None:
-        if len(self._data) - self._at < _MIN_BATCH_BYTES:
+        rest = len(self._data) - self._at
+        if rest < _MIN_BATCH_BYTES:
             return None
         _, length = _LENGTH.unpack_from(self._data, self._at)
-        end = self._at + _LENGTH.size + int(length)
-        return end if end <= len(self._data) else None
+        size = _LENGTH.size + int(length)
+        if size < _MIN_BATCH_BYTES or (size > rest and not self._at):
+            # No batch has this length; and a broker returns the first one whole, however large it is.
+            # Where the next one begins cannot be known.
+            return len(self._data)
+        return self._at + size if size <= rest else None
+
+    def _next_base_offset(self) -> int | None:
+        if len(self._data) - self._at < _LENGTH.size:
+            return None
+        return int(_LENGTH.unpack_from(self._data, self._at)[0])
+
+
+def _batch(data: bytes, next_base: int | None) -> Any:
+    magic = data[_MAGIC_AT]
+    if magic in _LEGACY:
+        # Brokers have converted these for a decade; one that remains is left to the library.
+        legacy = LegacyBatch(data)
+        if legacy.is_whole or not _is_whole(data):
+            return legacy
+    elif magic != _MAGIC and not _is_whole(data):
+        return DamagedBatchOfUnknownFormat(data, f"its format is {magic}, expected {_MAGIC}")
+    if len(data) < _HEADER.size:
+        return DamagedBatchOfUnknownFormat(data, f"it has {len(data)} bytes, less than its header")
+    # With another format and this one's checksum, only the byte that names the format is damaged.
+    return TolerantBatch(data, next_base)
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether the data have the checksum of a batch of this format."""
+    return len(data) >= _HEADER.size and bool(DefaultRecordBatch(data).validate_crc())
+
+
+def _undecodable(
+    data: bytes, reason: str, *, first_offset: int, last_offset: int, timestamp: int
+) -> DecodedRecord:
+    """Return a batch as one record, at its last offset: readers may start in its middle."""
+    value = Undecodable.of(data, reason=reason, first_offset=first_offset, is_batch=True)
+    return DecodedRecord(last_offset, timestamp, 1, None, value)
+
+
+class _OneOffset:
+    """What batches have in common of which no more than the base offset is known."""
+
+    producer_id = None
+    is_control_batch = False
+    is_transactional = False
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.base_offset = int(_LENGTH.unpack_from(data)[0])
+        self.next_offset = self.base_offset + 1
+
+    def validate_crc(self) -> bool:
+        """Return True: a wrong checksum shows in what is iterated."""
+        return True
+
+    def _undecodable(self, reason: str) -> DecodedRecord:
+        at = self.base_offset
+        return _undecodable(self._data, reason, first_offset=at, last_offset=at, timestamp=0)
+
+
+class DamagedBatchOfUnknownFormat(_OneOffset):
+    """Bytes that are no batch."""
+
+    def __init__(self, data: bytes, reason: str) -> None:
+        super().__init__(data)
+        self._reason = reason
+
+    def __iter__(self) -> Iterator[DecodedRecord]:
+        """Yield one record, whose value is Undecodable."""
+        yield self._undecodable(self._reason)
+
+
+class LegacyBatch(_OneOffset):
+    """A message, or a compressed set of messages, of one of the formats before 2 (magic 0 and 1)."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._problem = ""
+        self._records: list[Any] = []
+        try:
+            batch = LegacyRecordBatch(data, data[_MAGIC_AT])
+            if not batch.validate_crc():
+                raise ValueError("its checksum is wrong")
+            self._records = list(batch)
+        except Exception as error:  # noqa: BLE001 - a codec raises whatever its library does
+            self._problem = f"{type(error).__name__}: {error}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it can be decoded."""
+        return not self._problem
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the records; if they cannot be decoded, over one that is Undecodable."""
+        return iter([self._undecodable(self._problem)] if self._problem else self._records)
 
 
 class TolerantBatch:
     """One batch: the interface of the client library's ``DefaultRecordBatch``."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, next_base: int | None = None) -> None:
         self._data = data
         self._batch = DefaultRecordBatch(data)
+        self._next_base = next_base
         self._wrong_checksum = False
 
     @property
@@ -110,7 +206,13 @@ class TolerantBatch:
     @property
     def next_offset(self) -> int:
         """Offset after the last record."""
-        return int(self._batch.next_offset)
+        found = int(self._batch.next_offset)
+        if self._wrong_checksum:
+            # It may be what is damaged: no record of the next batch may be taken for one of this.
+            if self._next_base is not None and self._next_base > self.base_offset:
+                found = min(found, self._next_base)
+            found = max(found, self.base_offset + 1)
+        return found
 
     @property
     def producer_id(self) -> int | None:
@@ -155,12 +257,12 @@ class TolerantBatch:
             return [self._undecodable(reason)]
 
     def _undecodable(self, reason: str) -> DecodedRecord:
-        """Return the batch as one record, at its last offset: readers may start in its middle."""
-        value = Undecodable.of(
-            self._data, reason=reason, first_offset=self.base_offset, is_batch=True
-        )
-        return DecodedRecord(
-            self.next_offset - 1, max(0, self._batch.max_timestamp), 1, None, value
+        return _undecodable(
+            self._data,
+            reason,
+            first_offset=self.base_offset,
+            last_offset=self.next_offset - 1,
+            timestamp=max(0, self._batch.max_timestamp),
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 from prometheus_client import Gauge
 
@@ -91,7 +92,13 @@ class HiddenFollower:
                 await loop.sleep(1.0)
 
     async def _follow(self, loop: LoopScope) -> None:
-        async with LogReader(self._bootstrap, LISTINGS_HIDDEN, client_id=self._client_id) as reader:
+        async with AsyncExitStack() as stack:
+            reader = await loop.retry(
+                f"kafka at {self._bootstrap}",
+                lambda: stack.enter_async_context(
+                    LogReader(self._bootstrap, LISTINGS_HIDDEN, client_id=self._client_id)
+                ),
+            )
             partitions = await loop.retry(f"partitions of {LISTINGS_HIDDEN}", reader.partitions)
             await loop.retry(
                 f"settings of {LISTINGS_HIDDEN}",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.controller.build_status import finished
+from services.controller.attempt_pods import finished
 from shashin.builds.document import BUILT_IN_STEPS
 from shashin.builds.kubernetes import KubernetesBuilds
 from shashin.builds.planning import PlannedBuilds, plan_builds

@@ -14,8 +14,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.image_builder.image_garbage import ImageGarbage
-from services.image_builder.image_rollout import ImageRollout, Images
+from services.image_builder.image_rollout import ImageRollout
 from services.image_builder.image_servings import FORCE_DELETE_ANNOTATION, RELIED_ON_ANNOTATION
+from services.image_builder.images import Images
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import KubernetesNotFound
 from shashin.index_images.annotations import image_tag

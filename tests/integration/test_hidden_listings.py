@@ -34,6 +34,7 @@ from tests.support.embedded_listings import (
     hidden,
     vector_of,
 )
+from tests.support.foreign_producer import produce
 from tests.support.hidden_map import HiddenMap
 from tests.support.indexer_settings import indexer_settings
 from tests.support.made_shards import BUCKET_START, KIND, commit
@@ -230,3 +231,30 @@ async def test_the_first_offsets_of_a_topic_are_known_at_the_first_request(kafka
         async with asyncio.timeout(60):
             begins = await reader.begin_offsets([0, 1])
             assert await reader.end_offsets([0, 1]) == begins == {0: 0, 1: 0}
+
+
+async def test_a_record_that_cannot_be_read_is_named_and_the_next_ones_take_effect(
+    start_service: StartService, kafka: str, producer: Producer, tmp_path: Path
+) -> None:
+    await producer.send_all([embedded("lamp"), embedded("mug")])
+    indexer = await start_service("indexer", **indexer_settings(tmp_path))
+    async with IndexClient(indexer.grpc) as client:
+        await until(lambda: client.finds("mug"), "the mug is found")
+        await asyncio.to_thread(
+            produce, kafka, LISTINGS_HIDDEN, [{"key": b"lamp\x002", "value": None}]
+        )
+
+        async def named() -> bool:
+            health = await indexer.probe("healthz")
+            return f"{LISTINGS_HIDDEN}[" in health and "tombstone" in health
+
+        await until(named, "it is named")
+        assert await indexer.metric("shashin_hidden_bad_records_total") == 1
+        assert await indexer.get("livez") is not None
+        await producer.send_all([hidden("mug", 2)])
+
+        async def gone() -> bool:
+            return not await client.finds("mug")
+
+        await until(gone, "the mug is hidden")
+        assert await client.finds("lamp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topic_admin import check_topics, ensure_topics
 from shashin.kafka.topics import (
     IMAGES_DOWNLOADED,
+    INDEXES_SEALED,
     LISTINGS_EVENTS,
     LISTINGS_HIDDEN,
     TOPICS,
@@ -23,9 +25,14 @@ from shashin.kafka.topics import (
 )
 from shashin.runtime.health import Health
 from tests.support.copying_stage import Copying, consuming
+from tests.support.embedded_listings import IndexClient, embedded
+from tests.support.indexer_settings import indexer_settings
+from tests.support.running_service import RunningService
 from tests.support.shashin_command import shashin
 from tests.support.topic_records import records_of
 from tests.support.waiting import until
+
+StartService = Callable[..., Awaitable[RunningService]]
 
 SET_ON_TOPIC = 1
 HIDDEN_MS = int(topic_named(LISTINGS_HIDDEN).config["retention.ms"])
@@ -174,3 +181,40 @@ async def test_an_operator_creates_the_topics_of_a_kafka_by_a_command(
         return not (await shashin(*command, state=tmp_path / "state", ends_with=None)).code
 
     await until(accepted, "the broker has applied the correction")
+
+
+@pytest.mark.parametrize(
+    ("topic", "wrong", "command"),
+    [
+        (
+            VECTORS_EMBEDDED,
+            {"message_timestamp_type": "CreateTime"},
+            "message.timestamp.type=LogAppendTime",
+        ),
+        (INDEXES_SEALED, {"cleanup_policy": "compact"}, "cleanup.policy=delete"),
+        (LISTINGS_HIDDEN, {"cleanup_policy": "delete"}, "cleanup.policy=[compact,delete]"),
+    ],
+)
+async def test_an_indexer_serves_nothing_until_the_settings_are_right_and_says_why(
+    kafka: str,
+    producer: Producer,
+    start_service: StartService,
+    tmp_path: Path,
+    topic: str,
+    wrong: dict[str, str],
+    command: str,
+) -> None:
+    await configure(kafka, topic, **wrong)
+    await producer.send_all([embedded("lamp")])
+    indexer = await start_service("indexer", ready=False, **indexer_settings(tmp_path))
+
+    async def named() -> bool:
+        return command in await indexer.probe("healthz")
+
+    await until(named, "the command that corrects it is shown")
+    assert await indexer.get("livez") is not None
+    assert await indexer.get("readyz") is None
+    await ensure_topics(kafka, partitions=2, correct=True)
+    await indexer.until_ready()
+    async with IndexClient(indexer.grpc) as client:
+        await until(lambda: client.finds("lamp"), "the lamp is found")

@@ -107,7 +107,8 @@ async def play(cluster: Cluster, folder: Path, *, keep: bool) -> Outcome:
                     steps.say("all pods are ready")
                     return await _run(on, host, days, images["builds"], steps)
                 except BaseException:
-                    echo(await on.state())
+                    for line in (await on.state()).splitlines():
+                        echo(line)
                     if keep:
                         echo(f"kept: namespace {on.namespace}; press Ctrl-C to end")
                         await asyncio.Event().wait()

@@ -219,8 +219,10 @@ def checked_build(name: str, day: PastDay, image: str, check: str) -> dict[str, 
 
 
 async def planned_builds(on: Installation, tier: str) -> list[str]:
-    """Run the command of a CronJob now; returns the names of the builds that it made, all done."""
-    before = {one["metadata"]["name"] for one in await on.builds()}
+    """Run the command of a CronJob now; returns the names of the builds that it planned, all done.
+
+    The CronJob's own time may have come meanwhile: then it has planned them already.
+    """
     job = f"plan-{tier}-now"
     await on.cluster.kubectl(
         *("create", "job", job, f"--from=cronjob/plan-{tier}", "-n", on.namespace)
@@ -229,7 +231,8 @@ async def planned_builds(on: Installation, tier: str) -> list[str]:
         *("wait", "--for=condition=complete", f"job/{job}", "-n", on.namespace),
         "--timeout=120s",
     )
-    made = sorted({one["metadata"]["name"] for one in await on.builds()} - before)
+    names = [one["metadata"]["name"] for one in await on.builds()]
+    made = sorted(name for name in names if name.startswith(f"{MODEL}-{tier}-"))
     for name in made:
         await until_phase(on, name, "Succeeded")
     return made

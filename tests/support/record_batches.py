@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Literal
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
@@ -32,6 +34,27 @@ def batch_of(records: Sequence[Written], *, codec: int = 0, base_offset: int = 0
         builder.append(number, 1_700_000_000_000 + number, key, value, list(headers))
     batch = bytearray(builder.build())
     struct.pack_into(">q", batch, 0, base_offset)
+    return bytes(batch)
+
+
+def legacy_batch_of(
+    records: Sequence[tuple[bytes | None, bytes | None]],
+    *,
+    magic: Literal[0, 1],
+    codec: int = 0,
+    base_offset: int = 0,
+) -> bytes:
+    """Return messages of an old format at consecutive offsets, each with key and value."""
+    builder = LegacyRecordBatchBuilder(
+        magic=magic, compression_type=codec, batch_size=64 * 1024 * 1024
+    )
+    for number, (key, value) in enumerate(records):
+        # As a broker stores them: absolute, but within a set of format 1 relative to its first one.
+        offset = number if codec and magic else base_offset + number
+        builder.append(offset, 1_700_000_000_000 + number, key, value)
+    batch = bytearray(builder.build())
+    if codec:
+        struct.pack_into(">q", batch, 0, base_offset + len(records) - 1)
     return bytes(batch)
 
 

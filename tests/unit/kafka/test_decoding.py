@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 from aiokafka.record.memory_records import MemoryRecords
@@ -18,6 +20,7 @@ from tests.support.record_batches import (
     ZSTD,
     Written,
     batch_of,
+    legacy_batch_of,
     replaced,
     with_checksum,
     with_codec,
@@ -27,6 +30,9 @@ BYTES = st.none() | st.binary(max_size=40)
 HEADERS = st.lists(st.tuples(st.text(max_size=10), BYTES), max_size=3)
 RECORDS = st.lists(st.tuples(BYTES, BYTES, HEADERS), min_size=1, max_size=6)
 CODECS = [0, GZIP, SNAPPY, LZ4, ZSTD]
+
+_AFTER_LENGTH = 12
+"""Where what a length tells begins."""
 
 LAMP: Written = (b"lamp", b"an event", [("trace", b"1")])
 VASE: Written = (b"vase", b"another", [("nme", None)])
@@ -108,12 +114,70 @@ def test_no_damage_raises_and_later_batches_are_read(
     written: list[Written], data: st.DataObject
 ) -> None:
     batch = bytearray(batch_of(written))
-    at = data.draw(st.integers(21, len(batch) - 1))
+    at = data.draw(st.integers(_AFTER_LENGTH, len(batch) - 1))
     batch[at] ^= data.draw(st.integers(1, 255))
     if data.draw(st.booleans()):
         batch = bytearray(with_checksum(bytes(batch)))
     after = batch_of([LAMP], base_offset=2**41)
     assert decoded(bytes(batch) + after)[-1] == (2**41, *LAMP)
+
+
+@given(st.binary(max_size=300))
+def test_whatever_a_broker_sends_it_ends_without_an_error(data: bytes) -> None:
+    decoded(data)
+
+
+@given(RECORDS, st.sampled_from(CODECS), st.data())
+def test_no_damage_reaches_into_the_next_batch(
+    written: list[Written], codec: int, data: st.DataObject
+) -> None:
+    batch = bytearray(batch_of(written, codec=codec, base_offset=10))
+    at = data.draw(st.integers(_AFTER_LENGTH, len(batch) - 1))
+    batch[at] ^= data.draw(st.integers(1, 255))
+    records = TolerantRecords(bytes(batch) + batch_of([LAMP], base_offset=10 + len(written)))
+    damaged = records.next_batch()
+    assert damaged.validate_crc()
+    list(damaged)
+    assert 10 < damaged.next_offset <= 10 + len(written)
+
+
+@pytest.mark.parametrize("magic", [0, 1, 3, 77, 255])
+def test_a_batch_is_read_though_the_byte_that_names_its_format_is_damaged(magic: int) -> None:
+    batch = bytearray(batch_of([LAMP, VASE], base_offset=3))
+    batch[16] = magic
+    assert decoded(bytes(batch)) == [(3, *LAMP), (4, *VASE)]
+
+
+@pytest.mark.parametrize(("magic", "codec"), [(0, 0), (0, GZIP), (0, SNAPPY), (1, 0), (1, GZIP)])
+def test_old_formats_are_decoded(magic: Literal[0, 1], codec: int) -> None:
+    messages = [(b"lamp", b"an event"), (None, b"another"), (b"vase", None)]
+    data = legacy_batch_of(messages, magic=magic, codec=codec, base_offset=7)
+    assert [found[:3] for found in decoded(data + batch_of([LAMP], base_offset=10))] == [
+        *((7 + n, key, value) for n, (key, value) in enumerate(messages)),
+        (10, *LAMP[:2]),
+    ]
+
+
+@pytest.mark.parametrize("codec", [0, GZIP])
+@given(data=st.data())
+def test_no_damage_to_an_old_format_raises(codec: int, data: st.DataObject) -> None:
+    message = bytearray(legacy_batch_of([(b"lamp", b"an event")], magic=1, codec=codec))
+    at = data.draw(st.integers(_AFTER_LENGTH, len(message) - 1))
+    message[at] ^= data.draw(st.integers(1, 255))
+    found, after = decoded(bytes(message) + batch_of([LAMP], base_offset=1))
+    assert isinstance(found[2], Undecodable)
+    assert after == (1, *LAMP)
+
+
+@pytest.mark.parametrize("length", [-(2**31), -1, 0, 3, 2**31 - 1])
+def test_a_length_that_no_batch_has_is_one_undecodable_batch(length: int) -> None:
+    batch = bytearray(batch_of([LAMP, VASE], base_offset=5))
+    struct.pack_into(">i", batch, 8, length)
+    response = bytes(batch) + batch_of([LAMP], base_offset=7)
+    ((offset, _, value, _),) = decoded(response)
+    assert offset == 6, "the next fetch begins with the next batch"
+    assert isinstance(value, Undecodable)
+    assert bytes(value) == response
 
 
 def test_an_incomplete_batch_at_the_end_is_left_for_the_next_fetch() -> None:
