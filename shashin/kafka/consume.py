@@ -43,6 +43,7 @@ from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
 from shashin.kafka.lag import Lag
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.lost_records import OnLostRecords, lost_below, note_lost
+from shashin.kafka.polls import poll
 from shashin.kafka.positions import known_positions
 from shashin.kafka.processing import BatchProcessor, Interrupted
 from shashin.kafka.records import InRecord
@@ -57,9 +58,6 @@ if TYPE_CHECKING:
     from shashin.kafka.producer import OutRecord, Producer
 
 RECORDS = Counter("shashin_consumed_records", "Records consumed from a topic.", ["topic"])
-POLL_FAILURES = Counter(
-    "shashin_poll_failures", "Polls of a topic that failed; the loop polls again.", ["topic"]
-)
 BATCH_SECONDS = Histogram(
     "shashin_consume_batch_seconds", "Time from poll to commit of a batch, in seconds.", ["topic"]
 )
@@ -215,22 +213,21 @@ class StageConsumer:
     ) -> Mapping[int, Sequence[InRecord]]:
         """Return the next records by partition; empty if none arrive within half a second."""
         topic = self._subscription.topic
-        poll = f"poll of {topic}"
+        part = f"poll of {topic}"
         try:
-            polled = await consumer.getmany(
-                timeout_ms=500, max_records=self._subscription.max_records
+            found = await poll(
+                consumer, topic, timeout_ms=500, max_records=self._subscription.max_records
             )
         except (NoOffsetForPartitionError, OffsetOutOfRangeError):
             await loop.retry(f"positions in {topic}", lambda: self._go_to_begin(consumer))
             return {}
-        except KafkaError as error:
-            POLL_FAILURES.labels(topic).inc()
-            log.warning("poll failed: retrying", topic=topic, error=repr(error))
-            loop.degraded(poll, repr(error))
+        except KafkaUnavailable as error:
+            log.warning("poll failed: retrying", topic=topic, error=error.message)
+            loop.degraded(part, error.message)
             await loop.sleep(1.0)
             return {}
-        loop.clear(poll)
-        return {tp.partition: list(map(InRecord.of, records)) for tp, records in polled.items()}
+        loop.clear(part)
+        return found
 
     async def _go_to_begin(self, consumer: AIOKafkaConsumer) -> None:
         """Start partitions without a position at the log's begin.

@@ -12,6 +12,7 @@ from shashin.errors import KafkaUnavailable, RecordsLost
 from shashin.kafka.broker_check import BrokerCheck
 from shashin.kafka.damaged_batches import DamagedBatches
 from shashin.kafka.lost_records import lost_below
+from shashin.kafka.polls import poll
 from shashin.kafka.records import InRecord
 from shashin.kafka.topic_id import topic_id_of
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX
@@ -161,14 +162,14 @@ class LogReader:
         if self._damaged is not None:
             await self._damaged.retry()
         try:
-            polled = await self._consumer.getmany(
-                timeout_ms=int(timeout_seconds * 1000), max_records=max_records
+            read = await poll(
+                self._consumer,
+                self._topic,
+                timeout_ms=int(timeout_seconds * 1000),
+                max_records=max_records,
             )
         except OffsetOutOfRangeError as error:
             raise await self._out_of_range() from error
-        except KafkaError as error:
-            raise KafkaUnavailable(f"reading {self._topic} failed: {error!r}") from error
-        read = {tp.partition: list(map(InRecord.of, records)) for tp, records in polled.items()}
         return read if self._damaged is None else self._damaged.before(read)
 
     async def _out_of_range(self) -> RecordsLost | KafkaUnavailable:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaConnectionError
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import CorruptRecordException, KafkaConnectionError
+from prometheus_client import REGISTRY
 
 from shashin.errors import KafkaUnavailable
 from shashin.kafka.log_reader import LogReader
@@ -126,6 +129,38 @@ async def test_a_broker_that_fails_during_a_write_is_no_stall_and_is_reported(
         writer.unavailable = False
         await until(lambda: _count(kafka, IMAGES_DOWNLOADED, 3), "all are copied")
         await until(lambda: not health.problems(), "all is well")
+
+
+async def test_a_poll_that_fails_is_named_and_counted_and_repeated(
+    kafka: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll, failing = AIOKafkaConsumer.getmany, True
+
+    async def failing_poll(consumer: AIOKafkaConsumer, *args: Any, **kwargs: Any) -> Any:
+        if failing:
+            raise CorruptRecordException("damaged on its way")
+        return await poll(consumer, *args, **kwargs)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", failing_poll)
+    health, stage = Health(), Copying()
+    await producer.send_all(events(1))
+    before = poll_failures()
+    async with consuming(kafka, stage, health):
+        part = f"poll of {LISTINGS_EVENTS}: "
+        (problem,) = await until(
+            lambda: [p for p in health.problems() if p.startswith(part)], "it is named"
+        )
+        assert "damaged on its way" in problem
+        await until(lambda: poll_failures() >= before + 2, "it is counted and repeated")
+        assert health.liveness_problems() == []
+        failing = False
+        await until(lambda: stage.seen, "it reads on")
+        await until(lambda: not health.problems(), "nothing is wrong any more")
+
+
+def poll_failures() -> float:
+    labels = {"topic": LISTINGS_EVENTS}
+    return REGISTRY.get_sample_value("shashin_poll_failures_total", labels) or 0.0
 
 
 async def test_topics_with_unequal_partitions_are_refused(kafka: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from prometheus_client import REGISTRY
 
 from shashin.errors import UnparsableRecord
 from shashin.kafka.log_reader import LogReader
@@ -19,7 +20,7 @@ from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS
 from shashin.runtime.health import Health
 from shashin.v1 import events_pb2
 from tests.support.copying_stage import GROUP, Copying, consuming
-from tests.support.damaged_log import flip
+from tests.support.damaged_log import flip, replace_in_batch
 from tests.support.foreign_producer import librdkafka, produce, produce_batch
 from tests.support.record_batches import batch_of, replaced
 from tests.support.rendered_listings import photo_of
@@ -235,6 +236,8 @@ async def test_a_batch_that_cannot_be_decoded_waits_for_an_operator_and_is_skipp
             lambda: [p for p in health.problems() if p.startswith(part)], "the wait is reported"
         )
         assert "shashin dlq skip listings.events:0:1" in problem
+        assert metric("shashin_undecodable_batches") == 1
+        skipped_before = metric("shashin_skipped_offsets_total")
         # Another partition goes on, and so does the loop.
         produce(kafka, LISTINGS_EVENTS, [{"value": b"elsewhere", "partition": 1}])
         await until_copied(kafka, b"before", b"elsewhere")
@@ -252,10 +255,33 @@ async def test_a_batch_that_cannot_be_decoded_waits_for_an_operator_and_is_skipp
         assert (skipped.document["first_offset"], skipped.document["last_offset"]) == (1, 3)
         await until_copied(kafka, b"before", b"elsewhere", b"after")
         await until(lambda: not health.problems(), "nothing is wrong any more")
+        assert metric("shashin_undecodable_batches") == 0
+        assert metric("shashin_skipped_offsets_total") == skipped_before + 3
         await until_no_lag(kafka)
     (dead_letter,) = await dead_letters(kafka, 1)
     assert dict(dead_letter.headers)["shashin-error"] == b"UndecodableBatch"
     assert b"damaged 0" in dead_letter.value
+
+
+async def test_a_damaged_record_is_a_dead_letter_of_its_raw_bytes_and_the_others_are_read(
+    kafka: str, log_folder: Path
+) -> None:
+    batch = batch_of([(key, value, []) for key, value in ((b"a", b"first"), (b"b", b"another"))])
+    produce(kafka, LISTINGS_EVENTS, [{"value": b"before", "partition": 0}])
+    await produce_batch(kafka, LISTINGS_EVENTS, 0, batch)
+    # The value's length becomes more than the record has.
+    folder = log_folder / f"{LISTINGS_EVENTS}-0"
+    replace_in_batch(folder, b"b\x0eanother", b"b\x7eanother")
+    async with consuming(kafka, Copying()):
+        await until_copied(kafka, b"before", b"first")
+        (dead_letter,) = await dead_letters(kafka, 1)
+        await until_no_lag(kafka)
+    assert b"b\x7eanother" in dead_letter.value
+    assert dict(dead_letter.headers)["shashin-offset"] == b"2"
+
+
+def metric(name: str) -> float:
+    return REGISTRY.get_sample_value(name, {"topic": LISTINGS_EVENTS}) or 0.0
 
 
 async def test_an_output_that_is_too_large_is_a_dead_letter_and_the_others_are_written(
