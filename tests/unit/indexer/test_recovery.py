@@ -357,7 +357,9 @@ async def test_a_second_model_is_asked_once_where_it_begins_and_requires_what_is
 
 
 def given_up() -> float:
-    return REGISTRY.get_sample_value("shashin_lost_records_total", {"topic": "vectors.embedded"}) or 0
+    return (
+        REGISTRY.get_sample_value("shashin_lost_records_total", {"topic": "vectors.embedded"}) or 0
+    )
 
 
 async def test_a_loss_that_was_given_up_once_stops_no_later_start_and_is_counted_once(
