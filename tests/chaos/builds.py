@@ -29,8 +29,6 @@ class Builds:
         self._on_progress = on_progress
         self.succeeded = 0
         self.killed = 0
-        self.both = asyncio.Event()
-        """Set once some have succeeded and some were killed."""
 
     async def run(self) -> None:
         """Merge until cancelled."""
@@ -40,8 +38,6 @@ class Builds:
             statuses = {one.build.name: one.status for one in records.read_all()[0]}
             self.succeeded = sum(status.phase == "Succeeded" for status in statuses.values())
             self._on_progress(self.succeeded)
-            if self.succeeded and self.killed:
-                self.both.set()
             for name, status in statuses.items():
                 if status.phase == "Failed":
                     await self._shashin("retry", name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 from confluent_kafka import KafkaException, Producer
@@ -23,7 +24,11 @@ class ForeignApp:
         self._kafka = kafka
         self._codecs = cycle(CODECS)
         self._transactional = cycle((False, True))
-        self.transactions = 0
+        self.batches: Counter[str] = Counter()
+        """Batches that are known to be written, by codec."""
+        self.committed = 0
+        self.aborted = 0
+        """Transactions, with records in them."""
 
     async def send(self, records: Sequence[OutRecord], aborted: Sequence[OutRecord]) -> bool:
         """Send a batch; returns False if it is not known to be written.
@@ -33,16 +38,28 @@ class ForeignApp:
         return await asyncio.to_thread(self._send, records, aborted)
 
     def _send(self, records: Sequence[OutRecord], aborted: Sequence[OutRecord]) -> bool:
+        codec = next(self._codecs)
         config = {
             "bootstrap.servers": self._kafka,
-            "compression.type": next(self._codecs),
+            "compression.type": codec,
             # As Java's and this project's producers: a listing's events keep their partition.
             "partitioner": "murmur2_random",
             "delivery.timeout.ms": 15_000,
             "log_level": 0,
         }
-        if not next(self._transactional):
-            return _written(Producer(config), records)
+        if next(self._transactional):
+            written = self._send_in_transactions(config, records, aborted)
+        else:
+            written = _written(Producer(config), records)
+        self.batches[codec] += written
+        return written
+
+    def _send_in_transactions(
+        self,
+        config: Mapping[str, object],
+        records: Sequence[OutRecord],
+        aborted: Sequence[OutRecord],
+    ) -> bool:
         producer = Producer(
             {**config, "transactional.id": "chaos", "transaction.timeout.ms": 15_000}
         )
@@ -50,12 +67,13 @@ class ForeignApp:
             producer.init_transactions(_SECONDS)
             if aborted:
                 producer.begin_transaction()
-                _written(producer, aborted)
+                written = _written(producer, aborted)
                 producer.abort_transaction(_SECONDS)
+                self.aborted += written
             producer.begin_transaction()
             if _written(producer, records):
                 producer.commit_transaction(_SECONDS)
-                self.transactions += 1
+                self.committed += 1
                 return True
             producer.abort_transaction(_SECONDS)
         except KafkaException:

@@ -8,12 +8,18 @@ import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from shashin.local.processes import read_plan
 from shashin.local.system import System
 from tests.support.waiting import until
 
 PAUSE_SECONDS = 40.0
 
-SERVICES = ("index-server-hourly", "indexer", "downloader", "router", "embedder", "image-builder")
+
+def services_of(system: System) -> list[str]:
+    """Return the names of all services of a started system, those of every tier included."""
+    plan = read_plan(system.folder)
+    assert plan is not None
+    return [spec.name for spec in plan.processes]
 
 
 async def pause_each(

@@ -1,9 +1,9 @@
-"""A broker whose retention bites: whatever every reader has passed is deleted at once."""
+"""A broker that deletes at once whatever every reader has passed."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections import Counter
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -14,32 +14,53 @@ from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, VECTORS_EMB
 from shashin.objectstore.open import opened_object_store
 from shashin.offsets.ranges import merge_ranges
 from shashin.repository.contents import read_contents
+from shashin.terminal.console import echo_stderr
 
 _EVERY_SECONDS = 5.0
 
 
-async def delete_what_was_read(kafka: str, repository: str, model_id: str) -> None:
-    """Delete records from the input topics until cancelled."""
-    while True:
-        await asyncio.sleep(_EVERY_SECONDS)
-        # The broker or the repository may be away, or being damaged: then next time.
-        with suppress(KafkaError, ShashinError):
-            await _delete(kafka, repository, model_id)
+class Retention:
+    """Deletes what was read, and counts it."""
 
+    topics = (LISTINGS_EVENTS, IMAGES_DOWNLOADED, VECTORS_EMBEDDED)
 
-async def _delete(kafka: str, repository: str, model_id: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        passed = await _committed(admin, "downloader", LISTINGS_EVENTS)
-        passed |= await _committed(admin, f"embedder.{model_id}", IMAGES_DOWNLOADED)
-        passed |= await _sealed(repository)
-        if passed:
-            await admin.delete_records(
-                {tp: RecordsToDelete(before_offset=offset) for tp, offset in passed.items()}
-            )
-    finally:
-        await admin.close()
+    def __init__(self, kafka: str, repository: str, model_id: str) -> None:
+        self._kafka = kafka
+        self._repository = repository
+        self._model_id = model_id
+        self._begins: dict[TopicPartition, int] = {}
+
+    @property
+    def deleted(self) -> Counter[str]:
+        """Number of deleted offsets by topic, as the broker acknowledged them."""
+        deleted: Counter[str] = Counter()
+        for tp, begin in self._begins.items():
+            deleted[tp.topic] += begin
+        return deleted
+
+    async def run(self) -> None:
+        """Delete records from the input topics until cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY_SECONDS)
+            try:
+                await self._delete()
+            except (KafkaError, ShashinError) as error:
+                # The broker may be away, or a manifest unreadable: then next time.
+                echo_stderr(f"nothing is deleted for now: {error}")
+
+    async def _delete(self) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._kafka)
+        await admin.start()
+        try:
+            passed = await _committed(admin, "downloader", LISTINGS_EVENTS)
+            passed |= await _committed(admin, f"embedder.{self._model_id}", IMAGES_DOWNLOADED)
+            passed |= await _sealed(self._repository)
+            if passed:
+                self._begins |= await admin.delete_records(
+                    {tp: RecordsToDelete(before_offset=offset) for tp, offset in passed.items()}
+                )
+        finally:
+            await admin.close()
 
 
 async def _committed(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +31,15 @@ from shashin.v1 import index_pb2, index_pb2_grpc
 from shashin.workload.listings import DemoListing, render_listings
 from tests.chaos.app import App
 from tests.chaos.builds import Builds
-from tests.chaos.damage import damage_a_manifest
-from tests.chaos.foreign_app import ForeignApp
+from tests.chaos.damage import Damage
+from tests.chaos.evidence import Evidence, lines_of, missing, wrong
+from tests.chaos.foreign_app import CODECS, ForeignApp
 from tests.chaos.kills import Killer
-from tests.chaos.pauses import pause_each
+from tests.chaos.pauses import pause_each, services_of
 from tests.chaos.plan import Model, PlannedEvent, batches_of, model_of, stream
 from tests.chaos.prober import Prober
-from tests.chaos.replicas import run_replicas
-from tests.chaos.retention import delete_what_was_read
+from tests.chaos.replicas import ODD, Replicas
+from tests.chaos.retention import Retention
 from tests.chaos.verdict import FoundRow, Verdict, judge
 from tests.support.fake_gcs import BUCKET, SERVER_VARIABLE, FakeGcs
 from tests.support.waiting import until
@@ -50,6 +52,7 @@ _LOOK_UP_AT_ONCE = 500
 _STALL_SECONDS = 90.0
 _LATER_RATE = 5.0
 """Events per second once the count is reached, while troubles are outstanding."""
+_LOOK_SECONDS = 0.5
 _MAX_SECONDS = 660.0
 """Of the stream, even if kills are outstanding by then."""
 
@@ -65,9 +68,8 @@ class Chaos:
     bucket_seconds: int
     seed: int
     state: Path
-    pauses: Sequence[str]
-    """The services to stop for 40 seconds each."""
-    paused_at_once: int = 1
+    pauses_together: bool
+    """Whether all services are stopped for the same 40 seconds, not one after the other."""
 
 
 @dataclass(frozen=True)
@@ -162,53 +164,85 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
                 seed=chaos.seed,
                 on_kill=lambda: stages.set("kills", len(killer.killed), chaos.kills),
             )
-            app = App(producer, ForeignApp(kafka), pool)
-            paused: list[str] = []
+            app, broker = App(producer, ForeignApp(kafka), pool), _Broker(system)
+            services, paused = services_of(system), list[str]()
 
             def on_pause(name: str) -> None:
                 paused.append(name)
-                stages.set("services paused", len(paused), len(chaos.pauses))
+                stages.set("services paused", len(paused), len(services))
 
             probing = asyncio.ensure_future(prober.run())
             killing = asyncio.ensure_future(killer.run())
             pausing = asyncio.ensure_future(
-                pause_each(system, chaos.pauses, on_pause, at_once=chaos.paused_at_once)
+                pause_each(
+                    system,
+                    services,
+                    on_pause,
+                    at_once=len(services) if chaos.pauses_together else 1,
+                )
             )
-            damaging = asyncio.ensure_future(damage_a_manifest(system.repository, system.model_id))
-            replicas = asyncio.ensure_future(run_replicas(system.folder))
-            retention = asyncio.ensure_future(
-                delete_what_was_read(kafka, system.repository, system.model_id)
-            )
+            damage = Damage(system)
+            # Services that are stopped would not notice.
+            damaging = asyncio.ensure_future(_after(pausing, damage.run()))
+            replicas = Replicas(system)
+            retention = Retention(kafka, system.repository, system.model_id)
             builds = Builds(
                 system.folder,
                 seed=chaos.seed,
                 on_progress=lambda done: stages.set("shards merged by builds", done),
             )
             building = asyncio.ensure_future(builds.run())
-            troubles = [killing, pausing, damaging, asyncio.ensure_future(builds.both.wait())]
-            background = [probing, replicas, retention, building, *troubles]
+
+            def evidence() -> Evidence:
+                return Evidence(
+                    expected_pauses=services,
+                    expected_codecs=CODECS,
+                    expected_replicas=ODD,
+                    expected_deletions=Retention.topics,
+                    paused=paused,
+                    manifest_was_unreadable=damage.happened,
+                    sealed=replicas.sealed,
+                    sealed_differently=replicas.sealed_differently,
+                    replicas_ended=replicas.ended,
+                    deleted=retention.deleted,
+                    batches=app.foreign.batches,
+                    committed=app.foreign.committed,
+                    aborted=app.foreign.aborted,
+                    complete_answers=prober.complete,
+                    builds_succeeded=builds.succeeded,
+                    builds_killed=builds.killed,
+                    broker_killed=broker.killed,
+                )
+
+            async def all_has_happened() -> None:
+                while True:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    if not missing(evidence()):
+                        return
+
+            troubles = [killing, pausing, damaging, asyncio.ensure_future(all_has_happened())]
+            background = [
+                probing,
+                building,
+                asyncio.ensure_future(replicas.run()),
+                asyncio.ensure_future(retention.run()),
+                *troubles,
+            ]
             try:
-                events = await _stream(chaos, app, system, troubles, background, stages)
+                events = await _stream(chaos, app, broker, troubles, background, stages)
                 model = model_of(events) | {
                     li.listing_id: model_of([_stable_event(li)])[li.listing_id] for li in stable
                 }
                 model |= dict.fromkeys(app.ghosts)
                 verdict = await _settled(model, system, router, stages)
-                if damaging.done() and (wrong := damaging.result()):
-                    verdict.gaps.append(wrong)
             finally:
                 for task in background:
                     task.cancel()
                 await asyncio.gather(*background, return_exceptions=True)
-            if len(paused) < len(chaos.pauses) or not app.foreign.transactions:
-                verdict.gaps.append(
-                    f"only {len(paused)} services were paused and {app.foreign.transactions} "
-                    "transactions committed"
-                )
-            if not builds.both.is_set():
-                verdict.gaps.append(
-                    f"{builds.succeeded} builds succeeded, and {builds.killed} were killed"
-                )
+            seen = evidence()
+            verdict.gaps += [*missing(seen), *wrong(seen)]
+            if damage.problem:
+                verdict.gaps.append(damage.problem)
             verdict.lost |= prober.missed
             verdict.duplicated |= prober.twice
             verdict.gaps += await _gaps(system, router)
@@ -216,7 +250,8 @@ async def _play(chaos: Chaos, system: System, repository: str | None, started: f
         f"{prober.answered} of {prober.asked} concurrent searches were answered, {prober.complete} "
         "of them complete"
     )
-    echo_stderr(f"{builds.succeeded} builds succeeded, {builds.killed} runs of builds were killed")
+    for line in lines_of(seen):
+        echo_stderr(line)
     return Outcome(
         verdict,
         len(killer.killed),
@@ -249,7 +284,7 @@ async def _publish_stable(
 async def _stream(
     chaos: Chaos,
     app: App,
-    system: System,
+    broker: _Broker,
     troubles: Sequence[asyncio.Future[Any]],
     background: Sequence[asyncio.Future[Any]],
     stages: Stages,
@@ -258,7 +293,7 @@ async def _stream(
 
     The broker is killed halfway. Returns the sent events.
     """
-    started, sent, restarted = time.monotonic(), list[PlannedEvent](), False
+    started, sent = time.monotonic(), list[PlannedEvent]()
     due = 0.0
     for batch in batches_of(stream(photos=_POOL, seed=chaos.seed), at_most=20):
         _raise_what_failed(background)
@@ -270,10 +305,9 @@ async def _stream(
         await app.send(batch)
         sent += batch
         stages.set("events sent", len(sent), chaos.events)
-        if not restarted and len(sent) > chaos.events // 2:
-            restarted = True
-            _kill_kafka(system)
-            stages.set("broker killed", 1, 1)
+        if not broker.killed and len(sent) > chaos.events // 2:
+            broker.kill()
+            stages.set("broker killed", int(broker.killed), 1)
     return sent
 
 
@@ -287,10 +321,28 @@ def _raise_what_failed(background: Sequence[asyncio.Future[Any]]) -> None:
             raise error
 
 
-def _kill_kafka(system: System) -> None:
-    pid = EmbeddedKafka(system.folder).pid
-    if pid is not None:
-        os.kill(pid, 9)
+class _Broker:
+    """The broker of a system."""
+
+    def __init__(self, system: System) -> None:
+        self._kafka = EmbeddedKafka(system.folder)
+        self.killed = False
+
+    def kill(self) -> None:
+        """Kill it, if it runs; its supervisor starts it again."""
+        pid = self._kafka.pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            self.killed = True
+
+
+async def _after(first: asyncio.Future[Any], then: Coroutine[Any, Any, None]) -> None:
+    try:
+        await asyncio.wait([first])
+    except asyncio.CancelledError:
+        then.close()
+        raise
+    await then
 
 
 async def _settled(model: Model, system: System, router: RouterClient, stages: Stages) -> Verdict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,33 @@ async def test_records_that_were_deleted_unread_stop_the_start_until_told_to_con
     async with IndexClient(last.grpc) as client:
         assert await client.finds("late-9")
     assert await last.metric("shashin_lost_records_total") == 0
+
+
+async def test_an_indexer_that_retention_overtakes_as_it_runs_ends_and_the_next_start_names_the_gap(
+    kafka: str, start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    await producer.send_all([embedded(f"early-{i}", partition=0) for i in range(5)])
+    indexer = await start_service("indexer", **indexer_settings(tmp_path))
+    async with IndexClient(indexer.grpc) as client:
+        await until(lambda: client.finds("early-4"), "the first ones are read")
+    indexer.process.send_signal(signal.SIGSTOP)
+    # The broker answers the fetch that it may hold with this one, and none of the next.
+    await producer.send_all([embedded("next", partition=0)])
+    await producer.send_all([embedded(f"late-{i}", partition=0) for i in range(10)])
+    await delete_before(kafka, 15)
+    indexer.process.send_signal(signal.SIGCONT)
+    assert await asyncio.to_thread(indexer.process.wait, 60) != 0
+    assert "vectors.embedded[0] were deleted" in indexer.log()
+
+    await indexer.start()
+
+    async def named() -> bool:
+        return "offsets 0 to 14 of vectors.embedded[0] were deleted" in await indexer.probe(
+            "healthz"
+        )
+
+    await until(named, "it names the gap")
+    assert await indexer.get("livez") is not None
 
 
 async def delete_before(kafka: str, offset: int) -> None:

@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from shashin.cli.app import app
 from shashin.cli.up import _print_status
+from shashin.local.ports import free_port
 from shashin.terminal.console import command
 from shashin.tiers import HOURLY
 from shashin.v1 import index_pb2, search_pb2
@@ -294,6 +297,30 @@ def test_publish_stops_before_anything_is_sent_if_a_listing_is_wrong(
     skipping = shashin("publish", str(mixed), "--skip-bad", state=tmp_path / "state")
     assert f"skipped: {mixed / 'gone.jpg'} is a link to nothing" in skipping.stderr
     assert "nothing has been started" in skipping.stderr.splitlines()[-1]
+
+
+def test_no_event_is_sent_if_a_later_photo_cannot_be_copied(
+    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, copied = shutil.copyfileobj, 0
+
+    def full_at_the_second(*args: Any) -> None:
+        nonlocal copied
+        copied += 1
+        if copied > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        copy(*args)
+
+    monkeypatch.setattr("shutil.copyfileobj", full_at_the_second)
+    (mixed / "lamp.jpg").write_bytes(b"another photo")
+    # Nothing listens there: whoever sent the first listing would fail at that instead.
+    nobody = f"127.0.0.1:{free_port()}"
+    result = shashin(
+        "publish", str(mixed), "--kafka", nobody, "--no-wait", state=tmp_path / "state"
+    )
+    assert copied == 2
+    assert result.exit_code == 2
+    assert "cannot be copied (no space left on device)" in result.stderr.splitlines()[-1]
 
 
 def test_a_command_that_needs_kafka_says_that_nothing_was_ever_started(tmp_path: Path) -> None:
