@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import TopicPartition
@@ -106,6 +107,15 @@ class Waiting(Copying):
         return await super().process(records)
 
 
+@asynccontextmanager
+async def releasing(stage: Waiting) -> AsyncIterator[None]:
+    """Let the stage go on at the latest when the context ends, also by a failure."""
+    try:
+        yield
+    finally:
+        stage.go_on.set()
+
+
 async def test_a_group_without_a_position_starts_at_the_begin_and_says_what_cannot_be_known(
     kafka: str, producer: Producer
 ) -> None:
@@ -113,7 +123,7 @@ async def test_a_group_without_a_position_starts_at_the_begin_and_says_what_cann
     await delete_before(kafka, 10)
     before = metric("shashin_unknown_positions_total", topic=LISTINGS_EVENTS)
     health, stage = Health(), Waiting()
-    async with consuming(kafka, stage, health):
+    async with consuming(kafka, stage, health), releasing(stage):
         part = "position in listings.events[0]: the group has no position"
         (problem,) = await until(
             lambda: [p for p in health.problems() if p.startswith(part)], "it is reported"
@@ -132,7 +142,7 @@ async def test_a_new_group_of_a_log_from_which_nothing_was_deleted_is_no_problem
     await producer.send_all(events(0, 20))
     before = metric("shashin_unknown_positions_total", topic=LISTINGS_EVENTS)
     health, stage = Health(), Waiting()
-    async with consuming(kafka, stage, health):
+    async with consuming(kafka, stage, health), releasing(stage):
         await until(lambda: not health.readiness_problems(), "it has partitions")
         assert health.problems() == []
         stage.go_on.set()
