@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import history, images, measures, replicas, rollouts, shards, stores
+from bench import history, images, measures, photos, replicas, rollouts, shards, stores
 from bench.figures import Figure
 from bench.workload import Workload, start
 from shashin.client.router import RouterClient
@@ -41,6 +41,7 @@ MEASURES: dict[str, Measure] = {
 
 ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
     "row": measures.live_row_memory,
+    "photos": photos.photos,
     "folder": stores.folder,
     "s3": stores.s3,
     "gcs": stores.gcs,
@@ -72,7 +73,9 @@ def planned_figures() -> list[Figure]:
         Figure("coverage gap noticed", "s", 1.0),
         Figure("search by photo under ingest p50", "ms"),
         Figure("search by photo under ingest p99", "ms", 150.0),
+        *photos.planned_figures().values(),
         Figure("upload to a folder", "of cp", 0.5, at_least=True),
+        Figure("upload to a folder, on the disk", "of cp and sync", 0.5, at_least=True),
         Figure("download from a folder", "of cp", 0.5, at_least=True),
         Figure("upload to S3, local server", "MB/s"),
         Figure("download from S3, local server", "MB/s"),
@@ -84,6 +87,7 @@ def planned_figures() -> list[Figure]:
         ),
         Figure("merge of 24 shards of 20,000 rows", "of USearch", 0.5),
         Figure("memory of that merge", "of the result", 2.0),
+        Figure("memory of that merge, with mapped files", "of the result"),
         Figure("recall@10 of the merged shard", "", 0.98, at_least=True),
         Figure("open a tier of 65 shards of 10,000 rows", "s", 1.0),
         Figure("open a tier of 65 shards of 500,000 rows", "s", 1.0),
@@ -105,11 +109,7 @@ def planned_figures() -> list[Figure]:
         Figure("query during 24 rollovers p99", "ms"),
         Figure("p99 during rollovers", "of before", 1.5),
         Figure("queries failed or incomplete in 24 rollovers", "", 0.0),
-        *(
-            Figure(f"{what}, {sealed:,} sealed in the past", unit)
-            for sealed in history.SEALED
-            for what, unit in history.QUANTITIES.items()
-        ),
+        *history.planned_figures(),
     ]
 
 

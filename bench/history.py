@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
+from bench.figures import Figure
+from bench.hidden_listings import listing, write_shard
 from services.image_builder.handlers import Builder
 from services.image_builder.rollout import PointerRollout
 from services.image_builder.settings import ImageBuilderSettings
+from shashin.builds.planning import plan_builds
+from shashin.builds.policy import Policy
+from shashin.builds.recorded import FolderBuilds
+from shashin.builds.records import BuildRecords
 from shashin.objectstore.file import FileObjectStore
 from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.ranges import OffsetRange
@@ -22,21 +31,36 @@ from shashin.repository.repository import ModelRepository
 from shashin.runtime.health import Health
 from shashin.runtime.scope import LoopScope
 from shashin.serving.index_servers import HeldShard
+from shashin.serving.served_shards import ServedShards
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.shard_id import shard_id
+from shashin.shards.sealed_shard import SealedShard
+from shashin.shards.visibility import HiddenEntry
 from shashin.tiers import DAILY, HOURLY, MONTHLY
 
 MODEL = "bench"
 PARTITIONS = 8
 SEALED = (1_000, 10_000, 70_000)
-QUANTITIES = {
-    "plan all tiers": "ms",
-    "read what is sealed": "ms",
-    "judge coverage": "ms",
-}
+QUANTITIES = (
+    "plan all tiers at a start",
+    "plan all tiers again",
+    "plan all tiers when woken",
+    "plan due builds",
+    "read what is sealed",
+    "judge coverage",
+)
+"""In milliseconds. The image builder plans at its start, again every few minutes, and when a shard is
+sealed; ``shashin builds plan`` plans the builds."""
+GROWING = QUANTITIES[:5]
+"""They read the repository, and so might take longer the more is in it."""
+_REPEATS = 5
+_HIDDEN_IN = (1, 100, 1_000)
+"""Shards that are served when a record of ``listings.hidden`` comes."""
 _OFFSETS = 1_000
 """Per shard."""
 _SERVED_HOURLY = 16
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+"""After every bucket here."""
 
 
 async def history(folder: Path) -> dict[str, float]:
@@ -48,9 +72,55 @@ async def history(folder: Path) -> dict[str, float]:
         repository = ModelRepository(store)
         for pointer in pointers:
             await repository.move_pointer(pointer, over=None)
-        for what, seconds in (await _measured(store, pointers)).items():
+        for what, seconds in (await _measured(store, pointers, folder / f"state-{sealed}")).items():
             found[f"{what}, {sealed:,} sealed in the past"] = 1_000 * seconds
+    for what in GROWING:
+        few, many = (
+            found[f"{what}, {count:,} sealed in the past"] for count in SEALED[:: len(SEALED) - 1]
+        )
+        found[growth_of(what)] = many / few
+    for shards in _HIDDEN_IN:
+        found[hidden_record_of(shards)] = await asyncio.to_thread(
+            _hidden_record, folder / f"hidden-{shards}", shards
+        )
     return found
+
+
+def planned_figures() -> list[Figure]:
+    """Return every figure with its goal."""
+    return [
+        *(
+            Figure(f"{what}, {sealed:,} sealed in the past", "ms")
+            for sealed in SEALED
+            for what in QUANTITIES
+        ),
+        *(Figure(growth_of(what), "times", 2.0) for what in GROWING),
+        *(Figure(hidden_record_of(shards), "µs") for shards in _HIDDEN_IN),
+    ]
+
+
+def growth_of(what: str) -> str:
+    """Return the name of the figure for how much longer something takes with a long history."""
+    return f"{what}, {SEALED[-1]:,} against {SEALED[0]:,}"
+
+
+def hidden_record_of(shards: int) -> str:
+    """Return the name of the figure for one record of ``listings.hidden``."""
+    return f"a hidden listing, {shards:,} shards served"
+
+
+def _hidden_record(folder: Path, shards: int) -> float:
+    """Return the microseconds in which a record is applied that concerns none of the rows."""
+    served = ServedShards()
+    served.serve(
+        SealedShard(write_shard(folder / str(number), number * 100, 100), folder / str(number))
+        for number in range(shards)
+    )
+    entries = [HiddenEntry(listing(10**10 + number), 2) for number in range(500)]
+    started = time.process_time()
+    for entry in entries:
+        served.hide_all([entry])
+    return 1e6 * (time.process_time() - started) / len(entries)
 
 
 def _sealed(count: int) -> Iterator[Manifest]:
@@ -128,35 +198,50 @@ class _Servers:
         return []
 
 
-async def _measured(store: FileObjectStore, pointers: list[Pointer]) -> dict[str, float]:
+async def _measured(
+    store: FileObjectStore, pointers: list[Pointer], state: Path
+) -> dict[str, float]:
+    """Return the seconds of each quantity, the least of several rounds."""
     settings = ImageBuilderSettings(
         model_id=MODEL,
         kafka="unused:1",
         repository="file:///unused",
         discovery="static:indexer=127.0.0.1:1",
     )
-    repository = ModelRepository(store)
-    builder = Builder(
-        settings, repository, PointerRollout(repository), _Servers(), Horizons(store, MODEL)
-    )
-    plan = builder.loop()
-    loop = LoopScope(Health().register(plan.name, ready_when=plan.ready_when), asyncio.Event())
-    await builder.plan_round(loop, check_served=True)
-    started = time.perf_counter()
-    await builder.plan_round(loop, check_served=True)
-    planned = time.perf_counter() - started
-    started = time.perf_counter()
-    known = await read_known_shards(ModelRepository(store), MODEL)
-    read = time.perf_counter() - started
+    found: defaultdict[str, list[float]] = defaultdict(list)
+
+    @asynccontextmanager
+    async def timed(what: str) -> AsyncIterator[None]:
+        started = time.perf_counter()
+        yield
+        found[what].append(time.perf_counter() - started)
+
+    for number in range(_REPEATS):
+        # A new one each time, which has read nothing yet.
+        repository = ModelRepository(store)
+        builder = Builder(
+            settings, repository, PointerRollout(repository), _Servers(), Horizons(store, MODEL)
+        )
+        plan = builder.loop()
+        loop = LoopScope(Health().register(plan.name, ready_when=plan.ready_when), asyncio.Event())
+        async with timed("plan all tiers at a start"):
+            await builder.plan_round(loop, check_served=True)
+        async with timed("plan all tiers again"):
+            await builder.plan_round(loop, check_served=True)
+        async with timed("plan all tiers when woken"):
+            await builder.plan_round(loop, check_served=False)
+        builds = FolderBuilds(BuildRecords(state / str(number)))
+        async with timed("plan due builds"):
+            planned = await plan_builds(
+                ModelRepository(store), "file:///unused", builds, MODEL, _NOW, Policy()
+            )
+        assert not planned.unreadable
+        async with timed("read what is sealed"):
+            known = await read_known_shards(ModelRepository(store), MODEL)
     ranges = [r for pointer in pointers for shard in pointer.shards for r in shard.ranges]
     ends = {p: max(r.to_offset for r in ranges if r.partition == p) for p in range(PARTITIONS)}
-    started = time.perf_counter()
-    missing = missing_ranges(known.ranges, {p: Position(0, end) for p, end in ends.items()})
-    judged = time.perf_counter() - started
+    async with timed("judge coverage"):
+        missing = missing_ranges(known.ranges, {p: Position(0, end) for p, end in ends.items()})
     assert not missing, missing
     assert all(pointer == known.pointers[pointer.tier] for pointer in pointers)
-    return {
-        "plan all tiers": planned,
-        "read what is sealed": read,
-        "judge coverage": judged,
-    }
+    return {what: min(seconds) for what, seconds in found.items()}

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from usearch.index import Index
 
+from bench.transfer import peak, reset_peak
 from shashin.model_space import ModelSpace
 from shashin.offsets.ranges import OffsetRange
 from shashin.serving.served_shards import ServedShards
@@ -45,7 +46,8 @@ async def compaction(folder: Path) -> dict[str, float]:
 
 def _compaction(folder: Path) -> dict[str, float]:
     parents = [_parent(folder / str(number), number) for number in range(PARENTS)]
-    with _anonymous_memory() as peak:
+    with _anonymous_memory() as allocated:
+        idle = reset_peak()
         started = time.perf_counter()
         manifest = merge_shards(
             parents,
@@ -55,6 +57,7 @@ def _compaction(folder: Path) -> dict[str, float]:
             on_progress=lambda _done, _total: None,
         )
         merged = time.perf_counter() - started
+        resident = peak() - idle
     finished = sum(entry.size for entry in manifest.files)
     vectors = np.concatenate([_vectors(number) for number in range(PARENTS)])
     index = Index(ndim=DIMENSIONS, metric="ip", dtype="bf16", connectivity=16, expansion_add=128)
@@ -64,7 +67,8 @@ def _compaction(folder: Path) -> dict[str, float]:
     assert manifest.recall_at_10 is not None
     return {
         "merge of 24 shards of 20,000 rows": merged / anew,
-        "memory of that merge": peak[0] / finished,
+        "memory of that merge": allocated[0] / finished,
+        "memory of that merge, with mapped files": resident / finished,
         "recall@10 of the merged shard": manifest.recall_at_10,
     }
 
@@ -114,16 +118,16 @@ def _anonymous_memory() -> Iterator[list[int]]:
 
     Pages of mapped files are not counted: the system can drop them.
     """
-    before, peak, done = _rss_anon(), [0], threading.Event()
+    before, most, done = _rss_anon(), [0], threading.Event()
 
     def sample() -> None:
         while not done.wait(0.005):
-            peak[0] = max(peak[0], _rss_anon() - before)
+            most[0] = max(most[0], _rss_anon() - before)
 
     thread = threading.Thread(target=sample)
     thread.start()
     try:
-        yield peak
+        yield most
     finally:
         done.set()
         thread.join()

@@ -10,10 +10,10 @@ from shashin.builds.document import BUILT_TIERS, IndexBuild, Metadata, Source, S
 from shashin.builds.policy import DueBuild, Policy, TierShard, due_builds
 from shashin.builds.recorded import RecordedBuilds
 from shashin.builds.records import RecordedBuild
-from shashin.errors import RepositoryError
+from shashin.errors import ObjectNotFound, RepositoryError
 from shashin.repository.known_shards import KnownShards, read_known_shards
 from shashin.repository.pointer import PointedShard
-from shashin.repository.repository import ModelRepository
+from shashin.repository.repository import ModelRepository, StoredShard, UnreadableShard
 
 
 @dataclass
@@ -27,6 +27,8 @@ class PlannedBuilds:
     not been run yet."""
     unfinished: list[RecordedBuild] = field(default_factory=list)
     """Due builds that have failed or were cancelled: a person decides whether to retry them."""
+    unreadable: list[UnreadableShard] = field(default_factory=list)
+    """Shards whose manifest cannot be read: they are left out, with what would be merged with them."""
 
 
 async def plan_builds(
@@ -44,8 +46,8 @@ async def plan_builds(
     Only builds that make shards of ``tiers`` are recorded.
 
     Raises:
-        RepositoryError: when a pointer or a shard cannot be read: then nothing is planned, since what
-            it names would be merged in part.
+        RepositoryError: when a pointer cannot be read: then nothing is planned, since what it names
+            would be merged in part.
         ObjectStoreError: when the store does not respond or refuses.
         DiskUnavailable, KubernetesError: when builds cannot be read or recorded.
     """
@@ -56,14 +58,19 @@ async def plan_builds(
             "no build is planned; the image builder's /healthz says why"
         )
     recorded = {one.build.name: one for one in (await builds.read_all())[0]}
-    planned = PlannedBuilds()
+    planned = PlannedBuilds(unreadable=[*known.unreadable])
     busy = _parents_of(one for one in recorded.values() if one.status.phase in builds.under_way)
     for due in due_builds(model_id, shards_of(known), now, policy, busy=busy):
         if due.tier not in tiers:
             continue
         before = recorded.get(due.name)
         if before is None:
-            first = await repository.read_shard(known.manifest_keys[due.parents[0]])
+            key = known.manifest_keys[due.parents[0]]
+            first = await repository.shard_at(key)
+            if not isinstance(first, StoredShard):
+                gone = ObjectNotFound(f"no object {key}: restore it, or take it out of service")
+                planned.unreadable.append(first or UnreadableShard(key, gone, ()))
+                continue
             build = build_of(due, model_id, first.manifest.dimensions)
             is_new = await builds.create(build, uri, now)
             (planned.created if is_new else planned.pending).append(due.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Annotated, Any
@@ -23,14 +23,14 @@ from shashin.cli.options import (
     YesOption,
 )
 from shashin.discovery.open import open_discovery
-from shashin.errors import ServersUnknown, UserError
+from shashin.errors import ServersUnknown, UnreadableBuild, UserError
 from shashin.local.processes import discovery_path
 from shashin.local.system import System
 from shashin.objectstore.open import opened_object_store
 from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.known_shards import known_models, served_shards
 from shashin.repository.pointer import Pointer
-from shashin.repository.pruning import InUse, Pruning, plan_pruning, prune
+from shashin.repository.pruning import InUse, Pruning, ReadBuckets, plan_pruning, prune
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.serving.index_servers import IndexServers
 from shashin.terminal.console import Stages, echo, echo_json, echo_table, megabytes
@@ -203,28 +203,52 @@ class _Builds:
     uri: str | None
     """Of a namespace with IndexBuilds, if there is one."""
 
-    async def needed(self) -> set[str]:
-        """Return the ids of the shards that unfinished builds read."""
-        recorded = [*self.records.read_all()[0]]
+    async def in_use(self) -> InUse:
+        """Return the shards that unfinished builds may read.
+
+        Raises:
+            UnreadableBuild: if a build cannot be read: it may read any shard.
+        """
+        recorded, unreadable = self.records.read_all()
         if self.uri is not None:
-            recorded += (await objects.read_all(self.uri))[0]
-        return {
-            parent
-            for one in recorded
-            if one.status.phase not in {"Succeeded", "Cancelled"}
-            for parent in one.build.spec.source.shards or ()
-        }
+            objects_found, objects_unreadable = await objects.read_all(self.uri)
+            recorded += objects_found
+            unreadable |= objects_unreadable
+        if unreadable:
+            raise UnreadableBuild(
+                f"builds cannot be read, nor which shards they need: nothing is deleted: "
+                f"{'; '.join(f'{name}: {error.message}' for name, error in unreadable.items())}"
+            )
+        specs = [
+            one.build.spec for one in recorded if one.status.phase not in {"Succeeded", "Cancelled"}
+        ]
+        return InUse(
+            needed={parent for spec in specs for parent in spec.source.shards or ()},
+            needed_buckets=[
+                ReadBuckets(
+                    spec.source.reindex.from_model,
+                    spec.window.start.timestamp(),
+                    spec.window.end.timestamp(),
+                )
+                for spec in specs
+                if spec.source.reindex is not None
+            ],
+        )
 
 
 async def _prune(
     uri: str, discovery_uri: str, builds: _Builds, before: float, *, delete: bool
 ) -> Pruning:
-    needed = await builds.needed()
+    in_use = await builds.in_use()
     found = Pruning()
     async with opened_object_store(uri) as store:
         for model_id in await known_models(store):
-            in_use = InUse(await _held(discovery_uri, model_id), needed)
-            planned = await plan_pruning(store, model_id, in_use, committed_before=before)
+            planned = await plan_pruning(
+                store,
+                model_id,
+                replace(in_use, held=await _held(discovery_uri, model_id)),
+                committed_before=before,
+            )
             found.objects += planned.objects
             found.shards += planned.shards
             found.kept |= planned.kept

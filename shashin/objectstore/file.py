@@ -3,6 +3,9 @@
 A file's modification time in nanoseconds is its version. Writers hold a lock, so that checking a
 precondition and writing are atomic, and a new file's time is always later than the old one's. A
 write replaces the file, so a reader that has it open continues to read the version it opened.
+
+An object is there after a power cut once its write has returned: the file's data, its name and the
+folders on the way to it are on the disk by then. A deletion may be undone by one.
 """
 
 from __future__ import annotations
@@ -44,6 +47,9 @@ _LOCK = ".lock"
 _KERNEL_COPY_BYTES = 64 * 1024 * 1024
 _NO_KERNEL_COPY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV}
 """Between file systems, or on one that cannot."""
+
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP}
+"""On a file system that has no such call, such as some over a network."""
 
 
 def open_folder(location: SplitResult) -> FileObjectStore | None:
@@ -187,7 +193,7 @@ class FileObjectStore:
     def _put(self, key: str, fill: Callable[[Path], None], only_if: OnlyIf | None) -> Version:
         path = self._path(key)
         scratch_folder = self._root / _SCRATCH
-        scratch_folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(scratch_folder)
         scratch = scratch_folder / uuid.uuid4().hex
         try:
             fill(scratch)
@@ -201,8 +207,9 @@ class FileObjectStore:
                 now = max(time.time_ns(), found.st_mtime_ns + 1 if found else 0)
                 os.utime(scratch, ns=(now, now))
                 version = _version(scratch.stat())
-                path.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(path.parent)
                 scratch.replace(path)
+                _sync_folder(path.parent)
             return version
         finally:
             scratch.unlink(missing_ok=True)
@@ -245,6 +252,29 @@ class FileObjectStore:
                         continue
                     found.append(ObjectInfo(key, file.st_size, _version(file)))
         return sorted(found)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, so that a power cut leaves them there."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        _sync_folder(new.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write to the disk which files a folder has."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(opened)
 
 
 def _copy(source: BinaryIO, target: BinaryIO) -> None:

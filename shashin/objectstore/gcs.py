@@ -3,6 +3,16 @@
 An object's generation is its version. CRC32C is verified on reads and writes, except for streams.
 Authentication uses application default credentials; the emulator at ``STORAGE_EMULATOR_HOST``
 (http://HOST:PORT) needs none.
+
+What fake-gcs-server 1.56 does differently from the cloud, as far as it was met here:
+
+- the precondition of a delete is ignored, so the generation is compared before it as well;
+- a resumable upload appends whatever comes, and publishes what it has when it is asked for its state,
+  so an upload that was cut cannot be continued there;
+- the checksum that is declared for an upload is not compared, so the uploaded object's is compared
+  here;
+- a generation that was overwritten is gone at once, as in a bucket without soft delete;
+- credentials are neither needed nor checked.
 """
 
 from __future__ import annotations
@@ -287,16 +297,29 @@ class GcsObjectStore:
         return data
 
     def _download(self, key: str, path: Path) -> None:
-        blob = self._blob(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            blob.download_to_filename(
-                str(scratch), checksum=CHECKSUM, timeout=_TIMEOUT_SECONDS, retry=_RETRY
-            )
+            while not self._downloaded(key, scratch):
+                pass
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
+
+    def _downloaded(self, key: str, scratch: Path) -> bool:
+        """Copy the newest generation; returns False if it was overwritten in the meantime.
+
+        After a broken connection, the library continues from where it was, with the generation that
+        it began with.
+        """
+        try:
+            self._blob(key).download_to_filename(
+                str(scratch), checksum=CHECKSUM, timeout=_TIMEOUT_SECONDS, retry=_RETRY
+            )
+        except NotFound:
+            self._newest(key)  # raises NotFound if there is no such object
+            return False
+        return True
 
     def _write(self, key: str, data: bytes, only_if: OnlyIf | None) -> Version:
         blob = self._blob(key)

@@ -31,13 +31,38 @@ _SHARD_PARTS = 6
 
 
 @dataclass(frozen=True)
+class ReadBuckets:
+    """The shards of a model with buckets that start in a window, of which a build reads some."""
+
+    model_id: str
+    start: float
+    """Unix seconds."""
+    end: float
+    """Unix seconds, not included."""
+
+    def have(self, manifest: Manifest) -> bool:
+        """Return whether a shard is one of them."""
+        return manifest.model_id == self.model_id and (
+            self.start <= manifest.bucket_start < self.end
+        )
+
+
+@dataclass(frozen=True)
 class InUse:
-    """Shards that may not be deleted, by id."""
+    """Shards that may not be deleted."""
 
     held: Collection[str] = ()
-    """By index servers."""
+    """The ids of those that index servers hold."""
     needed: Collection[str] = ()
-    """By builds that are not finished."""
+    """The ids of those that builds name that are not finished."""
+    needed_buckets: Sequence[ReadBuckets] = ()
+    """What such builds read without naming it: whatever was served when they selected it."""
+
+    def is_needed(self, manifest: Manifest) -> bool:
+        """Return whether a build that is not finished may read a shard."""
+        return manifest.shard_id in self.needed or any(
+            buckets.have(manifest) for buckets in self.needed_buckets
+        )
 
 
 @dataclass
@@ -168,7 +193,7 @@ class _Rules:
         """Return why a shard that is not served stays; empty if it is deleted."""
         if manifest.shard_id in self.in_use.held:
             return "an index server holds it"
-        if manifest.shard_id in self.in_use.needed:
+        if self.in_use.is_needed(manifest):
             return "a build that is not finished reads it"
         if manifest.created_at >= self.committed_before:
             return "it is too young"

@@ -48,12 +48,17 @@ BUILD = "build"
 
 BUILD_POINTS = (
     "after-fetch",
+    "amid-merge",
+    "amid-write",
     "after-announcement",
     "between-files",
     "before-manifest",
     "after-manifest",
 )
 """The failpoints of the steps of a build, in the order in which it reaches them."""
+
+REINDEX_POINTS = ("after-photos", "after-vectors")
+"""Those that only a re-index reaches: after the pack of some photos, and of their vectors."""
 
 
 class _Armed:
@@ -84,6 +89,6 @@ def failpoint(point: str) -> None:
 
 def _points_of(service: str) -> tuple[str, ...]:
     if service == BUILD:
-        return BUILD_POINTS
+        return (*BUILD_POINTS, *REINDEX_POINTS)
     points = POINTS.get(service, ())
     return (*points, *IMAGE_POINTS) if service == "image-builder" else points

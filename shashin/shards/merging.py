@@ -15,6 +15,7 @@ import numpy.typing as npt
 from shashin.errors import CorruptShard
 from shashin.model_space import ModelSpace
 from shashin.offsets.ranges import OffsetRange, merge_ranges
+from shashin.runtime.failpoints import failpoint
 from shashin.shards.files import open_files
 from shashin.shards.format.manifest import ROWS_FILE, Manifest
 from shashin.shards.format.rows_file import MergedRows, SealedRows
@@ -174,6 +175,7 @@ def _write(
         for start in range(0, len(kept), _BLOCK):
             index.add(one.vectors(kept[start : start + _BLOCK]))
             on_progress(len(index), len(rows))
+            failpoint("amid-merge")
     return write_shard(
         folder,
         origin,

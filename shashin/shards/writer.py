@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from shashin.model_space import ModelSpace
 from shashin.offsets.ranges import OffsetRange
+from shashin.runtime.failpoints import failpoint
 from shashin.shards.files import open_files
 from shashin.shards.format.file_entry import file_entry
 from shashin.shards.format.manifest import MANIFEST_FILE, ROWS_FILE, Manifest
@@ -123,6 +124,7 @@ def write_shard(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     names = index.write(folder)
+    failpoint("amid-write")
     write_rows_to(folder / ROWS_FILE)
     spec = index.spec
     opened = open_files(folder, spec, rows=len(index))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.pointer import Pointer
@@ -21,7 +25,7 @@ async def pointer_of(system: ConnectedSystem, tier: str) -> Pointer | None:
 
 
 class Watch:
-    """Searches all the time; every answer has to contain the listing whose photo it is."""
+    """Searches all the time; every answer has to contain the listing whose photo it is, once."""
 
     def __init__(self, system: ConnectedSystem) -> None:
         self._system = system
@@ -44,8 +48,11 @@ class Watch:
             answer = await self._system.answer(photo=listing.photos[0], k=10)
             if answer is not None and not answer.failed_endpoints:
                 self.answers += 1
-                if answer.coverage.missing or listing.listing_id not in listing_ids_of(answer):
+                found = listing_ids_of(answer)
+                if answer.coverage.missing or listing.listing_id not in found:
                     self.wrong.append(f"{listing.listing_id}: {answer.coverage}")
+                if len(set(found)) != len(found):
+                    self.wrong.append(f"found twice: {found}")
 
 
 async def until_hourly(
@@ -93,6 +100,48 @@ async def test_shards_are_merged_rolled_back_and_pruned_while_nothing_is_missing
     for listing in system.corpus[:5]:
         answer = await system.complete_answer(photo=listing.photos[0], k=10)
         assert listing.listing_id in listing_ids_of(answer)
+
+
+async def daily_build_of(system: ConnectedSystem, pointer: Pointer) -> dict[str, Any]:
+    """Return the document of a build that merges all shards of a pointer into the daily tier."""
+    async with opened_object_store(system.system.repository) as store:
+        first = await ModelRepository(store).read_shard(pointer.shards[0].manifest_key)
+    starts = [shard.bucket_start for shard in pointer.shards]
+    start, end = (datetime.fromtimestamp(at, UTC) for at in (min(starts), max(starts) + 1))
+    return {
+        "apiVersion": "shashin.dev/v1alpha1",
+        "kind": "IndexBuild",
+        "metadata": {"name": "everything-sealed"},
+        "spec": {
+            "model": first.manifest.model_id,
+            "dimensions": first.manifest.dimensions,
+            "tier": DAILY,
+            "window": {"start": f"{start:%Y-%m-%dT%H:%M:%SZ}", "end": f"{end:%Y-%m-%dT%H:%M:%SZ}"},
+            "source": {"shards": [shard.shard_id for shard in pointer.shards]},
+        },
+    }
+
+
+async def test_hourly_shards_are_handed_over_to_the_daily_tier_and_back_while_nothing_is_missing(
+    system: ConnectedSystem, tmp_path: Path
+) -> None:
+    ids = [listing.listing_id for listing in system.corpus]
+    state = system.system.folder
+    await system.until_sealed(*ids)
+    before = await pointer_of(system, HOURLY)
+    assert before is not None
+    document = tmp_path / "build.json"
+    document.write_text(json.dumps(await daily_build_of(system, before)))
+    async with Watch(system) as watch:
+        await shashin("builds", "run", document, state=state)
+        await system.until_only_in(DAILY, *ids)
+        daily = await pointer_of(system, DAILY)
+        assert daily is not None
+        (child,) = (shard.shard_id for shard in daily.shards)
+        await shashin("indexes", "rollback", child, "--yes", state=state)
+        await system.until_sealed(*ids)
+    assert (watch.wrong, watch.answers > 0) == ([], True)
+    await shashin("builds", "rm", "everything-sealed", state=state)
 
 
 async def test_every_tier_is_served_by_an_endpoint_of_its_own(system: ConnectedSystem) -> None:

@@ -20,6 +20,8 @@ class CuttingProxy(TcpProxy):
         self.cut_connections = 0
         self.sent_bytes = 0
         """From clients to the server, over all connections."""
+        self.received_bytes = 0
+        """From the server to clients, over all connections, without what was cut."""
         self.requests = 0
         """HTTP requests, each of which begins in a piece of its own."""
         self.url = ""
@@ -31,6 +33,10 @@ class CuttingProxy(TcpProxy):
         """
         self._cuts.append((direction, after))
 
+    def stop_cutting(self) -> None:
+        """Forget the cuts that have not happened yet."""
+        self._cuts.clear()
+
     async def lets_through(self, piece: bytes, direction: Direction, carried: int) -> bool:
         """Count the piece, and cut the connection if its turn has come."""
         self.sent_bytes += len(piece) if direction == "sent" else 0
@@ -39,6 +45,7 @@ class CuttingProxy(TcpProxy):
             self._cuts.popleft()
             self.cut_connections += 1
             return False
+        self.received_bytes += len(piece) if direction == "received" else 0
         return True
 
 

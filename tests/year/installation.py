@@ -37,8 +37,11 @@ from services.indexer.settings import IndexerSettings
 from services.indexer.start_offsets import StartOffset
 from services.router.merge import EndpointHits, merge, truncated
 from services.router.search import initial_k
-from shashin.builds.planning import build_of, shards_of
-from shashin.builds.policy import DueBuild, Policy, due_builds
+from shashin.builds.document import IndexBuild
+from shashin.builds.planning import plan_builds
+from shashin.builds.policy import Policy
+from shashin.builds.recorded import FolderBuilds
+from shashin.builds.records import BuildRecords
 from shashin.builds.step import StepContext
 from shashin.builds.step_reports import ProgressFile
 from shashin.builds.steps import build, embed, fetch, publish, select
@@ -50,7 +53,6 @@ from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.log_position import LogPosition
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
-from shashin.repository.known_shards import read_known_shards
 from shashin.repository.pruning import InUse, plan_pruning, prune
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.logging import get_logger
@@ -232,6 +234,7 @@ class Installation:
         )
         self._scope = loop_scope(ready_when="the first plan")
         self.policy = Policy()
+        self.records = BuildRecords(folder / "state")
 
     async def _committed(self, shard: OpenShard) -> None:
         self.live.held.mark_committed(shard.shard_id)
@@ -317,8 +320,8 @@ class Installation:
         """Let everything that follows from the present state happen: roll out, build, hand over."""
         if await self.repository.announced(MODEL):
             await self._roll_out()
-        while due := await self._due(now):
-            for one in due:
+        while planned := await self._planned(now):
+            for one in planned:
                 await self._build(one)
                 self.peaks.builds += 1
             await self._roll_out()
@@ -345,12 +348,14 @@ class Installation:
         due, _ = due_for_release(self.live.held.releasable(), held, {}, 0.0, 0.0)
         self.live.release(due)
 
-    async def _due(self, now: datetime) -> list[DueBuild]:
-        known = await read_known_shards(self.repository, MODEL)
-        return due_builds(MODEL, shards_of(known), now, self.policy)
+    async def _planned(self, now: datetime) -> list[IndexBuild]:
+        found = await plan_builds(
+            self.repository, self.uri, FolderBuilds(self.records), MODEL, now, self.policy
+        )
+        assert [*found.pending, *found.unfinished, *found.unreadable] == []
+        return [self.records.record(name).read_document() for name in found.created]
 
-    async def _build(self, due: DueBuild) -> None:
-        document = build_of(due, MODEL, DIMENSIONS)
+    async def _build(self, document: IndexBuild) -> None:
         work = self.folder / "build"
         for name, run in STEPS.items():
             out = work / "out" / name
@@ -368,6 +373,7 @@ class Installation:
         rewrites = json.loads((work / "out/build/shard/manifest.json").read_text())["rewrites"]
         self.peaks.rewrites = max(self.peaks.rewrites, rewrites)
         await asyncio.to_thread(shutil.rmtree, work)
+        self.records.record(document.name).remove()
 
     def check_coverage(self) -> None:
         """Count a gap if some offset is in no tier."""

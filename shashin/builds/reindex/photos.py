@@ -21,6 +21,7 @@ from shashin.originals import OriginalsCache
 from shashin.photo_sources.fetching import FetchedPhoto, PhotoFetcher
 from shashin.photo_sources.open import photo_fetcher
 from shashin.photo_sources.settings import PhotoSettings
+from shashin.runtime.failpoints import failpoint
 from shashin.runtime.json_file import write_json
 from shashin.runtime.settings import load_settings
 from shashin.shards.format.manifest import ROWS_FILE
@@ -122,6 +123,7 @@ class _Packing:
             pack = await self._made(numbers)
             complete = len(pack.header["rows"]) == len(numbers)
             await asyncio.to_thread(pack.write, kept if complete else path)
+            failpoint("after-photos")
         if not path.exists():
             await asyncio.to_thread(link_or_copy, kept, path)
         self._fetched.changed += pack.header["changed"]

@@ -21,6 +21,7 @@ from shashin.builds.step import StepContext
 from shashin.builds.steps.files import read_manifests, write_vectors
 from shashin.codecs.unit_vectors import as_stored, length_problem
 from shashin.model.settings import EmbeddingSettings
+from shashin.runtime.failpoints import failpoint
 from shashin.runtime.json_file import read_json, write_json
 from shashin.runtime.settings import load_settings
 from shashin.shards.format.manifest import ROWS_FILE
@@ -102,6 +103,7 @@ class _Embedding:
         if vectors is None:
             vectors = self._embedded(photos)
             vectors.write(kept)
+            failpoint("after-vectors")
         for number, problem in vectors.header["unusable"]:
             self._left_out.add(LeftOutPhoto.of(rows.row(number), problem))
         self.done += len(vectors.header["rows"])

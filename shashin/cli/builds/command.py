@@ -264,6 +264,7 @@ class _Planning:
                 found.created += planned.created
                 found.pending += planned.pending
                 found.unfinished += planned.unfinished
+                found.unreadable += planned.unreadable
         return found
 
 
@@ -289,6 +290,8 @@ def _plan_and_run(planning: _Planning, state: Path, *, run_them: bool, follow: b
 def _planned(planned: PlannedBuilds) -> list[str]:
     """Print what was planned; returns the names of due builds that have failed."""
     _echo_created(planned)
+    for shard in planned.unreadable:
+        echo_error(f"left out: the manifest of {shard.shard_id}: {shard.error.message}")
     for one in planned.unfinished:
         echo_error(ending_text(one.build.name, one.status))
     if not planned.created and not planned.pending and not planned.unfinished:

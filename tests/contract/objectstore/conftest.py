@@ -11,10 +11,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
 from shashin.objectstore.protocol import ObjectStore
-from tests.contract.conftest import HAS_GCS
+from tests.contract.conftest import require_gcs
 from tests.support.fake_gcs import FakeGcs
-
-collect_ignore = [] if HAS_GCS else ["test_gcs_store.py"]
 
 
 def names_in(folder: Path) -> list[str]:
@@ -40,6 +38,7 @@ async def lasting_gcs(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[FakeGcs]:
     """A server for one test, with an empty bucket that survives a kill."""
+    require_gcs()
     folder = tmp_path_factory.mktemp("lasting-gcs")
     server = FakeGcs(folder / "log", root=folder / "buckets")
     monkeypatch.setenv(EMULATOR_VARIABLE, server.url)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 import subprocess
 import sys
 import uuid
@@ -126,6 +128,68 @@ async def test_a_file_is_always_newer_than_the_one_it_replaces_even_if_the_clock
     assert second != first
     assert (root / "a").stat().st_mtime_ns > ahead
     assert await store.read("a") == (b"written later", second)
+
+
+class Synced:
+    """What was on the disk each time that something was written to it for good."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._names: list[tuple[os.stat_result, set[str]]] = []
+        self._sync = os.fsync
+        patch.setattr(os, "fsync", self)
+
+    def __call__(self, opened: int) -> None:
+        found = os.fstat(opened)
+        names = set(os.listdir(opened)) if stat.S_ISDIR(found.st_mode) else set()
+        self._names.append((found, names))
+        self._sync(opened)
+
+    def has_data_of(self, path: Path) -> bool:
+        return any(os.path.samestat(found, path.stat()) for found, _ in self._names)
+
+    def has_name_of(self, path: Path) -> bool:
+        folder = path.parent.stat()
+        return any(os.path.samestat(found, folder) and path.name in n for found, n in self._names)
+
+
+@pytest.mark.parametrize("how", ["write", "upload"])
+async def test_what_was_written_survives_a_power_cut_with_the_folders_that_lead_to_it(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "new" / "store"
+    store = FileObjectStore(root)
+    (tmp_path / "file").write_bytes(b"data")
+
+    async def put(key: str) -> None:
+        if how == "write":
+            await store.write(key, b"data", only_if=OnlyIf.absent())
+        else:
+            await store.upload(key, tmp_path / "file", only_if=OnlyIf.absent())
+
+    for key in ("a/b/c", "a/b/d"):
+        synced = Synced(monkeypatch)
+        await put(key)
+        path = root / key
+        assert synced.has_data_of(path)
+        assert synced.has_name_of(path)
+        if key == "a/b/c":
+            for folder in (path.parent, path.parent.parent, root, root.parent):
+                assert synced.has_name_of(folder), f"the name of {folder} is on the disk"
+
+
+async def test_a_file_system_that_cannot_sync_folders_is_used_as_it_is(
+    store: FileObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def refuse_folders(opened: int) -> None:
+        if stat.S_ISDIR(os.fstat(opened).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(opened)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    await store.write("a/b", b"data")
+    assert (await store.read("a/b"))[0] == b"data"
 
 
 async def test_every_write_gets_its_own_version_even_for_the_same_bytes(

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from shashin.errors import ObjectStoreError, ObjectStoreUnavailable
 from shashin.objectstore.gcs import EMULATOR_VARIABLE, GcsObjectStore
+from shashin.objectstore.open import opened_object_store
 from shashin.objectstore.protocol import OnlyIf
 from tests.contract.objectstore.conftest import names_in, streamed
+from tests.support.cutting_proxy import CuttingProxy, cutting_proxy
 from tests.support.fake_gcs import BUCKET, FakeGcs
+from tests.support.waiting import until
+
+MIB = 1024 * 1024
+LARGE = 20 * MIB + 77
 
 
 @pytest.fixture
@@ -114,3 +122,49 @@ async def test_a_listing_has_more_than_one_page(emulator: FakeGcs) -> None:
     keys = [f"shard-{number:04}" for number in range(1003)]  # a page has 1,000
     await asyncio.gather(*(store.write(key, b"") for key in keys))
     assert [info.key for info in await store.list_objects("shard-")] == keys
+
+
+@pytest.fixture
+async def proxy(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CuttingProxy]:
+    """A proxy that the stores opened after this use."""
+    async with cutting_proxy(gcs.port) as proxy:
+        monkeypatch.setenv(EMULATOR_VARIABLE, proxy.url)
+        yield proxy
+
+
+async def test_a_download_continues_where_it_was_cut(proxy: CuttingProxy, tmp_path: Path) -> None:
+    async with opened_object_store(f"gs://{BUCKET}/{uuid.uuid4().hex}") as store:
+        data = random.Random(1).randbytes(LARGE)
+        await store.write("large", data)
+        before = proxy.received_bytes
+        for after in (0, 1 * MIB, 5 * MIB):
+            proxy.cut("received", after=after)
+        await store.download("large", tmp_path / "down")
+        assert proxy.cut_connections == 3
+        assert (tmp_path / "down").read_bytes() == data
+        assert proxy.received_bytes - before < LARGE + 8 * MIB, "nothing much comes twice"
+        for after in (0, 1 * MIB, 5 * MIB):
+            proxy.cut("received", after=after)
+        assert b"".join(await streamed(store, "large")) == data
+        assert proxy.cut_connections == 6
+        assert names_in(tmp_path) == ["down"]
+
+
+async def test_a_download_that_is_cut_begins_again_if_its_object_was_overwritten(
+    emulator: FakeGcs, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    uri = f"gs://{BUCKET}/{uuid.uuid4().hex}"
+    newer = b"1" * LARGE
+    async with opened_object_store(uri) as cut_store, opened_object_store(uri) as store:
+        await cut_store.write("large", bytes(LARGE))
+        monkeypatch.setenv(EMULATOR_VARIABLE, emulator.url)
+        proxy.cut("received", after=LARGE // 2)
+        for _ in range(1000):
+            proxy.cut("received", after=0)
+        downloading = asyncio.ensure_future(cut_store.download("large", tmp_path / "down"))
+        await until(lambda: proxy.cut_connections, "it is cut")
+        await store.write("large", newer)
+        proxy.stop_cutting()
+        await downloading
+    assert (tmp_path / "down").read_bytes() == newer
+    assert names_in(tmp_path) == ["down"]

@@ -23,12 +23,13 @@ from shashin.errors import (
     ObjectStoreUnavailable,
     PreconditionFailed,
 )
+from shashin.local.ports import free_port
 from shashin.objectstore.open import opened_object_store
 from shashin.objectstore.protocol import OnlyIf
 from shashin.objectstore.s3 import PART_BYTES, S3ObjectStore
 from tests.contract.objectstore.conftest import names_in, streamed
 from tests.support.cutting_proxy import CuttingProxy, cutting_proxy
-from tests.support.seaweed import BUCKET, SERVER_VARIABLE, SeaweedFs
+from tests.support.seaweed import ACCESS_KEY, BUCKET, SECRET, SERVER_VARIABLE, SeaweedFs
 from tests.support.waiting import until
 
 MIB = 1024 * 1024
@@ -131,6 +132,38 @@ async def test_without_credentials_it_is_said_how_to_give_them(
     async with opened_object_store(s3) as store:
         with pytest.raises(ObjectStoreError, match=f"bucket {BUCKET} .*set AWS_ACCESS_KEY_ID"):
             await store.read("a")
+
+
+async def test_the_endpoint_of_s3_comes_before_that_of_all_services(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    async with opened_object_store(s3) as store:
+        version = await store.write("a", b"data")
+        assert await store.read("a") == (b"data", version)
+
+
+@own_server_only
+async def test_a_profile_names_credentials_and_endpoint(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, credentials = tmp_path / "config", tmp_path / "credentials"
+    config.write_text(
+        f"[profile shop]\nregion = us-east-1\nendpoint_url = {os.environ['AWS_ENDPOINT_URL']}\n"
+    )
+    credentials.write_text(
+        f"[shop]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET}\n"
+        "[default]\naws_access_key_id = wrong\naws_secret_access_key = wrong\n"
+    )
+    for variable in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    monkeypatch.setenv("AWS_PROFILE", "shop")
+    async with opened_object_store(s3) as store:
+        version = await store.write("a", b"data")
+        assert await store.read("a") == (b"data", version)
 
 
 async def test_a_large_file_is_uploaded_in_parts_under_the_conditions_of_a_write(

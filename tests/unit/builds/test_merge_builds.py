@@ -244,8 +244,8 @@ async def test_a_build_that_is_killed_anywhere_is_finished_by_a_retry(
     assert child.manifest.rows == 20
 
 
-async def test_a_parent_that_is_damaged_or_gone_fails_the_build_by_name(merging: Merging) -> None:
-    first, second = await merging.seal(3), await merging.seal(4)
+async def test_a_parent_that_is_damaged_fails_the_build_by_name(merging: Merging) -> None:
+    first, _ = await merging.seal(3), await merging.seal(4)
     (name,) = (await merging.plan()).created
     key = object_key(first, "rows.arrow")
     data, _ = await merging.store.read(key)
@@ -254,8 +254,70 @@ async def test_a_parent_that_is_damaged_or_gone_fails_the_build_by_name(merging:
     assert (status.phase, key in (status.steps[1].reason or "")) == ("Failed", True)
     await merging.store.write(key, data)
     assert (await merging.run(name)).phase == "Succeeded"
-    await merging.store.delete(second.manifest_key)
     assert await merging.committed(DAILY)
+
+
+@pytest.mark.parametrize(("file", "step"), [("manifest.json", "select"), ("rows.arrow", "fetch")])
+async def test_a_parent_that_is_gone_fails_the_build_by_name(
+    merging: Merging, file: str, step: str
+) -> None:
+    first, _ = await merging.seal(3), await merging.seal(4)
+    (name,) = (await merging.plan()).created
+    manifest = file == "manifest.json"
+    key = first.manifest_key if manifest else object_key(first, file)
+    data, _ = await merging.store.read(key)
+    await merging.store.delete(key)
+    status = await merging.run(name)
+    (failed,) = (one for one in status.steps if one.phase == "Failed")
+    assert (status.phase, failed.name) == ("Failed", step)
+    assert (first.manifest.shard_id if manifest else key) in failed.reason
+    assert await merging.committed(DAILY) == []
+    await merging.store.write(key, data)
+    assert (await merging.run(name)).phase == "Succeeded"
+
+
+async def test_a_new_manifest_that_cannot_be_read_is_named_and_what_is_healthy_is_merged(
+    merging: Merging,
+) -> None:
+    for hour in (3, 4):
+        await merging.seal(hour)
+    damaged = await merging.seal(5)
+    data, _ = await merging.store.read(damaged.manifest_key)
+    await merging.store.write(damaged.manifest_key, b"damaged")
+    planned = await merging.plan()
+    (name,) = planned.created
+    assert [shard.shard_id for shard in planned.unreadable] == [damaged.manifest.shard_id]
+    assert (await merging.run(name)).phase == "Succeeded"
+    (child,) = await merging.committed(DAILY)
+    assert child.manifest.rows == 20
+    said = await shashin("builds", "plan", state=merging.folder / "state")
+    assert f"left out: the manifest of {damaged.manifest.shard_id}: " in said.err
+    # Once it is restored, it is merged with the shard that its day has already.
+    await merging.store.write(damaged.manifest_key, data)
+    (name,) = (await merging.plan()).created
+    assert (await merging.run(name)).phase == "Succeeded"
+    assert 30 in [stored.manifest.rows for stored in await merging.committed(DAILY)]
+
+
+@pytest.mark.parametrize("damage", ["damaged", "deleted"])
+async def test_a_served_manifest_that_cannot_be_read_stops_only_what_would_merge_it(
+    merging: Merging, damage: str
+) -> None:
+    damaged = await merging.seal(3)
+    healthy = await merging.seal(24 + 3)
+    await merging.point_to(HOURLY, damaged, healthy)
+    for announced in await merging.repository.announced(MODEL):
+        await merging.repository.settle(announced)
+    if damage == "deleted":
+        await merging.store.delete(damaged.manifest_key)
+    else:
+        await merging.store.write(damaged.manifest_key, b"damaged")
+    planned = await merging.plan(LATER + timedelta(days=1))
+    assert [shard.shard_id for shard in planned.unreadable] == [damaged.manifest.shard_id]
+    assert damaged.manifest_key in planned.unreadable[0].error.message
+    (name,) = planned.created
+    spec = merging.records.record(name).read_document().spec
+    assert spec.source.shards == (healthy.manifest.shard_id,)
 
 
 async def test_nothing_is_planned_while_a_pointer_cannot_be_read(merging: Merging) -> None:

@@ -127,6 +127,23 @@ def test_a_year_has_few_shards_at_any_number_of_partitions(
     assert all((start.timestamp() < end) and end % 86_400 == 0 for end in ends)
 
 
+@pytest.mark.parametrize("partitions", [1, 8])
+def test_a_year_is_at_most_65_shards_whenever_everything_due_was_run(partitions: int) -> None:
+    tiers = Tiers(Policy())
+    # Begins within a month and ends at the end of one of 31 days: twelve months, thirty days, a day.
+    end = datetime(2028, 2, 1, tzinfo=UTC)
+    for now in hours(datetime(2027, 1, 31, tzinfo=UTC), end):
+        for partition in range(partitions):
+            tiers.seal(partition, now)
+        # The days in which there is most are planned every hour, the others when they are over.
+        if now.hour == 0 or (now + timedelta(days=1)).day == 1:
+            tiers.plan(now + timedelta(minutes=20 if now < end else 0))
+    assert (len(tiers.of(MONTHLY)), len(tiers.of(DAILY))) == (12, 30)
+    assert tiers.most <= tiers.policy.shards_of_a_year <= 65
+    assert tiers.most > 12 + 30
+    tiers.assert_tiled()
+
+
 def test_the_windows_are_days_and_months_in_utc_also_over_a_leap_day_and_new_year() -> None:
     tiers = Tiers(Policy(fan_in=2))
     start = datetime(2027, 12, 31, 22, tzinfo=UTC)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,22 @@ from shashin.builds.status import BuildStatus
 from shashin.model.loading import load_embedder
 from shashin.objectstore.open import open_object_store
 from shashin.offsets.log_position import LogPosition
-from shashin.offsets.ranges import OffsetRange
+from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.originals import Original, OriginalsCache, SourceVersion
 from shashin.photos import thumbnail, thumbnail_image
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
+from shashin.runtime.failpoints import BUILD, REINDEX_POINTS, VARIABLE
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
 from shashin.shards.format.row import NewRow, Row, RowAttributes, photo_hash
+from shashin.shards.format.shard_id import shard_id
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
 from shashin.tiers import DAILY, HOURLY
-from tests.support.made_shards import MODEL, commit, open_shard, vector_of
+from tests.support.made_shards import MODEL, commit, object_key, open_shard, vector_of
+from tests.support.shashin_command import Finished, shashin
 
 DAY = datetime(2026, 3, 14, tzinfo=UTC)
 TARGET, DIMENSIONS = "demo-v1", 128
@@ -139,14 +143,18 @@ class Reindexing:
         }
         return RunOptions(environment={**os.environ, **own})
 
-    async def run(self, **spec: Any) -> BuildStatus:
-        """Run the build with its real steps."""
+    async def run(self, *, killed_at: Path | None = None, **spec: Any) -> BuildStatus:
+        """Run the build with its real steps; ``killed_at`` is a folder of failpoints."""
+        options = self.options
+        if killed_at is not None:
+            environment = {**options.environment, VARIABLE: str(killed_at)}
+            options = replace(options, environment=environment)
         return await run_build(
             self.record,
             self.build(**spec),
             repository=self.uri,
             command_folder=self.folder,
-            options=self.options,
+            options=options,
         )
 
     async def retry(self) -> BuildStatus:
@@ -264,6 +272,34 @@ async def test_too_many_of_them_fail_the_step_and_a_retry_fetches_only_what_it_l
     assert (await reindexing.published()).rows == 300
 
 
+@pytest.mark.parametrize(("point", "step"), [*zip(REINDEX_POINTS, ("fetch", "embed"), strict=True)])
+async def test_a_reindex_that_is_killed_after_a_pack_goes_on_with_the_next_one(
+    reindexing: Reindexing, point: str, step: str
+) -> None:
+    # Two packs, the first of them complete.
+    await reindexing.seal(0, 300)
+    failpoints = reindexing.folder / "failpoints"
+    failpoints.mkdir()
+    (failpoints / f"{BUILD}.{point}").touch()
+    status = await reindexing.run(killed_at=failpoints)
+    assert failure(status) == (step, "ended by SIGKILL")
+    assert not list(failpoints.iterdir()), "it was killed there"
+    assert await reindexing.repository.manifest_keys(TARGET, DAILY) == []
+    packs = reindexing.record.work / {"fetch": "photos", "embed": "vectors"}[step]
+    (kept,) = packs.glob("*.pack")
+    before = kept.stat()
+    for number in range(256):
+        reindexing.path(number).unlink()  # what is in the first pack need not be had again
+    status = await reindexing.retry()
+    assert status.phase == "Succeeded", failure(status)
+    assert os.path.samestat(kept.stat(), before), "the pack is used as it is"
+    assert len([*packs.glob("*.pack")]) == 2
+    shard = await reindexing.published()
+    assert [shard.row(n).listing_id for n in range(shard.rows)] == [
+        f"listing-{n}" for n in range(300)
+    ]
+
+
 async def test_offsets_that_the_new_model_reads_itself_are_not_claimed(
     reindexing: Reindexing,
 ) -> None:
@@ -309,6 +345,69 @@ async def test_a_served_shard_that_cannot_be_read_fails_the_build_by_name(
     step, reason = failure(await reindexing.run())
     assert step == "select"
     assert damaged.manifest.shard_id in reason
+
+
+async def replace_by_a_daily_shard(reindexing: Reindexing) -> None:
+    """Let the tiers serve a merged shard in place of the sealed ones, as the image builder does."""
+    repository = reindexing.repository
+    first = reindexing.shards[0].manifest
+    ranges = tuple(merge_ranges(r for s in reindexing.shards for r in s.manifest.source_ranges))
+    child = replace(
+        first,
+        tier=DAILY,
+        source_ranges=ranges,
+        shard_id=shard_id(MODEL, DAILY, ranges),
+        rewrites=1,
+        files=(),
+    )
+    await reindexing.store.write(child.key, child.to_json())
+    await repository.move_pointer(Pointer(MODEL, DAILY, (PointedShard.of(child),)), over=None)
+    await reindexing.serve()
+    for announced in await repository.announced(MODEL):
+        await repository.settle(announced)
+
+
+async def pruned(reindexing: Reindexing, **options: Any) -> Finished:
+    """Prune whatever may be deleted, while no index server runs."""
+    discovery = reindexing.folder / "discovery.json"
+    discovery.write_text('{"endpoints": []}')
+    words = ("indexes", "prune", "--keep-days", "0", "--yes", "--discovery", discovery.as_uri())
+    return await shashin(*words, "--json", state=reindexing.folder / "state", **options)
+
+
+async def test_what_was_selected_is_not_pruned_before_it_was_fetched(
+    reindexing: Reindexing,
+) -> None:
+    shards = [await reindexing.seal(0, 20), await reindexing.seal(20, ROWS)]
+    key = object_key(shards[1], "rows.arrow")
+    data, _ = await reindexing.store.read(key)
+    await reindexing.store.write(key, b"damaged")
+    step, _ = failure(await reindexing.run())
+    assert step == "fetch"
+    await reindexing.store.write(key, data)
+    await replace_by_a_daily_shard(reindexing)
+    done = (await pruned(reindexing)).document
+    assert done["shards"] == []
+    reason = "a build that is not finished reads it"
+    assert done["kept"] == {s.manifest.shard_id: reason for s in shards}
+    status = await reindexing.retry()
+    assert status.phase == "Succeeded", failure(status)
+    assert (await reindexing.published()).rows == ROWS
+    assert set((await pruned(reindexing)).document["shards"]) == {
+        shard.manifest.shard_id for shard in shards
+    }
+
+
+async def test_nothing_is_pruned_while_a_build_cannot_be_read(reindexing: Reindexing) -> None:
+    await reindexing.seal(0, 10)
+    await replace_by_a_daily_shard(reindexing)
+    reindexing.record.folder.mkdir(parents=True)
+    reindexing.record.document_path.write_text("damaged")
+    before = await reindexing.store.list_objects("")
+    refused = await pruned(reindexing, ends_with=1)
+    assert "nothing is deleted: again: " in refused.error
+    assert "`shashin builds rm again`" in refused.error
+    assert await reindexing.store.list_objects("") == before
 
 
 async def test_a_model_other_than_that_of_the_build_is_refused(reindexing: Reindexing) -> None:

@@ -211,6 +211,26 @@ def test_nothing_but_pixels_is_kept_of_a_photo(size: tuple[int, int]) -> None:
     assert not any(part in made for part in (b"secret", b"where I live", b"<x/>", b"ICC_PROFILE"))
 
 
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [
+        ((1024, 768), (512, 384)),
+        ((1023, 768), (512, 384)),
+        ((2048, 1536), (512, 384)),
+        ((4096, 3072), (512, 384)),
+        ((511, 511), (511, 511)),
+        ((100, 80), (100, 80)),
+    ],
+)
+def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_is_enough(
+    size: tuple[int, int], decoded: tuple[int, int]
+) -> None:
+    data = saved(two_halves(size=size), "JPEG")
+    assert decode_photo(data).size == size
+    # Reducing it only after it was decoded would leave another size.
+    assert decode_photo(data, enough=256).size == decoded
+
+
 def test_a_thumbnail_of_a_thumbnail_keeps_its_size() -> None:
     once = thumbnail(saved(two_halves(size=(1000, 700)), "PNG"))
     with Image.open(io.BytesIO(once)) as first, Image.open(io.BytesIO(thumbnail(once))) as second:

@@ -16,7 +16,7 @@ from shashin.offsets.ranges import merge_ranges
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
-from shashin.repository.pruning import InUse, Pruning, plan_pruning, prune
+from shashin.repository.pruning import InUse, Pruning, ReadBuckets, plan_pruning, prune
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.manifest import Manifest
@@ -114,6 +114,19 @@ async def test_what_an_index_server_holds_or_a_build_reads_stays(tidied: Tidied)
         first: "an index server holds it",
         second: "a build that is not finished reads it",
     }
+
+
+async def test_what_a_build_may_read_that_names_a_window_stays(tidied: Tidied) -> None:
+    start = tidied.parents[0].manifest.bucket_start
+    for model, begin, end, stay in (
+        (MODEL, start, start + 1, True),
+        (MODEL, start - 3600, start, False),
+        (MODEL, start + 1, start + 3600, False),
+        ("another-model", start, start + 1, False),
+    ):
+        planned = await tidied.plan(InUse(needed_buckets=[ReadBuckets(model, begin, end)]))
+        assert set(planned.kept) == (set(ids(*tidied.parents)) if stay else set())
+        assert set(planned.kept.values()) <= {"a build that is not finished reads it"}
 
 
 async def test_what_is_announced_named_or_young_stays(tidied: Tidied) -> None:
