@@ -74,12 +74,7 @@ class RunningSystem:
 
     async def start(self) -> None:
         """Start every process, publish the corpus and wait until it is found."""
-        options = UpOptions(
-            bucket_seconds=BUCKET_SECONDS, grace_seconds=GRACE_SECONDS, partitions=PARTITIONS
-        )
-        _, self.corpus = await asyncio.gather(
-            self._start(options), asyncio.to_thread(_render_corpus)
-        )
+        _, self.corpus = await asyncio.gather(self.start_again(), asyncio.to_thread(_render_corpus))
         async with self.connected() as connected:
             for listing in self.corpus:
                 await connected.publish(
@@ -87,7 +82,11 @@ class RunningSystem:
                 )
             await connected.until_versions({li.listing_id: 1 for li in self.corpus})
 
-    async def _start(self, options: UpOptions) -> None:
+    async def start_again(self) -> None:
+        """Start every process, after a stop with what is in the state folder."""
+        options = UpOptions(
+            bucket_seconds=BUCKET_SECONDS, grace_seconds=GRACE_SECONDS, partitions=PARTITIONS
+        )
         # After a test has killed this Kafka, no other system on this machine may take its port.
         await EmbeddedKafka(self.system.folder, port=_secluded_port()).start()
         await self.system.start(options)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
 
 from shashin.cli.app import app
 from shashin.errors import ObjectStoreUnavailable, UserError
+from shashin.local.ports import HOST
 from shashin.objectstore.file import FileObjectStore
+from shashin.objectstore.open import opened_object_store
 from shashin.objectstore.protocol import ObjectStore, OnlyIf, Version
+from shashin.objectstore.s3 import PART_BYTES
 from shashin.repository.contents import arrangement_problems, read_contents
 from shashin.repository.copying import Copied, ModelCopy, only_model
 from shashin.repository.horizons import Horizons
@@ -31,6 +38,9 @@ from tests.support.made_shards import (
     open_shard,
     vectors,
 )
+from tests.support.shashin_command import COMMAND, shashin
+from tests.support.tcp_proxy import Direction, TcpProxy
+from tests.support.waiting import until
 
 SHARDS = 3
 QUERIES = 4
@@ -123,6 +133,9 @@ async def test_a_restored_model_serves_the_same_answers(
     assert await hits_of(restored, tmp_path / "there") == await hits_of(store, tmp_path / "backup")
     of_source = await hits_of(source, tmp_path / "here")
     assert await hits_of(restored, tmp_path / "there") == of_source[: 2 * QUERIES]
+    model_files = {key: data for key, data in (await objects(source)).items() if "models/" in key}
+    assert model_files
+    assert model_files.items() <= (await objects(restored)).items()
     assert all(of_source)
     _, contents = await read_contents(restored)
     assert contents.pointed == {(MODEL, HOURLY): {stored[0].manifest.shard_id}}
@@ -258,6 +271,64 @@ async def test_a_model_has_to_be_named_if_it_is_not_the_only_one(
     await Horizons(source, "other-model").keep(0, 0)
     with pytest.raises(UserError, match=f"2 models .other-model, {MODEL}.: name one with --model"):
         await only_model(source)
+
+
+class HoldingProxy(TcpProxy):
+    """Holds back what is sent after a number of bytes, until it is let go, which cuts it."""
+
+    def __init__(self, port: int, *, after: int) -> None:
+        super().__init__(HOST, port)
+        self._after = after
+        self._sent = 0
+        self.holds, self.released = asyncio.Event(), asyncio.Event()
+
+    async def lets_through(self, piece: bytes, direction: Direction, carried: int) -> bool:
+        self._sent += len(piece) if direction == "sent" else 0
+        if direction == "received" or self._sent <= self._after:
+            return True
+        self.holds.set()
+        await self.released.wait()
+        return False
+
+
+async def test_an_export_that_is_killed_in_mid_file_publishes_nothing_and_is_continued(
+    source: WatchedStore,
+    stored: list[StoredShard],
+    s3: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large = f"models/{MODEL}/checkpoint.pt"
+    data = random.Random(1).randbytes(3 * PART_BYTES)
+    await source.write(large, data)
+    command = ("indexes", "export", s3, "--repository", source.root.as_uri(), "--json")
+    server = os.environ["AWS_ENDPOINT_URL"]
+    # All shards are there by then, and a part of the large file.
+    proxy = HoldingProxy(urlsplit(server).port or 80, after=PART_BYTES * 3 // 2)
+    listening = await asyncio.start_server(proxy.serve, HOST, 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with opened_object_store(s3) as target:
+        await target.list_objects("")  # so that it does not use the proxy
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{port}")
+        exporting = await asyncio.create_subprocess_exec(
+            COMMAND, *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
+        await until(proxy.holds.is_set, "it is in the middle of the file")
+        exporting.kill()
+        await exporting.wait()
+        proxy.released.set()
+        listening.close()
+        before = await objects(target)
+        assert before.keys() >= {shard.manifest_key for shard in stored[:2]}
+        assert large not in before
+        assert not any(key.startswith("serving/") for key in before)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+        done = (await shashin(*command, state=tmp_path / "state")).document
+        assert (done["problems"], done["shards"]) == ([], 2)
+        assert done["files"] == 2, "only the large file and the one after it are copied"
+        there = await objects(target)
+        assert there[large] == data
+        assert pointer_key(MODEL, HOURLY) in there
 
 
 def indexes(*arguments: str) -> tuple[int, str]:

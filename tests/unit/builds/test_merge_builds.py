@@ -23,6 +23,7 @@ from shashin.builds.steps import publish
 from shashin.errors import RepositoryError, StepFailed
 from shashin.objectstore.open import open_object_store
 from shashin.offsets.log_position import LogPosition
+from shashin.offsets.ranges import OffsetRange
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.repository import ModelRepository, StoredShard
@@ -355,6 +356,32 @@ async def test_a_planner_leaves_the_builds_alone_that_another_one_runs(merging: 
     assert all("nothing more is due" in one.out for one in done), done
     (monthly,) = await merging.committed("monthly")
     assert monthly.manifest.rows == 20
+
+
+@pytest.mark.parametrize("seen", [2, 3])
+async def test_of_planners_that_know_nothing_of_each_other_one_shard_has_every_row(
+    merging: Merging, seen: int
+) -> None:
+    """``seen`` are the shards that the second planner finds: the same, or one more."""
+    other = Merging(merging.folder)
+    other.records = BuildRecords(merging.folder / "another state")
+    for hour in (3, 4):
+        await merging.seal(hour)
+    (first,) = (await merging.plan()).created
+    if seen == 3:
+        await merging.seal(5)
+    (second,) = (await other.plan()).created
+    assert (first == second) == (seen == 2)
+    statuses = await asyncio.gather(merging.run(first), other.run(second))
+    assert [status.phase for status in statuses] == ["Succeeded"] * 2
+    for planner in (merging, other):
+        while created := (await planner.plan()).created:
+            for name in created:
+                assert (await planner.run(name)).phase == "Succeeded"
+    # Of two, one has every offset of the other, which the image builder leaves out of service.
+    children = sorted([s.manifest for s in await merging.committed(DAILY)], key=lambda m: m.rows)
+    assert [child.rows for child in children] == ([20] if seen == 2 else [20, 30])
+    assert children[-1].source_ranges == (OffsetRange(0, 0, 10 * seen),)
 
 
 def test_the_steps_of_a_merge_are_the_default_pipeline() -> None:

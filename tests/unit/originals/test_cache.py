@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shashin.originals import Original, OriginalsCache, SourceVersion
 from shashin.originals.entry import CacheEntry, parse_entry
+from tests.support.small_disk import mounted_disk
 
 URI = "https://img.example.com/a.jpg"
 DAY = 86_400.0
@@ -351,6 +352,31 @@ def test_a_full_volume_is_reported_and_left_alone_for_a_while_and_reads_go_on(
     clock.now += 11
     assert cache.store("other", original(b"other"), SourceVersion())
     assert cache.problem is None
+
+
+def test_a_volume_that_fills_up_loses_nothing_that_is_cached_and_is_used_again_when_it_has_room(
+    tmp_path: Path, clock: Clock
+) -> None:
+    with mounted_disk(tmp_path / "volume", kibibytes=256) as volume:
+        cache = cache_in(volume / "cache", clock)
+        photo = original(bytes(40_000))
+        assert cache.store(URI, photo, SourceVersion())
+        number = 0
+        while cache.store(f"{URI}?{number}", original(b"%d" % number * 40_000), SourceVersion()):
+            number += 1
+        assert number > 0
+        assert cache.problem is not None
+        assert "cannot be written (no space left on device)" in cache.problem
+        assert not files(cache, "unfinished")
+        assert cache.cached(URI) == photo
+        assert cache.cached(f"{URI}?{number}") is None
+        for kept in range(number):
+            assert cache.cached(f"{URI}?{kept}") == original(b"%d" % kept * 40_000)
+        cache_in(volume / "cache", clock, max_bytes=100_000).prune()
+        clock.now += 11
+        assert cache.store("other", original(b"other"), SourceVersion())
+        assert cache.problem is None
+        assert cache.cached("other") == original(b"other")
 
 
 def test_a_folder_that_cannot_be_made_is_a_problem_and_no_error(
