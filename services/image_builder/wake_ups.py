@@ -12,8 +12,9 @@ from collections.abc import Callable
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
-from shashin.errors import KafkaUnavailable
+from shashin.errors import KafkaUnavailable, WrongTopicSettings
 from shashin.kafka.broker_check import BrokerCheck
+from shashin.kafka.topic_admin import check_topics
 from shashin.kafka.topics import INDEXES_SEALED
 from shashin.runtime.scope import Loop, LoopScope
 
@@ -52,6 +53,12 @@ class WakeUps:
                 ) from error
 
         try:
+            # The builder needs no wake-up to go on, so a wrong setting is named and nothing waits.
+            await loop.retry(
+                "settings of topics",
+                lambda: check_topics(self._bootstrap, [INDEXES_SEALED]),
+                also=(WrongTopicSettings,),
+            )
             await loop.retry(f"kafka at {self._bootstrap}", start)
             # FastStream retries silently.
             check = BrokerCheck(subscriber.consumer, self._bootstrap, loop)

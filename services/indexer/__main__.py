@@ -35,6 +35,7 @@ from shashin.kafka.topics import (
 from shashin.objectstore.open import opened_object_store
 from shashin.offsets.coverage import LiveReport
 from shashin.offsets.log_position import LogPosition
+from shashin.repository.given_up import GivenUpOffsets
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.repository import ModelRepository
@@ -102,7 +103,10 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             f"the store of {LISTINGS_HIDDEN}", lambda: _open_store(settings, hidden)
         )
         stack.callback(hidden.close)
-        recovery = Recovery(settings, repository, snapshots, hidden, bounds, reader, starts)
+        given_up = GivenUpOffsets(store, settings.model_id)
+        recovery = Recovery(
+            settings, repository, snapshots, hidden, bounds, reader, starts, given_up
+        )
         unreadable = await recovery.run(live, scope.start)
 
         async def committed(shard: OpenShard) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from services.indexer import metrics
+from services.indexer.append_times import AppendTimes
 from services.indexer.settings import IndexerSettings
 from shashin.errors import KafkaUnavailable
 from shashin.kafka.groups import DOWNLOADER_GROUP, embedder_group
@@ -100,15 +101,39 @@ class StageProgress:
         self._clock = clock
         self._sampled_at: float | None = None
         self._ends: dict[int, SeenEnds] = {}
+        self._first_ends: dict[int, int] = {}
         self._records = 0
         self._oldest: float | None = None
-        """When the oldest record that is not processed was seen first."""
+        """Since when the oldest record that is not processed waits."""
 
-    def note(self, processed: Mapping[int, int], ends: Mapping[int, int]) -> None:
-        """Note a sample: the offset up to which each partition is processed, and its end."""
+    def waiting_from_before(
+        self, processed: Mapping[int, int], ends: Mapping[int, int]
+    ) -> dict[int, int]:
+        """Return the positions at records that waited already when the first sample was taken.
+
+        Samples do not tell for how long these wait.
+        """
+        return {
+            partition: processed[partition]
+            for partition, end in ends.items()
+            if processed[partition] < min(end, self._first_ends.get(partition, end))
+        }
+
+    def note(
+        self,
+        processed: Mapping[int, int],
+        ends: Mapping[int, int],
+        ages: Mapping[int, float] | None = None,
+    ) -> None:
+        """Note a sample: the offset up to which each partition is processed, and its end.
+
+        ``ages`` has, by partition, for how many seconds the record at that offset is in the log, where
+        that is known.
+        """
         now = self._sampled_at = self._clock()
-        waiting_since = []
+        waiting_since = [now - age for age in (ages or {}).values()]
         for partition, end in ends.items():
+            self._first_ends.setdefault(partition, end)
             seen = self._ends.setdefault(partition, SeenEnds())
             seen.note(end, now)
             seen.forget_through(processed[partition])
@@ -195,14 +220,15 @@ class LogWatch:
                 LogReader(self._kafka, topic, client_id="indexer", group=group)
             ),
         )
-        return _Topic(reader)
+        return _Topic(reader, AppendTimes(self._kafka, topic))
 
 
 class _Topic:
     """A topic with its partitions, which are requested now and then."""
 
-    def __init__(self, reader: LogReader) -> None:
+    def __init__(self, reader: LogReader, append_times: AppendTimes) -> None:
         self.reader = reader
+        self.append_times = append_times
         self._partitions: Sequence[int] = ()
         self._next_request = 0.0
 
@@ -219,7 +245,10 @@ async def _sample(progress: StageProgress, topic: _Topic) -> None:
     committed = await reader.committed(partitions)
     if new := [p for p in partitions if p not in committed]:
         committed |= await reader.begin_offsets(new)
-    progress.note(committed, await reader.end_offsets(partitions))
+    ends = await reader.end_offsets(partitions)
+    from_before = progress.waiting_from_before(committed, ends)
+    progress.note(committed, ends, topic.append_times.ages(from_before))
+    await topic.append_times.read(from_before)
 
 
 async def _attempt(what: str, do: Callable[[], Awaitable[None]], loop: LoopScope) -> None:

@@ -54,8 +54,8 @@ READING_PAUSED = Gauge(
 RECALL = Gauge("shashin_indexer_last_recall", "Recall@10 of the most recently sealed shard.")
 STAGE_LAG_SECONDS = Gauge(
     "shashin_indexer_stage_lag_seconds",
-    "For how long at least the oldest unprocessed record of a stage before the indexer has been "
-    "waiting, also while the stage is paused or does not run.",
+    "For how long the oldest unprocessed record of a stage before the indexer has been waiting, also "
+    "while the stage is paused or does not run, and from before this process's start.",
     ["stage", "topic"],
 )
 STAGE_LAG = Gauge(

@@ -16,6 +16,7 @@ from shashin.kafka.log_reader import LogReader
 from shashin.kafka.lost_records import lost_below, note_lost
 from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
 from shashin.offsets.ranges import OffsetRange
+from shashin.repository.given_up import GivenUpOffsets
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizon, Horizons
 from shashin.repository.known_shards import read_known_shards
@@ -104,6 +105,7 @@ class Recovery:
         hidden_bounds: LogBounds,
         reader: LogReader,
         starts: Starts,
+        given_up: GivenUpOffsets,
     ) -> None:
         self._settings = settings
         self._repository = repository
@@ -113,6 +115,7 @@ class Recovery:
         """What listings.hidden had when the store was opened."""
         self._reader = reader
         self._starts = starts
+        self._given_up = given_up
 
     async def run(self, live: LiveTier, loop: LoopScope) -> Sequence[UnreadableShard]:
         """Open the live tier's partitions and adopt unserved shards.
@@ -141,7 +144,7 @@ class Recovery:
         # Those of manifests that cannot be read as well: reading them from the log again would end
         # at the same manifest, once they are sealed.
         starts = await self._starts.of(partitions, known.ranges)
-        self._check_nothing_was_lost(starts)
+        await self._check_nothing_was_lost(starts)
         # None if the tier's pointer cannot be read: all may be served, and adopting a year of
         # shards would delay the start for hours.
         unserved = [
@@ -151,26 +154,41 @@ class Recovery:
         ]
         return RecoveryState(starts, unserved, known.unreadable)
 
-    def _check_nothing_was_lost(self, starts: Mapping[int, StartOffset]) -> None:
+    async def _check_nothing_was_lost(self, starts: Mapping[int, StartOffset]) -> None:
         """Compare what is sealed with the begin of the log.
 
+        What is given up is stored: until a shard after the gap is sealed, nothing else tells a later
+        start that it is to go on.
+
         Raises:
-            RecordsLost: when records were deleted before they were read, unless told to continue.
+            RecordsLost: when records were deleted before they were read, unless told to continue, now
+                or at an earlier start.
         """
         for partition, start in starts.items():
             for lost in start.lost:
                 # A gap before a shard is a shard that is missing: coverage reports it.
-                if lost.to_offset == start.from_offset:
-                    error = lost_below(
-                        VECTORS_EMBEDDED,
-                        partition,
-                        lost.from_offset,
-                        lost.to_offset,
-                        lost.to_offset,
-                    )
-                    if self._settings.on_lost_records == "stop":
-                        raise error
-                    note_lost(error, VECTORS_EMBEDDED, lost.to_offset - lost.from_offset)
+                if lost.to_offset != start.from_offset:
+                    continue
+                first = max(lost.from_offset, await self._given_up_below(partition))
+                if first >= lost.to_offset:
+                    continue
+                error = lost_below(
+                    VECTORS_EMBEDDED, partition, first, lost.to_offset, lost.to_offset
+                )
+                if self._settings.on_lost_records == "stop":
+                    raise error
+                try:
+                    await self._given_up.give_up(partition, lost.to_offset)
+                except RepositoryError as unreadable:
+                    log.error("given-up offsets are not stored", error=unreadable.message)  # noqa: TRY400
+                note_lost(error, VECTORS_EMBEDDED, lost.to_offset - first)
+
+    async def _given_up_below(self, partition: int) -> int:
+        try:
+            return await self._given_up.below(partition)
+        except RepositoryError as error:
+            log.error("unreadable given-up offsets: taken as none", error=error.message)  # noqa: TRY400
+            return 0
 
     async def _assigned_partitions(self) -> list[int]:
         return self._settings.partition_choice().of(await self._reader.partitions())

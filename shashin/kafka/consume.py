@@ -42,7 +42,7 @@ from shashin.kafka.dead_letter_policy import DeadLetterPolicy, pause_consumption
 from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
 from shashin.kafka.lag import Lag
 from shashin.kafka.log_reader import LogReader
-from shashin.kafka.lost_records import OnLostRecords, lost_below, note_lost
+from shashin.kafka.lost_records import OnLostRecords, UnknownPositions, lost_below, note_lost
 from shashin.kafka.polls import poll
 from shashin.kafka.positions import known_positions
 from shashin.kafka.processing import BatchProcessor, Interrupted
@@ -172,7 +172,8 @@ class StageConsumer:
         topic, bootstrap = self._subscription.topic, self._subscription.bootstrap
         processor = BatchProcessor(self._stage, self._policy, topic, loop)
         broker = BrokerCheck(consumer, bootstrap, loop)
-        commits = _Commits(consumer)
+        unknown = UnknownPositions(topic, loop)
+        commits = _Commits(consumer, unknown)
         lag = Lag(consumer, topic)
         damaged = DamagedBatches(
             consumer,
@@ -186,7 +187,7 @@ class StageConsumer:
             while loop.next_turn():
                 with loop.waiting_for("kafka to report skipped batches"):
                     await damaged.retry()
-                read = damaged.before(await self._poll(consumer, loop))
+                read = damaged.before(await self._poll(consumer, unknown, loop))
                 records = [record for partition in read.values() for record in partition]
                 if records:
                     broker.responded()
@@ -209,7 +210,7 @@ class StageConsumer:
             await damaged.close()
 
     async def _poll(
-        self, consumer: AIOKafkaConsumer, loop: LoopScope
+        self, consumer: AIOKafkaConsumer, unknown: UnknownPositions, loop: LoopScope
     ) -> Mapping[int, Sequence[InRecord]]:
         """Return the next records by partition; empty if none arrive within half a second."""
         topic = self._subscription.topic
@@ -219,7 +220,7 @@ class StageConsumer:
                 consumer, topic, timeout_ms=500, max_records=self._subscription.max_records
             )
         except (NoOffsetForPartitionError, OffsetOutOfRangeError):
-            await loop.retry(f"positions in {topic}", lambda: self._go_to_begin(consumer))
+            await loop.retry(f"positions in {topic}", lambda: self._go_to_begin(consumer, unknown))
             return {}
         except KafkaUnavailable as error:
             log.warning("poll failed: retrying", topic=topic, error=error.message)
@@ -229,7 +230,7 @@ class StageConsumer:
         loop.clear(part)
         return found
 
-    async def _go_to_begin(self, consumer: AIOKafkaConsumer) -> None:
+    async def _go_to_begin(self, consumer: AIOKafkaConsumer, unknown: UnknownPositions) -> None:
         """Start partitions without a position at the log's begin.
 
         Raises:
@@ -247,8 +248,7 @@ class StageConsumer:
         for tp, begin in begins.items():
             position = positions[tp]
             if position is None:
-                if begin:
-                    log.warning("new group: the log begins later", partition=str(tp), begin=begin)
+                unknown.note(tp.partition, begin)
                 consumer.seek(tp, begin)
             elif not begin <= position <= ends[tp]:
                 lost = lost_below(topic, tp.partition, position, begin, ends[tp])
@@ -289,8 +289,9 @@ class StageConsumer:
 class _Commits:
     """Commits a consumer's positions when they have changed."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, unknown: UnknownPositions) -> None:
         self._consumer = consumer
+        self._unknown = unknown
         self._positions: dict[TopicPartition, int] = {}
 
     async def commit(self) -> None:
@@ -304,6 +305,7 @@ class _Commits:
             for tp, position in known_positions(self._consumer).items()
             if self._positions.get(tp) != position
         }
+        self._unknown.clear_others([tp.partition for tp in self._consumer.assignment()])
         if not changed:
             return
         try:
@@ -318,3 +320,4 @@ class _Commits:
             log.warning("commit failed", error=repr(error))
         else:
             self._positions |= changed
+            self._unknown.clear([tp.partition for tp in changed])

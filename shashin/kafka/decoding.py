@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.consumer import fetcher
+from aiokafka.record.control_record import ControlRecord
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
@@ -197,6 +198,7 @@ class TolerantBatch:
         self._batch = DefaultRecordBatch(data)
         self._next_base = next_base
         self._wrong_checksum = False
+        self._problem = ""
 
     @property
     def base_offset(self) -> int:
@@ -217,21 +219,25 @@ class TolerantBatch:
     @property
     def producer_id(self) -> int | None:
         """The idempotent producer's id, -1 without one."""
-        return None if self._wrong_checksum else int(self._batch.producer_id)
+        return None if self._problem else int(self._batch.producer_id)
 
     @property
     def is_control_batch(self) -> bool:
         """Whether it ends a transaction and has no records for readers."""
-        return not self._wrong_checksum and bool(self._batch.is_control_batch)
+        return not self._problem and bool(self._batch.is_control_batch)
 
     @property
     def is_transactional(self) -> bool:
         """Whether it belongs to a transaction."""
-        return not self._wrong_checksum and bool(self._batch.is_transactional)
+        return not self._problem and bool(self._batch.is_transactional)
 
     def validate_crc(self) -> bool:
         """Compare the checksum; a wrong one shows in what is iterated, not here."""
         self._wrong_checksum = not self._batch.validate_crc()
+        if self._wrong_checksum:
+            self._problem = "its checksum is wrong"
+        elif self._batch.is_control_batch and not _has_control_record(self._data):
+            self._problem = "it ends a transaction, but does not say how"
         return True
 
     def __next__(self) -> Any:
@@ -240,8 +246,8 @@ class TolerantBatch:
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the records; what cannot be decoded has a value of type Undecodable."""
-        if self._wrong_checksum:
-            return iter([self._undecodable("its checksum is wrong")])
+        if self._problem:
+            return iter([self._undecodable(self._problem)])
         try:
             return iter(list(self._batch))
         except Exception as error:  # noqa: BLE001 - a codec raises whatever its library does
@@ -264,6 +270,14 @@ class TolerantBatch:
             last_offset=self.next_offset - 1,
             timestamp=max(0, self._batch.max_timestamp),
         )
+
+
+def _has_control_record(data: bytes) -> bool:
+    try:
+        ControlRecord.parse(next(DefaultRecordBatch(data)).key)
+    except Exception:  # noqa: BLE001 - whatever the library raises at
+        return False
+    return True
 
 
 def salvage_records(data: bytes, batch: bytes, reason: str) -> Iterator[DecodedRecord]:

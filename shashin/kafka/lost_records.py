@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from prometheus_client import Counter
 
 from shashin.errors import RecordsLost
 from shashin.runtime.logging import get_logger
+from shashin.runtime.scope import LoopScope
 
 OnLostRecords = Literal["stop", "continue"]
 """What a reader does at such a gap: stop until an operator decides, or count it and go on."""
@@ -15,6 +17,13 @@ OnLostRecords = Literal["stop", "continue"]
 LOST = Counter(
     "shashin_lost_records",
     "Offsets that were deleted from a topic before they were read, and then given up.",
+    ["topic"],
+)
+
+UNKNOWN_POSITIONS = Counter(
+    "shashin_unknown_positions",
+    "Partitions that a group without a position began to read at the log's begin, after records had "
+    "been deleted there: it is new, or its position was forgotten and records may be lost.",
     ["topic"],
 )
 
@@ -41,3 +50,44 @@ def note_lost(lost: RecordsLost, topic: str, offsets: int) -> None:
     """Count and log records that are given up."""
     LOST.labels(topic).inc(offsets)
     log.error("records lost: continuing", offsets=offsets, error=lost.message)
+
+
+class UnknownPositions:
+    """Partitions that a group reads from the log's begin, though it may have been further once.
+
+    A broker forgets the positions of a group without members (``offsets.retention.minutes``). Then
+    nothing distinguishes it from a new one: whether it had read the records that were deleted cannot
+    be known, so it is reported until the group has a position again.
+    """
+
+    def __init__(self, topic: str, loop: LoopScope) -> None:
+        self._topic = topic
+        self._loop = loop
+        self._unknown: set[int] = set()
+
+    def note(self, partition: int, begin: int) -> None:
+        """Note that a partition is read from ``begin``, the first offset that the log has."""
+        if not begin or partition in self._unknown:
+            return
+        self._unknown.add(partition)
+        UNKNOWN_POSITIONS.labels(self._topic).inc()
+        why = (
+            f"the group has no position, and the log begins at offset {begin}: the group is new, or "
+            "Kafka forgot its position, and what was deleted since may not have been read; going on "
+            f"at offset {begin}"
+        )
+        self._loop.degraded(self._part(partition), why)
+        log.warning("unknown position", topic=self._topic, partition=partition, why=why)
+
+    def clear(self, partitions: Collection[int]) -> None:
+        """Note that the group has positions in partitions, or that they are no longer its own."""
+        for partition in self._unknown & set(partitions):
+            self._unknown.discard(partition)
+            self._loop.clear(self._part(partition))
+
+    def clear_others(self, partitions: Collection[int]) -> None:
+        """Forget all but these partitions, which are assigned."""
+        self.clear(self._unknown - set(partitions))
+
+    def _part(self, partition: int) -> str:
+        return f"position in {self._topic}[{partition}]"

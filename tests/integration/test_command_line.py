@@ -102,6 +102,8 @@ async def test_a_csv_file_is_published_with_attributes_and_searched_by_them(
         "csv hats",
         state=state,
     )
+    in_yen = await until_searched(photo, "--currency", "jpy", "--category", "csv bags", state=state)
+    assert sorted(ids(in_yen)) == ["csv-bag", "csv-bag-2"], "written as in the file"
     (hit,) = cheap["hits"]
     assert (hit["listing_id"], hit["brand"]) == ("csv-bag", "Aoyama, Ltd.")
     assert (hit["price_minor"], hit["currency"]) == (12_000, "JPY")

@@ -61,6 +61,12 @@ def document_of(ended: Finished) -> Any:
     return ended.document
 
 
+async def test_where_nothing_was_dead_lettered_nothing_is_listed(dlq: Dlq) -> None:
+    listed = await dlq("ls")
+    assert (listed.code, listed.out, listed.err) == (0, "no open dead letters\n", "")
+    assert document_of(await dlq("ls", "--json"))["dead_letters"] == []
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"

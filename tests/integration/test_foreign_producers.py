@@ -52,6 +52,11 @@ async def dead_letters(kafka: str, count: int) -> Sequence[InRecord]:
     return found
 
 
+async def end_offsets(kafka: str) -> dict[int, int]:
+    async with LogReader(kafka, LISTINGS_EVENTS, client_id="test-lag") as reader:
+        return await reader.end_offsets(await reader.partitions())
+
+
 async def lag(kafka: str) -> int:
     """Return the group's lag as Kafka's own tools compute it: the log's end less what is committed."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
@@ -60,8 +65,7 @@ async def lag(kafka: str) -> int:
         committed = await admin.list_consumer_group_offsets(GROUP)
     finally:
         await admin.close()
-    async with LogReader(kafka, LISTINGS_EVENTS, client_id="test-lag") as reader:
-        ends = await reader.end_offsets(await reader.partitions())
+    ends = await end_offsets(kafka)
     return sum(
         end - max(0, committed[TopicPartition(LISTINGS_EVENTS, p)].offset)
         if TopicPartition(LISTINGS_EVENTS, p) in committed
@@ -105,6 +109,20 @@ async def test_only_committed_transactions_take_effect_and_the_group_reaches_the
         await until_copied(kafka, b"committed", b"committed too")
         # The log ends with a control record, which no reader ever sees.
         await until_no_lag(kafka)
+
+        before = await end_offsets(kafka)
+        done.begin_transaction()
+        done.produce(LISTINGS_EVENTS, key=b"lamp", value=b"aborted", partition=0)
+        assert done.flush(30) == 0
+        done.abort_transaction(30)
+
+        async def ended() -> bool:
+            return (await end_offsets(kafka))[0] == before[0] + 2
+
+        await until(ended, "the end of the transaction is in the log")
+        # Nothing comes after it that could be read and committed.
+        await until_no_lag(kafka)
+
         still_open = librdkafka(kafka, transactional_id="open")
         still_open.init_transactions(30)
         still_open.begin_transaction()

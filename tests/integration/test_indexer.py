@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import pairwise
@@ -33,6 +34,7 @@ from tests.support.embedded_listings import (
 )
 from tests.support.indexer_settings import indexer_settings
 from tests.support.running_service import RunningService
+from tests.support.topic_records import records_of
 from tests.support.waiting import until
 
 StartService = Callable[..., Awaitable[RunningService]]
@@ -387,6 +389,23 @@ async def test_how_far_the_stages_before_are_behind_is_reported(
         await until(partial(lag_is, 2), "one event is processed")
         await downloader.commit({0: 2, 1: 1})
         await until(partial(lag_is, 0), "all are processed")
+
+
+async def test_a_restart_does_not_forget_for_how_long_records_wait_for_a_stage(
+    start_service: StartService, producer: Producer, kafka: str, tmp_path: Path
+) -> None:
+    await producer.send_all([OutRecord(LISTINGS_EVENTS, b"lamp", b"event", partition=0)])
+    (waiting,) = await records_of(kafka, LISTINGS_EVENTS)
+    first = await start_service("indexer", **indexer_settings(tmp_path))
+    await first.kill()
+    indexer = await start_service("indexer", **indexer_settings(tmp_path))
+    watched_since = time.time()
+
+    async def as_old_as_the_record() -> bool:
+        lag = await indexer.metric("shashin_indexer_stage_lag_seconds")
+        return time.time() - lag <= waiting.timestamp_ms / 1000 + 0.5 < watched_since
+
+    await until(as_old_as_the_record, "the lag is the record's age")
 
 
 async def test_a_partition_that_no_replica_indexes_is_counted(

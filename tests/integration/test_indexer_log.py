@@ -138,6 +138,12 @@ async def test_records_that_were_deleted_unread_stop_the_start_until_told_to_con
     async with IndexClient(again.grpc) as client:
         assert await client.finds("late-9")
     assert await again.metric("shashin_lost_records_total") == 5
+    await again.kill()
+    # Nothing past the gap is sealed, and the setting is gone: the decision is remembered.
+    last = await start_service("indexer", **indexer_settings(tmp_path))
+    async with IndexClient(last.grpc) as client:
+        assert await client.finds("late-9")
+    assert await last.metric("shashin_lost_records_total") == 0
 
 
 async def test_an_indexer_that_retention_overtakes_as_it_runs_ends_and_the_next_start_names_the_gap(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import TopicPartition
@@ -12,6 +14,8 @@ from prometheus_client import REGISTRY
 from shashin.errors import RecordsLost
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.records import InRecord
+from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS
 from shashin.runtime.health import Health
 from tests.support.copying_stage import Copying, consuming
@@ -91,11 +95,59 @@ async def test_told_to_continue_it_counts_what_was_lost_and_goes_on(
     assert not {b"%d" % i for i in range(20, 30)} & await copied(kafka)
 
 
-async def test_a_new_group_starts_at_the_begin_of_the_log(kafka: str, producer: Producer) -> None:
+class Waiting(Copying):
+    """Waits before it processes anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
+        await self.go_on.wait()
+        return await super().process(records)
+
+
+@asynccontextmanager
+async def releasing(stage: Waiting) -> AsyncIterator[None]:
+    """Let the stage go on at the latest when the context ends, also by a failure."""
+    try:
+        yield
+    finally:
+        stage.go_on.set()
+
+
+async def test_a_group_without_a_position_starts_at_the_begin_and_says_what_cannot_be_known(
+    kafka: str, producer: Producer
+) -> None:
     await producer.send_all(events(0, 20))
     await delete_before(kafka, 10)
-    async with consuming(kafka, Copying()):
+    before = metric("shashin_unknown_positions_total", topic=LISTINGS_EVENTS)
+    health, stage = Health(), Waiting()
+    async with consuming(kafka, stage, health), releasing(stage):
+        part = "position in listings.events[0]: the group has no position"
+        (problem,) = await until(
+            lambda: [p for p in health.problems() if p.startswith(part)], "it is reported"
+        )
+        assert "the log begins at offset 10" in problem
+        assert health.liveness_problems() == []
+        stage.go_on.set()
         await until_copied(kafka, 10, 20)
+        await until(lambda: not health.problems(), "the group has a position again")
+    assert metric("shashin_unknown_positions_total", topic=LISTINGS_EVENTS) == before + 1
+
+
+async def test_a_new_group_of_a_log_from_which_nothing_was_deleted_is_no_problem(
+    kafka: str, producer: Producer
+) -> None:
+    await producer.send_all(events(0, 20))
+    before = metric("shashin_unknown_positions_total", topic=LISTINGS_EVENTS)
+    health, stage = Health(), Waiting()
+    async with consuming(kafka, stage, health), releasing(stage):
+        await until(lambda: not health.readiness_problems(), "it has partitions")
+        assert health.problems() == []
+        stage.go_on.set()
+        await until_copied(kafka, 0, 20)
+    assert metric("shashin_unknown_positions_total", topic=LISTINGS_EVENTS) == before
 
 
 async def test_a_reader_with_a_position_of_its_own_names_the_gap(

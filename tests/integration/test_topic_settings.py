@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import UnknownTopicOrPartitionError
 
+from services.image_builder.wake_ups import WakeUps
 from shashin.errors import WrongTopicSettings
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topic_admin import check_topics, ensure_topics
@@ -27,6 +28,7 @@ from shashin.runtime.health import Health
 from tests.support.copying_stage import Copying, consuming
 from tests.support.embedded_listings import IndexClient, embedded
 from tests.support.indexer_settings import indexer_settings
+from tests.support.loops import running
 from tests.support.running_service import RunningService
 from tests.support.shashin_command import shashin
 from tests.support.topic_records import records_of
@@ -218,3 +220,17 @@ async def test_an_indexer_serves_nothing_until_the_settings_are_right_and_says_w
     await indexer.until_ready()
     async with IndexClient(indexer.grpc) as client:
         await until(lambda: client.finds("lamp"), "the lamp is found")
+
+
+async def test_the_image_builder_names_a_wrong_setting_of_the_topic_that_wakes_it(
+    kafka: str,
+) -> None:
+    await configure(kafka, INDEXES_SEALED, message_timestamp_type="CreateTime")
+    health = Health()
+    async with running(WakeUps(kafka, lambda: None).loop(), health=health):
+        await until(
+            lambda: any("--entity-name indexes.sealed" in p for p in health.problems()),
+            "it says how to correct the topic",
+        )
+        await ensure_topics(kafka, partitions=2, correct=True)
+        await until(lambda: not health.problems(), "it goes on")

@@ -15,6 +15,8 @@ UNKNOWN_CODEC = 7
 
 _CRC_AT, _ATTRIBUTES_AT = 17, 21
 
+_TRANSACTIONAL, _CONTROL = 0x10, 0x20
+
 Written = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]
 """Key, value and headers."""
 
@@ -70,6 +72,14 @@ def with_codec(batch: bytes, codec: int) -> bytes:
     changed = bytearray(batch)
     (attributes,) = struct.unpack_from(">h", changed, _ATTRIBUTES_AT)
     struct.pack_into(">h", changed, _ATTRIBUTES_AT, (attributes & ~7) | codec)
+    return with_checksum(bytes(changed))
+
+
+def as_control_batch(batch: bytes) -> bytes:
+    """Return the batch as one that ends a transaction."""
+    changed = bytearray(batch)
+    (attributes,) = struct.unpack_from(">h", changed, _ATTRIBUTES_AT)
+    struct.pack_into(">h", changed, _ATTRIBUTES_AT, attributes | _TRANSACTIONAL | _CONTROL)
     return with_checksum(bytes(changed))
 
 

@@ -14,6 +14,7 @@ from shashin.errors import PhotoError
 from shashin.kafka.dlq_entries import message_of
 from shashin.kafka.topics import LISTINGS_EVENTS
 from shashin.photos import thumbnail_image
+from shashin.printable import printable
 from shashin.runtime.files import open_regular, path_of_uri
 from shashin.v1 import events_pb2, search_pb2
 
@@ -62,7 +63,11 @@ def thumbnail_data_uri(photo: bytes) -> str | None:
 
 
 def sheet_html(query: str, query_picture: str | None, note: str, hits: Sequence[SheetHit]) -> str:
-    """Return the page; ``query`` is a description of the query."""
+    """Return the page; ``query`` is a description of the query, often a file's name.
+
+    The page can always be written as UTF-8: a name that is not is shown with its bytes escaped.
+    """
+    query = printable(query)
     items = "\n".join(
         f'<li>{_picture(hit.picture, hit.listing_id)}<span class="score">{hit.score:.3f}</span>'
         f'<div class="id">{escape(hit.listing_id)}</div><div>{escape(hit.details)}</div></li>'

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_the_page_needs_nothing_beside_itself_and_escapes_what_it_shows() -> Non
     assert "http" not in page.replace("http-equiv", "")
     assert "photo not available on this machine" in page
     assert 'src="data:image/jpeg' in page
+
+
+def test_a_file_name_that_is_not_utf8_is_shown_with_its_bytes_escaped() -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    page = sheet_html(name, thumbnail_data_uri(photo()), "", [])
+    assert "caf\\udce9.jpg" in page
+    assert page.encode("utf-8")
 
 
 def test_a_hit_shows_the_photo_that_was_nearest(tmp_path: Path) -> None:

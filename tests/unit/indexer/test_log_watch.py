@@ -80,3 +80,19 @@ def test_a_stage_is_behind_by_the_records_that_it_has_not_processed_since_they_w
     assert progress.lag() == StageLag("embedder", 0, 0.0)
     clock.now += 6
     assert progress.lag() == StageLag("embedder", None), "the last sample is too old"
+
+
+def test_records_that_waited_before_the_first_sample_are_as_old_as_the_log_says() -> None:
+    clock = Clock()
+    progress = StageProgress("embedder", clock)
+    processed, ends = {0: 4, 1: 7}, {0: 9, 1: 7}
+    assert progress.waiting_from_before(processed, ends) == {0: 4}
+    progress.note(processed, ends, {0: 3600.0})
+    assert progress.lag() == StageLag("embedder", 5, 3600.0)
+    clock.now += 1
+    assert progress.lag() == StageLag("embedder", 5, 3601.0)
+    # What comes after the first sample is aged by the samples.
+    assert progress.waiting_from_before({0: 8, 1: 7}, {0: 12, 1: 9}) == {0: 8}
+    assert progress.waiting_from_before({0: 9, 1: 7}, {0: 12, 1: 9}) == {}
+    progress.note({0: 9, 1: 7}, {0: 12, 1: 9})
+    assert progress.lag() == StageLag("embedder", 5, 0.0)

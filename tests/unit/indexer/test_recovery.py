@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from services.indexer.hidden_store import HiddenStore
 from services.indexer.live_start import BesideActiveModel, LiveStart
 from services.indexer.live_tier import LiveTier
 from services.indexer.recovery import Recovery, Starts
 from services.indexer.settings import IndexerSettings
-from shashin.errors import KafkaUnavailable, UserError
+from shashin.errors import KafkaUnavailable, RecordsLost, UserError
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.lost_records import OnLostRecords
+from shashin.objectstore.protocol import OnlyIf
 from shashin.offsets.coverage import Position, missing_ranges
 from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import OffsetRange
+from shashin.repository.given_up import GivenUp, GivenUpOffsets
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizon, Horizons
 from shashin.repository.pointer import PointedShard, Pointer
@@ -84,9 +88,15 @@ class Indexer:
     def told_to(self, on_lost_records: OnLostRecords) -> None:
         self._settings = self._settings.model_copy(update={"on_lost_records": on_lost_records})
 
-    async def recover(self) -> list[str]:
+    async def recover_without_waiting(self) -> list[str]:
+        """Recover; an error that is retried until a person decides is raised."""
+        stop = asyncio.Event()
+        stop.set()
+        return await self.recover(stop)
+
+    async def recover(self, stop: asyncio.Event | None = None) -> list[str]:
         """Recover; returns the ids of the shards whose manifest could not be read."""
-        scope = loop_scope(ready_when="the start to finish")
+        scope = loop_scope(ready_when="the start to finish", stop=stop)
         bounds = self.hidden_log.bounds()
         self.hidden.open_at(bounds)
         recovery = Recovery(
@@ -97,6 +107,7 @@ class Indexer:
             bounds,
             self._reader,
             self._starts,
+            GivenUpOffsets(self.store, MODEL),
         )
         return [shard.shard_id for shard in await recovery.run(self.live, scope)]
 
@@ -343,3 +354,55 @@ async def test_a_second_model_is_asked_once_where_it_begins_and_requires_what_is
     assert again.live.next_offsets() == {0: 34, 1: 20}
     held = [r for shard in again.served.snapshot().shards for r in shard.ranges]
     assert missing_ranges(held, again.positions()) == (OffsetRange(0, 2, 30),)
+
+
+def given_up() -> float:
+    return (
+        REGISTRY.get_sample_value("shashin_lost_records_total", {"topic": "vectors.embedded"}) or 0
+    )
+
+
+async def test_a_loss_that_was_given_up_once_stops_no_later_start_and_is_counted_once(
+    tmp_path: Path,
+) -> None:
+    first = Indexer(tmp_path)
+    await first.sealed(0, 5)
+    first.log.begins[0] = 10
+    before = given_up()
+    await first.recover()
+    assert given_up() == before + 5
+    # Nothing past the gap is sealed yet.
+    told: OnLostRecords
+    for told in ("stop", "continue"):
+        again = Indexer(tmp_path)
+        again.log.begins[0] = 10
+        again.told_to(told)
+        await again.recover()
+        assert again.live.next_offsets() == {0: 10, 1: 0}
+        assert given_up() == before + 5
+    # What retention deletes after that was decided by nobody.
+    later = Indexer(tmp_path)
+    later.log.begins[0] = 12
+    later.told_to("stop")
+    with pytest.raises(RecordsLost, match="offsets 10 to 11"):
+        await later.recover_without_waiting()
+    later.told_to("continue")
+    await later.recover()
+    assert given_up() == before + 7
+
+
+async def test_what_cannot_be_read_of_a_loss_that_was_given_up_counts_as_not_given_up(
+    tmp_path: Path,
+) -> None:
+    indexer = Indexer(tmp_path)
+    await indexer.sealed(0, 5)
+    key = GivenUp(MODEL, 0, 0).key
+    await indexer.store.write(key, b"{", only_if=OnlyIf.absent())
+    indexer.log.begins[0] = 10
+    indexer.told_to("stop")
+    with pytest.raises(RecordsLost, match="offsets 5 to 9"):
+        await indexer.recover_without_waiting()
+    indexer.told_to("continue")
+    await indexer.recover()
+    assert indexer.live.next_offsets() == {0: 10, 1: 0}
+    assert (await indexer.store.read(key))[0] == b"{", "it may be of a newer version"

@@ -19,6 +19,7 @@ from tests.support.record_batches import (
     UNKNOWN_CODEC,
     ZSTD,
     Written,
+    as_control_batch,
     batch_of,
     legacy_batch_of,
     replaced,
@@ -178,6 +179,18 @@ def test_a_length_that_no_batch_has_is_one_undecodable_batch(length: int) -> Non
     assert offset == 6, "the next fetch begins with the next batch"
     assert isinstance(value, Undecodable)
     assert bytes(value) == response
+
+
+@pytest.mark.parametrize("key", [None, b"", b"\0", b"\0\0\0\0", b"\0\0\0\1\0"])
+def test_the_end_of_a_transaction_is_no_record_unless_it_cannot_be_read(key: bytes | None) -> None:
+    records = TolerantRecords(as_control_batch(batch_of([(key, b"\0\0\0\0\0\0", [])])))
+    batch = records.next_batch()
+    assert batch.validate_crc()
+    readable = key is not None and len(key) >= 4
+    assert batch.is_control_batch == readable
+    if not readable:
+        (found,) = batch
+        assert isinstance(found.value, Undecodable)
 
 
 def test_an_incomplete_batch_at_the_end_is_left_for_the_next_fetch() -> None:
