@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.record.control_record import ControlRecord
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
 from aiokafka.record.legacy_records import LegacyRecordBatch
@@ -26,6 +27,10 @@ _LENGTH = struct.Struct(">qi")
 _MAGIC_AT = 16
 _MAGIC = 2
 _LEGACY = (0, 1)
+_LAST_OFFSET_DELTA = 6
+"""Its place in the header."""
+_MAX_RECORDS = 1_000_000
+"""More than a batch has; beyond it, an offset in a damaged header is damaged as well."""
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _LOG_APPEND_TIME = 0x08
 _MIN_BATCH_BYTES = 17
@@ -68,6 +73,11 @@ class TolerantRecords:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
+        self._position: int | None = None
+
+    def begin_at(self, offset: int) -> None:
+        """Note the offset that was asked for: what is damaged begins there, whatever it says."""
+        self._position = offset
 
     def size_in_bytes(self) -> int:
         """Return the number of bytes fetched."""
@@ -78,13 +88,41 @@ class TolerantRecords:
         return self._end() is not None
 
     def next_batch(self) -> Any:
-        """Return the next batch; None if the rest is incomplete."""
+        """Return the next batch; None if the rest is incomplete.
+
+        The offset after it is always higher than the one after the batch before: no damage makes a
+        reader go back, or read the same again and again.
+        """
         end = self._end()
         if end is None:
             return None
         data = self._data[self._at : end]
         self._at = end
-        return _batch(data, self._next_base_offset())
+        sound = self._sound(data)
+        if not isinstance(sound, str):
+            self._position = sound.next_offset
+            return sound
+        first, after = _extent(data, self._position, self._next_whole_base())
+        self._position = after
+        return DamagedBatch(data, sound, first, after)
+
+    def _sound(self, data: bytes) -> WholeBatch | LegacyBatch | str:
+        batch = _whole(data)
+        if isinstance(batch, str):
+            return batch
+        # No checksum has the base offset.
+        if self._position is not None and batch.next_offset <= self._position:
+            return "its offsets are those of records before it"
+        if self._overlaps_next(batch.next_offset):
+            return "its offsets are those of records after it"
+        return batch
+
+    def _overlaps_next(self, next_offset: int) -> bool:
+        if len(self._data) - self._at < _LENGTH.size:
+            return False
+        (base, _) = _LENGTH.unpack_from(self._data, self._at)
+        # Few reach the second comparison, which computes a checksum.
+        return base < next_offset and (self._next_whole_base() or next_offset) < next_offset
 
     def _end(self) -> int | None:
         rest = len(self._data) - self._at
@@ -98,107 +136,117 @@ class TolerantRecords:
             return len(self._data)
         return self._at + size if size <= rest else None
 
-    def _next_base_offset(self) -> int | None:
-        if len(self._data) - self._at < _LENGTH.size:
-            return None
-        return int(_LENGTH.unpack_from(self._data, self._at)[0])
+    def _next_whole_base(self) -> int | None:
+        """Return the first offset of the batch that follows, if that is sound."""
+        end = self._end()
+        found = "" if end is None else _whole(self._data[self._at : end])
+        return None if isinstance(found, str) else found.base_offset
 
 
-def _batch(data: bytes, next_base: int | None) -> Any:
+def _whole(data: bytes) -> WholeBatch | LegacyBatch | str:
+    """Return a batch that has the checksum of its bytes; otherwise what is wrong with it."""
     magic = data[_MAGIC_AT]
-    if magic in _LEGACY:
-        # Brokers have converted these for a decade; one that remains is left to the library.
-        legacy = LegacyBatch(data)
-        if legacy.is_whole or not _is_whole(data):
-            return legacy
-    elif magic != _MAGIC and not _is_whole(data):
-        return DamagedBatchOfUnknownFormat(data, f"its format is {magic}, expected {_MAGIC}")
-    if len(data) < _HEADER.size:
-        return DamagedBatchOfUnknownFormat(data, f"it has {len(data)} bytes, less than its header")
     # With another format and this one's checksum, only the byte that names the format is damaged.
-    return TolerantBatch(data, next_base)
+    if len(data) >= _HEADER.size and (batch := DefaultRecordBatch(data)).validate_crc():
+        if batch.is_control_batch and not _has_control_record(data):
+            return "it ends a transaction, but does not say how"
+        return WholeBatch(data, batch)
+    if magic in _LEGACY:
+        try:
+            return LegacyBatch(data)
+        except Exception as error:  # noqa: BLE001 - a codec raises whatever its library does
+            return f"{type(error).__name__}: {error}"
+    return "its checksum is wrong" if magic == _MAGIC else f"its format is {magic}, not {_MAGIC}"
 
 
-def _is_whole(data: bytes) -> bool:
-    """Whether the data have the checksum of a batch of this format."""
-    return len(data) >= _HEADER.size and bool(DefaultRecordBatch(data).validate_crc())
+def _extent(data: bytes, position: int | None, next_base: int | None) -> tuple[int, int]:
+    """Return the first offset of a damaged batch and the one after it.
+
+    What its header says counts only as far as it fits to the batches around it.
+    """
+    base = after = int(_LENGTH.unpack_from(data)[0])
+    if len(data) >= _HEADER.size and data[_MAGIC_AT] not in _LEGACY:
+        after += int(_HEADER.unpack_from(data)[_LAST_OFFSET_DELTA])
+    after += 1
+    begin = max(0, base) if position is None else position
+    limit = begin + _MAX_RECORDS
+    if next_base is not None and begin < next_base:
+        limit = next_base
+    first = base if begin <= base < limit else begin
+    if first < after <= limit:
+        return first, after
+    return first, limit if limit == next_base else first + 1
+
+
+class DamagedBatch:
+    """Bytes that cannot be decoded, in the place of a batch."""
+
+    producer_id = None
+    is_control_batch = False
+    is_transactional = False
+
+    def __init__(self, data: bytes, reason: str, first_offset: int, next_offset: int) -> None:
+        self._data = data
+        self._reason = reason
+        self.base_offset = first_offset
+        self.next_offset = next_offset
+
+    def validate_crc(self) -> bool:
+        """Return True: a wrong checksum shows in what is iterated."""
+        return True
+
+    def __iter__(self) -> Iterator[DecodedRecord]:
+        """Yield one record, whose value is Undecodable."""
+        yield _undecodable(self._data, self._reason, self.base_offset, self.next_offset, 0)
 
 
 def _undecodable(
-    data: bytes, reason: str, *, first_offset: int, last_offset: int, timestamp: int
+    data: bytes, reason: str, first_offset: int, next_offset: int, timestamp: int
 ) -> DecodedRecord:
     """Return a batch as one record, at its last offset: readers may start in its middle."""
     value = Undecodable.of(data, reason=reason, first_offset=first_offset, is_batch=True)
-    return DecodedRecord(last_offset, timestamp, 1, None, value)
+    return DecodedRecord(next_offset - 1, timestamp, 1, None, value)
 
 
-class _OneOffset:
-    """What batches have in common of which no more than the base offset is known."""
+class LegacyBatch:
+    """A message, or a compressed set of messages, of one of the formats before 2 (magic 0 and 1).
+
+    Brokers have converted these for a decade; one that remains is left to the library.
+    """
 
     producer_id = None
     is_control_batch = False
     is_transactional = False
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.base_offset = int(_LENGTH.unpack_from(data)[0])
-        self.next_offset = self.base_offset + 1
+        """Decode it.
+
+        Raises:
+            Exception: whatever the library raises at it.
+        """
+        batch = LegacyRecordBatch(data, data[_MAGIC_AT])
+        if not batch.validate_crc():
+            raise ValueError("its checksum is wrong")
+        self._records = list(batch)
+        # That of a set is the last one's.
+        self.next_offset = int(_LENGTH.unpack_from(data)[0]) + 1
+        self.base_offset = int(self._records[0].offset)
 
     def validate_crc(self) -> bool:
-        """Return True: a wrong checksum shows in what is iterated."""
+        """Return True: that was done."""
         return True
 
-    def _undecodable(self, reason: str) -> DecodedRecord:
-        at = self.base_offset
-        return _undecodable(self._data, reason, first_offset=at, last_offset=at, timestamp=0)
-
-
-class DamagedBatchOfUnknownFormat(_OneOffset):
-    """Bytes that are no batch."""
-
-    def __init__(self, data: bytes, reason: str) -> None:
-        super().__init__(data)
-        self._reason = reason
-
-    def __iter__(self) -> Iterator[DecodedRecord]:
-        """Yield one record, whose value is Undecodable."""
-        yield self._undecodable(self._reason)
-
-
-class LegacyBatch(_OneOffset):
-    """A message, or a compressed set of messages, of one of the formats before 2 (magic 0 and 1)."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._problem = ""
-        self._records: list[Any] = []
-        try:
-            batch = LegacyRecordBatch(data, data[_MAGIC_AT])
-            if not batch.validate_crc():
-                raise ValueError("its checksum is wrong")
-            self._records = list(batch)
-        except Exception as error:  # noqa: BLE001 - a codec raises whatever its library does
-            self._problem = f"{type(error).__name__}: {error}"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it can be decoded."""
-        return not self._problem
-
     def __iter__(self) -> Iterator[Any]:
-        """Iterate over the records; if they cannot be decoded, over one that is Undecodable."""
-        return iter([self._undecodable(self._problem)] if self._problem else self._records)
+        """Iterate over the records."""
+        return iter(self._records)
 
 
-class TolerantBatch:
-    """One batch: the interface of the client library's ``DefaultRecordBatch``."""
+class WholeBatch:
+    """A batch that arrived as it was written: the interface of the library's ``DefaultRecordBatch``."""
 
-    def __init__(self, data: bytes, next_base: int | None = None) -> None:
+    def __init__(self, data: bytes, batch: DefaultRecordBatch) -> None:
         self._data = data
-        self._batch = DefaultRecordBatch(data)
-        self._next_base = next_base
-        self._wrong_checksum = False
-        self._problem = ""
+        self._batch = batch
 
     @property
     def base_offset(self) -> int:
@@ -208,36 +256,25 @@ class TolerantBatch:
     @property
     def next_offset(self) -> int:
         """Offset after the last record."""
-        found = int(self._batch.next_offset)
-        if self._wrong_checksum:
-            # It may be what is damaged: no record of the next batch may be taken for one of this.
-            if self._next_base is not None and self._next_base > self.base_offset:
-                found = min(found, self._next_base)
-            found = max(found, self.base_offset + 1)
-        return found
+        return int(self._batch.next_offset)
 
     @property
     def producer_id(self) -> int | None:
         """The idempotent producer's id, -1 without one."""
-        return None if self._problem else int(self._batch.producer_id)
+        return int(self._batch.producer_id)
 
     @property
     def is_control_batch(self) -> bool:
         """Whether it ends a transaction and has no records for readers."""
-        return not self._problem and bool(self._batch.is_control_batch)
+        return bool(self._batch.is_control_batch)
 
     @property
     def is_transactional(self) -> bool:
         """Whether it belongs to a transaction."""
-        return not self._problem and bool(self._batch.is_transactional)
+        return bool(self._batch.is_transactional)
 
     def validate_crc(self) -> bool:
-        """Compare the checksum; a wrong one shows in what is iterated, not here."""
-        self._wrong_checksum = not self._batch.validate_crc()
-        if self._wrong_checksum:
-            self._problem = "its checksum is wrong"
-        elif self._batch.is_control_batch and not _has_control_record(self._data):
-            self._problem = "it ends a transaction, but does not say how"
+        """Return True: that was done."""
         return True
 
     def __next__(self) -> Any:
@@ -246,8 +283,6 @@ class TolerantBatch:
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the records; what cannot be decoded has a value of type Undecodable."""
-        if self._problem:
-            return iter([self._undecodable(self._problem)])
         try:
             return iter(list(self._batch))
         except Exception as error:  # noqa: BLE001 - a codec raises whatever its library does
@@ -263,13 +298,8 @@ class TolerantBatch:
             return [self._undecodable(reason)]
 
     def _undecodable(self, reason: str) -> DecodedRecord:
-        return _undecodable(
-            self._data,
-            reason,
-            first_offset=self.base_offset,
-            last_offset=self.next_offset - 1,
-            timestamp=max(0, self._batch.max_timestamp),
-        )
+        timestamp = max(0, self._batch.max_timestamp)
+        return _undecodable(self._data, reason, self.base_offset, self.next_offset, timestamp)
 
 
 def _has_control_record(data: bytes) -> bool:
@@ -350,7 +380,19 @@ def _varint(data: bytes, pos: int) -> tuple[int, int]:
         shift += 7
 
 
+class _PartitionRecords(PartitionRecords):  # type: ignore[misc, unused-ignore]
+    """Tells the batches of a response which offset was asked for."""
+
+    def __init__(
+        self, tp: Any, records: Any, aborted: Any, fetch_offset: int, *others: Any
+    ) -> None:
+        super().__init__(tp, records, aborted, fetch_offset, *others)
+        records.begin_at(fetch_offset)
+
+
 def install() -> None:
     """Make every consumer of this process decode with ``TolerantRecords``."""
-    assert hasattr(fetcher, "MemoryRecords"), "aiokafka's fetcher has another structure"
+    for name in ("MemoryRecords", "PartitionRecords"):
+        assert hasattr(fetcher, name), "aiokafka's fetcher has another structure"
     fetcher.MemoryRecords = TolerantRecords  # type: ignore[misc,assignment,unused-ignore]
+    fetcher.PartitionRecords = _PartitionRecords  # type: ignore[misc,assignment,unused-ignore]

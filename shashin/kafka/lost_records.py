@@ -63,13 +63,14 @@ class UnknownPositions:
     def __init__(self, topic: str, loop: LoopScope) -> None:
         self._topic = topic
         self._loop = loop
-        self._unknown: set[int] = set()
+        self._unknown: dict[int, int] = {}
+        """Partition to the offset that it is read from."""
 
     def note(self, partition: int, begin: int) -> None:
         """Note that a partition is read from ``begin``, the first offset that the log has."""
         if not begin or partition in self._unknown:
             return
-        self._unknown.add(partition)
+        self._unknown[partition] = begin
         UNKNOWN_POSITIONS.labels(self._topic).inc()
         why = (
             f"the group has no position, and the log begins at offset {begin}: the group is new, or "

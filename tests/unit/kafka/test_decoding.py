@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.kafka.decoding import TolerantRecords, Undecodable
+from shashin.kafka.decoding import TolerantRecords, Undecodable, install
 from tests.support.record_batches import (
     GZIP,
     LZ4,
@@ -121,6 +123,66 @@ def test_no_damage_raises_and_later_batches_are_read(
         batch = bytearray(with_checksum(bytes(batch)))
     after = batch_of([LAMP], base_offset=2**41)
     assert decoded(bytes(batch) + after)[-1] == (2**41, *LAMP)
+
+
+def fetched(data: bytes, offset: int) -> tuple[list[Any], int]:
+    """Return the records of a response as the client library gives them, and where it fetches next."""
+    install()
+    topic = TopicPartition("topic", 0)
+    records = fetcher.PartitionRecords(
+        topic,
+        fetcher.MemoryRecords(data),
+        [],
+        offset,
+        None,
+        None,
+        True,
+        fetcher.READ_COMMITTED,
+    )
+    found = list(records)
+    return found, records.next_fetch_offset
+
+
+@given(RECORDS, st.sampled_from(CODECS), st.integers(0, 5), st.data())
+def test_no_damage_moves_a_reader_back_or_past_the_next_batch_or_leaves_it_where_it_is(
+    written: list[Written], codec: int, start: int, data: st.DataObject
+) -> None:
+    begin, end = 1000, 1000 + len(written)
+    position = min(begin + start, end - 1)
+    before = batch_of([VASE], base_offset=begin - 1)
+    batch = bytearray(batch_of(written, codec=codec, base_offset=begin))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(batch) - 1).filter(lambda at: not 8 <= at < 12))
+        batch[at] ^= data.draw(st.integers(1, 255))
+    after = batch_of([LAMP], base_offset=end)
+    for response, offset in (
+        (bytes(batch) + after, position),
+        (before + bytes(batch) + after, begin - 1),
+    ):
+        found, reached = fetched(response, offset)
+        assert reached == end + 1
+        assert (found[-1].offset, found[-1].value) == (end, LAMP[1])
+        assert [one.offset for one in found] == sorted(one.offset for one in found)
+        assert any(offset <= one.offset < end for one in found)
+
+
+@pytest.mark.parametrize("zeros", [17, 61, 500])
+def test_zeros_instead_of_a_batch_are_named_at_the_offset_that_was_asked_for(zeros: int) -> None:
+    found, reached = fetched(batch_of([LAMP], base_offset=998) + bytes(zeros), 998)
+    assert [one.offset for one in found] == [998, 999]
+    assert isinstance(found[1].value, Undecodable)
+    assert reached == 1000
+    (one,), reached = fetched(bytes(zeros), 1000)
+    assert (one.offset, reached) == (1000, 1001)
+
+
+def test_a_batch_of_an_unknown_format_is_named_from_wherever_it_is_read() -> None:
+    batch = bytearray(batch_of([LAMP, VASE, LAMP], base_offset=5))
+    batch[16], batch[-1] = 77, batch[-1] ^ 1
+    for offset in (5, 6, 7):
+        (one,), reached = fetched(bytes(batch), offset)
+        assert (one.offset, reached) == (7, 8)
+        assert isinstance(one.value, Undecodable)
 
 
 @given(st.binary(max_size=300))
