@@ -53,7 +53,7 @@ class WakeUps:
                 ) from error
 
         try:
-            # The builder needs no wake-up to go on, so a wrong setting is named and nothing waits.
+            # The builder needs no wake-up to go on: with a wrong setting, a resync finds new shards.
             await loop.retry(
                 "settings of topics",
                 lambda: check_topics(self._bootstrap, [INDEXES_SEALED]),

@@ -65,4 +65,7 @@ class AppendTimes:
                 for partition, records in batches.items():
                     if partition in missing:
                         missing.discard(partition)
-                        self._known[partition] = (new[partition], records[0].timestamp_ms / 1000)
+                        # What cannot be decoded may have none.
+                        if records[0].timestamp_ms > 0:
+                            appended = records[0].timestamp_ms / 1000
+                            self._known[partition] = (new[partition], appended)

@@ -35,6 +35,8 @@ _PARTITIONS_SECONDS = 5.0
 """Between requests for the end of the log, the lag of stages, and the topic's partitions."""
 
 _TIMEOUT_SECONDS = 5.0
+_APPEND_TIMES_SECONDS = 2.0
+"""For reading what a sample does not need."""
 _RETRY_SECONDS = 1.0
 
 Clock = Callable[[], float]
@@ -248,7 +250,12 @@ async def _sample(progress: StageProgress, topic: _Topic) -> None:
     ends = await reader.end_offsets(partitions)
     from_before = progress.waiting_from_before(committed, ends)
     progress.note(committed, ends, topic.append_times.ages(from_before))
-    await topic.append_times.read(from_before)
+    try:
+        async with asyncio.timeout(_APPEND_TIMES_SECONDS):
+            await topic.append_times.read(from_before)
+    except (KafkaUnavailable, TimeoutError) as error:
+        # The sample is good without it, and it is read again soon.
+        log.info("append times not read", error=str(error))
 
 
 async def _attempt(what: str, do: Callable[[], Awaitable[None]], loop: LoopScope) -> None:

@@ -28,7 +28,9 @@ class PlannedBuilds:
     unfinished: list[RecordedBuild] = field(default_factory=list)
     """Due builds that have failed or were cancelled: a person decides whether to retry them."""
     unreadable: list[UnreadableShard] = field(default_factory=list)
-    """Shards whose manifest cannot be read: they are left out, with what would be merged with them."""
+    """Shards whose manifest cannot be read. New ones are left out of builds."""
+    left_out: list[str] = field(default_factory=list)
+    """Names of due builds that would merge served shards of which one cannot be read."""
 
 
 async def plan_builds(
@@ -65,13 +67,15 @@ async def plan_builds(
             continue
         before = recorded.get(due.name)
         if before is None:
-            key = known.manifest_keys[due.parents[0]]
-            first = await repository.shard_at(key)
-            if not isinstance(first, StoredShard):
-                gone = ObjectNotFound(f"no object {key}: restore it, or take it out of service")
-                planned.unreadable.append(first or UnreadableShard(key, gone, ()))
+            keys = [known.manifest_keys[parent] for parent in due.parents]
+            parents = [await _shard_at(repository, key) for key in keys]
+            unreadable = [one for one in parents if isinstance(one, UnreadableShard)]
+            if unreadable:
+                planned.unreadable += unreadable
+                planned.left_out.append(due.name)
                 continue
-            build = build_of(due, model_id, first.manifest.dimensions)
+            sound = [one for one in parents if isinstance(one, StoredShard)]
+            build = build_of(due, model_id, sound[0].manifest.dimensions)
             is_new = await builds.create(build, uri, now)
             (planned.created if is_new else planned.pending).append(due.name)
         elif before.status.phase == "Pending":
@@ -79,6 +83,11 @@ async def plan_builds(
         elif before.status.phase in {"Failed", "Cancelled"}:
             planned.unfinished.append(before)
     return planned
+
+
+async def _shard_at(repository: ModelRepository, key: str) -> StoredShard | UnreadableShard:
+    gone = ObjectNotFound(f"no object {key}: restore it, or take it out of service")
+    return await repository.shard_at(key) or UnreadableShard(key, gone, ())
 
 
 def shards_of(known: KnownShards) -> list[TierShard]:

@@ -305,7 +305,7 @@ class _Commits:
             for tp, position in known_positions(self._consumer).items()
             if self._positions.get(tp) != position
         }
-        self._unknown.clear_others([tp.partition for tp in self._consumer.assignment()])
+        self._unknown.keep([tp.partition for tp in self._consumer.assignment()])
         if not changed:
             return
         try:
@@ -320,4 +320,4 @@ class _Commits:
             log.warning("commit failed", error=repr(error))
         else:
             self._positions |= changed
-            self._unknown.clear([tp.partition for tp in changed])
+            self._unknown.committed({tp.partition: at for tp, at in changed.items()})

@@ -60,6 +60,10 @@ class LogReader:
             raise KafkaUnavailable(
                 f"kafka at {self._bootstrap} does not respond: {error}"
             ) from error
+        except BaseException:
+            # Cancelled: what was opened so far would stay.
+            await self._consumer.stop()
+            raise
         return self
 
     async def __aexit__(self, *_exc: object) -> None:

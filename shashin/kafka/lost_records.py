@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from prometheus_client import Counter
@@ -57,7 +57,7 @@ class UnknownPositions:
 
     A broker forgets the positions of a group without members (``offsets.retention.minutes``). Then
     nothing distinguishes it from a new one: whether it had read the records that were deleted cannot
-    be known, so it is reported until the group has a position again.
+    be known, so it is reported until the group has processed something.
     """
 
     def __init__(self, topic: str, loop: LoopScope) -> None:
@@ -80,15 +80,20 @@ class UnknownPositions:
         self._loop.degraded(self._part(partition), why)
         log.warning("unknown position", topic=self._topic, partition=partition, why=why)
 
-    def clear(self, partitions: Collection[int]) -> None:
-        """Note that the group has positions in partitions, or that they are no longer its own."""
-        for partition in self._unknown & set(partitions):
-            self._unknown.discard(partition)
-            self._loop.clear(self._part(partition))
+    def committed(self, positions: Mapping[int, int]) -> None:
+        """Note the group's positions: one that has processed something is known again."""
+        for partition, begin in list(self._unknown.items()):
+            if positions.get(partition, begin) > begin:
+                self._clear(partition)
 
-    def clear_others(self, partitions: Collection[int]) -> None:
+    def keep(self, partitions: Collection[int]) -> None:
         """Forget all but these partitions, which are assigned."""
-        self.clear(self._unknown - set(partitions))
+        for partition in self._unknown.keys() - set(partitions):
+            self._clear(partition)
+
+    def _clear(self, partition: int) -> None:
+        del self._unknown[partition]
+        self._loop.clear(self._part(partition))
 
     def _part(self, partition: int) -> str:
         return f"position in {self._topic}[{partition}]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
@@ -38,9 +38,15 @@ _PART: Final = "clock"
 class ServerClock:
     """Tells the time of a server that says it in every response, HTTP's ``Date``."""
 
-    def __init__(self, local: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        local: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._local = local
+        self._steady = steady
         self._seen: deque[float] = deque(maxlen=_OBSERVATIONS)
+        """The server's time less the steady clock's, which nobody sets."""
 
     def observe(self, date: str | None) -> None:
         """Take note of a ``Date`` that has just arrived; anything else is ignored."""
@@ -49,27 +55,26 @@ class ServerClock:
         except ValueError:
             return
         # Half of the second that was cut off.
-        self._seen.append(self._local() - server.timestamp() - 0.5)
+        self._seen.append(server.timestamp() + 0.5 - self._steady())
         CLOCK_SKEW_SECONDS.set(self.skew_seconds)
 
     @property
     def skew_seconds(self) -> float:
         """How far this machine's clock is ahead; 0 if that is less than can be told."""
-        return _skew(self._seen)
+        skew = self._local() - self._server_time()
+        return skew if abs(skew) > _NO_SKEW_SECONDS else 0.0
 
     def now(self) -> float:
         """Return the server's time, in Unix seconds; this machine's own as long as there is no other."""
         return self._local() - self.skew_seconds
 
+    def _server_time(self) -> float:
+        # Of the response that took the least time to arrive.
+        return self._steady() + max(self._seen) if self._seen else self._local()
+
     def utc(self) -> datetime:
         """Return the server's time in whole seconds, as objects have it."""
         return datetime.fromtimestamp(int(self.now()), UTC)
-
-
-def _skew(seen: Collection[float]) -> float:
-    # The response that took the least time tells most.
-    least = min(seen, key=abs, default=0.0)
-    return least if abs(least) > _NO_SKEW_SECONDS else 0.0
 
 
 def clock_loop(client: KubeClient) -> Loop:

@@ -48,7 +48,7 @@ _KERNEL_COPY_BYTES = 64 * 1024 * 1024
 _NO_KERNEL_COPY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV}
 """Between file systems, or on one that cannot."""
 
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP}
+_NO_FOLDER_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 """On a file system that has no such call, such as some over a network."""
 
 

@@ -308,6 +308,7 @@ async def test_an_api_server_that_answers_with_errors_is_asked_again(
         await servings.until("one", "RolledOut")
         assert await servings.images("one") == {image}
 
+    assert any(method == "PATCH" for method, _ in api.failed), "writes were among them"
     page = await one.probe("metrics")
     for code in (409, 410, 429, 500):
         assert f'status="{code}"' in page

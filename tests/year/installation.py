@@ -352,7 +352,7 @@ class Installation:
         found = await plan_builds(
             self.repository, self.uri, FolderBuilds(self.records), MODEL, now, self.policy
         )
-        assert [*found.pending, *found.unfinished, *found.unreadable] == []
+        assert [*found.pending, *found.unfinished, *found.left_out] == []
         return [self.records.record(name).read_document() for name in found.created]
 
     async def _build(self, document: IndexBuild) -> None:

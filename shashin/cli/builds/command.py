@@ -265,6 +265,7 @@ class _Planning:
                 found.pending += planned.pending
                 found.unfinished += planned.unfinished
                 found.unreadable += planned.unreadable
+                found.left_out += planned.left_out
         return found
 
 
@@ -274,7 +275,9 @@ async def _plan_objects(planning: _Planning, uri: str) -> PlannedBuilds:
 
 
 def _plan_and_run(planning: _Planning, state: Path, *, run_them: bool, follow: bool) -> list[str]:
-    """Create what is due, and run it if asked to; returns the names of due builds that have failed."""
+    """Create what is due, and run it if asked to; returns the names of due builds that have failed or
+    cannot be made.
+    """
     records = BuildRecords(System(state).folder)
     while True:
         planned = run(planning.plan(FolderBuilds(records)))
@@ -282,21 +285,29 @@ def _plan_and_run(planning: _Planning, state: Path, *, run_them: bool, follow: b
         if not run_them or not to_run:
             return _planned(planned)
         _echo_created(planned)
+        _echo_unreadable(planned)
         # What is published may be due to be merged again, such as the last day of a month.
         if failed := [r.name for r in to_run if not _succeeds(r, follow=follow, state=state)]:
             return failed
 
 
 def _planned(planned: PlannedBuilds) -> list[str]:
-    """Print what was planned; returns the names of due builds that have failed."""
+    """Print what was planned; returns the names of due builds that have failed or cannot be made."""
     _echo_created(planned)
-    for shard in planned.unreadable:
-        echo_error(f"left out: the manifest of {shard.shard_id}: {shard.error.message}")
+    _echo_unreadable(planned)
     for one in planned.unfinished:
         echo_error(ending_text(one.build.name, one.status))
-    if not planned.created and not planned.pending and not planned.unfinished:
+    not_done = [one.build.name for one in planned.unfinished] + planned.left_out
+    if not planned.created and not planned.pending and not not_done:
         echo("nothing more is due")
-    return [one.build.name for one in planned.unfinished]
+    return not_done
+
+
+def _echo_unreadable(planned: PlannedBuilds) -> None:
+    for shard in planned.unreadable:
+        echo_error(f"left out: the manifest of {shard.shard_id}: {shard.error.message}")
+    for name in planned.left_out:
+        echo_error(f"not created: {name} is due, and would merge what cannot be read")
 
 
 def _echo_created(planned: PlannedBuilds) -> None:

@@ -304,9 +304,9 @@ async def test_a_new_manifest_that_cannot_be_read_is_named_and_what_is_healthy_i
 async def test_a_served_manifest_that_cannot_be_read_stops_only_what_would_merge_it(
     merging: Merging, damage: str
 ) -> None:
-    damaged = await merging.seal(3)
+    first, damaged = await merging.seal(3), await merging.seal(4)
     healthy = await merging.seal(24 + 3)
-    await merging.point_to(HOURLY, damaged, healthy)
+    await merging.point_to(HOURLY, first, damaged, healthy)
     for announced in await merging.repository.announced(MODEL):
         await merging.repository.settle(announced)
     if damage == "deleted":
@@ -316,9 +316,12 @@ async def test_a_served_manifest_that_cannot_be_read_stops_only_what_would_merge
     planned = await merging.plan(LATER + timedelta(days=1))
     assert [shard.shard_id for shard in planned.unreadable] == [damaged.manifest.shard_id]
     assert damaged.manifest_key in planned.unreadable[0].error.message
+    assert len(planned.left_out) == 1
     (name,) = planned.created
     spec = merging.records.record(name).read_document().spec
     assert spec.source.shards == (healthy.manifest.shard_id,)
+    said = await shashin("builds", "plan", state=merging.folder / "state", ends_with=1)
+    assert f"not created: {planned.left_out[0]} is due" in said.err
 
 
 async def test_nothing_is_planned_while_a_pointer_cannot_be_read(merging: Merging) -> None:
