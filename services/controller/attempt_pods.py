@@ -114,7 +114,8 @@ def reason_of(terminated: Mapping[str, Any]) -> str:
     if terminated.get("reason") == "OOMKilled":
         return (
             "OOMKilled: it used more memory than its limit, or than the node has: raise "
-            "SHASHIN_BUILDS_MEMORY_LIMIT of the controller"
+            "SHASHIN_BUILDS_MEMORY_LIMIT of the controller if it is set, otherwise "
+            "SHASHIN_BUILDS_MEMORY"
         )
     if message:
         return _capped(message)

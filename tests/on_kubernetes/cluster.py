@@ -18,6 +18,7 @@ from tests.support.waiting import until
 KUBECONFIG = "SHASHIN_TEST_KUBECONFIG"
 REGISTRY = "SHASHIN_TEST_REGISTRY"
 HOST_VARIABLE = "SHASHIN_TEST_HOST"
+GCS_SERVER = "SHASHIN_TEST_GCS_SERVER"
 STOP_API_SERVER = "SHASHIN_TEST_STOP_API_SERVER"
 START_API_SERVER = "SHASHIN_TEST_START_API_SERVER"
 
@@ -43,7 +44,9 @@ class Cluster:
         Raises:
             UserError: naming what is missing.
         """
-        missing = [v for v in (KUBECONFIG, REGISTRY, HOST_VARIABLE) if not os.environ.get(v)]
+        missing = [
+            v for v in (KUBECONFIG, REGISTRY, HOST_VARIABLE, GCS_SERVER) if not os.environ.get(v)
+        ]
         if missing:
             raise UserError(
                 f"{', '.join(missing)} not set: CONTRIBUTING.md says what a cluster for tests needs"
