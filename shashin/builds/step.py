@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,8 @@ import structlog
 from shashin.builds.document import BUILT_IN_STEPS, IndexBuild
 from shashin.builds.step_reports import Progress, ProgressFile, write_reason, write_result
 from shashin.builds.step_variables import BUILD, OUT, PROGRESS, REASON, REPOSITORY, RESULT, WORK
-from shashin.errors import ShashinError, UserError
+from shashin.errors import ObjectStoreUnavailable, ShashinError, UserError
+from shashin.objectstore.open import opened_object_store
 from shashin.runtime.failpoints import BUILD as BUILD_FAILPOINTS
 from shashin.runtime.failpoints import enable
 from shashin.runtime.logging import configure_logging, get_logger
@@ -31,6 +33,9 @@ Step = Callable[["StepContext"], Coroutine[Any, Any, None]]
 STEPS = {name: f"shashin.builds.steps.{name}:run" for name in BUILT_IN_STEPS}
 """The function of each built-in step, imported only by the process that runs it: each has libraries
 that the others do not need."""
+
+_REPOSITORY_SECONDS = 60.0
+_REPOSITORY_RETRY_SECONDS = 1.0
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -129,7 +134,7 @@ def _failure(name: str, environment: Mapping[str, str]) -> str:
         step = context_of(name, environment)
         run: Step = resolve_name(STEPS[name])
         try:
-            asyncio.run(run(step))
+            asyncio.run(_run(run, step))
         finally:
             step.reported.flush()
         result = environment.get(RESULT)
@@ -142,6 +147,33 @@ def _failure(name: str, environment: Mapping[str, str]) -> str:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{(error.strerror or str(error)).lower()}: free some space, then retry"
     return ""
+
+
+async def _run(run: Step, step: StepContext) -> None:
+    await _until_repository_responds(step)
+    await run(step)
+
+
+async def _until_repository_responds(step: StepContext) -> None:
+    """Wait for the model repository: a pod's network may not be there as soon as the pod is.
+
+    Raises:
+        ObjectStoreUnavailable: when it does not respond for a minute.
+    """
+    deadline = time.monotonic() + _REPOSITORY_SECONDS
+    while True:
+        try:
+            async with opened_object_store(step.repository) as store:
+                await store.read(f"serving/{step.build.spec.model}/{step.build.spec.tier}.json")
+        except ObjectStoreUnavailable as error:
+            if time.monotonic() >= deadline:
+                raise
+            step.log.warning("the model repository does not respond: retrying", error=error.message)
+            await asyncio.sleep(_REPOSITORY_RETRY_SECONDS)
+        except ShashinError:
+            return  # it responds; whatever else is wrong, the step says
+        else:
+            return
 
 
 def main() -> None:
