@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from services.image_builder import metrics
 from services.image_builder.candidates import CandidateReader
 from services.image_builder.plan import HandOver, Older, Plan, plan_tier
 from services.image_builder.retention import raised_horizons
 from services.image_builder.rollout import Rollout
+from services.image_builder.servers import Servers
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import PreconditionFailed, RepositoryError, ShashinError
 from shashin.offsets.ranges import MergedRanges
@@ -58,14 +58,6 @@ class _Round:
     announced: Sequence[AnnouncedShard]
     retirement: _Retirement
     check_served: bool
-
-
-class Servers(Protocol):
-    """Index servers in discovery."""
-
-    async def held(self) -> list[HeldShard]:
-        """Return the shards that ready index servers of the model hold now."""
-        ...
 
 
 class Builder:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
+from services.image_builder.servers import Servers
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import (
     ImageNotFound,
@@ -20,16 +20,7 @@ from shashin.oci.image import Image
 from shashin.oci.references import Reference, parse_reference
 from shashin.oci.registry import RegistryClient
 from shashin.repository.repository import ModelRepository
-from shashin.serving.index_servers import HeldShard
 from shashin.servings.document import MAX_SHARDS
-
-
-class Servers(Protocol):
-    """Index servers in discovery."""
-
-    async def held(self) -> list[HeldShard]:
-        """Return the shards that every ready replica of a group holds now."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
@@ -24,6 +25,8 @@ from shashin.builds.step_reports import Progress, ProgressFile, write_reason, wr
 from shashin.builds.step_variables import BUILD, OUT, PROGRESS, REASON, REPOSITORY, RESULT, WORK
 from shashin.errors import ObjectStoreUnavailable, ShashinError, UserError
 from shashin.objectstore.open import opened_object_store
+from shashin.objectstore.protocol import ObjectStore
+from shashin.repository.pointer import pointer_key
 from shashin.runtime.failpoints import BUILD as BUILD_FAILPOINTS
 from shashin.runtime.failpoints import enable
 from shashin.runtime.logging import configure_logging, get_logger
@@ -77,6 +80,31 @@ class StepContext:
     def progress(self, done: float, total: float | None = None, unit: str = "rows") -> None:
         """Report the progress; cheap enough for each batch. ``total`` is None if it is not known."""
         self.reported.set(Progress(done, total, unit))
+
+
+@asynccontextmanager
+async def opened_repository(step: StepContext) -> AsyncIterator[ObjectStore]:
+    """Open a step's model repository, once it responds: a pod's network may come later than the pod.
+
+    Raises:
+        ObjectStoreUnavailable: when it does not respond for a minute.
+    """
+    spec = step.build.spec
+    deadline = time.monotonic() + _REPOSITORY_SECONDS
+    async with opened_object_store(step.repository) as store:
+        while True:
+            try:
+                await store.read(pointer_key(spec.model, spec.tier))
+            except ObjectStoreUnavailable as error:
+                if time.monotonic() >= deadline:
+                    raise
+                step.log.warning("waiting for the model repository", error=error.message)
+                await asyncio.sleep(_REPOSITORY_RETRY_SECONDS)
+            except ShashinError:
+                break  # it responds; whatever else is wrong, the step says
+            else:
+                break
+        yield store
 
 
 def context_of(name: str, environment: Mapping[str, str]) -> StepContext:
@@ -134,7 +162,7 @@ def _failure(name: str, environment: Mapping[str, str]) -> str:
         step = context_of(name, environment)
         run: Step = resolve_name(STEPS[name])
         try:
-            asyncio.run(_run(run, step))
+            asyncio.run(run(step))
         finally:
             step.reported.flush()
         result = environment.get(RESULT)
@@ -147,33 +175,6 @@ def _failure(name: str, environment: Mapping[str, str]) -> str:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{(error.strerror or str(error)).lower()}: free some space, then retry"
     return ""
-
-
-async def _run(run: Step, step: StepContext) -> None:
-    await _until_repository_responds(step)
-    await run(step)
-
-
-async def _until_repository_responds(step: StepContext) -> None:
-    """Wait for the model repository: a pod's network may not be there as soon as the pod is.
-
-    Raises:
-        ObjectStoreUnavailable: when it does not respond for a minute.
-    """
-    deadline = time.monotonic() + _REPOSITORY_SECONDS
-    while True:
-        try:
-            async with opened_object_store(step.repository) as store:
-                await store.read(f"serving/{step.build.spec.model}/{step.build.spec.tier}.json")
-        except ObjectStoreUnavailable as error:
-            if time.monotonic() >= deadline:
-                raise
-            step.log.warning("the model repository does not respond: retrying", error=error.message)
-            await asyncio.sleep(_REPOSITORY_RETRY_SECONDS)
-        except ShashinError:
-            return  # it responds; whatever else is wrong, the step says
-        else:
-            return
 
 
 def main() -> None:

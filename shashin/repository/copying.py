@@ -23,6 +23,7 @@ from shashin.errors import (
     UserError,
 )
 from shashin.objectstore.protocol import ObjectStore, OnlyIf, Version
+from shashin.repository.documents import partition_of
 from shashin.repository.given_up import GivenUp
 from shashin.repository.horizons import Horizon
 from shashin.repository.known_shards import known_models, read_known_shards
@@ -161,15 +162,9 @@ class ModelCopy:
         if key in self._pointer_keys:
             Pointer.from_json(data, key=key)
         elif "/horizon/" in key:
-            number = key.rpartition("/")[2].removesuffix(".json")
-            if not number.isdecimal():
-                raise CorruptShard(f"{key} is not the key of a horizon")
-            Horizon(self._model_id, int(number), 0).stored(data)
+            Horizon(self._model_id, partition_of(key), 0).stored(data)
         elif "/given-up/" in key:
-            number = key.rpartition("/")[2].removesuffix(".json")
-            if not number.isdecimal():
-                raise CorruptShard(f"{key} is not the key of given-up offsets")
-            GivenUp(self._model_id, int(number), 0).stored(data)
+            GivenUp(self._model_id, partition_of(key), 0).stored(data)
 
     def _pointers(self, serving: dict[str, bytes]) -> Iterator[Pointer]:
         for key in sorted(self._pointer_keys & serving.keys()):

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 
 from pydantic import ConfigDict, TypeAdapter
 
-from shashin.errors import CorruptShard, ObjectNotFound, PreconditionFailed
-from shashin.objectstore.protocol import ObjectStore, OnlyIf
-from shashin.repository.documents import read_document
+from shashin.errors import CorruptShard, ObjectNotFound
+from shashin.objectstore.protocol import ObjectStore
+from shashin.repository.documents import read_document, update_document
 
 FORMAT = "shashin.given-up/1"
 
@@ -92,17 +92,9 @@ class GivenUpOffsets:
             ObjectStoreError: when the store does not respond or refuses.
         """
         new = GivenUp(self._model_id, partition, below, time.time())
-        while True:
-            try:
-                data, version = await self._store.read(new.key)
-            except ObjectNotFound:
-                only_if = OnlyIf.absent()
-            else:
-                if new.stored(data).below >= below:
-                    return
-                only_if = OnlyIf.unchanged(version)
-            try:
-                await self._store.write(new.key, new.to_json(), only_if=only_if)
-            except PreconditionFailed:
-                continue  # another replica has written it meanwhile
-            return
+
+        def raised(data: bytes | None) -> bytes | None:
+            known = data is not None and new.stored(data).below >= below
+            return None if known else new.to_json()
+
+        await update_document(self._store, new.key, raised)

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from shashin.errors import CorruptShard, ObjectNotFound, PreconditionFailed
 from shashin.objectstore.protocol import ObjectStore, OnlyIf
-from shashin.repository.documents import read_document
+from shashin.repository.documents import read_document, update_document
 
 NEVER_RAISED = "shashin.horizon/1"
 """The first format: without the time at which it was raised."""
@@ -149,19 +149,12 @@ class Horizons:
             await self._raise(Horizon(self._model_id, partition, offset, time.time()))
 
     async def _raise(self, horizon: Horizon) -> None:
-        while True:
-            try:
-                data, version = await self._store.read(horizon.key)
-            except ObjectNotFound:
-                only_if = OnlyIf.absent()
-            else:
-                stored = horizon.stored(data)
-                if stored.offset >= horizon.offset:
-                    return
-                horizon = replace(horizon, live_from=stored.live_from)
-                only_if = OnlyIf.unchanged(version)
-            try:
-                await self._store.write(horizon.key, horizon.to_json(), only_if=only_if)
-            except PreconditionFailed:
-                continue  # raised by another process meanwhile
-            return
+        def raised(data: bytes | None) -> bytes | None:
+            if data is None:
+                return horizon.to_json()
+            stored = horizon.stored(data)
+            if stored.offset >= horizon.offset:
+                return None
+            return replace(horizon, live_from=stored.live_from).to_json()
+
+        await update_document(self._store, horizon.key, raised)

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shashin.builds.document import SELECT
-from shashin.builds.step import StepContext
+from shashin.builds.step import StepContext, opened_repository
 from shashin.builds.steps.files import (
     HiddenRows,
     link_or_copy,
     read_manifests,
     write_hidden,
 )
-from shashin.objectstore.open import opened_object_store
 from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository, StoredShard
@@ -28,7 +27,7 @@ from shashin.shards.format.manifest import MANIFEST_FILE, ROWS_FILE
 
 async def run(step: StepContext) -> None:
     """Write each shard's files, manifest and hidden rows into a folder of its own."""
-    async with opened_object_store(step.repository) as store:
+    async with opened_repository(step) as store:
         await _fetch(step, store)
     if step.build.spec.source.reindex is not None:
         # Imported here: the libraries of photo sources are of no use to a merge.

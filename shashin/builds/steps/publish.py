@@ -7,10 +7,9 @@ import time
 import numpy as np
 
 from shashin.builds.document import BUILD
-from shashin.builds.step import StepContext
+from shashin.builds.step import StepContext, opened_repository
 from shashin.builds.steps.files import only_manifest, read_position
 from shashin.errors import StepFailed
-from shashin.objectstore.open import opened_object_store
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.json_file import write_json
@@ -39,7 +38,7 @@ async def run(step: StepContext) -> None:
         read_position(built),
         time.time(),
     )
-    async with opened_object_store(step.repository) as store:
+    async with opened_repository(step) as store:
         await HiddenSnapshots(store).write(manifest, snapshot)
         commit = await ModelRepository(store).commit_shard(manifest, built / "shard")
     write_json(

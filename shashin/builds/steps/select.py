@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from shashin.builds.document import Spec
 from shashin.builds.reindex.selection import select_served
-from shashin.builds.step import StepContext
+from shashin.builds.step import StepContext, opened_repository
 from shashin.builds.steps.files import write_manifests, write_sources
 from shashin.errors import StepFailed
-from shashin.objectstore.open import opened_object_store
 from shashin.repository.known_shards import read_known_shards
 from shashin.repository.repository import ModelRepository, StoredShard
 
@@ -17,7 +16,7 @@ from shashin.repository.repository import ModelRepository, StoredShard
 async def run(step: StepContext) -> None:
     """Write the manifests of the shards that are merged, or indexed again."""
     spec = step.build.spec
-    async with opened_object_store(step.repository) as store:
+    async with opened_repository(step) as store:
         if spec.source.reindex is not None:
             selection = await select_served(
                 store,
