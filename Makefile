@@ -5,6 +5,8 @@ ARGS ?=
 RUN := .venv/bin/
 # Each test worker runs its own processes; more workers than cores do not help.
 WORKERS ?= 2
+# Tests on a cluster mostly wait for pods.
+CLUSTER_WORKERS ?= 4
 
 .PHONY: help install demo test test-unit check format proto docs lock locks-test cluster-test chaos year bench images clean
 
@@ -50,7 +52,7 @@ locks-test: install ## start each service with only its own lock, two minutes (A
 	@$(RUN)python -m locks.test $(ARGS)
 
 cluster-test: install ## test the parts and then the whole system on the Kubernetes of SHASHIN_TEST_KUBECONFIG
-	$(RUN)pytest -n $(WORKERS) tests/cluster
+	$(RUN)pytest -n $(CLUSTER_WORKERS) tests/cluster
 	@$(RUN)python -m tests.on_kubernetes $(ARGS)
 
 chaos: install ## kill every service at every failpoint, up to 15 minutes (ARGS=--quick: 4)

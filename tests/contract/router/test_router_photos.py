@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from shashin.local.ports import free_port
+from shashin.serving import replica_choice
 from shashin.v1 import search_pb2
 from tests.support.running_router import (
     DIMENSIONS,
@@ -41,6 +42,12 @@ async def indexed(system: System) -> System:
     return system
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give no embedder up as unresponsive, however slow the machine: the test counts calls."""
+    monkeypatch.setattr(replica_choice, "_UNRESPONSIVE_SECONDS", 60.0)
+
+
 async def until_read(system: System) -> None:
     """Wait until discovery has been read again, by adding an index endpoint."""
     number = len(system.endpoints)
@@ -57,6 +64,7 @@ async def test_a_photo_finds_the_listing_with_its_vector(indexed: System) -> Non
     assert answer.timings.embed > 0
 
 
+@pytest.mark.usefixtures("patient")
 async def test_embedders_share_the_load(indexed: System) -> None:
     embedders = [FakeEmbedder(), FakeEmbedder()]
     for number, embedder in enumerate(embedders):
@@ -123,6 +131,7 @@ async def test_if_no_embedder_responds_the_error_lists_each(indexed: System) -> 
     assert f"dead at {address}: UNAVAILABLE" in details
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("details", "expected"),
     [
@@ -158,6 +167,7 @@ async def test_an_embedder_of_another_model_is_an_error_that_names_both(indexed:
     assert "'test-model'" in details
 
 
+@pytest.mark.usefixtures("patient")
 async def test_an_embedder_of_another_model_is_tried_last(indexed: System) -> None:
     wrong, right = FakeEmbedder(model_id="other-model"), FakeEmbedder()
     await indexed.embedder("a-wrong", wrong)
