@@ -14,9 +14,16 @@ RUN python -m venv --without-pip /opt/venv \
         --require-hashes --requirement /lock.txt \
     && find /opt/venv/lib -type d \( -name tests -o -path '*/pyarrow/include' \) -prune -exec rm -r {} +
 
+FROM ${BASE} AS native
+COPY locks/compiler.txt /lock.txt
+RUN pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes --requirement /lock.txt
+COPY shashin/shards/kinds/native /native
+RUN python /native/build.py
+
 # Bytecode is compiled here, since the root file system may be read-only; once for all services.
 FROM ${BASE} AS code
 COPY shashin /app/shashin
+COPY --from=native /native/lists.so /app/shashin/shards/kinds/native/
 RUN python -m compileall -q /app
 
 FROM ${BASE} AS builds

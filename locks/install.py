@@ -34,6 +34,8 @@ def fingerprint() -> str:
         *sorted(LOCKS.glob("*.txt")),
         ROOT / "pyproject.toml",
         ROOT / "catalogue/pyproject.toml",
+        ROOT / "hatch_build.py",
+        *sorted((ROOT / "shashin/shards/kinds/native").glob("*.[cp]*")),
     ):
         digest.update(path.read_bytes())
     return digest.hexdigest()

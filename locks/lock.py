@@ -1,8 +1,8 @@
 """Writes the locks from pyproject.toml: exact versions with hashes, without index URLs.
 
-One lock per service and one for builds, for their container images; ``dev`` for a checkout, split in
-two, since PyPI's torch for Linux includes CUDA and the smaller build is on another index with other
-hashes.
+One lock per service and one for builds, for their container images, and one for the compiler of the
+native search; ``dev`` for a checkout, split in two, since PyPI's torch for Linux includes CUDA and the
+smaller build is on another index with other hashes.
 
 Run as ``make lock``; ``make lock ARGS=--upgrade`` upgrades to newer versions.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -43,6 +44,21 @@ def compile_lock(extra: str, output: Path, upgrade: list[str]) -> None:
     )
 
 
+def lock_compiler(output: Path) -> None:
+    """Lock the compiler of the native search, which an image is built with."""
+    document = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+    (pin,) = (r for r in document["build-system"]["requires"] if r.startswith("ziglang=="))
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal"),
+            *("--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url"),
+            *("-", "-o", str(output)),
+        ],
+        check=True,
+        input=pin.encode(),
+    )
+
+
 def entries(lock: str) -> list[str]:
     """Return each requirement of a lock with its hashes."""
     return re.findall(r"^\S.*?(?=^\S|\Z)", lock, flags=re.MULTILINE | re.DOTALL)
@@ -54,6 +70,8 @@ def main() -> None:
     for service in SERVICES:
         print(f"locking {service}", flush=True)
         compile_lock(service, HERE / f"{service}.txt", upgrade)
+    print("locking the compiler", flush=True)
+    lock_compiler(HERE / "compiler.txt")
     print("locking a checkout", flush=True)
     whole = HERE / "whole.tmp"
     parts = [HERE / "dev.txt", HERE / "torch.txt"]

@@ -11,7 +11,7 @@ search reads is measured when the index is written, and stored in its parameters
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.kinds.exact_search import best_of_each, nearest_by_score, nothing
 from shashin.shards.kinds.npy_file import map_array, write_array, write_blocks
 from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Vectors
+from shashin.shards.kinds.quantizer import blocks, nearest, train, unit
 
 NAME = "ivf-f16"
 METRIC = "ip"
@@ -49,13 +50,6 @@ _FLAT_ROWS = 8_192
 
 _EXACT_ROWS = 2_000
 """Up to so many allowed rows, all of them are compared."""
-
-_TRAINING_ROWS_PER_LIST = 32
-_ROUNDS = 6
-"""Of k-means; later ones change little."""
-
-_BLOCK = 2_048
-"""Rows compared with all centroids at a time."""
 
 _SAMPLE = 128
 """Rows used as queries to measure how many lists a search has to read."""
@@ -246,8 +240,8 @@ class IvfBuilder:
         if len(stored) <= _FLAT_ROWS:
             write_array(folder / VECTORS_FILE, stored)
             return (VECTORS_FILE,)
-        centroids = _trained(stored, lists=round(2 * len(stored) ** 0.5))
-        of_row = _nearest_lists(stored, centroids)
+        centroids = train(stored, lists=round(2 * len(stored) ** 0.5)).centroids
+        of_row = nearest(stored, centroids)
         rows = np.argsort(of_row, kind="stable")
         starts = np.zeros(len(centroids) + 1, dtype=_NUMBER)
         np.cumsum(np.bincount(of_row, minlength=len(centroids)), out=starts[1:])
@@ -258,7 +252,7 @@ class IvfBuilder:
         write_array(folder / ROWS_FILE, rows.astype(_NUMBER))
         write_array(folder / POSITIONS_FILE, positions)
         # In blocks: a second copy would double the memory.
-        in_order = (stored[rows[block]] for block in _blocks(len(rows)))
+        in_order = (stored[rows[block]] for block in blocks(len(rows)))
         write_blocks(folder / VECTORS_FILE, _STORED, stored.shape, in_order)
         lists = _Lists(centroids, starts, rows.astype(_NUMBER), positions)
         mapped = _mapped(folder / VECTORS_FILE, _STORED, self._dimensions, "float16 vectors")
@@ -279,62 +273,22 @@ class IvfBuilder:
         return joined
 
 
-def _trained(stored: npt.NDArray[np.float16], lists: int) -> Vectors:
-    """Return unit-length centroids by spherical k-means over a sample, (lists, dimensions).
-
-    Only of lists that have rows of the sample, so there may be fewer.
-    """
-    rng = np.random.default_rng(0)
-    count = min(len(stored), _TRAINING_ROWS_PER_LIST * lists)
-    sample = stored[np.sort(rng.choice(len(stored), count, replace=False))]
-    first = sample[np.sort(rng.choice(count, lists, replace=False))].astype(_CENTROID)
-    centroids = np.unique(_unit(first), axis=0)
-    for _ in range(_ROUNDS):
-        of_row = _nearest_lists(sample, centroids)
-        order = np.argsort(of_row, kind="stable")
-        used, begins = np.unique(of_row[order], return_index=True)
-        sums = np.zeros((len(used), stored.shape[1]), dtype=_CENTROID)
-        ends = [*begins[1:], len(order)]
-        for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
-            sums[number] = sample[order[begin:end]].sum(axis=0, dtype=_CENTROID)
-        centroids = _unit(sums)
-    return centroids
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)
-
-
-def _nearest_lists(stored: npt.NDArray[np.float16], centroids: Vectors) -> Numbers:
-    """Return the number of the nearest centroid of each vector, (n,)."""
-    nearest = np.empty(len(stored), dtype=np.int64)
-    for block in _blocks(len(stored)):
-        nearest[block] = (stored[block].astype(np.float32) @ centroids.T).argmax(axis=1)
-    return nearest
-
-
-def _blocks(count: int) -> Iterator[slice]:
-    for start in range(0, count, _BLOCK):
-        yield slice(start, min(start + _BLOCK, count))
-
-
 def _probes_needed(stored: npt.NDArray[np.float16], lists: _Lists) -> int:
     """Return how many lists have to be read for the target recall of the 10 nearest rows."""
     rng = np.random.default_rng(1)
     sample = np.sort(rng.choice(len(stored), min(_SAMPLE, len(stored)), replace=False))
-    noise = _unit(rng.standard_normal((len(sample), stored.shape[1])).astype(np.float32))
+    noise = unit(rng.standard_normal((len(sample), stored.shape[1])).astype(np.float32))
     # A photo that is searched for resembles a stored one, and is none.
-    queries = _unit(stored[sample].astype(np.float32) + np.float32(_QUERY_NOISE) * noise)
+    queries = unit(stored[sample].astype(np.float32) + np.float32(_QUERY_NOISE) * noise)
     tenth = np.full((len(queries), 10), -np.inf, dtype=np.float32)
-    for block in _blocks(len(stored)):
+    for block in blocks(len(stored)):
         scores = np.concatenate([tenth, queries @ stored[block].astype(np.float32).T], axis=1)
         tenth = np.partition(scores, -10, axis=1)[:, -10:]
     lowest = tenth.min(axis=1)
     order = np.argsort(-(queries @ lists.centroids.T), axis=1, kind="stable")
     place = np.argsort(order, axis=1)
     found = np.zeros(order.shape[1], dtype=np.int64)
-    for block in _blocks(len(stored)):
+    for block in blocks(len(stored)):
         scores = queries @ stored[block].astype(np.float32).T
         query, position = np.nonzero(scores >= lowest[:, None] - 1e-6)
         number = np.searchsorted(lists.starts, position + block.start, side="right") - 1

@@ -9,6 +9,7 @@ MODULES: Final[Mapping[str, str]] = {
     "usearch-hnsw": "shashin.shards.kinds.usearch_hnsw",
     "flat-f16": "shashin.shards.kinds.flat_f16",
     "ivf-f16": "shashin.shards.kinds.ivf_f16",
+    "ivf-sq4": "shashin.shards.kinds.ivf_sq4",
 }
 """The module of each kind, which ``shashin.shards.kinds.registry`` imports on demand."""
 

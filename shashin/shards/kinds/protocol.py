@@ -6,7 +6,7 @@ thread while one other thread adds. Keys are row numbers: vector i belongs to ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -59,6 +59,63 @@ class SearchableIndex(Protocol):
 
     def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
         """Return the stored vectors of keys, (len(keys), dimensions)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class StackMember:
+    """An index that is searched together with others, and what a search needs to know of its rows."""
+
+    index: SearchableIndex
+    flags: npt.NDArray[np.uint8]
+    """(n,): 0 if a row may be found. Read without a copy, so that a change counts at once."""
+    group: Groups
+    """(n,)."""
+    groups: int
+    """Number of groups."""
+
+
+@dataclass(frozen=True)
+class StackHits:
+    """Hits of m queries, nearest first: of query i the first ``counts[i]`` of k."""
+
+    members: npt.NDArray[np.uint32]
+    """(m, k): the number of each hit's member."""
+    rows: npt.NDArray[np.uint32]
+    """(m, k)."""
+    scores: npt.NDArray[np.float32]
+    """(m, k)."""
+    counts: npt.NDArray[np.int32]
+    """(m,)."""
+
+
+class Stack(Protocol):
+    """Indexes that are searched in one call. It does not change."""
+
+    @property
+    def members(self) -> Mapping[int, StackMember]:
+        """By number; a member keeps its number in the stacks that follow."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes in memory beyond those of the indexes."""
+        ...
+
+    def fits(self, index: SearchableIndex) -> bool:
+        """Whether an index can be a member."""
+        ...
+
+    def over(self, members: Sequence[StackMember]) -> Stack:
+        """Return the stack of these members, made from this one where they are the same."""
+        ...
+
+    def search(self, queries: Vectors, k: int, *, allowed: Mapping[int, Mask] | None) -> StackHits:
+        """Return the nearest row of each of up to ``k`` groups of all members, for each query.
+
+        ``allowed`` has a mask for each member, by number. Returns fewer than ``k`` only if there are
+        no more.
+        """
         ...
 
 

@@ -1,0 +1,292 @@
+"""``ivf-sq4``: 4-bit codes in the lists of the model's quantizer, and float16 vectors to compare exactly.
+
+An inverted file over the residuals of a coarse quantizer (Jégou et al. 2011) with scalar codes after a
+rotation (Gao and Long 2024). Codes are 76 bytes a row at 128 dimensions and all that a search reads of
+most rows; the vectors of the few best are read from the mapped file. Indexes of one quantizer are
+searched together, in one call (``shashin.shards.kinds.stack``).
+
+How many lists a search reads is measured when the index is written, and stored in its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shashin.errors import CorruptShard, UnknownFormat
+from shashin.shards.format.index_spec import IndexSpec
+from shashin.shards.kinds.native import library
+from shashin.shards.kinds.native.library import Lists, Member, Run, Searcher
+from shashin.shards.kinds.npy_file import map_array, write_array
+from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Vectors
+from shashin.shards.kinds.quantizer import Quantizer, blocks, unit
+
+NAME = "ivf-sq4"
+METRIC = "ip"
+STORED_TYPE = "f16"
+
+VECTORS_FILE = "vectors.npy"
+"""(n, dimensions) float16, in the order of rows."""
+CODES_FILE = "codes.npy"
+"""(n, code bytes) uint8, list by list."""
+SCALES_FILE = "scales.npy"
+"""(n,) float32, list by list."""
+ROWS_FILE = "list-rows.npy"
+"""(n,) uint32: the row of each code; ascending within a list."""
+STARTS_FILE = "starts.npy"
+"""(lists + 1,) uint32: where each list starts."""
+QUANTIZER_FILE = "quantizer.npy"
+"""(lists, dimensions) float32; there is no such file if there is one list."""
+
+_STORED = np.dtype("<f2")
+_CODE = np.dtype("u1")
+_SCALE = np.dtype("<f4")
+_NUMBER = np.dtype("<u4")
+
+_EXACT_ROWS = 2_000
+"""Up to so many allowed rows, all of them are compared."""
+
+_SAMPLE = 128
+"""Rows used as queries to measure how many lists a search has to read."""
+
+_QUERY_NOISE = 0.5
+"""Length of the noise that is added to a unit-length row to make it a query."""
+
+_TARGET_RECALL = 0.995
+"""Of the 10 nearest rows, as far as it depends on the lists."""
+
+_CANDIDATES_PER_HIT = 4
+_LEAST_CANDIDATES = 48
+
+
+@dataclass(frozen=True)
+class IvfSq4:
+    """The kind. Its builders use ``quantizer``, or one list without one."""
+
+    quantizer: Quantizer | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in manifests."""
+        return NAME
+
+    def with_quantizer(self, quantizer: Quantizer) -> IvfSq4:
+        """Return the kind for indexes of this quantizer."""
+        return IvfSq4(quantizer)
+
+    def builder(self, dimensions: int) -> IvfSq4Builder:
+        """Return an empty index to build and write."""
+        return IvfSq4Builder(self.quantizer or Quantizer.flat(dimensions))
+
+    def open(self, spec: IndexSpec, folder: Path) -> IvfSq4Index:
+        """Map a written index into memory, read-only."""
+        parameters = dict(spec.parameters)
+        lists, probes = parameters.pop("lists", 0), parameters.pop("probes", 0)
+        if (spec.metric, spec.stored_type) != (METRIC, STORED_TYPE):
+            raise UnknownFormat(
+                f"the index in {folder} is of kind {spec}; this version reads "
+                f"{NAME} {METRIC} {STORED_TYPE}: upgrade the reader or rebuild the shard"
+            )
+        if parameters or not 1 <= probes <= lists <= np.iinfo(_NUMBER).max:
+            raise UnknownFormat(
+                f"the index in {folder} has parameters {dict(spec.parameters)}; expected lists and "
+                "probes, 1 <= probes <= lists: upgrade the reader or rebuild the shard"
+            )
+        holds = f"float16 vectors of {spec.dimensions} dimensions"
+        vectors = _mapped(folder / VECTORS_FILE, _STORED, spec.dimensions, holds)
+        count = len(vectors)
+        width = library.code_bytes(spec.dimensions)
+        codes = _mapped(folder / CODES_FILE, _CODE, width, f"codes of {width} bytes", count)
+        scales = _mapped(folder / SCALES_FILE, _SCALE, None, "scales", count)
+        rows = _mapped(folder / ROWS_FILE, _NUMBER, None, "row numbers", count)
+        starts = _mapped(folder / STARTS_FILE, _NUMBER, None, "starts of lists", lists + 1)
+        # What a search would read out of bounds.
+        if starts[0] != 0 or starts[-1] != count or (starts[1:] < starts[:-1]).any():
+            raise CorruptShard(f"{folder / STARTS_FILE} does not divide {count} rows into lists")
+        if count and rows.max() >= count:
+            raise CorruptShard(f"{folder / ROWS_FILE} has row {rows.max()} of {count}")
+        quantizer = Quantizer.flat(spec.dimensions)
+        if lists > 1:
+            quantizer = Quantizer.open(folder / QUANTIZER_FILE, spec.dimensions)
+            _expect(folder / QUANTIZER_FILE, len(quantizer), lists)
+        return IvfSq4Index(quantizer, vectors, Run(starts, codes, scales, rows, probes))
+
+
+def _mapped(
+    path: Path, dtype: np.dtype[Any], columns: int | None, holds: str, expected: int | None = None
+) -> npt.NDArray[Any]:
+    # A plain view: anything computed from a memmap would be a memmap too.
+    mapped = np.asarray(map_array(path, dtype, columns, holds=holds))
+    if expected is not None:
+        _expect(path, len(mapped), expected)
+    return mapped
+
+
+def _expect(path: Path, found: int, expected: int) -> None:
+    if found != expected:
+        raise CorruptShard(f"{path} has {found} entries; expected {expected}")
+
+
+class IvfSq4Index:
+    """A written index, mapped into memory."""
+
+    memory_bytes = 0
+
+    def __init__(self, quantizer: Quantizer, stored: npt.NDArray[np.float16], run: Run) -> None:
+        self.quantizer = quantizer
+        self.stored = stored
+        """(n, dimensions), in the order of rows."""
+        self.run = run
+        """The codes, list by list."""
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def search(
+        self, queries: Vectors, k: int, *, allowed: Mask | None, group: Groups, groups: int
+    ) -> list[Neighbours]:
+        """Return the nearest allowed row of each of up to ``k`` groups, for each query."""
+        flags = np.ones(len(self), np.uint8)
+        flags[: len(group)] = 0 if allowed is None else ~allowed
+        whole = np.zeros(len(self), np.uint32)
+        whole[: len(group)] = group
+        searcher = Searcher(
+            lists_of(self.quantizer), [self.run], [Member(self.stored, flags, whole)]
+        )
+        count = len(flags) - int(np.count_nonzero(flags))
+        k = min(k, count)
+        if k == 0:
+            empty = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32))
+            return [empty] * len(queries)
+        rows_per_group = max(1.0, len(group) / max(1, groups))
+        candidates = candidates_for(k, rows_per_group)
+        if count <= _EXACT_ROWS:
+            found = searcher.search_exactly(queries, k, candidates=candidates)
+        else:
+            factor = probes_factor(k, len(self) / count, rows_per_group)
+            found = searcher.search(queries, k, candidates=candidates, factor=factor)
+        return [
+            Neighbours(rows[:n].astype(np.int64), scores[:n])
+            for rows, scores, n in zip(found.rows, found.scores, found.counts, strict=True)
+        ]
+
+    def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
+        """Return the stored vectors of keys, (len(keys), dimensions) float32."""
+        return self.stored[keys].astype(np.float32)
+
+
+def candidates_for(k: int, rows_per_group: float) -> int:
+    """Return how many rows are compared exactly, to find the best ``k`` groups."""
+    return int(max(_LEAST_CANDIDATES, _CANDIDATES_PER_HIT * k * min(rows_per_group, 4.0)))
+
+
+def probes_factor(k: int, rows_per_allowed: float, rows_per_group: float) -> float:
+    """Return by how much more lists are read than for the 10 nearest rows of all.
+
+    The further the last of ``k`` hits is, the more lists it can be in: ``k`` hits are as far as ``k``
+    times as many rows, of which only some are allowed, and several belong to one group.
+    """
+    return float(max(1.0, (k * rows_per_allowed * rows_per_group / 10) ** 0.5))
+
+
+def lists_of(quantizer: Quantizer) -> Lists:
+    """Return a quantizer as a search uses it."""
+    return Lists(quantizer.rotation, quantizer.rotated)
+
+
+class IvfSq4Builder:
+    """Collects float16 vectors; codes are made when they are written."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self._quantizer = quantizer
+        self._parts: list[npt.NDArray[np.float16]] = []
+        self._size = 0
+        self._probes = 1
+
+    @property
+    def spec(self) -> IndexSpec:
+        """The index's description for the manifest; of probes once it is written."""
+        parameters = {"lists": len(self._quantizer), "probes": self._probes}
+        return IndexSpec(NAME, METRIC, STORED_TYPE, self._quantizer.dimensions, parameters)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, vectors: Vectors) -> None:
+        """Append vectors (n, dimensions) under the next keys."""
+        if len(vectors):
+            self._parts.append(vectors.astype(_STORED))
+            self._size += len(vectors)
+
+    def write(self, folder: Path) -> Sequence[str]:
+        """Write the files."""
+        quantizer = self._quantizer
+        stored = self._joined()
+        write_array(folder / VECTORS_FILE, stored)
+        of_row = quantizer.nearest_lists(stored)
+        rows = np.argsort(of_row, kind="stable").astype(_NUMBER)
+        starts = np.zeros(len(quantizer) + 1, dtype=_NUMBER)
+        np.cumsum(np.bincount(of_row, minlength=len(quantizer)), out=starts[1:])
+        scales = np.empty(len(stored), dtype=_SCALE)
+        width = library.code_bytes(quantizer.dimensions)
+        codes = np.empty((len(stored), width), dtype=_CODE)
+        for block in blocks(len(stored)):
+            of_block = rows[block]
+            residuals: Vectors = stored[of_block] - quantizer.centroids[of_row[of_block]]
+            codes[block], scales[block] = library.encode(residuals @ quantizer.rotation.T)
+        write_array(folder / CODES_FILE, codes)
+        write_array(folder / SCALES_FILE, scales)
+        write_array(folder / ROWS_FILE, rows)
+        write_array(folder / STARTS_FILE, starts)
+        names = [VECTORS_FILE, CODES_FILE, SCALES_FILE, ROWS_FILE, STARTS_FILE]
+        if len(quantizer) > 1:
+            quantizer.write(folder / QUANTIZER_FILE)
+            names.append(QUANTIZER_FILE)
+            self._probes = probes_needed(quantizer, Run(starts, codes, scales, rows, 1), [stored])
+        return names
+
+    def _joined(self) -> npt.NDArray[np.float16]:
+        """Return all vectors as one array, and drop the parts one by one meanwhile."""
+        joined = np.empty((self._size, self._quantizer.dimensions), dtype=_STORED)
+        end = self._size
+        while self._parts:
+            part = self._parts.pop()
+            joined[end - len(part) : end] = part
+            end -= len(part)
+        self._parts = [joined]
+        return joined
+
+
+def probes_needed(quantizer: Quantizer, run: Run, stored: Sequence[npt.NDArray[np.float16]]) -> int:
+    """Return how many lists of a run have to be read for the 10 nearest rows of a query.
+
+    ``stored`` are the vectors of its members. Queries are rows of them with noise: a photo that is
+    searched for resembles a stored one, and is none.
+    """
+    if len(quantizer) == 1 or len(run) == 0:
+        return 1
+    rng = np.random.default_rng(1)
+    at = np.sort(rng.choice(len(run), min(_SAMPLE, len(run)), replace=False))
+    of_member = np.zeros(len(at), np.int64) if run.members is None else run.members[at]
+    sample = np.stack(
+        [stored[member][row] for member, row in zip(of_member, run.rows[at], strict=True)]
+    ).astype(np.float32)
+    noise = unit(rng.standard_normal(sample.shape).astype(np.float32))
+    queries = unit(sample + np.float32(_QUERY_NOISE) * noise)
+    members = [
+        Member(vectors, np.zeros(len(vectors), np.uint8), np.arange(len(vectors), dtype=np.uint32))
+        for vectors in stored
+    ]
+    ranks = library.list_ranks(
+        lists_of(quantizer), run, members, queries, 10, candidates=candidates_for(10, 1.0)
+    )
+    ranks.sort()
+    return int(ranks[int(np.ceil(_TARGET_RECALL * len(ranks))) - 1])
+
+
+KIND = IvfSq4()

@@ -1,0 +1,1 @@
+"""The search over inverted lists of codes, in C, and its compilation."""

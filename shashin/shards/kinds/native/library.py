@@ -1,0 +1,350 @@
+"""Calls of the compiled library. Arrays are passed as they are: a caller keeps them alive.
+
+A call releases the interpreter's lock, and any number may run at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shashin.shards.kinds.native.build import LIBRARY, source_hash
+from shashin.shards.kinds.protocol import StackHits, Vectors
+
+CHUNK_DIMENSIONS = 64
+"""Codes are padded to a multiple of so many dimensions."""
+
+
+class _Quantizer(ctypes.Structure):
+    _fields_ = (
+        ("rotation", ctypes.c_void_p),
+        ("centroids", ctypes.c_void_p),
+        ("dimensions", ctypes.c_int32),
+        ("lists", ctypes.c_int32),
+    )
+
+
+class _Run(ctypes.Structure):
+    _fields_ = (
+        ("starts", ctypes.c_void_p),
+        ("codes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("rows", ctypes.c_void_p),
+        ("members", ctypes.c_void_p),
+        ("member", ctypes.c_int32),
+        ("probes", ctypes.c_int32),
+    )
+
+
+class _Member(ctypes.Structure):
+    _fields_ = (
+        ("vectors", ctypes.c_void_p),
+        ("flags", ctypes.c_void_p),
+        ("allowed", ctypes.c_void_p),
+        ("groups", ctypes.c_void_p),
+        ("rows", ctypes.c_uint32),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """A quantizer as a search uses it."""
+
+    rotation: Vectors
+    """(dimensions, dimensions)."""
+    centroids: Vectors
+    """(lists, dimensions), rotated."""
+
+    def __len__(self) -> int:
+        return len(self.centroids)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Codes list by list."""
+
+    starts: npt.NDArray[np.uint32]
+    """(lists + 1,): where each list starts."""
+    codes: npt.NDArray[np.uint8]
+    """(n, code bytes)."""
+    scales: npt.NDArray[np.float32]
+    """(n,)."""
+    rows: npt.NDArray[np.uint32]
+    """(n,): the row of its member."""
+    probes: int
+    """How many lists a search for 10 rows has to read."""
+    member: int = 0
+    """Whose codes these are, if ``members`` is None."""
+    members: npt.NDArray[np.uint16] | None = None
+    """(n,): whose code each is."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """What codes refer to; arrays are (rows, ...)."""
+
+    vectors: npt.NDArray[np.float16]
+    """(rows, dimensions)."""
+    flags: npt.NDArray[np.uint8]
+    """0 if a row may be found; read without a copy, so a change counts at once."""
+    groups: npt.NDArray[np.uint32]
+    """Rows of one listing share a number."""
+
+
+def _loaded() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        raise ImportError(
+            f"{LIBRARY} cannot be loaded ({error}): run `make install`, or "
+            "`python -m shashin.shards.kinds.native.build`"
+        ) from error
+    library.source_hash.restype = ctypes.c_char_p
+    if library.source_hash().decode() != source_hash():
+        raise ImportError(
+            f"{LIBRARY} was compiled from another source: run `make install`, or "
+            "`python -m shashin.shards.kinds.native.build`"
+        )
+    pointer, integer = ctypes.c_void_p, ctypes.c_int32
+    library.search.argtypes = (
+        *(pointer, pointer, integer, pointer, pointer, integer, integer, integer),
+        *(ctypes.c_double, integer, pointer, pointer, pointer, pointer),
+    )
+    library.search_exactly.argtypes = (
+        *(pointer, integer, integer, pointer, integer, integer, integer),
+        *(pointer, pointer, pointer, pointer),
+    )
+    library.list_ranks.argtypes = (
+        *(pointer, pointer, pointer, pointer, integer, integer, integer),
+        *(pointer, pointer),
+    )
+    library.encode.argtypes = (pointer, ctypes.c_int64, integer, pointer, pointer)
+    library.encode.restype = None
+    library.merge.argtypes = (pointer, integer, pointer, integer, integer, *([pointer] * 5))
+    library.merge.restype = ctypes.c_uint32
+    return library
+
+
+_LIBRARY = _loaded()
+
+
+def use_level(level: int) -> int:
+    """Use at most these instructions: 0 any CPU's, 1 AVX2, 2 AVX-512; returns what is used."""
+    return int(_LIBRARY.use_level(level))
+
+
+LEVEL = use_level(2)
+"""The instructions of this CPU."""
+
+
+class Searcher:
+    """Searches runs of one quantizer, and the members that they refer to."""
+
+    def __init__(self, lists: Lists, runs: Sequence[Run], members: Sequence[Member]) -> None:
+        self.lists = lists
+        self.runs = tuple(runs)
+        self.members = tuple(members)
+        self._quantizer = _quantizer(lists)
+        self._runs = _runs(self.runs)
+        self._members = (_Member * len(members))(*map(_member, members))
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        candidates: int,
+        factor: float = 1.0,
+        allowed: Mapping[int, npt.NDArray[np.bool_]] | None = None,
+        few: bool = False,
+    ) -> StackHits:
+        """Return the nearest row of each of up to ``k`` groups, for each query (m, dimensions).
+
+        At least ``factor`` times the probes of each run are read, and ``candidates`` are compared by
+        their float16 vectors. ``allowed`` has a flag for each row of some members, by number; with
+        ``few`` it is asked first, which is right if it excludes most rows.
+        """
+        found = _empty(len(queries), k)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        members = self._filtered(allowed)
+        status = _LIBRARY.search(
+            ctypes.addressof(self._quantizer),
+            ctypes.addressof(self._runs),
+            len(self.runs),
+            ctypes.addressof(members),
+            queries.ctypes.data,
+            len(queries),
+            k,
+            max(candidates, k),
+            factor,
+            few,
+            *_outputs(found),
+        )
+        return _checked(found, status)
+
+    def search_exactly(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        candidates: int,
+        allowed: Mapping[int, npt.NDArray[np.bool_]] | None = None,
+    ) -> StackHits:
+        """Compare queries with every row; otherwise as ``search``."""
+        found = _empty(len(queries), k)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        members = self._filtered(allowed)
+        status = _LIBRARY.search_exactly(
+            ctypes.addressof(members),
+            len(self.members),
+            queries.shape[1],
+            queries.ctypes.data,
+            len(queries),
+            k,
+            max(candidates, k),
+            *_outputs(found),
+        )
+        return _checked(found, status)
+
+    def _filtered(self, allowed: Mapping[int, npt.NDArray[np.bool_]] | None) -> Any:
+        if allowed is None:
+            return self._members
+        members = type(self._members).from_buffer_copy(self._members)
+        for number, flags in allowed.items():
+            assert len(flags) == members[number].rows
+            members[number].allowed = _address(flags, np.bool_)
+        return members
+
+
+def list_ranks(
+    lists: Lists, run: Run, members: Sequence[Member], queries: Vectors, k: int, *, candidates: int
+) -> npt.NDArray[np.uint32]:
+    """Return for each of the ``k`` nearest rows of each query how many lists have to be read, (n,)."""
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
+    ranks = np.zeros((len(queries), k), np.uint32)
+    counts = np.zeros(len(queries), np.int32)
+    quantizer, runs = _quantizer(lists), _runs([run])
+    packed = (_Member * len(members))(*map(_member, members))
+    status = _LIBRARY.list_ranks(
+        ctypes.addressof(quantizer),
+        ctypes.addressof(runs),
+        ctypes.addressof(packed),
+        queries.ctypes.data,
+        len(queries),
+        k,
+        max(candidates, k),
+        ranks.ctypes.data,
+        counts.ctypes.data,
+    )
+    if status:
+        raise MemoryError("no memory for a search")
+    used: npt.NDArray[np.uint32] = ranks[np.arange(k) < counts[:, None]]
+    return used
+
+
+def code_bytes(dimensions: int) -> int:
+    """Return the length of a code."""
+    return int(_LIBRARY.code_bytes(dimensions))
+
+
+def encode(residuals: Vectors) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Return the codes, (n, code bytes), and scales, (n,), of rotated residuals (n, dimensions)."""
+    residuals = np.ascontiguousarray(residuals, dtype=np.float32)
+    count, dimensions = residuals.shape
+    codes = np.empty((count, code_bytes(dimensions)), np.uint8)
+    scales = np.empty(count, np.float32)
+    _LIBRARY.encode(residuals.ctypes.data, count, dimensions, codes.ctypes.data, scales.ctypes.data)
+    return codes, scales
+
+
+def merged(runs: Sequence[Run], lists: int, gone: npt.NDArray[np.bool_], *, probes: int) -> Run:
+    """Return one run with the codes of several, list by list in their order.
+
+    ``gone`` (members,) are the members whose codes are left out.
+    """
+    count, width = sum(map(len, runs)), runs[0].codes.shape[1]
+    starts = np.empty(lists + 1, np.uint32)
+    codes = np.empty((count, width), np.uint8)
+    scales = np.empty(count, np.float32)
+    rows = np.empty(count, np.uint32)
+    members = np.empty(count, np.uint16)
+    packed = _runs(runs)
+    kept = _LIBRARY.merge(
+        ctypes.addressof(packed),
+        len(runs),
+        _address(gone, np.bool_),
+        lists,
+        width,
+        *(array.ctypes.data for array in (starts, codes, scales, rows, members)),
+    )
+    return Run(starts, codes[:kept], scales[:kept], rows[:kept], probes, members=members[:kept])
+
+
+def _quantizer(lists: Lists) -> _Quantizer:
+    return _Quantizer(
+        _address(lists.rotation, np.float32),
+        _address(lists.centroids, np.float32),
+        lists.centroids.shape[1],
+        len(lists),
+    )
+
+
+def _runs(runs: Sequence[Run]) -> Any:
+    return (_Run * len(runs))(
+        *(
+            _Run(
+                _address(run.starts, np.uint32),
+                _address(run.codes, np.uint8),
+                _address(run.scales, np.float32),
+                _address(run.rows, np.uint32),
+                None if run.members is None else _address(run.members, np.uint16),
+                run.member,
+                run.probes,
+            )
+            for run in runs
+        )
+    )
+
+
+def _member(member: Member) -> _Member:
+    return _Member(
+        _address(member.vectors, np.float16),
+        _address(member.flags, np.uint8),
+        None,
+        _address(member.groups, np.uint32),
+        len(member.vectors),
+    )
+
+
+def _address(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> int:
+    assert array.dtype == dtype
+    assert array.flags.c_contiguous
+    return array.ctypes.data
+
+
+def _empty(queries: int, k: int) -> StackHits:
+    return StackHits(
+        np.zeros((queries, k), np.uint32),
+        np.zeros((queries, k), np.uint32),
+        np.zeros((queries, k), np.float32),
+        np.zeros(queries, np.int32),
+    )
+
+
+def _outputs(found: StackHits) -> tuple[int, ...]:
+    outputs = (found.members, found.rows, found.scores, found.counts)
+    return tuple(array.ctypes.data for array in outputs)
+
+
+def _checked(found: StackHits, status: int) -> StackHits:
+    if status:
+        raise MemoryError("no memory for a search")
+    return found

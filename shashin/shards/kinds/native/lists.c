@@ -1,0 +1,727 @@
+/* Search over inverted lists of 4-bit codes.
+ *
+ * A quantizer divides the space into lists, one around each centroid. A row is stored as the nearest
+ * centroid, its list, and 4 bits for each component of what remains, after a rotation that spreads it
+ * evenly over the components. A search scores the codes of the nearest lists with integers, and the
+ * best of them again with their float16 vectors.
+ *
+ * A run has the codes of one or more members (indexes of shards), list by list. The row of a code, and
+ * its member, say what may be found: flags and filter are read for those codes alone whose score is
+ * good enough, so that a hidden row costs nothing.
+ *
+ * Everything that is read was checked by the caller, who also keeps it alive during a call.
+ */
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
+#define EXPORT __attribute__((visibility("default")))
+
+#ifndef SOURCE_HASH
+#define SOURCE_HASH ""
+#endif
+
+/* Names the source that this was compiled from. */
+EXPORT const char *source_hash(void) { return SOURCE_HASH; }
+
+enum {
+    CHUNK_DIMENSIONS = 64, /* of which a code has CHUNK_BYTES */
+    CHUNK_BYTES = 32,
+    BLOCK = 256, /* codes scored at a time */
+};
+
+static const float MIDDLE = 7.5f; /* of the levels 0 to 15 */
+
+typedef struct {
+    const float *rotation;  /* (dimensions, dimensions) */
+    const float *centroids; /* (lists, dimensions), rotated */
+    int32_t dimensions;
+    int32_t lists;
+} Quantizer;
+
+typedef struct {
+    const uint32_t *starts;  /* (lists + 1,) */
+    const uint8_t *codes;    /* (n, code bytes) */
+    const float *scales;     /* (n,) */
+    const uint32_t *rows;    /* (n,): the row of its member */
+    const uint16_t *members; /* (n,), or NULL if all are of `member` */
+    int32_t member;
+    int32_t probes; /* lists that a search for 10 rows has to read */
+} Run;
+
+typedef struct {
+    const uint16_t *vectors; /* (rows, dimensions) float16 */
+    const uint8_t *flags;    /* (rows,): 0 if the row may be found */
+    const uint8_t *allowed;  /* (rows,): 0 if a filter excludes the row; NULL without a filter */
+    const uint32_t *groups;  /* (rows,): rows of one listing share a number */
+    uint32_t rows;
+} Member;
+
+typedef struct {
+    float score;
+    uint32_t row;
+    uint16_t member;
+    uint32_t list; /* by rank: 0 is nearest to the query */
+} Candidate;
+
+/* ---------------------------------------------------------------------- instructions of the CPU */
+
+typedef struct {
+    /* Dot products of n codes with a query: low and high are its parts for either half of a byte. */
+    void (*codes)(const uint8_t *codes, int n, int chunks, const int8_t *low, const int8_t *high,
+                  int32_t *dots);
+    float (*float32)(const float *a, const float *b, int n);
+    float (*float16)(const uint16_t *a, const float *b, int n);
+} Kernels;
+
+static float half_to_float(uint16_t half) {
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7fff, bits;
+    float value;
+    if (rest >= 0x7c00)
+        bits = 0x7f800000 | (rest & 0x3ff) << 13;
+    else if (rest >= 0x0400)
+        bits = (rest << 13) + 0x38000000;
+    else { /* subnormal, or zero */
+        value = (float)rest * 0x1p-24f;
+        memcpy(&bits, &value, 4);
+    }
+    bits |= sign;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static void codes_portable(const uint8_t *codes, int n, int chunks, const int8_t *low,
+                           const int8_t *high, int32_t *dots) {
+    int bytes = chunks * CHUNK_BYTES;
+    for (int i = 0; i < n; i++) {
+        const uint8_t *code = codes + (size_t)i * bytes;
+        int32_t sum = 0;
+        for (int j = 0; j < bytes; j++) sum += (code[j] & 15) * low[j] + (code[j] >> 4) * high[j];
+        dots[i] = sum;
+    }
+}
+
+static float float32_portable(const float *a, const float *b, int n) {
+    float sums[8] = {0};
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++) sums[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) sums[0] += a[i] * b[i];
+    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+}
+
+static float float16_portable(const uint16_t *a, const float *b, int n) {
+    float wide[64], sum = 0;
+    for (int i = 0; i < n; i += 64) {
+        int m = n - i < 64 ? n - i : 64;
+        for (int j = 0; j < m; j++) wide[j] = half_to_float(a[i + j]);
+        sum += float32_portable(wide, b + i, m);
+    }
+    return sum;
+}
+
+static const Kernels PORTABLE = {codes_portable, float32_portable, float16_portable};
+
+#if defined(__x86_64__)
+
+#define AVX2 __attribute__((target("avx2,fma,f16c")))
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")))
+
+AVX2 static inline float sum_of(__m256 v) {
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+
+AVX2 static float float32_avx2(const float *a, const float *b, int n) {
+    __m256 even = _mm256_setzero_ps(), odd = even;
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+        even = _mm256_fmadd_ps(_mm256_loadu_ps(a + i), _mm256_loadu_ps(b + i), even);
+        odd = _mm256_fmadd_ps(_mm256_loadu_ps(a + i + 8), _mm256_loadu_ps(b + i + 8), odd);
+    }
+    float sum = sum_of(_mm256_add_ps(even, odd));
+    for (; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+AVX2 static float float16_avx2(const uint16_t *a, const float *b, int n) {
+    __m256 even = _mm256_setzero_ps(), odd = even;
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m256 first = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(a + i)));
+        __m256 second = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(a + i + 8)));
+        even = _mm256_fmadd_ps(first, _mm256_loadu_ps(b + i), even);
+        odd = _mm256_fmadd_ps(second, _mm256_loadu_ps(b + i + 8), odd);
+    }
+    float sum = sum_of(_mm256_add_ps(even, odd));
+    for (; i < n; i++) sum += half_to_float(a[i]) * b[i];
+    return sum;
+}
+
+AVX2 static void codes_avx2(const uint8_t *codes, int n, int chunks, const int8_t *low,
+                            const int8_t *high, int32_t *dots) {
+    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    for (int i = 0; i < n; i++) {
+        const uint8_t *code = codes + (size_t)i * chunks * CHUNK_BYTES;
+        __m256i sum = _mm256_setzero_si256();
+        for (int j = 0; j < chunks; j++) {
+            __m256i both = _mm256_loadu_si256((const __m256i *)(code + CHUNK_BYTES * j));
+            __m256i first = _mm256_maddubs_epi16(
+                _mm256_and_si256(both, nibble),
+                _mm256_loadu_si256((const __m256i *)(low + CHUNK_BYTES * j)));
+            __m256i second = _mm256_maddubs_epi16(
+                _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble),
+                _mm256_loadu_si256((const __m256i *)(high + CHUNK_BYTES * j)));
+            /* At most 4 * 15 * 127: it fits 16 bits. */
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(first, second), ones));
+        }
+        __m128i x = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+        x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
+        dots[i] = _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
+    }
+}
+
+AVX512 static inline __m256i dot_avx512(const uint8_t *code, int chunks, const int8_t *low,
+                                        const int8_t *high) {
+    const __m512i nibble = _mm512_set1_epi8(15);
+    __m512i sum = _mm512_setzero_si512();
+    int j = 0;
+    for (; j + 2 <= chunks; j += 2) {
+        __m512i both = _mm512_loadu_si512(code + CHUNK_BYTES * j);
+        sum = _mm512_dpbusd_epi32(sum, _mm512_and_si512(both, nibble),
+                                  _mm512_loadu_si512(low + CHUNK_BYTES * j));
+        sum = _mm512_dpbusd_epi32(sum, _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble),
+                                  _mm512_loadu_si512(high + CHUNK_BYTES * j));
+    }
+    __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
+    if (j < chunks) {
+        const __m256i nibble_of_half = _mm256_set1_epi8(15);
+        __m256i both = _mm256_loadu_si256((const __m256i *)(code + CHUNK_BYTES * j));
+        half = _mm256_dpbusd_epi32(half, _mm256_and_si256(both, nibble_of_half),
+                                   _mm256_loadu_si256((const __m256i *)(low + CHUNK_BYTES * j)));
+        half = _mm256_dpbusd_epi32(
+            half, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble_of_half),
+            _mm256_loadu_si256((const __m256i *)(high + CHUNK_BYTES * j)));
+    }
+    return half;
+}
+
+AVX512 static void codes_avx512(const uint8_t *codes, int n, int chunks, const int8_t *low,
+                                const int8_t *high, int32_t *dots) {
+    size_t bytes = (size_t)chunks * CHUNK_BYTES;
+    int i = 0;
+    for (; i + 4 <= n; i += 4) { /* four at a time share the sums over lanes */
+        const uint8_t *code = codes + i * bytes;
+        __m256i ab = _mm256_hadd_epi32(dot_avx512(code, chunks, low, high),
+                                       dot_avx512(code + bytes, chunks, low, high));
+        __m256i cd = _mm256_hadd_epi32(dot_avx512(code + 2 * bytes, chunks, low, high),
+                                       dot_avx512(code + 3 * bytes, chunks, low, high));
+        __m256i abcd = _mm256_hadd_epi32(ab, cd);
+        _mm_storeu_si128((__m128i *)(dots + i), _mm_add_epi32(_mm256_castsi256_si128(abcd),
+                                                             _mm256_extracti128_si256(abcd, 1)));
+    }
+    for (; i < n; i++) {
+        __m256i half = dot_avx512(codes + i * bytes, chunks, low, high);
+        __m128i x = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+        x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
+        dots[i] = _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
+    }
+}
+
+static const Kernels OF_AVX2 = {codes_avx2, float32_avx2, float16_avx2};
+static const Kernels OF_AVX512 = {codes_avx512, float32_avx2, float16_avx2};
+
+static uint64_t enabled_states(void) {
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+/* 0: portable, 1: AVX2, 2: AVX-512 with VNNI; what the CPU has and the system saves. */
+static int best_level(void) {
+    uint32_t a, b, c, d;
+    const uint32_t fma = 1u << 12, osxsave = 1u << 27, f16c = 1u << 29;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (fma | osxsave | f16c)) != (fma | osxsave | f16c))
+        return 0;
+    uint64_t states = enabled_states();
+    const uint32_t avx2 = 1u << 5, f = 1u << 16, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
+    if ((states & 0x06) != 0x06 || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & avx2)) return 0;
+    if ((states & 0xe6) != 0xe6 || (b & (f | bw | vl)) != (f | bw | vl) || !(c & vnni)) return 1;
+    return 2;
+}
+
+static const Kernels *const LEVELS[] = {&PORTABLE, &OF_AVX2, &OF_AVX512};
+#else
+static int best_level(void) { return 0; }
+static const Kernels *const LEVELS[] = {&PORTABLE};
+#endif
+
+static const Kernels *kernels = &PORTABLE;
+
+/* Use at most this level of instructions; returns the one that is used from now on. */
+EXPORT int32_t use_level(int32_t level) {
+    int best = best_level();
+    if (level < 0) level = 0;
+    if (level > best) level = best;
+    kernels = LEVELS[level];
+    return level;
+}
+
+/* ---------------------------------------------------------------------------------- candidates */
+
+/* A binary heap with the lowest score on top. Of equal scores, the later row is lower. */
+static inline int lower(const Candidate *a, const Candidate *b) {
+    if (a->score != b->score) return a->score < b->score;
+    if (a->member != b->member) return a->member > b->member;
+    return a->row > b->row;
+}
+
+static void sift_down(Candidate *heap, int n, int i) {
+    Candidate moved = heap[i];
+    for (int child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && lower(heap + child + 1, heap + child)) child++;
+        if (!lower(heap + child, &moved)) break;
+        heap[i] = heap[child];
+    }
+    heap[i] = moved;
+}
+
+typedef struct {
+    Candidate *heap;
+    int count, room;
+} Best;
+
+/* The score from which on a candidate belongs to the best. */
+static inline float threshold(const Best *best) {
+    return best->count < best->room ? -INFINITY : best->heap[0].score;
+}
+
+static inline void offer(Best *best, Candidate candidate) {
+    if (best->count < best->room) {
+        best->heap[best->count++] = candidate;
+        if (best->count == best->room)
+            for (int i = best->room / 2 - 1; i >= 0; i--) sift_down(best->heap, best->room, i);
+    } else if (lower(best->heap, &candidate)) {
+        best->heap[0] = candidate;
+        sift_down(best->heap, best->room, 0);
+    }
+}
+
+static int nearest_first(const void *a, const void *b) {
+    return lower(a, b) ? 1 : lower(b, a) ? -1 : 0;
+}
+
+static inline int may_be_found(const Member *member, uint32_t row) {
+    return !member->flags[row] && (!member->allowed || member->allowed[row]);
+}
+
+/* Score these candidates by their float16 vectors, and sort them. */
+static void score_exactly(Candidate *found, int count, const Member *members, const float *query,
+                          int dimensions) {
+    for (int i = 0; i < count; i++) {
+        const uint16_t *v = members[found[i].member].vectors + (size_t)found[i].row * dimensions;
+        for (int at = 0; at < dimensions; at += 32) __builtin_prefetch(v + at);
+    }
+    for (int i = 0; i < count; i++) {
+        const uint16_t *v = members[found[i].member].vectors + (size_t)found[i].row * dimensions;
+        found[i].score = kernels->float16(v, query, dimensions);
+    }
+    qsort(found, count, sizeof *found, nearest_first);
+}
+
+static inline uint64_t group_key(const Candidate *candidate, const Member *members) {
+    return (uint64_t)candidate->member << 32 | members[candidate->member].groups[candidate->row];
+}
+
+static inline size_t hash_of(uint64_t key) { return (size_t)(key * 0x9e3779b97f4a7c15u >> 20); }
+
+/* Keep the first candidate of each group, at most k; returns how many, or -1 without memory. */
+static int first_of_each_group(Candidate *found, int count, const Member *members, int k) {
+    size_t room = 16;
+    while (room < 2 * (size_t)count) room *= 2;
+    uint64_t *seen = malloc(room * sizeof *seen);
+    if (!seen) return -1;
+    memset(seen, 0xff, room * sizeof *seen); /* no key: a member fits 16 bits */
+    int kept = 0;
+    for (int i = 0; i < count && kept < k; i++) {
+        uint64_t key = group_key(found + i, members);
+        size_t at = hash_of(key) & (room - 1);
+        while (seen[at] != UINT64_MAX && seen[at] != key) at = (at + 1) & (room - 1);
+        if (seen[at] == key) continue;
+        seen[at] = key;
+        found[kept++] = found[i];
+    }
+    free(seen);
+    return kept;
+}
+
+/* -------------------------------------------------------------------------------------- search */
+
+typedef struct {
+    const float *vector; /* as given */
+    float *rotated;
+    int8_t *low, *high; /* rounded to 8 bits, in the order of codes */
+    float step;         /* of the rounding */
+    float middle;       /* what MIDDLE in every component adds to a dot product */
+    float *nearness;    /* (lists,) */
+    Candidate *order;   /* (lists,): the nearest `ordered` lists, in `row` */
+    int ordered;
+} Query;
+
+static int chunks_of(int dimensions) { return (dimensions + CHUNK_DIMENSIONS - 1) / CHUNK_DIMENSIONS; }
+
+EXPORT int32_t code_bytes(int32_t dimensions) { return chunks_of(dimensions) * CHUNK_BYTES; }
+
+static void prepare(Query *query, const Quantizer *quantizer, const float *vector) {
+    int dimensions = quantizer->dimensions, bytes = code_bytes(dimensions);
+    query->vector = vector;
+    float largest = 0;
+    for (int i = 0; i < dimensions; i++) {
+        const float *row = quantizer->rotation + (size_t)i * dimensions;
+        query->rotated[i] = kernels->float32(row, vector, dimensions);
+        largest = fmaxf(largest, fabsf(query->rotated[i]));
+    }
+    query->step = largest > 0 ? largest / 127 : 1;
+    memset(query->low, 0, bytes);
+    memset(query->high, 0, bytes);
+    int sum = 0;
+    for (int i = 0; i < dimensions; i++) {
+        int8_t rounded = (int8_t)lrintf(query->rotated[i] / query->step);
+        int at = i / CHUNK_DIMENSIONS * CHUNK_BYTES + i % CHUNK_BYTES;
+        (i % CHUNK_DIMENSIONS < CHUNK_BYTES ? query->low : query->high)[at] = rounded;
+        sum += rounded;
+    }
+    query->middle = MIDDLE * (float)sum;
+    for (int list = 0; list < quantizer->lists; list++)
+        query->nearness[list] = kernels->float32(
+            quantizer->centroids + (size_t)list * dimensions, query->rotated, dimensions);
+    query->ordered = 0;
+}
+
+/* Order the nearest lists. */
+static void order_lists(Query *query, int lists, int wanted) {
+    if (query->ordered >= wanted) return;
+    Best best = {query->order, 0, wanted};
+    float needed = -INFINITY;
+    for (int list = 0; list < lists; list++) {
+        if (query->nearness[list] < needed) continue;
+        offer(&best, (Candidate){.score = query->nearness[list], .row = (uint32_t)list});
+        needed = threshold(&best);
+    }
+    qsort(query->order, best.count, sizeof *query->order, nearest_first);
+    query->ordered = wanted;
+}
+
+/* Score the codes [from, to) of a run, which are of one list, and offer those that may be found. */
+static void scan(const Run *run, uint32_t from, uint32_t to, int chunks, const Query *query,
+                 uint32_t rank, const Member *members, Best *best) {
+    int32_t dots[BLOCK];
+    float scores[BLOCK];
+    float base = query->order[rank].score, step = query->step, middle = query->middle;
+    for (uint32_t start = from; start < to; start += BLOCK) {
+        int n = to - start < BLOCK ? (int)(to - start) : BLOCK;
+        kernels->codes(run->codes + (size_t)start * chunks * CHUNK_BYTES, n, chunks, query->low,
+                       query->high, dots);
+        const float *scales = run->scales + start;
+        for (int i = 0; i < n; i++) scores[i] = base + step * scales[i] * ((float)dots[i] - middle);
+        float needed = threshold(best);
+        for (int i = 0; i < n; i++) {
+            if (scores[i] < needed) continue;
+            uint32_t row = run->rows[start + i];
+            uint16_t member = run->members ? run->members[start + i] : (uint16_t)run->member;
+            if (!may_be_found(members + member, row)) continue;
+            offer(best, (Candidate){scores[i], row, member, rank});
+            needed = threshold(best);
+        }
+    }
+}
+
+/* The same if a filter excludes most: what it excludes is not scored. */
+static void scan_few(const Run *run, uint32_t from, uint32_t to, int chunks, const Query *query,
+                     uint32_t rank, const Member *members, Best *best) {
+    float base = query->order[rank].score, needed = threshold(best);
+    for (uint32_t at = from; at < to; at++) {
+        uint32_t row = run->rows[at];
+        uint16_t member = run->members ? run->members[at] : (uint16_t)run->member;
+        if (!may_be_found(members + member, row)) continue;
+        int32_t dot;
+        kernels->codes(run->codes + (size_t)at * chunks * CHUNK_BYTES, 1, chunks, query->low,
+                       query->high, &dot);
+        float score = base + query->step * run->scales[at] * ((float)dot - query->middle);
+        if (score < needed) continue;
+        offer(best, (Candidate){score, row, member, rank});
+        needed = threshold(best);
+    }
+}
+
+static inline int probes_of(const Run *run, double factor, int lists) {
+    double probes = ceil(run->probes * factor);
+    return probes < lists ? (int)probes : lists;
+}
+
+/* Collect the candidates of a query. `factor` multiplies how many lists are read. */
+static void collect(const Quantizer *quantizer, const Run *runs, int run_count, Query *query,
+                    double factor, int few, const Member *members, Best *best) {
+    int chunks = chunks_of(quantizer->dimensions), most = 0;
+    for (int r = 0; r < run_count; r++) {
+        int probes = probes_of(runs + r, factor, quantizer->lists);
+        if (probes > most) most = probes;
+    }
+    order_lists(query, quantizer->lists, most);
+    best->count = 0;
+    for (int rank = 0; rank < most; rank++) {
+        uint32_t list = query->order[rank].row;
+        for (int r = 0; r < run_count; r++) {
+            const Run *run = runs + r;
+            if (rank >= probes_of(run, factor, quantizer->lists)) continue;
+            (few ? scan_few : scan)(run, run->starts[list], run->starts[list + 1], chunks, query,
+                                    (uint32_t)rank, members, best);
+        }
+    }
+}
+
+static int reads_all(const Run *runs, int run_count, double factor, int lists) {
+    for (int r = 0; r < run_count; r++)
+        if (probes_of(runs + r, factor, lists) < lists) return 0;
+    return 1;
+}
+
+/* Find the nearest row of each of up to k groups, for one query; returns how many, -1 without memory.
+ *
+ * More is read, and more candidates are kept, until there are k or no more rows that may be found.
+ */
+static int search_one(const Quantizer *quantizer, const Run *runs, int run_count,
+                      const Member *members, Query *query, int k, int candidates, double factor,
+                      int few, Candidate **heap, int *room) {
+    for (int wanted = candidates;;) {
+        if (wanted > *room) {
+            Candidate *larger = realloc(*heap, wanted * sizeof **heap);
+            if (!larger) return -1;
+            *heap = larger;
+            *room = wanted;
+        }
+        Best best = {*heap, 0, wanted};
+        collect(quantizer, runs, run_count, query, factor, few, members, &best);
+        int full = best.count == wanted;
+        score_exactly(*heap, best.count, members, query->vector, quantizer->dimensions);
+        int found = first_of_each_group(*heap, best.count, members, k);
+        if (found < 0 || found == k) return found;
+        if (full)
+            wanted *= 4;
+        else if (!reads_all(runs, run_count, factor, quantizer->lists))
+            factor *= 2;
+        else
+            return found;
+    }
+}
+
+static int allocate(Query *query, const Quantizer *quantizer) {
+    int bytes = code_bytes(quantizer->dimensions);
+    query->rotated = malloc(quantizer->dimensions * sizeof(float));
+    query->low = malloc(bytes);
+    query->high = malloc(bytes);
+    query->nearness = malloc(quantizer->lists * sizeof(float));
+    query->order = malloc(quantizer->lists * sizeof(Candidate));
+    return query->rotated && query->low && query->high && query->nearness && query->order;
+}
+
+static void release(Query *query) {
+    free(query->rotated);
+    free(query->low);
+    free(query->high);
+    free(query->nearness);
+    free(query->order);
+}
+
+/* Search runs of one quantizer for the nearest row of each of up to k groups.
+ *
+ * queries is (m, dimensions). found_members, found_rows and scores are (m, k), counts is (m,). Returns 0,
+ * or -1 without memory.
+ */
+EXPORT int32_t search(const Quantizer *quantizer, const Run *runs, int32_t run_count,
+                      const Member *members, const float *queries, int32_t m, int32_t k,
+                      int32_t candidates, double factor, int32_t few, uint32_t *found_members,
+                      uint32_t *found_rows, float *scores, int32_t *counts) {
+    Query query = {0};
+    Candidate *heap = NULL;
+    int room = 0, status = allocate(&query, quantizer) ? 0 : -1;
+    for (int i = 0; i < m && status == 0; i++) {
+        prepare(&query, quantizer, queries + (size_t)i * quantizer->dimensions);
+        int found = search_one(quantizer, runs, run_count, members, &query, k, candidates, factor,
+                               few, &heap, &room);
+        if (found < 0) {
+            status = -1;
+            break;
+        }
+        counts[i] = found;
+        for (int j = 0; j < found; j++) {
+            size_t at = (size_t)i * k + j;
+            found_members[at] = heap[j].member;
+            found_rows[at] = heap[j].row;
+            scores[at] = heap[j].score;
+        }
+    }
+    free(heap);
+    release(&query);
+    return status;
+}
+
+/* Compare queries with every row that may be found; otherwise as `search`. */
+EXPORT int32_t search_exactly(const Member *members, int32_t member_count, int32_t dimensions,
+                              const float *queries, int32_t m, int32_t k, int32_t candidates,
+                              uint32_t *found_members, uint32_t *found_rows, float *scores,
+                              int32_t *counts) {
+    Candidate *heap = NULL;
+    int room = 0, status = 0;
+    for (int i = 0; i < m && status == 0; i++) {
+        const float *query = queries + (size_t)i * dimensions;
+        for (int wanted = candidates;;) {
+            if (wanted > room) {
+                Candidate *larger = realloc(heap, wanted * sizeof *heap);
+                if (!larger) {
+                    status = -1;
+                    break;
+                }
+                heap = larger;
+                room = wanted;
+            }
+            Best best = {heap, 0, wanted};
+            for (int number = 0; number < member_count; number++) {
+                const Member *member = members + number;
+                const uint8_t *allowed = member->allowed;
+                for (uint32_t row = 0; row < member->rows; row++) {
+                    if (allowed && !allowed[row]) {
+                        uint64_t eight; /* most of a narrow filter is zeros */
+                        while (row + 8 < member->rows &&
+                               (memcpy(&eight, allowed + row + 1, 8), eight == 0))
+                            row += 8;
+                        continue;
+                    }
+                    if (member->flags[row]) continue;
+                    const uint16_t *vector = member->vectors + (size_t)row * dimensions;
+                    float score = kernels->float16(vector, query, dimensions);
+                    if (score < threshold(&best)) continue;
+                    offer(&best, (Candidate){score, row, (uint16_t)number, 0});
+                }
+            }
+            int full = best.count == wanted;
+            qsort(heap, best.count, sizeof *heap, nearest_first);
+            int found = first_of_each_group(heap, best.count, members, k);
+            if (found < 0) status = -1;
+            if (found >= 0 && found < k && full) {
+                wanted *= 4;
+                continue;
+            }
+            counts[i] = found;
+            for (int j = 0; j < found; j++) {
+                size_t at = (size_t)i * k + j;
+                found_members[at] = heap[j].member;
+                found_rows[at] = heap[j].row;
+                scores[at] = heap[j].score;
+            }
+            break;
+        }
+    }
+    free(heap);
+    return status;
+}
+
+/* Find how many lists each query has to read for each of its k nearest rows: ranks is (m, k), of which
+ * counts[i] are used. Otherwise as `search`, over all lists. */
+EXPORT int32_t list_ranks(const Quantizer *quantizer, const Run *run, const Member *members,
+                          const float *queries, int32_t m, int32_t k, int32_t candidates,
+                          uint32_t *ranks, int32_t *counts) {
+    Query query = {0};
+    Candidate *heap = malloc(candidates * sizeof *heap);
+    int status = allocate(&query, quantizer) && heap ? 0 : -1;
+    for (int i = 0; i < m && status == 0; i++) {
+        prepare(&query, quantizer, queries + (size_t)i * quantizer->dimensions);
+        Best best = {heap, 0, candidates};
+        collect(quantizer, run, 1, &query, quantizer->lists, 0, members, &best);
+        score_exactly(heap, best.count, members, query.vector, quantizer->dimensions);
+        counts[i] = best.count < k ? best.count : k;
+        for (int j = 0; j < counts[i]; j++) ranks[(size_t)i * k + j] = heap[j].list + 1;
+    }
+    free(heap);
+    release(&query);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------- making codes */
+
+/* Round rotated residuals, (n, dimensions), to codes with a scale each.
+ *
+ * Of some ranges the one with the least squared error is used. The scale then makes the code's projection
+ * on the residual as long as the residual: an estimate without bias (Gao and Long 2024, RaBitQ).
+ */
+EXPORT void encode(const float *residuals, int64_t n, int32_t dimensions, uint8_t *codes,
+                   float *scales) {
+    static const float SHARES[] = {0.6f, 0.7f, 0.8f, 0.9f, 1.0f};
+    int bytes = code_bytes(dimensions);
+    memset(codes, 0, (size_t)n * bytes);
+    for (int64_t row = 0; row < n; row++) {
+        const float *residual = residuals + (size_t)row * dimensions;
+        uint8_t *code = codes + (size_t)row * bytes;
+        float largest = 0, length = 0;
+        for (int i = 0; i < dimensions; i++) {
+            largest = fmaxf(largest, fabsf(residual[i]));
+            length += residual[i] * residual[i];
+        }
+        scales[row] = 0;
+        if (!(length > 0)) continue;
+        float least = INFINITY, step = 1;
+        for (size_t s = 0; s < sizeof SHARES / sizeof *SHARES; s++) {
+            float tried = largest * SHARES[s] / MIDDLE, error = 0;
+            for (int i = 0; i < dimensions; i++) {
+                float level = rintf(residual[i] / tried + MIDDLE);
+                level = fminf(fmaxf(level, 0), 15) - MIDDLE;
+                error += (residual[i] - level * tried) * (residual[i] - level * tried);
+            }
+            if (error < least) {
+                least = error;
+                step = tried;
+            }
+        }
+        float along = 0;
+        for (int i = 0; i < dimensions; i++) {
+            float level = fminf(fmaxf(rintf(residual[i] / step + MIDDLE), 0), 15);
+            along += residual[i] * (level - MIDDLE);
+            int at = i / CHUNK_DIMENSIONS * CHUNK_BYTES + i % CHUNK_BYTES;
+            code[at] |= (uint8_t)((int)level << (i % CHUNK_DIMENSIONS < CHUNK_BYTES ? 0 : 4));
+        }
+        scales[row] = along > 0 ? length / along : 0;
+    }
+}
+
+/* Put the codes of several runs into one, list by list in the order of the runs, without those of members
+ * that are gone: (members,), 1 if so. Returns how many codes it has. */
+EXPORT uint32_t merge(const Run *runs, int32_t run_count, const uint8_t *gone, int32_t lists,
+                      int32_t bytes, uint32_t *starts, uint8_t *codes, float *scales, uint32_t *rows,
+                      uint16_t *members) {
+    uint32_t to = 0;
+    for (int list = 0; list < lists; list++) {
+        starts[list] = to;
+        for (int r = 0; r < run_count; r++) {
+            const Run *run = runs + r;
+            for (uint32_t at = run->starts[list]; at < run->starts[list + 1]; at++) {
+                uint16_t member = run->members ? run->members[at] : (uint16_t)run->member;
+                if (gone[member]) continue;
+                memcpy(codes + (size_t)to * bytes, run->codes + (size_t)at * bytes, bytes);
+                scales[to] = run->scales[at];
+                rows[to] = run->rows[at];
+                members[to++] = member;
+            }
+        }
+    }
+    starts[lists] = to;
+    return to;
+}
