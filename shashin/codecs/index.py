@@ -12,9 +12,10 @@ from shashin.codecs.filters import check_filter
 from shashin.codecs.limits import MAX_HITS, MAX_QUERIES
 from shashin.codecs.unit_vectors import unit_length
 from shashin.errors import InvalidQuery
+from shashin.shards.hits import Hits
 from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.row_filter import RowFilter
-from shashin.shards.shard_hit import ShardHit
+from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2
 
 
@@ -65,14 +66,18 @@ def filter_of(message: index_pb2.Filter) -> RowFilter:
     )
 
 
-def hit_columns(hits: Sequence[Sequence[ShardHit]]) -> index_pb2.HitColumns:
-    """Return the hits of all queries as packed columns."""
-    flat = [hit for of_query in hits for hit in of_query]
+def hit_columns(hits: Sequence[Hits], shards: Sequence[Shard]) -> index_pb2.HitColumns:
+    """Return the hits of all queries as packed columns; ``shards`` are those that hits name."""
+    found = [
+        (shards[position], row)
+        for of_query in hits
+        for position, row in zip(of_query.shards, of_query.rows, strict=True)
+    ]
     return index_pb2.HitColumns(
         counts=[len(of_query) for of_query in hits],
-        listing_ids=[hit.row.listing_id for hit in flat],
-        versions=[hit.row.version for hit in flat],
-        photo_numbers=[hit.row.photo_number for hit in flat],
-        scores=[hit.score for hit in flat],
-        attributes=[attributes_message(hit.row.attributes) for hit in flat],
+        listing_ids=[listing for of_query in hits for listing in of_query.listing_ids],
+        versions=[version for of_query in hits for version in of_query.versions],
+        photo_numbers=[shard.photo_number(row) for shard, row in found],
+        scores=[score for of_query in hits for score in of_query.scores],
+        attributes=[attributes_message(shard.attributes(row)) for shard, row in found],
     )

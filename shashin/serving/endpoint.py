@@ -18,7 +18,7 @@ from shashin.errors import DeadlineExceeded, InvalidQuery, NotServing, WrongMode
 from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.model_space import ModelSpace
 from shashin.offsets.coverage import LiveReport
-from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.serving.served_shards import ServedShards
 from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2, index_pb2_grpc
 
@@ -68,7 +68,10 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
             lambda: sum(s.hidden_rows for s in served.snapshot().shards)
         )
         INDEX_BYTES.labels(tier).set_function(
-            lambda: sum(s.index_bytes for s in served.snapshot().shards)
+            lambda: (
+                sum(s.index_bytes for s in served.snapshot().shards)
+                + served.snapshot().searched.memory_bytes
+            )
         )
         SHARDS.labels(tier).set_function(lambda: len(served.snapshot().shards))
 
@@ -87,7 +90,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         queries = queries_of(request, self._space.dimensions)
         row_filter = filter_of(request.filter)
         searching = asyncio.get_running_loop().run_in_executor(
-            self._executor, search_shards, shards, queries, request.k, row_filter
+            self._executor, snapshot.searched.search, queries, request.k, row_filter
         )
         try:
             hits = await asyncio.wait_for(searching, _seconds_left(request, context))
@@ -99,7 +102,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         SEARCH_SECONDS.labels(self._tier).observe(seconds)
         return index_pb2.IndexSearchResponse(
             model_id=self._space.model_id,
-            hits=hit_columns(hits),
+            hits=hit_columns(hits, shards),
             covered=range_messages(covered),
             positions=position_messages(report.positions),
             seconds=seconds,

@@ -7,20 +7,17 @@ only then is served: no hidden row can be missed.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from shashin.offsets.ranges import OffsetRange, merge_ranges
+from shashin.serving.searched_shards import SearchedShards
 from shashin.shards.format.rows_file import listing_hash
-from shashin.shards.kinds.protocol import Neighbours, Vectors
 from shashin.shards.listing_index import Hashes, ListingIndex
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.shard import Shard
-from shashin.shards.shard_hit import ShardHit
 from shashin.shards.visibility import HiddenEntry
 
 
@@ -35,6 +32,10 @@ class Snapshot:
         self._growing = [shard for shard in self.shards if isinstance(shard, OpenShard)]
         sealed = [shard for shard in self.shards if isinstance(shard, SealedShard)]
         self._others = [shard for shard in self.shards if not isinstance(shard, SealedShard)]
+        self.searched: SearchedShards = SearchedShards(
+            self.shards, None if before is None else before.searched
+        )
+        """Searches them."""
         index = ListingIndex[SealedShard]() if before is None else before.listing_index
         self.listing_index: ListingIndex[SealedShard] = index.over(sealed)
         """Of the sealed shards."""
@@ -118,38 +119,3 @@ def hashes_of(entries: Sequence[HiddenEntry]) -> Hashes:
     return np.fromiter(
         (listing_hash(entry.listing_id) for entry in entries), np.uint64, len(entries)
     )
-
-
-def search_shards(
-    shards: Sequence[Shard], queries: Vectors, k: int, row_filter: RowFilter
-) -> list[list[ShardHit]]:
-    """Return the hits of the k nearest listings over all shards, for each query (m, dimensions).
-
-    Each listing occurs once: with the nearest photo of its newest version found.
-    """
-    found = [(shard, shard.search(queries, k, row_filter)) for shard in shards if shard.rows]
-    return [
-        _nearest([(shard, neighbours[i]) for shard, neighbours in found], k)
-        for i in range(len(queries))
-    ]
-
-
-def _nearest(found: Sequence[tuple[Shard, Neighbours]], k: int) -> list[ShardHit]:
-    streams = [
-        [
-            (-float(score), order, shard, int(number))
-            for number, score in zip(neighbours.rows, neighbours.scores, strict=True)
-        ]
-        for order, (shard, neighbours) in enumerate(found)
-    ]
-    best: dict[str, ShardHit] = {}
-    for negative_score, _, shard, number in heapq.merge(*streams, key=lambda hit: hit[:2]):
-        row = shard.row(number)
-        known = best.get(row.listing_id)
-        if known is None:
-            if len(best) == k:
-                break
-            best[row.listing_id] = ShardHit(row, -negative_score)
-        elif known.row.version < row.version:
-            best[row.listing_id] = ShardHit(row, -negative_score)
-    return sorted(best.values(), key=lambda hit: (-hit.score, hit.row.listing_id))

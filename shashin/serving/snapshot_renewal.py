@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from shashin.errors import CorruptShard, ShashinError
 from shashin.kafka.lost_records import OnLostRecords, note_lost
 from shashin.kafka.topics import LISTINGS_HIDDEN
@@ -185,7 +183,7 @@ class SnapshotRenewal:
             return None
         folder = await self._repository.fetch(stored, self._scratch, names={ROWS_FILE})
         rows = await asyncio.to_thread(SealedRows, folder / ROWS_FILE)
-        masked = MaskedRows(rows, np.ones(len(rows), dtype=np.bool_))
+        masked = MaskedRows(rows)
         masked.hide_rows(state.rows)
         begin = {
             p: max(bounds.begins.get(p, 0), min(state.position.offset(p), offset))

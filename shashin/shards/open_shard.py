@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from shashin.model_space import ModelSpace
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.row import NewRow, Row
-from shashin.shards.kinds.protocol import GrowingKind
+from shashin.shards.kinds.protocol import GrowingKind, Mask
 from shashin.shards.shard import Shard
 from shashin.shards.visibility import Visibility
 from shashin.shards.writer import Origin, ShardWriter
@@ -36,7 +37,9 @@ class OpenShard(Shard):
     ) -> None:
         index = kind.growing(space.dimensions)
         self._writer = ShardWriter(space, index, on_row=self._mask_row)
-        super().__init__(self._writer.rows, index, np.zeros(1024, dtype=np.bool_))
+        super().__init__(self._writer.rows, index)
+        self._superseded: dict[str, int] = {}
+        """Listings with a version below which rows are out of date and will be hidden soon."""
         self.partition = partition
         self.from_offset = from_offset
         self.shard_id = f"open.p{partition:04d}.{from_offset:012d}"
@@ -99,6 +102,41 @@ class OpenShard(Shard):
 
     def _mask_row(self, number: int, row: Row) -> None:
         self._masked.append(number, lambda: self._hidden.visible(row.listing_id, row.version))
+
+    def supersede(self, listing_id: str, below_version: int) -> None:
+        """Find the listing's rows of lower versions no more if there is a newer version.
+
+        ``hide`` ends it. A repeat, for which nothing is left to hide, is ignored: what waits here makes
+        every search slower.
+        """
+        older = self._masked.older_rows(listing_id, below_version)
+        flags = self._masked.flags
+        if (flags[older[older < len(flags)]] == 0).any():
+            self._superseded[listing_id] = below_version
+
+    def hide(self, listing_id: str, below_version: int) -> int:
+        """Hide the listing's rows of lower versions; returns how many were visible before."""
+        self._superseded.pop(listing_id, None)
+        return super().hide(listing_id, below_version)
+
+    def _findable(self, rows: int) -> Mask | None:
+        """Return which of the first rows a search may find; None if all."""
+        findable = super()._findable(rows)
+        if (replaced := self._replaced_rows(rows)).size:
+            findable = np.ones(rows, dtype=np.bool_) if findable is None else findable
+            findable[replaced] = False
+        return findable
+
+    def _replaced_rows(self, rows: int) -> npt.NDArray[np.int64]:
+        """Return which of the first rows are out of date because of other ones among them."""
+        found = [np.empty(0, dtype=np.int64)]
+        for listing_id, below_version in list(self._superseded.items()):
+            numbers = self._rows.rows_of(listing_id)
+            numbers = numbers[numbers < rows]
+            older = self._rows.versions_of(numbers) < np.uint64(below_version)
+            if not older.all():
+                found.append(numbers[older])
+        return np.concatenate(found)
 
     def write(self, folder: Path, *, tier: str, bucket_seconds: int, reason: str) -> Manifest:
         """Write the shard; nothing may be added afterwards.

@@ -8,8 +8,11 @@ import numpy as np
 
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.files import open_files
+from shashin.shards.filter_masks import FilterMasks
 from shashin.shards.format.manifest import Manifest
+from shashin.shards.kinds.protocol import Mask, RowMask, StackMember
 from shashin.shards.listing_index import Hashes
+from shashin.shards.row_filter import RowFilter
 from shashin.shards.shard import Shard
 
 
@@ -23,11 +26,34 @@ class SealedShard(Shard):
 
     def __init__(self, manifest: Manifest, folder: Path) -> None:
         files = open_files(folder, manifest.index_spec, rows=manifest.rows)
-        super().__init__(files.rows, files.index, np.ones(manifest.rows, dtype=np.bool_))
+        super().__init__(files.rows, files.index)
         self._sealed_rows = files.rows
         self.manifest = manifest
         self.shard_id = manifest.shard_id
         self.tier = manifest.tier
+        self.stack_member = StackMember(
+            files.index,
+            self._masked.flags,
+            files.rows.columns(len(files.rows)).group,
+            files.rows.listings,
+        )
+        """What a stack needs to search the shard with others."""
+        self._masks = FilterMasks(files.rows)
+
+    def supersede(self, listing_id: str, below_version: int) -> None:
+        """Find the listing's rows of lower versions no more if this shard has a newer version."""
+        numbers = self._sealed_rows.rows_of(listing_id)
+        older = self._sealed_rows.versions_of(numbers) < np.uint64(below_version)
+        if not older.all():
+            self._masked.replace_rows(numbers[older])
+
+    def passing(self, row_filter: RowFilter) -> RowMask:
+        """Return which rows meet a filter; of repeated filters without looking again."""
+        return self._masks.mask(row_filter)
+
+    def _passing(self, row_filter: RowFilter, rows: int) -> Mask:
+        assert rows == self.rows
+        return self.passing(row_filter).flags
 
     @property
     def listing_hashes(self) -> Hashes:

@@ -1,6 +1,6 @@
 """The base of open and sealed shards: searching, hiding and looking up rows.
 
-A shard consists of rows, an index over their vectors, and a mask of the visible rows. A row can be
+A shard consists of rows, an index over their vectors, and flags of the rows that are hidden. A row can be
 found once its vector is in the index.
 """
 
@@ -13,24 +13,22 @@ import numpy.typing as npt
 
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.columns import Rows
-from shashin.shards.format.row import Row
-from shashin.shards.kinds.protocol import Neighbours, SearchableIndex, Vectors
-from shashin.shards.masked_rows import MaskedRows
+from shashin.shards.format.row import Row, RowAttributes
+from shashin.shards.kinds.protocol import Mask, Neighbours, SearchableIndex, Vectors
+from shashin.shards.masked_rows import HIDDEN, MaskedRows
 from shashin.shards.row_filter import RowFilter
 
 
 class Shard:
-    """Rows, index and mask."""
+    """Rows, index and flags."""
 
     shard_id: str
     tier: str
 
-    def __init__(self, rows: Rows, index: SearchableIndex, visible: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, rows: Rows, index: SearchableIndex) -> None:
         self._rows = rows
         self._index = index
-        self._masked = MaskedRows(rows, visible)
-        self._superseded: dict[str, int] = {}
-        """Listings with a version below which rows are out of date and will be hidden soon."""
+        self._masked = MaskedRows(rows)
 
     @property
     def ranges(self) -> tuple[OffsetRange, ...]:
@@ -65,17 +63,12 @@ class Shard:
         """Find the listing's rows of lower versions no more if this shard has a newer version.
 
         Unlike hidden rows they are there for searches that began before the newer ones were added,
-        and for look-ups. ``hide`` ends it. A repeat, for which nothing is left to hide, is ignored:
-        what waits here makes every search slower.
+        and for look-ups.
         """
-        older = self._masked.older_rows(listing_id, below_version)
-        visible = self._masked.visible
-        if visible[older[older < len(visible)]].any():
-            self._superseded[listing_id] = below_version
+        raise NotImplementedError
 
     def hide(self, listing_id: str, below_version: int) -> int:
         """Hide the listing's rows of lower versions; returns how many were visible before."""
-        self._superseded.pop(listing_id, None)
         return self._masked.hide(listing_id, below_version)
 
     def hide_rows(self, numbers: npt.NDArray[np.integer]) -> int:
@@ -85,32 +78,42 @@ class Shard:
     def search(self, queries: Vectors, k: int, row_filter: RowFilter) -> list[Neighbours]:
         """Return the nearest visible row of up to k listings for each query (m, dimensions)."""
         rows = len(self._index)
-        columns = self._rows.columns(rows)
-        allowed = None if self._masked.hidden == 0 else self._masked.visible[:rows].copy()
-        if (replaced := self._replaced_rows(rows)).size:
-            allowed = np.ones(rows, dtype=np.bool_) if allowed is None else allowed
-            allowed[replaced] = False
+        allowed = self._findable(rows)
         if row_filter.restricts:
-            passing = row_filter.mask(columns)
+            passing = self._passing(row_filter, rows)
             allowed = passing if allowed is None else allowed & passing
+        group = self._rows.columns(rows).group
         return self._index.search(
-            queries, k, allowed=allowed, group=columns.group, groups=self._rows.listings
+            queries, k, allowed=allowed, group=group, groups=self._rows.listings
         )
 
-    def _replaced_rows(self, rows: int) -> npt.NDArray[np.int64]:
-        """Return which of the first rows are out of date because of other ones among them."""
-        found = [np.empty(0, dtype=np.int64)]
-        for listing_id, below_version in list(self._superseded.items()):
-            numbers = self._rows.rows_of(listing_id)
-            numbers = numbers[numbers < rows]
-            older = self._rows.versions_of(numbers) < np.uint64(below_version)
-            if not older.all():
-                found.append(numbers[older])
-        return np.concatenate(found)
+    def _findable(self, rows: int) -> Mask | None:
+        """Return which of the first rows a search may find; None if all."""
+        return None if self._masked.flagged == 0 else self._masked.flags[:rows] == 0
+
+    def _passing(self, row_filter: RowFilter, rows: int) -> Mask:
+        """Return which of the first rows meet a filter."""
+        return row_filter.mask(self._rows.columns(rows))
 
     def row(self, number: int) -> Row:
         """Return one row."""
         return self._rows.row(number)
+
+    def listing_id(self, number: int) -> str:
+        """Return the listing of a row."""
+        return self._rows.listing_id(number)
+
+    def version(self, number: int) -> int:
+        """Return the version of a row."""
+        return self._rows.version(number)
+
+    def photo_number(self, number: int) -> int:
+        """Return the photo number of a row."""
+        return self._rows.photo_number(number)
+
+    def attributes(self, number: int) -> RowAttributes:
+        """Return the attributes of a row."""
+        return self._rows.attributes(number)
 
     def visible_rows_of(self, listing_id: str) -> list[tuple[int, Row]]:
         """Return the listing's visible rows with their numbers."""
@@ -118,7 +121,7 @@ class Shard:
         return [
             (int(n), self._rows.row(int(n)))
             for n in self._rows.rows_of(listing_id)
-            if n < searchable and self._masked.visible[n]
+            if n < searchable and not self._masked.flags[n] & HIDDEN
         ]
 
     def vectors(self, numbers: Sequence[int]) -> Vectors:

@@ -61,7 +61,7 @@ from shashin.serving.catch_up import CatchUp
 from shashin.serving.hidden_listings import RecentlyHidden
 from shashin.serving.hiding import entry_of
 from shashin.serving.index_servers import HeldShard
-from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.shard import Shard
@@ -423,17 +423,24 @@ class Installation:
         count = initial_k(k)
         while True:
             answers = []
-            for tier, shards in self.tiers().items():
-                (hits,) = search_shards(shards, query[None], count, RowFilter())
+            served = {LIVE: self.live_served}
+            served |= {tier: server.served for tier, server in self.servers.items()}
+            for tier, of_tier in served.items():
+                snapshot = of_tier.snapshot()
+                (hits,) = snapshot.searched.search(query[None], count, RowFilter())
+                photos = [
+                    snapshot.shards[position].photo_number(row)
+                    for position, row in zip(hits.shards, hits.rows, strict=True)
+                ]
                 answers.append(
                     EndpointHits(
                         tier,
                         count,
                         [len(hits)],
-                        [hit.row.listing_id for hit in hits],
-                        [hit.row.version for hit in hits],
-                        [hit.row.photo_number for hit in hits],
-                        [hit.score for hit in hits],
+                        hits.listing_ids,
+                        hits.versions,
+                        photos,
+                        hits.scores,
                     )
                 )
             merged = merge(answers, k)

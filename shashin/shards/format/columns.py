@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from shashin.shards.format.row import Row
+from shashin.shards.format.row import Row, RowAttributes
 
 CODED_COLUMNS = ("category", "brand", "currency")
 """The dictionary-encoded string columns."""
@@ -60,6 +60,22 @@ class Rows(Protocol):
 
     def row(self, number: int) -> Row:
         """Return one row."""
+        ...
+
+    def listing_id(self, number: int) -> str:
+        """Return the listing of a row."""
+        ...
+
+    def version(self, number: int) -> int:
+        """Return the version of a row."""
+        ...
+
+    def photo_number(self, number: int) -> int:
+        """Return the photo number of a row."""
+        ...
+
+    def attributes(self, number: int) -> RowAttributes:
+        """Return the attributes of a row."""
         ...
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:

@@ -128,16 +128,32 @@ class OpenRows:
     def row(self, number: int) -> Row:
         """Return one row."""
         return Row(
-            listing_id=self._listing_ids[self._group.data[number]],
-            version=int(self._version.data[number]),
-            photo_number=int(self._photo_number.data[number]),
-            attributes=RowAttributes(
-                price_minor=int(self._price_minor.data[number]),
-                listed_at=int(self._listed_at.data[number]),
-                **{name: codes.value(number) for name, codes in self._coded.items()},
-            ),
+            listing_id=self.listing_id(number),
+            version=self.version(number),
+            photo_number=self.photo_number(number),
+            attributes=self.attributes(number),
             photo_uri=self._photo_uri.get(number),
             photo_hash=int(self._photo_hash.data[number]),
+        )
+
+    def listing_id(self, number: int) -> str:
+        """Return the listing of a row."""
+        return self._listing_ids[int(self._group.data[number])]
+
+    def version(self, number: int) -> int:
+        """Return the version of a row."""
+        return int(self._version.data[number])
+
+    def photo_number(self, number: int) -> int:
+        """Return the photo number of a row."""
+        return int(self._photo_number.data[number])
+
+    def attributes(self, number: int) -> RowAttributes:
+        """Return the attributes of a row."""
+        return RowAttributes(
+            price_minor=int(self._price_minor.data[number]),
+            listed_at=int(self._listed_at.data[number]),
+            **{name: codes.value(number) for name, codes in self._coded.items()},
         )
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:

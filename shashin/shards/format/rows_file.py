@@ -141,6 +141,7 @@ class SealedRows:
             raise CorruptShard(f"{path} is not an arrow file: {error}") from error
         self._table = table
         self._listing_ids = _only_chunk(table, "listing_id")
+        self._id_ends, self._id_bytes = _text(self._listing_ids)
         self._photo_numbers = _numpy(table, "photo_number")
         coded = {}
         for name in CODED_COLUMNS:
@@ -182,24 +183,41 @@ class SealedRows:
 
     def row(self, number: int) -> Row:
         """Return one row."""
-        columns = self._columns
         uri, photo_hash = "", 0
         if self._photos is not None:
             uris, hashes = self._photos
             uri, photo_hash = uris[number].as_py(), int(hashes[number])
         return Row(
-            listing_id=self._listing_ids[number].as_py(),
-            version=int(columns.version[number]),
-            photo_number=int(self._photo_numbers[number]),
-            attributes=RowAttributes(
-                category=columns.category.values[columns.category.codes[number]],
-                brand=columns.brand.values[columns.brand.codes[number]],
-                price_minor=int(columns.price_minor[number]),
-                currency=columns.currency.values[columns.currency.codes[number]],
-                listed_at=int(columns.listed_at[number]),
-            ),
+            listing_id=self.listing_id(number),
+            version=self.version(number),
+            photo_number=self.photo_number(number),
+            attributes=self.attributes(number),
             photo_uri=uri,
             photo_hash=photo_hash,
+        )
+
+    def listing_id(self, number: int) -> str:
+        """Return the listing of a row."""
+        start, end = self._id_ends[number], self._id_ends[number + 1]
+        return self._id_bytes[start:end].tobytes().decode()
+
+    def version(self, number: int) -> int:
+        """Return the version of a row."""
+        return int(self._columns.version[number])
+
+    def photo_number(self, number: int) -> int:
+        """Return the photo number of a row."""
+        return int(self._photo_numbers[number])
+
+    def attributes(self, number: int) -> RowAttributes:
+        """Return the attributes of a row."""
+        columns = self._columns
+        return RowAttributes(
+            category=columns.category.values[columns.category.codes[number]],
+            brand=columns.brand.values[columns.brand.codes[number]],
+            price_minor=int(columns.price_minor[number]),
+            currency=columns.currency.values[columns.currency.codes[number]],
+            listed_at=int(columns.listed_at[number]),
         )
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:
@@ -298,6 +316,15 @@ def _listings_in(metadata: dict[bytes, bytes], path: Path) -> int:
 def _only_chunk(table: pa.Table, name: str) -> pa.Array:
     column = table.column(name)
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _text(column: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Return where each string of a column starts, with the end of the last, and their UTF-8 bytes."""
+    _, ends, data = column.buffers()
+    if ends is None or ends.size == 0:
+        return np.zeros(1, np.int32), np.zeros(0, np.uint8)
+    starts = np.frombuffer(ends, np.int32, len(column) + 1, 4 * column.offset)
+    return starts, np.frombuffer(data if data is not None else b"", np.uint8)
 
 
 def _numpy(table: pa.Table, name: str) -> npt.NDArray[Any]:

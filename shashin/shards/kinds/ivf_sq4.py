@@ -23,7 +23,7 @@ from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.kinds.native import library
 from shashin.shards.kinds.native.library import Lists, Member, Run, Searcher
 from shashin.shards.kinds.npy_file import map_array, write_array
-from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Vectors
+from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Stack, Vectors
 from shashin.shards.kinds.quantizer import Quantizer, blocks, unit
 
 NAME = "ivf-sq4"
@@ -178,6 +178,12 @@ class IvfSq4Index:
     def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
         """Return the stored vectors of keys, (len(keys), dimensions) float32."""
         return self.stored[keys].astype(np.float32)
+
+    def empty_stack(self) -> Stack:
+        """Return a stack without members for indexes of this quantizer."""
+        from shashin.shards.kinds.stack import IvfSq4Stack  # it imports this module
+
+        return IvfSq4Stack(self.quantizer)
 
 
 def candidates_for(k: int, rows_per_group: float) -> int:

@@ -63,6 +63,16 @@ class SearchableIndex(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class RowMask:
+    """Which rows of a shard meet a filter."""
+
+    flags: Mask
+    """(n,)."""
+    count: int
+    """How many do."""
+
+
+@dataclass(frozen=True, eq=False)
 class StackMember:
     """An index that is searched together with others, and what a search needs to know of its rows."""
 
@@ -110,7 +120,9 @@ class Stack(Protocol):
         """Return the stack of these members, made from this one where they are the same."""
         ...
 
-    def search(self, queries: Vectors, k: int, *, allowed: Mapping[int, Mask] | None) -> StackHits:
+    def search(
+        self, queries: Vectors, k: int, *, allowed: Mapping[int, RowMask] | None
+    ) -> StackHits:
         """Return the nearest row of each of up to ``k`` groups of all members, for each query.
 
         ``allowed`` has a mask for each member, by number. Returns fewer than ``k`` only if there are

@@ -23,7 +23,7 @@ from shashin.shards.kinds.ivf_sq4 import (
 )
 from shashin.shards.kinds.native import library
 from shashin.shards.kinds.native.library import Member, Run, Searcher
-from shashin.shards.kinds.protocol import Mask, SearchableIndex, StackHits, StackMember, Vectors
+from shashin.shards.kinds.protocol import RowMask, SearchableIndex, StackHits, StackMember, Vectors
 from shashin.shards.kinds.quantizer import Quantizer
 
 _LARGE_ROWS_PER_LIST = 64
@@ -120,11 +120,13 @@ class IvfSq4Stack:
         ]
         return replace(run, probes=probes_needed(self._quantizer, run, stored))
 
-    def search(self, queries: Vectors, k: int, *, allowed: Mapping[int, Mask] | None) -> StackHits:
+    def search(
+        self, queries: Vectors, k: int, *, allowed: Mapping[int, RowMask] | None
+    ) -> StackHits:
         """Return the nearest row of each of up to ``k`` groups of all members, for each query."""
         matching = self._rows
         if allowed is not None:
-            matching = sum(int(np.count_nonzero(mask)) for mask in allowed.values())
+            matching = sum(mask.count for mask in allowed.values())
         k = min(k, matching)
         if k == 0:
             return nothing(len(queries))

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shashin.shards.kinds import stack as stack_module
 from shashin.shards.kinds.ivf_sq4 import KIND
-from shashin.shards.kinds.protocol import StackMember, Vectors
+from shashin.shards.kinds.protocol import RowMask, StackMember, Vectors
 from shashin.shards.kinds.quantizer import Quantizer, train, unit
 from shashin.shards.kinds.stack import IvfSq4Stack, grouped
 
@@ -63,7 +63,10 @@ class Recall:
         assert sorted(numbers) == sorted(map(id, members))
         allowed = None
         if share is not None:
-            allowed = {n: rng.random(len(one.flags)) < share for n, one in stack.members.items()}
+            allowed = {}
+            for number, one in stack.members.items():
+                flags = rng.random(len(one.flags)) < share
+                allowed[number] = RowMask(flags, int(np.count_nonzero(flags)))
         found = stack.search(queries, k, allowed=allowed)
         for at, query in enumerate(queries):
             best: dict[tuple[int, int], float] = {}
@@ -71,7 +74,7 @@ class Recall:
                 number = numbers[id(one)]
                 may = one.flags == 0
                 if allowed is not None:
-                    may &= allowed[number]
+                    may &= allowed[number].flags
                 scores = one.index.vectors(np.arange(len(may))) @ query
                 for row in np.flatnonzero(may).tolist():
                     key = (number, int(one.group[row]))
@@ -88,7 +91,7 @@ class Recall:
             ):
                 one = stack.members[number]
                 assert one.flags[row] == 0, "no flagged row"
-                assert allowed is None or allowed[number][row]
+                assert allowed is None or allowed[number].flags[row]
                 (vector,) = one.index.vectors(np.array([row]))
                 assert score == pytest.approx(float(vector @ query), abs=1e-5)
                 hits.append((number, int(one.group[row])))

@@ -19,10 +19,10 @@ from shashin.kafka.records import InRecord
 from shashin.offsets.coverage import LiveReport, Position, StageLag
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.row import MAX_PHOTO_NUMBER, NO_TIME, Row, RowAttributes
+from shashin.shards.hits import Hits
 from shashin.shards.row_filter import RowFilter
-from shashin.shards.shard_hit import ShardHit
 from shashin.v1 import events_pb2, index_pb2
-from tests.support.made_shards import DIMENSIONS, as_logged, vector_of
+from tests.support.made_shards import DIMENSIONS, as_logged, new_row, open_shard, vector_of
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 ATTRIBUTES = st.builds(
@@ -228,11 +228,20 @@ def test_a_bound_of_zero_is_a_bound() -> None:
 
 def test_hits_of_all_queries_are_packed_in_order() -> None:
     attributes = RowAttributes("shoes", "ACME", 100, "JPY", 7)
+    first = open_shard([new_row("lamp", 1, 2, attributes)])
+    second = open_shard([new_row("hat", 3, 4, attributes), new_row("mug", 2, 3, attributes)])
     hits = [
-        ShardHit(Row(name, version, version + 1, attributes), score)
-        for name, version, score in (("lamp", 1, 0.75), ("mug", 2, 0.5), ("hat", 3, -1.0))
+        Hits(
+            shards=[0, 1],
+            rows=[0, 1],
+            listing_ids=["lamp", "mug"],
+            versions=[1, 2],
+            scores=[0.75, 0.5],
+        ),
+        Hits(shards=[], rows=[], listing_ids=[], versions=[], scores=[]),
+        Hits(shards=[1], rows=[0], listing_ids=["hat"], versions=[3], scores=[-1.0]),
     ]
-    columns = hit_columns([hits[:2], [], hits[2:]])
+    columns = hit_columns(hits, [first, second])
     assert list(columns.counts) == [2, 0, 1]
     assert list(columns.listing_ids) == ["lamp", "mug", "hat"]
     assert list(columns.versions) == [1, 2, 3]

@@ -18,7 +18,7 @@ from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.runtime.health import Health
-from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.serving.served_shards import ServedShards
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.manifest import MANIFEST_FILE, ROWS_FILE, Manifest
 from shashin.shards.format.shard_id import shard_id
@@ -37,6 +37,7 @@ from tests.support.made_shards import (
     open_shard,
     vector_of,
 )
+from tests.support.searching import search_shards
 from tests.support.waiting import until
 
 SECOND = OffsetRange(0, 5, 9)

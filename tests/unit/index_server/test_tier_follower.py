@@ -24,7 +24,7 @@ from shashin.runtime.health import Health
 from shashin.runtime.work_folder import MARKER, WorkFolder, mark_work_folder
 from shashin.serving.catch_up import CatchUp
 from shashin.serving.hidden_listings import RecentlyHidden
-from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.serving.served_shards import ServedShards
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.manifest import ROWS_FILE
 from shashin.shards.format.shard_id import shard_id
@@ -43,6 +43,7 @@ from tests.support.made_shards import (
     open_shard,
     vector_of,
 )
+from tests.support.searching import search_shards
 from tests.support.waiting import until
 
 SECOND = OffsetRange(0, 5, 9)

@@ -11,17 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shashin.serving.served_shards import ServedShards, Snapshot, search_shards
+from shashin.serving.served_shards import ServedShards, Snapshot
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.open_shard import OpenShard
-from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.shard import Shard
-from shashin.shards.shard_hit import ShardHit
 from shashin.shards.visibility import HiddenEntry
 from tests.support.hidden_log import hide
 from tests.support.hidden_map import HiddenMap
 from tests.support.made_shards import BUCKET_START, new_row, open_shard, vectors, write
+from tests.support.searching import FoundRow, search_shards
 
 LISTINGS = ["lamp", "chair", "mug", "hat"]
 
@@ -153,14 +152,19 @@ class Tier:
         queries = vectors(2, k)
         for query, hits in zip(
             queries,
-            search_shards(self.served.snapshot().shards, queries, k, RowFilter()),
+            search_shards(
+                self.served.snapshot().shards,
+                queries,
+                k,
+                searched=self.served.snapshot().searched,
+            ),
             strict=True,
         ):
             assert_right(hits, query, k, visible)
 
 
 def assert_right(
-    hits: list[ShardHit], query: np.ndarray, k: int, visible: list[list[NewRow]]
+    hits: list[FoundRow], query: np.ndarray, k: int, visible: list[list[NewRow]]
 ) -> None:
     """Compare the hits of one query with all visible rows of all shards."""
     scores: dict[tuple[str, int], float] = {}
@@ -192,7 +196,7 @@ def test_search_results_match_the_model(steps: list[tuple[str, str, int]]) -> No
 
 
 def hits_of(shards: list[Shard], query: np.ndarray, k: int = 10) -> list[tuple[str, int, int]]:
-    (found,) = search_shards(shards, query[None, :], k, RowFilter())
+    (found,) = search_shards(shards, query[None, :], k)
     return [_identity(hit.row) for hit in found]
 
 

@@ -14,7 +14,7 @@ from services.router.merge import EndpointHits, merge
 from shashin.kafka.records import DamagedBatch, InRecord
 from shashin.serving.endpoint import Context, IndexEndpoint
 from shashin.serving.hiding import Hiding
-from shashin.serving.served_shards import ServedShards, search_shards
+from shashin.serving.served_shards import ServedShards
 from shashin.shards.format.row import RowAttributes
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter
@@ -29,6 +29,7 @@ from tests.support.made_shards import (
     open_shard,
     vector_of,
 )
+from tests.support.searching import search_shards
 
 SUPERSEDED = events_pb2.HIDDEN_REASON_SUPERSEDED
 DEADLINE_SECONDS = 2.0
@@ -152,6 +153,7 @@ def test_a_repeat_for_which_nothing_is_left_to_hide_slows_no_search() -> None:
     process = process_of(new_row("lamp", 1), new_row("lamp", 2))
     process.apply(hidden_record("lamp", 2))
     (shard,) = process.served.snapshot().shards
+    assert isinstance(shard, OpenShard)
     assert shard._superseded
     process.now += DEADLINE_SECONDS
     process.apply_due()

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shashin.shards.kinds.native.build import LIBRARY, source_hash
-from shashin.shards.kinds.protocol import StackHits, Vectors
+from shashin.shards.kinds.protocol import RowMask, StackHits, Vectors
 
 CHUNK_DIMENSIONS = 64
 """Codes are padded to a multiple of so many dimensions."""
@@ -163,7 +163,7 @@ class Searcher:
         *,
         candidates: int,
         factor: float = 1.0,
-        allowed: Mapping[int, npt.NDArray[np.bool_]] | None = None,
+        allowed: Mapping[int, RowMask] | None = None,
         few: bool = False,
     ) -> StackHits:
         """Return the nearest row of each of up to ``k`` groups, for each query (m, dimensions).
@@ -196,7 +196,7 @@ class Searcher:
         k: int,
         *,
         candidates: int,
-        allowed: Mapping[int, npt.NDArray[np.bool_]] | None = None,
+        allowed: Mapping[int, RowMask] | None = None,
     ) -> StackHits:
         """Compare queries with every row; otherwise as ``search``."""
         found = _empty(len(queries), k)
@@ -214,13 +214,13 @@ class Searcher:
         )
         return _checked(found, status)
 
-    def _filtered(self, allowed: Mapping[int, npt.NDArray[np.bool_]] | None) -> Any:
+    def _filtered(self, allowed: Mapping[int, RowMask] | None) -> Any:
         if allowed is None:
             return self._members
         members = type(self._members).from_buffer_copy(self._members)
-        for number, flags in allowed.items():
-            assert len(flags) == members[number].rows
-            members[number].allowed = _address(flags, np.bool_)
+        for number, mask in allowed.items():
+            assert len(mask.flags) == members[number].rows
+            members[number].allowed = _address(mask.flags, np.bool_)
         return members
 
 

@@ -1,0 +1,38 @@
+"""Searches of shards, with the whole row of each hit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shashin.serving.searched_shards import SearchedShards
+from shashin.shards.format.row import Row
+from shashin.shards.kinds.protocol import Vectors
+from shashin.shards.row_filter import RowFilter
+from shashin.shards.shard import Shard
+
+
+@dataclass(frozen=True)
+class FoundRow:
+    """A hit."""
+
+    row: Row
+    score: float
+
+
+def search_shards(
+    shards: Sequence[Shard],
+    queries: Vectors,
+    k: int,
+    row_filter: RowFilter | None = None,
+    searched: SearchedShards | None = None,
+) -> list[list[FoundRow]]:
+    """Return the hits of each query (m, dimensions); by ``searched`` if these shards are served."""
+    searched = searched or SearchedShards(shards)
+    return [
+        [
+            FoundRow(shards[position].row(row), score)
+            for position, row, score in zip(hits.shards, hits.rows, hits.scores, strict=True)
+        ]
+        for hits in searched.search(queries, k, row_filter or RowFilter())
+    ]
