@@ -38,6 +38,7 @@ from shashin.offsets.log_position import LogPosition
 from shashin.repository.given_up import GivenUpOffsets
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
+from shashin.repository.quantizers import Quantizers
 from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
 from shashin.runtime.failpoints import failpoint
@@ -122,6 +123,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             settings,
             work,
             repository,
+            Quantizers(store, settings.model_id),
             snapshots,
             producer,
             threads(1, "seal"),

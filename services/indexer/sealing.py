@@ -19,6 +19,7 @@ from shashin.kafka.topics import INDEXES_SEALED
 from shashin.offsets.cut import CutReason
 from shashin.offsets.log_position import LogPosition
 from shashin.repository.hidden_snapshots import HiddenSnapshots
+from shashin.repository.quantizers import Quantizers
 from shashin.repository.repository import Commit, ModelRepository
 from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.failpoints import failpoint
@@ -29,11 +30,15 @@ from shashin.shards.format.file_entry import FileEntry
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.manifest import ROWS_FILE, Manifest
 from shashin.shards.format.shard_id import shard_id
+from shashin.shards.kinds.protocol import IndexKind
+from shashin.shards.kinds.registry import with_quantizer
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
 from shashin.v1 import events_pb2
 
 _IDLE_SECONDS = 1.0
+
+_QUANTIZER = "the model's quantizer"
 
 log = get_logger(__name__)
 
@@ -68,6 +73,7 @@ class Sealer:
         settings: IndexerSettings,
         work: WorkFolder,
         repository: ModelRepository,
+        quantizers: Quantizers,
         snapshots: HiddenSnapshots,
         producer: Producer,
         executor: Executor,
@@ -78,6 +84,8 @@ class Sealer:
         self._bucket_seconds = settings.bucket_seconds
         self._work = work
         self._repository = repository
+        self._quantizers = quantizers
+        self._kind = settings.sealed_kind()
         self._snapshots = snapshots
         self._producer = producer
         self._executor = executor
@@ -158,7 +166,8 @@ class Sealer:
 
         async def write_and_commit() -> tuple[Manifest, Commit]:
             if job.written is None:
-                job.written = await self._write_in_executor(job, folder)
+                kind = await self._sealed_kind(loop)
+                job.written = await self._write_in_executor(job, folder, kind)
                 failpoint("after-write")
             written = job.written
             await self._write_snapshot(job, written)
@@ -219,19 +228,38 @@ class Sealer:
             ).SerializeToString(),
         )
 
-    async def _write_in_executor(self, job: _Job, folder: Path) -> Manifest:
+    async def _sealed_kind(self, loop: LoopScope) -> IndexKind:
+        """Return the kind with the model's quantizer. One that cannot be read delays no shard."""
+        try:
+            newest = await self._quantizers.newest()
+            path = None
+            if newest is not None:
+                path = await self._quantizers.fetch(newest, self._work.path)
+            kind = with_quantizer(self._kind, path, self._space.dimensions)
+        except RepositoryError as error:
+            loop.degraded(_QUANTIZER, f"shards are sealed without it: {error.message}")
+            log.warning("sealing without the quantizer", error=error.message)
+            return self._kind
+        loop.clear(_QUANTIZER)
+        return kind
+
+    async def _write_in_executor(self, job: _Job, folder: Path, kind: IndexKind) -> Manifest:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._executor, self._write, job, folder)
+            return await loop.run_in_executor(self._executor, self._write, job, folder, kind)
         except OSError as error:
             raise DiskUnavailable(
                 f"shard {job.identity} cannot be written to {folder}: {error.strerror or error}"
             ) from error
 
-    def _write(self, job: _Job, folder: Path) -> Manifest:
+    def _write(self, job: _Job, folder: Path, kind: IndexKind) -> Manifest:
         self._work.keep()
         manifest = job.shard.write(
-            folder, tier=HOURLY, bucket_seconds=self._bucket_seconds, reason=job.reason.value
+            folder,
+            tier=HOURLY,
+            bucket_seconds=self._bucket_seconds,
+            reason=job.reason.value,
+            kind=kind,
         )
         if manifest.recall_at_10 is not None:
             metrics.RECALL.set(manifest.recall_at_10)

@@ -13,8 +13,15 @@ from shashin.objectstore.settings import RepositorySettings
 from shashin.offsets.cut import CutRules
 from shashin.runtime.settings import ModelSpaceSettings
 from shashin.serving.settings import ServingSettings
-from shashin.shards.kinds.protocol import GrowingKind
-from shashin.shards.kinds.registry import DEFAULT_KIND, GROWING_KINDS, growing_kind
+from shashin.shards.kinds.names import kind_names
+from shashin.shards.kinds.protocol import GrowingKind, IndexKind
+from shashin.shards.kinds.registry import (
+    DEFAULT_KIND,
+    DEFAULT_SEALED_KIND,
+    GROWING_KINDS,
+    growing_kind,
+    index_kind,
+)
 
 
 class IndexerSettings(
@@ -47,8 +54,12 @@ class IndexerSettings(
     )
     index_kind: str = Field(
         DEFAULT_KIND,
-        description=f"Index kind of new shards: {' or '.join(GROWING_KINDS)}; must be the same for all "
-        "replicas.",
+        description=f"Index kind of open shards: {' or '.join(GROWING_KINDS)}.",
+    )
+    sealed_index_kind: str = Field(
+        DEFAULT_SEALED_KIND,
+        description=f"Index kind of sealed shards: {', '.join(kind_names())}; must be the same for all "
+        "replicas. Shards of ivf-sq4 are searched together, at the price of one.",
     )
     row_limit: int = Field(
         500_000,
@@ -82,6 +93,13 @@ class IndexerSettings(
             raise ValueError(f"expected {' or '.join(GROWING_KINDS)}")
         return value
 
+    @field_validator("sealed_index_kind")
+    @classmethod
+    def _sealed_index_kind_is_known(cls, value: str) -> str:
+        if value not in kind_names():
+            raise ValueError(f"expected {' or '.join(kind_names())}")
+        return value
+
     @field_validator("partitions")
     @classmethod
     def _partitions_parse(cls, value: str) -> str:
@@ -91,6 +109,10 @@ class IndexerSettings(
     def kind(self) -> GrowingKind:
         """Return the index kind of open shards."""
         return growing_kind(self.index_kind)
+
+    def sealed_kind(self) -> IndexKind:
+        """Return the index kind of sealed shards."""
+        return index_kind(self.sealed_index_kind)
 
     def partition_choice(self) -> PartitionChoice:
         """Return which partitions to index."""

@@ -12,7 +12,7 @@ from shashin.model_space import ModelSpace
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.row import NewRow, Row
-from shashin.shards.kinds.protocol import GrowingKind, Mask
+from shashin.shards.kinds.protocol import GrowingKind, IndexKind, Mask
 from shashin.shards.shard import Shard
 from shashin.shards.visibility import Visibility
 from shashin.shards.writer import Origin, ShardWriter
@@ -138,8 +138,16 @@ class OpenShard(Shard):
                 found.append(numbers[older])
         return np.concatenate(found)
 
-    def write(self, folder: Path, *, tier: str, bucket_seconds: int, reason: str) -> Manifest:
-        """Write the shard; nothing may be added afterwards.
+    def write(
+        self,
+        folder: Path,
+        *,
+        tier: str,
+        bucket_seconds: int,
+        reason: str,
+        kind: IndexKind | None = None,
+    ) -> Manifest:
+        """Write the shard, with an index of ``kind`` or of its own; nothing may be added afterwards.
 
         Raises:
             OSError: when a file cannot be written.
@@ -148,4 +156,4 @@ class OpenShard(Shard):
         if self._bucket_start is None:
             raise AssertionError(f"{self.shard_id} ended without a record")
         origin = Origin(tier, self._bucket_start, bucket_seconds, self.ranges, reason)
-        return self._writer.finish(folder, origin)
+        return self._writer.finish(folder, origin, kind)

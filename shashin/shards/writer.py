@@ -21,12 +21,18 @@ from shashin.offsets.ranges import OffsetRange
 from shashin.runtime.failpoints import failpoint
 from shashin.shards.files import open_files
 from shashin.shards.format.file_entry import file_entry
-from shashin.shards.format.manifest import MANIFEST_FILE, ROWS_FILE, Manifest
+from shashin.shards.format.manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    ROWS_FILE,
+    WITH_MODEL_FILES,
+    Manifest,
+)
 from shashin.shards.format.open_rows import OpenRows
 from shashin.shards.format.row import NewRow, Row
 from shashin.shards.format.rows_file import write_rows
 from shashin.shards.format.shard_id import shard_id
-from shashin.shards.kinds.protocol import IndexBuilder, SearchableIndex
+from shashin.shards.kinds.protocol import IndexBuilder, IndexKind, SearchableIndex
 
 _SAMPLE = 64
 """Number of vectors used as queries to measure recall."""
@@ -97,10 +103,18 @@ class ShardWriter:
         if vectors:
             self._index.add(np.stack(vectors))
 
-    def finish(self, folder: Path, origin: Origin) -> Manifest:
-        """Write the shard as ``write_shard`` does; nothing may be added afterwards."""
+    def finish(self, folder: Path, origin: Origin, kind: IndexKind | None = None) -> Manifest:
+        """Write the shard as ``write_shard`` does; nothing may be added afterwards.
+
+        With an index of ``kind`` from the vectors that were added, or with the one that they were added to.
+        """
+        index = self._index
+        if kind is not None and kind.name != index.spec.kind:
+            index = kind.builder(self.space.dimensions)
+            for block in _blocks(len(self._index)):
+                index.add(self._index.vectors(block))
         return write_shard(
-            folder, origin, self.space, self._index, lambda path: write_rows(self.rows, path)
+            folder, origin, self.space, index, lambda path: write_rows(self.rows, path)
         )
 
 
@@ -151,6 +165,8 @@ def write_shard(
         dropped_rows=made.dropped_rows,
         rewrites=made.rewrites,
         build=made.build,
+        model_files=tuple(sorted(index.model_files)),
+        format=WITH_MODEL_FILES if index.model_files else FORMAT,
     )
     (folder / MANIFEST_FILE).write_bytes(manifest.to_json())
     return manifest

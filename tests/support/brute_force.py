@@ -16,7 +16,9 @@ def brute_force(
     ``group`` (n,) covers the first n rows; later rows are not searched.
     """
     best: dict[int, tuple[float, int]] = {}
-    for number, score in enumerate((rows[: len(group)] @ query).tolist()):
+    # Not by a matrix product: in one, equal rows may differ in the last bit.
+    scores = (rows[: len(group)] * query).sum(axis=1)
+    for number, score in enumerate(scores.tolist()):
         if allowed is None or allowed[number]:
             listing = int(group[number])
             best[listing] = max(best.get(listing, (-np.inf, 0)), (score, -number))

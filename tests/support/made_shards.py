@@ -18,7 +18,7 @@ from shashin.objectstore.protocol import ObjectInfo, OnlyIf, Version
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.row import NewRow, Row, RowAttributes
-from shashin.shards.kinds.protocol import Vectors
+from shashin.shards.kinds.protocol import GrowingKind, Vectors
 from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
@@ -82,10 +82,11 @@ def open_shard(
     from_offset: int = 0,
     partition: int = 0,
     hidden: HiddenMap | None = None,
+    kind: GrowingKind = KIND,
 ) -> OpenShard:
     """Return a shard with these rows, as if each had come in a record of its own."""
     known = HiddenMap() if hidden is None else hidden
-    shard = OpenShard(partition, from_offset, SPACE, KIND, known)
+    shard = OpenShard(partition, from_offset, SPACE, kind, known)
     if rows:
         shard.add(rows, position=from_offset + len(rows), bucket_start=BUCKET_START)
     return shard

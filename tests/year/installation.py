@@ -54,6 +54,7 @@ from shashin.offsets.log_position import LogPosition
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
 from shashin.repository.pruning import InUse, plan_pruning, prune
+from shashin.repository.quantizers import Quantizers
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.logging import get_logger
 from shashin.runtime.work_folder import WorkFolder
@@ -210,6 +211,7 @@ class Installation:
             settings,
             WorkFolder(folder / "indexer"),
             self.repository,
+            Quantizers(store, MODEL),
             HiddenSnapshots(store),
             cast("Any", NoProducer()),
             self._executor,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from shashin.builds.document import EMBED, FETCH, SELECT
 from shashin.builds.step import StepContext
 from shashin.builds.steps.files import (
+    QUANTIZER,
     HiddenRows,
     open_vectors,
     read_hidden,
@@ -19,7 +20,12 @@ from shashin.offsets.log_position import lowest
 from shashin.repository.repository import StoredShard
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.kinds.protocol import IndexKind
-from shashin.shards.kinds.registry import DEFAULT_BUILT_KIND, index_kind
+from shashin.shards.kinds.registry import (
+    DEFAULT_BUILT_KIND,
+    index_kind,
+    training,
+    with_quantizer,
+)
 from shashin.shards.merging import (
     EmbeddedParent,
     MergedBucket,
@@ -91,7 +97,10 @@ def _reindexed(step: StepContext, selected: Sequence[StoredShard]) -> Manifest:
 
 def _kind(step: StepContext) -> IndexKind:
     index = step.build.spec.index
-    return index_kind(index.kind if index else DEFAULT_BUILT_KIND)
+    kind = index_kind(index.kind if index else DEFAULT_BUILT_KIND)
+    fetched = step.output_of(FETCH) / QUANTIZER
+    path = next(fetched.iterdir(), None) if fetched.exists() else None
+    return training(with_quantizer(kind, path, step.build.spec.space.dimensions))
 
 
 def _bucket(step: StepContext) -> MergedBucket:

@@ -1,4 +1,5 @@
-"""``fetch``: brings the files of the selected shards here, with what is hidden in them.
+"""``fetch``: brings the files of the selected shards here, with what is hidden in them, and the model's
+quantizer.
 
 A re-index needs only their rows, and the photos of these.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from shashin.builds.document import SELECT
 from shashin.builds.step import StepContext, opened_repository
 from shashin.builds.steps.files import (
+    QUANTIZER,
     HiddenRows,
     link_or_copy,
     read_manifests,
@@ -19,6 +21,7 @@ from shashin.builds.steps.files import (
 )
 from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.hidden_snapshots import HiddenSnapshots
+from shashin.repository.quantizers import Quantizers
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.file_entry import FileEntry
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
@@ -29,6 +32,9 @@ async def run(step: StepContext) -> None:
     """Write each shard's files, manifest and hidden rows into a folder of its own."""
     async with opened_repository(step) as store:
         await _fetch(step, store)
+        quantizers = Quantizers(store, step.build.spec.space.model_id)
+        if (newest := await quantizers.newest()) is not None:
+            await quantizers.fetch(newest, step.out / QUANTIZER)
     if step.build.spec.source.reindex is not None:
         # Imported here: the libraries of photo sources are of no use to a merge.
         from shashin.builds.reindex.photos import fetch_photos

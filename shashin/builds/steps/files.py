@@ -19,6 +19,9 @@ from shashin.offsets.ranges import OffsetRange
 from shashin.repository.repository import StoredShard
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 
+QUANTIZER = "quantizer"
+"""Folder of the model's quantizer, if it has one; no shard's id is a plain word."""
+
 _POSITION = "hidden-position.json"
 _HIDDEN = "hidden.npy"
 _SOURCES = "sources.json"

@@ -11,6 +11,7 @@ from shashin.builds.step import StepContext, opened_repository
 from shashin.builds.steps.files import only_manifest, read_position
 from shashin.errors import StepFailed
 from shashin.repository.hidden_snapshots import HiddenSnapshots
+from shashin.repository.quantizers import Quantizers
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.json_file import write_json
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot
@@ -41,6 +42,10 @@ async def run(step: StepContext) -> None:
     async with opened_repository(step) as store:
         await HiddenSnapshots(store).write(manifest, snapshot)
         commit = await ModelRepository(store).commit_shard(manifest, built / "shard")
+        for entry in manifest.files:
+            if entry.name in manifest.model_files:
+                lists = manifest.index_parameters["lists"]
+                await Quantizers(store, manifest.model_id).offer(entry, lists)
     write_json(
         step.out / "published.json",
         {"shard_id": manifest.shard_id, "manifest_key": manifest.key, "first": commit.first},

@@ -26,7 +26,10 @@ for its own files, whatever another replica uploads. Nothing about builds."""
 FORMAT = "shashin.manifest/3"
 """What is written: names as in the second format, and what a built shard was made from."""
 
-READABLE = (PLAIN_NAMES, SEALED_ONLY, FORMAT)
+WITH_MODEL_FILES = "shashin.manifest/4"
+"""What is written of a shard some of whose files belong to the model."""
+
+READABLE = (PLAIN_NAMES, SEALED_ONLY, FORMAT, WITH_MODEL_FILES)
 
 MANIFEST_FILE = "manifest.json"
 
@@ -72,6 +75,8 @@ class Manifest:
     """How often builds have rewritten its vectors; 0 if an indexer sealed it."""
     build: str = ""
     """Name of the IndexBuild; empty if an indexer sealed it."""
+    model_files: tuple[str, ...] = ()
+    """Names of the files that shards of the model share, sorted."""
     format: str = FORMAT
     """One of ``READABLE``."""
 
@@ -92,6 +97,8 @@ class Manifest:
 
     def object_key(self, entry: FileEntry) -> str:
         """Return the key of a file's object."""
+        if entry.name in self.model_files:
+            return model_file_key(self.model_id, entry)
         name = entry.name if self.format == PLAIN_NAMES else entry.hashed_name
         return f"{self.folder}/{name}"
 
@@ -108,7 +115,10 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the manifest as it is stored."""
-        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        document = asdict(self)
+        if not self.model_files:
+            del document["model_files"]  # a field of the newest format alone
+        return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes, *, key: str) -> Manifest:
@@ -188,7 +198,17 @@ def _name_contradiction(manifest: Manifest, key: str) -> str | None:
     names = [entry.name for entry in manifest.files]
     if len(set(names)) < len(names) or MANIFEST_FILE in names:
         return f"its files are named {names}; expected distinct names other than {MANIFEST_FILE}"
+    shared = manifest.model_files
+    if not set(shared) <= set(names) or bool(shared) != (manifest.format == WITH_MODEL_FILES):
+        return (
+            f"files of the model are {list(shared)} in format {manifest.format}; files are {names}"
+        )
     return None
+
+
+def model_file_key(model_id: str, entry: FileEntry) -> str:
+    """Return the key of a file that belongs to a model."""
+    return f"models/{model_id}/files/{entry.hashed_name}"
 
 
 def _listed(ranges: tuple[OffsetRange, ...]) -> str:

@@ -50,6 +50,8 @@ class FlatF16:
 class FlatIndex:
     """The vectors, growing or mapped. Lock-free: each reader works on one array reference."""
 
+    model_files: Sequence[str] = ()
+
     def __init__(self, stored: npt.NDArray[np.float16]) -> None:
         self._mapped = isinstance(stored, np.memmap)
         # A plain view: anything computed from a memmap would be a memmap too.

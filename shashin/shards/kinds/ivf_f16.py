@@ -214,6 +214,8 @@ class IvfIndex:
 class IvfBuilder:
     """Collects float16 vectors; lists are made when they are written."""
 
+    model_files: Sequence[str] = ()
+
     def __init__(self, dimensions: int) -> None:
         self._dimensions = dimensions
         self._parts: list[npt.NDArray[np.float16]] = []
@@ -233,6 +235,10 @@ class IvfBuilder:
         if len(vectors):
             self._parts.append(vectors.astype(_STORED))
             self._size += len(vectors)
+
+    def vectors(self, keys: Numbers) -> Vectors:
+        """Return the vectors of keys, (len(keys), dimensions) float32."""
+        return self._joined()[keys].astype(np.float32)
 
     def write(self, folder: Path) -> Sequence[str]:
         """Write the files; lists only if there are many rows."""

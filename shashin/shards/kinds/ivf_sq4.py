@@ -11,7 +11,7 @@ How many lists a search reads is measured when the index is written, and stored 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from shashin.shards.kinds.native import library
 from shashin.shards.kinds.native.library import Lists, Member, Run, Searcher
 from shashin.shards.kinds.npy_file import map_array, write_array
 from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Stack, Vectors
-from shashin.shards.kinds.quantizer import Quantizer, blocks, unit
+from shashin.shards.kinds.quantizer import Quantizer, blocks, is_too_coarse, lists_for, train, unit
 
 NAME = "ivf-sq4"
 METRIC = "ip"
@@ -69,6 +69,7 @@ class IvfSq4:
     """The kind. Its builders use ``quantizer``, or one list without one."""
 
     quantizer: Quantizer | None = None
+    trains: bool = False
 
     @property
     def name(self) -> str:
@@ -77,11 +78,15 @@ class IvfSq4:
 
     def with_quantizer(self, quantizer: Quantizer) -> IvfSq4:
         """Return the kind for indexes of this quantizer."""
-        return IvfSq4(quantizer)
+        return replace(self, quantizer=quantizer)
+
+    def training(self) -> IvfSq4:
+        """Return the kind whose builders train a quantizer if theirs is too coarse for their rows."""
+        return replace(self, trains=True)
 
     def builder(self, dimensions: int) -> IvfSq4Builder:
         """Return an empty index to build and write."""
-        return IvfSq4Builder(self.quantizer or Quantizer.flat(dimensions))
+        return IvfSq4Builder(self.quantizer or Quantizer.flat(dimensions), trains=self.trains)
 
     def open(self, spec: IndexSpec, folder: Path) -> IvfSq4Index:
         """Map a written index into memory, read-only."""
@@ -208,8 +213,9 @@ def lists_of(quantizer: Quantizer) -> Lists:
 class IvfSq4Builder:
     """Collects float16 vectors; codes are made when they are written."""
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    def __init__(self, quantizer: Quantizer, *, trains: bool = False) -> None:
         self._quantizer = quantizer
+        self._trains = trains
         self._parts: list[npt.NDArray[np.float16]] = []
         self._size = 0
         self._probes = 1
@@ -229,10 +235,21 @@ class IvfSq4Builder:
             self._parts.append(vectors.astype(_STORED))
             self._size += len(vectors)
 
+    @property
+    def model_files(self) -> Sequence[str]:
+        """The quantizer: shards of a model have few different ones."""
+        return (QUANTIZER_FILE,) if len(self._quantizer) > 1 else ()
+
+    def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
+        """Return the vectors of keys, (len(keys), dimensions) float32."""
+        return self._joined()[keys].astype(np.float32)
+
     def write(self, folder: Path) -> Sequence[str]:
         """Write the files."""
-        quantizer = self._quantizer
         stored = self._joined()
+        if self._trains and is_too_coarse(len(self._quantizer), len(stored)):
+            self._quantizer = train(stored, lists_for(len(stored)))
+        quantizer = self._quantizer
         write_array(folder / VECTORS_FILE, stored)
         of_row = quantizer.nearest_lists(stored)
         rows = np.argsort(of_row, kind="stable").astype(_NUMBER)
@@ -258,6 +275,8 @@ class IvfSq4Builder:
 
     def _joined(self) -> npt.NDArray[np.float16]:
         """Return all vectors as one array, and drop the parts one by one meanwhile."""
+        if len(self._parts) == 1:
+            return self._parts[0]
         joined = np.empty((self._size, self._quantizer.dimensions), dtype=_STORED)
         end = self._size
         while self._parts:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from shashin.shards.format.index_spec import IndexSpec
+
+if TYPE_CHECKING:
+    from shashin.shards.kinds.quantizer import Quantizer
 
 Vectors = npt.NDArray[np.float32]
 """Row-major (n, dimensions) float32, unit length."""
@@ -143,6 +146,15 @@ class IndexBuilder(Protocol):
         """Return the number of vectors added."""
         ...
 
+    @property
+    def model_files(self) -> Sequence[str]:
+        """Names of the files that ``write`` writes alike for many shards of a model, once it has."""
+        ...
+
+    def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
+        """Return the stored vectors of keys, (len(keys), dimensions)."""
+        ...
+
     def add(self, vectors: Vectors) -> None:
         """Append vectors (n, dimensions) under the next keys; one thread only.
 
@@ -184,6 +196,19 @@ class IndexKind(Protocol):
             UnknownFormat: when this version does not support the spec.
             CorruptShard: when a file is missing or does not match the spec.
         """
+        ...
+
+
+@runtime_checkable
+class QuantizedKind(IndexKind, Protocol):
+    """A kind whose indexes are divided by a quantizer of the model."""
+
+    def with_quantizer(self, quantizer: Quantizer) -> IndexKind:
+        """Return the kind for indexes of a quantizer."""
+        ...
+
+    def training(self) -> IndexKind:
+        """Return the kind whose builders train a quantizer if theirs is too coarse for their rows."""
         ...
 
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import log2
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,15 @@ _ROWS_PER_LIST = 32
 
 _ROUNDS = 6
 """Of k-means; later ones change little."""
+
+_LEAST_ROWS = 10_000
+"""Below it all rows are one list: reading the codes of so many takes tens of microseconds."""
+
+_MOST_LISTS = 4_096
+"""Each search compares with every centroid."""
+
+_TOO_COARSE = 4
+"""A quantizer is replaced by one of so many times the lists: what is not rewritten stays apart."""
 
 _BLOCK = 2_048
 """Rows compared with all centroids at a time."""
@@ -89,6 +99,18 @@ class Quantizer:
     def rotated(self) -> Vectors:
         """The centroids times the rotation, (lists, dimensions)."""
         return np.ascontiguousarray(self.centroids @ self.rotation.T)
+
+
+def lists_for(rows: int) -> int:
+    """Return how many lists are right for an index of so many rows: a power of two, 1 for few rows."""
+    if rows < _LEAST_ROWS:
+        return 1
+    return int(min(_MOST_LISTS, 2 ** round(log2(4 * rows**0.5))))
+
+
+def is_too_coarse(lists: int, rows: int) -> bool:
+    """Whether another quantizer should be trained for so many rows."""
+    return lists_for(rows) >= _TOO_COARSE * lists
 
 
 def train(vectors: npt.NDArray[np.floating], lists: int) -> Quantizer:

@@ -14,12 +14,20 @@ from typing import cast
 from shashin.errors import UnknownFormat, UserError
 from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.kinds.names import MODULES
-from shashin.shards.kinds.protocol import GrowingKind, IndexKind, SearchableIndex
+from shashin.shards.kinds.protocol import (
+    GrowingKind,
+    IndexKind,
+    QuantizedKind,
+    SearchableIndex,
+)
 
 DEFAULT_KIND = "usearch-hnsw"
-"""The default kind for indexers."""
+"""The default kind of open shards."""
 
-DEFAULT_BUILT_KIND = "ivf-f16"
+DEFAULT_SEALED_KIND = "ivf-sq4"
+"""The default kind of what an indexer seals."""
+
+DEFAULT_BUILT_KIND = "ivf-sq4"
 """The default kind for builds."""
 
 
@@ -50,6 +58,24 @@ def growing_kind(name: str) -> GrowingKind:
             f"an index of kind {name!r} cannot be searched while it grows: an indexer cannot use it"
         )
     return cast("GrowingKind", kind)
+
+
+def with_quantizer(kind: IndexKind, path: Path | None, dimensions: int) -> IndexKind:
+    """Return the kind for indexes of a model's quantizer, if it uses one; None if there is none yet.
+
+    Raises:
+        CorruptShard: when the file is not a quantizer of so many dimensions.
+    """
+    if path is None or not isinstance(kind, QuantizedKind):
+        return kind
+    from shashin.shards.kinds.quantizer import Quantizer
+
+    return kind.with_quantizer(Quantizer.open(path, dimensions))
+
+
+def training(kind: IndexKind) -> IndexKind:
+    """Return the kind whose builders train a quantizer from many rows, where they lack a fine one."""
+    return kind.training() if isinstance(kind, QuantizedKind) else kind
 
 
 def open_index(spec: IndexSpec, folder: Path) -> SearchableIndex:

@@ -315,6 +315,8 @@ class UsearchIndex:
 class GrowingUsearchIndex(UsearchIndex):
     """An index that one thread adds to."""
 
+    model_files: Sequence[str] = ()
+
     def __init__(self, dimensions: int, parameters: UsearchHnsw) -> None:
         self._stored = _GrowingVectors(dimensions)
         self._growing_nodes = GrowingNodes()

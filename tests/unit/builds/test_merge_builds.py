@@ -26,9 +26,12 @@ from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.pointer import PointedShard, Pointer, pointer_key
+from shashin.repository.quantizers import Quantizers
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.failpoints import BUILD_POINTS, VARIABLE
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
+from shashin.shards.kinds.flat_f16 import FlatF16
+from shashin.shards.kinds.quantizer import lists_for
 from shashin.shards.sealed_shard import SealedShard
 from shashin.tiers import DAILY, HOURLY
 from tests.support.made_shards import MODEL, commit, listings, object_key, open_shard, write
@@ -133,6 +136,30 @@ async def test_a_day_that_is_over_becomes_one_shard_without_what_was_hidden(
         found.announcement.manifest_key for found in announced if found.announcement
     }
     assert (await merging.plan()).created == [], "what is merged is not due again"
+
+
+async def test_a_large_build_trains_a_quantizer_that_the_next_one_uses(
+    merging: Merging, tmp_path: Path
+) -> None:
+    for day in (DAY, DAY + timedelta(days=1)):
+        start = 12_000 * len(merging.shards)
+        shard = open_shard(listings(start, start + 12_000), from_offset=start, kind=FlatF16())
+        at = int((day + timedelta(hours=3)).timestamp())
+        merging.shards.append(
+            await commit(merging.repository, shard, tmp_path / "sealed", bucket_start=at)
+        )
+        (name,) = (await merging.plan(day + timedelta(days=1, hours=1))).created
+        assert (await merging.run(name)).phase == "Succeeded"
+    first, second = [shard.manifest for shard in await merging.committed(DAILY)]
+    newest = await Quantizers(merging.store, MODEL).newest()
+    assert newest is not None
+    assert newest.lists == first.index_parameters["lists"] == lists_for(12_000)
+    for manifest in (first, second):
+        assert manifest.index_kind == "ivf-sq4"
+        assert manifest.model_files == ("quantizer.npy",)
+        assert newest.file in manifest.files, "the same, byte for byte"
+    objects = await merging.store.list_objects(f"models/{MODEL}/files/")
+    assert len(objects) == 1, "stored once"
 
 
 async def test_shards_of_a_day_that_is_not_over_are_merged_within_the_hourly_tier(

@@ -241,7 +241,7 @@ async def test_a_served_shard_stays_when_its_manifest_becomes_unreadable_and_lea
 ) -> None:
     first, second = await sealed(0, 5), await sealed(5, 9)
     whole = second.manifest.to_json()
-    unreadable = whole.replace(b"manifest/3", b"manifest/4") if newer else whole[:100]
+    unreadable = whole.replace(b"manifest/3", b"manifest/5") if newer else whole[:100]
     async with running(repository, resync_seconds=0.05) as (builder, health):
         await until(lambda: _is(repository, ids(first, second)), "both are rolled out")
         if not restarted:

@@ -184,7 +184,7 @@ async def test_the_range_that_the_key_of_an_unreadable_manifest_names_counts_as_
     await indexer.sealed(0, 5)
     unreadable = await indexer.sealed(5, 9)
     await indexer.sealed(9, 12)
-    newer = unreadable.manifest.to_json().replace(b"manifest/3", b"manifest/4")
+    newer = unreadable.manifest.to_json().replace(b"manifest/3", b"manifest/5")
     await indexer.store.write(unreadable.manifest_key, b"{" if damaged else newer)
     assert await indexer.recover() == [unreadable.manifest.shard_id]
     assert indexer.live.next_offsets()[0] == 12

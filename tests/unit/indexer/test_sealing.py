@@ -22,12 +22,16 @@ from shashin.offsets.cut import CutReason
 from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.hidden_snapshots import HiddenSnapshots
+from shashin.repository.quantizers import Quantizers
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.health import Health
 from shashin.runtime.work_folder import MARKER, WorkFolder
+from shashin.shards.format.file_entry import file_entry
 from shashin.shards.format.hidden_snapshot import combined
-from shashin.shards.format.manifest import PLAIN_NAMES, ROWS_FILE, Manifest
+from shashin.shards.format.manifest import PLAIN_NAMES, ROWS_FILE, Manifest, model_file_key
 from shashin.shards.format.row import NewRow
+from shashin.shards.kinds.ivf_sq4 import IvfSq4Index
+from shashin.shards.kinds.quantizer import Quantizer
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE, UsearchHnsw
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.sealed_shard import SealedShard
@@ -43,8 +47,11 @@ from tests.support.made_shards import (
     WatchedStore,
     listings,
     open_shard,
+    vector_of,
+    vectors,
     write,
 )
+from tests.support.searching import search_shards
 from tests.support.waiting import until
 from tests.unit.indexer.sent_records import SentRecords
 
@@ -63,7 +70,14 @@ def store(tmp_path: Path) -> WatchedStore:
 class Replica:
     """A sealer with the shards it committed and the records it sent."""
 
-    def __init__(self, store: WatchedStore, work: Path, executor: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        store: WatchedStore,
+        work: Path,
+        executor: ThreadPoolExecutor,
+        *,
+        kind: str = "ivf-sq4",
+    ) -> None:
         self.work = work
         self.sealed: list[str] = []
         self.sent = SentRecords()
@@ -73,6 +87,7 @@ class Replica:
             repository=store.root.as_uri(),
             work_folder=work,
             discovery=(work / "discovery.json").as_uri(),
+            sealed_index_kind=kind,
         )
 
         async def committed(shard: OpenShard) -> None:
@@ -85,6 +100,7 @@ class Replica:
             settings,
             WorkFolder(work),
             self.repository,
+            Quantizers(store, MODEL),
             self.snapshots,
             cast("Producer", self.sent),
             executor,
@@ -99,8 +115,9 @@ class Replica:
     async def seal(self, *shards: OpenShard) -> None:
         """Seal these, and stop."""
         self.queue(*shards)
+        before = len(self.sealed)
         async with running(self.sealer.loop()):
-            await until(lambda: len(self.sealed) == len(shards), "all are sealed")
+            await until(lambda: len(self.sealed) == before + len(shards), "all are sealed")
 
 
 async def test_a_closed_range_is_committed_announced_and_removed_from_disk(
@@ -138,7 +155,9 @@ async def test_a_second_replica_finds_its_shards_already_committed(
     store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor
 ) -> None:
     ranges = ((0, 5), (5, 9))
+    written = []
     for name in ("one", "two"):
+        written.append(len(store.writes))
         replica = Replica(store, tmp_path / name, executor)
         shards = [open_shard(listings(*bounds), from_offset=bounds[0]) for bounds in ranges]
         await replica.seal(*shards)
@@ -146,7 +165,64 @@ async def test_a_second_replica_finds_its_shards_already_committed(
         assert len(replica.sent.records) == 2, "announcing twice is harmless"
     stored, _ = await ModelRepository(store).shards(MODEL, HOURLY)
     assert [str(s.manifest.source_ranges[0]) for s in stored] == ["0:[0, 5)", "0:[5, 9)"]
-    assert len(store.writes) == 8, "the second replica writes nothing"
+    assert written == [0, len(store.writes)], "the second replica writes nothing"
+
+
+async def with_quantizer(store: WatchedStore, folder: Path) -> Quantizer:
+    """Give the model a quantizer."""
+    quantizer = Quantizer(vectors(16, 1))
+    quantizer.write(folder / "quantizer.npy")
+    entry = file_entry(folder / "quantizer.npy")
+    await store.upload(model_file_key(MODEL, entry), folder / "quantizer.npy")
+    await Quantizers(store, MODEL).offer(entry, len(quantizer))
+    return quantizer
+
+
+async def test_a_shard_is_divided_by_the_quantizer_of_the_model(
+    store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    replica = Replica(store, tmp_path / "work", executor)
+    await replica.seal(open_shard(listings(0, 12)))
+    quantizer = await with_quantizer(store, tmp_path)
+    await replica.seal(open_shard(listings(12, 40), from_offset=12))
+    before, after = (await ModelRepository(store).shards(MODEL, HOURLY))[0]
+    assert [s.manifest.index_parameters["lists"] for s in (before, after)] == [1, 16]
+    assert after.manifest.model_files == ("quantizer.npy",)
+    folder = await ModelRepository(store).fetch(after, tmp_path / "cache")
+    shard = SealedShard(after.manifest, folder)
+    index = shard.stack_member.index
+    assert isinstance(index, IvfSq4Index)
+    assert index.quantizer.is_same(quantizer)
+    for number in range(28):
+        ((hit, *_),) = search_shards([shard], vector_of(f"listing-{12 + number}")[None], 3)
+        assert hit.row.listing_id == f"listing-{12 + number}"
+
+
+@pytest.mark.parametrize("damaged", ["record", "file"])
+async def test_a_quantizer_that_cannot_be_read_is_named_and_delays_no_shard(
+    store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor, damaged: str
+) -> None:
+    await with_quantizer(store, tmp_path)
+    newest = await Quantizers(store, MODEL).newest()
+    assert newest is not None
+    key = {
+        "record": f"models/{MODEL}/quantizer.json",
+        "file": model_file_key(MODEL, newest.file),
+    }[damaged]
+    whole, _ = await store.read(key)
+    await store.write(key, whole[:50])
+    replica, health = Replica(store, tmp_path / "work", executor), Health()
+    replica.queue(open_shard(listings(0, 5)))
+    async with running(replica.sealer.loop(), health=health):
+        await until(lambda: len(replica.sealed) == 1, "it is sealed")
+        (problem,) = health.problems()
+        assert problem.startswith("the model's quantizer: shards are sealed without it: models/")
+        await store.write(key, whole)
+        replica.queue(open_shard(listings(5, 9), from_offset=5))
+        await until(lambda: len(replica.sealed) == 2, "the next one is sealed")
+        assert not health.problems()
+    stored, _ = await ModelRepository(store).shards(MODEL, HOURLY)
+    assert [shard.manifest.index_parameters["lists"] for shard in stored] == [1, 16]
 
 
 def sealed_differently() -> Counter[str]:
@@ -179,7 +255,9 @@ async def test_a_replica_that_sealed_differently_is_counted_and_goes_on_with_the
         "rows": lambda: open_shard(listings(1, 41)),
         "range": lambda: open_shard(listings(0, 39)),
     }[what]()
-    first, second = (Replica(store, tmp_path / name, executor) for name in ("one", "two"))
+    first, second = (
+        Replica(store, tmp_path / name, executor, kind="usearch-hnsw") for name in ("one", "two")
+    )
     await first.seal(open_shard(listings(0, 40)))
     (stored,), _ = await ModelRepository(store).shards(MODEL, HOURLY)
     before = sealed_differently()
@@ -220,7 +298,7 @@ async def test_a_range_whose_committed_manifest_cannot_be_read_is_set_aside_and_
     await Replica(store, tmp_path / "one", executor).seal(open_shard(listings(0, 5)))
     (stored,), _ = await ModelRepository(store).shards(MODEL, HOURLY)
     whole = stored.manifest.to_json()
-    unreadable = whole.replace(b"manifest/3", b"manifest/4") if newer else whole[:100]
+    unreadable = whole.replace(b"manifest/3", b"manifest/5") if newer else whole[:100]
     await store.write(stored.manifest_key, unreadable)
 
     replica, health = Replica(store, tmp_path / "two", executor), Health()

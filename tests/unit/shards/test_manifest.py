@@ -19,6 +19,7 @@ from shashin.shards.format.manifest import (
     FORMAT,
     PLAIN_NAMES,
     SEALED_ONLY,
+    WITH_MODEL_FILES,
     Manifest,
     range_in_key,
 )
@@ -271,7 +272,30 @@ def test_a_hash_or_size_that_no_file_has_is_refused(changes: dict[str, Any]) -> 
         Manifest.from_json(json.dumps(document(files=files)).encode(), key=KEY)
 
 
-@pytest.mark.parametrize("found", ["shashin.manifest/4", "shashin.pointer/1", "", None, 1, ["x"]])
+def test_a_file_of_the_model_has_a_key_that_its_shards_share() -> None:
+    found = document(format=WITH_MODEL_FILES, model_files=["index.usearch"])
+    manifest = Manifest.from_json(json.dumps(found).encode(), key=KEY)
+    keys = {entry.name: manifest.object_key(entry) for entry in manifest.files}
+    shared = next(entry for entry in manifest.files if entry.name == "index.usearch")
+    assert keys["index.usearch"] == f"models/demo-v1/files/{shared.hashed_name}"
+    assert keys["rows.arrow"].startswith(f"{manifest.folder}/rows.")
+    assert Manifest.from_json(manifest.to_json(), key=KEY) == manifest
+    assert b"model_files" not in replace(manifest, model_files=(), format=FORMAT).to_json()
+
+
+@pytest.mark.parametrize(
+    ("written_as", "shared"),
+    [(FORMAT, ["index.usearch"]), (WITH_MODEL_FILES, []), (WITH_MODEL_FILES, ["other.npy"])],
+)
+def test_files_of_the_model_are_files_of_the_shard_and_in_their_format_alone(
+    written_as: str, shared: list[str]
+) -> None:
+    data = json.dumps(document(format=written_as, model_files=shared)).encode()
+    with pytest.raises(CorruptShard, match="files of the model"):
+        Manifest.from_json(data, key=KEY)
+
+
+@pytest.mark.parametrize("found", ["shashin.manifest/5", "shashin.pointer/1", "", None, 1, ["x"]])
 def test_another_format_is_refused_by_name(found: object) -> None:
     data = json.dumps(document(format=found)).encode()
     with pytest.raises(UnknownFormat, match=r"manifest\.json has format .*; this version reads"):

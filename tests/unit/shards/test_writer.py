@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,6 +207,13 @@ class DamagingBuilder:
 
     def __len__(self) -> int:
         return len(self._builder) + self._lose_vectors
+
+    @property
+    def model_files(self) -> Sequence[str]:
+        return self._builder.model_files
+
+    def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
+        return self._builder.vectors(keys)
 
     def add(self, vectors: Vectors) -> None:
         self._builder.add(vectors[self._lose_vectors :])
