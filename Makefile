@@ -8,7 +8,7 @@ WORKERS ?= 2
 # Tests on a cluster mostly wait for pods.
 CLUSTER_WORKERS ?= 4
 
-.PHONY: help install demo test test-unit check format proto docs lock locks-test cluster-test chaos year bench images clean
+.PHONY: help install demo test test-unit check format proto docs lock locks-test cluster-test chaos year bench bench-peers images clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ year: install ## replay a year of listing events on a clock of its own, up to 12
 
 bench: install ## measure speed and memory, as a table and JSON
 	@$(RUN)python -m bench $(ARGS)
+
+bench-peers: install ## install what `make bench` compares searches with, if it is there
+	@$(PYTHON) locks/install.py --bench
 
 REGISTRY ?= shashin
 TAG ?= latest

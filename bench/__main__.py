@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bench import history, images, measures, photos, replicas, rollouts, shards, stores
 from bench.figures import Figure
+from bench.search import measure as search_measure
 from bench.workload import Workload, start
 from shashin.client.router import RouterClient
 from shashin.errors import ShashinError
@@ -51,12 +52,13 @@ ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
     "images": images.images,
     "replicas": replicas.replicas,
     "rollouts": rollouts.rollouts,
+    "search": search_measure.search,
 }
 """They get an empty folder on the disk of the state folder."""
 
-ONCE = ("memory", "row", "compaction", "history", "rollouts")
+ONCE = ("memory", "row", "compaction", "history", "rollouts", "search")
 """Measured in the first run only: idle is before the first load, rows are always the same, and the
-others take minutes."""
+others take minutes, or repeat what they measure themselves."""
 
 
 def planned_figures() -> list[Figure]:
@@ -110,6 +112,7 @@ def planned_figures() -> list[Figure]:
         Figure("p99 during rollovers", "of before", 1.5),
         Figure("queries failed or incomplete in 24 rollovers", "", 0.0),
         *history.planned_figures(),
+        *search_measure.planned_figures(),
     ]
 
 

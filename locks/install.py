@@ -22,6 +22,8 @@ ROOT = LOCKS.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed.sha256"
+BENCH = LOCKS / "bench.txt"
+"""What only comparisons need; installed by ``--bench``."""
 BACKEND = os.environ.get("UV_TORCH_BACKEND", "")
 MIN_PYTHON = (3, 11)
 TORCH_PACKAGES = ("torch", "torchvision")
@@ -31,7 +33,7 @@ def fingerprint() -> str:
     """Return a hash of everything that the environment depends on."""
     digest = hashlib.sha256(f"{sys.version_info[:2]} {BACKEND} {ROOT}".encode())
     for path in (
-        *sorted(LOCKS.glob("*.txt")),
+        *(path for path in sorted(LOCKS.glob("*.txt")) if path != BENCH),
         ROOT / "pyproject.toml",
         ROOT / "catalogue/pyproject.toml",
         ROOT / "hatch_build.py",
@@ -84,7 +86,15 @@ def torch_pins() -> list[str]:
 
 
 def main() -> None:
-    """Install what is missing."""
+    """Install what is missing, and with ``--bench`` what searches are compared with."""
+    install()
+    if "--bench" in sys.argv[1:]:
+        with reporting("installing what searches are compared with"):
+            uv_install("--require-hashes", "--no-deps", "-r", str(BENCH))
+
+
+def install() -> None:
+    """Install what a checkout needs, unless it is there."""
     if sys.version_info < MIN_PYTHON:
         sys.exit(
             f"install: this is Python {sys.version.split()[0]}, Shashin needs 3.11 or newer: "

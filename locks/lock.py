@@ -2,7 +2,8 @@
 
 One lock per service and one for builds, for their container images, and one for the compiler of the
 native search; ``dev`` for a checkout, split in two, since PyPI's torch for Linux includes CUDA and the
-smaller build is on another index with other hashes.
+smaller build is on another index with other hashes; ``bench`` for what a checkout lacks of the libraries
+that searches are compared with.
 
 Run as ``make lock``; ``make lock ARGS=--upgrade`` upgrades to newer versions.
 """
@@ -59,6 +60,22 @@ def lock_compiler(output: Path) -> None:
     )
 
 
+def lock_bench(checkout: list[str], upgrade: list[str]) -> None:
+    """Lock what a checkout lacks of the comparisons, at the checkout's versions of the rest."""
+    output, whole = HERE / "bench.txt", HERE / "whole.tmp"
+    before = output.read_text() if output.exists() else ""
+    whole.write_text("".join(checkout) + before)
+    compile_lock("bench", whole, upgrade)
+    known = {name_of(entry) for entry in checkout}
+    output.write_text("".join(e for e in entries(whole.read_text()) if name_of(e) not in known))
+    whole.unlink()
+
+
+def name_of(entry: str) -> str:
+    """Return the package of a requirement of a lock."""
+    return re.split(r"[=;\s]", entry, maxsplit=1)[0]
+
+
 def entries(lock: str) -> list[str]:
     """Return each requirement of a lock with its hashes."""
     return re.findall(r"^\S.*?(?=^\S|\Z)", lock, flags=re.MULTILINE | re.DOTALL)
@@ -82,6 +99,8 @@ def main() -> None:
     whole.unlink()
     parts[0].write_text("".join(e for e in found if not TORCH.match(e)))
     parts[1].write_text("".join(e for e in found if TORCH.match(e)))
+    print("locking what searches are compared with", flush=True)
+    lock_bench(found, upgrade)
 
 
 if __name__ == "__main__":

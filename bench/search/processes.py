@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -37,7 +38,7 @@ class Processes:
 @asynccontextmanager
 async def running(scratch: Path, shards: Path) -> AsyncIterator[Processes]:
     """Serve the shards of a folder by an index server, and search them through a router."""
-    scratch.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
     kafka = EmbeddedKafka(scratch, default_port=None)
     await kafka.start()
     try:
@@ -98,7 +99,7 @@ def search_alone(address: str, requests: Sequence[bytes], seconds: float) -> Sea
     """Search one query after the other for so many seconds, each request at least once."""
     took, answers = [], []
     with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary(SEARCH)
+        call: Any = channel.unary_unary(SEARCH)
         call(requests[0], timeout=_SECONDS)
         started = ended = time.perf_counter()
         for number in itertools.count():
@@ -119,7 +120,7 @@ async def search_together(
     answers: list[bytes] = []
     numbers = itertools.count()
     async with grpc.aio.insecure_channel(address) as channel:
-        call = channel.unary_unary(SEARCH)
+        call: Any = channel.unary_unary(SEARCH)
         await call(requests[0], timeout=_SECONDS)
         started = time.perf_counter()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def write_shards(
     """Write all rows as so many shards, a folder each named by its id; returns their manifests."""
     bounds = np.linspace(0, len(rows), count + 1).astype(int).tolist()
     manifests = []
-    for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (begin, end) in enumerate(pairwise(bounds)):
         of_shard = None if categories is None else categories[begin:end]
         manifests.append(_write_shard(folder, kind, number, begin, rows[begin:end], of_shard))
     return manifests

