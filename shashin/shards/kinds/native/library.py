@@ -34,6 +34,8 @@ class _Run(ctypes.Structure):
         ("starts", ctypes.c_void_p),
         ("codes", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
+        ("signs", ctypes.c_void_p),
+        ("sign_scales", ctypes.c_void_p),
         ("rows", ctypes.c_void_p),
         ("members", ctypes.c_void_p),
         ("member", ctypes.c_int32),
@@ -73,6 +75,10 @@ class Run:
     codes: npt.NDArray[np.uint8]
     """(n, code bytes)."""
     scales: npt.NDArray[np.float32]
+    """(n,), of codes."""
+    signs: npt.NDArray[np.uint64]
+    """(n, sign words)."""
+    sign_scales: npt.NDArray[np.float32]
     """(n,)."""
     rows: npt.NDArray[np.uint32]
     """(n,): the row of its member."""
@@ -126,9 +132,9 @@ def _loaded() -> ctypes.CDLL:
         *(pointer, pointer, pointer, pointer, integer, integer, integer),
         *(pointer, pointer),
     )
-    library.encode.argtypes = (pointer, ctypes.c_int64, integer, pointer, pointer)
+    library.encode.argtypes = (pointer, ctypes.c_int64, integer, *([pointer] * 4))
     library.encode.restype = None
-    library.merge.argtypes = (pointer, integer, pointer, integer, integer, *([pointer] * 5))
+    library.merge.argtypes = (pointer, integer, pointer, *([integer] * 3), *([pointer] * 7))
     library.merge.restype = ctypes.c_uint32
     return library
 
@@ -255,14 +261,46 @@ def code_bytes(dimensions: int) -> int:
     return int(_LIBRARY.code_bytes(dimensions))
 
 
-def encode(residuals: Vectors) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Return the codes, (n, code bytes), and scales, (n,), of rotated residuals (n, dimensions)."""
-    residuals = np.ascontiguousarray(residuals, dtype=np.float32)
-    count, dimensions = residuals.shape
-    codes = np.empty((count, code_bytes(dimensions)), np.uint8)
-    scales = np.empty(count, np.float32)
-    _LIBRARY.encode(residuals.ctypes.data, count, dimensions, codes.ctypes.data, scales.ctypes.data)
-    return codes, scales
+def sign_words(dimensions: int) -> int:
+    """Return how many 64-bit words have the signs of a row."""
+    return int(_LIBRARY.sign_words(dimensions))
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """What a search reads of rows, in their order."""
+
+    codes: npt.NDArray[np.uint8]
+    """(n, code bytes)."""
+    scales: npt.NDArray[np.float32]
+    """(n,)."""
+    signs: npt.NDArray[np.uint64]
+    """(n, sign words)."""
+    sign_scales: npt.NDArray[np.float32]
+    """(n,)."""
+
+    @classmethod
+    def empty(cls, count: int, dimensions: int) -> Codes:
+        """Return arrays of so many rows, to be filled."""
+        return cls(
+            np.empty((count, code_bytes(dimensions)), np.uint8),
+            np.empty(count, np.float32),
+            np.empty((count, sign_words(dimensions)), np.uint64),
+            np.empty(count, np.float32),
+        )
+
+    def of(self, rows: slice) -> Codes:
+        """Return a view of some rows."""
+        return Codes(self.codes[rows], self.scales[rows], self.signs[rows], self.sign_scales[rows])
+
+    def fill(self, residuals: Vectors) -> None:
+        """Encode rotated residuals, (n, dimensions)."""
+        residuals = np.ascontiguousarray(residuals, dtype=np.float32)
+        _LIBRARY.encode(residuals.ctypes.data, *residuals.shape, *self._addresses())
+
+    def _addresses(self) -> tuple[int, ...]:
+        arrays = (self.codes, self.scales, self.signs, self.sign_scales)
+        return tuple(array.ctypes.data for array in arrays)
 
 
 def merged(runs: Sequence[Run], lists: int, gone: npt.NDArray[np.bool_], *, probes: int) -> Run:
@@ -270,22 +308,35 @@ def merged(runs: Sequence[Run], lists: int, gone: npt.NDArray[np.bool_], *, prob
 
     ``gone`` (members,) are the members whose codes are left out.
     """
-    count, width = sum(map(len, runs)), runs[0].codes.shape[1]
+    count, width, words = sum(map(len, runs)), runs[0].codes.shape[1], runs[0].signs.shape[1]
     starts = np.empty(lists + 1, np.uint32)
     codes = np.empty((count, width), np.uint8)
     scales = np.empty(count, np.float32)
+    signs = np.empty((count, words), np.uint64)
+    sign_scales = np.empty(count, np.float32)
     rows = np.empty(count, np.uint32)
     members = np.empty(count, np.uint16)
     packed = _runs(runs)
+    outputs = (starts, codes, scales, signs, sign_scales, rows, members)
     kept = _LIBRARY.merge(
         ctypes.addressof(packed),
         len(runs),
         _address(gone, np.bool_),
         lists,
         width,
-        *(array.ctypes.data for array in (starts, codes, scales, rows, members)),
+        words,
+        *(array.ctypes.data for array in outputs),
     )
-    return Run(starts, codes[:kept], scales[:kept], rows[:kept], probes, members=members[:kept])
+    return Run(
+        starts,
+        codes[:kept],
+        scales[:kept],
+        signs[:kept],
+        sign_scales[:kept],
+        rows[:kept],
+        probes,
+        members=members[:kept],
+    )
 
 
 def _quantizer(lists: Lists) -> _Quantizer:
@@ -304,6 +355,8 @@ def _runs(runs: Sequence[Run]) -> Any:
                 _address(run.starts, np.uint32),
                 _address(run.codes, np.uint8),
                 _address(run.scales, np.float32),
+                _address(run.signs, np.uint64),
+                _address(run.sign_scales, np.float32),
                 _address(run.rows, np.uint32),
                 None if run.members is None else _address(run.members, np.uint16),
                 run.member,
