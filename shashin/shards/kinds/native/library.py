@@ -43,6 +43,15 @@ class _Run(ctypes.Structure):
     )
 
 
+class _Identities(ctypes.Structure):
+    _fields_ = (
+        ("id_starts", ctypes.c_void_p),
+        ("id_bytes", ctypes.c_void_p),
+        ("versions", ctypes.c_void_p),
+        ("photo_numbers", ctypes.c_void_p),
+    )
+
+
 class _Member(ctypes.Structure):
     _fields_ = (
         ("vectors", ctypes.c_void_p),
@@ -132,6 +141,12 @@ def _loaded() -> ctypes.CDLL:
         *(pointer, pointer, pointer, pointer, integer, integer, integer),
         *(pointer, pointer),
     )
+    library.best_listings.argtypes = (
+        *(pointer, pointer, pointer, pointer, integer, integer),
+        *(pointer, pointer),
+    )
+    library.identify.argtypes = (pointer, pointer, pointer, ctypes.c_int64, *([pointer] * 4))
+    library.identify.restype = None
     library.encode.argtypes = (pointer, ctypes.c_int64, integer, *([pointer] * 4))
     library.encode.restype = None
     library.merge.argtypes = (pointer, integer, pointer, *([integer] * 3), *([pointer] * 7))
@@ -337,6 +352,100 @@ def merged(runs: Sequence[Run], lists: int, gone: npt.NDArray[np.bool_], *, prob
         probes,
         members=members[:kept],
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Identities:
+    """What identifies the rows of a shard."""
+
+    id_starts: npt.NDArray[np.int32]
+    """(rows + 1,): where the listing id of each row starts, with the end of the last."""
+    id_bytes: npt.NDArray[np.uint8]
+    """Listing ids in UTF-8."""
+    versions: npt.NDArray[np.uint64]
+    """(rows,)."""
+    photo_numbers: npt.NDArray[np.uint16]
+    """(rows,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Identified:
+    """What identifies n hits."""
+
+    ids: npt.NDArray[np.uint8]
+    """Listing ids in UTF-8, one after another."""
+    id_lengths: npt.NDArray[np.uint32]
+    """(n,), in bytes."""
+    versions: npt.NDArray[np.uint64]
+    """(n,)."""
+    photo_numbers: npt.NDArray[np.uint32]
+    """(n,)."""
+
+
+class Listings:
+    """The listings of the rows of shards, by the position of a shard."""
+
+    def __init__(self, shards: Sequence[Identities]) -> None:
+        self._shards = tuple(shards)
+        self._packed = (_Identities * len(shards))(
+            *(
+                _Identities(
+                    _address(shard.id_starts, np.int32),
+                    _address(shard.id_bytes, np.uint8),
+                    _address(shard.versions, np.uint64),
+                    _address(shard.photo_numbers, np.uint16),
+                )
+                for shard in shards
+            )
+        )
+
+    def best(
+        self,
+        positions: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+        k: int,
+    ) -> tuple[npt.NDArray[np.int32], int]:
+        """Return which of some hits are the best, and the length of their ids in bytes.
+
+        Hits, (n,) each, are by descending score. Up to ``k`` listings are kept, each at the nearest row
+        of its newest version, in the order of scores, then of ids.
+        """
+        kept = np.empty(min(k, len(rows)), np.int32)
+        length = ctypes.c_int64(0)
+        count = _LIBRARY.best_listings(
+            ctypes.addressof(self._packed),
+            _address(positions, np.int64),
+            _address(rows, np.int64),
+            _address(scores, np.float32),
+            len(rows),
+            k,
+            kept.ctypes.data,
+            ctypes.addressof(length),
+        )
+        if count < 0:
+            raise MemoryError("no memory for the listings of a search")
+        return kept[:count], length.value
+
+    def identify(
+        self, positions: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], id_bytes: int
+    ) -> Identified:
+        """Return what identifies hits, (n,), whose ids have so many bytes."""
+        found = Identified(
+            np.empty(id_bytes, np.uint8),
+            np.empty(len(rows), np.uint32),
+            np.empty(len(rows), np.uint64),
+            np.empty(len(rows), np.uint32),
+        )
+        outputs = (found.ids, found.id_lengths, found.versions, found.photo_numbers)
+        _LIBRARY.identify(
+            ctypes.addressof(self._packed),
+            _address(positions, np.int64),
+            _address(rows, np.int64),
+            len(rows),
+            *(array.ctypes.data for array in outputs),
+        )
+        return found
 
 
 def _quantizer(lists: Lists) -> _Quantizer:

@@ -860,3 +860,104 @@ EXPORT uint32_t merge(const Run *runs, int32_t run_count, const uint8_t *gone, i
     starts[lists] = to;
     return to;
 }
+
+/* ------------------------------------------------------------------------------- listings of hits */
+
+typedef struct {
+    const int32_t *id_starts; /* (rows + 1,): where each row's listing id starts */
+    const uint8_t *id_bytes;  /* UTF-8 */
+    const uint64_t *versions;
+    const uint16_t *photo_numbers;
+} Identities;
+
+typedef struct {
+    const uint8_t *id;
+    int32_t length;
+    float score;
+    uint64_t version;
+    int32_t hit;
+} Listing;
+
+static Listing listing_of(const Identities *shards, const int64_t *positions, const int64_t *rows,
+                          const float *scores, int32_t hit) {
+    const Identities *shard = shards + positions[hit];
+    int64_t row = rows[hit];
+    int32_t start = shard->id_starts[row];
+    return (Listing){shard->id_bytes + start, shard->id_starts[row + 1] - start, scores[hit],
+                     shard->versions[row], hit};
+}
+
+static uint64_t hash_of_id(const uint8_t *id, int32_t length) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (int32_t i = 0; i < length; i++) hash = (hash ^ id[i]) * 0x100000001b3u;
+    return hash;
+}
+
+static int is_same_listing(const Listing *a, const Listing *b) {
+    return a->length == b->length && memcmp(a->id, b->id, a->length) == 0;
+}
+
+static int better_first(const void *left, const void *right) {
+    const Listing *a = left, *b = right;
+    if (a->score != b->score) return a->score > b->score ? -1 : 1;
+    int order = memcmp(a->id, b->id, a->length < b->length ? a->length : b->length);
+    return order ? order : a->length - b->length;
+}
+
+/* Of hits by descending score, keep up to k listings, each at its newest version: those before the first
+ * listing that is one too many. kept has their hits by descending score, then by id. Returns how many, and
+ * adds the lengths of their ids to id_bytes; -1 without memory. */
+EXPORT int32_t best_listings(const Identities *shards, const int64_t *positions,
+                             const int64_t *rows, const float *scores, int32_t n, int32_t k,
+                             int32_t *kept, int64_t *id_bytes) {
+    int32_t room = k < n ? k : n, count = 0;
+    if (room <= 0) return 0;
+    size_t slots = 16;
+    while (slots < 2 * (size_t)room) slots *= 2;
+    Listing *listings = malloc(room * sizeof *listings);
+    int32_t *slot = malloc(slots * sizeof *slot);
+    if (!listings || !slot) {
+        free(listings);
+        free(slot);
+        return -1;
+    }
+    memset(slot, 0xff, slots * sizeof *slot);
+    for (int32_t hit = 0; hit < n; hit++) {
+        Listing found = listing_of(shards, positions, rows, scores, hit);
+        size_t at = hash_of_id(found.id, found.length) & (slots - 1);
+        while (slot[at] >= 0 && !is_same_listing(listings + slot[at], &found))
+            at = (at + 1) & (slots - 1);
+        if (slot[at] >= 0) {
+            if (listings[slot[at]].version < found.version) listings[slot[at]] = found;
+        } else if (count == room) {
+            break;
+        } else {
+            listings[count] = found;
+            slot[at] = count++;
+        }
+    }
+    qsort(listings, count, sizeof *listings, better_first);
+    for (int32_t i = 0; i < count; i++) {
+        kept[i] = listings[i].hit;
+        *id_bytes += listings[i].length;
+    }
+    free(listings);
+    free(slot);
+    return count;
+}
+
+/* Copy what identifies n rows: ids one after another, with their lengths. */
+EXPORT void identify(const Identities *shards, const int64_t *positions, const int64_t *rows, int64_t n,
+                     uint8_t *ids, uint32_t *id_lengths, uint64_t *versions,
+                     uint32_t *photo_numbers) {
+    for (int64_t i = 0; i < n; i++) {
+        const Identities *shard = shards + positions[i];
+        int64_t row = rows[i];
+        int32_t start = shard->id_starts[row], length = shard->id_starts[row + 1] - start;
+        memcpy(ids, shard->id_bytes + start, length);
+        ids += length;
+        id_lengths[i] = (uint32_t)length;
+        versions[i] = shard->versions[row];
+        photo_numbers[i] = shard->photo_numbers[row];
+    }
+}
