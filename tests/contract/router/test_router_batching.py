@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from shashin.codecs.unit_vectors import unit_length
 from shashin.shards.format.row import RowAttributes
 from shashin.v1 import index_pb2, search_pb2
 from tests.support.running_router import (
@@ -16,6 +17,7 @@ from tests.support.running_router import (
     HeldBackEndpoint,
     Listing,
     System,
+    Vector,
     hits,
     shard_of,
     vector_of,
@@ -135,10 +137,10 @@ async def test_hits_that_come_into_the_list_late_have_their_attributes_too(syste
     far = np.zeros(DIMENSIONS, dtype=np.float32)
     far[1] = 1
 
-    def near(number: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def near(number: int) -> Vector:
         vector = query + far * (0.01 * number)
-        unit: np.ndarray[Any, np.dtype[np.float32]] = vector / np.float32(np.linalg.norm(vector))
-        return unit
+        (unit,) = unit_length(vector[None])
+        return np.asarray(unit, dtype=np.float32)
 
     old = [Listing(f"l-{n:02}", 1, vectors=(near(n),)) for n in range(40)]
     new = [
