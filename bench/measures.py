@@ -77,7 +77,7 @@ async def vector_to_live(workload: Workload) -> dict[str, float]:
             )
             await workload.producer.send_all([_record(listing_id, vector)])
             appended = time.perf_counter()
-            while listing_id not in (await search(request)).hits.listing_ids:  # noqa: ASYNC110
+            while listing_id.encode() not in (await search(request)).hits.listing_ids:  # noqa: ASYNC110
                 await asyncio.sleep(0.0005)
             times.append((time.perf_counter() - appended) * 1000)
             await asyncio.sleep(0.01)

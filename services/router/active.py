@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from services.router.batching import SearchBatches
 from services.router.embedding import Embedding
 from services.router.endpoints import EndpointWatch
 from services.router.first_ready import FirstReady
@@ -56,6 +57,7 @@ class ServedModel:
             Embedding(self.fleet, space),
             lookup,
             ReplicaCalls(self._record),
+            SearchBatches(),
             self.watch.held_ranges,
             space=space,
             deadline_ms=settings.deadline_ms,

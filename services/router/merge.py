@@ -17,34 +17,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from shashin.codecs.hit_lists import HitLists
 from shashin.codecs.limits import MAX_HITS
 from shashin.tiers import age_of
 
 
 @dataclass(frozen=True)
 class EndpointHits:
-    """One endpoint's hits for a batch of queries, as columns.
-
-    Query i has ``counts[i]`` entries in the other columns, nearest first.
-    """
+    """One endpoint's hits for a batch of queries."""
 
     tier: str
     k: int
     """Hits requested per query."""
-    counts: Sequence[int]
-    listing_ids: Sequence[str]
-    versions: Sequence[int]
-    photo_numbers: Sequence[int]
-    scores: Sequence[float]
+    lists: HitLists
 
     def max_unseen_score(self) -> float:
         """Return an upper bound of the scores of hits beyond those returned.
 
         Minus infinity if it returned fewer hits than requested, so that there are none.
         """
-        ends = accumulate(self.counts, initial=0)
+        ends = accumulate(self.lists.counts, initial=0)
         return max(
-            (min(self.scores[start:end]) for start, end in pairwise(ends) if end - start >= self.k),
+            (
+                min(self.lists.scores[start:end])
+                for start, end in pairwise(ends)
+                if end - start >= self.k
+            ),
             default=-math.inf,
         )
 
@@ -61,7 +59,7 @@ class MergedHit:
     source: int
     """Index of its answer."""
     position: int
-    """Index in the columns of that answer."""
+    """Index in the lists of that answer."""
 
 
 def merge(answers: Sequence[EndpointHits], k: int, *, exclude: str = "") -> list[MergedHit]:
@@ -74,8 +72,9 @@ def merge(answers: Sequence[EndpointHits], k: int, *, exclude: str = "") -> list
     for source, answer in enumerate(answers):
         # A row with the same score in two tiers is attributed to the fresher one.
         freshness = -age_of(answer.tier)
+        lists = answer.lists
         columns = zip(
-            answer.listing_ids, answer.versions, answer.scores, answer.photo_numbers, strict=True
+            lists.listing_ids, lists.versions, lists.scores, lists.photo_numbers, strict=True
         )
         for position, (listing_id, version, score, photo_number) in enumerate(columns):
             hit = (version, score, -photo_number, freshness, source, position)

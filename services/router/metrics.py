@@ -44,3 +44,8 @@ ENDPOINTS = Gauge(
     "other than the active one.",
     ["tier", "state"],
 )
+BATCHED_QUERIES = Histogram(
+    "shashin_router_batched_queries",
+    "Query vectors per call to an index endpoint: those of searches at the same time share calls.",
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+)

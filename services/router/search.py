@@ -11,7 +11,6 @@ holds, it is asked as well before the answer is said to be incomplete.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.router import metrics
+from services.router.batching import EndpointAnswer, SearchBatches, Wanted
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
 from services.router.gaps import Described, holders_of
@@ -43,6 +43,11 @@ from shashin.runtime.failpoints import failpoint
 from shashin.serving.fleet import INDEX_ROLES, Failure, Fleet, Held, OtherModel, Peer
 from shashin.serving.replica_calls import GroupOutcome, ReplicaCalls, Replicas, groups_of
 from shashin.v1 import events_pb2, index_pb2
+
+_SPARE_ATTRIBUTES = 4
+"""Hits beyond k whose attributes are asked for as well: some of the first may turn out to be outdated."""
+
+_NO_ATTRIBUTES = events_pb2.Attributes()
 
 
 def initial_k(k: int) -> int:
@@ -92,7 +97,7 @@ class _Source:
     replicas: Replicas
     peer: Peer | None = None
     """The one that answered last."""
-    answer: index_pb2.IndexSearchResponse | None = None
+    answer: EndpointAnswer | None = None
     hits: EndpointHits | None = None
     failures: list[Failure] = field(default_factory=list)
     """Why the last call brought no answer; the source is not asked again then."""
@@ -100,14 +105,14 @@ class _Source:
     tried: set[Endpoint] = field(default_factory=set)
     """Those that answered, failed or hold another model."""
 
-    def take(self, outcome: GroupOutcome[index_pb2.IndexSearchResponse], k: int) -> None:
+    def take(self, outcome: GroupOutcome[EndpointAnswer], k: int) -> None:
         """Take the outcome of a call for ``k`` hits per query."""
         self.tried |= outcome.tried
         if outcome.answer is None:
             self.failures, self.other_models = outcome.failures, outcome.other_models
             return
         self.peer, self.answer = outcome.answer
-        self.hits = _columns(self.peer.tier, k, self.answer)
+        self.hits = EndpointHits(self.peer.tier, k, self.answer.hits)
         self.replicas = replace(self.replicas, preferred=self.peer)
 
     @property
@@ -142,12 +147,27 @@ class _Gathered:
         return [other for source in self.sources for other in source.other_models]
 
     def complete_answers(self) -> list[index_pb2.IndexSearchResponse]:
-        return [s.answer for s in self.sources if s.answer is not None and s.searched]
+        return [s.answer.response for s in self.sources if s.answer is not None and s.searched]
 
     def found(self) -> list[Hit]:
         """The merged hits."""
-        answers = [source.answer for source in self.sources if source.answer is not None]
-        return [Hit(hit, answers[hit.source].hits.attributes[hit.position]) for hit in self.merged]
+        return [Hit(hit, self._attributes_of(hit) or _NO_ATTRIBUTES) for hit in self.merged]
+
+    def lacking_attributes(self) -> list[_Source]:
+        """The sources of hits whose attributes were not asked for."""
+        numbers = {hit.source for hit in self.merged if self._attributes_of(hit) is None}
+        return [source for number, source in enumerate(self.answered) if number in numbers]
+
+    def merge(self, query: Query) -> list[EndpointHits]:
+        """Merge the hits of all answers; returns these."""
+        hits = [source.hits for source in self.answered if source.hits is not None]
+        self.merged = merge(hits, query.k, exclude=query.listing_id or "")
+        return hits
+
+    def _attributes_of(self, hit: MergedHit) -> events_pb2.Attributes | None:
+        answer = self.answered[hit.source].answer
+        assert answer is not None
+        return answer.hits.attributes[hit.position]
 
     def tried(self) -> set[Endpoint]:
         return {endpoint for source in self.sources for endpoint in source.tried}
@@ -176,6 +196,7 @@ class Searcher:
         embedding: Embedding,
         lookup: Lookup,
         calls: ReplicaCalls,
+        batches: SearchBatches,
         held_ranges: Callable[[], Described],
         *,
         space: ModelSpace,
@@ -186,6 +207,7 @@ class Searcher:
         self._embedding = embedding
         self._lookup = lookup
         self._calls = calls
+        self._batches = batches
         self._held_ranges = held_ranges
         self._space = space
         self._deadline_seconds = deadline_ms / 1000
@@ -279,8 +301,7 @@ class Searcher:
             answered_at = time.perf_counter()
             failpoint("after-fan-out")
             answered = gathered.answered
-            hits = [source.hits for source in answered if source.hits is not None]
-            gathered.merged = merge(hits, query.k, exclude=query.listing_id or "")
+            hits = gathered.merge(query)
             incomplete = [answered[n] for n in truncated(hits, gathered.merged, query.k)]
             asking = [source for source in incomplete if source.searched]
             count = min(2 * max((s.hits.k for s in asking if s.hits), default=0), MAX_HITS)
@@ -288,25 +309,39 @@ class Searcher:
             ask.timings.merge += time.perf_counter() - answered_at
             if asking:
                 metrics.OVER_FETCH_ROUNDS.inc()
+        if lacking := [s for s in gathered.lacking_attributes() if s.searched and s.hits]:
+            # Hits that came into the list since others of their source are not in it.
+            count = max(source.hits.k for source in lacking if source.hits)
+            outcomes = await self._ask(ask, lacking, count, attributes=count)
+            for source, outcome in zip(lacking, outcomes, strict=True):
+                source.take(outcome, count)
+            gathered.merge(query)
 
     async def _ask(
-        self, ask: _Asking, sources: Sequence[_Source], count: int
-    ) -> list[GroupOutcome[index_pb2.IndexSearchResponse]]:
-        request = index_pb2.IndexSearchRequest(
-            model_id=self._space.model_id,
-            queries=ask.packed,
-            dimensions=self._space.dimensions,
-            k=count,
-            filter=ask.query.row_filter,
+        self,
+        ask: _Asking,
+        sources: Sequence[_Source],
+        count: int,
+        *,
+        attributes: int | None = None,
+    ) -> list[GroupOutcome[EndpointAnswer]]:
+        wanted = Wanted(
+            self._space.model_id,
+            self._space.dimensions,
+            count,
+            min(count, ask.query.k + _SPARE_ATTRIBUTES) if attributes is None else attributes,
+            ask.query.row_filter.SerializeToString(deterministic=True),
         )
         return await self._calls.ask_groups(
             [source.replicas for source in sources],
-            lambda peer: peer.index.Search(request, timeout=ask.deadline.remaining()),
+            lambda peer: self._batches.search(
+                peer, wanted, ask.packed, ask.queries, ask.deadline.remaining()
+            ),
             method="Search",
             model_id=self._space.model_id,
             seconds_left=ask.deadline.remaining,
             joined=ask.held.joined,
-            check=lambda answer: column_error(answer.hits, ask.queries),
+            check=lambda answer: answer.problem,
         )
 
     async def _fill_gap(
@@ -348,30 +383,3 @@ class Searcher:
         self._seconds["fan_out"].observe(timings.fan_out)
         self._seconds["merge"].observe(timings.merge)
         self._seconds["total"].observe(timings.total)
-
-
-def column_error(columns: index_pb2.HitColumns, queries: int) -> str | None:
-    """Return why an endpoint's columns are malformed, or None."""
-    rows = sum(columns.counts)
-    lengths = {
-        len(columns.listing_ids),
-        len(columns.versions),
-        len(columns.photo_numbers),
-        len(columns.scores),
-        len(columns.attributes),
-    }
-    if len(columns.counts) != queries or lengths != {rows}:
-        return (
-            f"it returned {len(columns.counts)} of {queries} queries, with {rows} hits in columns "
-            f"of {sorted(lengths)} entries"
-        )
-    if not all(map(math.isfinite, columns.scores)):
-        return "it returned scores that are not finite"
-    return None
-
-
-def _columns(tier: str, k: int, answer: index_pb2.IndexSearchResponse) -> EndpointHits:
-    hits = answer.hits
-    return EndpointHits(
-        tier, k, hits.counts, hits.listing_ids, hits.versions, hits.photo_numbers, hits.scores
-    )

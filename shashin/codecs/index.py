@@ -66,18 +66,26 @@ def filter_of(message: index_pb2.Filter) -> RowFilter:
     )
 
 
-def hit_columns(hits: Sequence[Hits], shards: Sequence[Shard]) -> index_pb2.HitColumns:
-    """Return the hits of all queries as packed columns; ``shards`` are those that hits name."""
-    found = [
+def hit_columns(hits: Hits, shards: Sequence[Shard], attributes: int) -> index_pb2.HitColumns:
+    """Return the hits of all queries as columns, with the attributes of the first ``attributes`` of each.
+
+    ``shards`` are those that hits name.
+    """
+    described = [
         (shards[position], row)
-        for of_query in hits
-        for position, row in zip(of_query.shards, of_query.rows, strict=True)
+        for of_query in hits.slices()
+        for position, row in zip(
+            hits.found.shards[of_query][:attributes].tolist(),
+            hits.found.rows[of_query][:attributes].tolist(),
+            strict=True,
+        )
     ]
     return index_pb2.HitColumns(
-        counts=[len(of_query) for of_query in hits],
-        listing_ids=[listing for of_query in hits for listing in of_query.listing_ids],
-        versions=[version for of_query in hits for version in of_query.versions],
-        photo_numbers=[shard.photo_number(row) for shard, row in found],
-        scores=[score for of_query in hits for score in of_query.scores],
-        attributes=[attributes_message(shard.attributes(row)) for shard, row in found],
+        counts=hits.counts,
+        listing_ids=hits.ids,
+        listing_id_lengths=hits.id_lengths.astype("<u4", copy=False).tobytes(),
+        versions=hits.versions.astype("<u8", copy=False).tobytes(),
+        photo_numbers=hits.photo_numbers.astype("<u4", copy=False).tobytes(),
+        scores=hits.found.scores.astype("<f4", copy=False).tobytes(),
+        attributes=[attributes_message(shard.attributes(row)) for shard, row in described],
     )

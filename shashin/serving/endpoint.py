@@ -102,7 +102,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         SEARCH_SECONDS.labels(self._tier).observe(seconds)
         return index_pb2.IndexSearchResponse(
             model_id=self._space.model_id,
-            hits=hit_columns(hits, shards),
+            hits=hit_columns(hits, shards, request.attributes),
             covered=range_messages(covered),
             positions=position_messages(report.positions),
             seconds=seconds,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from shashin.shards.hits import Candidates, Hits, best_listings
+from shashin.shards.hits import Candidates, Hits, best_of_any, best_of_sealed, joined
+from shashin.shards.kinds.native.library import Listings
 from shashin.shards.kinds.protocol import RowMask, Stack, StackHits, Vectors
 from shashin.shards.kinds.stacking import can_be_stacked, stacks_over
 from shashin.shards.row_filter import RowFilter
@@ -54,13 +56,17 @@ class SearchedShards:
                 positions[number] = position
             sealed = {number: shard for number, (_, shard) in of_member.items()}
             self._stacked.append(_Stacked(stack, positions, sealed))
+        self._listings: Listings | None = None
+        """Of all shards; None if some are open."""
+        if all(isinstance(shard, SealedShard) for shard in shards):
+            self._listings = Listings([cast("SealedShard", s).identities for s in shards])
 
     @property
     def memory_bytes(self) -> int:
         """Bytes in memory beyond those of the shards' own indexes."""
         return sum(stack.memory_bytes for stack in self.stacks)
 
-    def search(self, queries: Vectors, k: int, row_filter: RowFilter) -> list[Hits]:
+    def search(self, queries: Vectors, k: int, row_filter: RowFilter) -> Hits:
         """Return the hits of the k nearest listings over all shards, for each query (m, dimensions).
 
         Each listing occurs once: with the nearest photo of its newest version found.
@@ -73,24 +79,29 @@ class SearchedShards:
         masks = [stacked.passing(row_filter) for stacked in self._stacked]
         count = k
         while True:
-            found = [
+            of_stacks = [
                 stacked.stack.search(queries, count, allowed=mask)
                 for stacked, mask in zip(self._stacked, masks, strict=True)
             ]
-            hits = []
+            found = []
             for i in range(len(queries)):
                 parts = [
                     _candidates(stacked, of_stack, i)
-                    for stacked, of_stack in zip(self._stacked, found, strict=True)
+                    for stacked, of_stack in zip(self._stacked, of_stacks, strict=True)
                 ]
                 parts += [
                     Candidates(np.full(len(n[i].rows), position), n[i].rows, n[i].scores)
                     for position, n in alone
                 ]
-                hits.append(best_listings(_joined(parts), self._shards, k))
+                found.append(joined(parts))
+            hits = (
+                best_of_any(found, self._shards, k)
+                if self._listings is None
+                else best_of_sealed(found, self._listings, k)
+            )
             # A listing can be in several members. Those that a stack returned beyond it may be hits.
-            short = [i for i, of_query in enumerate(hits) if len(of_query) < k]
-            if not any(of_stack.counts[i] == count for of_stack in found for i in short):
+            short = [i for i, of_query in enumerate(hits.counts) if of_query < k]
+            if not any(of_stack.counts[i] == count for of_stack in of_stacks for i in short):
                 return hits
             count *= 2
 
@@ -101,14 +112,4 @@ def _candidates(stacked: _Stacked, found: StackHits, query: int) -> Candidates:
         stacked.positions[found.members[query, :count]],
         found.rows[query, :count].astype(np.int64),
         found.scores[query, :count],
-    )
-
-
-def _joined(parts: Sequence[Candidates]) -> Candidates:
-    if len(parts) == 1:
-        return parts[0]
-    return Candidates(
-        np.concatenate([np.zeros(0, np.int64), *(part.shards for part in parts)]),
-        np.concatenate([np.zeros(0, np.int64), *(part.rows for part in parts)]),
-        np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)]),
     )

@@ -10,6 +10,7 @@ from shashin.offsets.ranges import OffsetRange
 from shashin.shards.files import open_files
 from shashin.shards.filter_masks import FilterMasks
 from shashin.shards.format.manifest import Manifest
+from shashin.shards.kinds.native.library import Identities
 from shashin.shards.kinds.protocol import Mask, RowMask, StackMember
 from shashin.shards.listing_index import Hashes
 from shashin.shards.row_filter import RowFilter
@@ -38,6 +39,8 @@ class SealedShard(Shard):
             files.rows.listings,
         )
         """What a stack needs to search the shard with others."""
+        self.identities = Identities(*files.rows.identities())
+        """What identifies its rows."""
         self._masks = FilterMasks(files.rows)
 
     def supersede(self, listing_id: str, below_version: int) -> None:

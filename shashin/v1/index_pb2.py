@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shashin.v1 import events_pb2 as shashin_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16shashin/v1/index.proto\x12\nshashin.v1\x1a\x17shashin/v1/events.proto\"\xf2\x01\n\x06\x46ilter\x12\x12\n\ncategories\x18\x01 \x03(\t\x12\x0e\n\x06\x62rands\x18\x02 \x03(\t\x12\x1c\n\x0fmin_price_minor\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fmax_price_minor\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x18\n\x0blisted_from\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x16\n\tlisted_to\x18\x07 \x01(\x03H\x03\x88\x01\x01\x42\x12\n\x10_min_price_minorB\x12\n\x10_max_price_minorB\x0e\n\x0c_listed_fromB\x0c\n\n_listed_to\"\x8f\x01\n\x12IndexSearchRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x01(\x0c\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12\t\n\x01k\x18\x04 \x01(\r\x12\"\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x12.shashin.v1.Filter\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x06 \x01(\r\"H\n\x0bOffsetRange\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x13\n\x0b\x66rom_offset\x18\x02 \x01(\x04\x12\x11\n\tto_offset\x18\x03 \x01(\x04\"\x96\x01\n\nHitColumns\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\r\x12\x13\n\x0blisting_ids\x18\x02 \x03(\t\x12\x10\n\x08versions\x18\x03 \x03(\x04\x12\x15\n\rphoto_numbers\x18\x04 \x03(\r\x12\x0e\n\x06scores\x18\x05 \x03(\x02\x12*\n\nattributes\x18\x06 \x03(\x0b\x32\x16.shashin.v1.Attributes\"\xdd\x01\n\x13IndexSearchResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12$\n\x04hits\x18\x02 \x01(\x0b\x32\x16.shashin.v1.HitColumns\x12(\n\x07\x63overed\x18\x03 \x03(\x0b\x32\x17.shashin.v1.OffsetRange\x12\x30\n\tpositions\x18\x04 \x03(\x0b\x32\x1d.shashin.v1.PartitionPosition\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12!\n\x03log\x18\x06 \x01(\x0b\x32\x14.shashin.v1.LogState\"S\n\x11PartitionPosition\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x16\n\x0ehorizon_offset\x18\x02 \x01(\x04\x12\x13\n\x0blive_offset\x18\x03 \x01(\x04\"a\n\x08LogState\x12\x12\n\npartitions\x18\x01 \x01(\r\x12\x1b\n\x13\x65nd_unknown_seconds\x18\x02 \x01(\x01\x12$\n\x06stages\x18\x03 \x03(\x0b\x32\x14.shashin.v1.StageLag\"L\n\x08StageLag\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x14\n\x07records\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x42\n\n\x08_records\"\x11\n\x0f\x44\x65scribeRequest\"\x8d\x01\n\tShardInfo\x12\x10\n\x08shard_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\'\n\x06ranges\x18\x03 \x03(\x0b\x32\x17.shashin.v1.OffsetRange\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x13\n\x0bhidden_rows\x18\x05 \x01(\x04\x12\x14\n\x0c\x62ucket_start\x18\x06 \x01(\x03\"\xfa\x01\n\x10\x44\x65scribeResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12%\n\x06shards\x18\x04 \x03(\x0b\x32\x15.shashin.v1.ShardInfo\x12\x0c\n\x04rows\x18\x05 \x01(\x04\x12\x13\n\x0bhidden_rows\x18\x06 \x01(\x04\x12\x30\n\tpositions\x18\x07 \x03(\x0b\x32\x1d.shashin.v1.PartitionPosition\x12\x13\n\x0bnot_serving\x18\x08 \x01(\t\x12!\n\x03log\x18\t \x01(\x0b\x32\x14.shashin.v1.LogState\"L\n\rLookupRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x0blisting_ids\x18\x02 \x03(\t\x12\x14\n\x0cwith_vectors\x18\x03 \x01(\x08\"[\n\x0eLookupResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12#\n\x04rows\x18\x03 \x03(\x0b\x32\x15.shashin.v1.LookupRow\"V\n\tLookupRow\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0cphoto_number\x18\x03 \x01(\r\x12\x0e\n\x06vector\x18\x04 \x01(\x0c\x32\xe1\x01\n\x0cIndexService\x12I\n\x06Search\x12\x1e.shashin.v1.IndexSearchRequest\x1a\x1f.shashin.v1.IndexSearchResponse\x12\x45\n\x08\x44\x65scribe\x12\x1b.shashin.v1.DescribeRequest\x1a\x1c.shashin.v1.DescribeResponse\x12?\n\x06Lookup\x12\x19.shashin.v1.LookupRequest\x1a\x1a.shashin.v1.LookupResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16shashin/v1/index.proto\x12\nshashin.v1\x1a\x17shashin/v1/events.proto\"\xf2\x01\n\x06\x46ilter\x12\x12\n\ncategories\x18\x01 \x03(\t\x12\x0e\n\x06\x62rands\x18\x02 \x03(\t\x12\x1c\n\x0fmin_price_minor\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fmax_price_minor\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x18\n\x0blisted_from\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x16\n\tlisted_to\x18\x07 \x01(\x03H\x03\x88\x01\x01\x42\x12\n\x10_min_price_minorB\x12\n\x10_max_price_minorB\x0e\n\x0c_listed_fromB\x0c\n\n_listed_to\"\xa3\x01\n\x12IndexSearchRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x01(\x0c\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12\t\n\x01k\x18\x04 \x01(\r\x12\"\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x12.shashin.v1.Filter\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x06 \x01(\r\x12\x12\n\nattributes\x18\x07 \x01(\r\"H\n\x0bOffsetRange\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x13\n\x0b\x66rom_offset\x18\x02 \x01(\x04\x12\x11\n\tto_offset\x18\x03 \x01(\x04\"\xb8\x01\n\nHitColumns\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\r\x12\x13\n\x0blisting_ids\x18\x07 \x01(\x0c\x12\x1a\n\x12listing_id_lengths\x18\x08 \x01(\x0c\x12\x10\n\x08versions\x18\t \x01(\x0c\x12\x15\n\rphoto_numbers\x18\n \x01(\x0c\x12\x0e\n\x06scores\x18\x0b \x01(\x0c\x12*\n\nattributes\x18\x0c \x03(\x0b\x32\x16.shashin.v1.AttributesJ\x04\x08\x02\x10\x07\"\xdd\x01\n\x13IndexSearchResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12$\n\x04hits\x18\x02 \x01(\x0b\x32\x16.shashin.v1.HitColumns\x12(\n\x07\x63overed\x18\x03 \x03(\x0b\x32\x17.shashin.v1.OffsetRange\x12\x30\n\tpositions\x18\x04 \x03(\x0b\x32\x1d.shashin.v1.PartitionPosition\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12!\n\x03log\x18\x06 \x01(\x0b\x32\x14.shashin.v1.LogState\"S\n\x11PartitionPosition\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x16\n\x0ehorizon_offset\x18\x02 \x01(\x04\x12\x13\n\x0blive_offset\x18\x03 \x01(\x04\"a\n\x08LogState\x12\x12\n\npartitions\x18\x01 \x01(\r\x12\x1b\n\x13\x65nd_unknown_seconds\x18\x02 \x01(\x01\x12$\n\x06stages\x18\x03 \x03(\x0b\x32\x14.shashin.v1.StageLag\"L\n\x08StageLag\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x14\n\x07records\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x42\n\n\x08_records\"\x11\n\x0f\x44\x65scribeRequest\"\x8d\x01\n\tShardInfo\x12\x10\n\x08shard_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\'\n\x06ranges\x18\x03 \x03(\x0b\x32\x17.shashin.v1.OffsetRange\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x13\n\x0bhidden_rows\x18\x05 \x01(\x04\x12\x14\n\x0c\x62ucket_start\x18\x06 \x01(\x03\"\xfa\x01\n\x10\x44\x65scribeResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12%\n\x06shards\x18\x04 \x03(\x0b\x32\x15.shashin.v1.ShardInfo\x12\x0c\n\x04rows\x18\x05 \x01(\x04\x12\x13\n\x0bhidden_rows\x18\x06 \x01(\x04\x12\x30\n\tpositions\x18\x07 \x03(\x0b\x32\x1d.shashin.v1.PartitionPosition\x12\x13\n\x0bnot_serving\x18\x08 \x01(\t\x12!\n\x03log\x18\t \x01(\x0b\x32\x14.shashin.v1.LogState\"L\n\rLookupRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x0blisting_ids\x18\x02 \x03(\t\x12\x14\n\x0cwith_vectors\x18\x03 \x01(\x08\"[\n\x0eLookupResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12#\n\x04rows\x18\x03 \x03(\x0b\x32\x15.shashin.v1.LookupRow\"V\n\tLookupRow\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0cphoto_number\x18\x03 \x01(\r\x12\x0e\n\x06vector\x18\x04 \x01(\x0c\x32\xe1\x01\n\x0cIndexService\x12I\n\x06Search\x12\x1e.shashin.v1.IndexSearchRequest\x1a\x1f.shashin.v1.IndexSearchResponse\x12\x45\n\x08\x44\x65scribe\x12\x1b.shashin.v1.DescribeRequest\x1a\x1c.shashin.v1.DescribeResponse\x12?\n\x06Lookup\x12\x19.shashin.v1.LookupRequest\x1a\x1a.shashin.v1.LookupResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,31 +35,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILTER']._serialized_start=64
   _globals['_FILTER']._serialized_end=306
   _globals['_INDEXSEARCHREQUEST']._serialized_start=309
-  _globals['_INDEXSEARCHREQUEST']._serialized_end=452
-  _globals['_OFFSETRANGE']._serialized_start=454
-  _globals['_OFFSETRANGE']._serialized_end=526
-  _globals['_HITCOLUMNS']._serialized_start=529
-  _globals['_HITCOLUMNS']._serialized_end=679
-  _globals['_INDEXSEARCHRESPONSE']._serialized_start=682
-  _globals['_INDEXSEARCHRESPONSE']._serialized_end=903
-  _globals['_PARTITIONPOSITION']._serialized_start=905
-  _globals['_PARTITIONPOSITION']._serialized_end=988
-  _globals['_LOGSTATE']._serialized_start=990
-  _globals['_LOGSTATE']._serialized_end=1087
-  _globals['_STAGELAG']._serialized_start=1089
-  _globals['_STAGELAG']._serialized_end=1165
-  _globals['_DESCRIBEREQUEST']._serialized_start=1167
-  _globals['_DESCRIBEREQUEST']._serialized_end=1184
-  _globals['_SHARDINFO']._serialized_start=1187
-  _globals['_SHARDINFO']._serialized_end=1328
-  _globals['_DESCRIBERESPONSE']._serialized_start=1331
-  _globals['_DESCRIBERESPONSE']._serialized_end=1581
-  _globals['_LOOKUPREQUEST']._serialized_start=1583
-  _globals['_LOOKUPREQUEST']._serialized_end=1659
-  _globals['_LOOKUPRESPONSE']._serialized_start=1661
-  _globals['_LOOKUPRESPONSE']._serialized_end=1752
-  _globals['_LOOKUPROW']._serialized_start=1754
-  _globals['_LOOKUPROW']._serialized_end=1840
-  _globals['_INDEXSERVICE']._serialized_start=1843
-  _globals['_INDEXSERVICE']._serialized_end=2068
+  _globals['_INDEXSEARCHREQUEST']._serialized_end=472
+  _globals['_OFFSETRANGE']._serialized_start=474
+  _globals['_OFFSETRANGE']._serialized_end=546
+  _globals['_HITCOLUMNS']._serialized_start=549
+  _globals['_HITCOLUMNS']._serialized_end=733
+  _globals['_INDEXSEARCHRESPONSE']._serialized_start=736
+  _globals['_INDEXSEARCHRESPONSE']._serialized_end=957
+  _globals['_PARTITIONPOSITION']._serialized_start=959
+  _globals['_PARTITIONPOSITION']._serialized_end=1042
+  _globals['_LOGSTATE']._serialized_start=1044
+  _globals['_LOGSTATE']._serialized_end=1141
+  _globals['_STAGELAG']._serialized_start=1143
+  _globals['_STAGELAG']._serialized_end=1219
+  _globals['_DESCRIBEREQUEST']._serialized_start=1221
+  _globals['_DESCRIBEREQUEST']._serialized_end=1238
+  _globals['_SHARDINFO']._serialized_start=1241
+  _globals['_SHARDINFO']._serialized_end=1382
+  _globals['_DESCRIBERESPONSE']._serialized_start=1385
+  _globals['_DESCRIBERESPONSE']._serialized_end=1635
+  _globals['_LOOKUPREQUEST']._serialized_start=1637
+  _globals['_LOOKUPREQUEST']._serialized_end=1713
+  _globals['_LOOKUPRESPONSE']._serialized_start=1715
+  _globals['_LOOKUPRESPONSE']._serialized_end=1806
+  _globals['_LOOKUPROW']._serialized_start=1808
+  _globals['_LOOKUPROW']._serialized_end=1894
+  _globals['_INDEXSERVICE']._serialized_start=1897
+  _globals['_INDEXSERVICE']._serialized_end=2122
 # @@protoc_insertion_point(module_scope)

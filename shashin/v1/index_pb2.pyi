@@ -90,6 +90,7 @@ class IndexSearchRequest(message.Message):
     K_FIELD_NUMBER: builtins.int
     FILTER_FIELD_NUMBER: builtins.int
     DEADLINE_MS_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
     model_id: builtins.str
     """Vectors of another model are rejected (FAILED_PRECONDITION)."""
     queries: builtins.bytes
@@ -101,6 +102,8 @@ class IndexSearchRequest(message.Message):
     """Maximum hits per query, 1 to 1000."""
     deadline_ms: builtins.int
     """Time limit in milliseconds; 0 means that only the gRPC deadline applies."""
+    attributes: builtins.int
+    """Of how many of the first hits of each query the attributes are returned."""
     @builtins.property
     def filter(self) -> Filter: ...
     def __init__(
@@ -112,10 +115,11 @@ class IndexSearchRequest(message.Message):
         k: builtins.int = ...,
         filter: Filter | None = ...,
         deadline_ms: builtins.int = ...,
+        attributes: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["deadline_ms", b"deadline_ms", "dimensions", b"dimensions", "filter", b"filter", "k", b"k", "model_id", b"model_id", "queries", b"queries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes", "deadline_ms", b"deadline_ms", "dimensions", b"dimensions", "filter", b"filter", "k", b"k", "model_id", b"model_id", "queries", b"queries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -146,43 +150,48 @@ class OffsetRange(message.Message):
 
 @typing.final
 class HitColumns(message.Message):
-    """Hits of all queries as packed columns: query i owns counts[i] entries, nearest first."""
+    """Hits of all queries as columns: query i owns counts[i] entries, nearest first. Columns of numbers are
+    little-endian arrays.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
     COUNTS_FIELD_NUMBER: builtins.int
     LISTING_IDS_FIELD_NUMBER: builtins.int
+    LISTING_ID_LENGTHS_FIELD_NUMBER: builtins.int
     VERSIONS_FIELD_NUMBER: builtins.int
     PHOTO_NUMBERS_FIELD_NUMBER: builtins.int
     SCORES_FIELD_NUMBER: builtins.int
     ATTRIBUTES_FIELD_NUMBER: builtins.int
+    listing_ids: builtins.bytes
+    """Listing ids in UTF-8, one after another, and the length of each in bytes, uint32."""
+    listing_id_lengths: builtins.bytes
+    versions: builtins.bytes
+    """uint64."""
+    photo_numbers: builtins.bytes
+    """uint32."""
+    scores: builtins.bytes
+    """Cosine similarity, float32: -1 to 1, higher is nearer."""
     @builtins.property
     def counts(self) -> containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @builtins.property
-    def listing_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @builtins.property
-    def versions(self) -> containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @builtins.property
-    def photo_numbers(self) -> containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @builtins.property
-    def scores(self) -> containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Cosine similarity, -1 to 1, higher is nearer."""
+    def attributes(self) -> containers.RepeatedCompositeFieldContainer[events_pb2.Attributes]:
+        """Of the first hits of each query, as many as were asked for: query i owns min(counts[i], that)."""
 
-    @builtins.property
-    def attributes(self) -> containers.RepeatedCompositeFieldContainer[events_pb2.Attributes]: ...
     def __init__(
         self,
         *,
         counts: abc.Iterable[builtins.int] | None = ...,
-        listing_ids: abc.Iterable[builtins.str] | None = ...,
-        versions: abc.Iterable[builtins.int] | None = ...,
-        photo_numbers: abc.Iterable[builtins.int] | None = ...,
-        scores: abc.Iterable[builtins.float] | None = ...,
+        listing_ids: builtins.bytes = ...,
+        listing_id_lengths: builtins.bytes = ...,
+        versions: builtins.bytes = ...,
+        photo_numbers: builtins.bytes = ...,
+        scores: builtins.bytes = ...,
         attributes: abc.Iterable[events_pb2.Attributes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes", "counts", b"counts", "listing_ids", b"listing_ids", "photo_numbers", b"photo_numbers", "scores", b"scores", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes", "counts", b"counts", "listing_id_lengths", b"listing_id_lengths", "listing_ids", b"listing_ids", "photo_numbers", b"photo_numbers", "scores", b"scores", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
+from shashin.codecs.hit_lists import hits_in
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
 from shashin.rpc.channel import open_channel
@@ -87,7 +88,7 @@ class IndexClient:
                 k=k,
             )
         )
-        hits = response.hits
+        hits = hits_in(response.hits, 1, 0)
         return list(zip(hits.listing_ids, hits.versions, hits.photo_numbers, strict=True))
 
     async def finds(self, listing_id: str, version: int = 1, photo: int = 0) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shashin.codecs.hit_lists import split_ids
 from shashin.serving.searched_shards import SearchedShards
 from shashin.shards.format.row import Row
 from shashin.shards.kinds.protocol import Vectors
@@ -29,10 +30,17 @@ def search_shards(
 ) -> list[list[FoundRow]]:
     """Return the hits of each query (m, dimensions); by ``searched`` if these shards are served."""
     searched = searched or SearchedShards(shards)
-    return [
-        [
-            FoundRow(shards[position].row(row), score)
-            for position, row, score in zip(hits.shards, hits.rows, hits.scores, strict=True)
-        ]
-        for hits in searched.search(queries, k, row_filter or RowFilter())
+    hits = searched.search(queries, k, row_filter or RowFilter())
+    found = [
+        FoundRow(shards[position].row(row), score)
+        for position, row, score in zip(
+            hits.found.shards.tolist(),
+            hits.found.rows.tolist(),
+            hits.found.scores.tolist(),
+            strict=True,
+        )
     ]
+    assert split_ids(hits.ids, hits.id_lengths) == [hit.row.listing_id for hit in found]
+    assert hits.versions.tolist() == [hit.row.version for hit in found]
+    assert hits.photo_numbers.tolist() == [hit.row.photo_number for hit in found]
+    return [found[of_query] for of_query in hits.slices()]

@@ -45,6 +45,8 @@ from shashin.builds.records import BuildRecords
 from shashin.builds.step import StepContext
 from shashin.builds.step_reports import ProgressFile
 from shashin.builds.steps import build, embed, fetch, publish, select
+from shashin.codecs.hit_lists import hits_in
+from shashin.codecs.index import hit_columns
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import VECTORS_EMBEDDED
@@ -429,22 +431,9 @@ class Installation:
             served |= {tier: server.served for tier, server in self.servers.items()}
             for tier, of_tier in served.items():
                 snapshot = of_tier.snapshot()
-                (hits,) = snapshot.searched.search(query[None], count, RowFilter())
-                photos = [
-                    snapshot.shards[position].photo_number(row)
-                    for position, row in zip(hits.shards, hits.rows, strict=True)
-                ]
-                answers.append(
-                    EndpointHits(
-                        tier,
-                        count,
-                        [len(hits)],
-                        hits.listing_ids,
-                        hits.versions,
-                        photos,
-                        hits.scores,
-                    )
-                )
+                hits = snapshot.searched.search(query[None], count, RowFilter())
+                columns = hit_columns(hits, snapshot.shards, 0)
+                answers.append(EndpointHits(tier, count, hits_in(columns, 1, 0)))
             merged = merge(answers, k)
             if not truncated(answers, merged, k):
                 return [(hit.listing_id, hit.version, hit.photo_number) for hit in merged]

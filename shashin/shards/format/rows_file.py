@@ -220,6 +220,16 @@ class SealedRows:
             listed_at=int(columns.listed_at[number]),
         )
 
+    def identities(
+        self,
+    ) -> tuple[
+        npt.NDArray[np.int32], npt.NDArray[np.uint8], npt.NDArray[np.uint64], npt.NDArray[np.uint16]
+    ]:
+        """Return where each row's listing id starts, with the end of the last, their UTF-8 bytes, and
+        the version and photo number of each row.
+        """
+        return self._id_ends, self._id_bytes, self._columns.version, self._photo_numbers
+
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:
         """Return the numbers of a listing's rows."""
         target = np.uint64(listing_hash(listing_id))

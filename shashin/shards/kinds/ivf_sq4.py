@@ -1,8 +1,8 @@
 """``ivf-sq4``: 4-bit codes in the lists of the model's quantizer, and float16 vectors to compare exactly.
 
 An inverted file over the residuals of a coarse quantizer (Jégou et al. 2011) with scalar codes after a
-rotation (Gao and Long 2024). Codes are 76 bytes a row at 128 dimensions and all that a search reads of
-most rows; the vectors of the few best are read from the mapped file. Indexes of one quantizer are
+rotation (Gao and Long 2024). A row has 96 bytes of codes at 128 dimensions, of which a search reads
+20 of most rows; the vectors of the few best are read from the mapped file. Indexes of one quantizer are
 searched together, in one call (``shashin.shards.kinds.stack``).
 
 How many lists a search reads is measured when the index is written, and stored in its parameters.
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from shashin.errors import CorruptShard, UnknownFormat
 from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.kinds.native import library
-from shashin.shards.kinds.native.library import Lists, Member, Run, Searcher
+from shashin.shards.kinds.native.library import Codes, Lists, Member, Run, Searcher
 from shashin.shards.kinds.npy_file import map_array, write_array
 from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Stack, Vectors
 from shashin.shards.kinds.quantizer import Quantizer, blocks, is_too_coarse, lists_for, train, unit
@@ -36,6 +36,10 @@ CODES_FILE = "codes.npy"
 """(n, code bytes) uint8, list by list."""
 SCALES_FILE = "scales.npy"
 """(n,) float32, list by list."""
+SIGNS_FILE = "signs.npy"
+"""(n, sign words) uint64, list by list: a bit is 1 if its component is positive."""
+SIGN_SCALES_FILE = "sign-scales.npy"
+"""(n,) float32, list by list."""
 ROWS_FILE = "list-rows.npy"
 """(n,) uint32: the row of each code; ascending within a list."""
 STARTS_FILE = "starts.npy"
@@ -45,6 +49,7 @@ QUANTIZER_FILE = "quantizer.npy"
 
 _STORED = np.dtype("<f2")
 _CODE = np.dtype("u1")
+_WORD = np.dtype("<u8")
 _SCALE = np.dtype("<f4")
 _NUMBER = np.dtype("<u4")
 
@@ -108,6 +113,9 @@ class IvfSq4:
         width = library.code_bytes(spec.dimensions)
         codes = _mapped(folder / CODES_FILE, _CODE, width, f"codes of {width} bytes", count)
         scales = _mapped(folder / SCALES_FILE, _SCALE, None, "scales", count)
+        words = library.sign_words(spec.dimensions)
+        signs = _mapped(folder / SIGNS_FILE, _WORD, words, f"{words} words of signs", count)
+        sign_scales = _mapped(folder / SIGN_SCALES_FILE, _SCALE, None, "scales of signs", count)
         rows = _mapped(folder / ROWS_FILE, _NUMBER, None, "row numbers", count)
         starts = _mapped(folder / STARTS_FILE, _NUMBER, None, "starts of lists", lists + 1)
         # What a search would read out of bounds.
@@ -119,7 +127,9 @@ class IvfSq4:
         if lists > 1:
             quantizer = Quantizer.open(folder / QUANTIZER_FILE, spec.dimensions)
             _expect(folder / QUANTIZER_FILE, len(quantizer), lists)
-        return IvfSq4Index(quantizer, vectors, Run(starts, codes, scales, rows, probes))
+        return IvfSq4Index(
+            quantizer, vectors, Run(starts, codes, scales, signs, sign_scales, rows, probes)
+        )
 
 
 def _mapped(
@@ -255,22 +265,26 @@ class IvfSq4Builder:
         rows = np.argsort(of_row, kind="stable").astype(_NUMBER)
         starts = np.zeros(len(quantizer) + 1, dtype=_NUMBER)
         np.cumsum(np.bincount(of_row, minlength=len(quantizer)), out=starts[1:])
-        scales = np.empty(len(stored), dtype=_SCALE)
-        width = library.code_bytes(quantizer.dimensions)
-        codes = np.empty((len(stored), width), dtype=_CODE)
+        codes = Codes.empty(len(stored), quantizer.dimensions)
         for block in blocks(len(stored)):
             of_block = rows[block]
             residuals: Vectors = stored[of_block] - quantizer.centroids[of_row[of_block]]
-            codes[block], scales[block] = library.encode(residuals @ quantizer.rotation.T)
-        write_array(folder / CODES_FILE, codes)
-        write_array(folder / SCALES_FILE, scales)
+            codes.of(block).fill(residuals @ quantizer.rotation.T)
+        write_array(folder / CODES_FILE, codes.codes)
+        write_array(folder / SCALES_FILE, codes.scales)
+        write_array(folder / SIGNS_FILE, codes.signs)
+        write_array(folder / SIGN_SCALES_FILE, codes.sign_scales)
         write_array(folder / ROWS_FILE, rows)
         write_array(folder / STARTS_FILE, starts)
-        names = [VECTORS_FILE, CODES_FILE, SCALES_FILE, ROWS_FILE, STARTS_FILE]
+        names = [VECTORS_FILE, CODES_FILE, SCALES_FILE, SIGNS_FILE, SIGN_SCALES_FILE]
+        names += [ROWS_FILE, STARTS_FILE]
         if len(quantizer) > 1:
             quantizer.write(folder / QUANTIZER_FILE)
             names.append(QUANTIZER_FILE)
-            self._probes = probes_needed(quantizer, Run(starts, codes, scales, rows, 1), [stored])
+            run = Run(
+                starts, codes.codes, codes.scales, codes.signs, codes.sign_scales, rows, probes=1
+            )
+            self._probes = probes_needed(quantizer, run, [stored])
         return names
 
     def _joined(self) -> npt.NDArray[np.float16]:

@@ -204,4 +204,5 @@ def _share(run: Run, members: Mapping[int, StackMember]) -> float:
 
 def _arrays(run: Run) -> tuple[np.ndarray, ...]:
     members = () if run.members is None else (run.members,)
-    return (run.starts, run.codes, run.scales, run.rows, *members)
+    signs = (run.signs, run.sign_scales)
+    return (run.starts, run.codes, run.scales, *signs, run.rows, *members)

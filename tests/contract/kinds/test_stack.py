@@ -199,7 +199,7 @@ def test_copied_codes_are_all_that_a_stack_has_in_memory() -> None:
     large = 64 * LISTS
     assert IvfSq4Stack(QUANTIZER).over([member(large, 1)]).memory_bytes == 0
     stack = IvfSq4Stack(QUANTIZER).over([member(500, 1), member(500, 2)])
-    assert stack.memory_bytes == 1_000 * (32 + 4 + 4 + 2) + 4 * (LISTS + 1)
+    assert stack.memory_bytes == 1_000 * (32 + 4 + 8 + 4 + 4 + 2) + 4 * (LISTS + 1)
 
 
 Sizes = st.lists(st.integers(1, 1_000_000), max_size=40).map(sorted)

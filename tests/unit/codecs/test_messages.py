@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from shashin.codecs.attributes import attributes_message, attributes_of
 from shashin.codecs.events import new_rows_of, parse_embedded
+from shashin.codecs.hit_lists import hits_in
 from shashin.codecs.index import filter_of, hit_columns, queries_of
 from shashin.codecs.ranges import log_message, position_messages, range_messages, report_in
 from shashin.errors import InvalidEvent, InvalidQuery, RecordError, UnparsableRecord, WrongVector
@@ -19,7 +20,7 @@ from shashin.kafka.records import InRecord
 from shashin.offsets.coverage import LiveReport, Position, StageLag
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.row import MAX_PHOTO_NUMBER, NO_TIME, Row, RowAttributes
-from shashin.shards.hits import Hits
+from shashin.shards.hits import Candidates, Hits
 from shashin.shards.row_filter import RowFilter
 from shashin.v1 import events_pb2, index_pb2
 from tests.support.made_shards import DIMENSIONS, as_logged, new_row, open_shard, vector_of
@@ -230,24 +231,60 @@ def test_hits_of_all_queries_are_packed_in_order() -> None:
     attributes = RowAttributes("shoes", "ACME", 100, "JPY", 7)
     first = open_shard([new_row("lamp", 1, 2, attributes)])
     second = open_shard([new_row("hat", 3, 4, attributes), new_row("mug", 2, 3, attributes)])
-    hits = [
-        Hits(
-            shards=[0, 1],
-            rows=[0, 1],
-            listing_ids=["lamp", "mug"],
-            versions=[1, 2],
-            scores=[0.75, 0.5],
-        ),
-        Hits(shards=[], rows=[], listing_ids=[], versions=[], scores=[]),
-        Hits(shards=[1], rows=[0], listing_ids=["hat"], versions=[3], scores=[-1.0]),
-    ]
-    columns = hit_columns(hits, [first, second])
-    assert list(columns.counts) == [2, 0, 1]
-    assert list(columns.listing_ids) == ["lamp", "mug", "hat"]
-    assert list(columns.versions) == [1, 2, 3]
-    assert list(columns.photo_numbers) == [2, 3, 4]
-    assert list(columns.scores) == [0.75, 0.5, -1.0]
-    assert [attributes_of(message) for message in columns.attributes] == [attributes] * 3
+    hits = Hits(
+        [2, 0, 1],
+        Candidates(np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0.75, 0.5, -1], np.float32)),
+        b"lampmughat",
+        np.array([4, 3, 3], np.uint32),
+        np.array([1, 2, 3], np.uint64),
+        np.array([2, 3, 4], np.uint32),
+    )
+    for count in (1, 2, 9):
+        lists = hits_in(hit_columns(hits, [first, second], count), 3, count)
+        assert lists.counts == [2, 0, 1]
+        assert lists.listing_ids == ["lamp", "mug", "hat"]
+        assert lists.versions == [1, 2, 3]
+        assert lists.photo_numbers == [2, 3, 4]
+        assert lists.scores == [0.75, 0.5, -1.0]
+        described = [message and attributes_of(message) for message in lists.attributes]
+        assert described == [attributes, attributes if count > 1 else None, attributes]
+        assert lists.of_queries(0, 3) is lists
+        assert lists.of_queries(1, 3).listing_ids == ["hat"]
+        assert lists.of_queries(0, 1).versions == [1, 2]
+        assert lists.of_queries(1, 2).counts == [0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"counts": [2, 1]}, "2 of 3 queries"),
+        ({"counts": [2, 0, 2]}, "4 hits in columns of 12, 24, 12, 12 bytes"),
+        ({"versions": b"\0" * 23}, "12, 23, 12, 12 bytes"),
+        ({"scores": np.array([1, np.nan, 0], "<f4").tobytes()}, "scores that are not finite"),
+        ({"listing_ids": b"lampmugha"}, "listing ids of 9 bytes, and lengths of 10"),
+        ({"listing_ids": b"lamp\xff\xffghat"}, "not UTF-8"),
+        ({"attributes": []}, "0 attributes instead of 3"),
+    ],
+    ids=str,
+)
+def test_columns_that_do_not_fit_are_refused_with_what_is_wrong(
+    changes: dict[str, Any], named: str
+) -> None:
+    columns = index_pb2.HitColumns(
+        counts=[2, 0, 1],
+        listing_ids=b"lampmughat",
+        listing_id_lengths=np.array([4, 3, 3], "<u4").tobytes(),
+        versions=b"\0" * 24,
+        photo_numbers=b"\0" * 12,
+        scores=b"\0" * 12,
+        attributes=[events_pb2.Attributes()] * 3,
+    )
+    assert hits_in(columns, 3, 5).listing_ids == ["lamp", "mug", "hat"]
+    for name in changes:
+        columns.ClearField(cast("Any", name))
+    columns.MergeFrom(index_pb2.HitColumns(**changes))
+    with pytest.raises(ValueError, match=named):
+        hits_in(columns, 3, 5)
 
 
 @given(st.lists(st.builds(OffsetRange, *[st.integers(0, 2**31)] * 3), max_size=4))

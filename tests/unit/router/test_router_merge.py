@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.merge import EndpointHits, MergedHit, merge, truncated
+from shashin.codecs.hit_lists import HitLists
 from shashin.codecs.limits import MAX_HITS
 
 TIERS = ("live", "hourly", "daily")
@@ -44,11 +45,14 @@ def answer_of(
     return EndpointHits(
         tier=TIERS[endpoint],
         k=requested,
-        counts=counts,
-        listing_ids=[row.listing_id for row, _ in columns],
-        versions=[row.version for row, _ in columns],
-        photo_numbers=[row.photo_number for row, _ in columns],
-        scores=[score for _, score in columns],
+        lists=HitLists(
+            counts=counts,
+            listing_ids=[row.listing_id for row, _ in columns],
+            versions=[row.version for row, _ in columns],
+            photo_numbers=[row.photo_number for row, _ in columns],
+            scores=[score for _, score in columns],
+            attributes=[None] * len(columns),
+        ),
     )
 
 
@@ -156,7 +160,8 @@ def test_the_order_in_which_endpoints_answer_does_not_matter(
 
 def hits_of(tier: str, *rows: tuple[str, int, int, float], k: int = 10) -> EndpointHits:
     ids, versions, photos, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return EndpointHits(tier, k, [len(rows)], ids, versions, photos, scores)
+    lists = HitLists([len(rows)], ids, versions, photos, scores, [None] * len(rows))
+    return EndpointHits(tier, k, lists)
 
 
 def test_an_older_version_is_no_hit_even_if_it_is_nearer() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.merge import EndpointHits, merge
+from shashin.codecs.hit_lists import hits_in
 from shashin.kafka.records import DamagedBatch, InRecord
 from shashin.serving.endpoint import Context, IndexEndpoint
 from shashin.serving.hiding import Hiding
@@ -207,15 +208,7 @@ async def test_an_update_during_a_search_is_found_in_one_version_and_later_only_
 
         async def searched(process: Process, tier: str) -> EndpointHits:
             hits = (await endpoint(process, tier).Search(request, context)).hits
-            return EndpointHits(
-                tier,
-                5,
-                hits.counts,
-                hits.listing_ids,
-                hits.versions,
-                hits.photo_numbers,
-                hits.scores,
-            )
+            return EndpointHits(tier, 5, hits_in(hits, 1, 0))
 
         first = await searched(live, "live")
         growing.add([new_row("lamp", 2)], position=3, bucket_start=BUCKET_START)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from shashin.codecs.hit_lists import HitLists, hits_in
 from shashin.errors import DeadlineExceeded, InvalidQuery, NotServing, WrongModelRequested
 from shashin.offsets.coverage import LiveReport, Position
 from shashin.offsets.ranges import OffsetRange
@@ -86,13 +87,28 @@ def search_for(listing: str, version: int = 1, **changes: Any) -> index_pb2.Inde
     return index_pb2.IndexSearchRequest(**fields)
 
 
+def lists_of(answer: index_pb2.IndexSearchResponse) -> HitLists:
+    return hits_in(answer.hits, len(answer.hits.counts), 0)
+
+
+async def test_the_attributes_of_as_many_hits_are_returned_as_are_asked_for(
+    endpoint: IndexEndpoint,
+) -> None:
+    for count in (0, 1, 2, 10):
+        answer = await endpoint.Search(search_for("mug", attributes=count), call())
+        found = hits_in(answer.hits, 1, count)
+        assert len(found.listing_ids) == 3
+        described = [attributes.category for attributes in found.attributes if attributes]
+        assert described == ["shoes"] * min(count, 3)
+
+
 async def test_a_response_has_hits_the_ranges_searched_and_the_live_position(
     endpoint: IndexEndpoint,
 ) -> None:
     answer = await endpoint.Search(search_for("mug"), call())
     assert answer.model_id == MODEL
-    assert answer.hits.listing_ids[0] == "mug"
-    assert answer.hits.scores[0] == pytest.approx(1.0, abs=0.02)
+    assert lists_of(answer).listing_ids[0] == "mug"
+    assert lists_of(answer).scores[0] == pytest.approx(1.0, abs=0.02)
     assert list(answer.hits.counts) == [3]
     ranges = [OffsetRange(r.partition, r.from_offset, r.to_offset) for r in answer.covered]
     assert ranges == [OffsetRange(0, 0, 4)], "adjacent ranges are merged"
@@ -115,7 +131,7 @@ async def test_until_the_hidden_map_is_loaded_searches_are_refused_and_nothing_i
     assert not described.positions
     served.hidden_loaded = True
     assert (await endpoint.Describe(index_pb2.DescribeRequest(), call())).not_serving == ""
-    assert (await endpoint.Search(search_for("mug"), call())).hits.listing_ids[0] == "mug"
+    assert lists_of(await endpoint.Search(search_for("mug"), call())).listing_ids[0] == "mug"
 
 
 async def test_what_is_added_during_a_search_is_not_reported_as_covered(
@@ -133,7 +149,7 @@ async def test_what_is_added_during_a_search_is_not_reported_as_covered(
     assert [(r.from_offset, r.to_offset) for r in answer.covered] == [(0, 4)]
     assert [p.live_offset for p in answer.positions] == [4]
     answer = await endpoint.Search(search_for("new"), call())
-    assert answer.hits.listing_ids[0] == "new"
+    assert lists_of(answer).listing_ids[0] == "new"
     assert [(r.from_offset, r.to_offset) for r in answer.covered] == [(0, 9)]
 
 
@@ -141,7 +157,7 @@ async def test_of_two_visible_versions_in_different_shards_the_newest_is_returne
     endpoint: IndexEndpoint,
 ) -> None:
     answer = await endpoint.Search(search_for("lamp", version=1), call())
-    found = zip(answer.hits.listing_ids, answer.hits.versions, strict=True)
+    found = zip(lists_of(answer).listing_ids, lists_of(answer).versions, strict=True)
     assert sorted(found) == [("hat", 1), ("lamp", 2), ("mug", 1)]
 
 
@@ -151,7 +167,7 @@ async def test_hidden_rows_are_neither_found_nor_looked_up(
     hide(served, "lamp", 2)
     hide(served, "mug", 9)
     answer = await endpoint.Search(search_for("mug"), call())
-    found = zip(answer.hits.listing_ids, answer.hits.versions, strict=True)
+    found = zip(lists_of(answer).listing_ids, lists_of(answer).versions, strict=True)
     assert sorted(found) == [("hat", 1), ("lamp", 2)]
     looked_up = await endpoint.Lookup(
         index_pb2.LookupRequest(model_id=MODEL, listing_ids=["mug", "lamp", "none"]), call()

@@ -34,10 +34,21 @@ class _Run(ctypes.Structure):
         ("starts", ctypes.c_void_p),
         ("codes", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
+        ("signs", ctypes.c_void_p),
+        ("sign_scales", ctypes.c_void_p),
         ("rows", ctypes.c_void_p),
         ("members", ctypes.c_void_p),
         ("member", ctypes.c_int32),
         ("probes", ctypes.c_int32),
+    )
+
+
+class _Identities(ctypes.Structure):
+    _fields_ = (
+        ("id_starts", ctypes.c_void_p),
+        ("id_bytes", ctypes.c_void_p),
+        ("versions", ctypes.c_void_p),
+        ("photo_numbers", ctypes.c_void_p),
     )
 
 
@@ -73,6 +84,10 @@ class Run:
     codes: npt.NDArray[np.uint8]
     """(n, code bytes)."""
     scales: npt.NDArray[np.float32]
+    """(n,), of codes."""
+    signs: npt.NDArray[np.uint64]
+    """(n, sign words)."""
+    sign_scales: npt.NDArray[np.float32]
     """(n,)."""
     rows: npt.NDArray[np.uint32]
     """(n,): the row of its member."""
@@ -126,9 +141,15 @@ def _loaded() -> ctypes.CDLL:
         *(pointer, pointer, pointer, pointer, integer, integer, integer),
         *(pointer, pointer),
     )
-    library.encode.argtypes = (pointer, ctypes.c_int64, integer, pointer, pointer)
+    library.best_listings.argtypes = (
+        *(pointer, pointer, pointer, pointer, integer, integer),
+        *(pointer, pointer),
+    )
+    library.identify.argtypes = (pointer, pointer, pointer, ctypes.c_int64, *([pointer] * 4))
+    library.identify.restype = None
+    library.encode.argtypes = (pointer, ctypes.c_int64, integer, *([pointer] * 4))
     library.encode.restype = None
-    library.merge.argtypes = (pointer, integer, pointer, integer, integer, *([pointer] * 5))
+    library.merge.argtypes = (pointer, integer, pointer, *([integer] * 3), *([pointer] * 7))
     library.merge.restype = ctypes.c_uint32
     return library
 
@@ -255,14 +276,46 @@ def code_bytes(dimensions: int) -> int:
     return int(_LIBRARY.code_bytes(dimensions))
 
 
-def encode(residuals: Vectors) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Return the codes, (n, code bytes), and scales, (n,), of rotated residuals (n, dimensions)."""
-    residuals = np.ascontiguousarray(residuals, dtype=np.float32)
-    count, dimensions = residuals.shape
-    codes = np.empty((count, code_bytes(dimensions)), np.uint8)
-    scales = np.empty(count, np.float32)
-    _LIBRARY.encode(residuals.ctypes.data, count, dimensions, codes.ctypes.data, scales.ctypes.data)
-    return codes, scales
+def sign_words(dimensions: int) -> int:
+    """Return how many 64-bit words have the signs of a row."""
+    return int(_LIBRARY.sign_words(dimensions))
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """What a search reads of rows, in their order."""
+
+    codes: npt.NDArray[np.uint8]
+    """(n, code bytes)."""
+    scales: npt.NDArray[np.float32]
+    """(n,)."""
+    signs: npt.NDArray[np.uint64]
+    """(n, sign words)."""
+    sign_scales: npt.NDArray[np.float32]
+    """(n,)."""
+
+    @classmethod
+    def empty(cls, count: int, dimensions: int) -> Codes:
+        """Return arrays of so many rows, to be filled."""
+        return cls(
+            np.empty((count, code_bytes(dimensions)), np.uint8),
+            np.empty(count, np.float32),
+            np.empty((count, sign_words(dimensions)), np.uint64),
+            np.empty(count, np.float32),
+        )
+
+    def of(self, rows: slice) -> Codes:
+        """Return a view of some rows."""
+        return Codes(self.codes[rows], self.scales[rows], self.signs[rows], self.sign_scales[rows])
+
+    def fill(self, residuals: Vectors) -> None:
+        """Encode rotated residuals, (n, dimensions)."""
+        residuals = np.ascontiguousarray(residuals, dtype=np.float32)
+        _LIBRARY.encode(residuals.ctypes.data, *residuals.shape, *self._addresses())
+
+    def _addresses(self) -> tuple[int, ...]:
+        arrays = (self.codes, self.scales, self.signs, self.sign_scales)
+        return tuple(array.ctypes.data for array in arrays)
 
 
 def merged(runs: Sequence[Run], lists: int, gone: npt.NDArray[np.bool_], *, probes: int) -> Run:
@@ -270,22 +323,129 @@ def merged(runs: Sequence[Run], lists: int, gone: npt.NDArray[np.bool_], *, prob
 
     ``gone`` (members,) are the members whose codes are left out.
     """
-    count, width = sum(map(len, runs)), runs[0].codes.shape[1]
+    count, width, words = sum(map(len, runs)), runs[0].codes.shape[1], runs[0].signs.shape[1]
     starts = np.empty(lists + 1, np.uint32)
     codes = np.empty((count, width), np.uint8)
     scales = np.empty(count, np.float32)
+    signs = np.empty((count, words), np.uint64)
+    sign_scales = np.empty(count, np.float32)
     rows = np.empty(count, np.uint32)
     members = np.empty(count, np.uint16)
     packed = _runs(runs)
+    outputs = (starts, codes, scales, signs, sign_scales, rows, members)
     kept = _LIBRARY.merge(
         ctypes.addressof(packed),
         len(runs),
         _address(gone, np.bool_),
         lists,
         width,
-        *(array.ctypes.data for array in (starts, codes, scales, rows, members)),
+        words,
+        *(array.ctypes.data for array in outputs),
     )
-    return Run(starts, codes[:kept], scales[:kept], rows[:kept], probes, members=members[:kept])
+    return Run(
+        starts,
+        codes[:kept],
+        scales[:kept],
+        signs[:kept],
+        sign_scales[:kept],
+        rows[:kept],
+        probes,
+        members=members[:kept],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Identities:
+    """What identifies the rows of a shard."""
+
+    id_starts: npt.NDArray[np.int32]
+    """(rows + 1,): where the listing id of each row starts, with the end of the last."""
+    id_bytes: npt.NDArray[np.uint8]
+    """Listing ids in UTF-8."""
+    versions: npt.NDArray[np.uint64]
+    """(rows,)."""
+    photo_numbers: npt.NDArray[np.uint16]
+    """(rows,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Identified:
+    """What identifies n hits."""
+
+    ids: npt.NDArray[np.uint8]
+    """Listing ids in UTF-8, one after another."""
+    id_lengths: npt.NDArray[np.uint32]
+    """(n,), in bytes."""
+    versions: npt.NDArray[np.uint64]
+    """(n,)."""
+    photo_numbers: npt.NDArray[np.uint32]
+    """(n,)."""
+
+
+class Listings:
+    """The listings of the rows of shards, by the position of a shard."""
+
+    def __init__(self, shards: Sequence[Identities]) -> None:
+        self._shards = tuple(shards)
+        self._packed = (_Identities * len(shards))(
+            *(
+                _Identities(
+                    _address(shard.id_starts, np.int32),
+                    _address(shard.id_bytes, np.uint8),
+                    _address(shard.versions, np.uint64),
+                    _address(shard.photo_numbers, np.uint16),
+                )
+                for shard in shards
+            )
+        )
+
+    def best(
+        self,
+        positions: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+        k: int,
+    ) -> tuple[npt.NDArray[np.int32], int]:
+        """Return which of some hits are the best, and the length of their ids in bytes.
+
+        Hits, (n,) each, are by descending score. Up to ``k`` listings are kept, each at the nearest row
+        of its newest version, in the order of scores, then of ids.
+        """
+        kept = np.empty(min(k, len(rows)), np.int32)
+        length = ctypes.c_int64(0)
+        count = _LIBRARY.best_listings(
+            ctypes.addressof(self._packed),
+            _address(positions, np.int64),
+            _address(rows, np.int64),
+            _address(scores, np.float32),
+            len(rows),
+            k,
+            kept.ctypes.data,
+            ctypes.addressof(length),
+        )
+        if count < 0:
+            raise MemoryError("no memory for the listings of a search")
+        return kept[:count], length.value
+
+    def identify(
+        self, positions: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], id_bytes: int
+    ) -> Identified:
+        """Return what identifies hits, (n,), whose ids have so many bytes."""
+        found = Identified(
+            np.empty(id_bytes, np.uint8),
+            np.empty(len(rows), np.uint32),
+            np.empty(len(rows), np.uint64),
+            np.empty(len(rows), np.uint32),
+        )
+        outputs = (found.ids, found.id_lengths, found.versions, found.photo_numbers)
+        _LIBRARY.identify(
+            ctypes.addressof(self._packed),
+            _address(positions, np.int64),
+            _address(rows, np.int64),
+            len(rows),
+            *(array.ctypes.data for array in outputs),
+        )
+        return found
 
 
 def _quantizer(lists: Lists) -> _Quantizer:
@@ -304,6 +464,8 @@ def _runs(runs: Sequence[Run]) -> Any:
                 _address(run.starts, np.uint32),
                 _address(run.codes, np.uint8),
                 _address(run.scales, np.float32),
+                _address(run.signs, np.uint64),
+                _address(run.sign_scales, np.float32),
                 _address(run.rows, np.uint32),
                 None if run.members is None else _address(run.members, np.uint16),
                 run.member,

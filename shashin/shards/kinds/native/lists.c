@@ -2,8 +2,9 @@
  *
  * A quantizer divides the space into lists, one around each centroid. A row is stored as the nearest
  * centroid, its list, and 4 bits for each component of what remains, after a rotation that spreads it
- * evenly over the components. A search scores the codes of the nearest lists with integers, and the
- * best of them again with their float16 vectors.
+ * evenly over the components. The signs of the components are stored once more, apart. A search scores the
+ * signs of all rows in the nearest lists, the codes of those that may then be among the best, and the
+ * best of these by their float16 vectors: it reads 20 bytes of most rows.
  *
  * A run has the codes of one or more members (indexes of shards), list by list. The row of a code, and
  * its member, say what may be found: flags and filter are read for those codes alone whose score is
@@ -32,6 +33,10 @@
 /* Names the source that this was compiled from. */
 EXPORT const char *source_hash(void) { return SOURCE_HASH; }
 
+/* By how many times its scale an estimate from signs may be too low: more than a standard deviation. What
+ * it costs in recall is within what is measured for the number of lists. */
+static const float SLACK = 0.8f;
+
 enum {
     CHUNK_DIMENSIONS = 64, /* of which a code has CHUNK_BYTES */
     CHUNK_BYTES = 32,
@@ -50,7 +55,9 @@ typedef struct {
 typedef struct {
     const uint32_t *starts;  /* (lists + 1,) */
     const uint8_t *codes;    /* (n, code bytes) */
-    const float *scales;     /* (n,) */
+    const float *scales;     /* (n,): of the levels of a code */
+    const uint64_t *signs;   /* (n, words): a bit is 1 if its component is positive */
+    const float *sign_scales; /* (n,): of the signs */
     const uint32_t *rows;    /* (n,): the row of its member */
     const uint16_t *members; /* (n,), or NULL if all are of `member` */
     int32_t member;
@@ -72,12 +79,21 @@ typedef struct {
     uint32_t list; /* by rank: 0 is nearest to the query */
 } Candidate;
 
+typedef struct {
+    uint32_t key; /* ascends as the score descends */
+    uint32_t list;
+} RankedList;
+
 /* ---------------------------------------------------------------------- instructions of the CPU */
 
 typedef struct {
     /* Dot products of n codes with a query: low and high are its parts for either half of a byte. */
     void (*codes)(const uint8_t *codes, int n, int chunks, const int8_t *low, const int8_t *high,
                   int32_t *dots);
+    /* For n rows of signs: the sum of the query's components times their signs, in steps, less what
+     * is the same for all rows. planes are
+     * the four bits of the query's components, (4, words). */
+    void (*signs)(const uint64_t *signs, int n, int words, const uint64_t *planes, int32_t *sums);
     float (*float32)(const float *a, const float *b, int n);
     float (*float16)(const uint16_t *a, const float *b, int n);
 } Kernels;
@@ -109,6 +125,26 @@ static void codes_portable(const uint8_t *codes, int n, int chunks, const int8_t
     }
 }
 
+/* A component of the query is q - 7.5 steps, so its sum over positive components less that over the others
+ * is 2 * (sum of q) - 15 * (number of them), plus what is the same for all rows. */
+#define SUM_OF_SIGNS(POPCOUNT)                                                                      \
+    for (int i = 0; i < n; i++) {                                                                  \
+        const uint64_t *row = signs + (size_t)i * words;                                           \
+        int32_t sum = 0;                                                                           \
+        for (int w = 0; w < words; w++)                                                            \
+            sum += 2 * (int32_t)(POPCOUNT(row[w] & planes[w]) +                                    \
+                                 2 * POPCOUNT(row[w] & planes[words + w]) +                        \
+                                 4 * POPCOUNT(row[w] & planes[2 * words + w]) +                    \
+                                 8 * POPCOUNT(row[w] & planes[3 * words + w])) -                   \
+                   15 * (int32_t)POPCOUNT(row[w]);                                                 \
+        sums[i] = sum;                                                                             \
+    }
+
+static void signs_portable(const uint64_t *signs, int n, int words, const uint64_t *planes,
+                           int32_t *sums) {
+    SUM_OF_SIGNS(__builtin_popcountll)
+}
+
 static float float32_portable(const float *a, const float *b, int n) {
     float sums[8] = {0};
     int i = 0;
@@ -128,12 +164,14 @@ static float float16_portable(const uint16_t *a, const float *b, int n) {
     return sum;
 }
 
-static const Kernels PORTABLE = {codes_portable, float32_portable, float16_portable};
+static const Kernels PORTABLE = {codes_portable, signs_portable, float32_portable, float16_portable};
 
 #if defined(__x86_64__)
 
-#define AVX2 __attribute__((target("avx2,fma,f16c")))
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")))
+#define AVX2 __attribute__((target("avx2,fma,f16c,popcnt")))
+#define AVX512                                                                                     \
+    __attribute__((                                                                                \
+        target("avx512f,avx512bw,avx512vl,avx512vnni,avx512vpopcntdq,avx2,fma,f16c,popcnt")))
 
 AVX2 static inline float sum_of(__m256 v) {
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -237,8 +275,41 @@ AVX512 static void codes_avx512(const uint8_t *codes, int n, int chunks, const i
     }
 }
 
-static const Kernels OF_AVX2 = {codes_avx2, float32_avx2, float16_avx2};
-static const Kernels OF_AVX512 = {codes_avx512, float32_avx2, float16_avx2};
+AVX2 static void signs_avx2(const uint64_t *signs, int n, int words, const uint64_t *planes,
+                            int32_t *sums) {
+    SUM_OF_SIGNS(_mm_popcnt_u64)
+}
+
+/* Four rows of 128 dimensions at a time. */
+AVX512 static void signs_avx512(const uint64_t *signs, int n, int words, const uint64_t *planes,
+                                int32_t *sums) {
+    if (words != 2) {
+        signs_avx2(signs, n, words, planes, sums);
+        return;
+    }
+    __m512i plane[4];
+    for (int b = 0; b < 4; b++)
+        plane[b] = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(planes + 2 * b)));
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        __m512i rows = _mm512_loadu_si512(signs + 2 * (size_t)i);
+        __m512i ones = _mm512_popcnt_epi64(rows);
+        __m512i sum = _mm512_popcnt_epi64(_mm512_and_si512(rows, plane[3]));
+        for (int b = 2; b >= 0; b--)
+            sum = _mm512_add_epi64(_mm512_slli_epi64(sum, 1),
+                                   _mm512_popcnt_epi64(_mm512_and_si512(rows, plane[b])));
+        sum = _mm512_slli_epi64(sum, 1); /* less 15 times the ones */
+        sum = _mm512_add_epi64(_mm512_sub_epi64(sum, _mm512_slli_epi64(ones, 4)), ones);
+        sum = _mm512_add_epi64(sum, _mm512_shuffle_epi32(sum, _MM_PERM_BADC));
+        __m256i narrow = _mm512_cvtepi64_epi32(sum); /* each sum twice */
+        narrow = _mm256_permutevar8x32_epi32(narrow, _mm256_setr_epi32(0, 2, 4, 6, 0, 0, 0, 0));
+        _mm_storeu_si128((__m128i *)(sums + i), _mm256_castsi256_si128(narrow));
+    }
+    signs_avx2(signs + 2 * (size_t)i, n - i, words, planes, sums + i);
+}
+
+static const Kernels OF_AVX2 = {codes_avx2, signs_avx2, float32_avx2, float16_avx2};
+static const Kernels OF_AVX512 = {codes_avx512, signs_avx512, float32_avx2, float16_avx2};
 
 static uint64_t enabled_states(void) {
     uint32_t low, high;
@@ -246,16 +317,17 @@ static uint64_t enabled_states(void) {
     return (uint64_t)high << 32 | low;
 }
 
-/* 0: portable, 1: AVX2, 2: AVX-512 with VNNI; what the CPU has and the system saves. */
+/* 0: portable, 1: AVX2, 2: AVX-512 with VNNI and VPOPCNTDQ; what the CPU has and the system saves. */
 static int best_level(void) {
     uint32_t a, b, c, d;
-    const uint32_t fma = 1u << 12, osxsave = 1u << 27, f16c = 1u << 29;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (fma | osxsave | f16c)) != (fma | osxsave | f16c))
-        return 0;
+    const uint32_t needed = 1u << 12 | 1u << 23 | 1u << 27 | 1u << 29; /* FMA, POPCNT, XSAVE, F16C */
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & needed) != needed) return 0;
     uint64_t states = enabled_states();
-    const uint32_t avx2 = 1u << 5, f = 1u << 16, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
+    const uint32_t avx2 = 1u << 5, f = 1u << 16, bw = 1u << 30, vl = 1u << 31;
+    const uint32_t of_c = 1u << 11 | 1u << 14; /* VNNI, VPOPCNTDQ */
     if ((states & 0x06) != 0x06 || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & avx2)) return 0;
-    if ((states & 0xe6) != 0xe6 || (b & (f | bw | vl)) != (f | bw | vl) || !(c & vnni)) return 1;
+    if ((states & 0xe6) != 0xe6 || (b & (f | bw | vl)) != (f | bw | vl) || (c & of_c) != of_c)
+        return 1;
     return 2;
 }
 
@@ -370,16 +442,53 @@ typedef struct {
     const float *vector; /* as given */
     float *rotated;
     int8_t *low, *high; /* rounded to 8 bits, in the order of codes */
-    float step;         /* of the rounding */
+    uint64_t *planes;   /* (4, words): the bits of components rounded to 4 bits */
+    float sign_step;    /* of that rounding */
+    float offset;       /* what is the same for the signs of all rows, in these steps */
+    float step;         /* of the rounding to 8 bits */
     float middle;       /* what MIDDLE in every component adds to a dot product */
     float *nearness;    /* (lists,) */
-    Candidate *order;   /* (lists,): the nearest `ordered` lists, in `row` */
-    int ordered;
+    RankedList *order;  /* (lists,): nearest first */
+    RankedList *spare;  /* (lists,) */
 } Query;
 
 static int chunks_of(int dimensions) { return (dimensions + CHUNK_DIMENSIONS - 1) / CHUNK_DIMENSIONS; }
 
 EXPORT int32_t code_bytes(int32_t dimensions) { return chunks_of(dimensions) * CHUNK_BYTES; }
+
+/* 64-bit words that have the signs of a row. */
+EXPORT int32_t sign_words(int32_t dimensions) { return (dimensions + 63) / 64; }
+
+enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS, PASSES = 3 };
+
+/* Order all lists by a radix sort: comparing them costs several times as much. */
+static void order_lists(Query *query, int lists) {
+    uint32_t starts[PASSES][DIGITS] = {{0}};
+    for (int list = 0; list < lists; list++) {
+        uint32_t bits;
+        memcpy(&bits, &query->nearness[list], 4);
+        /* Negative floats descend as their bits ascend. */
+        uint32_t key = bits & 0x80000000 ? bits : ~(bits | 0x80000000);
+        query->order[list] = (RankedList){key, (uint32_t)list};
+        for (int pass = 0; pass < PASSES; pass++)
+            starts[pass][key >> (pass * DIGIT_BITS) & (DIGITS - 1)]++;
+    }
+    for (int pass = 0; pass < PASSES; pass++) {
+        uint32_t *start = starts[pass], total = 0;
+        for (int digit = 0; digit < DIGITS; digit++) {
+            uint32_t count = start[digit];
+            start[digit] = total;
+            total += count;
+        }
+        for (int i = 0; i < lists; i++) {
+            RankedList one = query->order[i];
+            query->spare[start[one.key >> (pass * DIGIT_BITS) & (DIGITS - 1)]++] = one;
+        }
+        RankedList *sorted = query->spare;
+        query->spare = query->order;
+        query->order = sorted;
+    }
+}
 
 static void prepare(Query *query, const Quantizer *quantizer, const float *vector) {
     int dimensions = quantizer->dimensions, bytes = code_bytes(dimensions);
@@ -401,62 +510,75 @@ static void prepare(Query *query, const Quantizer *quantizer, const float *vecto
         sum += rounded;
     }
     query->middle = MIDDLE * (float)sum;
+    int words = sign_words(dimensions), total = 0;
+    float step = largest > 0 ? largest / MIDDLE : 1;
+    memset(query->planes, 0, 4 * words * sizeof *query->planes);
+    for (int i = 0; i < dimensions; i++) {
+        int level = (int)lrintf(query->rotated[i] / step + MIDDLE);
+        level = level < 0 ? 0 : level > 15 ? 15 : level;
+        total += level;
+        for (int b = 0; b < 4; b++)
+            query->planes[b * words + i / 64] |= (uint64_t)(level >> b & 1) << (i % 64);
+    }
+    query->sign_step = step;
+    query->offset = MIDDLE * (float)dimensions - (float)total;
     for (int list = 0; list < quantizer->lists; list++)
         query->nearness[list] = kernels->float32(
             quantizer->centroids + (size_t)list * dimensions, query->rotated, dimensions);
-    query->ordered = 0;
+    order_lists(query, quantizer->lists);
 }
 
-/* Order the nearest lists. */
-static void order_lists(Query *query, int lists, int wanted) {
-    if (query->ordered >= wanted) return;
-    Best best = {query->order, 0, wanted};
-    float needed = -INFINITY;
-    for (int list = 0; list < lists; list++) {
-        if (query->nearness[list] < needed) continue;
-        offer(&best, (Candidate){.score = query->nearness[list], .row = (uint32_t)list});
-        needed = threshold(&best);
-    }
-    qsort(query->order, best.count, sizeof *query->order, nearest_first);
-    query->ordered = wanted;
+static inline float code_score(const Run *run, size_t at, int chunks, const Query *query, float base) {
+    int32_t dot;
+    kernels->codes(run->codes + at * chunks * CHUNK_BYTES, 1, chunks, query->low, query->high, &dot);
+    return base + query->step * run->scales[at] * ((float)dot - query->middle);
 }
 
-/* Score the codes [from, to) of a run, which are of one list, and offer those that may be found. */
-static void scan(const Run *run, uint32_t from, uint32_t to, int chunks, const Query *query,
+/* Offer the rows [from, to) of a run, which are of one list, as far as they may be found. */
+static void scan(const Run *run, uint32_t from, uint32_t to, int chunks, int words, const Query *query,
                  uint32_t rank, const Member *members, Best *best) {
-    int32_t dots[BLOCK];
-    float scores[BLOCK];
-    float base = query->order[rank].score, step = query->step, middle = query->middle;
+    int32_t sums[BLOCK], passing[BLOCK];
+    float bounds[BLOCK];
+    float base = query->nearness[query->order[rank].list];
+    float step = query->sign_step, offset = query->offset;
     for (uint32_t start = from; start < to; start += BLOCK) {
         int n = to - start < BLOCK ? (int)(to - start) : BLOCK;
-        kernels->codes(run->codes + (size_t)start * chunks * CHUNK_BYTES, n, chunks, query->low,
-                       query->high, dots);
-        const float *scales = run->scales + start;
-        for (int i = 0; i < n; i++) scores[i] = base + step * scales[i] * ((float)dots[i] - middle);
+        kernels->signs(run->signs + (size_t)start * words, n, words, query->planes, sums);
+        const float *scales = run->sign_scales + start;
+        for (int i = 0; i < n; i++)
+            bounds[i] = base + scales[i] * (step * ((float)sums[i] + offset) + SLACK);
         float needed = threshold(best);
+        int count = 0;
         for (int i = 0; i < n; i++) {
-            if (scores[i] < needed) continue;
-            uint32_t row = run->rows[start + i];
-            uint16_t member = run->members ? run->members[start + i] : (uint16_t)run->member;
+            passing[count] = i;
+            count += bounds[i] >= needed;
+        }
+        for (int i = 0; i < count; i++)
+            __builtin_prefetch(run->codes + (size_t)(start + passing[i]) * chunks * CHUNK_BYTES);
+        for (int i = 0; i < count; i++) {
+            if (bounds[passing[i]] < needed) continue;
+            size_t at = start + passing[i];
+            float score = code_score(run, at, chunks, query, base);
+            if (score < needed) continue;
+            uint32_t row = run->rows[at];
+            uint16_t member = run->members ? run->members[at] : (uint16_t)run->member;
             if (!may_be_found(members + member, row)) continue;
-            offer(best, (Candidate){scores[i], row, member, rank});
+            offer(best, (Candidate){score, row, member, rank});
             needed = threshold(best);
         }
     }
 }
 
 /* The same if a filter excludes most: what it excludes is not scored. */
-static void scan_few(const Run *run, uint32_t from, uint32_t to, int chunks, const Query *query,
-                     uint32_t rank, const Member *members, Best *best) {
-    float base = query->order[rank].score, needed = threshold(best);
+static void scan_few(const Run *run, uint32_t from, uint32_t to, int chunks, int words,
+                     const Query *query, uint32_t rank, const Member *members, Best *best) {
+    (void)words;
+    float base = query->nearness[query->order[rank].list], needed = threshold(best);
     for (uint32_t at = from; at < to; at++) {
         uint32_t row = run->rows[at];
         uint16_t member = run->members ? run->members[at] : (uint16_t)run->member;
         if (!may_be_found(members + member, row)) continue;
-        int32_t dot;
-        kernels->codes(run->codes + (size_t)at * chunks * CHUNK_BYTES, 1, chunks, query->low,
-                       query->high, &dot);
-        float score = base + query->step * run->scales[at] * ((float)dot - query->middle);
+        float score = code_score(run, at, chunks, query, base);
         if (score < needed) continue;
         offer(best, (Candidate){score, row, member, rank});
         needed = threshold(best);
@@ -471,20 +593,20 @@ static inline int probes_of(const Run *run, double factor, int lists) {
 /* Collect the candidates of a query. `factor` multiplies how many lists are read. */
 static void collect(const Quantizer *quantizer, const Run *runs, int run_count, Query *query,
                     double factor, int few, const Member *members, Best *best) {
-    int chunks = chunks_of(quantizer->dimensions), most = 0;
+    int chunks = chunks_of(quantizer->dimensions), words = sign_words(quantizer->dimensions);
+    int most = 0;
     for (int r = 0; r < run_count; r++) {
         int probes = probes_of(runs + r, factor, quantizer->lists);
         if (probes > most) most = probes;
     }
-    order_lists(query, quantizer->lists, most);
     best->count = 0;
     for (int rank = 0; rank < most; rank++) {
-        uint32_t list = query->order[rank].row;
+        uint32_t list = query->order[rank].list;
         for (int r = 0; r < run_count; r++) {
             const Run *run = runs + r;
             if (rank >= probes_of(run, factor, quantizer->lists)) continue;
-            (few ? scan_few : scan)(run, run->starts[list], run->starts[list + 1], chunks, query,
-                                    (uint32_t)rank, members, best);
+            (few ? scan_few : scan)(run, run->starts[list], run->starts[list + 1], chunks, words,
+                                    query, (uint32_t)rank, members, best);
         }
     }
 }
@@ -529,17 +651,22 @@ static int allocate(Query *query, const Quantizer *quantizer) {
     query->rotated = malloc(quantizer->dimensions * sizeof(float));
     query->low = malloc(bytes);
     query->high = malloc(bytes);
+    query->planes = malloc(4 * sign_words(quantizer->dimensions) * sizeof(uint64_t));
     query->nearness = malloc(quantizer->lists * sizeof(float));
-    query->order = malloc(quantizer->lists * sizeof(Candidate));
-    return query->rotated && query->low && query->high && query->nearness && query->order;
+    query->order = malloc(quantizer->lists * sizeof(RankedList));
+    query->spare = malloc(quantizer->lists * sizeof(RankedList));
+    return query->rotated && query->low && query->high && query->planes && query->nearness &&
+           query->order && query->spare;
 }
 
 static void release(Query *query) {
     free(query->rotated);
     free(query->low);
     free(query->high);
+    free(query->planes);
     free(query->nearness);
     free(query->order);
+    free(query->spare);
 }
 
 /* Search runs of one quantizer for the nearest row of each of up to k groups.
@@ -658,25 +785,30 @@ EXPORT int32_t list_ranks(const Quantizer *quantizer, const Run *run, const Memb
 
 /* --------------------------------------------------------------------------------- making codes */
 
-/* Round rotated residuals, (n, dimensions), to codes with a scale each.
+/* Round rotated residuals, (n, dimensions), to codes and to signs, with a scale each.
  *
- * Of some ranges the one with the least squared error is used. The scale then makes the code's projection
- * on the residual as long as the residual: an estimate without bias (Gao and Long 2024, RaBitQ).
+ * Of some ranges the one with the least squared error is used. The scales then make the projection on the
+ * residual as long as the residual: an estimate without bias (Gao and Long 2024, RaBitQ).
  */
 EXPORT void encode(const float *residuals, int64_t n, int32_t dimensions, uint8_t *codes,
-                   float *scales) {
+                   float *scales, uint64_t *signs, float *sign_scales) {
     static const float SHARES[] = {0.6f, 0.7f, 0.8f, 0.9f, 1.0f};
-    int bytes = code_bytes(dimensions);
+    int bytes = code_bytes(dimensions), words = sign_words(dimensions);
     memset(codes, 0, (size_t)n * bytes);
+    memset(signs, 0, (size_t)n * words * sizeof *signs);
     for (int64_t row = 0; row < n; row++) {
         const float *residual = residuals + (size_t)row * dimensions;
         uint8_t *code = codes + (size_t)row * bytes;
-        float largest = 0, length = 0;
+        float largest = 0, length = 0, sum = 0;
         for (int i = 0; i < dimensions; i++) {
-            largest = fmaxf(largest, fabsf(residual[i]));
-            length += residual[i] * residual[i];
+            float size = fabsf(residual[i]);
+            largest = fmaxf(largest, size);
+            length += size * size;
+            sum += size;
+            if (residual[i] > 0) signs[(size_t)row * words + i / 64] |= (uint64_t)1 << (i % 64);
         }
         scales[row] = 0;
+        sign_scales[row] = sum > 0 ? length / sum : 0;
         if (!(length > 0)) continue;
         float least = INFINITY, step = 1;
         for (size_t s = 0; s < sizeof SHARES / sizeof *SHARES; s++) {
@@ -705,8 +837,8 @@ EXPORT void encode(const float *residuals, int64_t n, int32_t dimensions, uint8_
 /* Put the codes of several runs into one, list by list in the order of the runs, without those of members
  * that are gone: (members,), 1 if so. Returns how many codes it has. */
 EXPORT uint32_t merge(const Run *runs, int32_t run_count, const uint8_t *gone, int32_t lists,
-                      int32_t bytes, uint32_t *starts, uint8_t *codes, float *scales, uint32_t *rows,
-                      uint16_t *members) {
+                      int32_t bytes, int32_t words, uint32_t *starts, uint8_t *codes, float *scales,
+                      uint64_t *signs, float *sign_scales, uint32_t *rows, uint16_t *members) {
     uint32_t to = 0;
     for (int list = 0; list < lists; list++) {
         starts[list] = to;
@@ -716,7 +848,10 @@ EXPORT uint32_t merge(const Run *runs, int32_t run_count, const uint8_t *gone, i
                 uint16_t member = run->members ? run->members[at] : (uint16_t)run->member;
                 if (gone[member]) continue;
                 memcpy(codes + (size_t)to * bytes, run->codes + (size_t)at * bytes, bytes);
+                memcpy(signs + (size_t)to * words, run->signs + (size_t)at * words,
+                       words * sizeof *signs);
                 scales[to] = run->scales[at];
+                sign_scales[to] = run->sign_scales[at];
                 rows[to] = run->rows[at];
                 members[to++] = member;
             }
@@ -724,4 +859,105 @@ EXPORT uint32_t merge(const Run *runs, int32_t run_count, const uint8_t *gone, i
     }
     starts[lists] = to;
     return to;
+}
+
+/* ------------------------------------------------------------------------------- listings of hits */
+
+typedef struct {
+    const int32_t *id_starts; /* (rows + 1,): where each row's listing id starts */
+    const uint8_t *id_bytes;  /* UTF-8 */
+    const uint64_t *versions;
+    const uint16_t *photo_numbers;
+} Identities;
+
+typedef struct {
+    const uint8_t *id;
+    int32_t length;
+    float score;
+    uint64_t version;
+    int32_t hit;
+} Listing;
+
+static Listing listing_of(const Identities *shards, const int64_t *positions, const int64_t *rows,
+                          const float *scores, int32_t hit) {
+    const Identities *shard = shards + positions[hit];
+    int64_t row = rows[hit];
+    int32_t start = shard->id_starts[row];
+    return (Listing){shard->id_bytes + start, shard->id_starts[row + 1] - start, scores[hit],
+                     shard->versions[row], hit};
+}
+
+static uint64_t hash_of_id(const uint8_t *id, int32_t length) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (int32_t i = 0; i < length; i++) hash = (hash ^ id[i]) * 0x100000001b3u;
+    return hash;
+}
+
+static int is_same_listing(const Listing *a, const Listing *b) {
+    return a->length == b->length && memcmp(a->id, b->id, a->length) == 0;
+}
+
+static int better_first(const void *left, const void *right) {
+    const Listing *a = left, *b = right;
+    if (a->score != b->score) return a->score > b->score ? -1 : 1;
+    int order = memcmp(a->id, b->id, a->length < b->length ? a->length : b->length);
+    return order ? order : a->length - b->length;
+}
+
+/* Of hits by descending score, keep up to k listings, each at its newest version: those before the first
+ * listing that is one too many. kept has their hits by descending score, then by id. Returns how many, and
+ * adds the lengths of their ids to id_bytes; -1 without memory. */
+EXPORT int32_t best_listings(const Identities *shards, const int64_t *positions,
+                             const int64_t *rows, const float *scores, int32_t n, int32_t k,
+                             int32_t *kept, int64_t *id_bytes) {
+    int32_t room = k < n ? k : n, count = 0;
+    if (room <= 0) return 0;
+    size_t slots = 16;
+    while (slots < 2 * (size_t)room) slots *= 2;
+    Listing *listings = malloc(room * sizeof *listings);
+    int32_t *slot = malloc(slots * sizeof *slot);
+    if (!listings || !slot) {
+        free(listings);
+        free(slot);
+        return -1;
+    }
+    memset(slot, 0xff, slots * sizeof *slot);
+    for (int32_t hit = 0; hit < n; hit++) {
+        Listing found = listing_of(shards, positions, rows, scores, hit);
+        size_t at = hash_of_id(found.id, found.length) & (slots - 1);
+        while (slot[at] >= 0 && !is_same_listing(listings + slot[at], &found))
+            at = (at + 1) & (slots - 1);
+        if (slot[at] >= 0) {
+            if (listings[slot[at]].version < found.version) listings[slot[at]] = found;
+        } else if (count == room) {
+            break;
+        } else {
+            listings[count] = found;
+            slot[at] = count++;
+        }
+    }
+    qsort(listings, count, sizeof *listings, better_first);
+    for (int32_t i = 0; i < count; i++) {
+        kept[i] = listings[i].hit;
+        *id_bytes += listings[i].length;
+    }
+    free(listings);
+    free(slot);
+    return count;
+}
+
+/* Copy what identifies n rows: ids one after another, with their lengths. */
+EXPORT void identify(const Identities *shards, const int64_t *positions, const int64_t *rows, int64_t n,
+                     uint8_t *ids, uint32_t *id_lengths, uint64_t *versions,
+                     uint32_t *photo_numbers) {
+    for (int64_t i = 0; i < n; i++) {
+        const Identities *shard = shards + positions[i];
+        int64_t row = rows[i];
+        int32_t start = shard->id_starts[row], length = shard->id_starts[row + 1] - start;
+        memcpy(ids, shard->id_bytes + start, length);
+        ids += length;
+        id_lengths[i] = (uint32_t)length;
+        versions[i] = shard->versions[row];
+        photo_numbers[i] = shard->photo_numbers[row];
+    }
 }
