@@ -58,6 +58,7 @@ ROUTER: Sequence[Stage] = (
     _BACKGROUND,
     _stage("decode and validate", r"^query_of ", r"\(services/router/queries", r"^validated "),
     _COVERAGE,
+    _stage("decode answers", r"\(shashin/codecs/hit_lists"),
     _stage("merge", r"\(services/router/merge", r"^(found|column_error|_columns|take) "),
     _stage("encode", r"^(answer_message|failure_messages) ", r"^attributes_message "),
     _stage(
@@ -91,7 +92,12 @@ SERVER: Sequence[Stage] = (
     ),
     _stage("search: filters and hidden rows", r"\(shashin/shards/(row_filter|masked_rows)"),
     _stage("rows of hits", r"\(shashin/shards/format/", r"^row "),
-    _stage("merge of shards", r"^_nearest ", r"\(shashin/serving/(served_shards|.*search)"),
+    _stage(
+        "merge of shards",
+        r"^_nearest ",
+        r"\(shashin/shards/hits",
+        r"\(shashin/serving/(served|searched)_shards",
+    ),
     _stage("search: each shard", r"\(shashin/shards/"),
     _stage("hits to columns", r"^(hit_columns|attributes_message) ", r"\(shashin/codecs/"),
     _stage("endpoint", r"\(shashin/serving/"),

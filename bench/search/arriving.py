@@ -83,7 +83,7 @@ def freshness(shards: Sequence[SealedShard]) -> dict[str, float]:
         listing = listing_id(_FIRST_ARRIVING + number)
 
         def is_found(query: Vectors = vector[0], wanted: str = listing) -> bool:
-            return wanted in system.search(serving.snapshot(), query, K).listing_ids
+            return wanted in system.listing_ids(system.search(serving.snapshot(), query, K))
 
         (row,) = new_rows(_FIRST_ARRIVING + number, vector)
         started = time.perf_counter()

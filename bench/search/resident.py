@@ -21,7 +21,16 @@ from bench.search import system
 from shashin.shards.format.manifest import MANIFEST_FILE, Manifest
 from shashin.shards.kinds import ivf_sq4
 
-CODES = frozenset({ivf_sq4.CODES_FILE, ivf_sq4.SCALES_FILE, ivf_sq4.ROWS_FILE, ivf_sq4.STARTS_FILE})
+CODES = frozenset(
+    {
+        ivf_sq4.CODES_FILE,
+        ivf_sq4.SCALES_FILE,
+        ivf_sq4.SIGNS_FILE,
+        ivf_sq4.SIGN_SCALES_FILE,
+        ivf_sq4.ROWS_FILE,
+        ivf_sq4.STARTS_FILE,
+    }
+)
 """The files that every search reads."""
 
 _STATUS = Path("/proc/self/status")

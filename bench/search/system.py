@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,19 @@ def search(
     snapshot: Snapshot, query: Vectors, k: int = K, row_filter: RowFilter = EVERY_ROW
 ) -> Hits:
     """Return the hits of one query (dimensions,), as an endpoint finds them."""
-    return snapshot.searched.search(query[np.newaxis], k, row_filter)[0]
+    return snapshot.searched.search(query[np.newaxis], k, row_filter)
+
+
+def listing_ids(hits: Hits) -> list[str]:
+    """Return the listings of hits."""
+    ends = np.cumsum(hits.id_lengths).tolist()
+    text = hits.ids.decode()
+    return [text[begin:end] for begin, end in pairwise([0, *ends])]
 
 
 def found_rows(hits: Hits) -> Numbers:
     """Return the rows of hits."""
-    return np.array([row_of(listing) for listing in hits.listing_ids], dtype=np.int64)
+    return np.array([row_of(listing) for listing in listing_ids(hits)], dtype=np.int64)
 
 
 @contextmanager
