@@ -22,11 +22,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load of a router")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write to")
+    parser.add_argument("--scratch", type=Path, help="folder on the disk to measure on")
     args = parser.parse_args()
     size = Size(args.rows, args.queries, args.kind, args.seconds, args.parts)
-    with tempfile.TemporaryDirectory(prefix="shashin-search-") as folder:
+    with tempfile.TemporaryDirectory(prefix="shashin-search-", dir=args.scratch) as folder:
         results = asyncio.run(measured(size, Path(folder)))
-    report(results, args.out / "search.json", args.out / "search.svg")
+    report(results, args.out)
     figures = [
         dataclasses.replace(figure, runs=[results.figures[figure.name]])
         for figure in planned_figures()

@@ -35,6 +35,7 @@ from shashin.terminal.console import echo, echo_stderr, echo_table
 
 ROWS, QUERIES, FEW_QUERIES = 260_000, 1_000, 100
 KIND = "ivf-sq4"
+DOCUMENT, DRAWING = "search.json", "search.svg"
 SHARDS = 65
 CLIENTS = 32
 COMPARED_RECALL = 0.97
@@ -127,15 +128,23 @@ def planned_figures() -> list[Figure]:
 
 
 async def search(scratch: Path) -> dict[str, float]:
-    """Measure everything, and leave ``search.json`` and ``search.svg`` beside the scratch folder."""
-    results = await measured(Size(), scratch)
+    """Measure everything, and leave ``search.json`` and ``search.svg`` beside the scratch folder.
+
+    In a process of its own, since the order in which libraries are loaded matters (bench.search).
+    """
     written = scratch.parent
-    report(results, written / "search.json", written / "search.svg")
-    return results.figures
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.search", "--scratch", str(scratch), "--out", str(written))
+    )
+    if await process.wait():
+        raise RuntimeError(f"python -m bench.search ended with {process.returncode}")
+    found: dict[str, float] = json.loads((written / DOCUMENT).read_bytes())["figures"]
+    return found
 
 
-def report(results: Results, document: Path, drawing: Path) -> None:
-    """Write the results and their plot, and print tables of what is no single figure."""
+def report(results: Results, folder: Path) -> None:
+    """Write the results and their plot to a folder, and print tables of what is no single figure."""
+    document, drawing = folder / DOCUMENT, folder / DRAWING
     document.write_text(json.dumps(results.document(), indent=1) + "\n", encoding="utf-8")
     echo(f"curves and filters: {document}")
     if results.curves:
