@@ -163,6 +163,13 @@ def test_runs_that_stay_are_shared_and_a_member_keeps_its_number() -> None:
     }.items()
 
 
+def test_a_stack_of_the_same_members_is_the_same() -> None:
+    first, second = member(500, 1), member(500, 2)
+    stack = IvfSq4Stack(QUANTIZER).over([first, second])
+    assert stack.over([second, first]) is stack
+    assert stack.over([first]) is not stack
+
+
 def test_a_row_that_is_flagged_is_not_found_from_then_on() -> None:
     one = member(1_000, 1)
     stack = IvfSq4Stack(QUANTIZER).over([one, member(50, 2)])
@@ -199,7 +206,7 @@ def test_copied_codes_are_all_that_a_stack_has_in_memory() -> None:
     large = 64 * LISTS
     assert IvfSq4Stack(QUANTIZER).over([member(large, 1)]).memory_bytes == 0
     stack = IvfSq4Stack(QUANTIZER).over([member(500, 1), member(500, 2)])
-    assert stack.memory_bytes == 1_000 * (32 + 4 + 8 + 4 + 4 + 2) + 4 * (LISTS + 1)
+    assert stack.memory_bytes == 1_000 * (32 + 4 + 8 + 4 + 4 + 4) + 4 * (LISTS + 1)
 
 
 Sizes = st.lists(st.integers(1, 1_000_000), max_size=40).map(sorted)

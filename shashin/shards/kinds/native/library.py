@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -95,8 +96,16 @@ class Run:
     """How many lists a search for 10 rows has to read."""
     member: int = 0
     """Whose codes these are, if ``members`` is None."""
-    members: npt.NDArray[np.uint16] | None = None
+    members: npt.NDArray[np.uint32] | None = None
     """(n,): whose code each is."""
+
+    @cached_property
+    def counts(self) -> Mapping[int, int]:
+        """How many codes it has of each member."""
+        if self.members is None:
+            return {self.member: len(self)}
+        numbers, counts = np.unique(self.members, return_counts=True)
+        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -330,7 +339,7 @@ def merged(runs: Sequence[Run], lists: int, gone: npt.NDArray[np.bool_], *, prob
     signs = np.empty((count, words), np.uint64)
     sign_scales = np.empty(count, np.float32)
     rows = np.empty(count, np.uint32)
-    members = np.empty(count, np.uint16)
+    members = np.empty(count, np.uint32)
     packed = _runs(runs)
     outputs = (starts, codes, scales, signs, sign_scales, rows, members)
     kept = _LIBRARY.merge(
@@ -467,7 +476,7 @@ def _runs(runs: Sequence[Run]) -> Any:
                 _address(run.signs, np.uint64),
                 _address(run.sign_scales, np.float32),
                 _address(run.rows, np.uint32),
-                None if run.members is None else _address(run.members, np.uint16),
+                None if run.members is None else _address(run.members, np.uint32),
                 run.member,
                 run.probes,
             )

@@ -59,7 +59,7 @@ typedef struct {
     const uint64_t *signs;   /* (n, words): a bit is 1 if its component is positive */
     const float *sign_scales; /* (n,): of the signs */
     const uint32_t *rows;    /* (n,): the row of its member */
-    const uint16_t *members; /* (n,), or NULL if all are of `member` */
+    const uint32_t *members;  /* (n,), or NULL if all are of `member` */
     int32_t member;
     int32_t probes; /* lists that a search for 10 rows has to read */
 } Run;
@@ -75,7 +75,7 @@ typedef struct {
 typedef struct {
     float score;
     uint32_t row;
-    uint16_t member;
+    uint32_t member;
     uint32_t list; /* by rank: 0 is nearest to the query */
 } Candidate;
 
@@ -422,7 +422,7 @@ static int first_of_each_group(Candidate *found, int count, const Member *member
     while (room < 2 * (size_t)count) room *= 2;
     uint64_t *seen = malloc(room * sizeof *seen);
     if (!seen) return -1;
-    memset(seen, 0xff, room * sizeof *seen); /* no key: a member fits 16 bits */
+    memset(seen, 0xff, room * sizeof *seen); /* no key: there are fewer members */
     int kept = 0;
     for (int i = 0; i < count && kept < k; i++) {
         uint64_t key = group_key(found + i, members);
@@ -561,7 +561,7 @@ static void scan(const Run *run, uint32_t from, uint32_t to, int chunks, int wor
             float score = code_score(run, at, chunks, query, base);
             if (score < needed) continue;
             uint32_t row = run->rows[at];
-            uint16_t member = run->members ? run->members[at] : (uint16_t)run->member;
+            uint32_t member = run->members ? run->members[at] : (uint32_t)run->member;
             if (!may_be_found(members + member, row)) continue;
             offer(best, (Candidate){score, row, member, rank});
             needed = threshold(best);
@@ -576,7 +576,7 @@ static void scan_few(const Run *run, uint32_t from, uint32_t to, int chunks, int
     float base = query->nearness[query->order[rank].list], needed = threshold(best);
     for (uint32_t at = from; at < to; at++) {
         uint32_t row = run->rows[at];
-        uint16_t member = run->members ? run->members[at] : (uint16_t)run->member;
+        uint32_t member = run->members ? run->members[at] : (uint32_t)run->member;
         if (!may_be_found(members + member, row)) continue;
         float score = code_score(run, at, chunks, query, base);
         if (score < needed) continue;
@@ -737,7 +737,7 @@ EXPORT int32_t search_exactly(const Member *members, int32_t member_count, int32
                     const uint16_t *vector = member->vectors + (size_t)row * dimensions;
                     float score = kernels->float16(vector, query, dimensions);
                     if (score < threshold(&best)) continue;
-                    offer(&best, (Candidate){score, row, (uint16_t)number, 0});
+                    offer(&best, (Candidate){score, row, (uint32_t)number, 0});
                 }
             }
             int full = best.count == wanted;
@@ -838,14 +838,14 @@ EXPORT void encode(const float *residuals, int64_t n, int32_t dimensions, uint8_
  * that are gone: (members,), 1 if so. Returns how many codes it has. */
 EXPORT uint32_t merge(const Run *runs, int32_t run_count, const uint8_t *gone, int32_t lists,
                       int32_t bytes, int32_t words, uint32_t *starts, uint8_t *codes, float *scales,
-                      uint64_t *signs, float *sign_scales, uint32_t *rows, uint16_t *members) {
+                      uint64_t *signs, float *sign_scales, uint32_t *rows, uint32_t *members) {
     uint32_t to = 0;
     for (int list = 0; list < lists; list++) {
         starts[list] = to;
         for (int r = 0; r < run_count; r++) {
             const Run *run = runs + r;
             for (uint32_t at = run->starts[list]; at < run->starts[list + 1]; at++) {
-                uint16_t member = run->members ? run->members[at] : (uint16_t)run->member;
+                uint32_t member = run->members ? run->members[at] : (uint32_t)run->member;
                 if (gone[member]) continue;
                 memcpy(codes + (size_t)to * bytes, run->codes + (size_t)at * bytes, bytes);
                 memcpy(signs + (size_t)to * words, run->signs + (size_t)at * words,
