@@ -64,7 +64,9 @@ def test_comparisons_change_no_package_of_a_checkout() -> None:
 def test_every_dependency_is_locked_in_a_version_that_the_project_allows() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     parts = ("dev.txt", "torch.txt", "bench.txt")
-    locked = {name: found for lock in parts for name, found in entries(ROOT / "locks" / lock).items()}
+    locked = {
+        name: found for lock in parts for name, found in entries(ROOT / "locks" / lock).items()
+    }
     extras = [r for extra in project["optional-dependencies"].values() for r in extra]
     for text in [*project["dependencies"], *extras]:
         wanted = Requirement(text)
