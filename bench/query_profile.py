@@ -30,7 +30,7 @@ from shashin.shards.kinds.names import MODULES
 from shashin.v1 import search_pb2
 
 QUERIES = 200
-SAMPLES_PER_SECOND = 200
+SAMPLES_PER_SECOND = 100
 LEAST_SHARE = 0.005
 """Of the query; stages below it are one line."""
 
