@@ -52,4 +52,7 @@ class RowFilter:
 
 
 def _any_of(column: Coded, values: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    return np.isin(column.codes, column.codes_of(values))
+    wanted = np.zeros(len(column.values), dtype=np.bool_)
+    wanted[column.codes_of(values)] = True
+    found: npt.NDArray[np.bool_] = wanted[column.codes]
+    return found

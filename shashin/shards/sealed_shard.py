@@ -37,6 +37,7 @@ class SealedShard(Shard):
             self._masked.flags,
             files.rows.columns(len(files.rows)).group,
             files.rows.listings,
+            lambda: self._masked.flagged,
         )
         """What a stack needs to search the shard with others."""
         self.identities = Identities(*files.rows.identities())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -26,8 +27,13 @@ class Coded:
 
     def codes_of(self, strings: Iterable[str]) -> npt.NDArray[np.int32]:
         """Return the codes of those of the strings that occur in the column."""
-        strings = set(strings)
-        return np.array([i for i, v in enumerate(self.values) if v in strings], dtype=np.int32)
+        known = self._code_of
+        codes = sorted(known[string] for string in set(strings) if string in known)
+        return np.array(codes, dtype=np.int32)
+
+    @cached_property
+    def _code_of(self) -> dict[str, int]:
+        return {value: code for code, value in enumerate(self.values)}
 
 
 @dataclass(frozen=True)

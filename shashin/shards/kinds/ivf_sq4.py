@@ -183,8 +183,10 @@ class IvfSq4Index:
         if count <= _EXACT_ROWS:
             found = searcher.search_exactly(queries, k, candidates=candidates)
         else:
-            factor = probes_factor(k, len(self) / count, rows_per_group)
-            found = searcher.search(queries, k, candidates=candidates, factor=factor)
+            factor = probes_factor(k, rows_per_group)
+            found = searcher.search(
+                queries, k, candidates=candidates, factor=factor, filtered=count < len(self)
+            )
         return [
             Neighbours(rows[:n].astype(np.int64), scores[:n])
             for rows, scores, n in zip(found.rows, found.scores, found.counts, strict=True)
@@ -206,13 +208,13 @@ def candidates_for(k: int, rows_per_group: float) -> int:
     return int(max(_LEAST_CANDIDATES, _CANDIDATES_PER_HIT * k * min(rows_per_group, 4.0)))
 
 
-def probes_factor(k: int, rows_per_allowed: float, rows_per_group: float) -> float:
-    """Return by how much more lists are read than for the 10 nearest rows of all.
+def probes_factor(k: int, rows_per_group: float) -> float:
+    """Return by how much more lists are read than for the 10 nearest rows.
 
     The further the last of ``k`` hits is, the more lists it can be in: ``k`` hits are as far as ``k``
-    times as many rows, of which only some are allowed, and several belong to one group.
+    times as many rows, if several belong to one group.
     """
-    return float(max(1.0, (k * rows_per_allowed * rows_per_group / 10) ** 0.5))
+    return float(max(1.0, (k * rows_per_group / 10) ** 0.5))
 
 
 def lists_of(quantizer: Quantizer) -> Lists:

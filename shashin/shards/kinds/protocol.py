@@ -6,7 +6,7 @@ thread while one other thread adds. Keys are row numbers: vector i belongs to ro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -86,6 +86,8 @@ class StackMember:
     """(n,)."""
     groups: int
     """Number of groups."""
+    flagged: Callable[[], int]
+    """Returns how many rows have a flag other than 0."""
 
 
 @dataclass(frozen=True)

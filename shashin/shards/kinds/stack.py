@@ -35,8 +35,8 @@ _GROWTH = 8
 _EXACT_ROWS = 4_000
 """Up to so many rows that a filter allows, all of them are compared."""
 
-_FEW = 0.25
-"""Below this share of allowed rows, a filter is asked before a code is scored."""
+_MANY_HIDDEN = 0.2
+"""From this share of hidden rows on, they are treated as if a filter excluded them."""
 
 _NOBODY = Member(np.zeros((0, 1), np.float16), np.zeros(0, np.uint8), np.zeros(0, np.uint32))
 
@@ -137,13 +137,14 @@ class IvfSq4Stack:
         candidates = candidates_for(k, self._rows_per_group)
         if matching <= _EXACT_ROWS:
             return self._searcher.search_exactly(queries, k, candidates=candidates, allowed=allowed)
+        flagged = sum(member.flagged() for member in self.members.values())
         return self._searcher.search(
             queries,
             k,
             candidates=candidates,
-            factor=probes_factor(k, self._rows / matching, self._rows_per_group),
+            factor=probes_factor(k, self._rows_per_group),
             allowed=allowed,
-            few=matching < _FEW * self._rows,
+            filtered=allowed is not None or flagged > _MANY_HIDDEN * self._rows,
         )
 
 

@@ -40,7 +40,8 @@ def member(count: int, seed: int, quantizer: Quantizer = QUANTIZER) -> StackMemb
         builder.write(Path(folder))
         index = KIND.open(builder.spec, Path(folder))
     group = (np.arange(count) // 2).astype(np.uint32)
-    return StackMember(index, np.zeros(count, np.uint8), group, (count + 1) // 2)
+    flags = np.zeros(count, np.uint8)
+    return StackMember(index, flags, group, (count + 1) // 2, lambda: int(np.count_nonzero(flags)))
 
 
 class Recall:
@@ -177,6 +178,36 @@ def test_a_row_that_is_flagged_is_not_found_from_then_on() -> None:
     assert stack.search(query[None], 1, allowed=None).rows[0, 0] == 7
     one.flags[7] = 1
     assert stack.search(query[None], 1, allowed=None).rows[0, 0] != 7
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_rows_that_may_be_found_are_found_also_if_all_of_them_are_far_away(
+    share: float, hidden: bool
+) -> None:
+    one = member(8_000, 1)
+    stored = one.index.vectors(np.arange(8_000))
+    stack = IvfSq4Stack(QUANTIZER).over([one, member(3_000, 2)])
+    ((number,),) = stack.search(stored[:1], 1, allowed=None).members
+    right = 0
+    for query in stored[::400]:
+        scores = stored @ query
+        far = scores <= np.quantile(scores, share)
+        none = np.zeros(3_000, np.bool_)
+        masks = {n: far if n == number else none for n in stack.members}
+        allowed = {n: RowMask(mask, int(np.count_nonzero(mask))) for n, mask in masks.items()}
+        if hidden:
+            for n, mask in masks.items():
+                stack.members[n].flags[:] = ~mask
+        found = stack.search(query[None], 10, allowed=None if hidden else allowed)
+        assert found.counts[0] == 10
+        candidates = np.where(far, scores, -2)
+        best: dict[int, float] = {}
+        for row in np.argsort(-candidates)[:40].tolist():
+            best.setdefault(row // 2, row)
+        expected = set(list(best)[:10])
+        right += len(expected & {int(row) // 2 for row in found.rows[0]})
+    assert right >= 0.97 * 10 * 20
 
 
 def test_what_has_left_is_not_found_by_a_new_stack_and_still_by_the_old_one() -> None:

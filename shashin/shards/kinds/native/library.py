@@ -194,13 +194,13 @@ class Searcher:
         candidates: int,
         factor: float = 1.0,
         allowed: Mapping[int, RowMask] | None = None,
-        few: bool = False,
+        filtered: bool = False,
     ) -> StackHits:
         """Return the nearest row of each of up to ``k`` groups, for each query (m, dimensions).
 
-        At least ``factor`` times the probes of each run are read, and ``candidates`` are compared by
-        their float16 vectors. ``allowed`` has a flag for each row of some members, by number; with
-        ``few`` it is asked first, which is right if it excludes most rows.
+        ``factor`` times the probes of each run are read, and ``candidates`` are compared by their float16
+        vectors. ``allowed`` has a flag for each row of some members, by number. ``filtered`` says that
+        many rows may not be found, and more is read then.
         """
         found = _empty(len(queries), k)
         queries = np.ascontiguousarray(queries, dtype=np.float32)
@@ -215,7 +215,7 @@ class Searcher:
             k,
             max(candidates, k),
             factor,
-            few,
+            filtered,
             *_outputs(found),
         )
         return _checked(found, status)

@@ -37,6 +37,13 @@ EXPORT const char *source_hash(void) { return SOURCE_HASH; }
  * it costs in recall is within what is measured for the number of lists. */
 static const float SLACK = 0.8f;
 
+/* With a filter, lists are read as long as one could have a candidate so many standard deviations of its
+ * rows' scores above its centroid's. */
+static const float REACH = 3.0f;
+
+/* By how many times the usual error the score of a code is trusted to be off. */
+static const float CERTAINTY = 2.5f;
+
 enum {
     CHUNK_DIMENSIONS = 64, /* of which a code has CHUNK_BYTES */
     CHUNK_BYTES = 32,
@@ -396,18 +403,23 @@ static inline int may_be_found(const Member *member, uint32_t row) {
     return !member->flags[row] && (!member->allowed || member->allowed[row]);
 }
 
-/* Score these candidates by their float16 vectors, and sort them. */
-static void score_exactly(Candidate *found, int count, const Member *members, const float *query,
+/* Score these candidates by their float16 vectors, and sort them. Returns how far scores were off, as the
+ * root of the mean square. */
+static float score_exactly(Candidate *found, int count, const Member *members, const float *query,
                           int dimensions) {
+    float squares = 0;
     for (int i = 0; i < count; i++) {
         const uint16_t *v = members[found[i].member].vectors + (size_t)found[i].row * dimensions;
         for (int at = 0; at < dimensions; at += 32) __builtin_prefetch(v + at);
     }
     for (int i = 0; i < count; i++) {
         const uint16_t *v = members[found[i].member].vectors + (size_t)found[i].row * dimensions;
-        found[i].score = kernels->float16(v, query, dimensions);
+        float exact = kernels->float16(v, query, dimensions);
+        squares += (found[i].score - exact) * (found[i].score - exact);
+        found[i].score = exact;
     }
     qsort(found, count, sizeof *found, nearest_first);
+    return count ? sqrtf(squares / (float)count) : 0;
 }
 
 static inline uint64_t group_key(const Candidate *candidate, const Member *members) {
@@ -569,19 +581,48 @@ static void scan(const Run *run, uint32_t from, uint32_t to, int chunks, int wor
     }
 }
 
-/* The same if a filter excludes most: what it excludes is not scored. */
-static void scan_few(const Run *run, uint32_t from, uint32_t to, int chunks, int words,
-                     const Query *query, uint32_t rank, const Member *members, Best *best) {
-    (void)words;
+/* How far the scores of rows are from those of their centroids. */
+typedef struct {
+    double squares;
+    uint64_t count;
+} Spread;
+
+/* The same if many rows may not be found: those are left out first. */
+static void scan_filtered(const Run *run, uint32_t from, uint32_t to, int chunks, int words,
+                          const Query *query, uint32_t rank, const Member *members, Best *best,
+                          Spread *spread) {
+    uint32_t allowed[BLOCK];
+    int32_t sums[BLOCK];
     float base = query->nearness[query->order[rank].list], needed = threshold(best);
-    for (uint32_t at = from; at < to; at++) {
-        uint32_t row = run->rows[at];
-        uint32_t member = run->members ? run->members[at] : (uint32_t)run->member;
-        if (!may_be_found(members + member, row)) continue;
-        float score = code_score(run, at, chunks, query, base);
-        if (score < needed) continue;
-        offer(best, (Candidate){score, row, member, rank});
-        needed = threshold(best);
+    for (uint32_t start = from; start < to; start += BLOCK) {
+        int n = to - start < BLOCK ? (int)(to - start) : BLOCK, count = 0;
+        for (int i = 0; i < n; i++) {
+            uint32_t member = run->members ? run->members[start + i] : (uint32_t)run->member;
+            allowed[count] = i;
+            count += may_be_found(members + member, run->rows[start + i]);
+        }
+        int use_signs = 8 * count > n; /* otherwise scoring the signs of all costs more */
+        if (use_signs)
+            kernels->signs(run->signs + (size_t)start * words, n, words, query->planes, sums);
+        for (int i = 0; i < count; i++) {
+            size_t at = start + allowed[i];
+            if (use_signs) {
+                float scale = run->sign_scales[at];
+                float estimate = scale * query->sign_step * ((float)sums[allowed[i]] + query->offset);
+                spread->squares += estimate * estimate;
+                spread->count++;
+                if (base + estimate + scale * SLACK < needed) continue;
+            }
+            float score = code_score(run, at, chunks, query, base);
+            if (!use_signs) {
+                spread->squares += (score - base) * (score - base);
+                spread->count++;
+            }
+            if (score < needed) continue;
+            uint32_t member = run->members ? run->members[at] : (uint32_t)run->member;
+            offer(best, (Candidate){score, run->rows[at], member, rank});
+            needed = threshold(best);
+        }
     }
 }
 
@@ -590,23 +631,43 @@ static inline int probes_of(const Run *run, double factor, int lists) {
     return probes < lists ? (int)probes : lists;
 }
 
-/* Collect the candidates of a query. `factor` multiplies how many lists are read. */
-static void collect(const Quantizer *quantizer, const Run *runs, int run_count, Query *query,
-                    double factor, int few, const Member *members, Best *best) {
+/* Whether a list may have a row that is among the best. */
+static int may_have_better(const Query *query, int rank, const Spread *spread, const Best *best) {
+    if (best->count < best->room || spread->count == 0) return 1;
+    float deviation = (float)sqrt(spread->squares / (double)spread->count);
+    return query->nearness[query->order[rank].list] + REACH * deviation >= threshold(best);
+}
+
+/* Collect the candidates of a query: from the nearest lists of a run, `factor` times as many as it says.
+ * With a filter, which may exclude whatever is near, from as many more as may have better ones. */
+static void collect(const Quantizer *quantizer, const Run *runs, int run_count, const Query *query,
+                    double factor, int filtered, const Member *members, Best *best) {
     int chunks = chunks_of(quantizer->dimensions), words = sign_words(quantizer->dimensions);
+    int lists = quantizer->lists;
+    best->count = 0;
+    for (int r = 0; filtered && r < run_count; r++) {
+        const Run *run = runs + r;
+        Spread spread = {0, 0};
+        int probes = probes_of(run, factor, lists);
+        for (int rank = 0; rank < lists; rank++) {
+            if (rank >= probes && !may_have_better(query, rank, &spread, best)) break;
+            uint32_t list = query->order[rank].list;
+            scan_filtered(run, run->starts[list], run->starts[list + 1], chunks, words, query,
+                          (uint32_t)rank, members, best, &spread);
+        }
+    }
     int most = 0;
-    for (int r = 0; r < run_count; r++) {
-        int probes = probes_of(runs + r, factor, quantizer->lists);
+    for (int r = 0; !filtered && r < run_count; r++) {
+        int probes = probes_of(runs + r, factor, lists);
         if (probes > most) most = probes;
     }
-    best->count = 0;
     for (int rank = 0; rank < most; rank++) {
         uint32_t list = query->order[rank].list;
         for (int r = 0; r < run_count; r++) {
             const Run *run = runs + r;
-            if (rank >= probes_of(run, factor, quantizer->lists)) continue;
-            (few ? scan_few : scan)(run, run->starts[list], run->starts[list + 1], chunks, words,
-                                    query, (uint32_t)rank, members, best);
+            if (rank < probes_of(run, factor, lists))
+                scan(run, run->starts[list], run->starts[list + 1], chunks, words, query,
+                     (uint32_t)rank, members, best);
         }
     }
 }
@@ -619,11 +680,13 @@ static int reads_all(const Run *runs, int run_count, double factor, int lists) {
 
 /* Find the nearest row of each of up to k groups, for one query; returns how many, -1 without memory.
  *
- * More is read, and more candidates are kept, until there are k or no more rows that may be found.
+ * More is read, and more candidates are kept, until there are k or no more rows that may be found. What a
+ * filter leaves can be rows of nearly equal scores, far from the query: then more candidates are kept as
+ * well, until one that was left out is probably worse than the last hit.
  */
 static int search_one(const Quantizer *quantizer, const Run *runs, int run_count,
                       const Member *members, Query *query, int k, int candidates, double factor,
-                      int few, Candidate **heap, int *room) {
+                      int filtered, Candidate **heap, int *room) {
     for (int wanted = candidates;;) {
         if (wanted > *room) {
             Candidate *larger = realloc(*heap, wanted * sizeof **heap);
@@ -632,11 +695,15 @@ static int search_one(const Quantizer *quantizer, const Run *runs, int run_count
             *room = wanted;
         }
         Best best = {*heap, 0, wanted};
-        collect(quantizer, runs, run_count, query, factor, few, members, &best);
+        collect(quantizer, runs, run_count, query, factor, filtered, members, &best);
         int full = best.count == wanted;
-        score_exactly(*heap, best.count, members, query->vector, quantizer->dimensions);
+        float lowest = threshold(&best);
+        float off =
+            score_exactly(*heap, best.count, members, query->vector, quantizer->dimensions);
         int found = first_of_each_group(*heap, best.count, members, k);
-        if (found < 0 || found == k) return found;
+        if (found < 0) return found;
+        int sure = !filtered || !full || lowest + CERTAINTY * off < (*heap)[found - 1].score;
+        if (found == k && sure) return found;
         if (full)
             wanted *= 4;
         else if (!reads_all(runs, run_count, factor, quantizer->lists))
@@ -676,7 +743,7 @@ static void release(Query *query) {
  */
 EXPORT int32_t search(const Quantizer *quantizer, const Run *runs, int32_t run_count,
                       const Member *members, const float *queries, int32_t m, int32_t k,
-                      int32_t candidates, double factor, int32_t few, uint32_t *found_members,
+                      int32_t candidates, double factor, int32_t filtered, uint32_t *found_members,
                       uint32_t *found_rows, float *scores, int32_t *counts) {
     Query query = {0};
     Candidate *heap = NULL;
@@ -684,7 +751,7 @@ EXPORT int32_t search(const Quantizer *quantizer, const Run *runs, int32_t run_c
     for (int i = 0; i < m && status == 0; i++) {
         prepare(&query, quantizer, queries + (size_t)i * quantizer->dimensions);
         int found = search_one(quantizer, runs, run_count, members, &query, k, candidates, factor,
-                               few, &heap, &room);
+                               filtered, &heap, &room);
         if (found < 0) {
             status = -1;
             break;
