@@ -68,8 +68,8 @@ def probes_times(factor: float) -> Iterator[None]:
         yield
         return
 
-    def scaled(k: int, rows_per_allowed: float, rows_per_group: float) -> float:
-        return factor * own(k, rows_per_allowed, rows_per_group)
+    def scaled(k: int, rows_per_group: float) -> float:
+        return factor * own(k, rows_per_group)
 
     patched: Sequence[Any] = (ivf_sq4, stack)
     for module in patched:
