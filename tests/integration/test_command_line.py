@@ -329,7 +329,7 @@ async def test_sealed_shards_are_listed_shown_and_verified_and_a_changed_byte_is
     shown = await shashin("indexes", "inspect", largest["shard_id"], "--json", state=state)
     manifest = shown.document
     assert manifest["rows"] == largest["rows"]
-    assert {file["name"] for file in manifest["files"]} >= {"index.usearch", "rows.arrow"}
+    assert {file["name"] for file in manifest["files"]} >= {"codes.npy", "rows.arrow"}
     assert all(re.fullmatch(r"[0-9a-f]{64}", file["sha256"]) for file in manifest["files"])
     verified = (await shashin("indexes", "verify", "--json", state=state)).document
     assert verified["problems"] == []
