@@ -53,7 +53,7 @@ _WORD = np.dtype("<u8")
 _SCALE = np.dtype("<f4")
 _NUMBER = np.dtype("<u4")
 
-_EXACT_ROWS = 2_000
+_EXACT_ROWS = 4_000
 """Up to so many allowed rows, all of them are compared."""
 
 _SAMPLE = 128

@@ -33,9 +33,8 @@
 /* Names the source that this was compiled from. */
 EXPORT const char *source_hash(void) { return SOURCE_HASH; }
 
-/* By how many times its scale an estimate from signs may be too low: more than a standard deviation. What
- * it costs in recall is within what is measured for the number of lists. */
-static const float SLACK = 0.8f;
+/* By how many times its scale an estimate from signs may be too low: about two standard deviations. */
+static const float SLACK = 1.2f;
 
 /* With a filter, lists are read as long as one could have a candidate so many standard deviations of its
  * rows' scores above its centroid's. */
@@ -680,9 +679,9 @@ static int reads_all(const Run *runs, int run_count, double factor, int lists) {
 
 /* Find the nearest row of each of up to k groups, for one query; returns how many, -1 without memory.
  *
- * More is read, and more candidates are kept, until there are k or no more rows that may be found. What a
- * filter leaves can be rows of nearly equal scores, far from the query: then more candidates are kept as
- * well, until one that was left out is probably worse than the last hit.
+ * More is read, and more candidates are kept, until there are k or no more rows that may be found. Rows can
+ * have nearly equal scores, such as photos that are alike, or what a filter leaves far from the query: then
+ * more candidates are kept as well, until one that was left out is probably worse than the last hit.
  */
 static int search_one(const Quantizer *quantizer, const Run *runs, int run_count,
                       const Member *members, Query *query, int k, int candidates, double factor,
@@ -702,7 +701,7 @@ static int search_one(const Quantizer *quantizer, const Run *runs, int run_count
             score_exactly(*heap, best.count, members, query->vector, quantizer->dimensions);
         int found = first_of_each_group(*heap, best.count, members, k);
         if (found < 0) return found;
-        int sure = !filtered || !full || lowest + CERTAINTY * off < (*heap)[found - 1].score;
+        int sure = !full || lowest + CERTAINTY * off < (*heap)[found - 1].score;
         if (found == k && sure) return found;
         if (full)
             wanted *= 4;
