@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import runpy
 import sys
 import time
@@ -26,6 +27,8 @@ def main() -> None:
     if args.other_bytes:
         # As another CPU does: the same rows, another graph.
         usearch_hnsw.KIND = usearch_hnsw.UsearchHnsw(expansion_add=40)
+        # Codes follow from the vectors alone: another kind has other bytes in any case.
+        os.environ["SHASHIN_SEALED_INDEX_KIND"] = "usearch-hnsw"
     sys.argv = ["services.indexer"]
     runpy.run_module("services.indexer", run_name="__main__", alter_sys=True)
 
