@@ -671,6 +671,27 @@ static void collect(const Quantizer *quantizer, const Run *runs, int run_count, 
     }
 }
 
+/* Let a heap have room for so many candidates; returns 0 without memory. */
+static int make_room(Candidate **heap, int *room, int wanted) {
+    if (wanted <= *room) return 1;
+    Candidate *larger = realloc(*heap, wanted * sizeof **heap);
+    if (!larger) return 0;
+    *heap = larger;
+    *room = wanted;
+    return 1;
+}
+
+/* Write the hits of a query from position `at` on; returns how many there are. */
+static int report(const Candidate *hits, int count, size_t at, uint32_t *members, uint32_t *rows,
+                  float *scores) {
+    for (int i = 0; i < count; i++) {
+        members[at + i] = hits[i].member;
+        rows[at + i] = hits[i].row;
+        scores[at + i] = hits[i].score;
+    }
+    return count;
+}
+
 static int reads_all(const Run *runs, int run_count, double factor, int lists) {
     for (int r = 0; r < run_count; r++)
         if (probes_of(runs + r, factor, lists) < lists) return 0;
@@ -687,12 +708,7 @@ static int search_one(const Quantizer *quantizer, const Run *runs, int run_count
                       const Member *members, Query *query, int k, int candidates, double factor,
                       int filtered, Candidate **heap, int *room) {
     for (int wanted = candidates;;) {
-        if (wanted > *room) {
-            Candidate *larger = realloc(*heap, wanted * sizeof **heap);
-            if (!larger) return -1;
-            *heap = larger;
-            *room = wanted;
-        }
+        if (!make_room(heap, room, wanted)) return -1;
         Best best = {*heap, 0, wanted};
         collect(quantizer, runs, run_count, query, factor, filtered, members, &best);
         int full = best.count == wanted;
@@ -755,13 +771,7 @@ EXPORT int32_t search(const Quantizer *quantizer, const Run *runs, int32_t run_c
             status = -1;
             break;
         }
-        counts[i] = found;
-        for (int j = 0; j < found; j++) {
-            size_t at = (size_t)i * k + j;
-            found_members[at] = heap[j].member;
-            found_rows[at] = heap[j].row;
-            scores[at] = heap[j].score;
-        }
+        counts[i] = report(heap, found, (size_t)i * k, found_members, found_rows, scores);
     }
     free(heap);
     release(&query);
@@ -778,14 +788,9 @@ EXPORT int32_t search_exactly(const Member *members, int32_t member_count, int32
     for (int i = 0; i < m && status == 0; i++) {
         const float *query = queries + (size_t)i * dimensions;
         for (int wanted = candidates;;) {
-            if (wanted > room) {
-                Candidate *larger = realloc(heap, wanted * sizeof *heap);
-                if (!larger) {
-                    status = -1;
-                    break;
-                }
-                heap = larger;
-                room = wanted;
+            if (!make_room(&heap, &room, wanted)) {
+                status = -1;
+                break;
             }
             Best best = {heap, 0, wanted};
             for (int number = 0; number < member_count; number++) {
@@ -814,13 +819,7 @@ EXPORT int32_t search_exactly(const Member *members, int32_t member_count, int32
                 wanted *= 4;
                 continue;
             }
-            counts[i] = found;
-            for (int j = 0; j < found; j++) {
-                size_t at = (size_t)i * k + j;
-                found_members[at] = heap[j].member;
-                found_rows[at] = heap[j].row;
-                scores[at] = heap[j].score;
-            }
+            counts[i] = report(heap, found, (size_t)i * k, found_members, found_rows, scores);
             break;
         }
     }
