@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 
 from prometheus_client import Gauge
 
@@ -80,7 +80,7 @@ class HiddenFollower:
             RecordsLost: when the log no longer has the position. The next start finds out what that
                 means for each shard.
         """
-        with self._thread:
+        with closing(self._thread):
             while loop.next_turn():
                 try:
                     await self._follow(loop)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import TypeVar
 
 from shashin.kafka.records import InRecord
@@ -27,7 +26,7 @@ T = TypeVar("T")
 
 
 class HidingThread:
-    """Hides rows of the served shards; a context manager that ends the thread.
+    """Hides rows of the served shards, until it is closed.
 
     The default executor would not do: all of its threads may be busy for seconds with files of shards,
     and a sold listing would be found until one is free.
@@ -40,16 +39,9 @@ class HidingThread:
         self._applied = LogPosition()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="hiding")
 
-    def __enter__(self) -> HidingThread:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        # What the entries are noted in may be closed next, so what has begun is finished before.
+    def close(self) -> None:
+        """End the thread, once it has finished what it has begun."""
+        # What entries are noted in may be closed next.
         self._executor.shutdown(wait=True)
 
     @property
