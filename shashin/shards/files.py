@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shashin.errors import CorruptShard
+from shashin.errors import CorruptShard, UnknownFormat
 from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.format.manifest import ROWS_FILE
 from shashin.shards.format.rows_file import SealedRows
@@ -29,10 +29,22 @@ def open_files(folder: Path, spec: IndexSpec, *, rows: int) -> ShardFiles:
         CorruptShard: when a file is missing, does not match ``spec``, or has a different number of
             rows or vectors.
     """
-    opened = ShardFiles(SealedRows(folder / ROWS_FILE), open_index(spec, folder))
+    opened = ShardFiles(SealedRows(folder / ROWS_FILE), _open_index(folder, spec))
     if not rows == len(opened.rows) == len(opened.index):
         raise CorruptShard(
             f"{folder} has {len(opened.rows)} rows and {len(opened.index)} vectors; its manifest "
             f"says {rows}: rebuild the shard"
         )
     return opened
+
+
+def _open_index(folder: Path, spec: IndexSpec) -> SearchableIndex:
+    try:
+        return open_index(spec, folder)
+    except ImportError as error:
+        raise UnknownFormat(
+            f"the index in {folder} is of kind {spec.kind}, and its library cannot be loaded: {error}; "
+            "install what the reader's lock file names, or rebuild the shard with another kind"
+        ) from error
+    except CorruptShard as error:
+        raise CorruptShard(f"{error.message}: rebuild the shard") from error
