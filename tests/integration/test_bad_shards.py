@@ -10,23 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shashin.kafka.producer import Producer
 from shashin.model_space import ModelSpace
 from shashin.objectstore.open import open_object_store
 from shashin.offsets.ranges import OffsetRange
 from shashin.repository.pointer import PointedShard, Pointer
+from shashin.repository.quantizers import Quantizers
 from shashin.repository.repository import ModelRepository
 from shashin.shards.format.file_entry import FileEntry, file_entry
-from shashin.shards.format.manifest import ROWS_FILE, Manifest
+from shashin.shards.format.manifest import ROWS_FILE, Manifest, model_file_key
 from shashin.shards.format.row import NewRow, Row, RowAttributes
-from shashin.shards.kinds.ivf_sq4 import CODES_FILE, KIND, QUANTIZER_FILE
+from shashin.shards.kinds.ivf_sq4 import CODES_FILE, KIND, NAME, QUANTIZER_FILE
 from shashin.shards.kinds.ivf_sq4 import ROWS_FILE as LIST_ROWS_FILE
 from shashin.shards.kinds.protocol import IndexKind
 from shashin.shards.kinds.quantizer import Quantizer
 from shashin.shards.kinds.registry import growing_kind, index_kind
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
-from tests.support.embedded_listings import DIMENSIONS, MODEL, IndexClient, vector_of
+from tests.support.embedded_listings import DIMENSIONS, MODEL, IndexClient, embedded, vector_of
 from tests.support.hidden_map import HiddenMap
+from tests.support.indexer_settings import indexer_settings
 from tests.support.made_shards import BUCKET_START
 from tests.support.running_service import RunningService
 from tests.support.waiting import until
@@ -257,3 +260,30 @@ async def test_a_bad_shard_is_named_and_lacks_in_coverage_until_a_good_one_is_in
             assert await client.finds(listing)
     assert (server.process.pid, server.process.poll()) == (process, None)
     await until(lambda: server.get("healthz"), "all is well again")
+
+
+async def test_a_quantizer_whose_file_is_missing_is_named_and_sealing_goes_on(
+    start_service: StartService, producer: Producer, tmp_path: Path
+) -> None:
+    tier = Tier(tmp_path)
+    record = f"models/{MODEL}/quantizer.json"
+    file = FileEntry(QUANTIZER_FILE, 384, "0" * 64)
+    await Quantizers(open_object_store(tier.folder.as_uri()), MODEL).offer(file, 4)
+    indexer = await start_service(
+        "indexer",
+        **indexer_settings(tmp_path, bucket_seconds=1, grace_seconds=0.5, sealed_index_kind=NAME),
+    )
+    await producer.send_all([embedded("lamp")])
+
+    async def sealed() -> list[Manifest]:
+        shards, _ = await tier.repository.shards(MODEL, HOURLY)
+        return [stored.manifest for stored in shards]
+
+    (manifest,) = await until(sealed, "the shard is sealed")
+    assert (manifest.index_kind, manifest.model_files) == (NAME, ())
+    problems = await indexer.probe("healthz")
+    assert "the model's quantizer: shards are sealed without it" in problems
+    assert f"{model_file_key(MODEL, file)} is missing, though {record} names it" in problems
+    tier.path(record).unlink()
+    await producer.send_all([embedded("mug")])
+    await until(lambda: indexer.get("healthz"), "the next shard is sealed and all is well")
