@@ -157,14 +157,12 @@ class World:
     def _mask(self, joining: SteppedSnapshot, shard: SealedShard) -> None:
         """Do what ``CatchUp`` does for a shard without a snapshot of its hidden rows."""
         known = self.recent.known()
-        assert known is not None
-        since, entries = known
         older = [
             HiddenEntry(listing, version)
             for offset, (listing, version) in enumerate(self.log_entries())
-            if offset < since.offset(0)
+            if offset < known.since.offset(0)
         ]
-        Snapshot.hide_all(joining, [*older, *entries])
+        Snapshot.hide_all(joining, [*older, *known.entries])
         self._masked.append((joining, shard))
 
     def log_entries(self) -> list[tuple[str, int]]:
