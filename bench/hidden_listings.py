@@ -107,8 +107,8 @@ def open_shard(number: int) -> OpenShard:
 
 
 def hide(kafka: str, first: int, end: int) -> None:
-    """Hide a range of listings."""
-    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 20, "compression.type": "lz4"})
+    """Hide a range of listings, in batches as large as those that services write."""
+    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 20, "batch.size": 16_384})
     for number in range(first, end):
         message = events_pb2.HiddenListing(
             listing_id=listing(number), below_version=2, reason=events_pb2.HIDDEN_REASON_SOLD
