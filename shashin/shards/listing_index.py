@@ -97,10 +97,15 @@ class ListingIndex(Generic[T]):
                     if id(member) in self._identities:
                         yield position, member
                     entry += 1
+        if not self._large:
+            return
+        # In ascending order, each look-up begins where the one before ended, in memory as well.
+        order = np.argsort(hashes)
+        ascending = hashes[order]
         for member in self._large:
             own = member.listing_hashes
-            found = own[np.minimum(np.searchsorted(own, hashes), len(own) - 1)] == hashes
-            for position in np.flatnonzero(found).tolist():
+            found = own.take(own.searchsorted(ascending), mode="clip") == ascending
+            for position in order[found].tolist():
                 yield position, member
 
 
