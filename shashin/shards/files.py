@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shashin.errors import CorruptShard, UnknownFormat
+from shashin.errors import CorruptShard
 from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.format.manifest import ROWS_FILE
 from shashin.shards.format.rows_file import SealedRows
@@ -41,10 +41,5 @@ def open_files(folder: Path, spec: IndexSpec, *, rows: int) -> ShardFiles:
 def _open_index(folder: Path, spec: IndexSpec) -> SearchableIndex:
     try:
         return open_index(spec, folder)
-    except ImportError as error:
-        raise UnknownFormat(
-            f"the index in {folder} is of kind {spec.kind}, and its library cannot be loaded: {error}; "
-            "install what the reader's lock file names, or rebuild the shard with another kind"
-        ) from error
     except CorruptShard as error:
         raise CorruptShard(f"{error.message}: rebuild the shard") from error

@@ -38,7 +38,7 @@ T = TypeVar("T", bound=Indexed)
 class _Run(Generic[T]):
     prefixes: npt.NDArray[np.uint32]
     """The first bits of the hashes, sorted."""
-    numbers: npt.NDArray[np.uint32]
+    numbers: npt.NDArray[np.unsignedinteger]
     """For each of them, which member has the listing."""
     members: tuple[T, ...]
 
@@ -145,4 +145,5 @@ def _sorted_run(
     prefixes: npt.NDArray[np.uint32], numbers: npt.NDArray[np.uint32], members: tuple[T, ...]
 ) -> _Run[T]:
     order = np.argsort(prefixes, kind="stable")
-    return _Run(prefixes[order], numbers[order], members)
+    narrow = np.min_scalar_type(len(members))
+    return _Run(prefixes[order], numbers[order].astype(narrow), members)

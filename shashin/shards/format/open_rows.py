@@ -97,6 +97,10 @@ class OpenRows:
             for n in self._newest_first(listing_id)
         )
 
+    def has_listing(self, listing_id: str) -> bool:
+        """Whether the listing has a row."""
+        return listing_id in self._group_of
+
     def listing_ids(self) -> Sequence[str]:
         """Return the listing of each group; takes a microsecond each."""
         return [self._listing_ids.get(group) for group in range(len(self._listing_ids))]
