@@ -40,9 +40,11 @@ static const float SLACK = 1.2f;
 /* The same where a row has no code: more, for nothing else tells of one that was left out. */
 static const float SLACK_WITHOUT_CODES = 1.5f;
 
-/* With a filter, lists are read as long as one could have a candidate so many standard deviations of its
- * rows' scores above its centroid's. */
-static const float REACH = 3.0f;
+/* With a filter, lists are read until those left have fewer than so many of each hit that is wanted. */
+static const float MISSES = 0.0005f;
+
+/* The standard deviation of an estimate from signs, in scales. */
+static const float SIGN_DEVIATION = 0.6f;
 
 /* By how many times the usual error the score of a code is trusted to be off. */
 static const float CERTAINTY = 2.5f;
@@ -52,6 +54,9 @@ enum {
     CHUNK_BYTES = 32,
     BLOCK = 256, /* codes scored at a time */
     FEW = 32,    /* of them, compared at a time: most are too far */
+    CANDIDATES_PER_HIT = 4,
+    SAMPLED = 8, /* one of so many rows says how scores are spread */
+    LEAST_SAMPLES = 128,
 };
 
 #define NO_LIST UINT32_MAX
@@ -577,9 +582,25 @@ static inline uint32_t member_at(const Run *run, size_t at) {
     return run->members ? run->members[at] : (uint32_t)run->member;
 }
 
-/* Offer the rows [from, to) of a run, which are of one list, as far as they may be found. */
+/* How the scores of rows that may be found follow from those of their centroids. */
+typedef struct {
+    double scores, centroids, products; /* sums of squares, and of the products of both */
+    double off;                         /* what inaccurate scores add to the squares */
+    uint64_t count, read;               /* rows that may be found, of how many */
+} Spread;
+
+static inline void note(Spread *spread, float centroid, float score, float off) {
+    spread->scores += score * score;
+    spread->centroids += centroid * centroid;
+    spread->products += score * centroid;
+    spread->off += off * off;
+    spread->count++;
+}
+
+/* Offer the rows [from, to) of a run, which are of one list, as far as they may be found. With a spread many
+ * may not: these are left out before any is scored. */
 static void scan(const Run *run, uint32_t from, uint32_t to, int dimensions, const Query *query,
-                 uint32_t rank, const Member *members, Best *best) {
+                 uint32_t rank, const Member *members, Best *best, Spread *spread) {
     int chunks = chunks_of(dimensions), words = sign_words(dimensions);
     int32_t sums[BLOCK], passing[BLOCK];
     float bounds[BLOCK];
@@ -597,6 +618,26 @@ static void scan(const Run *run, uint32_t from, uint32_t to, int dimensions, con
             passing[count] = i;
             count += bounds[i] >= needed;
         }
+        if (spread) {
+            for (int i = 0; i < n; i += SAMPLED, spread->read++) {
+                size_t at = start + i;
+                if (may_be_found(members + member_at(run, at), run->rows[at]))
+                    note(spread, base, bounds[i] - scales[i] * SLACK, SIGN_DEVIATION * scales[i]);
+            }
+            for (int i = 0; i < count; i++) {
+                const Member *member = members + member_at(run, start + passing[i]);
+                __builtin_prefetch(member->flags + run->rows[start + passing[i]]);
+                if (member->allowed)
+                    __builtin_prefetch(member->allowed + run->rows[start + passing[i]]);
+            }
+            int kept = 0;
+            for (int i = 0; i < count; i++) {
+                size_t at = start + passing[i];
+                passing[kept] = passing[i];
+                kept += may_be_found(members + member_at(run, at), run->rows[at]);
+            }
+            count = kept;
+        }
         for (int i = 0; i < count; i++)
             __builtin_prefetch(run->codes + (size_t)(start + passing[i]) * chunks * CHUNK_BYTES);
         for (int i = 0; i < count; i++) {
@@ -605,52 +646,8 @@ static void scan(const Run *run, uint32_t from, uint32_t to, int dimensions, con
             float score = code_score(run, at, chunks, query, base);
             if (score < needed) continue;
             uint32_t row = run->rows[at], member = member_at(run, at);
-            if (!may_be_found(members + member, row)) continue;
+            if (!spread && !may_be_found(members + member, row)) continue;
             offer(best, (Candidate){score, row, member, rank});
-            needed = threshold(best);
-        }
-    }
-}
-
-/* How far the scores of rows are from those of their centroids. */
-typedef struct {
-    double squares;
-    uint64_t count;
-} Spread;
-
-/* The same if many rows may not be found: those are left out first. */
-static void scan_filtered(const Run *run, uint32_t from, uint32_t to, int dimensions,
-                          const Query *query, uint32_t rank, const Member *members, Best *best,
-                          Spread *spread) {
-    int chunks = chunks_of(dimensions), words = sign_words(dimensions);
-    uint32_t allowed[BLOCK];
-    int32_t sums[BLOCK];
-    float base = query->nearness[query->order[rank].list], needed = threshold(best);
-    for (uint32_t start = from; start < to; start += BLOCK) {
-        int n = to - start < BLOCK ? (int)(to - start) : BLOCK, count = 0;
-        for (int i = 0; i < n; i++) {
-            allowed[count] = i;
-            count += may_be_found(members + member_at(run, start + i), run->rows[start + i]);
-        }
-        int use_signs = 8 * count > n; /* otherwise scoring the signs of all costs more */
-        if (use_signs)
-            kernels->signs(run->signs + (size_t)start * words, n, words, query->planes, sums);
-        for (int i = 0; i < count; i++) {
-            size_t at = start + allowed[i];
-            if (use_signs) {
-                float scale = run->sign_scales[at];
-                float estimate = scale * query->sign_step * ((float)sums[allowed[i]] + query->offset);
-                spread->squares += estimate * estimate;
-                spread->count++;
-                if (base + estimate + scale * SLACK < needed) continue;
-            }
-            float score = code_score(run, at, chunks, query, base);
-            if (!use_signs) {
-                spread->squares += (score - base) * (score - base);
-                spread->count++;
-            }
-            if (score < needed) continue;
-            offer(best, (Candidate){score, run->rows[at], member_at(run, at), rank});
             needed = threshold(best);
         }
     }
@@ -724,11 +721,47 @@ static inline int probes_of(const Run *run, double factor, int lists) {
     return probes < lists ? (int)probes : lists;
 }
 
-/* Whether a list may have a row that is among the best. */
-static int may_have_better(const Query *query, int rank, const Spread *spread, const Best *best) {
-    if (best->count < best->room || spread->count == 0) return 1;
-    float deviation = (float)sqrt(spread->squares / (double)spread->count);
-    return query->nearness[query->order[rank].list] + REACH * deviation >= threshold(best);
+/* The score of the n-th best of a heap, which has more. */
+static float nth_score(const Best *best, int n) {
+    float top[BLOCK];
+    if (n > BLOCK) return threshold(best);
+    int count = 0;
+    for (int i = 0; i < best->count; i++) { /* insertion: n is small, and most are not among them */
+        float score = best->heap[i].score;
+        if (count == n && score <= top[n - 1]) continue;
+        int at = count < n ? count++ : n - 1;
+        for (; at > 0 && top[at - 1] < score; at--) top[at] = top[at - 1];
+        top[at] = score;
+    }
+    return top[n - 1];
+}
+
+/* Whether so few of the hits can be expected in the lists from a rank on that they need not be read.
+ *
+ * The scores of a list's rows are taken to be normally distributed around a multiple of its centroid's, as
+ * those that were read. */
+static int is_enough(const Quantizer *quantizer, const Run *run, const Query *query, int rank,
+                     const Spread *spread, const Best *best) {
+    if (best->count < best->room || spread->count < LEAST_SAMPLES) return 0;
+    int hits = best->room / CANDIDATES_PER_HIT;
+    if (hits < 1) hits = 1;
+    float needed = nth_score(best, hits);
+    double slope = spread->centroids > 0 ? spread->products / spread->centroids : 0;
+    double squares = spread->scores - slope * spread->products - spread->off;
+    float deviation = squares > 0 ? (float)sqrt(squares / (double)spread->count) : 0;
+    float share = (float)spread->count / (float)spread->read;
+    float expected = 0, few = MISSES * (float)hits;
+    for (; rank < quantizer->lists; rank++) {
+        uint32_t list = query->order[rank].list;
+        float above = needed - (float)slope * query->nearness[list];
+        if (above > 5 * deviation) break; /* as it is for all lists after it */
+        float z = deviation > 0 ? above / deviation : 0;
+        /* The upper tail of the normal distribution, within a tenth. */
+        float tail = z > 0 ? 0.5f * expf(-0.717f * z - 0.416f * z * z) : 1;
+        expected += share * tail * (float)(run->starts[list + 1] - run->starts[list]);
+        if (expected > few) return 0;
+    }
+    return 1;
 }
 
 /* Collect the candidates of a query: from the nearest lists of a run, `factor` times as many as it says.
@@ -744,13 +777,16 @@ static void collect(const Quantizer *quantizer, const Run *runs, int run_count, 
     for (int r = 0; filtered && r < run_count; r++) {
         const Run *run = runs + r;
         if (!run->codes) continue;
-        Spread spread = {0, 0};
+        Spread spread = {0};
         int probes = probes_of(run, factor, lists);
         for (int rank = 0; rank < lists; rank++) {
-            if (rank >= probes && !may_have_better(query, rank, &spread, best)) break;
+            if (rank >= probes) {
+                if (is_enough(quantizer, run, query, rank, &spread, best)) break;
+                probes += 8 + probes / 8; /* and ask again then */
+            }
             uint32_t list = query->order[rank].list;
-            scan_filtered(run, run->starts[list], run->starts[list + 1], dimensions, query,
-                          (uint32_t)rank, members, best, &spread);
+            scan(run, run->starts[list], run->starts[list + 1], dimensions, query, (uint32_t)rank,
+                 members, best, &spread);
         }
     }
     int most = 0;
@@ -764,7 +800,7 @@ static void collect(const Quantizer *quantizer, const Run *runs, int run_count, 
             const Run *run = runs + r;
             if (run->codes && rank < probes_of(run, factor, lists))
                 scan(run, run->starts[list], run->starts[list + 1], dimensions, query,
-                     (uint32_t)rank, members, best);
+                     (uint32_t)rank, members, best, NULL);
         }
     }
 }
