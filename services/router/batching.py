@@ -15,8 +15,11 @@ import grpc
 
 from services.router import metrics
 from services.router.sharing import Waiting, due_at, shares, still_arriving
-from shashin.codecs.hit_lists import NOTHING, HitLists, hits_in
+from shashin.codecs.hit_lists import NOTHING, QueryHits, hits_in
 from shashin.codecs.limits import SHARED_QUERIES
+from shashin.codecs.ranges import ranges_in, report_in
+from shashin.offsets.coverage import LiveReport
+from shashin.offsets.ranges import OffsetRange
 from shashin.serving.fleet import Peer
 from shashin.v1 import index_pb2
 
@@ -39,20 +42,23 @@ class Wanted:
     """The serialized filter."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What of the log a call has searched; one object for all searches that shared the call."""
+
+    covered: tuple[OffsetRange, ...]
+    report: LiveReport
+
+
+@dataclass(frozen=True, eq=False)
 class EndpointAnswer:
     """What an endpoint has answered to the queries of one search."""
 
-    response: index_pb2.IndexSearchResponse
-    """Of the whole call; its hits are those of all searches that shared it."""
-    hits: HitLists
+    model_id: str
+    hits: QueryHits
+    searched: Searched
     problem: str | None = None
     """How the hits are malformed."""
-
-    @property
-    def model_id(self) -> str:
-        """The model."""
-        return self.response.model_id
 
 
 @dataclass(eq=False)
@@ -229,14 +235,15 @@ async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search]) -> None:
         if not isinstance(error, Exception):
             raise
         return
+    problem = None
+    own: Sequence[QueryHits] = [NOTHING] * len(batch)
     try:
-        hits, problem = hits_in(response.hits, queries, wanted.attributes), None
+        hits = hits_in(response.hits, queries, wanted.attributes)
+        own = hits.each_of([search.queries for search in batch])
     except ValueError as error:
-        hits, problem = NOTHING, str(error)
-    first = 0
-    for search in batch:
-        end = first + search.queries
+        problem = str(error)
+    model_id = response.model_id
+    searched = Searched(tuple(ranges_in(response.covered)), report_in(response))
+    for search, found in zip(batch, own, strict=True):
         if not search.answered.done():
-            own = NOTHING if problem else hits.of_queries(first, end)
-            search.answered.set_result(EndpointAnswer(response, own, problem))
-        first = end
+            search.answered.set_result(EndpointAnswer(model_id, found, searched, problem))

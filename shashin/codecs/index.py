@@ -18,6 +18,8 @@ from shashin.shards.row_filter import RowFilter
 from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2
 
+_EVERY_ROW = RowFilter()
+
 
 def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vectors:
     """Return the query vectors of a request, (m, dimensions) float32, scaled to unit length.
@@ -54,6 +56,8 @@ def filter_of(message: index_pb2.Filter) -> RowFilter:
     Raises:
         InvalidQuery: naming the invalid field.
     """
+    if not message.ByteSize():
+        return _EVERY_ROW
     check_filter(message)
     return RowFilter(
         categories=tuple(message.categories),

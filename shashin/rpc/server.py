@@ -32,6 +32,10 @@ log = get_logger(__name__)
 class _Statuses(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
     """Times each call, and maps a ShashinError to its status and message."""
 
+    def __init__(self) -> None:
+        self._timed: dict[str, tuple[Any, Any]] = {}
+        """The handler of each method as it is and as it is timed, made when it is called first."""
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
@@ -40,8 +44,12 @@ class _Statuses(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
         handler = await continuation(handler_call_details)
         if handler is None or handler.unary_unary is None:
             return handler
-        method = handler_call_details.method.rsplit("/", 1)[-1]
         inner = handler.unary_unary
+        untimed, timed = self._timed.get(handler_call_details.method, (None, None))
+        if untimed is handler:
+            return timed
+        method = handler_call_details.method.rsplit("/", 1)[-1]
+        latency, answered = LATENCY.labels(method), ANSWERS.labels(method, "OK")
 
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
@@ -59,12 +67,14 @@ class _Statuses(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
                 log.exception("a call failed unexpectedly", method=method)
                 raise
             finally:
-                LATENCY.labels(method).observe(time.perf_counter() - started)
-                ANSWERS.labels(method, status).inc()
+                latency.observe(time.perf_counter() - started)
+                (answered if status == "OK" else ANSWERS.labels(method, status)).inc()
 
-        return grpc.unary_unary_rpc_method_handler(
+        timed = grpc.unary_unary_rpc_method_handler(
             answer, handler.request_deserializer, handler.response_serializer
         )
+        self._timed[handler_call_details.method] = handler, timed
+        return timed
 
 
 @asynccontextmanager
