@@ -17,7 +17,7 @@ from shashin.kafka.records import InRecord
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.model_space import ModelSpace
 from shashin.shards.format.row import RowAttributes
-from shashin.shards.kinds.usearch_hnsw import UsearchHnsw
+from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
 from shashin.shards.open_shard import OpenShard
 from shashin.v1 import events_pb2
 
@@ -58,8 +58,7 @@ def bytes_per_row(rows: int = ROWS, *, after: int = 0) -> float:
 
     The first thousands of rows also return or take some megabytes once.
     """
-    # Building the graph with fewer candidates takes a fifth of the time and the same memory.
-    kind = UsearchHnsw(expansion_add=16)
+    kind = growing_kind(DEFAULT_KIND)
     shard = OpenShard(0, 0, ModelSpace(MODEL, DIMENSIONS), kind, NothingHidden())
     rng = np.random.default_rng(0)
 

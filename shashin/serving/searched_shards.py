@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from shashin.shards.hits import Candidates, Hits, best_of_any, best_of_sealed, joined
+from shashin.shards.hits import Candidates, Hits, best_of, joined
 from shashin.shards.kinds.native.library import Listings
-from shashin.shards.kinds.protocol import RowMask, Stack, StackHits, Vectors
+from shashin.shards.kinds.protocol import (
+    Neighbours,
+    OpenRows,
+    RowMask,
+    Stack,
+    StackHits,
+    Vectors,
+)
 from shashin.shards.kinds.stacking import can_be_stacked, stacks_over
+from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.shard import Shard
@@ -24,42 +31,68 @@ class _Stacked:
 
     stack: Stack
     positions: npt.NDArray[np.int64]
-    """By member number, the position of its shard."""
+    """By number, the position of its shard: of each member, and of the open ones after them."""
     shards: Mapping[int, SealedShard]
     """By member number."""
+    growing: Sequence[OpenShard]
+    """Shards that are searched with them."""
 
-    def passing(self, row_filter: RowFilter) -> dict[int, RowMask] | None:
+    def opened(self) -> list[OpenRows]:
+        return [shard.opened() for shard in self.growing]
+
+    def passing(
+        self, row_filter: RowFilter, opened: Sequence[OpenRows]
+    ) -> dict[int, RowMask] | None:
         if not row_filter.restricts:
             return None
-        return {number: shard.passing(row_filter) for number, shard in self.shards.items()}
+        masks = {n: shard.passing(row_filter, shard.rows) for n, shard in self.shards.items()}
+        growing = zip(self.growing, opened, strict=True)
+        masks |= {
+            self.stack.next_number + i: shard.passing(row_filter, one.rows)
+            for i, (shard, one) in enumerate(growing)
+        }
+        return masks
 
 
 class SearchedShards:
     """Shards, searched together. Made from those before, it copies only what is new."""
 
     def __init__(self, shards: Sequence[Shard], before: SearchedShards | None = None) -> None:
-        self._shards = shards
-        together: dict[int, tuple[int, SealedShard]] = {}
+        sealed: dict[int, tuple[int, SealedShard]] = {}
+        """By the identity of the member."""
+        growing: list[tuple[int, OpenShard]] = []
         self._alone: list[tuple[int, Shard]] = []
         for position, shard in enumerate(shards):
-            if isinstance(shard, SealedShard) and can_be_stacked(shard.stack_member.index):
-                together[id(shard.stack_member)] = position, shard
-            else:
+            if not can_be_stacked(shard.index):
                 self._alone.append((position, shard))
-        members = [shard.stack_member for _, shard in together.values()]
-        self.stacks: list[Stack] = stacks_over(members, [] if before is None else before.stacks)
+            elif isinstance(shard, SealedShard):
+                sealed[id(shard.stack_member)] = position, shard
+            elif isinstance(shard, OpenShard):
+                growing.append((position, shard))
+        self.stacks: list[Stack] = stacks_over(
+            [shard.stack_member for _, shard in sealed.values()],
+            [shard.index for _, shard in growing],
+            [] if before is None else before.stacks,
+        )
         self._stacked = []
         for stack in self.stacks:
-            of_member = {n: together[id(member)] for n, member in stack.members.items()}
-            positions = np.zeros(1 + max(of_member), dtype=np.int64)
+            of_member = {n: sealed[id(member)] for n, member in stack.members.items()}
+            fitting = [(at, shard) for at, shard in growing if stack.fits(shard.index)]
+            positions = np.zeros(stack.next_number + len(fitting), dtype=np.int64)
             for number, (position, _) in of_member.items():
                 positions[number] = position
-            sealed = {number: shard for number, (_, shard) in of_member.items()}
-            self._stacked.append(_Stacked(stack, positions, sealed))
-        self._listings: Listings | None = None
-        """Of all shards; None if some are open."""
-        if all(isinstance(shard, SealedShard) for shard in shards):
-            self._listings = Listings([cast("SealedShard", s).identities for s in shards])
+            positions[stack.next_number :] = [position for position, _ in fitting]
+            self._stacked.append(
+                _Stacked(
+                    stack,
+                    positions,
+                    {number: shard for number, (_, shard) in of_member.items()},
+                    [shard for _, shard in fitting],
+                )
+            )
+        self._open = {at: shard for at, shard in enumerate(shards) if isinstance(shard, OpenShard)}
+        self._listings = Listings([shard.identities() for shard in shards])
+        """Of all shards; those of open ones are taken anew by each search."""
 
     @property
     def memory_bytes(self) -> int:
@@ -76,40 +109,48 @@ class SearchedShards:
             for position, shard in self._alone
             if shard.rows
         ]
-        masks = [stacked.passing(row_filter) for stacked in self._stacked]
+        opened = [stacked.opened() for stacked in self._stacked]
+        masks = [
+            stacked.passing(row_filter, of_stack)
+            for stacked, of_stack in zip(self._stacked, opened, strict=True)
+        ]
+        # After the rows that are searched: they have at least those.
+        listings = self._listings.updated(
+            {position: shard.identities() for position, shard in self._open.items()}
+        )
         count = k
         while True:
-            of_stacks = [
-                stacked.stack.search(queries, count, allowed=mask)
-                for stacked, mask in zip(self._stacked, masks, strict=True)
+            found = [
+                stacked.stack.search(queries, count, allowed=mask, opened=of_stack)
+                for stacked, mask, of_stack in zip(self._stacked, masks, opened, strict=True)
             ]
-            found = []
-            for i in range(len(queries)):
-                parts = [
-                    _candidates(stacked, of_stack, i)
-                    for stacked, of_stack in zip(self._stacked, of_stacks, strict=True)
-                ]
-                parts += [
-                    Candidates(np.full(len(n[i].rows), position), n[i].rows, n[i].scores)
-                    for position, n in alone
-                ]
-                found.append(joined(parts))
-            hits = (
-                best_of_any(found, self._shards, k)
-                if self._listings is None
-                else best_of_sealed(found, self._listings, k)
+            hits = best_of(
+                [
+                    self._candidates_of(query, found, [(at, n[query]) for at, n in alone])
+                    for query in range(len(queries))
+                ],
+                listings,
+                k,
             )
             # A listing can be in several members. Those that a stack returned beyond it may be hits.
             short = [i for i, of_query in enumerate(hits.counts) if of_query < k]
-            if not any(of_stack.counts[i] == count for of_stack in of_stacks for i in short):
+            if not any(of_stack.counts[i] == count for of_stack in found for i in short):
                 return hits
             count *= 2
 
-
-def _candidates(stacked: _Stacked, found: StackHits, query: int) -> Candidates:
-    count = found.counts[query]
-    return Candidates(
-        stacked.positions[found.members[query, :count]],
-        found.rows[query, :count].astype(np.int64),
-        found.scores[query, :count],
-    )
+    def _candidates_of(
+        self, query: int, found: Sequence[StackHits], alone: Sequence[tuple[int, Neighbours]]
+    ) -> Candidates:
+        """Return what all stacks, and the shards that are searched alone, found for one query."""
+        parts = []
+        for stacked, of_stack in zip(self._stacked, found, strict=True):
+            hits = slice(of_stack.counts[query])
+            parts.append(
+                Candidates(
+                    stacked.positions[of_stack.members[query, hits]],
+                    of_stack.rows[query, hits].astype(np.int64),
+                    of_stack.scores[query, hits],
+                )
+            )
+        parts += [Candidates(np.full(len(n.rows), at), n.rows, n.scores) for at, n in alone]
+        return joined(parts)

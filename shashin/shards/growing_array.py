@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 class GrowingArray:
-    """A one-dimensional array whose capacity doubles when it is full.
+    """An array of numbers, or of rows of ``width`` numbers, whose capacity doubles when it is full.
 
     Readers see what was there when they took ``data``. Capacity that is not used yet takes no
     memory: the system provides pages when they are first written.
@@ -17,8 +17,11 @@ class GrowingArray:
 
     __slots__ = ("data",)
 
-    def __init__(self, dtype: npt.DTypeLike, *, capacity: int = 1024) -> None:
-        self.data: npt.NDArray[Any] = np.zeros(capacity, dtype=dtype)
+    def __init__(
+        self, dtype: npt.DTypeLike, *, capacity: int = 1024, width: int | None = None
+    ) -> None:
+        shape = capacity if width is None else (capacity, width)
+        self.data: npt.NDArray[Any] = np.zeros(shape, dtype=dtype)
 
     def put(self, position: int, value: int) -> None:
         """Set the number at a position, which is at most one past the last."""
@@ -32,19 +35,22 @@ class GrowingArray:
 
     def _make_room(self, size: int) -> None:
         if size > len(self.data):
-            larger = np.zeros(max(size, 2 * len(self.data)), dtype=self.data.dtype)
+            capacity = max(size, 2 * len(self.data))
+            larger = np.zeros((capacity, *self.data.shape[1:]), dtype=self.data.dtype)
             larger[: len(self.data)] = self.data
             self.data = larger
 
 
 class GrowingStrings:
-    """Strings as UTF-8 in one buffer, appended by one thread: the memory of their bytes and 8 each."""
+    """Strings as UTF-8 in one buffer, appended by one thread: the memory of their bytes and of an offset
+    each, of type ``offsets``.
+    """
 
     __slots__ = ("_bytes", "_ends", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, offsets: npt.DTypeLike = np.int64) -> None:
         self._bytes = GrowingArray(np.uint8)
-        self._ends = GrowingArray(np.int64)
+        self._ends = GrowingArray(offsets)
         """Where string i ends is at i + 1."""
         self._size = 0
 
@@ -61,7 +67,10 @@ class GrowingStrings:
         start, end = self._ends.data[number], self._ends.data[number + 1]
         return bytes(self._bytes.data[start:end]).decode()
 
-    def buffers(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    def __len__(self) -> int:
+        return self._size
+
+    def buffers(self, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         """Return where the first strings start, with the end of the last, and their bytes."""
-        ends: npt.NDArray[np.int64] = self._ends.data[: count + 1]
+        ends = self._ends.data[: count + 1]
         return ends, self._bytes.data[: ends[-1]]

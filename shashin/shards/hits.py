@@ -5,28 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from shashin.shards.kinds.native.library import Listings
-
-
-class Identified(Protocol):
-    """Rows that say what they are of."""
-
-    def listing_id(self, number: int) -> str:
-        """Return the listing of a row."""
-        ...
-
-    def version(self, number: int) -> int:
-        """Return the version of a row."""
-        ...
-
-    def photo_number(self, number: int) -> int:
-        """Return the photo number of a row."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +72,9 @@ class Hits:
         return [slice(*bounds) for bounds in pairwise(accumulate(self.counts, initial=0))]
 
 
-def best_of_sealed(found: Sequence[Candidates], listings: Listings, k: int) -> Hits:
+def best_of(found: Sequence[Candidates], listings: Listings, k: int) -> Hits:
     """Return the up to ``k`` nearest listings of each query, each with the nearest photo of its newest
-    version found; all of ``found`` are rows of sealed shards.
+    version found.
     """
     kept, id_bytes = [], 0
     for of_query in found:
@@ -109,36 +92,3 @@ def best_of_sealed(found: Sequence[Candidates], listings: Listings, k: int) -> H
         identified.versions,
         identified.photo_numbers,
     )
-
-
-def best_of_any(found: Sequence[Candidates], shards: Sequence[Identified], k: int) -> Hits:
-    """Return what ``best_of_sealed`` does, of any shards."""
-    kept = [_best_of_query(of_query.nearest_first(), shards, k) for of_query in found]
-    every = joined(kept)
-    rows = [(shards[s], r) for s, r in zip(every.shards.tolist(), every.rows.tolist(), strict=True)]
-    ids = [shard.listing_id(row).encode() for shard, row in rows]
-    return Hits(
-        [len(of_query) for of_query in kept],
-        every,
-        b"".join(ids),
-        np.array([len(encoded) for encoded in ids], np.uint32),
-        np.array([shard.version(row) for shard, row in rows], np.uint64),
-        np.array([shard.photo_number(row) for shard, row in rows], np.uint32),
-    )
-
-
-def _best_of_query(found: Candidates, shards: Sequence[Identified], k: int) -> Candidates:
-    best: dict[str, tuple[float, int, int]] = {}
-    columns = (found.scores.tolist(), found.shards.tolist(), found.rows.tolist())
-    for number, (score, position, row) in enumerate(zip(*columns, strict=True)):
-        shard = shards[position]
-        listing_id, version = shard.listing_id(row), shard.version(row)
-        known = best.get(listing_id)
-        if known is None:
-            if len(best) == k:
-                break
-        elif known[1] >= version:
-            continue
-        best[listing_id] = score, version, number
-    ranked = sorted(best.items(), key=lambda item: (-item[1][0], item[0]))
-    return found.taken(np.array([number for _, (_, _, number) in ranked], np.int64))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from shashin.model_space import ModelSpace
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.row import NewRow, Row
-from shashin.shards.kinds.protocol import GrowingKind, IndexKind, Mask
+from shashin.shards.growing_array import GrowingArray
+from shashin.shards.kinds.protocol import GrowingKind, IndexKind, Mask, OpenRows
 from shashin.shards.shard import Shard
 from shashin.shards.visibility import Visibility
 from shashin.shards.writer import Origin, ShardWriter
@@ -40,6 +41,10 @@ class OpenShard(Shard):
         super().__init__(self._writer.rows, index)
         self._superseded: dict[str, int] = {}
         """Listings with a version below which rows are out of date and will be hidden soon."""
+        self._replaced = GrowingArray(np.uint32)
+        """By row, with how many rows of the shard a newer version replaces it; 0 if none does."""
+        self._replacing = threading.Lock()
+        """Held briefly while one of these two changes."""
         self.partition = partition
         self.from_offset = from_offset
         self.shard_id = f"open.p{partition:04d}.{from_offset:012d}"
@@ -102,41 +107,63 @@ class OpenShard(Shard):
 
     def _mask_row(self, number: int, row: Row) -> None:
         self._masked.append(number, lambda: self._hidden.visible(row.listing_id, row.version))
+        with self._replacing:
+            self._replaced.put(number, 0)
+            if row.listing_id in self._superseded:
+                self._replace(row.listing_id)
 
     def supersede(self, listing_id: str, below_version: int) -> None:
-        """Find the listing's rows of lower versions no more if there is a newer version.
+        """Find the listing's rows of lower versions no more once there is a newer version.
 
-        ``hide`` ends it. A repeat, for which nothing is left to hide, is ignored: what waits here makes
-        every search slower.
+        ``hide`` ends it. A repeat, for which nothing is left to hide, is ignored.
         """
         older = self._masked.older_rows(listing_id, below_version)
         flags = self._masked.flags
         if (flags[older[older < len(flags)]] == 0).any():
-            self._superseded[listing_id] = below_version
+            with self._replacing:
+                self._superseded[listing_id] = below_version
+                self._replace(listing_id)
+
+    def _replace(self, listing_id: str) -> None:
+        """Note from which row on the listing's older rows are out of date.
+
+        A search that began before still finds them: it does not find that row.
+        """
+        # A row beyond is still being added, and comes here again.
+        numbers = self._rows.rows_of(listing_id)
+        numbers = numbers[numbers < len(self._replaced.data)]
+        older = self._rows.versions_of(numbers) < np.uint64(self._superseded[listing_id])
+        if older.any() and not older.all():
+            self._replaced.data[numbers[older]] = numbers[~older].min() + 1
 
     def hide(self, listing_id: str, below_version: int) -> int:
         """Hide the listing's rows of lower versions; returns how many were visible before."""
-        self._superseded.pop(listing_id, None)
-        return super().hide(listing_id, below_version)
+        hidden = super().hide(listing_id, below_version)
+        with self._replacing:
+            self._superseded.pop(listing_id, None)
+        return hidden
+
+    def opened(self) -> OpenRows:
+        """Return the rows as a search finds them from now on."""
+        rows = len(self._index)  # first: the others have at least as many then
+        return OpenRows(
+            self._index,
+            rows,
+            flags=self._masked.flags,
+            replaced=self._replaced.data,
+            group=self._rows.columns(rows).group,
+            groups=self._rows.listings,
+            flagged=self._masked.flagged,
+        )
 
     def _findable(self, rows: int) -> Mask | None:
         """Return which of the first rows a search may find; None if all."""
         findable = super()._findable(rows)
-        if (replaced := self._replaced_rows(rows)).size:
-            findable = np.ones(rows, dtype=np.bool_) if findable is None else findable
-            findable[replaced] = False
+        replaced = self._replaced.data[:rows]
+        outdated = (replaced != 0) & (replaced <= rows)
+        if outdated.any():
+            findable = ~outdated if findable is None else findable & ~outdated
         return findable
-
-    def _replaced_rows(self, rows: int) -> npt.NDArray[np.int64]:
-        """Return which of the first rows are out of date because of other ones among them."""
-        found = [np.empty(0, dtype=np.int64)]
-        for listing_id, below_version in list(self._superseded.items()):
-            numbers = self._rows.rows_of(listing_id)
-            numbers = numbers[numbers < rows]
-            older = self._rows.versions_of(numbers) < np.uint64(below_version)
-            if not older.all():
-                found.append(numbers[older])
-        return np.concatenate(found)
 
     def write(
         self,

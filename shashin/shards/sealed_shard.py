@@ -8,12 +8,9 @@ import numpy as np
 
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.files import open_files
-from shashin.shards.filter_masks import FilterMasks
 from shashin.shards.format.manifest import Manifest
-from shashin.shards.kinds.native.library import Identities
-from shashin.shards.kinds.protocol import Mask, RowMask, StackMember
+from shashin.shards.kinds.protocol import StackMember
 from shashin.shards.listing_index import Hashes
-from shashin.shards.row_filter import RowFilter
 from shashin.shards.shard import Shard
 
 
@@ -40,9 +37,6 @@ class SealedShard(Shard):
             lambda: self._masked.flagged,
         )
         """What a stack needs to search the shard with others."""
-        self.identities = Identities(*files.rows.identities())
-        """What identifies its rows."""
-        self._masks = FilterMasks(files.rows)
 
     def supersede(self, listing_id: str, below_version: int) -> None:
         """Find the listing's rows of lower versions no more if this shard has a newer version."""
@@ -50,14 +44,6 @@ class SealedShard(Shard):
         older = self._sealed_rows.versions_of(numbers) < np.uint64(below_version)
         if not older.all():
             self._masked.replace_rows(numbers[older])
-
-    def passing(self, row_filter: RowFilter) -> RowMask:
-        """Return which rows meet a filter; of repeated filters without looking again."""
-        return self._masks.mask(row_filter)
-
-    def _passing(self, row_filter: RowFilter, rows: int) -> Mask:
-        assert rows == self.rows
-        return self.passing(row_filter).flags
 
     @property
     def listing_hashes(self) -> Hashes:

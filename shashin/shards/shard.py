@@ -12,9 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from shashin.offsets.ranges import OffsetRange
-from shashin.shards.format.columns import Rows
+from shashin.shards.filter_masks import FilterMasks
+from shashin.shards.format.columns import Identities, Rows
 from shashin.shards.format.row import Row, RowAttributes
-from shashin.shards.kinds.protocol import Mask, Neighbours, SearchableIndex, Vectors
+from shashin.shards.kinds.protocol import (
+    Mask,
+    Neighbours,
+    RowMask,
+    SearchableIndex,
+    Vectors,
+)
 from shashin.shards.masked_rows import HIDDEN, MaskedRows
 from shashin.shards.row_filter import RowFilter
 
@@ -29,6 +36,7 @@ class Shard:
         self._rows = rows
         self._index = index
         self._masked = MaskedRows(rows)
+        self._masks = FilterMasks(rows)
 
     @property
     def ranges(self) -> tuple[OffsetRange, ...]:
@@ -39,6 +47,11 @@ class Shard:
     def bucket_start(self) -> int | None:
         """Unix seconds; None for a shard without records."""
         raise NotImplementedError
+
+    @property
+    def index(self) -> SearchableIndex:
+        """The index over the rows' vectors."""
+        return self._index
 
     @property
     def rows(self) -> int:
@@ -80,7 +93,7 @@ class Shard:
         rows = len(self._index)
         allowed = self._findable(rows)
         if row_filter.restricts:
-            passing = self._passing(row_filter, rows)
+            passing = self.passing(row_filter, rows).flags
             allowed = passing if allowed is None else allowed & passing
         group = self._rows.columns(rows).group
         return self._index.search(
@@ -91,9 +104,13 @@ class Shard:
         """Return which of the first rows a search may find; None if all."""
         return None if self._masked.flagged == 0 else self._masked.flags[:rows] == 0
 
-    def _passing(self, row_filter: RowFilter, rows: int) -> Mask:
-        """Return which of the first rows meet a filter."""
-        return row_filter.mask(self._rows.columns(rows))
+    def passing(self, row_filter: RowFilter, rows: int) -> RowMask:
+        """Return which of the first rows meet a filter; of repeated filters without looking again."""
+        return self._masks.mask(row_filter, rows)
+
+    def identities(self) -> Identities:
+        """Return what identifies the rows that there are now."""
+        return self._rows.identities(len(self._rows))
 
     def row(self, number: int) -> Row:
         """Return one row."""

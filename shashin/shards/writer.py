@@ -32,7 +32,7 @@ from shashin.shards.format.open_rows import OpenRows
 from shashin.shards.format.row import NewRow, Row
 from shashin.shards.format.rows_file import write_rows
 from shashin.shards.format.shard_id import shard_id
-from shashin.shards.kinds.protocol import IndexBuilder, IndexKind, SearchableIndex
+from shashin.shards.kinds.protocol import IndexBuilder, IndexKind, QuantizedKind, SearchableIndex
 
 _SAMPLE = 64
 """Number of vectors used as queries to measure recall."""
@@ -109,7 +109,8 @@ class ShardWriter:
         With an index of ``kind`` from the vectors that were added, or with the one that they were added to.
         """
         index = self._index
-        if kind is not None and kind.name != index.spec.kind:
+        # An index that grew with the model's quantizer unknown is divided by it now.
+        if kind is not None and (kind.name != index.spec.kind or isinstance(kind, QuantizedKind)):
             index = kind.builder(self.space.dimensions)
             for block in _blocks(len(self._index)):
                 index.add(self._index.vectors(block))

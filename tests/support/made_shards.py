@@ -19,7 +19,7 @@ from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.kinds.protocol import GrowingKind, Vectors
-from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
+from shashin.shards.kinds.registry import growing_kind
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
 from tests.support.hidden_map import HiddenMap
@@ -27,7 +27,8 @@ from tests.support.hidden_map import HiddenMap
 MODEL = "test-model"
 DIMENSIONS = 8
 SPACE = ModelSpace(MODEL, DIMENSIONS)
-KIND = growing_kind(DEFAULT_KIND)
+KIND = growing_kind("usearch-hnsw")
+"""A kind whose index is one file."""
 BUCKET_START = 472_222 * 3600
 
 

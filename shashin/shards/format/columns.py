@@ -31,6 +31,10 @@ class Coded:
         codes = sorted(known[string] for string in set(strings) if string in known)
         return np.array(codes, dtype=np.int32)
 
+    def since(self, start: int) -> Coded:
+        """Return the rows from a number on."""
+        return Coded(self.codes[start:], self.values)
+
     @cached_property
     def _code_of(self) -> dict[str, int]:
         return {value: code for code, value in enumerate(self.values)}
@@ -49,6 +53,36 @@ class Columns:
     brand: Coded
     currency: Coded
 
+    def since(self, start: int) -> Columns:
+        """Return the columns of the rows from a number on."""
+        if start == 0:
+            return self
+        return Columns(
+            group=self.group[start:],
+            version=self.version[start:],
+            price_minor=self.price_minor[start:],
+            listed_at=self.listed_at[start:],
+            category=self.category.since(start),
+            brand=self.brand.since(start),
+            currency=self.currency.since(start),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Identities:
+    """What identifies the rows of a shard."""
+
+    id_starts: npt.NDArray[np.int32]
+    """(ids + 1,): where each listing id starts, with the end of the last."""
+    id_bytes: npt.NDArray[np.uint8]
+    """Listing ids in UTF-8."""
+    versions: npt.NDArray[np.uint64]
+    """(n,)."""
+    photo_numbers: npt.NDArray[np.uint16]
+    """(n,)."""
+    id_numbers: npt.NDArray[np.uint32] | None = None
+    """(n,): which of the ids each row has; None if each has one of its own."""
+
 
 class Rows(Protocol):
     """The interface of a shard's rows, open or sealed."""
@@ -62,6 +96,10 @@ class Rows(Protocol):
 
     def columns(self, count: int) -> Columns:
         """Return the columns of the first ``count`` rows."""
+        ...
+
+    def identities(self, count: int) -> Identities:
+        """Return what identifies the first ``count`` rows."""
         ...
 
     def row(self, number: int) -> Row:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from shashin.errors import CorruptShard, UnknownFormat
-from shashin.shards.format.columns import CODED_COLUMNS, Coded, Columns
+from shashin.shards.format.columns import CODED_COLUMNS, Coded, Columns, Identities
 from shashin.shards.format.open_rows import OpenRows
 from shashin.shards.format.row import Row, RowAttributes
 
@@ -220,15 +220,10 @@ class SealedRows:
             listed_at=int(columns.listed_at[number]),
         )
 
-    def identities(
-        self,
-    ) -> tuple[
-        npt.NDArray[np.int32], npt.NDArray[np.uint8], npt.NDArray[np.uint64], npt.NDArray[np.uint16]
-    ]:
-        """Return where each row's listing id starts, with the end of the last, their UTF-8 bytes, and
-        the version and photo number of each row.
-        """
-        return self._id_ends, self._id_bytes, self._columns.version, self._photo_numbers
+    def identities(self, count: int) -> Identities:
+        """Return what identifies the rows; ``count`` must be their number."""
+        assert count == len(self)
+        return Identities(self._id_ends, self._id_bytes, self._columns.version, self._photo_numbers)
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:
         """Return the numbers of a listing's rows."""

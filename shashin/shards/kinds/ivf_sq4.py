@@ -23,7 +23,7 @@ from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.kinds.native import library
 from shashin.shards.kinds.native.library import Codes, Lists, Member, Run, Searcher
 from shashin.shards.kinds.npy_file import map_array, write_array
-from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Stack, Vectors
+from shashin.shards.kinds.protocol import Groups, GrowingIndex, Mask, Neighbours, Stack, Vectors
 from shashin.shards.kinds.quantizer import Quantizer, blocks, is_too_coarse, lists_for, train, unit
 
 NAME = "ivf-sq4"
@@ -47,7 +47,7 @@ STARTS_FILE = "starts.npy"
 QUANTIZER_FILE = "quantizer.npy"
 """(lists, dimensions) float32; there is no such file if there is one list."""
 
-_STORED = np.dtype("<f2")
+STORED = np.dtype("<f2")
 _CODE = np.dtype("u1")
 _WORD = np.dtype("<u8")
 _SCALE = np.dtype("<f4")
@@ -93,6 +93,12 @@ class IvfSq4:
         """Return an empty index to build and write."""
         return IvfSq4Builder(self.quantizer or Quantizer.flat(dimensions), trains=self.trains)
 
+    def growing(self, dimensions: int) -> GrowingIndex:
+        """Return an empty index that can be searched while it grows."""
+        from shashin.shards.kinds.growing_sq4 import GrowingSq4Index  # it imports this module
+
+        return GrowingSq4Index(self, dimensions)
+
     def open(self, spec: IndexSpec, folder: Path) -> IvfSq4Index:
         """Map a written index into memory, read-only."""
         parameters = dict(spec.parameters)
@@ -108,7 +114,7 @@ class IvfSq4:
                 "probes, 1 <= probes <= lists: upgrade the reader or rebuild the shard"
             )
         holds = f"float16 vectors of {spec.dimensions} dimensions"
-        vectors = _mapped(folder / VECTORS_FILE, _STORED, spec.dimensions, holds)
+        vectors = _mapped(folder / VECTORS_FILE, STORED, spec.dimensions, holds)
         count = len(vectors)
         width = library.code_bytes(spec.dimensions)
         codes = _mapped(folder / CODES_FILE, _CODE, width, f"codes of {width} bytes", count)
@@ -166,31 +172,16 @@ class IvfSq4Index:
         self, queries: Vectors, k: int, *, allowed: Mask | None, group: Groups, groups: int
     ) -> list[Neighbours]:
         """Return the nearest allowed row of each of up to ``k`` groups, for each query."""
-        flags = np.ones(len(self), np.uint8)
-        flags[: len(group)] = 0 if allowed is None else ~allowed
-        whole = np.zeros(len(self), np.uint32)
-        whole[: len(group)] = group
-        searcher = Searcher(
-            lists_of(self.quantizer), [self.run], [Member(self.stored, flags, whole)]
+        return search_alone(
+            self.quantizer,
+            self.run,
+            self.stored,
+            queries,
+            k,
+            allowed=allowed,
+            group=group,
+            groups=groups,
         )
-        count = len(flags) - int(np.count_nonzero(flags))
-        k = min(k, count)
-        if k == 0:
-            empty = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32))
-            return [empty] * len(queries)
-        rows_per_group = max(1.0, len(group) / max(1, groups))
-        candidates = candidates_for(k, rows_per_group)
-        if count <= _EXACT_ROWS:
-            found = searcher.search_exactly(queries, k, candidates=candidates)
-        else:
-            factor = probes_factor(k, rows_per_group)
-            found = searcher.search(
-                queries, k, candidates=candidates, factor=factor, filtered=count < len(self)
-            )
-        return [
-            Neighbours(rows[:n].astype(np.int64), scores[:n])
-            for rows, scores, n in zip(found.rows, found.scores, found.counts, strict=True)
-        ]
 
     def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
         """Return the stored vectors of keys, (len(keys), dimensions) float32."""
@@ -198,9 +189,51 @@ class IvfSq4Index:
 
     def empty_stack(self) -> Stack:
         """Return a stack without members for indexes of this quantizer."""
-        from shashin.shards.kinds.stack import IvfSq4Stack  # it imports this module
+        return empty_stack(self.quantizer)
 
-        return IvfSq4Stack(self.quantizer)
+
+def empty_stack(quantizer: Quantizer) -> Stack:
+    """Return a stack without members for indexes of a quantizer."""
+    from shashin.shards.kinds.stack import IvfSq4Stack  # it imports this module
+
+    return IvfSq4Stack(quantizer)
+
+
+def search_alone(
+    quantizer: Quantizer,
+    run: Run,
+    stored: npt.NDArray[np.float16],
+    queries: Vectors,
+    k: int,
+    *,
+    allowed: Mask | None,
+    group: Groups,
+    groups: int,
+) -> list[Neighbours]:
+    """Search one run, of rows with the vectors ``stored``; otherwise as ``SearchableIndex.search``."""
+    flags = np.ones(len(stored), np.uint8)
+    flags[: len(group)] = 0 if allowed is None else ~allowed
+    whole = np.zeros(len(stored), np.uint32)
+    whole[: len(group)] = group
+    searcher = Searcher(lists_of(quantizer), [run], [Member(stored, flags, whole)])
+    count = len(flags) - int(np.count_nonzero(flags))
+    k = min(k, count)
+    if k == 0:
+        empty = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32))
+        return [empty] * len(queries)
+    rows_per_group = max(1.0, len(group) / max(1, groups))
+    candidates = candidates_for(k, rows_per_group)
+    if count <= _EXACT_ROWS:
+        found = searcher.search_exactly(queries, k, candidates=candidates)
+    else:
+        factor = probes_factor(k, rows_per_group)
+        found = searcher.search(
+            queries, k, candidates=candidates, factor=factor, filtered=count < len(stored)
+        )
+    return [
+        Neighbours(rows[:n].astype(np.int64), scores[:n])
+        for rows, scores, n in zip(found.rows, found.scores, found.counts, strict=True)
+    ]
 
 
 def candidates_for(k: int, rows_per_group: float) -> int:
@@ -244,7 +277,7 @@ class IvfSq4Builder:
     def add(self, vectors: Vectors) -> None:
         """Append vectors (n, dimensions) under the next keys."""
         if len(vectors):
-            self._parts.append(vectors.astype(_STORED))
+            self._parts.append(vectors.astype(STORED))
             self._size += len(vectors)
 
     @property
@@ -293,7 +326,7 @@ class IvfSq4Builder:
         """Return all vectors as one array, and drop the parts one by one meanwhile."""
         if len(self._parts) == 1:
             return self._parts[0]
-        joined = np.empty((self._size, self._quantizer.dimensions), dtype=_STORED)
+        joined = np.empty((self._size, self._quantizer.dimensions), dtype=STORED)
         end = self._size
         while self._parts:
             part = self._parts.pop()
@@ -311,6 +344,7 @@ def probes_needed(quantizer: Quantizer, run: Run, stored: Sequence[npt.NDArray[n
     """
     if len(quantizer) == 1 or len(run) == 0:
         return 1
+    assert run.rows is not None
     rng = np.random.default_rng(1)
     at = np.sort(rng.choice(len(run), min(_SAMPLE, len(run)), replace=False))
     of_member = np.zeros(len(at), np.int64) if run.members is None else run.members[at]

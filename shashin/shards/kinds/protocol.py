@@ -90,6 +90,25 @@ class StackMember:
     """Returns how many rows have a flag other than 0."""
 
 
+@dataclass(frozen=True, eq=False)
+class OpenRows:
+    """The rows of an index that grows, as one search finds them."""
+
+    index: SearchableIndex
+    rows: int
+    """How many are searched: what was added later is not."""
+    flags: npt.NDArray[np.uint8]
+    """(n,), at least ``rows``: 0 if a row may be found. Read without a copy."""
+    replaced: npt.NDArray[np.uint32]
+    """(n,), at least ``rows``: with how many rows a newer version replaces the row, 0 if none does."""
+    group: Groups
+    """(n,), at least ``rows``."""
+    groups: int
+    """Number of groups."""
+    flagged: int
+    """How many rows have a flag other than 0."""
+
+
 @dataclass(frozen=True)
 class StackHits:
     """Hits of m queries, nearest first: of query i the first ``counts[i]`` of k."""
@@ -105,7 +124,10 @@ class StackHits:
 
 
 class Stack(Protocol):
-    """Indexes that are searched in one call. It does not change."""
+    """Indexes that are searched in one call. It does not change.
+
+    Those that grow are no members: each search is given their rows.
+    """
 
     @property
     def members(self) -> Mapping[int, StackMember]:
@@ -125,13 +147,23 @@ class Stack(Protocol):
         """Return the stack of these members, made from this one where they are the same."""
         ...
 
+    @property
+    def next_number(self) -> int:
+        """The number that the first of the open indexes of a search has."""
+        ...
+
     def search(
-        self, queries: Vectors, k: int, *, allowed: Mapping[int, RowMask] | None
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        allowed: Mapping[int, RowMask] | None,
+        opened: Sequence[OpenRows] = (),
     ) -> StackHits:
         """Return the nearest row of each of up to ``k`` groups of all members, for each query.
 
-        ``allowed`` has a mask for each member, by number. Returns fewer than ``k`` only if there are
-        no more.
+        ``opened`` are searched as well, with numbers from ``next_number`` on. ``allowed`` has a mask for
+        each member and each of these, by number. Returns fewer than ``k`` only if there are no more.
         """
         ...
 

@@ -21,7 +21,7 @@ from shashin.shards.kinds.protocol import (
     SearchableIndex,
 )
 
-DEFAULT_KIND = "usearch-hnsw"
+DEFAULT_KIND = "ivf-sq4"
 """The default kind of open shards."""
 
 DEFAULT_SEALED_KIND = "ivf-sq4"
@@ -31,7 +31,7 @@ DEFAULT_BUILT_KIND = "ivf-sq4"
 """The default kind for builds."""
 
 
-GROWING_KINDS = ("usearch-hnsw", "flat-f16")
+GROWING_KINDS = ("ivf-sq4", "usearch-hnsw", "flat-f16")
 """Those whose indexes can be searched while they grow, as an indexer needs."""
 
 

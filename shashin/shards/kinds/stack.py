@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from shashin.shards.kinds.growing_sq4 import GrowingSq4Index
 from shashin.shards.kinds.ivf_sq4 import (
     IvfSq4Index,
     candidates_for,
@@ -23,7 +24,14 @@ from shashin.shards.kinds.ivf_sq4 import (
 )
 from shashin.shards.kinds.native import library
 from shashin.shards.kinds.native.library import Member, Run, Searcher
-from shashin.shards.kinds.protocol import RowMask, SearchableIndex, StackHits, StackMember, Vectors
+from shashin.shards.kinds.protocol import (
+    OpenRows,
+    RowMask,
+    SearchableIndex,
+    StackHits,
+    StackMember,
+    Vectors,
+)
 from shashin.shards.kinds.quantizer import Quantizer
 
 _LARGE_ROWS_PER_LIST = 64
@@ -62,8 +70,7 @@ class IvfSq4Stack:
         numbered = [known.get(number, _NOBODY) for number in range(max(known, default=-1) + 1)]
         self._searcher = Searcher(lists_of(quantizer), self._runs, numbered)
         self._rows = sum(len(member.index) for member in self.members.values())
-        groups = sum(member.groups for member in self.members.values())
-        self._rows_per_group = max(1.0, self._rows / max(1, groups))
+        self._groups = sum(member.groups for member in self.members.values())
 
     @property
     def memory_bytes(self) -> int:
@@ -71,9 +78,16 @@ class IvfSq4Stack:
         copied = (run for run in self._runs if run.members is not None)
         return sum(array.nbytes for run in copied for array in _arrays(run))
 
+    @property
+    def next_number(self) -> int:
+        """The number that the first of the open indexes of a search has."""
+        return len(self._searcher.members)
+
     def fits(self, index: SearchableIndex) -> bool:
         """Whether an index has this quantizer."""
-        return isinstance(index, IvfSq4Index) and index.quantizer.is_same(self._quantizer)
+        return isinstance(index, IvfSq4Index | GrowingSq4Index) and index.quantizer.is_same(
+            self._quantizer
+        )
 
     def over(self, members: Sequence[StackMember]) -> IvfSq4Stack:
         """Return the stack of these members, made from this one where they are the same.
@@ -125,26 +139,42 @@ class IvfSq4Stack:
         return replace(run, probes=probes_needed(self._quantizer, run, stored))
 
     def search(
-        self, queries: Vectors, k: int, *, allowed: Mapping[int, RowMask] | None
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        allowed: Mapping[int, RowMask] | None,
+        opened: Sequence[OpenRows] = (),
     ) -> StackHits:
-        """Return the nearest row of each of up to ``k`` groups of all members, for each query."""
-        matching = self._rows
-        if allowed is not None:
-            matching = sum(mask.count for mask in allowed.values())
+        """Return the nearest row of each of up to ``k`` groups of all members, for each query.
+
+        The indexes that are open are searched as well.
+        """
+        rows = self._rows + sum(one.rows for one in opened)
+        matching = rows if allowed is None else sum(mask.count for mask in allowed.values())
         k = min(k, matching)
         if k == 0:
             return nothing(len(queries))
-        candidates = candidates_for(k, self._rows_per_group)
+        groups = self._groups + sum(one.groups for one in opened)
+        rows_per_group = max(1.0, rows / max(1, groups))
+        candidates = candidates_for(k, rows_per_group)
+        if not self._runs:  # without codes there are no estimates that could be off
+            candidates = int(k * min(rows_per_group, 4.0)) + 8
+        more = [_open(one) for one in opened]
         if matching <= _EXACT_ROWS:
-            return self._searcher.search_exactly(queries, k, candidates=candidates, allowed=allowed)
+            return self._searcher.search_exactly(
+                queries, k, candidates=candidates, allowed=allowed, more=more
+            )
         flagged = sum(member.flagged() for member in self.members.values())
+        flagged += sum(one.flagged for one in opened)
         return self._searcher.search(
             queries,
             k,
             candidates=candidates,
-            factor=probes_factor(k, self._rows_per_group),
+            factor=probes_factor(k, rows_per_group),
             allowed=allowed,
-            filtered=allowed is not None or flagged > _MANY_HIDDEN * self._rows,
+            filtered=allowed is not None or flagged > _MANY_HIDDEN * rows,
+            more=more,
         )
 
 
@@ -175,6 +205,11 @@ def nothing(queries: int) -> StackHits:
     )
 
 
+def _open(opened: OpenRows) -> tuple[Member, Run]:
+    assert isinstance(opened.index, GrowingSq4Index)
+    return opened.index.member(opened), opened.index.run(opened.rows)
+
+
 def _native(member: StackMember) -> Member:
     assert isinstance(member.index, IvfSq4Index)
     return Member(member.index.stored, member.flags, member.group)
@@ -197,7 +232,6 @@ def _share(run: Run, members: Mapping[int, StackMember]) -> float:
     return kept / max(1, len(run))
 
 
-def _arrays(run: Run) -> tuple[np.ndarray, ...]:
-    members = () if run.members is None else (run.members,)
-    signs = (run.signs, run.sign_scales)
-    return (run.starts, run.codes, run.scales, *signs, run.rows, *members)
+def _arrays(run: Run) -> list[np.ndarray]:
+    arrays = (run.starts, run.codes, run.scales, run.signs, run.sign_scales, run.rows, run.members)
+    return [array for array in arrays if array is not None]

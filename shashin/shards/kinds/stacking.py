@@ -10,7 +10,7 @@ from shashin.shards.kinds.protocol import SearchableIndex, Stack, StackMember
 
 @runtime_checkable
 class Stackable(Protocol):
-    """An index that can be searched together with others."""
+    """An index, written or growing, that can be searched together with others."""
 
     def empty_stack(self) -> Stack:
         """Return a stack without members that this index fits."""
@@ -22,20 +22,24 @@ def can_be_stacked(index: SearchableIndex) -> bool:
     return isinstance(index, Stackable)
 
 
-def stacks_over(members: Sequence[StackMember], before: Sequence[Stack]) -> list[Stack]:
+def stacks_over(
+    members: Sequence[StackMember], opened: Sequence[SearchableIndex], before: Sequence[Stack]
+) -> list[Stack]:
     """Return the stacks of these members, made from those before where they are the same.
+
+    Each of the indexes that are open fits one of them.
 
     Raises:
         TypeError: when an index cannot be stacked.
     """
-    of_stack: list[tuple[Stack, list[StackMember]]] = [(stack, []) for stack in before]
-    for member in members:
-        for stack, chosen in of_stack:
-            if stack.fits(member.index):
-                chosen.append(member)
-                break
-        else:
-            if not isinstance(member.index, Stackable):
-                raise TypeError(f"{type(member.index).__name__} cannot be searched with others")
-            of_stack.append((member.index.empty_stack(), [member]))
-    return [stack.over(chosen) for stack, chosen in of_stack if chosen]
+    stacks = list(before)
+    chosen: dict[int, list[StackMember]] = {}
+    every = [*((member.index, [member]) for member in members), *((index, []) for index in opened)]
+    for index, own in every:
+        number = next((n for n, stack in enumerate(stacks) if stack.fits(index)), len(stacks))
+        if number == len(stacks):
+            if not isinstance(index, Stackable):
+                raise TypeError(f"{type(index).__name__} cannot be searched with others")
+            stacks.append(index.empty_stack())
+        chosen.setdefault(number, []).extend(own)
+    return [stacks[number].over(of_stack) for number, of_stack in sorted(chosen.items())]

@@ -18,7 +18,7 @@ from shashin.objectstore.file import FileObjectStore
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository
 from shashin.shards.format.row import NewRow, Row, RowAttributes
-from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
+from shashin.shards.kinds.registry import growing_kind
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
 from tests.support.hidden_log import MemoryLog
@@ -32,7 +32,7 @@ def seal(
 ) -> str:
     """Build and commit a real shard of one row per offset; returns its id."""
     shard = OpenShard(
-        0, start, ModelSpace("demo-v1", DIMENSIONS), growing_kind(DEFAULT_KIND), HiddenMap()
+        0, start, ModelSpace("demo-v1", DIMENSIONS), growing_kind("usearch-hnsw"), HiddenMap()
     )
     vectors = np.random.default_rng(start).normal(size=(end - start, DIMENSIONS))
     attributes = RowAttributes("shoes", "ACME", 100, "JPY", 0)

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from shashin.serving.served_shards import ServedShards, Snapshot
 from shashin.shards.format.row import NewRow, Row, RowAttributes
+from shashin.shards.kinds import stack as stack_module
+from shashin.shards.kinds.protocol import GrowingKind
+from shashin.shards.kinds.registry import growing_kind
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.shard import Shard
@@ -67,11 +70,11 @@ def _identity(row: Row) -> tuple[str, int, int]:
 class Tier:
     """A tier and its model, updated step by step."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, kind: GrowingKind) -> None:
+        self.folder, self.kind = folder, kind
         self.model = Model()
         self.served, self.hidden = ServedShards(), HiddenMap()
-        self.open = open_shard(hidden=self.hidden)
+        self.open = open_shard(hidden=self.hidden, kind=kind)
         self.sealed: list[Shard] = []
         self._serve()
 
@@ -126,7 +129,7 @@ class Tier:
         self.model.hide(listing, below)
         self.model.newest[listing] = max(below - 1, self.model.newest.get(listing, 0))
         self.sealed.append(sealed)
-        self.open = open_shard(from_offset=self.open.position, hidden=self.hidden)
+        self.open = open_shard(from_offset=self.open.position, hidden=self.hidden, kind=self.kind)
         self.model.shards.append([])
         self._serve()
         self.served.leave(joining)
@@ -184,15 +187,25 @@ def assert_right(
         assert [(hit.row.listing_id, hit.row.version) for hit in hits] == [n for n, _ in nearest]
 
 
-@settings(deadline=None, max_examples=250)
-@given(STEPS)
-def test_search_results_match_the_model(steps: list[tuple[str, str, int]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        tier = Tier(Path(folder))
-        for what, listing, number in steps:
-            tier.step(what, listing, number)
-        for k in (1, 3, 10):
-            tier.check(k)
+@pytest.mark.parametrize(
+    ("kind", "exact_rows"), [("usearch-hnsw", 4_000), ("ivf-sq4", 4_000), ("ivf-sq4", 0)]
+)
+def test_search_results_match_the_model(
+    kind: str, exact_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack_module, "_EXACT_ROWS", exact_rows)
+
+    @settings(deadline=None, max_examples=150)
+    @given(STEPS)
+    def match(steps: list[tuple[str, str, int]]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            tier = Tier(Path(folder), growing_kind(kind))
+            for what, listing, number in steps:
+                tier.step(what, listing, number)
+            for k in (1, 3, 10):
+                tier.check(k)
+
+    match()
 
 
 def hits_of(shards: list[Shard], query: np.ndarray, k: int = 10) -> list[tuple[str, int, int]]:

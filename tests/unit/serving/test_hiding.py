@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, cast
@@ -17,6 +18,7 @@ from shashin.serving.endpoint import Context, IndexEndpoint
 from shashin.serving.hiding import Hiding
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.format.row import RowAttributes
+from shashin.shards.kinds.registry import GROWING_KINDS, growing_kind
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter
 from shashin.v1 import events_pb2, index_pb2
@@ -74,9 +76,19 @@ class Process:
         ]
 
 
-def process_of(*rows: Any) -> Process:
-    hidden = HiddenMap()
-    return Process(open_shard(rows, hidden=hidden), hidden=hidden)
+MakeProcess = Callable[..., Process]
+
+
+@pytest.fixture(params=GROWING_KINDS)
+def process_of(request: pytest.FixtureRequest) -> MakeProcess:
+    """Return what makes a process of an open shard with these rows, of each kind."""
+
+    def make(*rows: Any) -> Process:
+        hidden = HiddenMap()
+        kind = growing_kind(request.param)
+        return Process(open_shard(rows, hidden=hidden, kind=kind), hidden=hidden)
+
+    return make
 
 
 def found_versions(process: Process, version: int, row_filter: RowFilter) -> list[int]:
@@ -85,7 +97,9 @@ def found_versions(process: Process, version: int, row_filter: RowFilter) -> lis
     return [hit.row.version for hit in hits if hit.row.listing_id == "lamp"]
 
 
-def test_a_shard_with_both_versions_finds_the_newest_at_once_though_the_old_one_is_nearer() -> None:
+def test_a_shard_with_both_versions_finds_the_newest_at_once_though_the_old_one_is_nearer(
+    process_of: MakeProcess,
+) -> None:
     old_price, new_price = RowAttributes("old"), RowAttributes("new")
     process = process_of(
         new_row("lamp", 1, attributes=old_price),
@@ -102,7 +116,9 @@ def test_a_shard_with_both_versions_finds_the_newest_at_once_though_the_old_one_
     assert found_versions(process, 1, RowFilter()) == [2]
 
 
-def test_a_shard_without_the_newest_version_finds_the_old_one_until_it_is_hidden() -> None:
+def test_a_shard_without_the_newest_version_finds_the_old_one_until_it_is_hidden(
+    process_of: MakeProcess,
+) -> None:
     process = process_of(new_row("lamp", 1), new_row("mug", 1))
     process.apply(hidden_record("lamp", 2))
     assert found_versions(process, 1, RowFilter()) == [1]
@@ -111,7 +127,9 @@ def test_a_shard_without_the_newest_version_finds_the_old_one_until_it_is_hidden
     assert found_versions(process, 1, RowFilter()) == []
 
 
-def test_an_old_version_stays_visible_for_as_long_as_a_search_may_take() -> None:
+def test_an_old_version_stays_visible_for_as_long_as_a_search_may_take(
+    process_of: MakeProcess,
+) -> None:
     process = process_of(new_row("lamp", 1), new_row("lamp", 2), new_row("mug", 1))
     process.apply(hidden_record("lamp", 2))
     for _ in range(4):
@@ -131,7 +149,7 @@ def test_an_old_version_stays_visible_for_as_long_as_a_search_may_take() -> None
     ],
 )
 def test_what_is_sold_or_removed_is_hidden_at_once_also_while_an_update_waits(
-    reason: events_pb2.HiddenReason.ValueType,
+    process_of: MakeProcess, reason: events_pb2.HiddenReason.ValueType
 ) -> None:
     process = process_of(new_row("lamp", 1), new_row("lamp", 2))
     process.apply(hidden_record("lamp", 2))
@@ -142,14 +160,18 @@ def test_what_is_sold_or_removed_is_hidden_at_once_also_while_an_update_waits(
     assert process.hidden.below("lamp") == 3
 
 
-def test_until_everything_hidden_is_loaded_updates_are_applied_at_once() -> None:
+def test_until_everything_hidden_is_loaded_updates_are_applied_at_once(
+    process_of: MakeProcess,
+) -> None:
     process = process_of(new_row("lamp", 1), new_row("lamp", 2))
     process.served.hidden_loaded = False
     process.apply(hidden_record("lamp", 2))
     assert process.sees("lamp") == [2]
 
 
-def test_a_repeat_for_which_nothing_is_left_to_hide_slows_no_search() -> None:
+def test_a_repeat_for_which_nothing_is_left_to_hide_slows_no_search(
+    process_of: MakeProcess,
+) -> None:
     # Indexers write all of them again at every start.
     process = process_of(new_row("lamp", 1), new_row("lamp", 2))
     process.apply(hidden_record("lamp", 2))
@@ -162,7 +184,7 @@ def test_a_repeat_for_which_nothing_is_left_to_hide_slows_no_search() -> None:
     assert not shard._superseded
 
 
-def test_the_next_read_ends_when_an_update_is_due() -> None:
+def test_the_next_read_ends_when_an_update_is_due(process_of: MakeProcess) -> None:
     process = process_of(new_row("lamp", 1))
     assert process.hiding.seconds_until_due(at_most=0.5) == 0.5
     process.apply(hidden_record("lamp", 2))
@@ -172,7 +194,7 @@ def test_the_next_read_ends_when_an_update_is_due() -> None:
     assert 0 < process.hiding.seconds_until_due(at_most=0.5) < 0.01
 
 
-def test_invalid_records_are_skipped() -> None:
+def test_invalid_records_are_skipped(process_of: MakeProcess) -> None:
     process = process_of(new_row("lamp", 1))
     process.apply(InRecord("listings.hidden", 0, 0, 0, b"", b"\xff\xff"))
     process.apply(hidden_record("", 5))
@@ -186,14 +208,14 @@ class Call:
         return None
 
 
-async def test_an_update_during_a_search_is_found_in_one_version_and_later_only_in_the_newest() -> (
-    None
-):
+async def test_an_update_during_a_search_is_found_in_one_version_and_later_only_in_the_newest(
+    process_of: MakeProcess,
+) -> None:
     """The live tier is searched before it has version 2, the index server after it heard of it."""
     old = process_of(new_row("lamp", 1), new_row("mug", 1))
-    hidden = HiddenMap()
-    growing = open_shard(from_offset=2, hidden=hidden)
-    live = Process(growing, hidden=hidden)
+    live = process_of()
+    (growing,) = live.served.snapshot().shards
+    assert isinstance(growing, OpenShard)
     request = index_pb2.IndexSearchRequest(
         model_id=MODEL,
         queries=vector_of("lamp", 1).astype("<f4").tobytes(),

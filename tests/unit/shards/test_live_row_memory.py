@@ -14,7 +14,7 @@ MEASURE = "from bench.live_row import bytes_per_row; print(bytes_per_row(40_000,
 @pytest.mark.skipif(
     sys.platform != "linux", reason="allocators of other systems return other pages"
 )
-def test_a_live_row_costs_about_600_bytes() -> None:
+def test_a_live_row_costs_at_most_450_bytes() -> None:
     run = subprocess.run(  # a process of its own has only its own memory
         [sys.executable, "-c", MEASURE],
         capture_output=True,
@@ -23,4 +23,4 @@ def test_a_live_row_costs_about_600_bytes() -> None:
         text=True,
     )
     # Vectors of 128 dimensions alone take 256 bytes a row.
-    assert 256 <= float(run.stdout) <= 650
+    assert 256 <= float(run.stdout) <= 450

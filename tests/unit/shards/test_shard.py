@@ -19,6 +19,8 @@ from shashin.errors import CorruptShard, RepositoryError, UnknownFormat
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.manifest import MANIFEST_FILE, ROWS_FILE
 from shashin.shards.format.row import NewRow, Row, RowAttributes
+from shashin.shards.kinds.ivf_sq4 import VECTORS_FILE, IvfSq4
+from shashin.shards.kinds.protocol import GrowingKind
 from shashin.shards.kinds.usearch_hnsw import INDEX_FILE, UsearchHnsw
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.row_filter import RowFilter
@@ -46,6 +48,8 @@ ADDED = st.lists(
     max_size=40,
 )
 
+GRAPH = UsearchHnsw()
+
 
 def digests(shard: OpenShard) -> dict[str, str]:
     """Return the SHA-256 of each file that the shard is written to."""
@@ -59,16 +63,16 @@ def digests(shard: OpenShard) -> dict[str, str]:
 
 
 @settings(deadline=None, max_examples=40)
-@given(ADDED, st.data())
+@given(st.sampled_from([IvfSq4(), GRAPH]), ADDED, st.data())
 def test_the_same_range_gives_the_same_bytes_regardless_of_batches_and_hiding(
-    rows: list[NewRow], data: st.DataObject
+    kind: GrowingKind, rows: list[NewRow], data: st.DataObject
 ) -> None:
-    at_once = open_shard(rows)
+    at_once = open_shard(rows, kind=kind)
     expected = digests(at_once)
-    assert set(expected) == {INDEX_FILE, ROWS_FILE}
+    assert {VECTORS_FILE if kind != GRAPH else INDEX_FILE, ROWS_FILE} <= set(expected)
 
     hidden = HiddenMap()
-    in_pieces = open_shard(hidden=hidden)
+    in_pieces = open_shard(hidden=hidden, kind=kind)
     ends = sorted(data.draw(st.sets(st.integers(0, len(rows)))) | {len(rows)})
     begin = 0
     for end in ends:
@@ -79,7 +83,7 @@ def test_the_same_range_gives_the_same_bytes_regardless_of_batches_and_hiding(
         in_pieces.hide(listing, 3)
     assert digests(in_pieces) == expected
 
-    one_by_one = open_shard()
+    one_by_one = open_shard(kind=kind)
     for number, row in enumerate(rows, start=1):
         one_by_one.add([row], position=number, bucket_start=BUCKET_START)
     assert digests(one_by_one) == expected
@@ -152,7 +156,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\0" * 5_000])
 def test_a_file_that_is_garbage_is_refused_by_name(folder: Path, name: str, content: bytes) -> None:
-    manifest = write(open_shard(listings(0, 5)), folder)
+    manifest = write(open_shard(listings(0, 5), kind=GRAPH), folder)
     (folder / name).write_bytes(content)
     with pytest.raises(CorruptShard, match=name.replace(".", r"\.")):
         SealedShard(manifest, folder)
@@ -160,8 +164,8 @@ def test_a_file_that_is_garbage_is_refused_by_name(folder: Path, name: str, cont
 
 @pytest.mark.parametrize("name", [INDEX_FILE, ROWS_FILE])
 def test_a_file_of_another_shard_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
-    manifest = write(open_shard(listings(0, 5)), folder)
-    write(open_shard(listings(0, 9)), tmp_path / "other")
+    manifest = write(open_shard(listings(0, 5), kind=GRAPH), folder)
+    write(open_shard(listings(0, 9), kind=GRAPH), tmp_path / "other")
     (folder / name).write_bytes((tmp_path / "other" / name).read_bytes())
     with pytest.raises(CorruptShard, match="its manifest says 5"):
         SealedShard(manifest, folder)
@@ -181,13 +185,13 @@ def test_a_file_of_another_shard_is_refused(folder: Path, tmp_path: Path, name: 
 def test_an_index_that_does_not_match_the_manifest_is_rejected(
     folder: Path, changes: dict[str, Any], error: type[RepositoryError], says: str
 ) -> None:
-    manifest = write(open_shard(listings(0, 5)), folder, **changes)
+    manifest = write(open_shard(listings(0, 5), kind=GRAPH), folder, **changes)
     with pytest.raises(error, match=says):
         SealedShard(manifest, folder)
 
 
 def test_a_missing_file_is_refused_by_name(folder: Path) -> None:
-    manifest = write(open_shard(listings(0, 5)), folder)
+    manifest = write(open_shard(listings(0, 5), kind=GRAPH), folder)
     for name in (INDEX_FILE, ROWS_FILE):
         content = (folder / name).read_bytes()
         (folder / name).unlink()

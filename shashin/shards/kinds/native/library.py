@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from shashin.shards.format.columns import Identities
 from shashin.shards.kinds.native.build import LIBRARY, source_hash
 from shashin.shards.kinds.protocol import RowMask, StackHits, Vectors
 
@@ -46,6 +47,7 @@ class _Run(ctypes.Structure):
 
 class _Identities(ctypes.Structure):
     _fields_ = (
+        ("id_numbers", ctypes.c_void_p),
         ("id_starts", ctypes.c_void_p),
         ("id_bytes", ctypes.c_void_p),
         ("versions", ctypes.c_void_p),
@@ -59,6 +61,7 @@ class _Member(ctypes.Structure):
         ("flags", ctypes.c_void_p),
         ("allowed", ctypes.c_void_p),
         ("groups", ctypes.c_void_p),
+        ("replaced", ctypes.c_void_p),
         ("rows", ctypes.c_uint32),
     )
 
@@ -82,16 +85,16 @@ class Run:
 
     starts: npt.NDArray[np.uint32]
     """(lists + 1,): where each list starts."""
-    codes: npt.NDArray[np.uint8]
-    """(n, code bytes)."""
-    scales: npt.NDArray[np.float32]
+    codes: npt.NDArray[np.uint8] | None
+    """(n, code bytes); None if rows are scored by their vectors."""
+    scales: npt.NDArray[np.float32] | None
     """(n,), of codes."""
     signs: npt.NDArray[np.uint64]
     """(n, sign words)."""
     sign_scales: npt.NDArray[np.float32]
     """(n,)."""
-    rows: npt.NDArray[np.uint32]
-    """(n,): the row of its member."""
+    rows: npt.NDArray[np.uint32] | None
+    """(n,): the row of its member; None if each is where it is in the run."""
     probes: int
     """How many lists a search for 10 rows has to read."""
     member: int = 0
@@ -108,7 +111,7 @@ class Run:
         return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.sign_scales)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +124,8 @@ class Member:
     """0 if a row may be found; read without a copy, so a change counts at once."""
     groups: npt.NDArray[np.uint32]
     """Rows of one listing share a number."""
+    replaced: npt.NDArray[np.uint32] | None = None
+    """With how many rows a newer version replaces a row, 0 if none does; None if flags say it."""
 
 
 def _loaded() -> ctypes.CDLL:
@@ -195,20 +200,23 @@ class Searcher:
         factor: float = 1.0,
         allowed: Mapping[int, RowMask] | None = None,
         filtered: bool = False,
+        more: Sequence[tuple[Member, Run]] = (),
     ) -> StackHits:
         """Return the nearest row of each of up to ``k`` groups, for each query (m, dimensions).
 
         ``factor`` times the probes of each run are read, and ``candidates`` are compared by their float16
         vectors. ``allowed`` has a flag for each row of some members, by number. ``filtered`` says that
-        many rows may not be found, and more is read then.
+        many rows may not be found, and more is read then. ``more`` is searched as well: members that
+        have the numbers after the others.
         """
         found = _empty(len(queries), k)
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        members = self._filtered(allowed)
+        members = self._with(more, allowed)
+        runs = _joined(self._runs, _runs(self._numbered(more))) if more else self._runs
         status = _LIBRARY.search(
             ctypes.addressof(self._quantizer),
-            ctypes.addressof(self._runs),
-            len(self.runs),
+            ctypes.addressof(runs),
+            len(runs),
             ctypes.addressof(members),
             queries.ctypes.data,
             len(queries),
@@ -227,14 +235,15 @@ class Searcher:
         *,
         candidates: int,
         allowed: Mapping[int, RowMask] | None = None,
+        more: Sequence[tuple[Member, Run]] = (),
     ) -> StackHits:
         """Compare queries with every row; otherwise as ``search``."""
         found = _empty(len(queries), k)
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        members = self._filtered(allowed)
+        members = self._with(more, allowed)
         status = _LIBRARY.search_exactly(
             ctypes.addressof(members),
-            len(self.members),
+            len(members),
             queries.shape[1],
             queries.ctypes.data,
             len(queries),
@@ -244,11 +253,17 @@ class Searcher:
         )
         return _checked(found, status)
 
-    def _filtered(self, allowed: Mapping[int, RowMask] | None) -> Any:
-        if allowed is None:
+    def _numbered(self, more: Sequence[tuple[Member, Run]]) -> list[Run]:
+        first = len(self.members)
+        return [replace(run, member=first + i) for i, (_, run) in enumerate(more)]
+
+    def _with(
+        self, more: Sequence[tuple[Member, Run]], allowed: Mapping[int, RowMask] | None
+    ) -> Any:
+        if not more and allowed is None:
             return self._members
-        members = type(self._members).from_buffer_copy(self._members)
-        for number, mask in allowed.items():
+        members = _joined(self._members, [_member(member) for member, _ in more])
+        for number, mask in (allowed or {}).items():
             assert len(mask.flags) == members[number].rows
             members[number].allowed = _address(mask.flags, np.bool_)
         return members
@@ -327,11 +342,26 @@ class Codes:
         return tuple(array.ctypes.data for array in arrays)
 
 
+def signs_of(
+    rotated: Vectors,
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
+    """Return the signs of rotated vectors (n, dimensions), and their scales."""
+    rotated = np.ascontiguousarray(rotated, dtype=np.float32)
+    count, dimensions = rotated.shape
+    signs = np.empty((count, sign_words(dimensions)), np.uint64)
+    scales = np.empty(count, np.float32)
+    _LIBRARY.encode(
+        rotated.ctypes.data, count, dimensions, None, None, signs.ctypes.data, scales.ctypes.data
+    )
+    return signs, scales
+
+
 def merged(runs: Sequence[Run], lists: int, gone: npt.NDArray[np.bool_], *, probes: int) -> Run:
     """Return one run with the codes of several, list by list in their order.
 
     ``gone`` (members,) are the members whose codes are left out.
     """
+    assert runs[0].codes is not None
     count, width, words = sum(map(len, runs)), runs[0].codes.shape[1], runs[0].signs.shape[1]
     starts = np.empty(lists + 1, np.uint32)
     codes = np.empty((count, width), np.uint8)
@@ -364,20 +394,6 @@ def merged(runs: Sequence[Run], lists: int, gone: npt.NDArray[np.bool_], *, prob
 
 
 @dataclass(frozen=True, eq=False)
-class Identities:
-    """What identifies the rows of a shard."""
-
-    id_starts: npt.NDArray[np.int32]
-    """(rows + 1,): where the listing id of each row starts, with the end of the last."""
-    id_bytes: npt.NDArray[np.uint8]
-    """Listing ids in UTF-8."""
-    versions: npt.NDArray[np.uint64]
-    """(rows,)."""
-    photo_numbers: npt.NDArray[np.uint16]
-    """(rows,)."""
-
-
-@dataclass(frozen=True, eq=False)
 class Identified:
     """What identifies n hits."""
 
@@ -394,19 +410,20 @@ class Identified:
 class Listings:
     """The listings of the rows of shards, by the position of a shard."""
 
-    def __init__(self, shards: Sequence[Identities]) -> None:
+    def __init__(self, shards: Sequence[Identities], packed: Any = None) -> None:
         self._shards = tuple(shards)
-        self._packed = (_Identities * len(shards))(
-            *(
-                _Identities(
-                    _address(shard.id_starts, np.int32),
-                    _address(shard.id_bytes, np.uint8),
-                    _address(shard.versions, np.uint64),
-                    _address(shard.photo_numbers, np.uint16),
-                )
-                for shard in shards
-            )
-        )
+        if packed is None:
+            packed = (_Identities * len(shards))(*map(_identities, shards))
+        self._packed = packed
+
+    def updated(self, shards: Mapping[int, Identities]) -> Listings:
+        """Return these with others for some shards, by position."""
+        if not shards:
+            return self
+        packed = type(self._packed).from_buffer_copy(self._packed)
+        for position, shard in shards.items():
+            packed[position] = _identities(shard)
+        return Listings([shards.get(i, shard) for i, shard in enumerate(self._shards)], packed)
 
     def best(
         self,
@@ -466,17 +483,35 @@ def _quantizer(lists: Lists) -> _Quantizer:
     )
 
 
+def _identities(shard: Identities) -> _Identities:
+    return _Identities(
+        _address_or_none(shard.id_numbers, np.uint32),
+        _address(shard.id_starts, np.int32),
+        _address(shard.id_bytes, np.uint8),
+        _address(shard.versions, np.uint64),
+        _address(shard.photo_numbers, np.uint16),
+    )
+
+
+def _joined(structures: Any, more: Any) -> Any:
+    """Return a copy of an array of structures with more at its end."""
+    joined = (structures._type_ * (len(structures) + len(more)))()
+    ctypes.memmove(joined, structures, ctypes.sizeof(structures))
+    joined[len(structures) :] = more[:]
+    return joined
+
+
 def _runs(runs: Sequence[Run]) -> Any:
     return (_Run * len(runs))(
         *(
             _Run(
                 _address(run.starts, np.uint32),
-                _address(run.codes, np.uint8),
-                _address(run.scales, np.float32),
+                _address_or_none(run.codes, np.uint8),
+                _address_or_none(run.scales, np.float32),
                 _address(run.signs, np.uint64),
                 _address(run.sign_scales, np.float32),
-                _address(run.rows, np.uint32),
-                None if run.members is None else _address(run.members, np.uint32),
+                _address_or_none(run.rows, np.uint32),
+                _address_or_none(run.members, np.uint32),
                 run.member,
                 run.probes,
             )
@@ -491,6 +526,7 @@ def _member(member: Member) -> _Member:
         _address(member.flags, np.uint8),
         None,
         _address(member.groups, np.uint32),
+        _address_or_none(member.replaced, np.uint32),
         len(member.vectors),
     )
 
@@ -499,6 +535,10 @@ def _address(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> int:
     assert array.dtype == dtype
     assert array.flags.c_contiguous
     return array.ctypes.data
+
+
+def _address_or_none(array: npt.NDArray[Any] | None, dtype: npt.DTypeLike) -> int | None:
+    return None if array is None else _address(array, dtype)
 
 
 def _empty(queries: int, k: int) -> StackHits:

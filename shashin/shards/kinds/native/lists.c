@@ -13,6 +13,7 @@
  * Everything that is read was checked by the caller, who also keeps it alive during a call.
  */
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,6 +37,9 @@ EXPORT const char *source_hash(void) { return SOURCE_HASH; }
 /* By how many times its scale an estimate from signs may be too low: about two standard deviations. */
 static const float SLACK = 1.2f;
 
+/* The same where a row has no code: more, for nothing else tells of one that was left out. */
+static const float SLACK_WITHOUT_CODES = 1.5f;
+
 /* With a filter, lists are read as long as one could have a candidate so many standard deviations of its
  * rows' scores above its centroid's. */
 static const float REACH = 3.0f;
@@ -47,7 +51,10 @@ enum {
     CHUNK_DIMENSIONS = 64, /* of which a code has CHUNK_BYTES */
     CHUNK_BYTES = 32,
     BLOCK = 256, /* codes scored at a time */
+    FEW = 32,    /* of them, compared at a time: most are too far */
 };
+
+#define NO_LIST UINT32_MAX
 
 static const float MIDDLE = 7.5f; /* of the levels 0 to 15 */
 
@@ -60,11 +67,12 @@ typedef struct {
 
 typedef struct {
     const uint32_t *starts;  /* (lists + 1,) */
-    const uint8_t *codes;    /* (n, code bytes) */
-    const float *scales;     /* (n,): of the levels of a code */
+    const uint8_t *codes;    /* (n, code bytes), or NULL: all rows are in one list, around the origin,
+                              * and are scored by their vectors */
+    const float *scales;     /* (n,): of the levels of a code; NULL without codes */
     const uint64_t *signs;   /* (n, words): a bit is 1 if its component is positive */
     const float *sign_scales; /* (n,): of the signs */
-    const uint32_t *rows;    /* (n,): the row of its member */
+    const uint32_t *rows;    /* (n,): the row of its member; NULL without codes, where it is the place */
     const uint32_t *members;  /* (n,), or NULL if all are of `member` */
     int32_t member;
     int32_t probes; /* lists that a search for 10 rows has to read */
@@ -75,6 +83,8 @@ typedef struct {
     const uint8_t *flags;    /* (rows,): 0 if the row may be found */
     const uint8_t *allowed;  /* (rows,): 0 if a filter excludes the row; NULL without a filter */
     const uint32_t *groups;  /* (rows,): rows of one listing share a number */
+    const uint32_t *replaced; /* (rows,): with how many rows a newer version replaces the row, 0 if none
+                               * does; NULL if flags say it */
     uint32_t rows;
 } Member;
 
@@ -82,7 +92,7 @@ typedef struct {
     float score;
     uint32_t row;
     uint32_t member;
-    uint32_t list; /* by rank: 0 is nearest to the query */
+    uint32_t list; /* by rank: 0 is nearest to the query; NO_LIST if the score is not an estimate */
 } Candidate;
 
 typedef struct {
@@ -398,27 +408,44 @@ static int nearest_first(const void *a, const void *b) {
     return lower(a, b) ? 1 : lower(b, a) ? -1 : 0;
 }
 
-static inline int may_be_found(const Member *member, uint32_t row) {
-    return !member->flags[row] && (!member->allowed || member->allowed[row]);
+static inline int is_replaced(const Member *member, uint32_t row) {
+    /* A search has the rows that there were when it began: older ones count until newer are among them. */
+    return member->replaced && member->replaced[row] && member->replaced[row] <= member->rows;
 }
 
-/* Score these candidates by their float16 vectors, and sort them. Returns how far scores were off, as the
- * root of the mean square. */
+static inline int may_be_found(const Member *member, uint32_t row) {
+    return !member->flags[row] && (!member->allowed || member->allowed[row]) &&
+           !is_replaced(member, row);
+}
+
+static inline void prefetch_vector(const Member *member, uint32_t row, int dimensions) {
+    const uint16_t *vector = member->vectors + (size_t)row * dimensions;
+    for (int at = 0; at < dimensions; at += 32) __builtin_prefetch(vector + at);
+}
+
+static inline float vector_score(const Member *member, uint32_t row, const float *query, int dimensions) {
+    return kernels->float16(member->vectors + (size_t)row * dimensions, query, dimensions);
+}
+
+/* Score these candidates by their float16 vectors, and sort them. Returns how far estimates were off, as
+ * the root of the mean square. */
 static float score_exactly(Candidate *found, int count, const Member *members, const float *query,
                           int dimensions) {
     float squares = 0;
+    int estimates = 0;
     for (int i = 0; i < count; i++) {
-        const uint16_t *v = members[found[i].member].vectors + (size_t)found[i].row * dimensions;
-        for (int at = 0; at < dimensions; at += 32) __builtin_prefetch(v + at);
+        if (found[i].list != NO_LIST)
+            prefetch_vector(members + found[i].member, found[i].row, dimensions);
     }
     for (int i = 0; i < count; i++) {
-        const uint16_t *v = members[found[i].member].vectors + (size_t)found[i].row * dimensions;
-        float exact = kernels->float16(v, query, dimensions);
+        if (found[i].list == NO_LIST) continue;
+        float exact = vector_score(members + found[i].member, found[i].row, query, dimensions);
         squares += (found[i].score - exact) * (found[i].score - exact);
         found[i].score = exact;
+        estimates++;
     }
     qsort(found, count, sizeof *found, nearest_first);
-    return count ? sqrtf(squares / (float)count) : 0;
+    return estimates ? sqrtf(squares / (float)estimates) : 0;
 }
 
 static inline uint64_t group_key(const Candidate *candidate, const Member *members) {
@@ -461,6 +488,7 @@ typedef struct {
     float *nearness;    /* (lists,) */
     RankedList *order;  /* (lists,): nearest first */
     RankedList *spare;  /* (lists,) */
+    float *bounds;      /* for the rows of the largest run without codes */
 } Query;
 
 static int chunks_of(int dimensions) { return (dimensions + CHUNK_DIMENSIONS - 1) / CHUNK_DIMENSIONS; }
@@ -545,9 +573,14 @@ static inline float code_score(const Run *run, size_t at, int chunks, const Quer
     return base + query->step * run->scales[at] * ((float)dot - query->middle);
 }
 
+static inline uint32_t member_at(const Run *run, size_t at) {
+    return run->members ? run->members[at] : (uint32_t)run->member;
+}
+
 /* Offer the rows [from, to) of a run, which are of one list, as far as they may be found. */
-static void scan(const Run *run, uint32_t from, uint32_t to, int chunks, int words, const Query *query,
+static void scan(const Run *run, uint32_t from, uint32_t to, int dimensions, const Query *query,
                  uint32_t rank, const Member *members, Best *best) {
+    int chunks = chunks_of(dimensions), words = sign_words(dimensions);
     int32_t sums[BLOCK], passing[BLOCK];
     float bounds[BLOCK];
     float base = query->nearness[query->order[rank].list];
@@ -571,8 +604,7 @@ static void scan(const Run *run, uint32_t from, uint32_t to, int chunks, int wor
             size_t at = start + passing[i];
             float score = code_score(run, at, chunks, query, base);
             if (score < needed) continue;
-            uint32_t row = run->rows[at];
-            uint32_t member = run->members ? run->members[at] : (uint32_t)run->member;
+            uint32_t row = run->rows[at], member = member_at(run, at);
             if (!may_be_found(members + member, row)) continue;
             offer(best, (Candidate){score, row, member, rank});
             needed = threshold(best);
@@ -587,18 +619,18 @@ typedef struct {
 } Spread;
 
 /* The same if many rows may not be found: those are left out first. */
-static void scan_filtered(const Run *run, uint32_t from, uint32_t to, int chunks, int words,
+static void scan_filtered(const Run *run, uint32_t from, uint32_t to, int dimensions,
                           const Query *query, uint32_t rank, const Member *members, Best *best,
                           Spread *spread) {
+    int chunks = chunks_of(dimensions), words = sign_words(dimensions);
     uint32_t allowed[BLOCK];
     int32_t sums[BLOCK];
     float base = query->nearness[query->order[rank].list], needed = threshold(best);
     for (uint32_t start = from; start < to; start += BLOCK) {
         int n = to - start < BLOCK ? (int)(to - start) : BLOCK, count = 0;
         for (int i = 0; i < n; i++) {
-            uint32_t member = run->members ? run->members[start + i] : (uint32_t)run->member;
             allowed[count] = i;
-            count += may_be_found(members + member, run->rows[start + i]);
+            count += may_be_found(members + member_at(run, start + i), run->rows[start + i]);
         }
         int use_signs = 8 * count > n; /* otherwise scoring the signs of all costs more */
         if (use_signs)
@@ -618,9 +650,71 @@ static void scan_filtered(const Run *run, uint32_t from, uint32_t to, int chunks
                 spread->count++;
             }
             if (score < needed) continue;
-            uint32_t member = run->members ? run->members[at] : (uint32_t)run->member;
-            offer(best, (Candidate){score, run->rows[at], member, rank});
+            offer(best, (Candidate){score, run->rows[at], member_at(run, at), rank});
             needed = threshold(best);
+        }
+    }
+}
+
+/* Offer the rows of a run without codes.
+ *
+ * First those of the best estimates, so that few of the others can be among the best. `first` has as much
+ * room as `best`, and `bounds` has room for a number per row. */
+static void scan_vectors(const Run *run, uint32_t count, int dimensions, const Query *query,
+                         const Member *members, Best *best, Best *first, float *bounds) {
+    int words = sign_words(dimensions);
+    const Member *member = members + run->member;
+    int32_t sums[BLOCK];
+    float step = query->sign_step, offset = query->offset, needed = threshold(best);
+    first->count = 0;
+    for (uint32_t start = 0; start < count; start += BLOCK) {
+        int n = count - start < BLOCK ? (int)(count - start) : BLOCK;
+        kernels->signs(run->signs + (size_t)start * words, n, words, query->planes, sums);
+        const float *scales = run->sign_scales + start;
+        float *bound = bounds + start;
+        int passing = 0;
+        for (int i = 0; i < n; i++) {
+            bound[i] = scales[i] * (step * ((float)sums[i] + offset) + SLACK_WITHOUT_CODES);
+            passing += bound[i] >= needed;
+        }
+        for (int i = 0; passing && i < n; i++) {
+            if (bound[i] < needed) continue;
+            uint32_t row = start + i;
+            if (!may_be_found(member, row)) {
+                bound[i] = -INFINITY;
+                continue;
+            }
+            offer(first, (Candidate){bound[i], row, (uint32_t)run->member, NO_LIST});
+            needed = fmaxf(threshold(best), threshold(first));
+        }
+    }
+    for (int i = 0; i < first->count; i++) prefetch_vector(member, first->heap[i].row, dimensions);
+    for (int i = 0; i < first->count; i++) {
+        uint32_t row = first->heap[i].row;
+        float score = vector_score(member, row, query->vector, dimensions);
+        bounds[row] = -INFINITY;
+        offer(best, (Candidate){score, row, (uint32_t)run->member, NO_LIST});
+    }
+    needed = threshold(best);
+    needed = fmaxf(needed, -FLT_MAX); /* more than those that were offered already */
+    for (uint32_t start = 0; start < count;) {
+        uint32_t rows[BLOCK];
+        int passing = 0;
+        for (; start < count && passing <= BLOCK - FEW; start += FEW) {
+            int n = count - start < FEW ? (int)(count - start) : FEW, any = 0;
+            for (int i = 0; i < n; i++) any |= bounds[start + i] >= needed;
+            for (int i = 0; any && i < n; i++) {
+                rows[passing] = start + i;
+                passing += bounds[start + i] >= needed;
+            }
+        }
+        for (int i = 0; i < passing; i++) prefetch_vector(member, rows[i], dimensions);
+        for (int i = 0; i < passing; i++) {
+            if (bounds[rows[i]] < needed || !may_be_found(member, rows[i])) continue;
+            float score = vector_score(member, rows[i], query->vector, dimensions);
+            if (score < needed) continue;
+            offer(best, (Candidate){score, rows[i], (uint32_t)run->member, NO_LIST});
+            needed = fmaxf(needed, threshold(best));
         }
     }
 }
@@ -640,32 +734,36 @@ static int may_have_better(const Query *query, int rank, const Spread *spread, c
 /* Collect the candidates of a query: from the nearest lists of a run, `factor` times as many as it says.
  * With a filter, which may exclude whatever is near, from as many more as may have better ones. */
 static void collect(const Quantizer *quantizer, const Run *runs, int run_count, const Query *query,
-                    double factor, int filtered, const Member *members, Best *best) {
-    int chunks = chunks_of(quantizer->dimensions), words = sign_words(quantizer->dimensions);
-    int lists = quantizer->lists;
+                    double factor, int filtered, const Member *members, Best *best, Best *first) {
+    int dimensions = quantizer->dimensions, lists = quantizer->lists;
     best->count = 0;
+    for (int r = 0; r < run_count; r++)
+        if (!runs[r].codes)
+            scan_vectors(runs + r, runs[r].starts[1], dimensions, query, members, best, first,
+                         query->bounds);
     for (int r = 0; filtered && r < run_count; r++) {
         const Run *run = runs + r;
+        if (!run->codes) continue;
         Spread spread = {0, 0};
         int probes = probes_of(run, factor, lists);
         for (int rank = 0; rank < lists; rank++) {
             if (rank >= probes && !may_have_better(query, rank, &spread, best)) break;
             uint32_t list = query->order[rank].list;
-            scan_filtered(run, run->starts[list], run->starts[list + 1], chunks, words, query,
+            scan_filtered(run, run->starts[list], run->starts[list + 1], dimensions, query,
                           (uint32_t)rank, members, best, &spread);
         }
     }
     int most = 0;
     for (int r = 0; !filtered && r < run_count; r++) {
         int probes = probes_of(runs + r, factor, lists);
-        if (probes > most) most = probes;
+        if (runs[r].codes && probes > most) most = probes;
     }
     for (int rank = 0; rank < most; rank++) {
         uint32_t list = query->order[rank].list;
         for (int r = 0; r < run_count; r++) {
             const Run *run = runs + r;
-            if (rank < probes_of(run, factor, lists))
-                scan(run, run->starts[list], run->starts[list + 1], chunks, words, query,
+            if (run->codes && rank < probes_of(run, factor, lists))
+                scan(run, run->starts[list], run->starts[list + 1], dimensions, query,
                      (uint32_t)rank, members, best);
         }
     }
@@ -694,7 +792,7 @@ static int report(const Candidate *hits, int count, size_t at, uint32_t *members
 
 static int reads_all(const Run *runs, int run_count, double factor, int lists) {
     for (int r = 0; r < run_count; r++)
-        if (probes_of(runs + r, factor, lists) < lists) return 0;
+        if (runs[r].codes && probes_of(runs + r, factor, lists) < lists) return 0;
     return 1;
 }
 
@@ -708,9 +806,9 @@ static int search_one(const Quantizer *quantizer, const Run *runs, int run_count
                       const Member *members, Query *query, int k, int candidates, double factor,
                       int filtered, Candidate **heap, int *room) {
     for (int wanted = candidates;;) {
-        if (!make_room(heap, room, wanted)) return -1;
-        Best best = {*heap, 0, wanted};
-        collect(quantizer, runs, run_count, query, factor, filtered, members, &best);
+        if (!make_room(heap, room, 2 * wanted)) return -1;
+        Best best = {*heap, 0, wanted}, first = {*heap + wanted, 0, wanted};
+        collect(quantizer, runs, run_count, query, factor, filtered, members, &best, &first);
         int full = best.count == wanted;
         float lowest = threshold(&best);
         float off =
@@ -728,7 +826,10 @@ static int search_one(const Quantizer *quantizer, const Run *runs, int run_count
     }
 }
 
-static int allocate(Query *query, const Quantizer *quantizer) {
+static int allocate(Query *query, const Quantizer *quantizer, const Run *runs, int run_count) {
+    size_t rows = 1;
+    for (int r = 0; r < run_count; r++)
+        if (!runs[r].codes && runs[r].starts[1] > rows) rows = runs[r].starts[1];
     int bytes = code_bytes(quantizer->dimensions);
     query->rotated = malloc(quantizer->dimensions * sizeof(float));
     query->low = malloc(bytes);
@@ -737,8 +838,9 @@ static int allocate(Query *query, const Quantizer *quantizer) {
     query->nearness = malloc(quantizer->lists * sizeof(float));
     query->order = malloc(quantizer->lists * sizeof(RankedList));
     query->spare = malloc(quantizer->lists * sizeof(RankedList));
+    query->bounds = malloc(rows * sizeof(float));
     return query->rotated && query->low && query->high && query->planes && query->nearness &&
-           query->order && query->spare;
+           query->order && query->spare && query->bounds;
 }
 
 static void release(Query *query) {
@@ -749,6 +851,7 @@ static void release(Query *query) {
     free(query->nearness);
     free(query->order);
     free(query->spare);
+    free(query->bounds);
 }
 
 /* Search runs of one quantizer for the nearest row of each of up to k groups.
@@ -762,7 +865,7 @@ EXPORT int32_t search(const Quantizer *quantizer, const Run *runs, int32_t run_c
                       uint32_t *found_rows, float *scores, int32_t *counts) {
     Query query = {0};
     Candidate *heap = NULL;
-    int room = 0, status = allocate(&query, quantizer) ? 0 : -1;
+    int room = 0, status = allocate(&query, quantizer, runs, run_count) ? 0 : -1;
     for (int i = 0; i < m && status == 0; i++) {
         prepare(&query, quantizer, queries + (size_t)i * quantizer->dimensions);
         int found = search_one(quantizer, runs, run_count, members, &query, k, candidates, factor,
@@ -804,11 +907,10 @@ EXPORT int32_t search_exactly(const Member *members, int32_t member_count, int32
                             row += 8;
                         continue;
                     }
-                    if (member->flags[row]) continue;
-                    const uint16_t *vector = member->vectors + (size_t)row * dimensions;
-                    float score = kernels->float16(vector, query, dimensions);
+                    if (!may_be_found(member, row)) continue;
+                    float score = vector_score(member, row, query, dimensions);
                     if (score < threshold(&best)) continue;
-                    offer(&best, (Candidate){score, row, (uint32_t)number, 0});
+                    offer(&best, (Candidate){score, row, (uint32_t)number, NO_LIST});
                 }
             }
             int full = best.count == wanted;
@@ -834,11 +936,11 @@ EXPORT int32_t list_ranks(const Quantizer *quantizer, const Run *run, const Memb
                           uint32_t *ranks, int32_t *counts) {
     Query query = {0};
     Candidate *heap = malloc(candidates * sizeof *heap);
-    int status = allocate(&query, quantizer) && heap ? 0 : -1;
+    int status = allocate(&query, quantizer, run, 1) && heap ? 0 : -1;
     for (int i = 0; i < m && status == 0; i++) {
         prepare(&query, quantizer, queries + (size_t)i * quantizer->dimensions);
         Best best = {heap, 0, candidates};
-        collect(quantizer, run, 1, &query, quantizer->lists, 0, members, &best);
+        collect(quantizer, run, 1, &query, quantizer->lists, 0, members, &best, NULL);
         score_exactly(heap, best.count, members, query.vector, quantizer->dimensions);
         counts[i] = best.count < k ? best.count : k;
         for (int j = 0; j < counts[i]; j++) ranks[(size_t)i * k + j] = heap[j].list + 1;
@@ -850,7 +952,8 @@ EXPORT int32_t list_ranks(const Quantizer *quantizer, const Run *run, const Memb
 
 /* --------------------------------------------------------------------------------- making codes */
 
-/* Round rotated residuals, (n, dimensions), to codes and to signs, with a scale each.
+/* Round rotated residuals, (n, dimensions), to codes and to signs, with a scale each; to signs alone if
+ * codes and scales are NULL.
  *
  * Of some ranges the one with the least squared error is used. The scales then make the projection on the
  * residual as long as the residual: an estimate without bias (Gao and Long 2024, RaBitQ).
@@ -859,11 +962,10 @@ EXPORT void encode(const float *residuals, int64_t n, int32_t dimensions, uint8_
                    float *scales, uint64_t *signs, float *sign_scales) {
     static const float SHARES[] = {0.6f, 0.7f, 0.8f, 0.9f, 1.0f};
     int bytes = code_bytes(dimensions), words = sign_words(dimensions);
-    memset(codes, 0, (size_t)n * bytes);
+    if (codes) memset(codes, 0, (size_t)n * bytes);
     memset(signs, 0, (size_t)n * words * sizeof *signs);
     for (int64_t row = 0; row < n; row++) {
         const float *residual = residuals + (size_t)row * dimensions;
-        uint8_t *code = codes + (size_t)row * bytes;
         float largest = 0, length = 0, sum = 0;
         for (int i = 0; i < dimensions; i++) {
             float size = fabsf(residual[i]);
@@ -872,8 +974,10 @@ EXPORT void encode(const float *residuals, int64_t n, int32_t dimensions, uint8_
             sum += size;
             if (residual[i] > 0) signs[(size_t)row * words + i / 64] |= (uint64_t)1 << (i % 64);
         }
-        scales[row] = 0;
         sign_scales[row] = sum > 0 ? length / sum : 0;
+        if (!codes) continue;
+        uint8_t *code = codes + (size_t)row * bytes;
+        scales[row] = 0;
         if (!(length > 0)) continue;
         float least = INFINITY, step = 1;
         for (size_t s = 0; s < sizeof SHARES / sizeof *SHARES; s++) {
@@ -929,7 +1033,8 @@ EXPORT uint32_t merge(const Run *runs, int32_t run_count, const uint8_t *gone, i
 /* ------------------------------------------------------------------------------- listings of hits */
 
 typedef struct {
-    const int32_t *id_starts; /* (rows + 1,): where each row's listing id starts */
+    const uint32_t *id_numbers; /* (rows,): which id each row has, or NULL if each has its own */
+    const int32_t *id_starts; /* where each id starts, with the end of the last */
     const uint8_t *id_bytes;  /* UTF-8 */
     const uint64_t *versions;
     const uint16_t *photo_numbers;
@@ -943,12 +1048,16 @@ typedef struct {
     int32_t hit;
 } Listing;
 
+static inline int64_t id_of(const Identities *shard, int64_t row) {
+    return shard->id_numbers ? shard->id_numbers[row] : row;
+}
+
 static Listing listing_of(const Identities *shards, const int64_t *positions, const int64_t *rows,
                           const float *scores, int32_t hit) {
     const Identities *shard = shards + positions[hit];
-    int64_t row = rows[hit];
-    int32_t start = shard->id_starts[row];
-    return (Listing){shard->id_bytes + start, shard->id_starts[row + 1] - start, scores[hit],
+    int64_t row = rows[hit], id = id_of(shard, row);
+    int32_t start = shard->id_starts[id];
+    return (Listing){shard->id_bytes + start, shard->id_starts[id + 1] - start, scores[hit],
                      shard->versions[row], hit};
 }
 
@@ -1017,8 +1126,8 @@ EXPORT void identify(const Identities *shards, const int64_t *positions, const i
                      uint32_t *photo_numbers) {
     for (int64_t i = 0; i < n; i++) {
         const Identities *shard = shards + positions[i];
-        int64_t row = rows[i];
-        int32_t start = shard->id_starts[row], length = shard->id_starts[row + 1] - start;
+        int64_t row = rows[i], id = id_of(shard, row);
+        int32_t start = shard->id_starts[id], length = shard->id_starts[id + 1] - start;
         memcpy(ids, shard->id_bytes + start, length);
         ids += length;
         id_lengths[i] = (uint32_t)length;
