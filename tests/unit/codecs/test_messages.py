@@ -240,7 +240,7 @@ def test_hits_of_all_queries_are_packed_in_order() -> None:
         np.array([2, 3, 4], np.uint32),
     )
     for count in (1, 2, 9):
-        lists = hits_in(hit_columns(hits, [first, second], count), 3, count)
+        lists = hits_in(hit_columns([(hits, 0, 3)], [first, second], count), 3, count)
         assert lists.counts == [2, 0, 1]
         assert lists.listing_ids == ["lamp", "mug", "hat"]
         assert lists.versions == [1, 2, 3]
