@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 
@@ -90,12 +91,14 @@ class _Search:
 class _Call:
     """A call under way."""
 
-    searches: Sequence[_Search]
+    callers: int
+    """That wait for it."""
     task: asyncio.Task[None] | None = None
 
     def left(self) -> None:
-        """Note that a caller does not wait any longer."""
-        if self.task is not None and all(search.answered.done() for search in self.searches):
+        """Note that a caller does not wait any longer: it is cancelled, or has its answer."""
+        self.callers -= 1
+        if not self.callers and self.task is not None:
             self.task.cancel()
 
 
@@ -186,26 +189,21 @@ class SearchBatches:
             self._queues.pop(key, None)
 
     def _start(self, key: tuple[Peer, Wanted], queue: _Queue, batch: Sequence[_Search]) -> None:
-        call = _Call(batch)
+        call = _Call(len(batch))
         for search in batch:
             search.call = call
         queue.calls += 1
-        call.task = asyncio.ensure_future(self._call(key, queue, batch))
+        call.task = asyncio.ensure_future(_answer(*key, batch))
         self._calls.add(call.task)
-        call.task.add_done_callback(self._calls.discard)
+        call.task.add_done_callback(partial(self._ended, key, queue))
 
-    async def _call(
-        self, key: tuple[Peer, Wanted], queue: _Queue, batch: Sequence[_Search]
-    ) -> None:
-        peer, wanted = key
-        try:
-            await _answer(peer, wanted, batch)
-        finally:
-            queue.calls -= 1
-            if queue.waiting:
-                self._look(key, queue, asyncio.get_running_loop())
-            elif not queue.calls:
-                self._queues.pop(key, None)
+    def _ended(self, key: tuple[Peer, Wanted], queue: _Queue, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        queue.calls -= 1
+        if queue.waiting:
+            self._look(key, queue, asyncio.get_running_loop())
+        elif not queue.calls:
+            self._queues.pop(key, None)
 
 
 async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search]) -> None:

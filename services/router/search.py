@@ -136,6 +136,8 @@ class _Gathered:
     """Their ``source`` is an index of ``answered``."""
     answered: list[_Source] = field(default_factory=list)
     """The sources whose hits count, as of the last merge."""
+    attributes: list[events_pb2.Attributes | None] = field(default_factory=list)
+    """Of the merged hits; None if they are not known."""
 
     def failures(self) -> dict[Endpoint, Failure]:
         return {failure.endpoint: failure for source in self.sources for failure in source.failures}
@@ -149,11 +151,16 @@ class _Gathered:
 
     def found(self) -> list[Hit]:
         """The merged hits."""
-        return [Hit(hit, self._attributes_of(hit) or _NO_ATTRIBUTES) for hit in self.merged]
+        described = zip(self.merged, self.attributes, strict=True)
+        return [Hit(hit, attributes or _NO_ATTRIBUTES) for hit, attributes in described]
 
-    def lacking_attributes(self) -> list[_Source]:
-        """The sources of hits whose attributes were not asked for."""
-        numbers = {hit.source for hit in self.merged if self._attributes_of(hit) is None}
+    def describe(self) -> list[_Source]:
+        """Look the attributes of the merged hits up; returns the sources that were not asked for some."""
+        self.attributes = [self._attributes_of(hit) for hit in self.merged]
+        if None not in self.attributes:
+            return []
+        described = zip(self.merged, self.attributes, strict=True)
+        numbers = {hit.source for hit, attributes in described if attributes is None}
         return [source for number, source in enumerate(self.answered) if number in numbers]
 
     def merge(self, query: Query) -> list[EndpointHits]:
@@ -192,6 +199,8 @@ class _Asking:
     held: Held
     deadline: Deadline
     timings: Timings
+    spare: int
+    """Hits beyond k whose attributes are asked for."""
 
 
 class Searcher:
@@ -252,8 +261,10 @@ class Searcher:
             # Before the first call is sent: see shashin.offsets.answer_coverage.
             known_before = self._positions.snapshot()
             queries = len(packed) // (4 * self._space.dimensions)
-            ask = _Asking(query, packed, queries, held, deadline, timings)
             groups = list(groups_of(held.peers).values())
+            # The first hits of a single answer are the hits.
+            spare = 0 if len(groups) == queries == 1 else _SPARE_ATTRIBUTES
+            ask = _Asking(query, packed, queries, held, deadline, timings, spare)
             gathered.sources = [_Source(Replicas(group)) for group in groups]
             await self._fan_out(ask, gathered, gathered.sources)
             coverage = self._coverage(gathered, known_before)
@@ -322,13 +333,14 @@ class Searcher:
             ask.timings.merge += time.perf_counter() - answered_at
             if asking:
                 metrics.OVER_FETCH_ROUNDS.inc()
-        if lacking := [s for s in gathered.lacking_attributes() if s.searched and s.hits]:
+        if lacking := [s for s in gathered.describe() if s.searched and s.hits]:
             # Hits that came into the list since others of their source are not in it.
             count = max(source.hits.k for source in lacking if source.hits)
             outcomes = await self._ask(ask, lacking, count, attributes=count)
             for source, outcome in zip(lacking, outcomes, strict=True):
                 source.take(outcome, count)
             gathered.merge(query)
+            gathered.describe()
 
     async def _ask(
         self,
@@ -342,7 +354,7 @@ class Searcher:
             self._space.model_id,
             self._space.dimensions,
             count,
-            min(count, ask.query.k + _SPARE_ATTRIBUTES) if attributes is None else attributes,
+            min(count, ask.query.k + ask.spare) if attributes is None else attributes,
             ask.query.row_filter.SerializeToString(deterministic=True),
         )
         return await self._calls.ask_groups(
