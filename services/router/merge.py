@@ -43,7 +43,7 @@ class EndpointHits:
         ends = accumulate(counts, initial=0)
         return max(
             (
-                self.lists.lowest_score(start, end)
+                self.lists.lowest_score(end)
                 for start, end in pairwise(ends)
                 if end - start >= self.k
             ),

@@ -46,8 +46,8 @@ class QueryHits(Protocol):
         """Return the first hits of all, up to ``count``; without attributes."""
         ...
 
-    def lowest_score(self, begin: int, end: int) -> float:
-        """Return the lowest score of the hits from ``begin`` to before ``end``, of at least one."""
+    def lowest_score(self, end: int) -> float:
+        """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
         ...
 
     def attributes_of(self, position: int) -> events_pb2.Attributes | None:
@@ -77,9 +77,9 @@ class HitLists:
             self.scores[:count],
         )
 
-    def lowest_score(self, begin: int, end: int) -> float:
-        """Return the lowest score of the hits from ``begin`` to before ``end``, of at least one."""
-        return min(self.scores[begin:end])
+    def lowest_score(self, end: int) -> float:
+        """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
+        return self.scores[end - 1]
 
     def attributes_of(self, position: int) -> events_pb2.Attributes | None:
         """Return the attributes of a hit; None if they were not asked for."""
@@ -176,9 +176,9 @@ class HitColumns:
             columns.scores[begin:end].tolist(),
         )
 
-    def lowest_score(self, begin: int, end: int) -> float:
-        """Return the lowest score of the hits from ``begin`` to before ``end``, of at least one."""
-        return float(self._columns.scores[self._begin + begin : self._begin + end].min())
+    def lowest_score(self, end: int) -> float:
+        """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
+        return float(self._columns.scores[self._begin + end - 1])
 
     def attributes_of(self, position: int) -> events_pb2.Attributes | None:
         """Return the attributes of a hit; None if they were not asked for."""

@@ -1,11 +1,14 @@
 """Runs the searches of an endpoint in threads, by turns (shashin.serving.search_turns).
 
-What is done in one go, and all parts of a large search, use one snapshot of the shards.
+What is done in one go, and all parts of a large search, use one snapshot of the shards. A search that is
+expected to be much shorter than the way to a thread and back is done at once, if nothing else is running
+(shashin.serving.quick_searches).
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -16,6 +19,7 @@ from prometheus_client import Histogram
 
 from shashin.offsets.coverage import LiveReport
 from shashin.offsets.ranges import OffsetRange
+from shashin.serving.quick_searches import QuickSearches
 from shashin.serving.search_turns import Part, SearchTurns, Turnable
 from shashin.serving.served_shards import ServedShards, Snapshot
 from shashin.shards.hits import Hits
@@ -82,7 +86,8 @@ class SharedSearches:
         self._served = served
         self._executor = executor
         self._report = report
-        self._idle = workers
+        self._workers = self._idle = workers
+        self._quick = QuickSearches()
         self._turns: SearchTurns[_Search] = SearchTurns()
 
     async def search(
@@ -115,26 +120,26 @@ class SharedSearches:
     def _begin(self) -> None:
         """Start what is next, as long as a thread is free."""
         while self._idle and (parts := self._turns.take()):
-            self._idle -= 1
             first = parts[0].search
             try:
                 # Before the search, since open shards grow meanwhile.
                 searched = first.searched or self._now()
+                for part in parts:
+                    part.search.searched = searched
+                if self._idle == self._workers and self._is_quick(parts, searched):
+                    self._deliver(parts, *_search(parts, searched))
+                    continue
                 running = asyncio.get_running_loop().run_in_executor(
-                    self._executor,
-                    searched.snapshot.searched.search,
-                    _vectors_of(parts),
-                    first.k,
-                    first.row_filter,
+                    self._executor, _search, parts, searched
                 )
             except Exception as error:  # noqa: BLE001
-                self._idle += 1
                 _fail(parts, error)
                 continue
-            for part in parts:
-                part.search.searched = searched
-            BATCHED_QUERIES.observe(sum(part.end - part.first for part in parts))
+            self._idle -= 1
             running.add_done_callback(partial(self._ended, parts))
+
+    def _is_quick(self, parts: Sequence[Part[_Search]], searched: Searched) -> bool:
+        return _is_simple(parts) and self._quick.expected(searched.snapshot)
 
     def _now(self) -> Searched:
         snapshot = self._served.snapshot()
@@ -142,12 +147,14 @@ class SharedSearches:
         report = self._report(snapshot.shards)
         return Searched(snapshot, report, snapshot.covered())
 
-    def _ended(self, parts: Sequence[Part[_Search]], running: asyncio.Future[Hits]) -> None:
+    def _ended(
+        self, parts: Sequence[Part[_Search]], running: asyncio.Future[tuple[Hits, float]]
+    ) -> None:
         self._idle += 1
         if running.cancelled():
             _fail(parts, asyncio.CancelledError())
         elif (error := running.exception()) is None:
-            _deliver(parts, running.result())
+            self._deliver(parts, *running.result())
         elif len(parts) == 1:
             _fail(parts, error)
         else:
@@ -157,24 +164,40 @@ class SharedSearches:
                 self._turns.add(part.search)
         self._begin()
 
+    def _deliver(self, parts: Sequence[Part[_Search]], hits: Hits, seconds: float) -> None:
+        """Give each search its hits; they took so many seconds."""
+        BATCHED_QUERIES.observe(len(hits.counts))
+        searched = parts[0].search.searched
+        assert searched is not None
+        if _is_simple(parts):
+            self._quick.observe(searched.snapshot, seconds)
+        begin = 0
+        for part in parts:
+            end = begin + part.end - part.first
+            search = part.search
+            search.found[part.first] = hits, begin, end
+            begin = end
+            missing = search.queries - sum(end - first for _, first, end in search.found.values())
+            if not missing and not search.answered.done():
+                in_order = [search.found[first] for first in sorted(search.found)]
+                search.answered.set_result(Found(searched, in_order))
+
+
+def _search(parts: Sequence[Part[_Search]], searched: Searched) -> tuple[Hits, float]:
+    """Search for all parts; returns also how many seconds that took."""
+    started = time.perf_counter()
+    first = parts[0].search
+    hits = searched.snapshot.searched.search(_vectors_of(parts), first.k, first.row_filter)
+    return hits, time.perf_counter() - started
+
+
+def _is_simple(parts: Sequence[Part[_Search]]) -> bool:
+    return len(parts) == parts[0].search.queries == 1 and not parts[0].search.row_filter.restricts
+
 
 def _vectors_of(parts: Sequence[Part[_Search]]) -> Vectors:
     chosen = [part.search.vectors[part.first : part.end] for part in parts]
     return chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
-
-
-def _deliver(parts: Sequence[Part[_Search]], hits: Hits) -> None:
-    begin = 0
-    for part in parts:
-        end = begin + part.end - part.first
-        search = part.search
-        search.found[part.first] = hits, begin, end
-        begin = end
-        missing = search.queries - sum(end - first for _, first, end in search.found.values())
-        if not missing and not search.answered.done():
-            assert search.searched is not None
-            in_order = [search.found[first] for first in sorted(search.found)]
-            search.answered.set_result(Found(search.searched, in_order))
 
 
 def _fail(parts: Sequence[Part[_Search]], error: BaseException) -> None:

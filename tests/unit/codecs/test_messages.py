@@ -253,7 +253,7 @@ def test_hits_of_all_queries_are_packed_in_order() -> None:
         assert others.attributes == [lists.attributes[2]]
         assert [part.counts for part in lists.each_of([1, 1, 1])] == [[2], [0], [1]]
         assert lists.nearest(2).listing_ids == ["lamp", "mug"]
-        assert lists.lowest_score(0, 2) == 0.5
+        assert lists.lowest_score(2) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from shashin.codecs.hit_lists import hits_in
 from shashin.codecs.index import hit_columns
 from shashin.codecs.limits import MAX_QUERIES, SHARED_QUERIES
 from shashin.offsets.coverage import LiveReport
+from shashin.serving.quick_searches import RECENT
 from shashin.serving.served_shards import ServedShards
 from shashin.serving.shared_searches import Found, SharedSearches
 from shashin.shards.hits import Hits
@@ -31,6 +32,7 @@ class Watched:
 
     def __init__(self, served: ServedShards) -> None:
         self.goes: list[Vectors] = []
+        self.threads: list[threading.Thread] = []
         self.released = threading.Semaphore(0)
         self.failing: Vectors | None = None
         """A vector with which every search fails."""
@@ -45,6 +47,7 @@ class Watched:
 
     def search(self, queries: Vectors, k: int, row_filter: RowFilter) -> Hits:
         self.goes.append(queries)
+        self.threads.append(threading.current_thread())
         assert self.released.acquire(timeout=60)
         if self.failing is not None and (queries == self.failing).all(axis=1).any():
             raise MemoryError("no memory for this one")
@@ -203,3 +206,22 @@ async def test_a_search_that_fails_does_not_fail_those_that_share_its_turn(
     assert isinstance(also_good, Found)
     assert (nearest(good, 1), nearest(also_good, 1)) == ([NAMES[1]], [NAMES[3]])
     assert watched.sizes == [1, 3, 1, 1, 1]
+
+
+async def test_short_searches_need_no_thread_as_long_as_nothing_else_is_running(
+    searches: SharedSearches, watched: Watched
+) -> None:
+    watched.released.release(RECENT)
+    for _ in range(RECENT):
+        await start(searches, NAMES[0])
+    for _ in range(RECENT):
+        searches._quick.observe(searches._served.snapshot(), 0.0)
+    watched.released.release()
+    assert nearest(await start(searches, NAMES[1]), 1) == [NAMES[1]]
+    assert watched.threads[-1] is threading.current_thread()
+    many = start(searches, *NAMES)
+    await until(lambda: watched.sizes[-1] == SHARED_QUERIES, "another one is running")
+    one = start(searches, NAMES[2])
+    watched.released.release(5)
+    await asyncio.gather(many, one)
+    assert watched.threads[-1] is not threading.current_thread()
