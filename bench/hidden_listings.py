@@ -1,4 +1,4 @@
-"""Measures what a growing ``listings.hidden`` costs: starts, memory, a record, a joining shard.
+"""Measures what a growing ``listings.hidden`` costs: starts, memory, a record, a joining shard, a backlog.
 
 Run as ``python -m bench.hidden_listings --records 10000 100000 1000000 10000000``. The log is that of
 a real embedded Kafka and the services are real processes; the 10 million records take about 20 minutes
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import aiohttp
@@ -26,6 +28,7 @@ import psutil
 from confluent_kafka import Producer
 
 from bench.nothing_hidden import NothingHidden
+from services.indexer.hidden_store import HiddenStore
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.topic_admin import ensure_topics
 from shashin.kafka.topics import LISTINGS_HIDDEN, hidden_key
@@ -37,8 +40,12 @@ from shashin.offsets.log_position import LogPosition
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository
+from shashin.runtime.health import Health
+from shashin.runtime.scope import LoopScope
 from shashin.serving.catch_up import CatchUp, Joining
+from shashin.serving.hidden_follower import HiddenFollower
 from shashin.serving.hidden_listings import RECENT_ENTRIES, LogBounds, RecentlyHidden
+from shashin.serving.hiding_thread import RECORDS_AT_ONCE
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.manifest import Manifest
@@ -59,6 +66,11 @@ NEW_RECORDS = 1000
 
 MANY_SHARDS, ROWS_OF_MANY = 1000, 1000
 LARGE_ROWS = 50_000
+MANY_OPEN = 64
+MANY_HIDDEN = 1_000_000
+
+FOLLOWED_SHARDS, SALES = 65, 200
+"""Shards of the process whose follower is measured, and listings of them that are sold one by one."""
 
 
 def listing(number: int) -> str:
@@ -83,9 +95,21 @@ def write_shard(folder: Path, first: int, rows: int) -> Manifest:
     return shard.write(folder, tier=HOURLY, bucket_seconds=3600, reason="time")
 
 
+def open_shard(number: int) -> OpenShard:
+    """Return a shard of one partition that grows."""
+    shard = OpenShard(
+        number, 0, ModelSpace(MODEL, DIMENSIONS), growing_kind("flat-f16"), NothingHidden()
+    )
+    vector = np.eye(1, DIMENSIONS, dtype=np.float32)[0]
+    first = 10**9 + number * ROWS_OF_MANY
+    rows = [Row(listing(n), 1, 0, RowAttributes()) for n in range(first, first + ROWS_OF_MANY)]
+    shard.add([NewRow(row, vector) for row in rows], position=ROWS_OF_MANY, bucket_start=0)
+    return shard
+
+
 def hide(kafka: str, first: int, end: int) -> None:
-    """Hide a range of listings."""
-    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 20, "compression.type": "lz4"})
+    """Hide a range of listings, in batches as large as those that services write."""
+    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 20, "batch.size": 16_384})
     for number in range(first, end):
         message = events_pb2.HiddenListing(
             listing_id=listing(number), below_version=2, reason=events_pb2.HIDDEN_REASON_SOLD
@@ -235,15 +259,24 @@ async def measure_records(folder: Path) -> dict[str, float]:
     started = time.perf_counter()
     served.serve(shards)
     figures["index with one more shard, ms"] = 1e3 * (time.perf_counter() - started)
-    for name, first in (("elsewhere", 10**10), ("in one shard", 0)):
-        for at_once, repeats in ((1, 500), (2000, 5)):
+    one = ServedShards()
+    one.serve(shards[:1])
+    opened = ServedShards()
+    opened.serve([open_shard(number) for number in range(MANY_OPEN)])
+    for name, over, first in (
+        ("elsewhere, 1 shard", one, 10**10),
+        (f"elsewhere, {MANY_SHARDS} shards", served, 10**10),
+        (f"in one of {MANY_SHARDS} shards", served, 0),
+        (f"elsewhere, {MANY_OPEN} open shards", opened, 10**10),
+    ):
+        for at_once, repeats in ((1, 500), (RECORDS_AT_ONCE, 40)):
             batches = [
                 [HiddenEntry(listing(first + n), 2) for n in range(at, at + at_once)]
                 for at in range(0, repeats * at_once, at_once)
             ]
             started = time.process_time()
             for batch in batches:
-                served.hide_all(batch)
+                over.hide_all(batch)
             spent = time.process_time() - started
             figures[f"record of a listing {name}, {at_once} at once, ms"] = (
                 1e3 * spent / (repeats * at_once)
@@ -253,10 +286,11 @@ async def measure_records(folder: Path) -> dict[str, float]:
     recent = RecentlyHidden()
     bounds = LogBounds("bench", {0: 0}, {0: 10**9})
     recent.open_at(bounds)
-    recent.note(
-        [HiddenEntry(listing(n), 2, 0, 10**9 + n) for n in range(RECENT_ENTRIES)],
-        LogPosition("bench", {0: 10**9 + RECENT_ENTRIES}),
-    )
+    for begin in range(10**9 + RECENT_ENTRIES - MANY_HIDDEN, 10**9 + RECENT_ENTRIES, 10_000):
+        recent.note(
+            [HiddenEntry(listing(n % 10**9), 2, 0, n) for n in range(begin, begin + 10_000)],
+            LogPosition("bench", {0: begin + 10_000}),
+        )
     for name, behind in (("1,000", 1000), (f"{RECENT_ENTRIES:,}", RECENT_ENTRIES)):
         snapshot = HiddenSnapshot(
             large.shard_id,
@@ -269,10 +303,88 @@ async def measure_records(folder: Path) -> dict[str, float]:
         started = time.process_time()
         joined = await catch_up.join([Joining(large, [snapshot])])
         served.leave(joined.shards)
-        figures[f"masking {LARGE_ROWS:,} rows, {name} records behind, ms"] = 1e3 * (
-            time.process_time() - started
+        figures[f"masking {LARGE_ROWS:,} rows of {MANY_HIDDEN:,} hidden, {name} behind, ms"] = (
+            1e3 * (time.process_time() - started)
         )
     return figures
+
+
+async def measure_following(folder: Path, kafka: str, records: int) -> dict[str, float]:
+    """Return what a backlog costs the event loop, and how long a sold listing is still found.
+
+    The follower of this process reads the records that the log has by now into an empty store.
+    """
+    shards = []
+    for number in range(FOLLOWED_SHARDS):
+        path = folder / str(number)
+        first = 3 * 10**10 + number * ROWS_EACH
+        shards.append(SealedShard(write_shard(path, first, ROWS_EACH), path))
+    served, store = ServedShards(), HiddenStore(folder / "store")
+    served.serve(shards)
+    follower = HiddenFollower(
+        served, store, bootstrap=kafka, client_id="bench", superseded_after_seconds=2.0
+    )
+    health, stop, lags = Health(), asyncio.Event(), list[float]()
+    loop = follower.loop()
+    registered = health.register(loop.name, ready_when=loop.ready_when)
+
+    async def measure_lags() -> None:
+        while True:
+            started = time.perf_counter()
+            await asyncio.sleep(0.001)
+            lags.append(1e3 * (time.perf_counter() - started) - 1)
+
+    # A service has nothing of what was measured before, which the garbage collector would go through.
+    gc.collect()
+    gc.freeze()
+    started = time.perf_counter()
+    following = asyncio.ensure_future(loop.run(LoopScope(registered, stop)))
+    measuring = asyncio.ensure_future(measure_lags())
+    try:
+        while registered.not_ready is not None:  # noqa: ASYNC110 - it is a state, no event
+            await asyncio.sleep(0.01)
+        seconds = time.perf_counter() - started
+        measuring.cancel()
+        gone = [await _sold_to_gone(kafka, shards[n % len(shards)], n) for n in range(SALES)]
+    finally:
+        stop.set()
+        await following
+        store.close()
+        gc.unfreeze()
+    name = f"backlog of {records:,}"
+    return {
+        f"{name}, s": seconds,
+        f"{name}: delay of the event loop, p99, ms": float(np.percentile(lags, 99)),
+        f"{name}: delay of the event loop, max, ms": max(lags),
+        f"sold to gone with {FOLLOWED_SHARDS} shards, p50, ms": float(np.percentile(gone, 50)),
+        f"sold to gone with {FOLLOWED_SHARDS} shards, p99, ms": float(np.percentile(gone, 99)),
+    }
+
+
+async def _sold_to_gone(kafka: str, shard: SealedShard, number: int) -> float:
+    """Return the milliseconds from the acknowledged record of a sale to its hidden row."""
+    sold, before = shard.listing_id(number), shard.hidden_rows
+    acknowledged: list[float] = []
+    message = events_pb2.HiddenListing(
+        listing_id=sold, below_version=2, reason=events_pb2.HIDDEN_REASON_SOLD
+    )
+    producer = _producer(kafka)
+    producer.produce(
+        LISTINGS_HIDDEN,
+        message.SerializeToString(),
+        hidden_key(sold, 2),
+        partition=number % PARTITIONS,
+        on_delivery=lambda _error, _message: acknowledged.append(time.perf_counter()),
+    )
+    while shard.hidden_rows == before or not acknowledged:
+        producer.poll(0)
+        await asyncio.sleep(0.0002)
+    return 1e3 * max(0.0, time.perf_counter() - acknowledged[0])
+
+
+@cache
+def _producer(kafka: str) -> Producer:
+    return Producer({"bootstrap.servers": kafka, "linger.ms": 0})
 
 
 @asynccontextmanager
@@ -298,6 +410,10 @@ async def run(counts: Sequence[int], replay_up_to: int) -> dict[str, dict[str, f
                 echo_stderr(f"hiding {records:,} listings")
                 await asyncio.to_thread(hide, kafka.bootstrap, sent, records)
                 sent = records
+                followed = await measure_following(
+                    folder / f"followed-{records}", kafka.bootstrap, records
+                )
+                found["a record"] |= followed
                 found[f"{records:,}"] = await measure_starts(
                     bench, records, replay=records <= replay_up_to
                 )

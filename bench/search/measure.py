@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.figures import Figure, percentile
-from bench.search import arriving, filters, peers, plot, system
+from bench.search import arriving, filters, open_shards, peers, plot, system
 from bench.search.curves import Curve, measured_point, per_second_at
 from bench.search.data import DIMENSIONS, DataSet, K, Numbers, Vectors, exact, made, recall
 from bench.search.processes import (
@@ -42,7 +42,7 @@ COMPARED_RECALL = 0.97
 BUILT_ROWS = 100_000
 HIDDEN_SHARES = (0.0, 0.01, 0.1)
 DATA_SETS = ("easy", "hard")
-PARTS = ("curves", "in-process", "filters", "build", "processes")
+PARTS = ("curves", "in-process", "filters", "open", "build", "processes")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Results:
     figures: dict[str, float] = field(default_factory=dict)
     curves: list[Curve] = field(default_factory=list)
     filters: list[filters.Filtered] = field(default_factory=list)
+    open_shards: list[open_shards.OpenCost] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """Return this for JSON output."""
@@ -71,6 +72,7 @@ class Results:
             "figures": self.figures,
             "curves": [curve.document() for curve in self.curves],
             "filters": [asdict(one) for one in self.filters],
+            "open shards": [asdict(one) for one in self.open_shards],
         }
 
 
@@ -163,6 +165,14 @@ def report(results: Results, folder: Path) -> None:
             ],
             [_filter_row(one) for one in results.filters],
         )
+    if results.open_shards:
+        echo_table(
+            [
+                *("data", "open shard", ">rows", ">added in us/row", ">p50 ms", ">recall@10"),
+                ">index bytes/row",
+            ],
+            [_open_row(one) for one in results.open_shards],
+        )
 
 
 def _curve_row(curve: Curve) -> list[str]:
@@ -191,12 +201,27 @@ def _filter_row(one: filters.Filtered) -> list[str]:
     ]
 
 
+def _open_row(one: open_shards.OpenCost) -> list[str]:
+    return [
+        one.data,
+        one.kind,
+        f"{one.rows:,}",
+        f"{one.added_microseconds:.1f}",
+        f"{one.p50:.3f}",
+        f"{one.recall:.4f}",
+        f"{one.index_bytes:.0f}",
+    ]
+
+
 async def measured(size: Size, scratch: Path) -> Results:
     """Measure the chosen parts."""
     results = Results()
     for name in DATA_SETS:
         data = await asyncio.to_thread(made, name, size.rows, size.queries)
         folder = scratch / name
+        if "open" in size.parts:
+            echo_stderr(f"search, {name}: open shards")
+            results.open_shards += await asyncio.to_thread(open_shards.measured, data)
         if name != DATA_SETS[0] and not {"curves", "filters"}.intersection(size.parts):
             continue
         await asyncio.to_thread(_in_process, size, data, folder, results)

@@ -17,7 +17,8 @@ from shashin.serving.served_shards import ServedShards, Snapshot
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.hits import Hits
 from shashin.shards.kinds import ivf_sq4, stack
-from shashin.shards.kinds.usearch_hnsw import UsearchHnsw
+from shashin.shards.kinds.protocol import GrowingKind
+from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.shard import Shard
@@ -92,6 +93,6 @@ def hide_share(shards: Sequence[SealedShard], share: float, seed: int) -> npt.ND
     return np.concatenate(visible)
 
 
-def open_kind() -> UsearchHnsw:
+def open_kind() -> GrowingKind:
     """Return the kind of an open shard."""
-    return UsearchHnsw()
+    return growing_kind(DEFAULT_KIND)

@@ -204,7 +204,7 @@ class Sealer:
         """
         if job.has_snapshot:
             return
-        # Nothing is awaited in between, so the mask reflects everything before the position.
+        # The position first: rows are hidden in another thread before it is said to be applied.
         position, rows = self._hidden_applied(), job.shard.hidden_row_numbers()
         if position.offsets:
             await self._snapshots.write(

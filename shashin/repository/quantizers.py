@@ -74,7 +74,10 @@ class Quantizers:
             try:
                 await self._store.download(key, path)
             except ObjectNotFound as error:
-                raise CorruptShard(f"{key} is missing, though {self._key} names it") from error
+                raise CorruptShard(
+                    f"{key} is missing, though {self._key} names it: restore the object, or delete "
+                    f"{self._key} so that another one is trained"
+                ) from error
         found = await asyncio.to_thread(file_entry, path)
         if (found.size, found.sha256) != (quantizer.file.size, quantizer.file.sha256):
             await asyncio.to_thread(path.unlink)

@@ -26,7 +26,7 @@ from shashin.shards.format.hidden_snapshot import HiddenSnapshot, HiddenState, c
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.visibility import HiddenEntry
 
-_BATCH_RECORDS = 5_000
+_BATCH_RECORDS = 1_000
 
 
 class HiddenLog(Protocol):
@@ -95,26 +95,36 @@ class CatchUp:
     @property
     def possible(self) -> bool:
         """Whether the log was reached, so that shards can join."""
-        return self._recent.known() is not None
+        return self._recent.reached
 
     async def join(self, joining: Sequence[Joining]) -> Joined:
         """Mask shards up to now, and apply what is newly hidden to them from now on."""
         shards = await asyncio.to_thread(Snapshot, [one.shard for one in joining])
         self._served.join(shards)
         try:
-            known = self._recent.known()
-            assert known is not None, "`possible` comes first"
-            since, entries = known
-            states = {
-                one.shard.shard_id: combined(one.shard.manifest, one.snapshots, since.topic_id)
-                for one in joining
-            }
-            await asyncio.to_thread(_mask, joining, states, shards, entries)
+            since, states = await asyncio.to_thread(self._mask, joining, shards)
             refused, unreadable = await self._read_what_is_older(shards, states, since)
             return Joined(shards, refused, unreadable)
         except BaseException:
             self._served.leave(shards)
             raise
+
+    def _mask(
+        self, joining: Sequence[Joining], shards: Snapshot
+    ) -> tuple[LogPosition, dict[str, HiddenState]]:
+        """Hide what the snapshots and the remembered entries say.
+
+        Returns from where on these are known, and by id what the snapshots reflect.
+        """
+        known = self._recent.known()
+        states = {}
+        for one in joining:
+            state = combined(one.shard.manifest, one.snapshots, known.since.topic_id)
+            one.shard.hide_rows(state.rows)
+            states[one.shard.shard_id] = state
+        begin = lowest("", [state.position for state in states.values()])
+        shards.hide_all(known.from_position(begin))
+        return known.since, states
 
     async def _read_what_is_older(
         self, shards: Snapshot, states: Mapping[str, HiddenState], since: LogPosition
@@ -236,7 +246,7 @@ async def apply_between(
     end: LogPosition,
     hide_all: Callable[[Sequence[HiddenEntry]], object],
 ) -> dict[int, InRecord]:
-    """Apply the records between two positions, in batches, in other threads.
+    """Apply the records between two positions, in batches that other threads parse and hide.
 
     Returns the first record of each partition that could not be read: reading on is right, since
     order does not matter, but what it hid may now be found.
@@ -245,32 +255,22 @@ async def apply_between(
         KafkaUnavailable: when the broker does not respond.
         RecordsLost: when the log no longer has a position.
     """
-    batch: list[HiddenEntry] = []
+    batch: list[InRecord] = []
     unreadable: dict[int, InRecord] = {}
     begins = {p: begin.offset(p) for p in end.offsets}
+
+    def apply(records: Sequence[InRecord]) -> None:
+        parsed = map(entry_of, records)
+        hide_all([entry for entry, _ in filter(None, parsed)])
+
     async for record in log.between(begins, end.offsets):
         if record.problem:
             BAD_RECORDS.inc()
             unreadable.setdefault(record.partition, record)
-        elif (parsed := entry_of(record)) is not None:
-            batch.append(parsed[0])
+        else:
+            batch.append(record)
         if len(batch) >= _BATCH_RECORDS:
-            await asyncio.to_thread(hide_all, batch)
+            await asyncio.to_thread(apply, batch)
             batch = []
-    await asyncio.to_thread(hide_all, batch)
+    await asyncio.to_thread(apply, batch)
     return unreadable
-
-
-def _mask(
-    joining: Sequence[Joining],
-    states: Mapping[str, HiddenState],
-    shards: Snapshot,
-    entries: Sequence[HiddenEntry],
-) -> None:
-    positions = []
-    for one in joining:
-        state = states[one.shard.shard_id]
-        one.shard.hide_rows(state.rows)
-        positions.append(state.position)
-    begin = lowest("", positions)
-    shards.hide_all([e for e in entries if e.offset >= begin.offset(e.partition)])

@@ -6,10 +6,9 @@ what is new, however many listings were ever hidden.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterable
+from contextlib import AsyncExitStack, closing
 
 from prometheus_client import Gauge
 
@@ -24,6 +23,7 @@ from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.catch_up import bounds_of
 from shashin.serving.hidden_listings import HiddenListings
 from shashin.serving.hiding import BAD_RECORDS, Hiding
+from shashin.serving.hiding_thread import RECORDS_AT_ONCE, HidingThread
 from shashin.serving.served_shards import ServedShards
 
 HIDDEN_LISTINGS = Gauge(
@@ -51,20 +51,19 @@ class HiddenFollower:
         superseded_after_seconds: float,
     ) -> None:
         self._served = served
-        self._hidden = hidden
         self._hiding = Hiding(superseded_after_seconds=superseded_after_seconds)
+        self._thread = HidingThread(served, hidden, self._hiding)
         self._bootstrap = bootstrap
         self._client_id = client_id
-        self._applied = LogPosition()
         HIDDEN_LISTINGS.set_function(lambda: len(hidden))
 
     @property
     def applied(self) -> LogPosition:
         """The position before which everything is applied to all served shards.
 
-        Read without awaiting, it fits the masks of the shards at the same moment.
+        Masks that are read after it reflect everything before it.
         """
-        return self._applied
+        return self._thread.applied
 
     def loop(self) -> Loop:
         """Return the loop, ready once it reaches the end offsets as of its start."""
@@ -81,15 +80,16 @@ class HiddenFollower:
             RecordsLost: when the log no longer has the position. The next start finds out what that
                 means for each shard.
         """
-        while loop.next_turn():
-            try:
-                await self._follow(loop)
-            except ShashinError as error:
-                if loop.stopping or not error.retryable:
-                    raise
-                loop.degraded(loop.name, error.message)
-                log.warning("following failed: restarting", error=error.message)
-                await loop.sleep(1.0)
+        with closing(self._thread):
+            while loop.next_turn():
+                try:
+                    await self._follow(loop)
+                except ShashinError as error:
+                    if loop.stopping or not error.retryable:
+                        raise
+                    loop.degraded(loop.name, error.message)
+                    log.warning("following failed: restarting", error=error.message)
+                    await loop.sleep(1.0)
 
     async def _follow(self, loop: LoopScope) -> None:
         async with AsyncExitStack() as stack:
@@ -107,28 +107,30 @@ class HiddenFollower:
             )
             with loop.waiting_for(f"offsets of {LISTINGS_HIDDEN}"):
                 bounds = await bounds_of(reader)
-            if self._applied.offsets and not self._applied.may_be_of(bounds.topic_id):
+            before = self.applied
+            if before.offsets and not before.may_be_of(bounds.topic_id):
                 raise _recreated()
-            start = await asyncio.to_thread(self._hidden.open_at, bounds)
-            if not start.reaches(self._applied):
+            start = await self._thread.open_at(bounds)
+            if not start.reaches(before):
                 # What decides about new rows has to be filled again: until then, some would be found
                 # that are hidden.
                 self._served.hidden_loaded = False
                 loop.not_ready(f"the end of {LISTINGS_HIDDEN}")
-            self._applied = start
-            self._hiding.restart()
             behind = {p: end for p, end in bounds.ends.items() if end > start.offset(p)}
             reader.start_at(start.offsets)
             broker = reader.broker_check(loop)
             topic = _SameTopic(reader, bounds.topic_id, loop)
+            records: list[InRecord] = []
             while loop.next_turn():
-                await self._apply(reader, partitions)
+                read = {p: await reader.position(p) for p in partitions}
+                await self._thread.apply(records, read, delay_updates=self._served.hidden_loaded)
                 behind = {p: end for p, end in behind.items() if await reader.position(p) < end}
                 if not behind:
                     self._served.hidden_loaded = True
                     loop.ready()
                 batches = await reader.read(
-                    timeout_seconds=self._hiding.seconds_until_due(at_most=0.5), max_records=2_000
+                    timeout_seconds=self._hiding.seconds_until_due(at_most=0.5),
+                    max_records=RECORDS_AT_ONCE,
                 )
                 loop.clear(loop.name)
                 if batches:
@@ -136,13 +138,15 @@ class HiddenFollower:
                 else:
                     await broker.check()
                 await topic.check()
-                for records in batches.values():
-                    self._take(records, loop)
+                records = self._readable(
+                    (record for of_one in batches.values() for record in of_one), loop
+                )
                 if reader.known_partitions() != partitions:
                     log.info("listings.hidden has new partitions: restarting")
                     return
 
-    def _take(self, records: Sequence[InRecord], loop: LoopScope) -> None:
+    def _readable(self, records: Iterable[InRecord], loop: LoopScope) -> list[InRecord]:
+        """Return the records that can be read, and report the others."""
         readable = []
         for record in records:
             if not record.problem:
@@ -156,19 +160,7 @@ class HiddenFollower:
             log.error(
                 "unreadable record of listings.hidden", record=str(record), why=record.problem
             )
-        updates = self._hiding.take(readable, delay_updates=self._served.hidden_loaded)
-        self._served.supersede_all(updates)
-
-    async def _apply(self, reader: LogReader, partitions: Sequence[int]) -> None:
-        """Apply what is due: first to what decides about rows still to come, then to all rows."""
-        read = {p: await reader.position(p) for p in partitions}
-        entries = self._hiding.due()
-        reached = LogPosition(self._applied.topic_id, self._hiding.applied(read))
-        if not entries and reached == self._applied:
-            return
-        await asyncio.to_thread(self._hidden.note, entries, reached)
-        self._served.hide_all(entries)
-        self._applied = reached
+        return readable
 
 
 class _SameTopic:

@@ -76,12 +76,16 @@ class Hiding:
             first, self._unreadable.get(record.partition, first)
         )
 
-    def due(self) -> list[HiddenEntry]:
-        """Return what has to be applied now; each entry is returned once."""
+    def due(self, at_most: int | None = None) -> list[HiddenEntry]:
+        """Return what has to be applied now; each entry is returned once.
+
+        That is all of what is not delayed, and of the updates so many that there are ``at_most``
+        entries: the others stay due.
+        """
         due, self._now = self._now, []
         now = self._clock()
         for waiting in self._later.values():
-            while waiting and waiting[0][0] <= now:
+            while waiting and waiting[0][0] <= now and (at_most is None or len(due) < at_most):
                 due.append(waiting.popleft()[1])
         return due
 

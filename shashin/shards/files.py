@@ -29,10 +29,17 @@ def open_files(folder: Path, spec: IndexSpec, *, rows: int) -> ShardFiles:
         CorruptShard: when a file is missing, does not match ``spec``, or has a different number of
             rows or vectors.
     """
-    opened = ShardFiles(SealedRows(folder / ROWS_FILE), open_index(spec, folder))
+    opened = ShardFiles(SealedRows(folder / ROWS_FILE), _open_index(folder, spec))
     if not rows == len(opened.rows) == len(opened.index):
         raise CorruptShard(
             f"{folder} has {len(opened.rows)} rows and {len(opened.index)} vectors; its manifest "
             f"says {rows}: rebuild the shard"
         )
     return opened
+
+
+def _open_index(folder: Path, spec: IndexSpec) -> SearchableIndex:
+    try:
+        return open_index(spec, folder)
+    except CorruptShard as error:
+        raise CorruptShard(f"{error.message}: rebuild the shard") from error

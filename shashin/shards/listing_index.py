@@ -38,7 +38,7 @@ T = TypeVar("T", bound=Indexed)
 class _Run(Generic[T]):
     prefixes: npt.NDArray[np.uint32]
     """The first bits of the hashes, sorted."""
-    numbers: npt.NDArray[np.uint32]
+    numbers: npt.NDArray[np.unsignedinteger]
     """For each of them, which member has the listing."""
     members: tuple[T, ...]
 
@@ -97,10 +97,15 @@ class ListingIndex(Generic[T]):
                     if id(member) in self._identities:
                         yield position, member
                     entry += 1
+        if not self._large:
+            return
+        # In ascending order, each look-up begins where the one before ended, in memory as well.
+        order = np.argsort(hashes)
+        ascending = hashes[order]
         for member in self._large:
             own = member.listing_hashes
-            found = own[np.minimum(np.searchsorted(own, hashes), len(own) - 1)] == hashes
-            for position in np.flatnonzero(found).tolist():
+            found = own.take(own.searchsorted(ascending), mode="clip") == ascending
+            for position in order[found].tolist():
                 yield position, member
 
 
@@ -140,4 +145,5 @@ def _sorted_run(
     prefixes: npt.NDArray[np.uint32], numbers: npt.NDArray[np.uint32], members: tuple[T, ...]
 ) -> _Run[T]:
     order = np.argsort(prefixes, kind="stable")
-    return _Run(prefixes[order], numbers[order], members)
+    narrow = np.min_scalar_type(len(members))
+    return _Run(prefixes[order], numbers[order].astype(narrow), members)

@@ -68,9 +68,7 @@ class MaskedRows:
 
     def hide_rows(self, numbers: npt.NDArray[np.integer]) -> int:
         """Hide rows by number; returns how many were visible before."""
-        newly = self._set(numbers, HIDDEN)
-        self.hidden += newly
-        return newly
+        return self._set(numbers, HIDDEN)
 
     def replace_rows(self, numbers: npt.NDArray[np.integer]) -> None:
         """Find these rows no more in searches."""
@@ -86,7 +84,10 @@ class MaskedRows:
             before = self.flags[numbers]
             self.flags[numbers] = before | flag
             self.flagged += int(np.count_nonzero(before == 0))
-        return int(np.count_nonzero((before & flag) == 0))
+            newly = int(np.count_nonzero((before & flag) == 0))
+            if flag == HIDDEN:
+                self.hidden += newly
+        return newly
 
     def hidden_rows(self) -> npt.NDArray[np.uint32]:
         """Return the numbers of the hidden rows, ascending."""

@@ -52,6 +52,7 @@ class OpenShard(Shard):
         self._records_end = from_offset
         self._bucket_start: int | None = None
         self._hidden = hidden
+        self._has_listing = self._writer.rows.has_listing
 
     @property
     def position(self) -> int:
@@ -117,6 +118,8 @@ class OpenShard(Shard):
 
         ``hide`` ends it. A repeat, for which nothing is left to hide, is ignored.
         """
+        if not self._has_listing(listing_id):
+            return
         older = self._masked.older_rows(listing_id, below_version)
         flags = self._masked.flags
         if (flags[older[older < len(flags)]] == 0).any():
@@ -138,6 +141,8 @@ class OpenShard(Shard):
 
     def hide(self, listing_id: str, below_version: int) -> int:
         """Hide the listing's rows of lower versions; returns how many were visible before."""
+        if not self._has_listing(listing_id):
+            return 0
         hidden = super().hide(listing_id, below_version)
         with self._replacing:
             self._superseded.pop(listing_id, None)

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from shashin.codecs.hit_lists import hits_in
+from shashin.codecs.ranges import ranges_in
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.topics import LISTINGS_HIDDEN, VECTORS_EMBEDDED
+from shashin.offsets.ranges import OffsetRange
 from shashin.rpc.channel import open_channel
 from shashin.v1 import events_pb2, index_pb2, index_pb2_grpc
 
@@ -95,6 +97,18 @@ class IndexClient:
         """Return whether this photo is the first hit of its own vector."""
         found = await self.nearest(vector_of(listing_id, version, photo))
         return found == [(listing_id, version, photo)]
+
+    async def covered(self) -> list[OffsetRange]:
+        """Return the ranges that an answer covers, by partition and offset."""
+        response = await self._stub.Search(
+            index_pb2.IndexSearchRequest(
+                model_id=MODEL,
+                queries=vector_of("any").astype("<f4").tobytes(),
+                dimensions=DIMENSIONS,
+                k=1,
+            )
+        )
+        return sorted(ranges_in(response.covered))
 
     async def describe(self) -> index_pb2.DescribeResponse:
         """Return what the endpoint holds."""

@@ -11,6 +11,9 @@ from shashin.shards.format.columns import CODED_COLUMNS, Coded, Columns, Identit
 from shashin.shards.format.row import Row, RowAttributes
 from shashin.shards.growing_array import GrowingArray, GrowingStrings
 
+_NONE = np.empty(0, dtype=np.int64)
+_NONE.flags.writeable = False
+
 
 class _GrowingCodes:
     def __init__(self) -> None:
@@ -94,6 +97,10 @@ class OpenRows:
             for n in self._newest_first(listing_id)
         )
 
+    def has_listing(self, listing_id: str) -> bool:
+        """Whether the listing has a row."""
+        return listing_id in self._group_of
+
     def listing_ids(self) -> Sequence[str]:
         """Return the listing of each group; takes a microsecond each."""
         return [self._listing_ids.get(group) for group in range(len(self._listing_ids))]
@@ -169,6 +176,9 @@ class OpenRows:
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:
         """Return the numbers of a listing's rows."""
+        # Most listings that are hidden have no row here: each costs a look-up in a dictionary.
+        if listing_id not in self._group_of:
+            return _NONE
         return np.array([*self._newest_first(listing_id)][::-1], dtype=np.int64)
 
     def _newest_first(self, listing_id: str) -> Iterator[int]:

@@ -133,8 +133,7 @@ class MappedNodes:
         path = folder / NODES_FILE
         self._node_of: npt.NDArray[np.uint32] | None = None
         if path.exists():
-            # A plain view: anything computed from a memmap would be a memmap too.
-            self._node_of = np.asarray(map_array(path, _DTYPE, None, holds="nodes"))
+            self._node_of = map_array(path, _DTYPE, None, holds="nodes")
             self._check(path, self._node_of)
             self._by_node = np.argsort(self._node_of, kind="stable").astype(np.uint32)
             counts = np.bincount(self._node_of, minlength=nodes)

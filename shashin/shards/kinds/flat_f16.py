@@ -44,7 +44,8 @@ class FlatF16:
                 "reader or rebuild the shard"
             )
         holds = f"float16 vectors of {spec.dimensions} dimensions"
-        return FlatIndex(map_array(folder / INDEX_FILE, DTYPE, spec.dimensions, holds=holds))
+        mapped = map_array(folder / INDEX_FILE, DTYPE, spec.dimensions, holds=holds)
+        return FlatIndex(mapped, memory_bytes=0)
 
 
 class FlatIndex:
@@ -52,11 +53,10 @@ class FlatIndex:
 
     model_files: Sequence[str] = ()
 
-    def __init__(self, stored: npt.NDArray[np.float16]) -> None:
-        self._mapped = isinstance(stored, np.memmap)
-        # A plain view: anything computed from a memmap would be a memmap too.
-        self._stored = np.asarray(stored)
+    def __init__(self, stored: npt.NDArray[np.float16], *, memory_bytes: int | None = None) -> None:
+        self._stored = stored
         self._size = len(stored)
+        self._memory_bytes = memory_bytes
 
     @property
     def spec(self) -> IndexSpec:
@@ -66,7 +66,7 @@ class FlatIndex:
     @property
     def memory_bytes(self) -> int:
         """Bytes in memory."""
-        return 0 if self._mapped else self._stored.nbytes
+        return self._stored.nbytes if self._memory_bytes is None else self._memory_bytes
 
     def __len__(self) -> int:
         return self._size

@@ -58,8 +58,8 @@ class GrowingSq4Index:
 
     def add(self, vectors: Vectors) -> None:
         """Append vectors (n, dimensions) under the next keys."""
-        stored = vectors.astype(ivf_sq4.STORED)
-        signs, scales = library.signs_of(stored.astype(np.float32) @ self.quantizer.rotation.T)
+        stored = np.ascontiguousarray(vectors, dtype=ivf_sq4.STORED)
+        signs, scales = library.signs_of(stored, self.quantizer.rotation)
         self._stored.extend(self._size, stored)
         self._signs.extend(self._size, signs)
         self._sign_scales.extend(self._size, scales)

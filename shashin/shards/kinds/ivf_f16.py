@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,18 +90,19 @@ class IvfF16:
                 "probes, 1 <= probes <= lists: upgrade the reader or rebuild the shard"
             )
         holds = f"float16 vectors of {spec.dimensions} dimensions"
-        stored = _mapped(folder / VECTORS_FILE, _STORED, spec.dimensions, holds)
+        stored = map_array(folder / VECTORS_FILE, _STORED, spec.dimensions, holds=holds)
         if lists == 1:
             return IvfIndex(stored, None, 1)
-        path = folder / CENTROIDS_FILE
-        centroids = _mapped(path, _CENTROID, spec.dimensions, "centroids")
-        _expect(path, len(centroids), lists)
-        starts = _mapped(folder / STARTS_FILE, _NUMBER, None, "starts of lists")
-        _expect(folder / STARTS_FILE, len(starts), lists + 1)
-        rows = _mapped(folder / ROWS_FILE, _NUMBER, None, "row numbers")
-        _expect(folder / ROWS_FILE, len(rows), len(stored))
-        positions = _mapped(folder / POSITIONS_FILE, _NUMBER, None, "positions of rows")
-        _expect(folder / POSITIONS_FILE, len(positions), len(stored))
+        centroids = map_array(
+            folder / CENTROIDS_FILE, _CENTROID, spec.dimensions, holds="centroids", expected=lists
+        )
+        starts = map_array(
+            folder / STARTS_FILE, _NUMBER, None, holds="starts of lists", expected=lists + 1
+        )
+        rows, positions = (
+            map_array(folder / name, _NUMBER, None, holds=held, expected=len(stored))
+            for name, held in ((ROWS_FILE, "row numbers"), (POSITIONS_FILE, "positions of rows"))
+        )
         if (
             starts[0] != 0
             or starts[-1] != len(stored)
@@ -110,16 +110,6 @@ class IvfF16:
         ):
             raise CorruptShard(f"{folder / STARTS_FILE} does not divide {len(stored)} vectors")
         return IvfIndex(stored, _Lists(centroids, starts, rows, positions), probes)
-
-
-def _mapped(path: Path, dtype: np.dtype[Any], columns: int | None, holds: str) -> npt.NDArray[Any]:
-    # A plain view: anything computed from a memmap would be a memmap too.
-    return np.asarray(map_array(path, dtype, columns, holds=holds))
-
-
-def _expect(path: Path, found: int, expected: int) -> None:
-    if found != expected:
-        raise CorruptShard(f"{path} has {found} entries; expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -261,7 +251,9 @@ class IvfBuilder:
         in_order = (stored[rows[block]] for block in blocks(len(rows)))
         write_blocks(folder / VECTORS_FILE, _STORED, stored.shape, in_order)
         lists = _Lists(centroids, starts, rows.astype(_NUMBER), positions)
-        mapped = _mapped(folder / VECTORS_FILE, _STORED, self._dimensions, "float16 vectors")
+        mapped = map_array(
+            folder / VECTORS_FILE, _STORED, self._dimensions, holds="float16 vectors"
+        )
         self._parameters = {"lists": len(centroids), "probes": _probes_needed(mapped, lists)}
         return (VECTORS_FILE, CENTROIDS_FILE, STARTS_FILE, ROWS_FILE, POSITIONS_FILE)
 

@@ -114,16 +114,21 @@ class IvfSq4:
                 "probes, 1 <= probes <= lists: upgrade the reader or rebuild the shard"
             )
         holds = f"float16 vectors of {spec.dimensions} dimensions"
-        vectors = _mapped(folder / VECTORS_FILE, STORED, spec.dimensions, holds)
+        vectors = map_array(folder / VECTORS_FILE, STORED, spec.dimensions, holds=holds)
         count = len(vectors)
-        width = library.code_bytes(spec.dimensions)
-        codes = _mapped(folder / CODES_FILE, _CODE, width, f"codes of {width} bytes", count)
-        scales = _mapped(folder / SCALES_FILE, _SCALE, None, "scales", count)
-        words = library.sign_words(spec.dimensions)
-        signs = _mapped(folder / SIGNS_FILE, _WORD, words, f"{words} words of signs", count)
-        sign_scales = _mapped(folder / SIGN_SCALES_FILE, _SCALE, None, "scales of signs", count)
-        rows = _mapped(folder / ROWS_FILE, _NUMBER, None, "row numbers", count)
-        starts = _mapped(folder / STARTS_FILE, _NUMBER, None, "starts of lists", lists + 1)
+
+        def mapped(
+            name: str, dtype: np.dtype[Any], columns: int | None, holds: str, expected: int = count
+        ) -> npt.NDArray[Any]:
+            return map_array(folder / name, dtype, columns, holds=holds, expected=expected)
+
+        width, words = library.code_bytes(spec.dimensions), library.sign_words(spec.dimensions)
+        codes = mapped(CODES_FILE, _CODE, width, f"codes of {width} bytes")
+        scales = mapped(SCALES_FILE, _SCALE, None, "scales")
+        signs = mapped(SIGNS_FILE, _WORD, words, f"signs of {words} words")
+        sign_scales = mapped(SIGN_SCALES_FILE, _SCALE, None, "scales of signs")
+        rows = mapped(ROWS_FILE, _NUMBER, None, "row numbers")
+        starts = mapped(STARTS_FILE, _NUMBER, None, "starts of lists", lists + 1)
         # What a search would read out of bounds.
         if starts[0] != 0 or starts[-1] != count or (starts[1:] < starts[:-1]).any():
             raise CorruptShard(f"{folder / STARTS_FILE} does not divide {count} rows into lists")
@@ -131,26 +136,10 @@ class IvfSq4:
             raise CorruptShard(f"{folder / ROWS_FILE} has row {rows.max()} of {count}")
         quantizer = Quantizer.flat(spec.dimensions)
         if lists > 1:
-            quantizer = Quantizer.open(folder / QUANTIZER_FILE, spec.dimensions)
-            _expect(folder / QUANTIZER_FILE, len(quantizer), lists)
+            quantizer = Quantizer.open(folder / QUANTIZER_FILE, spec.dimensions, lists=lists)
         return IvfSq4Index(
             quantizer, vectors, Run(starts, codes, scales, signs, sign_scales, rows, probes)
         )
-
-
-def _mapped(
-    path: Path, dtype: np.dtype[Any], columns: int | None, holds: str, expected: int | None = None
-) -> npt.NDArray[Any]:
-    # A plain view: anything computed from a memmap would be a memmap too.
-    mapped = np.asarray(map_array(path, dtype, columns, holds=holds))
-    if expected is not None:
-        _expect(path, len(mapped), expected)
-    return mapped
-
-
-def _expect(path: Path, found: int, expected: int) -> None:
-    if found != expected:
-        raise CorruptShard(f"{path} has {found} entries; expected {expected}")
 
 
 class IvfSq4Index:

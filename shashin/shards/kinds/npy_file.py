@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,22 @@ def write_blocks(
 
 
 def map_array(
-    path: Path, dtype: np.dtype[Any], columns: int | None, *, holds: str
+    path: Path,
+    dtype: np.dtype[Any],
+    columns: int | None,
+    *,
+    holds: str,
+    expected: int | None = None,
 ) -> npt.NDArray[Any]:
     """Map a file of ``write_array``, (n, columns) or without columns (n,); errors say what it holds.
+
+    ``expected`` is n, if that is known.
 
     The header is compared with the only valid one for a file of this size: numpy would parse it as
     a Python literal, and can raise any exception on invalid ones.
 
     Raises:
-        CorruptShard: when the file is missing or was not written by ``write_array``.
+        CorruptShard: when the file is missing, was not written by ``write_array``, or has another n.
     """
     width = dtype.itemsize * (1 if columns is None else columns)
     try:
@@ -61,9 +69,21 @@ def map_array(
                 f"{path} is not a complete file of {holds}: it has {size} bytes and starts with "
                 f"{header!r}"
             )
-        return np.memmap(path, dtype, mode="r", offset=_HEADER_BYTES, shape=shape)
+        if expected is not None and rows != expected:
+            raise CorruptShard(f"{path} has {rows} {holds}; expected {expected}")
+        # A plain view: anything computed from a memmap would be a memmap too.
+        return np.asarray(np.memmap(path, dtype, mode="r", offset=_HEADER_BYTES, shape=shape))
     except OSError as error:
         raise CorruptShard(f"{path} is not a file of {holds}: {error}") from error
+
+
+def drop_pages(array: npt.NDArray[Any]) -> None:
+    """Give the memory of a mapped array back to the system, which reads it again if it is used again."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:

@@ -54,14 +54,14 @@ class Quantizer:
         return cls(np.zeros((1, dimensions), np.float32))
 
     @classmethod
-    def open(cls, path: Path, dimensions: int) -> Quantizer:
-        """Map a written quantizer.
+    def open(cls, path: Path, dimensions: int, *, lists: int | None = None) -> Quantizer:
+        """Map a written quantizer; of so many lists, if that is known.
 
         Raises:
-            CorruptShard: when the file is missing or was not written by ``write``.
+            CorruptShard: when the file is missing, was not written by ``write``, or has other lists.
         """
-        mapped = map_array(path, _DTYPE, dimensions, holds=f"centroids of {dimensions} dimensions")
-        return cls(np.asarray(mapped))
+        holds = f"centroids of {dimensions} dimensions"
+        return cls(map_array(path, _DTYPE, dimensions, holds=holds, expected=lists))
 
     def __len__(self) -> int:
         """Return the number of lists."""

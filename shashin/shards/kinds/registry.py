@@ -39,10 +39,20 @@ def index_kind(name: str) -> IndexKind:
     """Return a kind with its default parameters.
 
     Raises:
-        UserError: when no kind has this name.
+        UserError: when no kind has this name, or its library cannot be loaded.
     """
     if name not in MODULES:
         raise UserError(f"no index kind is named {name!r}: expected {' or '.join(MODULES)}")
+    try:
+        return _imported(name)
+    except ImportError as error:
+        raise UserError(
+            f"index kind {name!r} needs a library that cannot be loaded: {error}; install what the "
+            "lock file of the service names, or choose another kind"
+        ) from error
+
+
+def _imported(name: str) -> IndexKind:
     return cast("IndexKind", import_module(MODULES[name]).KIND)
 
 
@@ -82,7 +92,8 @@ def open_index(spec: IndexSpec, folder: Path) -> SearchableIndex:
     """Open an index of the kind that its manifest names.
 
     Raises:
-        UnknownFormat: when this version does not support the kind or the spec.
+        UnknownFormat: when this version does not support the kind or the spec, or the kind's library
+            cannot be loaded.
         CorruptShard: when a file is missing or does not match the spec.
     """
     if spec.kind not in MODULES:
@@ -90,4 +101,11 @@ def open_index(spec: IndexSpec, folder: Path) -> SearchableIndex:
             f"the index in {folder} is of kind {spec}; this version reads "
             f"{' and '.join(MODULES)}: upgrade the reader or rebuild the shard"
         )
-    return index_kind(spec.kind).open(spec, folder)
+    try:
+        kind = _imported(spec.kind)
+    except ImportError as error:
+        raise UnknownFormat(
+            f"the index in {folder} is of kind {spec.kind}, and its library cannot be loaded: {error}; "
+            "install what the reader's lock file names, or rebuild the shard with another kind"
+        ) from error
+    return kind.open(spec, folder)

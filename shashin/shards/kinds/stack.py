@@ -24,6 +24,7 @@ from shashin.shards.kinds.ivf_sq4 import (
 )
 from shashin.shards.kinds.native import library
 from shashin.shards.kinds.native.library import Member, Run, Searcher
+from shashin.shards.kinds.npy_file import drop_pages
 from shashin.shards.kinds.protocol import (
     OpenRows,
     RowMask,
@@ -132,6 +133,9 @@ class IvfSq4Stack:
         count = 1 + max(number for run in runs for number in run.counts)
         gone = np.array([number not in members for number in range(count)])
         run = library.merged(runs, len(self._quantizer), gone, probes=1)
+        for copied in (run for run in runs if run.members is None):
+            for array in _arrays(copied):
+                drop_pages(array)
         stored = [
             _NOBODY.vectors if number not in members else _native(members[number]).vectors
             for number in range(count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -236,3 +237,16 @@ KIND = object()
 def test_the_kinds_that_an_indexer_can_use_are_known_without_their_libraries() -> None:
     growing = [name for name in kind_names() if hasattr(index_kind(name), "growing")]
     assert sorted(growing) == sorted(registry.GROWING_KINDS)
+
+
+def test_a_kind_whose_library_cannot_be_loaded_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, "shashin.shards.kinds.usearch_hnsw", raising=False)
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    spec = IndexSpec("usearch-hnsw", "ip", "bf16", 8, {})
+    with pytest.raises(UserError, match=r"'usearch-hnsw' needs a library .*usearch.*lock file"):
+        index_kind("usearch-hnsw")
+    with pytest.raises(UnknownFormat, match="usearch-hnsw, and its library cannot be loaded"):
+        open_index(spec, tmp_path)
+    assert index_kind("flat-f16").name == "flat-f16", "the others can be used"

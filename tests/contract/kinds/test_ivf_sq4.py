@@ -112,7 +112,7 @@ def test_a_quantizer_of_another_size_is_refused_by_name(tmp_path: Path) -> None:
     spec = written(made(300, 8), tmp_path)
     (tmp_path / QUANTIZER_FILE).unlink()
     Quantizer(made(5, 8)).write(tmp_path / QUANTIZER_FILE)
-    with pytest.raises(CorruptShard, match=f"{QUANTIZER_FILE} has 5 entries"):
+    with pytest.raises(CorruptShard, match=f"{QUANTIZER_FILE} has 5 centroids"):
         KIND.open(spec, tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from bench.search.resident import mapped
 from shashin.shards.kinds import stack as stack_module
-from shashin.shards.kinds.ivf_sq4 import KIND
+from shashin.shards.kinds.ivf_sq4 import CODES_FILE, KIND
 from shashin.shards.kinds.protocol import RowMask, StackMember, Vectors
 from shashin.shards.kinds.quantizer import Quantizer, train, unit
 from shashin.shards.kinds.stack import IvfSq4Stack, grouped
@@ -253,3 +255,25 @@ def test_runs_that_become_one_are_neighbours_and_each_is_far_larger_than_the_one
     )
     totals: npt.NDArray[np.int64] = np.array([sum(sizes[group]) for group in groups], np.int64)
     assert all(large > 8 * small for small, large in pairwise(totals.tolist()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what is resident")
+def test_codes_that_a_stack_has_copied_are_in_memory_once(tmp_path: Path) -> None:
+    members = []
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        builder = KIND.with_quantizer(QUANTIZER).builder(DIMENSIONS)
+        builder.add(clustered(900, np.random.default_rng(number)))
+        builder.write(folder)
+        index = KIND.open(builder.spec, folder)
+        flags, group = np.zeros(900, np.uint8), np.arange(900, dtype=np.uint32)
+        members.append(StackMember(index, flags, group, 900, lambda: 0))
+        assert index.run.codes is not None
+        assert index.run.codes.sum() > 0, "all pages are read"
+    smaps = Path("/proc/self/smaps")
+    assert mapped(tmp_path, smaps.read_text(), {CODES_FILE}) >= 3 * 900 * 16
+    stack = IvfSq4Stack(QUANTIZER).over(members)
+    assert mapped(tmp_path, smaps.read_text(), {CODES_FILE}) == 0
+    queries = clustered(4, np.random.default_rng(9))
+    assert stack.search(queries, 5, allowed=None).counts.tolist() == [5] * 4

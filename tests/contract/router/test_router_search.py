@@ -293,7 +293,7 @@ async def test_a_listing_finds_similar_listings_but_not_itself(system: System) -
     await system.index("indexer", "live", shard_of([lamp], from_offset=5))
     await system.until_described()
     answer = await system.search(listing_id="lamp", k=2)
-    assert [hit.listing_id for hit in answer.hits] == ["like-first", "like-second"]
+    assert {hit.listing_id for hit in answer.hits} == {"like-first", "like-second"}
     assert all(hit.score == pytest.approx(1.0, abs=0.01) for hit in answer.hits)
     everything = await system.search(listing_id="lamp", k=10)
     assert {hit.listing_id for hit in everything.hits} == {

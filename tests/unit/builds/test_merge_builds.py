@@ -29,7 +29,9 @@ from shashin.repository.pointer import PointedShard, Pointer, pointer_key
 from shashin.repository.quantizers import Quantizers
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.failpoints import BUILD_POINTS, VARIABLE
+from shashin.shards.format.file_entry import FileEntry
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
+from shashin.shards.format.manifest import model_file_key
 from shashin.shards.kinds.flat_f16 import FlatF16
 from shashin.shards.kinds.quantizer import lists_for
 from shashin.shards.sealed_shard import SealedShard
@@ -283,6 +285,24 @@ async def test_a_parent_that_is_damaged_fails_the_build_by_name(merging: Merging
     await merging.store.write(key, data)
     assert (await merging.run(name)).phase == "Succeeded"
     assert await merging.committed(DAILY)
+
+
+async def test_a_quantizer_whose_file_is_missing_fails_the_build_and_says_what_to_do(
+    merging: Merging,
+) -> None:
+    await merging.seal(3)
+    await merging.seal(4)
+    (name,) = (await merging.plan()).created
+    missing = FileEntry("quantizer.npy", 256, "0" * 64)
+    await Quantizers(merging.store, MODEL).offer(missing, 4)
+    status = await merging.run(name)
+    (failed,) = (step for step in status.steps if step.phase == "Failed")
+    record = f"models/{MODEL}/quantizer.json"
+    assert f"{model_file_key(MODEL, missing)} is missing, though {record} names it" in failed.reason
+    assert f"delete {record}" in failed.reason
+    assert await merging.committed(DAILY) == []
+    await merging.store.delete(record)
+    assert (await merging.run(name)).phase == "Succeeded", "what it says helps"
 
 
 @pytest.mark.parametrize(("file", "step"), [("manifest.json", "select"), ("rows.arrow", "fetch")])

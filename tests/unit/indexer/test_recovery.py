@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -46,6 +47,9 @@ from tests.support.made_shards import (
     open_shard,
 )
 
+STORES = count()
+"""Numbers the stores of hidden listings: each has a folder of its own."""
+
 
 class FakeLog:
     """A fake log reader of two partitions."""
@@ -79,7 +83,7 @@ class Indexer:
             on_lost_records="continue",
         )
         self.hidden_log = MemoryLog()
-        self.hidden = HiddenStore(folder / f"hidden-{id(self)}")
+        self.hidden = HiddenStore(folder / f"hidden-{next(STORES)}")
         self.live = LiveTier(settings, self.served, self.hidden)
         reader = cast("LogReader", self.log)
         starts = Starts(reader, Horizons(self.store, MODEL))

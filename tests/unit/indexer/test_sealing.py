@@ -198,7 +198,7 @@ async def test_a_shard_is_divided_by_the_quantizer_of_the_model(
         assert hit.row.listing_id == f"listing-{12 + number}"
 
 
-@pytest.mark.parametrize("damaged", ["record", "file"])
+@pytest.mark.parametrize("damaged", ["record", "file", "missing file"])
 async def test_a_quantizer_that_cannot_be_read_is_named_and_delays_no_shard(
     store: WatchedStore, tmp_path: Path, executor: ThreadPoolExecutor, damaged: str
 ) -> None:
@@ -208,15 +208,22 @@ async def test_a_quantizer_that_cannot_be_read_is_named_and_delays_no_shard(
     key = {
         "record": f"models/{MODEL}/quantizer.json",
         "file": model_file_key(MODEL, newest.file),
+        "missing file": model_file_key(MODEL, newest.file),
     }[damaged]
     whole, _ = await store.read(key)
-    await store.write(key, whole[:50])
+    if damaged == "missing file":
+        await store.delete(key)
+    else:
+        await store.write(key, whole[:50])
     replica, health = Replica(store, tmp_path / "work", executor), Health()
     replica.queue(open_shard(listings(0, 5)))
     async with running(replica.sealer.loop(), health=health):
         await until(lambda: len(replica.sealed) == 1, "it is sealed")
         (problem,) = health.problems()
         assert problem.startswith("the model's quantizer: shards are sealed without it: models/")
+        if damaged == "missing file":
+            assert f"{key} is missing, though models/{MODEL}/quantizer.json names it" in problem
+            assert "delete" in problem, "it says what to do"
         await store.write(key, whole)
         replica.queue(open_shard(listings(5, 9), from_offset=5))
         await until(lambda: len(replica.sealed) == 2, "the next one is sealed")

@@ -294,3 +294,16 @@ def test_the_applied_offset_stays_before_an_unreadable_record_until_all_is_read_
     assert hiding.applied({0: 9, 1: 4}) == {0: 2, 1: 4}
     hiding.restart()
     assert hiding.applied({0: 9, 1: 4}) == {0: 9, 1: 4}
+
+
+def test_updates_beyond_what_is_applied_at_once_stay_due_and_hold_the_offset_back() -> None:
+    now = [0.0]
+    hiding = Hiding(superseded_after_seconds=DEADLINE_SECONDS, clock=lambda: now[0])
+    updates = [replace(hidden_record("lamp", 2), offset=offset) for offset in range(5)]
+    hiding.take(updates, delay_updates=True)
+    now[0] += DEADLINE_SECONDS
+    assert [entry.offset for entry in hiding.due(at_most=3)] == [0, 1, 2]
+    assert hiding.applied({0: 5}) == {0: 3}
+    assert hiding.seconds_until_due(at_most=1.0) < 0.01, "the rest is applied next"
+    assert [entry.offset for entry in hiding.due(at_most=3)] == [3, 4]
+    assert hiding.applied({0: 5}) == {0: 5}

@@ -163,6 +163,7 @@ def _loaded() -> ctypes.CDLL:
     library.identify.restype = None
     library.encode.argtypes = (pointer, ctypes.c_int64, integer, *([pointer] * 4))
     library.encode.restype = None
+    library.encode_signs.argtypes = (pointer, pointer, ctypes.c_int64, integer, pointer, pointer)
     library.merge.argtypes = (pointer, integer, pointer, *([integer] * 3), *([pointer] * 7))
     library.merge.restype = ctypes.c_uint32
     return library
@@ -343,16 +344,22 @@ class Codes:
 
 
 def signs_of(
-    rotated: Vectors,
+    vectors: npt.NDArray[np.float16], rotation: Vectors
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
-    """Return the signs of rotated vectors (n, dimensions), and their scales."""
-    rotated = np.ascontiguousarray(rotated, dtype=np.float32)
-    count, dimensions = rotated.shape
+    """Return the signs of vectors (n, dimensions) after their rotation, and their scales."""
+    count, dimensions = vectors.shape
     signs = np.empty((count, sign_words(dimensions)), np.uint64)
     scales = np.empty(count, np.float32)
-    _LIBRARY.encode(
-        rotated.ctypes.data, count, dimensions, None, None, signs.ctypes.data, scales.ctypes.data
+    status = _LIBRARY.encode_signs(
+        _address(rotation, np.float32),
+        _address(vectors, np.float16),
+        count,
+        dimensions,
+        signs.ctypes.data,
+        scales.ctypes.data,
     )
+    if status:
+        raise MemoryError("no memory to add rows")
     return signs, scales
 
 

@@ -952,8 +952,37 @@ EXPORT int32_t list_ranks(const Quantizer *quantizer, const Run *run, const Memb
 
 /* --------------------------------------------------------------------------------- making codes */
 
-/* Round rotated residuals, (n, dimensions), to codes and to signs, with a scale each; to signs alone if
- * codes and scales are NULL.
+/* Set the bits of positive components, which were 0, and return the scale of the signs: that which makes
+ * their projection on the row as long as the row. */
+static float signs_of_row(const float *row, int dimensions, uint64_t *signs) {
+    float length = 0, sum = 0;
+    for (int i = 0; i < dimensions; i++) {
+        length += row[i] * row[i];
+        sum += fabsf(row[i]);
+        if (row[i] > 0) signs[i / 64] |= (uint64_t)1 << (i % 64);
+    }
+    return sum > 0 ? length / sum : 0;
+}
+
+/* Rotate float16 vectors, (n, dimensions), and round them to signs, with a scale each. Returns 0, or -1
+ * without memory. */
+EXPORT int32_t encode_signs(const float *rotation, const uint16_t *vectors, int64_t n,
+                            int32_t dimensions, uint64_t *signs, float *sign_scales) {
+    int words = sign_words(dimensions);
+    float *rotated = malloc(dimensions * sizeof *rotated);
+    if (!rotated) return -1;
+    memset(signs, 0, (size_t)n * words * sizeof *signs);
+    for (int64_t row = 0; row < n; row++) {
+        for (int i = 0; i < dimensions; i++)
+            rotated[i] = kernels->float16(vectors + (size_t)row * dimensions,
+                                          rotation + (size_t)i * dimensions, dimensions);
+        sign_scales[row] = signs_of_row(rotated, dimensions, signs + (size_t)row * words);
+    }
+    free(rotated);
+    return 0;
+}
+
+/* Round rotated residuals, (n, dimensions), to codes and to signs, with a scale each.
  *
  * Of some ranges the one with the least squared error is used. The scales then make the projection on the
  * residual as long as the residual: an estimate without bias (Gao and Long 2024, RaBitQ).
@@ -962,21 +991,18 @@ EXPORT void encode(const float *residuals, int64_t n, int32_t dimensions, uint8_
                    float *scales, uint64_t *signs, float *sign_scales) {
     static const float SHARES[] = {0.6f, 0.7f, 0.8f, 0.9f, 1.0f};
     int bytes = code_bytes(dimensions), words = sign_words(dimensions);
-    if (codes) memset(codes, 0, (size_t)n * bytes);
+    memset(codes, 0, (size_t)n * bytes);
     memset(signs, 0, (size_t)n * words * sizeof *signs);
     for (int64_t row = 0; row < n; row++) {
         const float *residual = residuals + (size_t)row * dimensions;
-        float largest = 0, length = 0, sum = 0;
+        uint8_t *code = codes + (size_t)row * bytes;
+        float largest = 0, length = 0;
         for (int i = 0; i < dimensions; i++) {
             float size = fabsf(residual[i]);
             largest = fmaxf(largest, size);
             length += size * size;
-            sum += size;
-            if (residual[i] > 0) signs[(size_t)row * words + i / 64] |= (uint64_t)1 << (i % 64);
         }
-        sign_scales[row] = sum > 0 ? length / sum : 0;
-        if (!codes) continue;
-        uint8_t *code = codes + (size_t)row * bytes;
+        sign_scales[row] = signs_of_row(residual, dimensions, signs + (size_t)row * words);
         scales[row] = 0;
         if (!(length > 0)) continue;
         float least = INFINITY, step = 1;
