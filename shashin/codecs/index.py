@@ -79,7 +79,13 @@ def hit_columns(
     Each part is hits, and which of their queries are meant: from one number to before the other.
     ``shards`` are those that hits name.
     """
-    chosen = [_columns_of(hits, first, end, shards, attributes) for hits, first, end in parts]
+    return joined_columns(
+        [_columns_of(hits, first, end, shards, attributes) for hits, first, end in parts]
+    )
+
+
+def joined_columns(chosen: Sequence[index_pb2.HitColumns]) -> index_pb2.HitColumns:
+    """Return the hits of all of these, at least one, in this order."""
     if len(chosen) == 1:
         return chosen[0]
     return index_pb2.HitColumns(
