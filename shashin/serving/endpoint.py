@@ -98,7 +98,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
                 f"{len(self._served.snapshot().shards)} shards in time"
             ) from None
         searched = found.searched
-        columns = []
+        columns: list[index_pb2.HitColumns] = []
         for part in found.parts:
             if columns:
                 await asyncio.sleep(0)  # for others: a part takes about a millisecond
