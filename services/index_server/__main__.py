@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
@@ -52,9 +53,14 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened_object_store(settings.repository))
         shards = _shards(settings, store, served, catch_up)
-        searchers = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="search"))
+        workers = max(2, os.cpu_count() or 1)
+        searchers = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="search"))
         endpoint = IndexEndpoint(
-            served, space=settings.space, tier=settings.tier, executor=searchers
+            served,
+            space=settings.space,
+            tier=settings.tier,
+            executor=searchers,
+            workers=workers,
         )
 
         def add(server: grpc.aio.Server) -> None:

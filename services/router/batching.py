@@ -1,8 +1,7 @@
 """Searches of one endpoint, several at a time in one call.
 
-A call costs the router and the endpoint about as much as a search. So while a call to an endpoint is
-running, the queries that come are collected, and sent together when it ends, or after a millisecond. A
-query that finds nothing running is sent at once.
+What is sent when is decided by services.router.sharing. A search of many vectors has a call of its own. A
+call is cancelled once nobody waits for any of its searches any more.
 """
 
 from __future__ import annotations
@@ -11,12 +10,17 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 
 from services.router import metrics
-from shashin.codecs.hit_lists import NOTHING, HitLists, hits_in
-from shashin.codecs.limits import MAX_QUERIES
+from services.router.sharing import Waiting, due_at, shares, still_arriving
+from shashin.codecs.hit_lists import NOTHING, QueryHits, hits_in
+from shashin.codecs.limits import SHARED_QUERIES
+from shashin.codecs.ranges import ranges_in, report_in
+from shashin.offsets.coverage import LiveReport
+from shashin.offsets.ranges import OffsetRange
 from shashin.serving.fleet import Peer
 from shashin.v1 import index_pb2
 
@@ -24,9 +28,6 @@ _GRACE_SECONDS = 0.01
 """After its deadline, for the call's own error to arrive."""
 
 _NO_METADATA = grpc.aio.Metadata()
-
-WINDOW_SECONDS = 0.001
-"""For how long a query waits for others, at most."""
 
 
 @dataclass(frozen=True)
@@ -42,31 +43,63 @@ class Wanted:
     """The serialized filter."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What of the log a call has searched; one object for all searches that shared the call."""
+
+    covered: tuple[OffsetRange, ...]
+    report: LiveReport
+
+
+@dataclass(frozen=True, eq=False)
 class EndpointAnswer:
     """What an endpoint has answered to the queries of one search."""
 
-    response: index_pb2.IndexSearchResponse
-    """Of the whole call; its hits are those of all searches that shared it."""
-    hits: HitLists
+    model_id: str
+    hits: QueryHits
+    searched: Searched
     problem: str | None = None
     """How the hits are malformed."""
-
-    @property
-    def model_id(self) -> str:
-        """The model."""
-        return self.response.model_id
 
 
 @dataclass(eq=False)
 class _Search:
-    """The queries of one search, as they wait for a call."""
+    """The queries of one search, as they wait for a call or its answer."""
 
     vectors: bytes
     queries: int
     expires_at: float
     """By the event loop's clock."""
     answered: asyncio.Future[EndpointAnswer]
+    call: _Call | None = None
+    """The one that it shares, once it is sent."""
+
+    def expire(self) -> None:
+        """Fail, as its call would."""
+        if not self.answered.done():
+            self.answered.set_exception(
+                grpc.aio.AioRpcError(
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    _NO_METADATA,
+                    _NO_METADATA,
+                    "Deadline Exceeded",
+                )
+            )
+
+
+@dataclass(eq=False)
+class _Call:
+    """A call under way."""
+
+    callers: int
+    """That wait for it."""
+    task: asyncio.Task[None] | None = None
+
+    def left(self) -> None:
+        """Note that a caller does not wait any longer: it is cancelled, or has its answer."""
+        self.callers -= 1
+        if not self.callers and self.task is not None:
+            self.task.cancel()
 
 
 @dataclass
@@ -74,15 +107,22 @@ class _Queue:
     """What waits for a call to one endpoint."""
 
     waiting: list[_Search] = field(default_factory=list)
-    running: int = 0
-    timer: asyncio.TimerHandle | None = None
+    queries: int = 0
+    """Vectors of those that wait."""
+    seen: int = 0
+    """How many of them there were when it was looked at last."""
+    since: float = 0.0
+    """When the first of them came."""
+    calls: int = 0
+    """Under way."""
+    look: asyncio.Handle | None = None
+    """The next look."""
 
 
 class SearchBatches:
     """Sends searches, those to one endpoint that agree in what they want together."""
 
-    def __init__(self, *, window_seconds: float = WINDOW_SECONDS) -> None:
-        self._window_seconds = window_seconds
+    def __init__(self) -> None:
         self._queues: defaultdict[tuple[Peer, Wanted], _Queue] = defaultdict(_Queue)
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -95,89 +135,113 @@ class SearchBatches:
             grpc.aio.AioRpcError: when the call fails, or takes longer than ``seconds``.
         """
         loop = asyncio.get_running_loop()
-        search = _Search(vectors, queries, loop.time() + seconds, loop.create_future())
+        now = loop.time()
+        search = _Search(vectors, queries, now + seconds, loop.create_future())
+        # The call has the longest deadline of those that share it.
+        expiry = loop.call_at(search.expires_at + _GRACE_SECONDS, search.expire)
         key = peer, wanted
         queue = self._queues[key]
-        queue.waiting.append(search)
-        if not queue.running or sum(one.queries for one in queue.waiting) >= MAX_QUERIES:
-            self._send(key)
-        elif queue.timer is None:
-            queue.timer = loop.call_later(self._window_seconds, self._send, key)
+        if not shares(queries):
+            self._start(key, queue, [search])
+        else:
+            if not queue.waiting:
+                queue.since = now
+            queue.waiting.append(search)
+            queue.queries += queries
+            if queue.queries >= SHARED_QUERIES:
+                self._look(key, queue, loop)
+            elif queue.look is None:
+                queue.seen = len(queue.waiting)
+                queue.look = loop.call_soon(self._look, key, queue, loop)
         try:
-            # The call has the longest deadline of those that share it.
-            async with asyncio.timeout_at(search.expires_at + _GRACE_SECONDS):
-                return await search.answered
-        except TimeoutError:
-            raise grpc.aio.AioRpcError(
-                grpc.StatusCode.DEADLINE_EXCEEDED, _NO_METADATA, _NO_METADATA, "Deadline Exceeded"
-            ) from None
-
-    def _send(self, key: tuple[Peer, Wanted]) -> None:
-        """Start a call for what waits, as many queries as one may have."""
-        queue = self._queues[key]
-        if queue.timer is not None:
-            queue.timer.cancel()
-            queue.timer = None
-        while queue.waiting:
-            batch: list[_Search] = []
-            room = MAX_QUERIES
-            while queue.waiting and queue.waiting[0].queries <= room:
-                search = queue.waiting.pop(0)
-                if not search.answered.done():  # it was given up
-                    batch.append(search)
-                    room -= search.queries
-            if batch:
-                queue.running += 1
-                call = asyncio.ensure_future(self._call(key, batch))
-                self._calls.add(call)
-                call.add_done_callback(self._calls.discard)
-
-    async def _call(self, key: tuple[Peer, Wanted], batch: Sequence[_Search]) -> None:
-        (peer, wanted), queue = key, self._queues[key]
-        metrics.BATCHED_QUERIES.observe(sum(search.queries for search in batch))
-        try:
-            await self._answer(peer, wanted, batch)
+            return await search.answered
         finally:
-            queue.running -= 1
-            if queue.waiting:
-                self._send(key)
-            elif not queue.running:
-                self._queues.pop(key, None)
+            expiry.cancel()
+            if search.call is not None:
+                search.call.left()
 
-    async def _answer(self, peer: Peer, wanted: Wanted, batch: Sequence[_Search]) -> None:
-        queries = sum(search.queries for search in batch)
-        request = index_pb2.IndexSearchRequest(
-            model_id=wanted.model_id,
-            queries=b"".join(search.vectors for search in batch),
-            dimensions=wanted.dimensions,
-            k=wanted.k,
-            filter=index_pb2.Filter.FromString(wanted.row_filter),
-            attributes=wanted.attributes,
-        )
-        expires_at = max(search.expires_at for search in batch)
-        remaining = max(0.0, expires_at - asyncio.get_running_loop().time())
-        try:
-            response = await peer.index.Search(request, timeout=remaining)
-        except BaseException as error:
-            # Also a cancellation: of a router that ends.
-            for search in batch:
-                if search.answered.done():
-                    continue
-                if isinstance(error, Exception):
-                    search.answered.set_exception(error)
-                else:
-                    search.answered.cancel()
-            if not isinstance(error, Exception):
-                raise
+    def _look(
+        self, key: tuple[Peer, Wanted], queue: _Queue, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Send what waits if it is time to."""
+        if queue.look is not None:
+            queue.look.cancel()
+            queue.look = None
+        if not queue.waiting:
             return
-        try:
-            hits, problem = hits_in(response.hits, queries, wanted.attributes), None
-        except ValueError as error:
-            hits, problem = NOTHING, str(error)
-        first = 0
+        waiting = Waiting(queue.queries, len(queue.waiting) - queue.seen, queue.since)
+        queue.seen = len(queue.waiting)
+        if still_arriving(waiting):
+            queue.look = loop.call_soon(self._look, key, queue, loop)
+            return
+        due = due_at(waiting, calls=queue.calls)
+        if due <= loop.time():
+            self._send(key, queue)
+        else:
+            queue.look = loop.call_at(due, self._look, key, queue, loop)
+
+    def _send(self, key: tuple[Peer, Wanted], queue: _Queue) -> None:
+        waiting, queue.waiting, queue.queries, queue.seen = queue.waiting, [], 0, 0
+        # Without those that were given up.
+        if batch := [search for search in waiting if not search.answered.done()]:
+            self._start(key, queue, batch)
+        elif not queue.calls:
+            self._queues.pop(key, None)
+
+    def _start(self, key: tuple[Peer, Wanted], queue: _Queue, batch: Sequence[_Search]) -> None:
+        call = _Call(len(batch))
         for search in batch:
-            end = first + search.queries
-            if not search.answered.done():
-                own = NOTHING if problem else hits.of_queries(first, end)
-                search.answered.set_result(EndpointAnswer(response, own, problem))
-            first = end
+            search.call = call
+        queue.calls += 1
+        call.task = asyncio.ensure_future(_answer(*key, batch))
+        self._calls.add(call.task)
+        call.task.add_done_callback(partial(self._ended, key, queue))
+
+    def _ended(self, key: tuple[Peer, Wanted], queue: _Queue, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        queue.calls -= 1
+        if queue.waiting:
+            self._look(key, queue, asyncio.get_running_loop())
+        elif not queue.calls:
+            self._queues.pop(key, None)
+
+
+async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search]) -> None:
+    queries = sum(search.queries for search in batch)
+    metrics.BATCHED_QUERIES.observe(queries)
+    request = index_pb2.IndexSearchRequest(
+        model_id=wanted.model_id,
+        queries=b"".join(search.vectors for search in batch),
+        dimensions=wanted.dimensions,
+        k=wanted.k,
+        filter=index_pb2.Filter.FromString(wanted.row_filter),
+        attributes=wanted.attributes,
+    )
+    expires_at = max(search.expires_at for search in batch)
+    remaining = max(0.0, expires_at - asyncio.get_running_loop().time())
+    try:
+        response = await peer.index.Search(request, timeout=remaining)
+    except BaseException as error:
+        # Also a cancellation: of a router that ends.
+        for search in batch:
+            if search.answered.done():
+                continue
+            if isinstance(error, Exception):
+                search.answered.set_exception(error)
+            else:
+                search.answered.cancel()
+        if not isinstance(error, Exception):
+            raise
+        return
+    problem = None
+    own: Sequence[QueryHits] = [NOTHING] * len(batch)
+    try:
+        hits = hits_in(response.hits, queries, wanted.attributes)
+        own = hits.each_of([search.queries for search in batch])
+    except ValueError as error:
+        problem = str(error)
+    model_id = response.model_id
+    searched = Searched(tuple(ranges_in(response.covered)), report_in(response))
+    for search, found in zip(batch, own, strict=True):
+        if not search.answered.done():
+            search.answered.set_result(EndpointAnswer(model_id, found, searched, problem))

@@ -19,7 +19,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
-    """Implements SearchService; the server's interceptor maps errors to statuses."""
+    """Implements SearchService; the server maps errors to statuses (shashin.rpc.server)."""
 
     def __init__(self, active: ActiveModel) -> None:
         self._active = active

@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
+from typing import NamedTuple
 
-from shashin.codecs.hit_lists import HitLists
+from shashin.codecs.hit_lists import QueryHits
 from shashin.codecs.limits import MAX_HITS
 from shashin.tiers import age_of
 
@@ -29,17 +30,20 @@ class EndpointHits:
     tier: str
     k: int
     """Hits requested per query."""
-    lists: HitLists
+    lists: QueryHits
 
     def max_unseen_score(self) -> float:
         """Return an upper bound of the scores of hits beyond those returned.
 
         Minus infinity if it returned fewer hits than requested, so that there are none.
         """
-        ends = accumulate(self.lists.counts, initial=0)
+        counts = self.lists.counts
+        if all(count < self.k for count in counts):
+            return -math.inf
+        ends = accumulate(counts, initial=0)
         return max(
             (
-                min(self.lists.scores[start:end])
+                self.lists.lowest_score(end)
                 for start, end in pairwise(ends)
                 if end - start >= self.k
             ),
@@ -47,8 +51,7 @@ class EndpointHits:
         )
 
 
-@dataclass(frozen=True)
-class MergedHit:
+class MergedHit(NamedTuple):
     """The newest version of a listing, with its photo nearest to any of the queries."""
 
     listing_id: str
@@ -68,6 +71,10 @@ def merge(answers: Sequence[EndpointHits], k: int, *, exclude: str = "") -> list
     Only the newest version of a listing counts, even if an older one is nearer. The listing
     ``exclude`` is never a hit.
     """
+    if len(answers) == 1 and len(answers[0].lists.counts) == 1:
+        alone = _first_of(answers[0], k, exclude)
+        if alone is not None:
+            return alone
     best: dict[str, tuple[int, float, int, int, int, int]] = {}
     for source, answer in enumerate(answers):
         # A row with the same score in two tiers is attributed to the fresher one.
@@ -89,6 +96,20 @@ def merge(answers: Sequence[EndpointHits], k: int, *, exclude: str = "") -> list
         )
         for listing_id, (version, score, negative_photo, _, source, position) in ranked
     ]
+
+
+def _first_of(answer: EndpointHits, k: int, exclude: str) -> list[MergedHit] | None:
+    """Return the first hits of one query's answer; None if they need to be merged.
+
+    They have each listing once. Those of equal score may be in another order.
+    """
+    first = answer.lists.nearest(k + 1)
+    scores = first.scores
+    if exclude in first.listing_ids or any(a <= b for a, b in pairwise(scores)):
+        return None
+    tier = answer.tier
+    columns = zip(first.listing_ids, first.versions, first.photo_numbers, scores, strict=True)
+    return [MergedHit(*hit, tier, 0, n) for n, hit in enumerate(islice(columns, k))]
 
 
 def truncated(answers: Sequence[EndpointHits], merged: Sequence[MergedHit], k: int) -> list[int]:

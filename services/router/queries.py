@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,7 +11,6 @@ import numpy.typing as npt
 from shashin.codecs.filters import check_filter
 from shashin.codecs.limits import MAX_PHOTO_BYTES
 from shashin.codecs.listing_rules import listing_id_problem
-from shashin.codecs.unit_vectors import unit_length
 from shashin.errors import InvalidQuery, PhotoEmpty, PhotoTooLarge
 from shashin.v1 import index_pb2
 
@@ -41,7 +41,8 @@ def validated(query: Query) -> Query:
         PhotoEmpty: when the photo has no bytes.
         PhotoTooLarge: when the photo is larger than 16 MiB.
     """
-    given = [kind for kind in ("photo", "vector", "listing_id") if getattr(query, kind) is not None]
+    kinds = {"photo": query.photo, "vector": query.vector, "listing_id": query.listing_id}
+    given = [kind for kind, value in kinds.items() if value is not None]
     if len(given) != 1:
         raise InvalidQuery(
             f"the query has {' and '.join(given) or 'nothing to search for'}; expected exactly one "
@@ -60,8 +61,9 @@ def validated(query: Query) -> Query:
         check_listing_id("listing_id", query.listing_id)
     if query.photo is not None:
         _check_photo(query.photo)
-    check_filter(query.row_filter)
-    return replace(query, k=query.k or DEFAULT_K)
+    if query.row_filter.ByteSize():
+        check_filter(query.row_filter)
+    return query if query.k else replace(query, k=DEFAULT_K)
 
 
 def check_listing_id(name: str, listing_id: str) -> None:
@@ -84,20 +86,23 @@ def _check_photo(photo: bytes) -> None:
         )
 
 
-def query_vector(data: bytes, dimensions: int) -> npt.NDArray[np.float32]:
-    """Return the query vector in ``data``, (1, dimensions) float32 of unit length.
+def check_vector(data: bytes, dimensions: int) -> None:
+    """Check that ``data`` is a vector of little-endian float32, of any length but zero.
 
     Raises:
-        InvalidQuery: when it has the wrong length, values that are not finite, or only zeros.
+        InvalidQuery: when it has the wrong size, values that are not finite, or only zeros.
     """
     if len(data) != 4 * dimensions:
         raise InvalidQuery(
             f"vector has {len(data)} bytes; the active model has {dimensions} dimensions, "
             f"{4 * dimensions} bytes of little-endian float32"
         )
-    vector: npt.NDArray[np.float32] = np.frombuffer(data, dtype="<f4")[None, :]
+    vector: npt.NDArray[np.float32] = np.frombuffer(data, dtype="<f4")
+    # One product of a usual vector tells that nothing is wrong; its square may also be too large or small.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if 0.0 < vector.dot(vector) < math.inf:
+            return
     if not np.isfinite(vector).all():
         raise InvalidQuery("vector has values that are not finite")
     if not vector.any():
         raise InvalidQuery("vector is all zeros: cosine similarity is undefined")
-    return unit_length(vector)

@@ -12,23 +12,20 @@ holds, it is asked as well before the answer is said to be incomplete.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from services.router import metrics
-from services.router.batching import EndpointAnswer, SearchBatches, Wanted
+from services.router.batching import EndpointAnswer, SearchBatches, Searched, Wanted
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
 from services.router.gaps import Described, holders_of
 from services.router.lookup import Lookup, queries_of
 from services.router.merge import EndpointHits, MergedHit, merge, truncated
 from services.router.no_answer import no_answer_error
-from services.router.queries import Query, query_vector, validated
+from services.router.queries import Query, check_vector, validated
 from shashin.codecs.limits import MAX_HITS
-from shashin.codecs.ranges import ranges_in, report_in
 from shashin.discovery.protocol import Endpoint
 from shashin.errors import ShashinError
 from shashin.model_space import ModelSpace
@@ -42,12 +39,15 @@ from shashin.offsets.coverage import Position
 from shashin.runtime.failpoints import failpoint
 from shashin.serving.fleet import INDEX_ROLES, Failure, Fleet, Held, OtherModel, Peer
 from shashin.serving.replica_calls import GroupOutcome, ReplicaCalls, Replicas, groups_of
-from shashin.v1 import events_pb2, index_pb2
+from shashin.v1 import events_pb2
 
 _SPARE_ATTRIBUTES = 4
 """Hits beyond k whose attributes are asked for as well: some of the first may turn out to be outdated."""
 
 _NO_ATTRIBUTES = events_pb2.Attributes()
+
+_REMEMBERED_COVERAGES = 4
+"""The calls of that many searches with different ones are remembered, for others that shared them."""
 
 
 def initial_k(k: int) -> int:
@@ -134,11 +134,10 @@ class _Gathered:
     """Failures of the listing lookup, which precedes the search and does not affect coverage."""
     merged: list[MergedHit] = field(default_factory=list)
     """Their ``source`` is an index of ``answered``."""
-
-    @property
-    def answered(self) -> list[_Source]:
-        """The sources whose hits count."""
-        return [source for source in self.sources if source.answer is not None]
+    answered: list[_Source] = field(default_factory=list)
+    """The sources whose hits count, as of the last merge."""
+    attributes: list[events_pb2.Attributes | None] = field(default_factory=list)
+    """Of the merged hits; None if they are not known."""
 
     def failures(self) -> dict[Endpoint, Failure]:
         return {failure.endpoint: failure for source in self.sources for failure in source.failures}
@@ -146,31 +145,47 @@ class _Gathered:
     def other_models(self) -> list[OtherModel]:
         return [other for source in self.sources for other in source.other_models]
 
-    def complete_answers(self) -> list[index_pb2.IndexSearchResponse]:
-        return [s.answer.response for s in self.sources if s.answer is not None and s.searched]
+    def complete_answers(self) -> tuple[Searched, ...]:
+        """What the sources that answered in full have searched."""
+        return tuple(s.answer.searched for s in self.sources if s.answer is not None and s.searched)
 
     def found(self) -> list[Hit]:
         """The merged hits."""
-        return [Hit(hit, self._attributes_of(hit) or _NO_ATTRIBUTES) for hit in self.merged]
+        described = zip(self.merged, self.attributes, strict=True)
+        return [Hit(hit, attributes or _NO_ATTRIBUTES) for hit, attributes in described]
 
-    def lacking_attributes(self) -> list[_Source]:
-        """The sources of hits whose attributes were not asked for."""
-        numbers = {hit.source for hit in self.merged if self._attributes_of(hit) is None}
+    def describe(self) -> list[_Source]:
+        """Look the attributes of the merged hits up; returns the sources that were not asked for some."""
+        self.attributes = [self._attributes_of(hit) for hit in self.merged]
+        if None not in self.attributes:
+            return []
+        described = zip(self.merged, self.attributes, strict=True)
+        numbers = {hit.source for hit, attributes in described if attributes is None}
         return [source for number, source in enumerate(self.answered) if number in numbers]
 
     def merge(self, query: Query) -> list[EndpointHits]:
         """Merge the hits of all answers; returns these."""
+        self.answered = [source for source in self.sources if source.answer is not None]
         hits = [source.hits for source in self.answered if source.hits is not None]
         self.merged = merge(hits, query.k, exclude=query.listing_id or "")
         return hits
 
     def _attributes_of(self, hit: MergedHit) -> events_pb2.Attributes | None:
-        answer = self.answered[hit.source].answer
-        assert answer is not None
-        return answer.hits.attributes[hit.position]
+        hits = self.answered[hit.source].hits
+        assert hits is not None
+        return hits.lists.attributes_of(hit.position)
 
     def tried(self) -> set[Endpoint]:
         return {endpoint for source in self.sources for endpoint in source.tried}
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The coverage of some answers."""
+
+    answers: tuple[Searched, ...]
+    known_before: Mapping[int, Position]
+    coverage: AnswerCoverage
 
 
 @dataclass(frozen=True)
@@ -184,6 +199,8 @@ class _Asking:
     held: Held
     deadline: Deadline
     timings: Timings
+    spare: int
+    """Hits beyond k whose attributes are asked for."""
 
 
 class Searcher:
@@ -211,6 +228,7 @@ class Searcher:
         self._held_ranges = held_ranges
         self._space = space
         self._deadline_seconds = deadline_ms / 1000
+        self._judged: deque[_Judged] = deque(maxlen=_REMEMBERED_COVERAGES)
         self._seconds = {
             stage: metrics.SEARCH_SECONDS.labels(stage)
             for stage in ("embed", "lookup", "fan_out", "merge", "total")
@@ -236,15 +254,17 @@ class Searcher:
         with self._fleet.hold(*INDEX_ROLES) as held:
             if not held.peers:
                 raise self._no_answer_error(gathered, held, deadline)
-            queries = await self._queries_of(query, held, deadline, gathered)
+            packed = await self._queries_of(query, held, deadline, gathered)
             embedded_at = time.perf_counter()
             failpoint("after-embed")
             timings.embed = embedded_at - started
             # Before the first call is sent: see shashin.offsets.answer_coverage.
             known_before = self._positions.snapshot()
-            packed = queries.astype("<f4").tobytes()
-            ask = _Asking(query, packed, len(queries), held, deadline, timings)
+            queries = len(packed) // (4 * self._space.dimensions)
             groups = list(groups_of(held.peers).values())
+            # The first hits of a single answer are the hits.
+            spare = 0 if len(groups) == queries == 1 else _SPARE_ATTRIBUTES
+            ask = _Asking(query, packed, queries, held, deadline, timings, spare)
             gathered.sources = [_Source(Replicas(group)) for group in groups]
             await self._fan_out(ask, gathered, gathered.sources)
             coverage = self._coverage(gathered, known_before)
@@ -278,17 +298,22 @@ class Searcher:
 
     async def _queries_of(
         self, query: Query, held: Held, deadline: Deadline, gathered: _Gathered
-    ) -> npt.NDArray[np.float32]:
+    ) -> bytes:
+        """Return the query vectors, (queries, dimensions) little-endian float32."""
         if query.vector is not None:
-            return query_vector(query.vector, self._space.dimensions)
+            # Endpoints scale it to unit length.
+            check_vector(query.vector, self._space.dimensions)
+            return query.vector
         if query.photo is not None:
-            return await self._embedding.embed_photo(query.photo, deadline)
+            embedded = await self._embedding.embed_photo(query.photo, deadline)
+            return embedded.astype("<f4", copy=False).tobytes()
         assert query.listing_id is not None
         found, failures = await self._lookup.look_up(
             held, [query.listing_id], with_vectors=True, deadline=deadline
         )
         gathered.lookup_failures = {failure.endpoint: failure for failure in failures}
-        return queries_of(query.listing_id, found.get(query.listing_id), failures)
+        vectors = queries_of(query.listing_id, found.get(query.listing_id), failures)
+        return vectors.astype("<f4", copy=False).tobytes()
 
     async def _fan_out(self, ask: _Asking, gathered: _Gathered, sources: Sequence[_Source]) -> None:
         """Ask some of the sources, and then those that may lack hits, until the list is exact."""
@@ -300,22 +325,22 @@ class Searcher:
                 source.take(outcome, count)
             answered_at = time.perf_counter()
             failpoint("after-fan-out")
-            answered = gathered.answered
             hits = gathered.merge(query)
-            incomplete = [answered[n] for n in truncated(hits, gathered.merged, query.k)]
+            incomplete = [gathered.answered[n] for n in truncated(hits, gathered.merged, query.k)]
             asking = [source for source in incomplete if source.searched]
             count = min(2 * max((s.hits.k for s in asking if s.hits), default=0), MAX_HITS)
             ask.timings.fan_out += answered_at - started
             ask.timings.merge += time.perf_counter() - answered_at
             if asking:
                 metrics.OVER_FETCH_ROUNDS.inc()
-        if lacking := [s for s in gathered.lacking_attributes() if s.searched and s.hits]:
+        if lacking := [s for s in gathered.describe() if s.searched and s.hits]:
             # Hits that came into the list since others of their source are not in it.
             count = max(source.hits.k for source in lacking if source.hits)
             outcomes = await self._ask(ask, lacking, count, attributes=count)
             for source, outcome in zip(lacking, outcomes, strict=True):
                 source.take(outcome, count)
             gathered.merge(query)
+            gathered.describe()
 
     async def _ask(
         self,
@@ -329,7 +354,7 @@ class Searcher:
             self._space.model_id,
             self._space.dimensions,
             count,
-            min(count, ask.query.k + _SPARE_ATTRIBUTES) if attributes is None else attributes,
+            min(count, ask.query.k + ask.spare) if attributes is None else attributes,
             ask.query.row_filter.SerializeToString(deterministic=True),
         )
         return await self._calls.ask_groups(
@@ -368,12 +393,17 @@ class Searcher:
     def _coverage(
         self, gathered: _Gathered, known_before: Mapping[int, Position]
     ) -> AnswerCoverage:
+        """Return the coverage; searches whose calls were the same ones have the same."""
         answers = gathered.complete_answers()
-        report = merge_reports(map(report_in, answers))
+        for judged in self._judged:
+            if judged.answers == answers and judged.known_before is known_before:
+                return judged.coverage
+        report = merge_reports(answer.report for answer in answers)
         self._positions.update(report.positions)
-        return answer_coverage(
-            (r for answer in answers for r in ranges_in(answer.covered)), report, known_before
-        )
+        held = (r for answer in answers for r in answer.covered)
+        coverage = answer_coverage(held, report, known_before)
+        self._judged.appendleft(_Judged(answers, known_before, coverage))
+        return coverage
 
     def _observe(self, query: Query, timings: Timings) -> None:
         if query.photo is not None:

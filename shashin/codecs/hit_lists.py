@@ -1,10 +1,12 @@
-"""Reads the hits of IndexService answers: columns become lists, of all queries of a call or of some."""
+"""Reads the hits of IndexService answers. Columns stay columns: only hits that are looked at are made objects."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,38 +14,184 @@ import numpy.typing as npt
 from shashin.v1 import events_pb2, index_pb2
 
 
+class QueryHits(Protocol):
+    """The hits of some queries. Query i has ``counts[i]`` entries in the other columns, nearest first."""
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """Hits of each query."""
+        ...
+
+    @property
+    def listing_ids(self) -> Sequence[str]:
+        """The listing of each hit."""
+        ...
+
+    @property
+    def versions(self) -> Sequence[int]:
+        """The version of each hit."""
+        ...
+
+    @property
+    def photo_numbers(self) -> Sequence[int]:
+        """The photo of each hit."""
+        ...
+
+    @property
+    def scores(self) -> Sequence[float]:
+        """The score of each hit."""
+        ...
+
+    def nearest(self, count: int) -> HitLists:
+        """Return the first hits of all, up to ``count``; without attributes."""
+        ...
+
+    def lowest_score(self, end: int) -> float:
+        """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
+        ...
+
+    def attributes_of(self, position: int) -> events_pb2.Attributes | None:
+        """Return the attributes of a hit; None if they were not asked for."""
+        ...
+
+
 @dataclass(frozen=True)
 class HitLists:
-    """The hits of some queries. Query i has ``counts[i]`` entries in the other lists, nearest first."""
+    """The hits of some queries as lists."""
 
     counts: Sequence[int]
     listing_ids: Sequence[str]
     versions: Sequence[int]
     photo_numbers: Sequence[int]
     scores: Sequence[float]
-    attributes: Sequence[events_pb2.Attributes | None]
+    attributes: Sequence[events_pb2.Attributes | None] = ()
     """None of hits whose attributes were not asked for."""
 
-    def of_queries(self, first: int, end: int) -> HitLists:
-        """Return the hits of the queries from ``first`` to before ``end``."""
-        if (first, end) == (0, len(self.counts)):
-            return self
-        begin = sum(self.counts[:first])
-        hits = slice(begin, begin + sum(self.counts[first:end]))
+    def nearest(self, count: int) -> HitLists:
+        """Return the first hits of all, up to ``count``; without attributes."""
         return HitLists(
-            self.counts[first:end],
-            self.listing_ids[hits],
-            self.versions[hits],
-            self.photo_numbers[hits],
-            self.scores[hits],
-            self.attributes[hits],
+            (count,),
+            self.listing_ids[:count],
+            self.versions[:count],
+            self.photo_numbers[:count],
+            self.scores[:count],
         )
 
+    def lowest_score(self, end: int) -> float:
+        """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
+        return self.scores[end - 1]
 
-NOTHING = HitLists((), (), (), (), (), ())
+    def attributes_of(self, position: int) -> events_pb2.Attributes | None:
+        """Return the attributes of a hit; None if they were not asked for."""
+        return self.attributes[position]
 
 
-def hits_in(columns: index_pb2.HitColumns, queries: int, attributes: int) -> HitLists:
+NOTHING = HitLists((), (), (), (), ())
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """The columns of a whole answer."""
+
+    ids: str | Sequence[str]
+    """Of the listings: the text of all of them, one after another, if it is ASCII."""
+    id_ends: npt.NDArray[np.int64]
+    """(n + 1,): where the id of each hit begins in that, with the end of the last."""
+    versions: npt.NDArray[np.uint64]
+    photo_numbers: npt.NDArray[np.uint32]
+    scores: npt.NDArray[np.float32]
+    described: Sequence[events_pb2.Attributes]
+    """Attributes of the first ``attributes`` hits of each query."""
+    attributes: int
+
+    def listing_ids(self, begin: int, end: int) -> Sequence[str]:
+        if not isinstance(self.ids, str):
+            return self.ids[begin:end]
+        text = self.ids
+        return [text[a:b] for a, b in pairwise(self.id_ends[begin : end + 1].tolist())]
+
+
+class HitColumns:
+    """The hits of some queries of an answer, as the columns that came."""
+
+    def __init__(
+        self, columns: _Columns, counts: Sequence[int], begin: int, described_begin: int
+    ) -> None:
+        self._columns = columns
+        self.counts = counts
+        self._begin = begin
+        self._end = begin + sum(counts)
+        self._described_begin = described_begin
+
+    def each_of(self, sizes: Sequence[int]) -> list[HitColumns]:
+        """Return the hits of the first ``sizes[0]`` queries, of the ``sizes[1]`` next ones, and so on."""
+        found, first = [], 0
+        begin, described = self._begin, self._described_begin
+        most = self._columns.attributes
+        for size in sizes:
+            own = self.counts[first : first + size]
+            found.append(HitColumns(self._columns, own, begin, described))
+            first += size
+            begin += sum(own)
+            described += sum(min(count, most) for count in own)
+        return found
+
+    @cached_property
+    def listing_ids(self) -> Sequence[str]:
+        """The listing of each hit."""
+        return self._columns.listing_ids(self._begin, self._end)
+
+    @cached_property
+    def versions(self) -> Sequence[int]:
+        """The version of each hit."""
+        versions: list[int] = self._columns.versions[self._begin : self._end].tolist()
+        return versions
+
+    @cached_property
+    def photo_numbers(self) -> Sequence[int]:
+        """The photo of each hit."""
+        numbers: list[int] = self._columns.photo_numbers[self._begin : self._end].tolist()
+        return numbers
+
+    @cached_property
+    def scores(self) -> Sequence[float]:
+        """The score of each hit."""
+        scores: list[float] = self._columns.scores[self._begin : self._end].tolist()
+        return scores
+
+    @property
+    def attributes(self) -> Sequence[events_pb2.Attributes | None]:
+        """The attributes of each hit; None of hits whose attributes were not asked for."""
+        return [self.attributes_of(position) for position in range(self._end - self._begin)]
+
+    def nearest(self, count: int) -> HitLists:
+        """Return the first hits of all, up to ``count``; without attributes."""
+        columns, begin = self._columns, self._begin
+        end = min(begin + count, self._end)
+        return HitLists(
+            (end - begin,),
+            columns.listing_ids(begin, end),
+            columns.versions[begin:end].tolist(),
+            columns.photo_numbers[begin:end].tolist(),
+            columns.scores[begin:end].tolist(),
+        )
+
+    def lowest_score(self, end: int) -> float:
+        """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
+        return float(self._columns.scores[self._begin + end - 1])
+
+    def attributes_of(self, position: int) -> events_pb2.Attributes | None:
+        """Return the attributes of a hit; None if they were not asked for."""
+        most, described = self._columns.attributes, self._described_begin
+        for count in self.counts:
+            if position < count:
+                return self._columns.described[described + position] if position < most else None
+            position -= count
+            described += min(count, most)
+        raise IndexError(position)
+
+
+def hits_in(columns: index_pb2.HitColumns, queries: int, attributes: int) -> HitColumns:
     """Return the hits of an answer to so many queries, which asked for so many attributes of each.
 
     Raises:
@@ -60,25 +208,37 @@ def hits_in(columns: index_pb2.HitColumns, queries: int, attributes: int) -> Hit
             columns.scores,
         )
     )
-    described = sum(min(count, attributes) for count in counts)
     if len(counts) != queries or sizes != (4 * hits, 8 * hits, 4 * hits, 4 * hits):
         raise ValueError(
             f"it returned {len(counts)} of {queries} queries, with {hits} hits in columns of "
             f"{', '.join(map(str, sizes))} bytes"
         )
+    described = sum(min(count, attributes) for count in counts)
     if len(columns.attributes) != described:
         raise ValueError(f"it returned {len(columns.attributes)} attributes instead of {described}")
     scores = np.frombuffer(columns.scores, "<f4")
     if not np.isfinite(scores).all():
         raise ValueError("it returned scores that are not finite")
-    return HitLists(
-        counts,
-        split_ids(columns.listing_ids, np.frombuffer(columns.listing_id_lengths, "<u4")),
-        np.frombuffer(columns.versions, "<u8").tolist(),
-        np.frombuffer(columns.photo_numbers, "<u4").tolist(),
-        scores.tolist(),
-        _spread(columns.attributes, counts, attributes),
+    ids, lengths = columns.listing_ids, np.frombuffer(columns.listing_id_lengths, "<u4")
+    _check_lengths(ids, lengths)
+    ends = np.zeros(hits + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    found = _Columns(
+        ids.decode() if ids.isascii() else split_ids(ids, lengths),
+        ends,
+        np.frombuffer(columns.versions, "<u8"),
+        np.frombuffer(columns.photo_numbers, "<u4"),
+        scores,
+        columns.attributes,
+        attributes,
     )
+    return HitColumns(found, counts, 0, 0)
+
+
+def _check_lengths(ids: bytes, lengths: npt.NDArray[np.uint32]) -> None:
+    total = int(lengths.sum(dtype=np.uint64))
+    if total != len(ids):
+        raise ValueError(f"it returned listing ids of {len(ids)} bytes, and lengths of {total}")
 
 
 def split_ids(ids: bytes, lengths: npt.NDArray[np.uint32]) -> list[str]:
@@ -87,27 +247,9 @@ def split_ids(ids: bytes, lengths: npt.NDArray[np.uint32]) -> list[str]:
     Raises:
         ValueError: when they are not UTF-8, or of other lengths.
     """
-    total = int(lengths.sum(dtype=np.uint64))
-    if total != len(ids):
-        raise ValueError(f"it returned listing ids of {len(ids)} bytes, and lengths of {total}")
+    _check_lengths(ids, lengths)
     bounds = pairwise(accumulate(lengths.tolist(), initial=0))
     try:
         return [ids[start:end].decode() for start, end in bounds]
     except UnicodeDecodeError as error:
         raise ValueError(f"it returned listing ids that are not UTF-8: {error}") from error
-
-
-def _spread(
-    described: Sequence[events_pb2.Attributes], counts: Sequence[int], attributes: int
-) -> Sequence[events_pb2.Attributes | None]:
-    """Return the attributes of each hit: of the first of each query."""
-    if len(described) == sum(counts):
-        return described
-    spread: list[events_pb2.Attributes | None] = []
-    begin = 0
-    for count in counts:
-        end = begin + min(count, attributes)
-        spread += described[begin:end]
-        spread += [None] * (count - (end - begin))
-        begin = end
-    return spread

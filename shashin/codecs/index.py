@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2
+
+_EVERY_ROW = RowFilter()
 
 
 def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vectors:
@@ -54,6 +57,8 @@ def filter_of(message: index_pb2.Filter) -> RowFilter:
     Raises:
         InvalidQuery: naming the invalid field.
     """
+    if not message.ByteSize():
+        return _EVERY_ROW
     check_filter(message)
     return RowFilter(
         categories=tuple(message.categories),
@@ -66,26 +71,57 @@ def filter_of(message: index_pb2.Filter) -> RowFilter:
     )
 
 
-def hit_columns(hits: Hits, shards: Sequence[Shard], attributes: int) -> index_pb2.HitColumns:
-    """Return the hits of all queries as columns, with the attributes of the first ``attributes`` of each.
+def hit_columns(
+    parts: Sequence[tuple[Hits, int, int]], shards: Sequence[Shard], attributes: int
+) -> index_pb2.HitColumns:
+    """Return the hits of queries as columns, with the attributes of the first ``attributes`` of each.
 
+    Each part is hits, and which of their queries are meant: from one number to before the other.
     ``shards`` are those that hits name.
     """
+    return joined_columns(
+        [_columns_of(hits, first, end, shards, attributes) for hits, first, end in parts]
+    )
+
+
+def joined_columns(chosen: Sequence[index_pb2.HitColumns]) -> index_pb2.HitColumns:
+    """Return the hits of all of these, at least one, in this order."""
+    if len(chosen) == 1:
+        return chosen[0]
+    return index_pb2.HitColumns(
+        counts=[count for columns in chosen for count in columns.counts],
+        listing_ids=b"".join(columns.listing_ids for columns in chosen),
+        listing_id_lengths=b"".join(columns.listing_id_lengths for columns in chosen),
+        versions=b"".join(columns.versions for columns in chosen),
+        photo_numbers=b"".join(columns.photo_numbers for columns in chosen),
+        scores=b"".join(columns.scores for columns in chosen),
+        attributes=[described for columns in chosen for described in columns.attributes],
+    )
+
+
+def _columns_of(
+    hits: Hits, first: int, end: int, shards: Sequence[Shard], attributes: int
+) -> index_pb2.HitColumns:
+    counts = hits.counts[first:end]
+    begin = sum(hits.counts[:first])
+    own = slice(begin, begin + sum(counts))
+    ids = hits.ids
+    if end - first < len(hits.counts):
+        ids_begin = int(hits.id_lengths[:begin].sum())
+        ids = ids[ids_begin : ids_begin + int(hits.id_lengths[own].sum())]
+    of_shards, rows = hits.found.shards[own].tolist(), hits.found.rows[own].tolist()
+    starts = accumulate(counts, initial=0)
     described = [
-        (shards[position], row)
-        for of_query in hits.slices()
-        for position, row in zip(
-            hits.found.shards[of_query][:attributes].tolist(),
-            hits.found.rows[of_query][:attributes].tolist(),
-            strict=True,
-        )
+        attributes_message(shards[of_shards[number]].attributes(rows[number]))
+        for start, count in zip(starts, counts, strict=False)
+        for number in range(start, start + min(count, attributes))
     ]
     return index_pb2.HitColumns(
-        counts=hits.counts,
-        listing_ids=hits.ids,
-        listing_id_lengths=hits.id_lengths.astype("<u4", copy=False).tobytes(),
-        versions=hits.versions.astype("<u8", copy=False).tobytes(),
-        photo_numbers=hits.photo_numbers.astype("<u4", copy=False).tobytes(),
-        scores=hits.found.scores.astype("<f4", copy=False).tobytes(),
-        attributes=[attributes_message(shard.attributes(row)) for shard, row in described],
+        counts=counts,
+        listing_ids=ids,
+        listing_id_lengths=hits.id_lengths[own].astype("<u4", copy=False).tobytes(),
+        versions=hits.versions[own].astype("<u8", copy=False).tobytes(),
+        photo_numbers=hits.photo_numbers[own].astype("<u4", copy=False).tobytes(),
+        scores=hits.found.scores[own].astype("<f4", copy=False).tobytes(),
+        attributes=described,
     )

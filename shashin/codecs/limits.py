@@ -8,6 +8,10 @@ MAX_HITS = 1000
 MAX_QUERIES = 64
 """Maximum query vectors per call of IndexService.Search."""
 
+SHARED_QUERIES = 16
+"""Query vectors that are searched in one go, at most: a search of more takes turns with others. Beyond, a
+vector costs hardly less in company, and the others wait for longer."""
+
 MAX_LISTING_IDS = 1000
 """Maximum listing ids per call of Lookup or Locate."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -29,42 +29,71 @@ ANSWERS = Counter("shashin_rpc_answers", "Responses by gRPC status.", ["method",
 log = get_logger(__name__)
 
 
-class _Statuses(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
-    """Times each call, and maps a ShashinError to its status and message."""
+class _Timed(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
+    """Handlers of which each call is timed, and a ShashinError mapped to its status and message.
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(handler_call_details)
+    An interceptor would do the same, for a tenth of what a call costs the server: it is awaited for each.
+    """
+
+    def __init__(self, handlers: grpc.GenericRpcHandler) -> None:
+        self._handlers = handlers
+        self._timed: dict[str, tuple[Any, Any]] = {}
+        """The handler of each method as it is and as it is timed, made when it is called first."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler of a call; None if it is of another service."""
+        handler = self._handlers.service(handler_call_details)
         if handler is None or handler.unary_unary is None:
             return handler
-        method = handler_call_details.method.rsplit("/", 1)[-1]
-        inner = handler.unary_unary
+        method = handler_call_details.method
+        untimed, timed = self._timed.get(method, (None, None))
+        if untimed is handler:
+            return timed
+        timed = _timed(method.rsplit("/", 1)[-1], handler)
+        self._timed[method] = handler, timed
+        return timed
 
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            started = time.perf_counter()
-            status = "OK"
-            try:
-                return await inner(request, context)
-            except ShashinError as error:
-                status = error.grpc_status
-                await context.abort(grpc.StatusCode[status], f"{error.reason}: {error.message}")
-            except grpc.aio.AbortError:
-                status = "ABORTED_BY_HANDLER"
-                raise
-            except Exception:
-                status = "INTERNAL"
-                log.exception("a call failed unexpectedly", method=method)
-                raise
-            finally:
-                LATENCY.labels(method).observe(time.perf_counter() - started)
-                ANSWERS.labels(method, status).inc()
 
-        return grpc.unary_unary_rpc_method_handler(
-            answer, handler.request_deserializer, handler.response_serializer
-        )
+def _timed(method: str, handler: Any) -> Any:
+    inner = handler.unary_unary
+    latency, succeeded = LATENCY.labels(method), ANSWERS.labels(method, "OK")
+
+    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        started = time.perf_counter()
+        status = "OK"
+        try:
+            return await inner(request, context)
+        except ShashinError as error:
+            status = error.grpc_status
+            await context.abort(grpc.StatusCode[status], f"{error.reason}: {error.message}")
+        except grpc.aio.AbortError:
+            status = "ABORTED_BY_HANDLER"
+            raise
+        except Exception:
+            status = "INTERNAL"
+            log.exception("a call failed unexpectedly", method=method)
+            raise
+        finally:
+            latency.observe(time.perf_counter() - started)
+            (succeeded if status == "OK" else ANSWERS.labels(method, status)).inc()
+
+    return grpc.unary_unary_rpc_method_handler(
+        answer, handler.request_deserializer, handler.response_serializer
+    )
+
+
+class _TimingServer:
+    """Takes the handlers of services for a server."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Add the handlers of a service."""
+        self._server.add_generic_rpc_handlers([_Timed(one) for one in handlers])
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Ignore what ``add_generic_rpc_handlers`` has got as well."""
 
 
 @asynccontextmanager
@@ -79,15 +108,15 @@ async def grpc_server(
         UserError: when the port is in use.
     """
     server = grpc.aio.server(
-        interceptors=[_Statuses()],
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
         ],
     )
-    add(server)
-    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
+    timing = cast("grpc.aio.Server", _TimingServer(server))
+    add(timing)
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), timing)
     try:
         bound = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:

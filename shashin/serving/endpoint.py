@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from prometheus_client import Gauge, Histogram
 
-from shashin.codecs.index import filter_of, hit_columns, queries_of
+from shashin.codecs.index import filter_of, hit_columns, joined_columns, queries_of
 from shashin.codecs.limits import MAX_LISTING_IDS
 from shashin.codecs.ranges import log_message, position_messages, range_messages
 from shashin.errors import DeadlineExceeded, InvalidQuery, NotServing, WrongModelRequested
@@ -19,6 +19,7 @@ from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.model_space import ModelSpace
 from shashin.offsets.coverage import LiveReport
 from shashin.serving.served_shards import ServedShards
+from shashin.serving.shared_searches import SharedSearches
 from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2, index_pb2_grpc
 
@@ -43,9 +44,9 @@ _LOADING = f"it has not read {LISTINGS_HIDDEN} to its end yet, and would find hi
 
 
 class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
-    """Responds from a snapshot of the served shards; searches run in ``executor``.
+    """Responds from a snapshot of the served shards; searches run in ``executor``, ``workers`` at a time.
 
-    It refuses searches until the hidden listings are loaded. ``report`` returns what the live tier
+    Searches at the same time share turns (shashin.serving.shared_searches). It refuses searches until the hidden listings are loaded. ``report`` returns what the live tier
     knows of the log, as of the shards of one snapshot; other tiers know nothing.
     """
 
@@ -57,12 +58,15 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         tier: str,
         executor: Executor,
         report: Callable[[Sequence[Shard]], LiveReport] = lambda _shards: LiveReport(),
+        workers: int = 2,
     ) -> None:
         self._served = served
         self._space = space
         self._tier = tier
         self._executor = executor
         self._report = report
+        self._searches = SharedSearches(served, executor, report, workers=workers)
+        self._search_seconds = SEARCH_SECONDS.labels(tier)
         ROWS.labels(tier).set_function(lambda: sum(s.rows for s in served.snapshot().shards))
         HIDDEN_ROWS.labels(tier).set_function(
             lambda: sum(s.hidden_rows for s in served.snapshot().shards)
@@ -82,31 +86,32 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         started = time.perf_counter()
         self._check_model(request.model_id)
         self._check_serving()
-        snapshot = self._served.snapshot()
-        shards = snapshot.shards
-        # Before the search, since open shards grow meanwhile. Positions first: what they require,
-        # the same shards then cover.
-        report, covered = self._report(shards), snapshot.covered()
         queries = queries_of(request, self._space.dimensions)
         row_filter = filter_of(request.filter)
-        searching = asyncio.get_running_loop().run_in_executor(
-            self._executor, snapshot.searched.search, queries, request.k, row_filter
-        )
         try:
-            hits = await asyncio.wait_for(searching, _seconds_left(request, context))
+            found = await self._searches.search(
+                queries, request.k, row_filter, _seconds_left(request, context)
+            )
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the {self._tier} tier did not finish its search over {len(shards)} shards in time"
+                f"the {self._tier} tier did not finish its search over "
+                f"{len(self._served.snapshot().shards)} shards in time"
             ) from None
+        searched = found.searched
+        columns: list[index_pb2.HitColumns] = []
+        for part in found.parts:
+            if columns:
+                await asyncio.sleep(0)  # for others: a part takes about a millisecond
+            columns.append(hit_columns([part], searched.snapshot.shards, request.attributes))
         seconds = time.perf_counter() - started
-        SEARCH_SECONDS.labels(self._tier).observe(seconds)
+        self._search_seconds.observe(seconds)
         return index_pb2.IndexSearchResponse(
             model_id=self._space.model_id,
-            hits=hit_columns(hits, shards, request.attributes),
-            covered=range_messages(covered),
-            positions=position_messages(report.positions),
+            hits=joined_columns(columns),
+            covered=range_messages(searched.covered),
+            positions=position_messages(searched.report.positions),
             seconds=seconds,
-            log=log_message(report),
+            log=log_message(searched.report),
         )
 
     async def Describe(  # noqa: N802

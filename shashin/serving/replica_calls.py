@@ -137,6 +137,8 @@ class ReplicaCalls:
                     return found
                 RETRIES.labels(replicas.peers[0].tier).inc()
 
+        if len(groups) == 1:
+            return [await ask_group(groups[0])]
         async with asyncio.TaskGroup() as tasks:
             asking = [tasks.create_task(ask_group(replicas)) for replicas in groups]
         return [task.result() for task in asking]

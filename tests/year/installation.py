@@ -432,7 +432,7 @@ class Installation:
             for tier, of_tier in served.items():
                 snapshot = of_tier.snapshot()
                 hits = snapshot.searched.search(query[None], count, RowFilter())
-                columns = hit_columns(hits, snapshot.shards, 0)
+                columns = hit_columns([(hits, 0, 1)], snapshot.shards, 0)
                 answers.append(EndpointHits(tier, count, hits_in(columns, 1, 0)))
             merged = merge(answers, k)
             if not truncated(answers, merged, k):

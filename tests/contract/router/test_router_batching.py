@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from shashin.codecs.limits import SHARED_QUERIES
 from shashin.codecs.unit_vectors import unit_length
 from shashin.shards.format.row import RowAttributes
 from shashin.v1 import index_pb2, search_pb2
@@ -33,12 +34,18 @@ class WatchedEndpoint(HeldBackEndpoint):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.requests: list[index_pb2.IndexSearchRequest] = []
+        self.cancelled: list[int] = []
+        """How many queries each cancelled request had."""
 
     async def Search(  # noqa: N802
         self, request: index_pb2.IndexSearchRequest, context: Any
     ) -> index_pb2.IndexSearchResponse:
         self.requests.append(request)
-        return await super().Search(request, context)
+        try:
+            return await super().Search(request, context)
+        except asyncio.CancelledError:
+            self.cancelled.append(len(request.queries) // (4 * DIMENSIONS))
+            raise
 
     @property
     def batches(self) -> list[int]:
@@ -128,6 +135,41 @@ async def test_a_search_that_is_given_up_leaves_the_others(
     watched.released.set()
     answers = await asyncio.gather(*running)
     assert [hits(answer)[0][0] for answer in answers] == [NAMES[0], *NAMES[2:6]]
+
+
+async def test_a_call_for_which_nobody_waits_any_more_is_cancelled(
+    system: System, watched: WatchedEndpoint
+) -> None:
+    only, *others = await searching(system, NAMES[:1])
+    await watched.searching.wait()
+    others += await searching(system, NAMES[1:3])
+    await until(lambda: sum(watched.batches) == 3, "all have arrived")
+    only.cancel()
+    others[0].cancel()
+    await until(lambda: watched.cancelled == [1], "the call of the first one alone is cancelled")
+    watched.released.set()
+    assert hits(await others[1])[0][0] == NAMES[2]
+    assert watched.cancelled == [1]
+
+
+async def test_a_query_of_one_vector_does_not_share_a_call_with_one_of_many(
+    system: System, watched: WatchedEndpoint
+) -> None:
+    album = Listing("album", photos=SHARED_QUERIES + 4)
+    await system.index("server", "hourly", shard_of([album], from_offset=len(NAMES)))
+    await system.until_described()
+    running = await searching(system, NAMES[:1], k=3)
+    await watched.searching.wait()
+    running.append(asyncio.ensure_future(system.search(listing_id="album", k=3)))
+    await until(lambda: SHARED_QUERIES + 4 in watched.batches, "it waits for no other call")
+    running += await searching(system, NAMES[1:5], k=3)
+    await until(lambda: sum(watched.batches) == SHARED_QUERIES + 4 + 5, "all have arrived")
+    assert all(batch <= 4 or batch == SHARED_QUERIES + 4 for batch in watched.batches)
+    watched.released.set()
+    first, album_answer, *answers = await asyncio.gather(*running)
+    assert [hits(answer)[0][0] for answer in (first, *answers)] == NAMES[:5]
+    assert len(album_answer.hits) == 3
+    assert album_answer.coverage.complete
 
 
 async def test_hits_that_come_into_the_list_late_have_their_attributes_too(system: System) -> None:

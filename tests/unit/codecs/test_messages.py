@@ -240,7 +240,7 @@ def test_hits_of_all_queries_are_packed_in_order() -> None:
         np.array([2, 3, 4], np.uint32),
     )
     for count in (1, 2, 9):
-        lists = hits_in(hit_columns(hits, [first, second], count), 3, count)
+        lists = hits_in(hit_columns([(hits, 0, 3)], [first, second], count), 3, count)
         assert lists.counts == [2, 0, 1]
         assert lists.listing_ids == ["lamp", "mug", "hat"]
         assert lists.versions == [1, 2, 3]
@@ -248,10 +248,12 @@ def test_hits_of_all_queries_are_packed_in_order() -> None:
         assert lists.scores == [0.75, 0.5, -1.0]
         described = [message and attributes_of(message) for message in lists.attributes]
         assert described == [attributes, attributes if count > 1 else None, attributes]
-        assert lists.of_queries(0, 3) is lists
-        assert lists.of_queries(1, 3).listing_ids == ["hat"]
-        assert lists.of_queries(0, 1).versions == [1, 2]
-        assert lists.of_queries(1, 2).counts == [0]
+        first_query, others = lists.each_of([1, 2])
+        assert (first_query.versions, others.listing_ids) == ([1, 2], ["hat"])
+        assert others.attributes == [lists.attributes[2]]
+        assert [part.counts for part in lists.each_of([1, 1, 1])] == [[2], [0], [1]]
+        assert lists.nearest(2).listing_ids == ["lamp", "mug"]
+        assert lists.lowest_score(2) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from shashin.codecs.hit_lists import HitLists, hits_in
+from shashin.codecs.hit_lists import HitColumns, hits_in
 from shashin.errors import DeadlineExceeded, InvalidQuery, NotServing, WrongModelRequested
 from shashin.offsets.coverage import LiveReport, Position
 from shashin.offsets.ranges import OffsetRange
@@ -87,7 +87,7 @@ def search_for(listing: str, version: int = 1, **changes: Any) -> index_pb2.Inde
     return index_pb2.IndexSearchRequest(**fields)
 
 
-def lists_of(answer: index_pb2.IndexSearchResponse) -> HitLists:
+def lists_of(answer: index_pb2.IndexSearchResponse) -> HitColumns:
     return hits_in(answer.hits, len(answer.hits.counts), 0)
 
 
