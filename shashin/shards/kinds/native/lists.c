@@ -10,6 +10,8 @@
  * its member, say what may be found: flags and filter are read for those codes alone whose score is
  * good enough, so that a hidden row costs nothing.
  *
+ * A run of rows that still arrive has no codes: they are one list, scored by signs and then by vectors.
+ *
  * Everything that is read was checked by the caller, who also keeps it alive during a call.
  */
 
@@ -40,7 +42,7 @@ static const float SLACK = 1.2f;
 /* The same where a row has no code: more, for nothing else tells of one that was left out. */
 static const float SLACK_WITHOUT_CODES = 1.5f;
 
-/* With a filter, lists are read until those left have fewer than so many of each hit that is wanted. */
+/* With a filter, lists are read until those left can be expected to have less than this share of the hits. */
 static const float MISSES = 0.0005f;
 
 /* The standard deviation of an estimate from signs, in scales. */
