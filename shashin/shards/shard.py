@@ -120,14 +120,6 @@ class Shard:
         """Return the listing of a row."""
         return self._rows.listing_id(number)
 
-    def version(self, number: int) -> int:
-        """Return the version of a row."""
-        return self._rows.version(number)
-
-    def photo_number(self, number: int) -> int:
-        """Return the photo number of a row."""
-        return self._rows.photo_number(number)
-
     def attributes(self, number: int) -> RowAttributes:
         """Return the attributes of a row."""
         return self._rows.attributes(number)

@@ -110,14 +110,6 @@ class Rows(Protocol):
         """Return the listing of a row."""
         ...
 
-    def version(self, number: int) -> int:
-        """Return the version of a row."""
-        ...
-
-    def photo_number(self, number: int) -> int:
-        """Return the photo number of a row."""
-        ...
-
     def attributes(self, number: int) -> RowAttributes:
         """Return the attributes of a row."""
         ...

@@ -45,7 +45,7 @@ class FlatF16:
             )
         holds = f"float16 vectors of {spec.dimensions} dimensions"
         mapped = map_array(folder / INDEX_FILE, DTYPE, spec.dimensions, holds=holds)
-        return FlatIndex(mapped, memory_bytes=0)
+        return FlatIndex(mapped, is_mapped=True)
 
 
 class FlatIndex:
@@ -53,10 +53,10 @@ class FlatIndex:
 
     model_files: Sequence[str] = ()
 
-    def __init__(self, stored: npt.NDArray[np.float16], *, memory_bytes: int | None = None) -> None:
+    def __init__(self, stored: npt.NDArray[np.float16], *, is_mapped: bool = False) -> None:
         self._stored = stored
         self._size = len(stored)
-        self._memory_bytes = memory_bytes
+        self._is_mapped = is_mapped
 
     @property
     def spec(self) -> IndexSpec:
@@ -66,7 +66,7 @@ class FlatIndex:
     @property
     def memory_bytes(self) -> int:
         """Bytes in memory."""
-        return self._stored.nbytes if self._memory_bytes is None else self._memory_bytes
+        return 0 if self._is_mapped else self._stored.nbytes
 
     def __len__(self) -> int:
         return self._size
