@@ -52,6 +52,7 @@ locks-test: install ## start each service with only its own lock, two minutes (A
 	@$(RUN)python -m locks.test $(ARGS)
 
 cluster-test: install ## test the parts and then the whole system on the Kubernetes of SHASHIN_TEST_KUBECONFIG
+	@$(RUN)python -m tests.on_kubernetes.images
 	$(RUN)pytest -n $(CLUSTER_WORKERS) tests/cluster
 	@$(RUN)python -m tests.on_kubernetes $(ARGS)
 

@@ -36,7 +36,7 @@ from tests.support.definitions import apply_definitions
 from tests.support.made_shards import MODEL
 from tests.support.running_service import RunningService
 from tests.support.shashin_command import shashin
-from tests.support.waiting import until
+from tests.support.waiting import until_in_cluster
 
 K8S = Path(__file__).parents[2] / "k8s"
 LATER = DAY + timedelta(days=1, hours=1)
@@ -156,7 +156,7 @@ async def test_a_build_with_a_step_of_the_users_publishes_its_shard(
         "Progressing": "False",
         "Succeeded": "True",
     }
-    reasons = await until(lambda: events_of(builds, "demo"), "events are there")
+    reasons = await until_in_cluster(lambda: events_of(builds, "demo"), "events are there")
     assert {"Begun", "StepsSucceeded"} <= set(reasons)
 
 
@@ -234,7 +234,7 @@ async def test_a_step_that_takes_too_long_is_ended(
     failed = await builds.until("demo", "Failed")
     assert failed.reason == "it took longer than its timeoutSeconds, 2"
     assert (failed.step, failed.steps[1].phase) == ("check", "Failed")
-    await until(lambda: nothing_runs(builds), "no pod runs any more")
+    await until_in_cluster(lambda: nothing_runs(builds), "no pod runs any more")
 
 
 async def test_a_step_that_needs_too_much_memory_is_named_and_runs_with_more(
@@ -288,11 +288,11 @@ async def test_a_build_is_cancelled_and_can_be_run_again(
     await controller.start()
     endless = step(users_image, "import time; time.sleep(3600)")
     await builds.create(builds.build("demo", parents, pipeline=pipeline(endless)))
-    await until(lambda: runs_step(builds, "demo", "check"), "the endless step runs")
+    await until_in_cluster(lambda: runs_step(builds, "demo", "check"), "the endless step runs")
     await builds.annotate("demo", cancel="true")
     status = await builds.until("demo", "Cancelled")
     assert status.reason == "someone cancelled it"
-    await until(lambda: nothing_runs(builds), "no pod runs any more")
+    await until_in_cluster(lambda: nothing_runs(builds), "no pod runs any more")
     await builds.annotate("demo", cancel=None, retry="1")
     await builds.until("demo", "Running", attempt=2)
 
@@ -310,7 +310,7 @@ async def test_a_pod_that_is_deleted_fails_the_step_that_ran(
     await controller.start()
     endless = step(users_image, "import time; time.sleep(3600)")
     await builds.create(builds.build("demo", parents, pipeline=pipeline(endless)))
-    await until(lambda: runs_step(builds, "demo", "check"), "the endless step runs")
+    await until_in_cluster(lambda: runs_step(builds, "demo", "check"), "the endless step runs")
     (pod,) = await builds.pods()
     await builds.client.delete(PODS, pod["metadata"]["name"], namespace=builds.namespace)
     status = await builds.until("demo", "Failed")
@@ -323,7 +323,7 @@ async def test_an_image_that_does_not_exist_is_named_and_given_up_in_time(
     builds: ClusterBuilds, controller: Controller, users_image: str
 ) -> None:
     parents = await builds.seal(1)
-    await controller.start(build_start_seconds=45)
+    await controller.start(build_start_seconds=90)
     missing = step(users_image.rpartition(":")[0] + ":missing", "pass")
     await builds.create(builds.build("demo", parents, pipeline=pipeline(missing)))
 
@@ -331,9 +331,10 @@ async def test_an_image_that_does_not_exist_is_named_and_given_up_in_time(
         status = await builds.status("demo")
         return "ImagePull" in status.reason
 
-    await until(says_why, "the status names the image", limit_seconds=120)
+    await until_in_cluster(says_why, "the status names the image")
     failed = await builds.until("demo", "Failed")
-    assert failed.reason.startswith("it could not start within 45 seconds: ")
+    assert failed.reason.startswith("it could not start within 90 seconds: ")
+    assert "ImagePull" in failed.reason
     assert failed.step == "check"
 
 
@@ -394,7 +395,7 @@ async def test_builds_wait_for_a_place_and_for_those_that_merge_the_same_shards(
         waiting = [await builds.status(name) for name in ("b", "d")]
         return all(one.phase == "Pending" and one.reason for one in waiting)
 
-    await until(reasons, "the others say why they wait")
+    await until_in_cluster(reasons, "the others say why they wait")
     assert (await builds.status("b")).reason == "a merges some of its shards"
     assert (await builds.status("d")).reason == "2 builds run or come first"
     assert len(await builds.jobs()) == 2
@@ -419,12 +420,12 @@ async def test_old_builds_are_deleted_and_take_their_jobs_along(
             return True
         return False
 
-    await until(is_gone, "the older one is deleted")
+    await until_in_cluster(is_gone, "the older one is deleted")
 
     async def only_the_newer_job() -> bool:
         return {job["metadata"]["name"] for job in await builds.jobs()} == {"two-1"}
 
-    await until(only_the_newer_job, "its Job is deleted", limit_seconds=120)
+    await until_in_cluster(only_the_newer_job, "its Job is deleted")
     assert (await builds.status("two")).phase == "Failed"
 
 
@@ -503,13 +504,13 @@ async def test_a_build_that_is_deleted_takes_everything_along(
     await controller.start()
     endless = step(users_image, "import time; time.sleep(3600)")
     await builds.create(builds.build("demo", parents, pipeline=pipeline(endless)))
-    await until(lambda: runs_step(builds, "demo", "check"), "the endless step runs")
+    await until_in_cluster(lambda: runs_step(builds, "demo", "check"), "the endless step runs")
     await builds.client.delete(INDEX_BUILDS, "demo", namespace=builds.namespace)
 
     async def gone() -> bool:
         return not await builds.jobs() and not await builds.pods()
 
-    await until(gone, "its Job and pods are gone", limit_seconds=120)
+    await until_in_cluster(gone, "its Job and pods are gone")
     with pytest.raises(KubernetesNotFound):
         await builds.client.get(JOBS, "demo-1", namespace=builds.namespace)
 
@@ -578,7 +579,7 @@ async def test_a_cron_job_plans_its_tier_with_the_rights_that_it_has(
     async def is_over() -> Any:
         return finished(await builds.client.get(JOBS, "plan", namespace=builds.namespace))
 
-    ended = await until(is_over, "the planner's Job is over", limit_seconds=180)
+    ended = await until_in_cluster(is_over, "the planner's Job is over")
     log = kubectl("--kubeconfig", kubeconfig, "-n", builds.namespace, "logs", "job/plan")
     assert ended["type"] == "Complete", log
     listed = await builds.client.list(INDEX_BUILDS, namespace=builds.namespace)

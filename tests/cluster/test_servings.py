@@ -29,9 +29,7 @@ from tests.support.kube_objects import SERVICE_ACCOUNTS, config_map, free_lease
 from tests.support.probe_images import ProbeImages, made_probe_images
 from tests.support.running_service import RunningService
 from tests.support.serving_documents import DOCUMENT
-from tests.support.waiting import until
-
-LONG = 120.0
+from tests.support.waiting import until_in_cluster
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +66,7 @@ class Servings:
             message = one["message"]
             return bool(one["reason"] == reason)
 
-        await until(holds, f"{of} of {name} is {reason}", limit_seconds=LONG)
+        await until_in_cluster(holds, f"{of} of {name} is {reason}")
         return message
 
     async def pods(self, name: str) -> list[KubeObject]:
@@ -93,7 +91,7 @@ class Servings:
 
     async def until_gone(self, resource: Resource, name: str) -> None:
         what = f"{resource} {name} is gone"
-        await until(lambda: self.is_gone(resource, name), what, limit_seconds=LONG)
+        await until_in_cluster(lambda: self.is_gone(resource, name), what)
 
     async def delete(self, name: str) -> None:
         await self.client.delete(INDEX_SERVINGS, name, namespace=self.namespace)
@@ -185,7 +183,7 @@ async def test_what_others_change_is_made_good(
         pod = spec["template"]["spec"]
         return spec["replicas"] == 1 and pod["automountServiceAccountToken"] is False
 
-    await until(healed, "it is healed", limit_seconds=LONG)
+    await until_in_cluster(healed, "it is healed")
     await servings.until("one", "RolledOut")
 
 
@@ -250,7 +248,7 @@ async def test_another_controller_takes_over_from_one_that_was_killed(
     servings: Servings, controllers: Controllers, images: ProbeImages
 ) -> None:
     first = await controllers.start()
-    await until(lambda: leads(first), "it leads", limit_seconds=LONG)
+    await until_in_cluster(lambda: leads(first), "it leads")
     second = await controllers.start()
     await servings.apply("one", images.first)
     await servings.until("one", "RolledOut")
@@ -288,7 +286,7 @@ async def test_an_api_server_that_was_away_loses_nothing(
         async def degraded() -> bool:
             return "Kubernetes" in (await one.get("healthz") or "") or not await leads(one)
 
-        await until(degraded, "the outage is noticed", limit_seconds=LONG)
+        await until_in_cluster(degraded, "the outage is noticed")
         assert (await one.get("livez")) is not None
         proxy.come_back()
         await servings.until("one", "RolledOut")
@@ -313,7 +311,7 @@ async def test_an_api_server_that_answers_with_errors_is_asked_again(
     for code in (409, 410, 429, 500):
         assert f'status="{code}"' in page
     api.faulty = False
-    await until(lambda: healed(one), "no error is named any more", limit_seconds=LONG)
+    await until_in_cluster(lambda: healed(one), "no error is named any more")
     await servings.apply("one", images.first)
     await servings.until("one", "RolledOut")
 

@@ -1,12 +1,15 @@
-"""The container images of all services, by digest."""
+"""The container images of all services, by digest; as a command, build and push them beforehand."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.on_kubernetes.cluster import run
+from shashin.errors import UserError
+from shashin.terminal.console import echo, echo_error
+from tests.on_kubernetes.cluster import Cluster, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,3 +50,18 @@ async def _pushed(repository: str, tag: str) -> str:
         "docker", "inspect", "--format", '{{join .RepoDigests "\\n"}}', f"{repository}:{tag}"
     )
     return next(one for one in digests.split() if one.startswith(f"{repository}@"))
+
+
+def main() -> int:
+    """Build and push all, so that no test shares the machine with that; returns the exit code."""
+    try:
+        images = asyncio.run(pushed_images(Cluster.from_environment().registry))
+    except (UserError, AssertionError) as error:
+        echo_error(str(error))
+        return 1
+    echo(f"{len(images)} images built and pushed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -33,7 +33,7 @@ from tests.support import fake_gcs
 from tests.support.fake_gcs import FakeGcs
 from tests.support.kube_objects import NAMESPACES, SERVICE_ACCOUNTS, config_map, free_lease
 from tests.support.made_shards import DIMENSIONS, MODEL, commit, listings, open_shard
-from tests.support.waiting import until
+from tests.support.waiting import until_in_cluster
 
 HOST_VARIABLE = "SHASHIN_TEST_HOST"
 """Address of this machine as pods see it."""
@@ -41,7 +41,6 @@ REGISTRY_VARIABLE = "SHASHIN_TEST_REGISTRY"
 BASE = os.environ.get("SHASHIN_TEST_BASE_IMAGE", "python:3.11-slim-bookworm")
 
 DAY = datetime(2026, 3, 14, tzinfo=UTC)
-LONG = 180.0
 
 K8S = Path(__file__).parents[2] / "k8s"
 VOLUMES = Resource("", "v1", "persistentvolumes")
@@ -192,9 +191,7 @@ class ClusterBuilds:
         """Return a build's status."""
         return status_of(await self.object(name))
 
-    async def until(
-        self, name: str, phase: str, *, attempt: int = 0, limit_seconds: float = LONG
-    ) -> IndexBuildStatus:
+    async def until(self, name: str, phase: str, *, attempt: int = 0) -> IndexBuildStatus:
         """Wait until an attempt is in a phase; returns the status."""
 
         async def holds() -> IndexBuildStatus | None:
@@ -202,9 +199,7 @@ class ClusterBuilds:
             return status if status.phase == phase and status.attempts >= attempt else None
 
         try:
-            found: IndexBuildStatus = await until(
-                holds, f"{name} is {phase}", limit_seconds=limit_seconds
-            )
+            found: IndexBuildStatus = await until_in_cluster(holds, f"{name} is {phase}")
         except AssertionError as error:
             raise AssertionError(f"{error}: {await self.status(name)}") from None
         return found

@@ -9,7 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 
-async def until(probe: Callable[[], Any], what: str, *, limit_seconds: float = 60.0) -> Any:
+async def until(
+    probe: Callable[[], Any],
+    what: str,
+    *,
+    limit_seconds: float = 60.0,
+    every_seconds: float = 0.02,
+) -> Any:
     """Poll until the result, awaited if necessary, is truthy; returns it."""
     deadline = time.monotonic() + limit_seconds
     while True:
@@ -19,4 +25,9 @@ async def until(probe: Callable[[], Any], what: str, *, limit_seconds: float = 6
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"timed out after {limit_seconds:.0f} s waiting until {what}")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(every_seconds)
+
+
+async def until_in_cluster(probe: Callable[[], Any], what: str) -> Any:
+    """Poll a cluster, which may have images to pull, without taking its time for answers."""
+    return await until(probe, what, limit_seconds=300.0, every_seconds=0.2)
