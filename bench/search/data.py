@@ -94,6 +94,12 @@ def recall(found: Numbers, expected: Numbers) -> float:
     return right / wanted if wanted else 1.0
 
 
+def unit(vectors: Vectors) -> Vectors:
+    """Return vectors scaled to unit length."""
+    scaled: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
+
+
 def _blocks(count: int) -> Iterator[slice]:
     for start in range(0, count, _BLOCK):
         yield slice(start, min(start + _BLOCK, count))

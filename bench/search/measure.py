@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from bench.search.processes import (
     search_together,
 )
 from bench.search.sealed import prepared_kind, write_shards
+from bench.search.vector_stream import vectors_arriving
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.kinds.protocol import IndexKind
@@ -85,8 +87,8 @@ def planned_figures() -> list[Figure]:
         ),
         *(Figure(f"search, {data}: recall@10 of 65 shards", "") for data in DATA_SETS),
         Figure("search, in process: 65 shards, time", "of one shard", 1.5),
-        Figure("search, in process: p99 with 500 rows/s", "of idle", 1.2),
-        Figure("search, in process: queries with 500 rows/s", "of idle", 0.9, at_least=True),
+        Figure("search, in process: p99 with 500 rows/s", "of idle"),
+        Figure("search, in process: queries with 500 rows/s", "of idle"),
         *(
             Figure(f"search, in process: {share:.0%} hidden, {what}", unit)
             for share in HIDDEN_SHARES
@@ -126,6 +128,8 @@ def planned_figures() -> list[Figure]:
         Figure("search, router: recall@10", ""),
         Figure("search, router: 65 shards, time alone", "of one shard", 1.5),
         Figure("search, router: 65 shards, 32 clients", "of one shard", 0.7, at_least=True),
+        Figure("search, router: p99 with 500 rows/s", "of idle", 1.2),
+        Figure("search, router: queries with 500 rows/s", "of idle", 0.9, at_least=True),
     ]
 
 
@@ -457,6 +461,7 @@ async def _processes(size: Size, data: DataSet, folder: Path) -> dict[str, float
             ).per_second
             found = found_by(searched.answers[: len(requests)])
             figures["search, router: recall@10"] = recall(found, data.nearest)
+    figures |= await _router_while_arriving(size, requests, folder)
     return figures | {
         "search, router: alone p50": percentile(alone[SHARDS], 0.5),
         "search, router: alone p99": percentile(alone[SHARDS], 0.99),
@@ -464,4 +469,31 @@ async def _processes(size: Size, data: DataSet, folder: Path) -> dict[str, float
         "search, router: 65 shards, time alone": percentile(alone[SHARDS], 0.5)
         / percentile(alone[1], 0.5),
         "search, router: 65 shards, 32 clients": together[SHARDS] / together[1],
+    }
+
+
+async def _router_while_arriving(
+    size: Size, requests: Sequence[bytes], folder: Path
+) -> dict[str, float]:
+    """Compare searches of 65 shards and an indexer while it indexes with those while it does not."""
+    echo_stderr(f"search: {SHARDS} shards and an indexer through a router")
+    shards, seconds = folder / str(SHARDS), size.seconds / 2
+    took: dict[bool, list[float]] = {False: [], True: []}
+    together: dict[bool, list[float]] = {False: [], True: []}
+    async with running(folder / "services-live", shards, live=True) as processes:
+        address = processes.router.grpc
+        await search_together(address, requests, CLIENTS, size.seconds / 5)
+        for busy in (True, False) * 3:
+            async with AsyncExitStack() as stack:
+                if busy:
+                    rate = arriving.ROWS_PER_SECOND
+                    await stack.enter_async_context(vectors_arriving(processes.kafka, rate))
+                alone = await asyncio.to_thread(search_alone, address, requests, seconds)
+                took[busy] += alone.took
+                by_many = await search_together(address, requests, CLIENTS, seconds)
+                together[busy].append(by_many.per_second)
+    return {
+        "search, router: p99 with 500 rows/s": percentile(took[True], 0.99)
+        / percentile(took[False], 0.99),
+        "search, router: queries with 500 rows/s": sum(together[True]) / sum(together[False]),
     }

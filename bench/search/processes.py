@@ -1,4 +1,4 @@
-"""A router and an index server as processes, and clients that search through them."""
+"""A router, an index server and an indexer as processes, and clients that search through them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import numpy as np
 
 from bench.search.data import DIMENSIONS, K, Numbers, Vectors
 from bench.search.sealed import SPACE, row_of
+from shashin.discovery.protocol import INDEX_SERVER, INDEXER
 from shashin.kafka.topic_admin import ensure_topics
 from shashin.local.kafka import EmbeddedKafka
-from shashin.tiers import HOURLY
+from shashin.tiers import HOURLY, LIVE
 from shashin.v1 import search_pb2
 from tests.support.running_service import RunningService
 
@@ -33,23 +34,32 @@ class Processes:
 
     router: RunningService
     server: RunningService
+    kafka: str
+    """Bootstrap address."""
 
 
 @asynccontextmanager
-async def running(scratch: Path, shards: Path) -> AsyncIterator[Processes]:
-    """Serve the shards of a folder by an index server, and search them through a router."""
+async def running(scratch: Path, shards: Path, *, live: bool = False) -> AsyncIterator[Processes]:
+    """Serve the shards of a folder by an index server, and search them through a router.
+
+    With ``live``, an indexer serves open shards as well: its tier is searched beside the others.
+    """
     await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
     kafka = EmbeddedKafka(scratch, default_port=None)
     await kafka.start()
     try:
         await ensure_topics(kafka.bootstrap, partitions=1)
         async with AsyncExitStack() as stack:
-            yield await _started(scratch, shards, kafka.bootstrap, stack)
+            yield await _started(scratch, shards, kafka.bootstrap, stack, live=live)
     finally:
         await kafka.stop()
 
 
-async def _started(scratch: Path, shards: Path, kafka: str, stack: AsyncExitStack) -> Processes:
+async def _started(
+    scratch: Path, shards: Path, kafka: str, stack: AsyncExitStack, *, live: bool
+) -> Processes:
+    repository = (scratch / "repository").as_uri()
+
     async def start(name: str, **settings: object) -> RunningService:
         values = {"model_id": SPACE.model_id, "dimensions": DIMENSIONS, **settings}
         service = RunningService(name, kafka, values, log=scratch / "logs")
@@ -62,12 +72,21 @@ async def _started(scratch: Path, shards: Path, kafka: str, stack: AsyncExitStac
         "index_server",
         tier=HOURLY,
         shards_folder=shards,
-        repository=(scratch / "repository").as_uri(),
+        repository=repository,
     )
-    endpoint = {"name": "one", "role": "index-server", "tier": HOURLY, "address": server.grpc}
+    endpoints = [{"name": "one", "role": INDEX_SERVER, "tier": HOURLY, "address": server.grpc}]
     discovery = scratch / "discovery.json"
-    discovery.write_text(json.dumps({"endpoints": [endpoint]}))
-    return Processes(await start("router", discovery=discovery.as_uri()), server)
+    discovery.write_text(json.dumps({"endpoints": endpoints}))
+    if live:
+        indexer = await start(
+            "indexer",
+            repository=repository,
+            discovery=discovery.as_uri(),
+            work_folder=scratch / "work",
+        )
+        endpoints.append({"name": "live", "role": INDEXER, "tier": LIVE, "address": indexer.grpc})
+        discovery.write_text(json.dumps({"endpoints": endpoints}))
+    return Processes(await start("router", discovery=discovery.as_uri()), server, kafka)
 
 
 def requests_of(queries: Vectors) -> list[bytes]:

@@ -27,6 +27,7 @@ from shashin.serving.catch_up import CatchUp
 from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.hidden_follower import HiddenFollower
 from shashin.serving.hidden_listings import RecentlyHidden
+from shashin.serving.recall_monitor import RecallMonitor, Sample
 from shashin.serving.served_shards import ServedShards
 from shashin.v1 import index_pb2_grpc
 
@@ -55,13 +56,16 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
         shards = _shards(settings, store, served, catch_up)
         workers = max(2, os.cpu_count() or 1)
         searchers = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="search"))
+        sample = Sample()
         endpoint = IndexEndpoint(
             served,
             space=settings.space,
             tier=settings.tier,
             executor=searchers,
+            sample=sample,
             workers=workers,
         )
+        monitor = RecallMonitor(served, sample, tier=settings.tier, share=settings.recall_cpu_share)
 
         def add(server: grpc.aio.Server) -> None:
             index_pb2_grpc.add_IndexServiceServicer_to_server(endpoint, server)
@@ -75,7 +79,7 @@ async def serve(scope: ServiceScope[IndexServerSettings]) -> None:
             )
         )
         scope.log.info("serving", grpc_port=port, tier=settings.tier)
-        await scope.run(hidden.loop(), shards)
+        await scope.run(hidden.loop(), shards, *monitor.loops())
 
 
 def _shards(

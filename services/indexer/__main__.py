@@ -50,6 +50,7 @@ from shashin.serving.endpoint import IndexEndpoint
 from shashin.serving.hidden_follower import HiddenFollower
 from shashin.serving.hidden_listings import LogBounds
 from shashin.serving.index_servers import IndexServers
+from shashin.serving.recall_monitor import RecallMonitor, Sample
 from shashin.serving.served_shards import ServedShards
 from shashin.shards.open_shard import OpenShard
 from shashin.shards.shard import Shard
@@ -148,13 +149,16 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
                 stages=watch.lags(),
             )
 
+        sample = Sample()
         endpoint = IndexEndpoint(
             served,
             space=settings.space,
             tier=LIVE,
             executor=threads(2, "search"),
+            sample=sample,
             report=report,
         )
+        monitor = RecallMonitor(served, sample, tier=LIVE, share=settings.recall_cpu_share)
 
         def add(server: grpc.aio.Server) -> None:
             index_pb2_grpc.add_IndexServiceServicer_to_server(endpoint, server)
@@ -178,6 +182,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             HorizonWatch(live, horizons).loop(),
             Release(live, servers, settings.release_after_seconds).loop(),
             servers.discovery_watch(),
+            *monitor.loops(),
         )
 
 

@@ -18,6 +18,7 @@ from shashin.errors import DeadlineExceeded, InvalidQuery, NotServing, WrongMode
 from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.model_space import ModelSpace
 from shashin.offsets.coverage import LiveReport
+from shashin.serving.recall_monitor import Sample
 from shashin.serving.served_shards import ServedShards
 from shashin.serving.shared_searches import SharedSearches
 from shashin.shards.shard import Shard
@@ -47,7 +48,8 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
     """Responds from a snapshot of the served shards; searches run in ``executor``, ``workers`` at a time.
 
     Searches at the same time share turns (shashin.serving.shared_searches). It refuses searches until the hidden listings are loaded. ``report`` returns what the live tier
-    knows of the log, as of the shards of one snapshot; other tiers know nothing.
+    knows of the log, as of the shards of one snapshot; other tiers know nothing. ``sample`` is offered
+    every query.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         executor: Executor,
         report: Callable[[Sequence[Shard]], LiveReport] = lambda _shards: LiveReport(),
         workers: int = 2,
+        sample: Sample | None = None,
     ) -> None:
         self._served = served
         self._space = space
         self._tier = tier
         self._executor = executor
+        self._sample = sample
         self._report = report
         self._searches = SharedSearches(served, executor, report, workers=workers)
         self._search_seconds = SEARCH_SECONDS.labels(tier)
@@ -97,6 +101,8 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
                 f"the {self._tier} tier did not finish its search over "
                 f"{len(self._served.snapshot().shards)} shards in time"
             ) from None
+        if self._sample is not None:
+            self._sample.offer(queries, row_filter)
         searched = found.searched
         columns: list[index_pb2.HitColumns] = []
         for part in found.parts:

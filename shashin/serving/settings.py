@@ -17,3 +17,11 @@ class ServingSettings(ServiceSettings):
         "the new one; must exceed the router's SHASHIN_DEADLINE_MS. A slower search may find "
         "neither.",
     )
+    recall_cpu_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of one core for repeating a sample of live queries and comparing the hits "
+        "with an exact search over the same shards, which reads all of their vectors "
+        "(shashin_recall_found_hits_total); 0 turns it off.",
+    )

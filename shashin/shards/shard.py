@@ -15,7 +15,9 @@ from shashin.offsets.ranges import OffsetRange
 from shashin.shards.filter_masks import FilterMasks
 from shashin.shards.format.columns import Identities, Rows
 from shashin.shards.format.row import Row, RowAttributes
+from shashin.shards.kinds.exact_search import nearest_by_score
 from shashin.shards.kinds.protocol import (
+    MappedIndex,
     Mask,
     Neighbours,
     RowMask,
@@ -99,6 +101,27 @@ class Shard:
         return self._index.search(
             queries, k, allowed=allowed, group=group, groups=self._rows.listings
         )
+
+    def nearest_in(
+        self, numbers: range, query: Vectors, k: int, row_filter: RowFilter, *, rows: int
+    ) -> Neighbours:
+        """Return the nearest of some rows that a search may find, of up to k listings, exactly.
+
+        ``query`` is (dimensions,). Only the first ``rows`` rows count, as if later ones did not exist.
+        """
+        keys = np.arange(numbers.start, min(numbers.stop, rows))
+        findable = self._findable(rows)
+        if findable is not None:
+            keys = keys[findable[keys]]
+        if row_filter.restricts:
+            keys = keys[self.passing(row_filter, rows).flags[keys]]
+        scores = self._index.vectors(keys) @ query
+        return nearest_by_score(scores, k, keys, self._rows.columns(rows).group)
+
+    def drop_vectors(self) -> None:
+        """Give the memory of mapped vectors that were read back to the system."""
+        if isinstance(self._index, MappedIndex):
+            self._index.drop_vectors()
 
     def _findable(self, rows: int) -> Mask | None:
         """Return which of the first rows a search may find; None if all."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from shashin.errors import UnknownFormat
 from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.kinds.exact_search import nearest_of, nothing
-from shashin.shards.kinds.npy_file import map_array, write_array
+from shashin.shards.kinds.npy_file import drop_pages, map_array, write_array
 from shashin.shards.kinds.protocol import Groups, Mask, Neighbours, Vectors
 
 NAME = "flat-f16"
@@ -99,6 +99,10 @@ class FlatIndex:
     def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
         """Return the stored vectors of keys, (len(keys), dimensions) float32."""
         return self._stored[keys].astype(np.float32)
+
+    def drop_vectors(self) -> None:
+        """Give the memory of mapped vectors that were read back to the system."""
+        drop_pages(self._stored)
 
 
 KIND = FlatF16()

@@ -22,7 +22,7 @@ from shashin.errors import CorruptShard, UnknownFormat
 from shashin.shards.format.index_spec import IndexSpec
 from shashin.shards.kinds.native import library
 from shashin.shards.kinds.native.library import Codes, Lists, Member, Run, Searcher
-from shashin.shards.kinds.npy_file import map_array, write_array
+from shashin.shards.kinds.npy_file import drop_pages, map_array, write_array
 from shashin.shards.kinds.protocol import Groups, GrowingIndex, Mask, Neighbours, Stack, Vectors
 from shashin.shards.kinds.quantizer import Quantizer, blocks, is_too_coarse, lists_for, train, unit
 
@@ -175,6 +175,10 @@ class IvfSq4Index:
     def vectors(self, keys: npt.NDArray[np.int64]) -> Vectors:
         """Return the stored vectors of keys, (len(keys), dimensions) float32."""
         return self.stored[keys].astype(np.float32)
+
+    def drop_vectors(self) -> None:
+        """Give the memory of vectors that were read back to the system; they can be read again."""
+        drop_pages(self.stored)
 
     def empty_stack(self) -> Stack:
         """Return a stack without members for indexes of this quantizer."""

@@ -65,6 +65,15 @@ class SearchableIndex(Protocol):
         ...
 
 
+@runtime_checkable
+class MappedIndex(Protocol):
+    """An index whose vectors are in a mapped file."""
+
+    def drop_vectors(self) -> None:
+        """Give the memory of vectors that were read back to the system; they can be read again."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class RowMask:
     """Which rows of a shard meet a filter."""
