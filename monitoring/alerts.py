@@ -1,0 +1,220 @@
+"""What a person is told of, beside broken promises (objectives.py)."""
+
+from __future__ import annotations
+
+from monitoring.model import Alert
+
+RECALL = 0.95
+"""Below it, a tier's searches miss too many of the nearest listings."""
+
+SEARCHING = (
+    Alert(
+        "ShashinGhosts",
+        'sum(increase(shashin_canary_failures_total{kind="not_gone"}[15m])) > 0',
+        severity="critical",
+        summary="sold listings are still found",
+        description="The canary sold a listing, and searches went on finding it.",
+    ),
+    Alert(
+        "ShashinCanaryFailing",
+        "time() - max(shashin_canary_last_success_timestamp_seconds) > 300",
+        severity="critical",
+        held="1m",
+        summary="no new listing was found and gone again for {{ $value | humanizeDuration }}",
+        description=(
+            "The canary publishes a listing, searches for it, and sells it: which step fails is in "
+            "shashin_canary_failures_total by kind, and in its log."
+        ),
+    ),
+    Alert(
+        "ShashinPartitionNotIndexed",
+        "max(shashin_router_unknown_partitions) > 0",
+        severity="critical",
+        held="1m",
+        summary="{{ $value }} partitions are indexed by no ready indexer: searches are incomplete",
+        description=(
+            "Every indexer has a fixed share of the partitions: does each one run, and is the second "
+            "number of SHASHIN_PARTITIONS that of the replicas?"
+        ),
+    ),
+    Alert(
+        "ShashinSearchesIncomplete",
+        "min(shashin_router_coverage_complete) == 0",
+        severity="critical",
+        held="1m",
+        summary=(
+            'searches are incomplete: {{ with query "max(shashin_router_missing_offsets)" }}'
+            "{{ . | first | value }}{{ end }} offsets are held by no ready endpoint"
+        ),
+        description="`shashin status` names the gaps, and the endpoints that are not ready.",
+    ),
+    Alert(
+        "ShashinNoRouter",
+        "absent(shashin_router_coverage_complete)",
+        severity="critical",
+        held="1m",
+        summary="no router can be scraped: searches fail, or nobody watches them",
+        description="Look whether a router runs, and whether Prometheus reaches its port for metrics.",
+    ),
+    Alert(
+        "ShashinRecallLow",
+        "sum by (tier) (rate(shashin_recall_found_hits_total[1h])) "
+        f"/ sum by (tier) (rate(shashin_recall_expected_hits_total[1h])) < {RECALL}",
+        severity="warning",
+        held="15m",
+        summary="searches of the {{ $labels.tier }} tier find {{ $value | humanizePercentage }} of the nearest 10",
+        description="A sample of live queries is compared with an exact search over the same shards.",
+    ),
+)
+
+PIPELINE = (
+    Alert(
+        "ShashinConsumerStuck",
+        "sum by (topic) (shashin_consumer_lag_records) > 0 "
+        "and sum by (topic) (increase(shashin_consumed_records_total[10m])) == 0",
+        severity="critical",
+        held="5m",
+        summary="{{ $value }} records of {{ $labels.topic }} wait, and none was processed for 10 minutes",
+        description="/healthz of the consumer says what it waits for.",
+    ),
+    Alert(
+        "ShashinConsumptionPaused",
+        "max by (topic) (shashin_consumption_paused) == 1",
+        severity="critical",
+        summary="{{ $labels.topic }} is not processed until someone decides",
+        description=(
+            "Too many records would be dead-lettered, or records were lost; the log and /healthz of "
+            "the consumer name the cause and what to do."
+        ),
+    ),
+    Alert(
+        "ShashinBatchHeldBack",
+        "sum by (topic) (shashin_undecodable_batches) > 0",
+        severity="critical",
+        held="1m",
+        summary="{{ $value }} partitions of {{ $labels.topic }} wait at a batch that cannot be decoded",
+        description="/healthz has the command that skips it; its records are lost then.",
+    ),
+    Alert(
+        "ShashinLagNearRetention",
+        "max by (topic) (shashin_consumer_lag_seconds) "
+        "> 0.5 * max by (topic) (shashin_topic_retention_seconds > 0)",
+        severity="critical",
+        held="5m",
+        summary=(
+            "records of {{ $labels.topic }} wait for {{ $value | humanizeDuration }}: in as long again "
+            "retention deletes them unread"
+        ),
+        description="Speed the consumer up, or extend the topic's retention first (retention.ms).",
+    ),
+    Alert(
+        "ShashinRecordsLost",
+        "sum by (topic) (increase(shashin_lost_records_total[1h])) > 0",
+        severity="critical",
+        summary="{{ $value }} records of {{ $labels.topic }} were deleted before they were read",
+        description="They were given up by a decision of the operator; publish what they contained again.",
+    ),
+    Alert(
+        "ShashinDeadLettersRising",
+        "sum by (topic, reason) (increase(shashin_dead_letters_total[15m])) > 10",
+        severity="warning",
+        summary=(
+            "{{ $value | humanize }} dead letters of {{ $labels.topic }} in 15 minutes: "
+            "{{ $labels.reason }}"
+        ),
+        description="`shashin dlq ls` shows them; `shashin dlq replay` sends them again.",
+    ),
+)
+
+TIERS = (
+    Alert(
+        "ShashinBadShards",
+        "sum by (job) (shashin_index_server_bad_shards) > 0",
+        severity="critical",
+        held="5m",
+        summary="{{ $value }} shards cannot be served",
+        description="/healthz of the index server names them and why; searches say what they lack.",
+    ),
+    Alert(
+        "ShashinSealingStuck",
+        "sum(shashin_indexer_set_aside_shards) > 0 or max(shashin_indexer_reading_paused) > 0",
+        severity="critical",
+        held="10m",
+        summary="the indexer cannot seal, or waits for index servers",
+        description="/healthz of the indexer says for what; new listings are not searchable if it paused.",
+    ),
+    Alert(
+        "ShashinBuildsFailed",
+        'sum by (tier) (shashin_controller_builds{phase="Failed"}) > 0',
+        severity="warning",
+        held="10m",
+        summary="{{ $value }} builds of the {{ $labels.tier }} tier have failed",
+        description=(
+            "`kubectl get indexbuilds -n shashin` lists them, `kubectl describe` says why. Retry each "
+            "one, or delete it."
+        ),
+    ),
+    Alert(
+        "ShashinServingNotReady",
+        "sum by (tier, reason) "
+        '(shashin_controller_servings{reason!~"RolledOut|ScaledToZero|Rolling|New"}) > 0',
+        severity="warning",
+        held="2m",
+        summary=(
+            "{{ $value }} servings of the {{ $labels.tier }} tier cannot be rolled out: "
+            "{{ $labels.reason }}"
+        ),
+        description=(
+            "The previous pods go on serving. `kubectl describe indexservings -n shashin` says why."
+        ),
+    ),
+    Alert(
+        "ShashinNoController",
+        "(sum(shashin_controller_leading) or vector(0)) != 1 and on() count(shashin_controller_leading)",
+        severity="warning",
+        held="2m",
+        summary="{{ $value }} controllers work, expected one: no new index is rolled out",
+        description="What is served stays. See the log of the controller's pods.",
+    ),
+)
+
+PROCESSES = (
+    Alert(
+        "ShashinTargetDown",
+        "up == 0",
+        severity="warning",
+        held="2m",
+        summary="{{ $labels.job }} at {{ $labels.instance }} cannot be scraped",
+        description="It does not run, or is not reached.",
+    ),
+    Alert(
+        "ShashinProblem",
+        "max by (job, instance) (shashin_problems) > 0",
+        severity="warning",
+        held="5m",
+        summary="{{ $labels.job }} at {{ $labels.instance }} reports {{ $value }} problems",
+        description="Its /healthz names each, with what to do.",
+    ),
+    Alert(
+        "ShashinDiskAlmostFull",
+        "shashin_folder_free_bytes / shashin_folder_size_bytes < 0.1",
+        severity="warning",
+        held="5m",
+        summary=(
+            "the disk of {{ $labels.job }}'s {{ $labels.folder }} folder is "
+            "{{ $value | humanizePercentage }} free"
+        ),
+        description="Shards that do not fit are not sealed or served; photos are fetched again.",
+    ),
+    Alert(
+        "ShashinClockSkew",
+        "abs(shashin_kubernetes_clock_skew_seconds) > 5",
+        severity="warning",
+        held="5m",
+        summary="The clock of {{ $labels.pod }} is {{ $value | humanizeDuration }} off the API server's",
+        description=(
+            "The API server's clock counts for builds and images meanwhile. Check the time service "
+            "(NTP) of the nodes."
+        ),
+    ),
+)
