@@ -32,6 +32,7 @@ check: install ## check lint, types, imports and generated files
 	$(RUN)lint-imports
 	$(RUN)python proto/generate.py --check
 	$(RUN)python docs/generate_settings.py --check
+	$(RUN)python docs/generate_metrics.py --check
 	$(RUN)python k8s/generate_crds.py --check
 
 format: install ## format and fix with ruff
@@ -41,8 +42,9 @@ format: install ## format and fix with ruff
 proto: install ## regenerate shashin/v1 from proto/
 	$(RUN)python proto/generate.py
 
-docs: install ## regenerate docs/settings.md, docs/custom-resources.md and k8s/crds from the code
+docs: install ## regenerate docs/settings.md, docs/metrics.md, docs/custom-resources.md and k8s/crds from the code
 	$(RUN)python docs/generate_settings.py
+	$(RUN)python docs/generate_metrics.py
 	$(RUN)python k8s/generate_crds.py
 
 lock: install ## resolve pyproject.toml into locks/ (ARGS=--upgrade to upgrade)

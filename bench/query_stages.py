@@ -47,7 +47,7 @@ _GRPC = _stage("gRPC", r"\(grpc/", r"cygrpc", r"^(grpc_|grpc_core)")
 _LOOP = _stage(
     "event loop", r"\(asyncio/", r"uvloop", r"\(selectors\.py", r"^(epoll_wait|uv_|uv__)"
 )
-_METRICS = _stage("metrics", r"\(prometheus_client/")
+_METRICS = _stage("metrics", r"\((prometheus_client|shashin/metrics)/")
 _INTERCEPTOR = _stage("gRPC: statuses and times of calls", r"\(shashin/rpc/")
 _COVERAGE = _stage(
     "coverage", r"\(shashin/offsets/", r"\(shashin/codecs/ranges", r"^_?coverage(_message)? "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from services.controller import metrics
 from services.controller.build_job import OF_BUILDS
 from services.controller.builds import BuildReconciler, BuildWorld
 from services.controller.reconciling import Reconciling
@@ -25,6 +24,7 @@ from shashin.kube.resources import (
     SERVICES,
 )
 from shashin.kube.server_clock import clock_loop
+from shashin.metrics import controller as metrics
 from shashin.runtime.scope import Loop, LoopScope, ServiceScope
 from shashin.runtime.service import run_service
 

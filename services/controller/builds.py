@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from services.controller import metrics
 from services.controller.attempt_pods import finished, runs
 from services.controller.build_job import (
     BUILD_LABEL,
@@ -56,6 +55,7 @@ from shashin.kube.client import KubeClient
 from shashin.kube.reflector import Reflector
 from shashin.kube.resource import Key, KubeObject, key_of, version_of
 from shashin.kube.resources import CONFIG_MAPS, INDEX_BUILDS, JOBS, PODS
+from shashin.metrics import controller as metrics
 from shashin.runtime.logging import get_logger
 
 log = get_logger(__name__)

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
-from services.controller import metrics
 from services.controller.work_queue import WorkQueue
 from shashin.errors import KubernetesConflict, KubernetesUnavailable, ShashinError
 from shashin.kube.reflector import Reflector, Subscription
 from shashin.kube.resource import Key
+from shashin.metrics import controller as metrics
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.controller import metrics
 from services.controller.drift import differs
 from services.controller.events import record_event
 from services.controller.made import MANAGER
@@ -21,6 +20,7 @@ from shashin.kube.client import KubeClient
 from shashin.kube.reflector import Reflector
 from shashin.kube.resource import Key, KubeObject, Resource
 from shashin.kube.resources import DEPLOYMENTS, DISRUPTION_BUDGETS, INDEX_SERVINGS, SERVICES
+from shashin.metrics import controller as metrics
 from shashin.runtime.logging import get_logger
 from shashin.servings.document import IndexServing, ServingStatus, parse_serving
 from shashin.tiers import SEALED_TIERS
@@ -134,6 +134,11 @@ class ServingReconciler:
             log.info("serving", name=name, reason=new.reason, message=new.message)
             if new.reason == "RolledOut" and status.image != before.image:
                 metrics.ROLLOUTS.labels(owner["spec"]["tier"]).inc()
+                if old is not None and old.status != "True":
+                    took = new.last_transition_time - old.last_transition_time
+                    metrics.ROLLOUT_SECONDS.labels(owner["spec"]["tier"]).observe(
+                        max(0.0, took.total_seconds())
+                    )
 
     def _serving(self, key: Key, owner: KubeObject) -> IndexServing | UserError:
         """Return its document, or why it cannot be used."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from services.downloader import metrics
 from services.downloader.validation import KINDS_WITH_PHOTOS, parse_event
 from services.downloader.versions import NewestVersions
 from shashin.errors import NoUsablePhoto, RecordError
 from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.event_time import event_headers
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
@@ -19,6 +19,7 @@ from shashin.kafka.topics import (
     MAX_RECORD_BYTES,
     hidden_key,
 )
+from shashin.metrics import downloader as metrics
 from shashin.photo_sources.fetching import FetchedPhoto, PhotoFetcher
 from shashin.runtime.failpoints import failpoint
 from shashin.v1 import events_pb2
@@ -117,7 +118,11 @@ def outcome_of(
     return Outcome(
         outputs=[
             OutRecord(
-                IMAGES_DOWNLOADED, event.listing_id.encode(), value, partition=record.partition
+                IMAGES_DOWNLOADED,
+                event.listing_id.encode(),
+                value,
+                event_headers(record),
+                partition=record.partition,
             )
         ],
         dead_letters=[

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from services.embedder import metrics
+from shashin.metrics import embedder as metrics
 from shashin.runtime.scope import LoopScope
 
 _IDLE_SECONDS = 1.0

@@ -28,6 +28,7 @@ from shashin.errors import (
     WrongVector,
 )
 from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.event_time import event_headers
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
@@ -149,6 +150,7 @@ class EmbedStage:
             VECTORS_EMBEDDED,
             listing.listing_id.encode(),
             message.SerializeToString(),
+            event_headers(record),
             partition=record.partition,
         )
 

@@ -12,8 +12,8 @@ from typing import Self
 
 from PIL import Image
 
-from services.embedder import metrics
 from shashin.errors import EmbedderOverloaded
+from shashin.metrics import embedder as metrics
 from shashin.photos import DecodeBudget, thumbnail_image
 
 
@@ -65,6 +65,7 @@ class QueryDecoder:
         """
         limits, size = self._limits, sum(map(len, photos))
         if self._photos + len(photos) > limits.photos or self._bytes + size > limits.photo_bytes:
+            metrics.REFUSED_QUERY_PHOTOS.inc(len(photos))
             raise EmbedderOverloaded(
                 f"{self._photos} query photos of {self._bytes} bytes are waiting or under way, so "
                 f"{len(photos)} of {size} bytes are too many; at most {limits.photos} photos of "

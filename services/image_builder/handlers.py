@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.image_builder import metrics
 from services.image_builder.candidates import CandidateReader
 from services.image_builder.plan import HandOver, Older, Plan, plan_tier
 from services.image_builder.retention import raised_horizons
@@ -15,6 +14,7 @@ from services.image_builder.rollout import Rollout
 from services.image_builder.servers import Servers
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import PreconditionFailed, RepositoryError, ShashinError
+from shashin.metrics import image_builder as metrics
 from shashin.offsets.ranges import MergedRanges
 from shashin.repository.horizons import Horizons
 from shashin.repository.pointer import PointedShard, Pointer
@@ -107,7 +107,8 @@ class Builder:
             if self._wake_event.is_set() or began >= next_round:
                 self._wake_event.clear()
                 check = began >= next_check
-                waiting = await self.plan_round(loop, check_served=check)
+                with metrics.ROUND_SECONDS.time():
+                    waiting = await self.plan_round(loop, check_served=check)
                 ended = time.monotonic()
                 if check:
                     next_check = ended + self._settings.resync_seconds

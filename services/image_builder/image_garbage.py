@@ -6,13 +6,13 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 
-from services.image_builder import metrics
 from services.image_builder.settings import ImageBuilderSettings
 from shashin.errors import ShashinError
 from shashin.index_images.garbage import stored_images, unused_images
 from shashin.kube.client import KubeClient
 from shashin.kube.resource import KubeObject
 from shashin.kube.resources import INDEX_SERVINGS, PODS
+from shashin.metrics import image_builder as metrics
 from shashin.oci.references import parse_repository
 from shashin.oci.registry import RegistryClient
 from shashin.runtime.backoff import backoff_seconds

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from services.image_builder import metrics
 from services.image_builder.image_garbage import ImageGarbage
 from services.image_builder.image_plan import ImagePlan, plan_images, successors_of
 from services.image_builder.image_servings import (
@@ -32,6 +31,7 @@ from shashin.errors import (
 from shashin.index_images.packing import Budget, PackedShard
 from shashin.kube.resources import INDEX_SERVINGS
 from shashin.kube.server_clock import clock_loop
+from shashin.metrics import image_builder as metrics
 from shashin.repository.pointer import Pointer
 from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.logging import get_logger

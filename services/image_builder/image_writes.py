@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from services.image_builder import metrics
 from services.image_builder.image_plan import ImagePlan, serving_name
 from services.image_builder.image_servings import (
     FORCE_DELETE_ANNOTATION,
@@ -32,6 +31,7 @@ from shashin.index_images.publish import publish_image
 from shashin.index_images.shard_layer import in_store
 from shashin.kube.resource import KubeObject, version_of
 from shashin.kube.resources import INDEX_SERVINGS
+from shashin.metrics import image_builder as metrics
 from shashin.oci.references import Reference, parse_repository
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger

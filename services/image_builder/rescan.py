@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from services.image_builder import metrics
 from shashin.errors import ObjectStoreError, RepositoryError
+from shashin.metrics import image_builder as metrics
 from shashin.objectstore.protocol import ObjectStore
 from shashin.offsets.ranges import MergedRanges
 from shashin.repository.pointer import PointedShard

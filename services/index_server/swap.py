@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.index_server import metrics
 from shashin.errors import RecordsLost, RepositoryError, ShashinError
 from shashin.kafka.topics import LISTINGS_HIDDEN
+from shashin.metrics import index_server as metrics
 from shashin.model_space import ModelSpace
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.runtime.backoff import backoff_seconds
@@ -153,6 +153,7 @@ class ShardSwapper:
 
         Those that are not served yet are loaded. What cannot be served is in ``bad`` afterwards.
         """
+        began = self._clock()
         joining, bad = await self._load_new(wanted, loop)
         joined = Joined(Snapshot(()))
         if joining:
@@ -174,6 +175,7 @@ class ShardSwapper:
             swap = plan_swap(self.serving, loaded, wanted.keys())
             if swap.serve != self.serving:
                 await self._serve(swap)
+                metrics.SWAP_SECONDS.observe(self._clock() - began)
         finally:
             self._served.leave(joined.shards)
         return True

@@ -10,10 +10,10 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from services.index_server import metrics
 from services.index_server.settings import IndexServerSettings
 from services.index_server.swap import ShardSwapper
 from shashin.errors import DiskUnavailable, RepositoryError, ShashinError
+from shashin.metrics import index_server as metrics
 from shashin.objectstore.protocol import Version
 from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard

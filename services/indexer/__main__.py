@@ -132,7 +132,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             hidden_applied,
         )
         tail = Tail(settings, live, reader, starts, producer, sealer, threads(1, "index-writer"))
-        watch = LogWatch(settings)
+        watch = LogWatch(settings, live.next_offsets)
         discovery = open_discovery(settings.discovery)
         stack.push_async_callback(discovery.close)
         servers = IndexServers(discovery, settings.model_id)

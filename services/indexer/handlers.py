@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.indexer import metrics
 from services.indexer.partition import ParsedRecord
 from shashin.codecs.events import new_rows_of, parse_embedded
 from shashin.errors import RecordError, UnparsableRecord
 from shashin.kafka.dead_letters import DeadLetter
+from shashin.kafka.event_time import event_ms
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import LISTINGS_HIDDEN, hidden_key
+from shashin.metrics import indexer as metrics
 from shashin.model_space import ModelSpace
 from shashin.v1 import events_pb2
 
@@ -46,7 +47,9 @@ def parse_batch(records: Sequence[InRecord], space: ModelSpace) -> ParsedBatch:
                     batch.superseding[record.offset] = superseded(message)
         except RecordError as error:
             batch.dead_letters.append(DeadLetter(record, error, step="indexer.parse"))
-        batch.records.append(ParsedRecord(record.offset, record.timestamp_ms, rows))
+        batch.records.append(
+            ParsedRecord(record.offset, record.timestamp_ms, rows, event_ms(record))
+        )
     return batch
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from services.indexer import metrics
+from shashin.metrics import indexer as metrics
 from shashin.shards.shard import Shard
 
 

@@ -29,8 +29,8 @@ from rocksdict import (
     WriteBatch,
 )
 
-from services.indexer import metrics
 from shashin.errors import DiskUnavailable
+from shashin.metrics import indexer as metrics
 from shashin.offsets.log_position import LogPosition
 from shashin.runtime.logging import get_logger
 from shashin.serving.hidden_listings import LogBounds

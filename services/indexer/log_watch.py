@@ -1,4 +1,4 @@
-"""Watches the end of the log, and how far the stages before the indexer are behind.
+"""Watches the end of the log, and how far the indexer and the stages before it are behind.
 
 Its loops are apart from the reader of the log, so that coverage shows a reader that waits or is
 stuck: the end that everything should be searchable up to moves on without it.
@@ -7,19 +7,20 @@ stuck: the end that everything should be searchable up to moves on without it.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from services.indexer import metrics
-from services.indexer.append_times import AppendTimes
 from services.indexer.settings import IndexerSettings
 from shashin.errors import KafkaUnavailable
+from shashin.kafka.append_times import AppendTimes
 from shashin.kafka.groups import DOWNLOADER_GROUP, embedder_group
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, VECTORS_EMBEDDED
+from shashin.metrics import indexer as metrics
 from shashin.offsets.coverage import StageLag
 from shashin.offsets.seen_ends import SeenEnds
 from shashin.runtime.health import LONG_WAIT_SECONDS
@@ -85,6 +86,9 @@ class Stage:
     name: str
     topic: str
     group: str
+
+
+_INDEXER = "indexer"
 
 
 def stages_before(model_id: str) -> tuple[Stage, ...]:
@@ -157,8 +161,16 @@ class StageProgress:
 class LogWatch:
     """Samples the end of the log and the progress of the stages before it."""
 
-    def __init__(self, settings: IndexerSettings) -> None:
+    def __init__(
+        self, settings: IndexerSettings, next_offsets: Callable[[], Mapping[int, int]]
+    ) -> None:
+        """``next_offsets`` returns the offset up to which each partition of this replica is indexed."""
         self.ends = LogEnds()
+        self._next_offsets = next_offsets
+        self._own = StageProgress(_INDEXER)
+        self._own_append_times = AppendTimes(settings.kafka, VECTORS_EMBEDDED, client_id="indexer")
+        self._own_sample: tuple[Mapping[int, int], Mapping[int, int]] | None = None
+        """What is indexed and the ends, until it is noted."""
         self._kafka = settings.kafka
         self._stages = [
             (stage, StageProgress(stage.name)) for stage in stages_before(settings.model_id)
@@ -184,7 +196,11 @@ class LogWatch:
             topic = await self._open(VECTORS_EMBEDDED, None, loop, stack)
 
             async def sample() -> None:
-                self.ends.note(await topic.reader.end_offsets(await topic.partitions()))
+                # Before the ends, so that the lag is never too small.
+                indexed = dict(self._next_offsets())
+                ends = await topic.reader.end_offsets(await topic.partitions())
+                self.ends.note(ends)
+                self._own_sample = indexed, {p: end for p, end in ends.items() if p in indexed}
                 loop.ready()
 
             while loop.next_turn():
@@ -204,13 +220,12 @@ class LogWatch:
                     await _attempt(
                         f"lag of the {stage.name}", partial(_sample, progress, topic), loop
                     )
-                    lag = progress.lag()
-                    metrics.STAGE_LAG.labels(stage.name).set(
-                        float("nan") if lag.records is None else lag.records
-                    )
-                    metrics.STAGE_LAG_SECONDS.labels(stage.name, stage.topic).set(
-                        float("nan") if lag.records is None else lag.seconds
-                    )
+                    _publish(progress.lag(), stage.topic)
+                if self._own_sample is not None:
+                    sample, self._own_sample = self._own_sample, None
+                    with loop.waiting_for("append times of unread records"):
+                        await _note(self._own, *sample, self._own_append_times)
+                _publish(self._own.lag(), VECTORS_EMBEDDED)
                 await loop.sleep(_STAGES_SECONDS)
 
     async def _open(
@@ -222,7 +237,7 @@ class LogWatch:
                 LogReader(self._kafka, topic, client_id="indexer", group=group)
             ),
         )
-        return _Topic(reader, AppendTimes(self._kafka, topic))
+        return _Topic(reader, AppendTimes(self._kafka, topic, client_id="indexer"))
 
 
 class _Topic:
@@ -248,14 +263,29 @@ async def _sample(progress: StageProgress, topic: _Topic) -> None:
     if new := [p for p in partitions if p not in committed]:
         committed |= await reader.begin_offsets(new)
     ends = await reader.end_offsets(partitions)
-    from_before = progress.waiting_from_before(committed, ends)
-    progress.note(committed, ends, topic.append_times.ages(from_before))
+    await _note(progress, committed, ends, topic.append_times)
+
+
+async def _note(
+    progress: StageProgress,
+    processed: Mapping[int, int],
+    ends: Mapping[int, int],
+    append_times: AppendTimes,
+) -> None:
+    from_before = progress.waiting_from_before(processed, ends)
+    progress.note(processed, ends, append_times.ages(from_before))
     try:
         async with asyncio.timeout(_APPEND_TIMES_SECONDS):
-            await topic.append_times.read(from_before)
+            await append_times.read(from_before)
     except (KafkaUnavailable, TimeoutError) as error:
         # The sample is good without it, and it is read again soon.
         log.info("append times not read", error=str(error))
+
+
+def _publish(lag: StageLag, topic: str) -> None:
+    unknown = lag.records is None
+    metrics.STAGE_LAG.labels(lag.stage).set(math.nan if lag.records is None else lag.records)
+    metrics.STAGE_LAG_SECONDS.labels(lag.stage, topic).set(math.nan if unknown else lag.seconds)
 
 
 async def _attempt(what: str, do: Callable[[], Awaitable[None]], loop: LoopScope) -> None:

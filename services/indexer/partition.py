@@ -22,6 +22,8 @@ class ParsedRecord:
     timestamp_ms: int
     """LogAppendTime."""
     rows: Sequence[NewRow] = ()
+    event_ms: int | None = None
+    """When the listing's event was appended to its log, if known."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.indexer import metrics
 from services.indexer.settings import IndexerSettings
 from shashin.errors import DiskUnavailable, ObjectStoreError, RepositoryError
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import INDEXES_SEALED
+from shashin.metrics import indexer as metrics
 from shashin.offsets.cut import CutReason
 from shashin.offsets.log_position import LogPosition
 from shashin.repository.hidden_snapshots import HiddenSnapshots

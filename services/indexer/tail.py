@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
 
-from services.indexer import metrics
 from services.indexer.handlers import parse_batch
 from services.indexer.live_tier import LiveTier
-from services.indexer.partition import Add, Cut, PartitionState
+from services.indexer.partition import Add, Cut, ParsedRecord, PartitionState
 from services.indexer.recovery import Starts
 from services.indexer.sealing import Sealer
 from services.indexer.settings import IndexerSettings
@@ -22,6 +21,8 @@ from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.metrics import indexer as metrics
+from shashin.metrics import pipeline
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
@@ -30,6 +31,8 @@ _BACKPRESSURE = f"consumption of {VECTORS_EMBEDDED}"
 _PROGRESS_SECONDS = 2.0
 _MARKERS_SECONDS = 0.25
 _NEW_PARTITIONS_SECONDS = 0.5
+
+_SINCE_EVENT = pipeline.SINCE_EVENT_SECONDS.labels(pipeline.SEARCHABLE)
 
 log = get_logger(__name__)
 
@@ -61,6 +64,8 @@ class Tail:
         self._choice = settings.partition_choice()
         self._recent = RecentRecords(settings.dead_letter_policy())
         self._paused = False
+        self._replayed_to: dict[int, int] = {}
+        """By partition, the end of the log at the start: what is before was searchable earlier."""
         self._read: set[int] = set()
         """The partitions that the reader reads."""
 
@@ -94,13 +99,11 @@ class Tail:
             await pause_consumption(error, VECTORS_EMBEDDED, loop)
 
     async def _follow(self, loop: LoopScope) -> None:
-        replay = _Replay(
-            self._live,
-            await loop.retry(
-                "the end of the log",
-                lambda: self._reader.end_offsets(list(self._live.partitions)),
-            ),
+        self._replayed_to = await loop.retry(
+            "the end of the log",
+            lambda: self._reader.end_offsets(list(self._live.partitions)),
         )
+        replay = _Replay(self._live, self._replayed_to)
         broker = self._reader.broker_check(loop)
         self._reader.wait_at_damaged_batches(loop)
         next_idle_check = next_marker_check = 0.0
@@ -183,7 +186,7 @@ class Tail:
             match step:
                 case Add(records=added):
                     await asyncio.get_running_loop().run_in_executor(self._writer, state.add, added)
-                    self._observe(added[-1].timestamp_ms, len(added), state)
+                    self._observe(added, state)
                     metrics.ROWS.inc(sum(len(record.rows) for record in added))
                     failpoint("after-add")
                     superseding = [
@@ -207,10 +210,15 @@ class Tail:
         note_dead_letters(dead_letters)
         await self._write([dead_letter.as_record() for dead_letter in dead_letters], loop)
 
-    def _observe(self, appended_ms: int, records: int, state: PartitionState) -> None:
-        metrics.RECORDS.inc(records)
-        metrics.SEARCHABLE_SECONDS.observe(max(0.0, time.time() - appended_ms / 1000))
-        metrics.LIVE_OFFSET.labels(state.partition).set(state.open.position)
+    def _observe(self, added: Sequence[ParsedRecord], state: PartitionState) -> None:
+        metrics.RECORDS.inc(len(added))
+        now = time.time()
+        metrics.SEARCHABLE_SECONDS.observe(max(0.0, now - added[-1].timestamp_ms / 1000))
+        replayed_to = self._replayed_to.get(state.partition, 0)
+        for record in added:
+            if record.rows and record.event_ms is not None and record.offset >= replayed_to:
+                _SINCE_EVENT.observe(max(0.0, now - record.event_ms / 1000))
+        metrics.LIVE_OFFSET.labels(str(state.partition)).set(state.open.position)
 
     async def _write(self, records: Sequence[OutRecord], loop: LoopScope) -> None:
         if records:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from services.indexer import metrics
 from shashin.errors import ObjectNotFound, ShashinError
+from shashin.metrics import indexer as metrics
 from shashin.repository.repository import ModelRepository, UnreadableShard
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope

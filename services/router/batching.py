@@ -14,11 +14,11 @@ from functools import partial
 
 import grpc
 
-from services.router import metrics
 from services.router.sharing import Waiting, due_at, shares, still_arriving
 from shashin.codecs.hit_lists import NOTHING, QueryHits, hits_in
 from shashin.codecs.limits import SHARED_QUERIES
 from shashin.codecs.ranges import ranges_in, report_in
+from shashin.metrics import router as metrics
 from shashin.offsets.coverage import LiveReport
 from shashin.offsets.ranges import OffsetRange
 from shashin.serving.fleet import Peer
@@ -220,7 +220,9 @@ async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search]) -> None:
     expires_at = max(search.expires_at for search in batch)
     remaining = max(0.0, expires_at - asyncio.get_running_loop().time())
     try:
-        response = await peer.index.Search(request, timeout=remaining)
+        response = await peer.calls.observed(
+            "Search", peer.index.Search(request, timeout=remaining)
+        )
     except BaseException as error:
         # Also a cancellation: of a router that ends.
         for search in batch:

@@ -14,7 +14,6 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from services.router import metrics
 from services.router.deadline import Deadline
 from shashin.codecs.unit_vectors import unit_length
 from shashin.discovery.protocol import EMBEDDER, Endpoint
@@ -27,6 +26,7 @@ from shashin.errors import (
     ShashinError,
     WrongModelRequested,
 )
+from shashin.metrics import router as metrics
 from shashin.model_space import ModelSpace
 from shashin.serving.fleet import Fleet, OtherModel, Peer
 from shashin.serving.replica_choice import last_resort_after
@@ -132,8 +132,9 @@ class Embedding:
         self, embedder: Peer, photo: bytes, deadline: Deadline
     ) -> embed_pb2.EmbedResponse:
         started = self._record.clock()
-        answer: embed_pb2.EmbedResponse = await embedder.embed.Embed(
-            embed_pb2.EmbedRequest(photos=[photo]), timeout=deadline.remaining()
+        request = embed_pb2.EmbedRequest(photos=[photo])
+        answer: embed_pb2.EmbedResponse = await embedder.calls.observed(
+            _METHOD, embedder.embed.Embed(request, timeout=deadline.remaining())
         )
         self._record.answered(embedder, _METHOD, self._record.clock() - started)
         return answer

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from services.router import metrics
 from shashin.codecs.ranges import ranges_in, report_in
 from shashin.discovery.protocol import Endpoint
+from shashin.metrics import router as metrics
 from shashin.model_space import ModelSpace
 from shashin.offsets.answer_coverage import (
     AnswerCoverage,

@@ -138,7 +138,9 @@ class Lookup:
 
         return await self._calls.ask_groups(
             groups,
-            lambda peer: peer.index.Lookup(request, timeout=deadline.remaining()),
+            lambda peer: peer.calls.observed(
+                "Lookup", peer.index.Lookup(request, timeout=deadline.remaining())
+            ),
             method="Lookup",
             model_id=self._space.model_id,
             seconds_left=deadline.remaining,

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from services.router import metrics
 from services.router.batching import EndpointAnswer, SearchBatches, Searched, Wanted
 from services.router.deadline import Deadline
 from services.router.embedding import Embedding
@@ -28,6 +27,7 @@ from services.router.queries import Query, check_vector, validated
 from shashin.codecs.limits import MAX_HITS
 from shashin.discovery.protocol import Endpoint
 from shashin.errors import ShashinError
+from shashin.metrics import router as metrics
 from shashin.model_space import ModelSpace
 from shashin.offsets.answer_coverage import (
     AnswerCoverage,

@@ -27,7 +27,6 @@ from aiokafka.errors import (
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
 )
-from prometheus_client import Counter, Histogram
 
 from shashin.errors import (
     KafkaUnavailable,
@@ -40,6 +39,7 @@ from shashin.kafka.broker_check import BrokerCheck
 from shashin.kafka.damaged_batches import DamagedBatches
 from shashin.kafka.dead_letter_policy import DeadLetterPolicy, pause_consumption
 from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
+from shashin.kafka.event_time import observe_since_event
 from shashin.kafka.lag import Lag
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.lost_records import OnLostRecords, UnknownPositions, lost_below, note_lost
@@ -50,17 +50,13 @@ from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome, Stage
 from shashin.kafka.topic_admin import check_topics
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX
+from shashin.metrics import kafka as metrics
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
 
 if TYPE_CHECKING:
     from shashin.kafka.producer import OutRecord, Producer
-
-RECORDS = Counter("shashin_consumed_records", "Records consumed from a topic.", ["topic"])
-BATCH_SECONDS = Histogram(
-    "shashin_consume_batch_seconds", "Time from poll to commit of a batch, in seconds.", ["topic"]
-)
 
 log = get_logger(__name__)
 
@@ -174,7 +170,7 @@ class StageConsumer:
         broker = BrokerCheck(consumer, bootstrap, loop)
         unknown = UnknownPositions(topic, loop)
         commits = _Commits(consumer, unknown)
-        lag = Lag(consumer, topic)
+        lag = Lag(consumer, bootstrap, topic)
         damaged = DamagedBatches(
             consumer,
             topic,
@@ -191,9 +187,11 @@ class StageConsumer:
                 records = [record for partition in read.values() for record in partition]
                 if records:
                     broker.responded()
-                    RECORDS.labels(topic).inc(len(records))
+                    metrics.RECORDS.labels(topic).inc(len(records))
+                    metrics.BATCH_RECORDS.labels(topic).observe(len(records))
+                    lag.begin(read)
                     failpoint("after-read")
-                    with BATCH_SECONDS.labels(topic).time():
+                    with metrics.BATCH_SECONDS.labels(topic).time():
                         outcomes = await processor.outcomes(records)
                         await self._write(records, outcomes, loop)
                         failpoint("after-produce")
@@ -207,6 +205,7 @@ class StageConsumer:
                 with loop.waiting_for("kafka to report offsets"):
                     await lag.observe(read)
         finally:
+            await lag.close()
             await damaged.close()
 
     async def _poll(
@@ -284,6 +283,7 @@ class StageConsumer:
     async def _send(self, outputs: Sequence[OutRecord], loop: LoopScope) -> None:
         if outputs:
             await loop.retry("kafka to take outputs", lambda: self._producer.send_all(outputs))
+            observe_since_event(outputs)
 
 
 class _Commits:

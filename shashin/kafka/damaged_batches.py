@@ -14,27 +14,16 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from prometheus_client import Counter, Gauge
 
 from shashin.errors import KafkaUnavailable, UndecodableBatch
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.records import DamagedBatch, InRecord
+from shashin.metrics import kafka as metrics
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
 
 if TYPE_CHECKING:
     from shashin.kafka.log_reader import LogReader
-
-HELD_BACK = Gauge(
-    "shashin_undecodable_batches",
-    "Partitions that wait at a batch that cannot be decoded.",
-    ["topic"],
-)
-SKIPPED = Counter(
-    "shashin_skipped_offsets",
-    "Offsets in undecodable batches that an operator skipped.",
-    ["topic"],
-)
 
 SKIP_STEP = "operator.skip"
 
@@ -118,7 +107,7 @@ class DamagedBatches:
         self._report()
 
     def _report(self) -> None:
-        HELD_BACK.labels(self._topic).set(len(self._waiting))
+        metrics.UNDECODABLE_BATCHES.labels(self._topic).set(len(self._waiting))
         for partition, batch in self._waiting.items():
             place = f"{self._topic}:{partition}:{batch.first_offset}"
             self._loop.degraded(
@@ -146,7 +135,9 @@ class DamagedBatches:
                 self._forget(partition)
             elif (partition, batch.next_offset - 1) in self._skips:
                 log.warning("undecodable batch skipped", topic=self._topic, partition=partition)
-                SKIPPED.labels(self._topic).inc(batch.next_offset - batch.first_offset)
+                metrics.SKIPPED_OFFSETS.labels(self._topic).inc(
+                    batch.next_offset - batch.first_offset
+                )
                 self._consumer.seek(tp, batch.next_offset)
                 self._consumer.resume(tp)
                 self._forget(partition)
@@ -157,7 +148,7 @@ class DamagedBatches:
     def _forget(self, partition: int) -> None:
         del self._waiting[partition]
         self._loop.clear(self._part(partition))
-        HELD_BACK.labels(self._topic).set(len(self._waiting))
+        metrics.UNDECODABLE_BATCHES.labels(self._topic).set(len(self._waiting))
 
     async def _read_skips(self) -> None:
         if self._dead_letters is None:

@@ -10,19 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prometheus_client import Gauge
-
 from shashin.errors import RecordsLost, TooManyDeadLetters
 from shashin.kafka.dead_letters import DeadLetter
+from shashin.metrics import kafka as metrics
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
-
-PAUSED = Gauge(
-    "shashin_consumption_paused",
-    "1 while consumption of a topic is paused because too many records would be dead-lettered, "
-    "or because records were lost; else 0.",
-    ["topic"],
-)
 
 log = get_logger(__name__)
 
@@ -76,7 +68,7 @@ async def pause_consumption(
     The process stays alive: a restart without a decision of the operator would change nothing, or
     only dead-letter the next records.
     """
-    PAUSED.labels(topic).set(1)
+    metrics.PAUSED.labels(topic).set(1)
     loop.degraded(f"processing of {topic}", error.message)
     log.error("consumption paused", topic=topic, error=error.message)
     await loop.until_stopped()

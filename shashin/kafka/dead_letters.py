@@ -13,19 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import Counter
-
 from shashin.errors import ShashinError
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX, MAX_DEAD_LETTER_BYTES
+from shashin.metrics import kafka as metrics
 from shashin.runtime.logging import get_logger
-
-DEAD_LETTERS = Counter(
-    "shashin_dead_letters",
-    "Records or photos that were dead-lettered, by reason.",
-    ["topic", "scope", "reason"],
-)
 
 Scope = Literal["record", "photo"]
 
@@ -103,7 +96,7 @@ def _header_bytes(headers: Iterable[tuple[str, bytes | None]]) -> int:
 def note_dead_letters(dead_letters: Iterable[DeadLetter]) -> None:
     """Count and log dead letters."""
     for dead_letter in dead_letters:
-        DEAD_LETTERS.labels(
+        metrics.DEAD_LETTERS.labels(
             dead_letter.record.topic, dead_letter.scope, dead_letter.error.reason
         ).inc()
         log.warning(

@@ -5,27 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Literal
 
-from prometheus_client import Counter
-
 from shashin.errors import RecordsLost
+from shashin.metrics import kafka as metrics
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
 
 OnLostRecords = Literal["stop", "continue"]
 """What a reader does at such a gap: stop until an operator decides, or count it and go on."""
-
-LOST = Counter(
-    "shashin_lost_records",
-    "Offsets that were deleted from a topic before they were read, and then given up.",
-    ["topic"],
-)
-
-UNKNOWN_POSITIONS = Counter(
-    "shashin_unknown_positions",
-    "Partitions that a group without a position began to read at the log's begin, after records had "
-    "been deleted there: it is new, or its position was forgotten and records may be lost.",
-    ["topic"],
-)
 
 log = get_logger(__name__)
 
@@ -48,7 +34,7 @@ def lost_below(topic: str, partition: int, position: int, begin: int, end: int) 
 
 def note_lost(lost: RecordsLost, topic: str, offsets: int) -> None:
     """Count and log records that are given up."""
-    LOST.labels(topic).inc(offsets)
+    metrics.LOST.labels(topic).inc(offsets)
     log.error("records lost: continuing", offsets=offsets, error=lost.message)
 
 
@@ -71,7 +57,7 @@ class UnknownPositions:
         if not begin or partition in self._unknown:
             return
         self._unknown[partition] = begin
-        UNKNOWN_POSITIONS.labels(self._topic).inc()
+        metrics.UNKNOWN_POSITIONS.labels(self._topic).inc()
         why = (
             f"the group has no position, and the log begins at offset {begin}: the group is new, or "
             "Kafka forgot its position, and what was deleted since may not have been read; going on "

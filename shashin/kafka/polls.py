@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
-from prometheus_client import Counter
 
 from shashin.errors import KafkaUnavailable
 from shashin.kafka.records import InRecord
-
-POLL_FAILURES = Counter(
-    "shashin_poll_failures", "Polls of a topic that failed and were repeated.", ["topic"]
-)
+from shashin.metrics import kafka as metrics
 
 
 async def poll(
@@ -29,6 +25,6 @@ async def poll(
     except (NoOffsetForPartitionError, OffsetOutOfRangeError):
         raise
     except KafkaError as error:
-        POLL_FAILURES.labels(topic).inc()
+        metrics.POLL_FAILURES.labels(topic).inc()
         raise KafkaUnavailable(f"reading {topic} failed: {error!r}") from error
     return {tp.partition: list(map(InRecord.of, records)) for tp, records in polled.items()}

@@ -7,18 +7,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from prometheus_client import Counter
-
 from shashin.errors import UnexpectedFailure, UnparsableRecord
 from shashin.kafka.dead_letter_policy import DeadLetterPolicy, RecentRecords
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome, Stage
+from shashin.metrics import kafka as metrics
 from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import LoopScope
-
-RETRIES = Counter("shashin_retries", "Records that were retried, by reason.", ["topic", "reason"])
 
 log = get_logger(__name__)
 
@@ -88,7 +85,7 @@ class BatchProcessor:
             for i in waiting:
                 error = outcomes[i].retry_for
                 assert error is not None
-                RETRIES.labels(self._topic, error.reason).inc()
+                metrics.RETRIES.labels(self._topic, error.reason).inc()
                 log.info("retrying", record=str(records[i]), attempts=attempts, error=error.message)
             await self._pause(wait)
         return [outcomes[i] for i in range(len(records))]

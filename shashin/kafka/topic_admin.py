@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import GroupIdNotFound, KafkaError, TopicAlreadyExistsError, for_code
-from prometheus_client import Gauge
 
 from shashin.errors import KafkaUnavailable, UserError, WrongTopicSettings
 from shashin.kafka.topics import (
@@ -22,12 +21,7 @@ from shashin.kafka.topics import (
     wrong_hidden_retention,
     wrong_settings,
 )
-
-RETENTION_SECONDS = Gauge(
-    "shashin_topic_retention_seconds",
-    "How long a topic retains records, as of this process's start; -1 for ever.",
-    ["topic"],
-)
+from shashin.metrics import kafka as metrics
 
 _SET_ON_TOPIC = 1
 """The source of a setting that was given for the topic itself."""
@@ -91,7 +85,7 @@ async def check_topics(bootstrap: str, names: Collection[str]) -> None:
     for name in names:
         config = configs[name]
         retention_ms, _ = config.get(RETENTION_MS, ("-1", 0))
-        RETENTION_SECONDS.labels(name).set(
+        metrics.RETENTION_SECONDS.labels(name).set(
             -1 if int(retention_ms) < 0 else int(retention_ms) / 1000
         )
     if wrong := _wrong(configs, names):

@@ -14,7 +14,6 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlencode
 
 import aiohttp
-from prometheus_client import Counter
 
 from shashin.errors import KubernetesUnavailable
 from shashin.kube.cache import EventKind, check_object
@@ -23,12 +22,7 @@ from shashin.kube.credentials import Credentials, credentials_from_environment
 from shashin.kube.failures import failure, failure_of
 from shashin.kube.resource import OWN_NAMESPACE, KubeObject, Request, Resource
 from shashin.kube.server_clock import ServerClock
-
-REQUEST_ERRORS = Counter(
-    "shashin_kubernetes_request_errors",
-    "Requests to the API server that failed, by verb and HTTP status; `none` without a response.",
-    ["verb", "status"],
-)
+from shashin.metrics import kubernetes as metrics
 
 JSON = "application/json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -315,12 +309,12 @@ class KubeClient:
                     method, path_and_query, body=body, content_type=content_type, limits=limits
                 )
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                REQUEST_ERRORS.labels(request.verb, "none").inc()
+                metrics.REQUEST_ERRORS.labels(request.verb, "none").inc()
                 raise _unavailable(request, error) from error
             self.clock.observe(response.headers.get("Date"))
             if response.status < 300:
                 return response
-            REQUEST_ERRORS.labels(request.verb, str(response.status)).inc()
+            metrics.REQUEST_ERRORS.labels(request.verb, str(response.status)).inc()
             failed = failure(
                 response.status, response.headers, await _body(response, request), request
             )

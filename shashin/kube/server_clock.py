@@ -13,17 +13,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import Gauge
-
+from shashin.metrics import kubernetes as metrics
 from shashin.runtime.scope import Loop, LoopScope
 
 if TYPE_CHECKING:
     from shashin.kube.client import KubeClient
-
-CLOCK_SKEW_SECONDS = Gauge(
-    "shashin_kubernetes_clock_skew_seconds",
-    "How far this machine's clock is ahead of the API server's; negative if it is behind.",
-)
 
 REPORTED_SECONDS: Final = 5.0
 """A skew from which on it is a problem."""
@@ -56,7 +50,7 @@ class ServerClock:
             return
         # Half of the second that was cut off.
         self._seen.append(server.timestamp() + 0.5 - self._steady())
-        CLOCK_SKEW_SECONDS.set(self.skew_seconds)
+        metrics.CLOCK_SKEW_SECONDS.set(self.skew_seconds)
 
     @property
     def skew_seconds(self) -> float:

@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shashin.originals import metrics
+from shashin.metrics import cache as metrics
 from shashin.originals.entry import CacheEntry, SourceVersion, parse_entry
 from shashin.originals.eviction import Eviction, StoredFile, plan_eviction
 from shashin.runtime.failpoints import failpoint

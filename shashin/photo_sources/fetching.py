@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from shashin.errors import PhotoError
-from shashin.photo_sources import metrics
+from shashin.metrics import downloader as metrics
 from shashin.photo_sources.byte_budget import ByteBudget, Lease
 from shashin.photo_sources.originals import Originals
 from shashin.photos import DecodeBudget, thumbnail

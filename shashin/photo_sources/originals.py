@@ -12,8 +12,8 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from shashin.errors import PhotoMissing, PhotoUnavailable
+from shashin.metrics import downloader as metrics
 from shashin.originals import CacheEntry, Original, OriginalsCache
-from shashin.photo_sources import metrics
 from shashin.photo_sources.byte_budget import Lease
 from shashin.photo_sources.source import PhotoSource, SourcePhoto
 from shashin.runtime.logging import get_logger

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -10,21 +11,13 @@ from typing import Any, cast
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from prometheus_client import Counter, Histogram
 
 from shashin.errors import ShashinError, UserError
+from shashin.metrics import rpc as metrics
 from shashin.runtime.logging import get_logger
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Maximum size of a request or response: a batch of photos, or a thousand hits of many queries."""
-
-LATENCY = Histogram(
-    "shashin_rpc_seconds",
-    "Time from receiving a request to its response, in seconds.",
-    ["method"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5),
-)
-ANSWERS = Counter("shashin_rpc_answers", "Responses by gRPC status.", ["method", "status"])
 
 log = get_logger(__name__)
 
@@ -56,7 +49,7 @@ class _Timed(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
 
 def _timed(method: str, handler: Any) -> Any:
     inner = handler.unary_unary
-    latency, succeeded = LATENCY.labels(method), ANSWERS.labels(method, "OK")
+    latency, succeeded = metrics.LATENCY.labels(method), metrics.ANSWERS.labels(method, "OK")
 
     async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         started = time.perf_counter()
@@ -67,7 +60,10 @@ def _timed(method: str, handler: Any) -> Any:
             status = error.grpc_status
             await context.abort(grpc.StatusCode[status], f"{error.reason}: {error.message}")
         except grpc.aio.AbortError:
-            status = "ABORTED_BY_HANDLER"
+            status = metrics.ABORTED_BY_HANDLER
+            raise
+        except asyncio.CancelledError:
+            status = "CANCELLED"
             raise
         except Exception:
             status = "INTERNAL"
@@ -75,7 +71,7 @@ def _timed(method: str, handler: Any) -> Any:
             raise
         finally:
             latency.observe(time.perf_counter() - started)
-            (succeeded if status == "OK" else ANSWERS.labels(method, status)).inc()
+            (succeeded if status == "OK" else metrics.ANSWERS.labels(method, status)).inc()
 
     return grpc.unary_unary_rpc_method_handler(
         answer, handler.request_deserializer, handler.response_serializer

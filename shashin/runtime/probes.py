@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 
 from shashin.errors import UserError
+from shashin.metrics import process as process_metrics
 from shashin.runtime.health import Health
-
-PROBLEMS = Gauge("shashin_problems", "Number of problems on /healthz; 0 when healthy.")
 
 PID_HEADER = "Shashin-Pid"
 """Identifies the process that answers a probe: another one may have taken the port."""
@@ -36,14 +36,14 @@ async def start_probes(health: Health, host: str, port: int) -> tuple[web.AppRun
         UserError: when the port is in use.
     """
 
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+    async def metrics(request: web.Request) -> web.Response:
+        # Exemplars are in OpenMetrics only, for which Prometheus asks in this header.
+        generate, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=generate(REGISTRY), headers={"Content-Type": content_type})
 
     live, ready = _probe(health.liveness_problems), _probe(health.readiness_problems)
     healthy = _probe(health.problems)
-    PROBLEMS.set_function(lambda: len(health.problems()))
+    process_metrics.PROBLEMS.set_function(lambda: len(health.problems()))
 
     async def livez(request: web.Request) -> web.Response:
         return live(request)

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from shashin.errors import ShashinError
+from shashin.metrics import process as metrics
 from shashin.runtime.backoff import backoff_seconds
 from shashin.runtime.health import START, Health, LoopHealth
 from shashin.runtime.logging import get_logger
@@ -138,6 +139,7 @@ class LoopScope:
                     if self.stopping or not (error.retryable or isinstance(error, also)):
                         raise
                     self.degraded(what, error.message)
+                    metrics.OPERATION_RETRIES.labels(error.reason).inc()
                     log.warning("retrying", what=what, attempts=attempts, error=error.message)
                 await self.sleep(wait)
         finally:

@@ -8,17 +8,15 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from prometheus_client import Info
-
 from shashin.errors import SettingsError, ShashinError
+from shashin.metrics import process as metrics
 from shashin.runtime import failpoints
 from shashin.runtime.health import Health
 from shashin.runtime.logging import configure_logging, get_logger
+from shashin.runtime.loop_lag import loop_lag_observed
 from shashin.runtime.probes import start_probes
 from shashin.runtime.scope import ServiceScope, SettingsT
 from shashin.runtime.settings import load_settings
-
-BUILD = Info("shashin_service", "Which service this process is.")
 
 Serve = Callable[[ServiceScope[SettingsT]], Awaitable[None]]
 
@@ -37,10 +35,11 @@ async def _serve(name: str, settings: SettingsT, serve: Serve[SettingsT]) -> int
         loop.add_signal_handler(signal_number, on_signal)
     scope = ServiceScope(name, settings, health, stop)
     runner, port = await start_probes(health, settings.http_host, settings.http_port)
-    BUILD.info({"service": name})
+    metrics.SERVICE.labels(name).info({})
     log.info("started", http_port=port, pid=os.getpid())
     try:
-        await serve(scope)
+        with loop_lag_observed():
+            await serve(scope)
     except SettingsError:
         # Found only now, since it depends on more than the value: exits as at the start.
         raise

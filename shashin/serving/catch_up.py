@@ -18,9 +18,10 @@ from shashin.errors import KafkaUnavailable, RecordsLost, ShashinError
 from shashin.kafka.lost_records import OnLostRecords, note_lost
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import LISTINGS_HIDDEN
+from shashin.metrics import index as metrics
 from shashin.offsets.log_position import LogPosition, lowest
 from shashin.serving.hidden_listings import LogBounds, RecentlyHidden
-from shashin.serving.hiding import BAD_RECORDS, entry_of
+from shashin.serving.hiding import entry_of
 from shashin.serving.served_shards import ServedShards, Snapshot
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, HiddenState, combined
 from shashin.shards.sealed_shard import SealedShard
@@ -265,7 +266,7 @@ async def apply_between(
 
     async for record in log.between(begins, end.offsets):
         if record.problem:
-            BAD_RECORDS.inc()
+            metrics.BAD_HIDDEN_RECORDS.inc()
             unreadable.setdefault(record.partition, record)
         else:
             batch.append(record)

@@ -9,13 +9,13 @@ from concurrent.futures import Executor
 from typing import Any
 
 import grpc
-from prometheus_client import Gauge, Histogram
 
 from shashin.codecs.index import filter_of, hit_columns, joined_columns, queries_of
 from shashin.codecs.limits import MAX_LISTING_IDS
 from shashin.codecs.ranges import log_message, position_messages, range_messages
 from shashin.errors import DeadlineExceeded, InvalidQuery, NotServing, WrongModelRequested
 from shashin.kafka.topics import LISTINGS_HIDDEN
+from shashin.metrics import index as metrics
 from shashin.model_space import ModelSpace
 from shashin.offsets.coverage import LiveReport
 from shashin.serving.recall_monitor import Sample
@@ -23,21 +23,6 @@ from shashin.serving.served_shards import ServedShards
 from shashin.serving.shared_searches import SharedSearches
 from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2, index_pb2_grpc
-
-SEARCH_SECONDS = Histogram(
-    "shashin_index_search_seconds",
-    "Time per search over all shards, in seconds.",
-    ["tier"],
-    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
-)
-ROWS = Gauge("shashin_index_rows", "Rows served, including hidden ones.", ["tier"])
-HIDDEN_ROWS = Gauge("shashin_index_hidden_rows", "Hidden rows served.", ["tier"])
-INDEX_BYTES = Gauge(
-    "shashin_index_bytes",
-    "Memory used by indexes, in bytes; mapped files belong to the page cache.",
-    ["tier"],
-)
-SHARDS = Gauge("shashin_index_shards", "Shards served.", ["tier"])
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -70,18 +55,19 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         self._sample = sample
         self._report = report
         self._searches = SharedSearches(served, executor, report, workers=workers)
-        self._search_seconds = SEARCH_SECONDS.labels(tier)
-        ROWS.labels(tier).set_function(lambda: sum(s.rows for s in served.snapshot().shards))
-        HIDDEN_ROWS.labels(tier).set_function(
+        self._search_seconds = metrics.SEARCH_SECONDS.labels(tier)
+        of = tier, space.model_id
+        metrics.ROWS.labels(*of).set_function(lambda: sum(s.rows for s in served.snapshot().shards))
+        metrics.HIDDEN_ROWS.labels(*of).set_function(
             lambda: sum(s.hidden_rows for s in served.snapshot().shards)
         )
-        INDEX_BYTES.labels(tier).set_function(
+        metrics.INDEX_BYTES.labels(*of).set_function(
             lambda: (
                 sum(s.index_bytes for s in served.snapshot().shards)
                 + served.snapshot().searched.memory_bytes
             )
         )
-        SHARDS.labels(tier).set_function(lambda: len(served.snapshot().shards))
+        metrics.SHARDS.labels(*of).set_function(lambda: len(served.snapshot().shards))
 
     async def Search(  # noqa: N802
         self, request: index_pb2.IndexSearchRequest, context: Context

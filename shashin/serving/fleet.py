@@ -16,23 +16,18 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
-from prometheus_client import Counter
 
 from shashin.discovery.protocol import INDEX_SERVER, INDEXER, Endpoint, GroupKey, Role
 from shashin.errors import WrongModelRequested
+from shashin.metrics import fleet as metrics
 from shashin.rpc.channel import open_channel
+from shashin.rpc.client_calls import ClientCalls
 from shashin.runtime.logging import get_logger
 from shashin.tiers import LIVE
 from shashin.v1 import embed_pb2_grpc, index_pb2_grpc
 
 INDEX_ROLES: tuple[Role, ...] = (INDEXER, INDEX_SERVER)
 """The roles of endpoints that hold shards."""
-
-FAILED_CALLS = Counter(
-    "shashin_fleet_failed_calls",
-    "Calls to index endpoints that failed, by gRPC status.",
-    ["method", "tier", "status"],
-)
 
 log = get_logger(__name__)
 
@@ -62,6 +57,7 @@ class Peer:
         self.tier = tier_of(endpoint)
         self.holders = 0
         self.removed = False
+        self.calls = ClientCalls(endpoint.role, self.tier)
         self._channel = open_channel(endpoint.address)
         self.index = index_pb2_grpc.IndexServiceStub(self._channel)
         self.embed = embed_pb2_grpc.EmbedServiceStub(self._channel)
@@ -221,12 +217,23 @@ async def ask_all(
 
     A response in which ``check`` finds a fault is a failure.
     """
-    # gRPC sends a call when it is created, not when it is awaited, so no tasks are needed.
     calls = [(peer, send(peer)) for peer in peers]
     asked: Round[AnswerT] = Round()
     try:
-        for peer, call in calls:
-            match await outcome_of(peer, call, method=method, model_id=model_id, check=check):
+        outcomes = await asyncio.gather(
+            *(
+                outcome_of(
+                    peer,
+                    peer.calls.observed(method, call),
+                    method=method,
+                    model_id=model_id,
+                    check=check,
+                )
+                for peer, call in calls
+            )
+        )
+        for (peer, _), outcome in zip(calls, outcomes, strict=True):
+            match outcome:
                 case OtherModel() as other:
                     asked.other_models.append(other)
                 case Failure() as failure:
@@ -260,7 +267,7 @@ async def outcome_of(
             return answer
         outcome = Failure(peer.endpoint, grpc.StatusCode.INTERNAL.name, fault)
     if isinstance(outcome, Failure):
-        FAILED_CALLS.labels(method, peer.tier, outcome.status).inc()
+        metrics.FAILED_CALLS.labels(method, peer.tier, outcome.status).inc()
     return outcome
 
 

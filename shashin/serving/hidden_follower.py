@@ -10,27 +10,20 @@ import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack, closing
 
-from prometheus_client import Gauge
-
 from shashin.errors import KafkaUnavailable, RecordsLost, ShashinError, WrongTopicSettings
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.records import InRecord
 from shashin.kafka.topic_admin import check_topics
 from shashin.kafka.topics import LISTINGS_HIDDEN
+from shashin.metrics import index as metrics
 from shashin.offsets.log_position import LogPosition
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.catch_up import bounds_of
 from shashin.serving.hidden_listings import HiddenListings
-from shashin.serving.hiding import BAD_RECORDS, Hiding
+from shashin.serving.hiding import Hiding
 from shashin.serving.hiding_thread import RECORDS_AT_ONCE, HidingThread
 from shashin.serving.served_shards import ServedShards
-
-HIDDEN_LISTINGS = Gauge(
-    "shashin_hidden_listings",
-    "Hidden listings that the process knows: of an indexer all, on disk; of an index server the "
-    "latest, in memory.",
-)
 
 _TOPIC_SECONDS = 5.0
 """Between requests for the topic's id."""
@@ -55,7 +48,7 @@ class HiddenFollower:
         self._thread = HidingThread(served, hidden, self._hiding)
         self._bootstrap = bootstrap
         self._client_id = client_id
-        HIDDEN_LISTINGS.set_function(lambda: len(hidden))
+        metrics.HIDDEN_LISTINGS.set_function(lambda: len(hidden))
 
     @property
     def applied(self) -> LogPosition:
@@ -123,6 +116,8 @@ class HiddenFollower:
             records: list[InRecord] = []
             while loop.next_turn():
                 read = {p: await reader.position(p) for p in partitions}
+                ahead = (reader.high_watermark(p) - position for p, position in read.items())
+                metrics.HIDDEN_LAG.set(sum(max(0, lag) for lag in ahead))
                 await self._thread.apply(records, read, delay_updates=self._served.hidden_loaded)
                 behind = {p: end for p, end in behind.items() if await reader.position(p) < end}
                 if not behind:
@@ -154,7 +149,7 @@ class HiddenFollower:
                 continue
             # Reading on is right, since order does not matter here, but a listing that is sold may
             # now be found.
-            BAD_RECORDS.inc()
+            metrics.BAD_HIDDEN_RECORDS.inc()
             self._hiding.hold(record)
             loop.degraded(f"{LISTINGS_HIDDEN}[{record.partition}]", f"{record}: {record.problem}")
             log.error(

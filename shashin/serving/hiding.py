@@ -12,17 +12,11 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import Counter
-
 from shashin.kafka.records import InRecord
+from shashin.metrics import index as metrics
 from shashin.runtime.logging import get_logger
 from shashin.shards.visibility import HiddenEntry
 from shashin.v1 import events_pb2
-
-HIDDEN_RECORDS = Counter("shashin_hidden_records", "Records of listings.hidden applied.")
-BAD_RECORDS = Counter(
-    "shashin_hidden_bad_records", "Invalid records of listings.hidden, which are skipped."
-)
 
 log = get_logger(__name__)
 
@@ -124,13 +118,13 @@ def entry_of(record: InRecord) -> tuple[HiddenEntry, bool] | None:
     try:
         message.ParseFromString(record.value)
     except Exception as error:  # noqa: BLE001
-        BAD_RECORDS.inc()
+        metrics.BAD_HIDDEN_RECORDS.inc()
         log.warning("skipping an invalid HiddenListing", record=str(record), error=str(error))
         return None
     if not message.listing_id:
-        BAD_RECORDS.inc()
+        metrics.BAD_HIDDEN_RECORDS.inc()
         log.warning("skipping a HiddenListing without an id", record=str(record))
         return None
-    HIDDEN_RECORDS.inc()
+    metrics.HIDDEN_RECORDS.inc()
     entry = HiddenEntry(message.listing_id, message.below_version, record.partition, record.offset)
     return entry, message.reason == events_pb2.HIDDEN_REASON_SUPERSEDED

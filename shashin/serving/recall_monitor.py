@@ -13,30 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from prometheus_client import Counter
 
+from shashin.metrics import recall as metrics
 from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.exact_scan import ExactScan
 from shashin.serving.served_shards import ServedShards, Snapshot
 from shashin.shards.hits import Hits
 from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.row_filter import RowFilter
-
-REPLAYED = Counter(
-    "shashin_recall_replayed_queries",
-    "Live queries that were repeated and compared with an exact search.",
-    ["tier"],
-)
-EXPECTED = Counter(
-    "shashin_recall_expected_hits",
-    "Hits among the first 10 that exact searches of repeated queries had.",
-    ["tier"],
-)
-FOUND = Counter(
-    "shashin_recall_found_hits",
-    "Those of them that the searches had found: the recall is their share of the expected hits.",
-    ["tier"],
-)
 
 K = 10
 _SAME_SCORE = 1e-5
@@ -98,9 +82,9 @@ class RecallMonitor:
         self._served = served
         self._sample = sample
         self._share = share
-        self._replayed = REPLAYED.labels(tier)
-        self._expected = EXPECTED.labels(tier)
-        self._found = FOUND.labels(tier)
+        self._replayed = metrics.REPLAYED.labels(tier)
+        self._expected = metrics.EXPECTED.labels(tier)
+        self._found = metrics.FOUND.labels(tier)
 
     def loops(self) -> list[Loop]:
         """Return the loop; none if its share is 0."""

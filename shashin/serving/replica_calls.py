@@ -18,22 +18,12 @@ from dataclasses import dataclass, field
 from typing import Generic
 
 import grpc
-from prometheus_client import Counter
 
 from shashin.discovery.protocol import Endpoint, GroupKey
+from shashin.metrics import fleet as metrics
 from shashin.serving.fleet import AnswerT, Failure, OtherModel, Peer, outcome_of
 from shashin.serving.replica_choice import last_resort_after
 from shashin.serving.replica_record import ALIVE_SECONDS, ReplicaRecord
-
-HEDGES = Counter(
-    "shashin_fleet_hedges", "Calls to a second replica because the first is slow.", ["tier"]
-)
-HEDGES_WON = Counter("shashin_fleet_hedges_won", "Hedges that answered first.", ["tier"])
-RETRIES = Counter(
-    "shashin_fleet_retries",
-    "Calls to another replica because one has failed or does not respond.",
-    ["tier"],
-)
 
 
 @dataclass(frozen=True)
@@ -135,7 +125,7 @@ class ReplicaCalls:
                 replicas = Replicas(joined(group))
                 if not replicas.peers:
                     return found
-                RETRIES.labels(replicas.peers[0].tier).inc()
+                metrics.RETRIES.labels(replicas.peers[0].tier).inc()
 
         if len(groups) == 1:
             return [await ask_group(groups[0])]
@@ -214,7 +204,7 @@ class _GroupCall(Generic[AnswerT]):
             self._last_resort_at = now + ALIVE_SECONDS
             self._hedge()
         elif not self._running or now >= self._last_resort_at:
-            RETRIES.labels(self._tier).inc()
+            metrics.RETRIES.labels(self._tier).inc()
             for call in self._running.values():
                 if self._record.hangs(call.peer, self._method, now - call.started):
                     self._record.set_aside(call.peer)
@@ -228,7 +218,7 @@ class _GroupCall(Generic[AnswerT]):
 
     def _hedge(self) -> None:
         if self._record.budget.take():
-            HEDGES.labels(self._tier).inc()
+            metrics.HEDGES.labels(self._tier).inc()
             self._start(is_hedge=True)
 
     def _take(self, call: _Call, outcome: AnswerT | Failure | OtherModel) -> None:
@@ -243,7 +233,7 @@ class _GroupCall(Generic[AnswerT]):
             return
         self._record.answered(call.peer, self._method, seconds)
         if call.is_hedge:
-            HEDGES_WON.labels(self._tier).inc()
+            metrics.HEDGES_WON.labels(self._tier).inc()
         for other in self._running.values():
             if other.started <= call.started:
                 self._record.overtaken(

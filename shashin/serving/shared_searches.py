@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from prometheus_client import Histogram
 
+from shashin.metrics import index as metrics
 from shashin.offsets.coverage import LiveReport
 from shashin.offsets.ranges import OffsetRange
 from shashin.serving.quick_searches import QuickSearches
@@ -26,13 +26,6 @@ from shashin.shards.hits import Hits
 from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.shard import Shard
-
-BATCHED_QUERIES = Histogram(
-    "shashin_index_batched_queries",
-    "Query vectors that are searched in one go: those of calls at the same time, or a part of a large "
-    "call.",
-    buckets=(1, 2, 4, 8, 16),
-)
 
 
 @dataclass(frozen=True)
@@ -166,7 +159,7 @@ class SharedSearches:
 
     def _deliver(self, parts: Sequence[Part[_Search]], hits: Hits, seconds: float) -> None:
         """Give each search its hits; they took so many seconds."""
-        BATCHED_QUERIES.observe(len(hits.counts))
+        metrics.BATCHED_QUERIES.observe(len(hits.counts))
         searched = parts[0].search.searched
         assert searched is not None
         if _is_simple(parts):

@@ -191,6 +191,8 @@ async def test_searches_continue_while_shards_are_swapped(
         done.set()
         await asyncio.gather(*asking)
     assert asked > 0
+    swaps = await server.metric("shashin_index_server_swaps_total")
+    assert await server.metric("shashin_index_server_swap_seconds_count") == swaps > 0
 
 
 async def _holds(client: IndexClient, rows: int) -> bool:
@@ -209,7 +211,19 @@ async def test_the_live_tier_pauses_at_its_row_limit_and_resumes(
         waves += 1
         return await indexer.metric("shashin_indexer_reading_paused") == 1
 
+    async def lag(what: str) -> float:
+        labels = 'stage="indexer"' + (',topic="vectors.embedded"' if what == "seconds" else "")
+        return await indexer.metric(f"shashin_indexer_stage_lag_{what}{{{labels}}}")
+
+    async def lags() -> bool:
+        return await lag("records") >= 20 and await lag("seconds") > 0
+
+    async def has_caught_up() -> bool:
+        return await lag("records") == await lag("seconds") == 0
+
     await until(has_stopped, "reading is paused while no index server holds the sealed rows")
+    assert await has_stopped(), "it does not read one more wave"
+    await until(lags, "what it does not read is its lag")
     assert await indexer.get("healthz") is None
     assert await indexer.get("livez") is not None
     assert await indexer.get("readyz") is not None, "searches still work"
@@ -218,3 +232,4 @@ async def test_the_live_tier_pauses_at_its_row_limit_and_resumes(
     async with IndexClient(server.grpc) as hourly:
         await until(partial(_holds, hourly, 20 * waves), "every row is served in the end")
     await until(lambda: indexer.get("healthz"), "all is well again")
+    await until(has_caught_up, "nothing is left")

@@ -23,6 +23,7 @@ from shashin.local.plan import INDEXER
 from shashin.tiers import HOURLY, LIVE
 from shashin.v1 import index_pb2, search_pb2
 from shashin.workload.bad_input import bad_records
+from tests.support.metric_pages import unknown_metrics
 from tests.support.rendered_listings import RenderedListing, photo_of
 from tests.support.running_system import (
     CORPUS,
@@ -456,6 +457,9 @@ COUNTED = {
 }
 """What each service must have counted once a listing was sealed and searched."""
 
+STAGES = {"downloader": "downloaded", "embedder": "embedded", INDEXER: "searchable"}
+"""What a listing is when a service has done its part."""
+
 
 async def test_every_service_answers_its_probes_and_counts_what_it_does(
     system: ConnectedSystem,
@@ -477,6 +481,11 @@ async def test_every_service_answers_its_probes_and_counts_what_it_does(
         assert f'shashin_service_info{{service="{service}"}} 1.0' in samples
         counted = [line for line in samples if line.startswith(COUNTED[name])]
         assert sum(float(line.rpartition(" ")[2]) for line in counted) > 0, name
+        assert unknown_metrics(page) == set(), name
+        if (stage := STAGES.get(name)) is not None:
+            since_event = f'shashin_pipeline_since_event_seconds_count{{stage="{stage}"}} '
+            (line,) = (line for line in samples if line.startswith(since_event))
+            assert float(line.removeprefix(since_event)) > 0
 
 
 async def test_every_line_of_every_log_is_json_that_names_service_level_and_time(

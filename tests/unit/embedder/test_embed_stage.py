@@ -341,6 +341,7 @@ async def test_queries_beyond_a_limit_are_refused_before_they_are_decoded_and_li
     limits: QueryLimits, model: BatchedModel, colours: ColourModel, stage: EmbedStage
 ) -> None:
     colours.unblocked.clear()
+    refused = refused_photos()
     async with serving(model, limits) as embed:
         admitted = [
             asyncio.ensure_future(embed.Embed(embed_pb2.EmbedRequest(photos=[jpeg(RED)] * count)))
@@ -351,11 +352,16 @@ async def test_queries_beyond_a_limit_are_refused_before_they_are_decoded_and_li
             # The timeout only ends the test if the call is admitted, and waits for the model.
             await embed.Embed(embed_pb2.EmbedRequest(photos=[jpeg(RED)]), timeout=60)
         assert no.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refused_photos() == refused + 1
         listing = asyncio.ensure_future(stage.process([record(*[jpeg(RED)] * 9)]))
         colours.unblocked.set()
         assert [len((await call).vectors) for call in admitted] == [12, 48]
         assert (await listing)[0].outputs
         assert (await embed.Embed(embed_pb2.EmbedRequest(photos=[jpeg(RED)]))).dimensions == 3
+
+
+def refused_photos() -> float:
+    return REGISTRY.get_sample_value("shashin_embedder_refused_query_photos_total") or 0.0
 
 
 def queries_under_way() -> float | None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from shashin.errors import PhotoError, PhotoForbidden, PhotoMissing, PhotoUnavailable
+from shashin.metrics import downloader as metrics
 from shashin.originals import OriginalsCache, SourceVersion
-from shashin.photo_sources import metrics
 from shashin.photo_sources.byte_budget import ByteBudget, Lease
 from shashin.photo_sources.originals import Originals
 from shashin.photo_sources.source import SourcePhoto

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from prometheus_client import CONTENT_TYPE_LATEST, Counter
+from prometheus_client import Counter, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from shashin.errors import UserError
 from shashin.runtime.health import Health
@@ -75,8 +77,27 @@ async def test_every_metric_of_the_process_is_on_the_page_in_prometheus_format()
         session.get(f"{url}/metrics") as response,
     ):
         assert response.status == 200
-        assert response.headers["Content-Type"] == CONTENT_TYPE_LATEST
+        assert response.headers["Content-Type"] == CONTENT_TYPE_PLAIN_0_0_4
         assert f'{name}_total{{topic="listings.events"}} 3.0\n' in await response.text()
+
+
+async def test_a_scrape_that_takes_openmetrics_gets_it_with_exemplars() -> None:
+    name = f"test_http_{uuid.uuid4().hex}_seconds"
+    slow = Histogram(name, "Times a test.", buckets=(0.1, 1))
+    slow.observe(0.5, exemplar={"trace_id": "0af7651916cd43dd8448eb211c80319c"})
+    accept = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
+    async with (
+        serving(Health()) as url,
+        aiohttp.ClientSession(headers=accept) as session,
+        session.get(f"{url}/metrics") as response,
+    ):
+        assert response.content_type == "application/openmetrics-text"
+        page = await response.text()
+    families = text_string_to_metric_families(page)  # type: ignore[no-untyped-call]
+    (family,) = (f for f in families if f.name == name)
+    (exemplar,) = (s.exemplar for s in family.samples if s.exemplar is not None)
+    assert exemplar.labels == {"trace_id": "0af7651916cd43dd8448eb211c80319c"}
+    assert exemplar.value == 0.5
 
 
 async def test_any_other_path_is_not_found() -> None:

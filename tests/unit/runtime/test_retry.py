@@ -10,6 +10,7 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from shashin.errors import KafkaUnavailable, ObjectStoreUnavailable, RecordError
 from shashin.runtime import scope
@@ -88,6 +89,18 @@ async def test_retryable_errors_are_retried_and_every_failure_is_logged(
         ("doing it", 1, "first"),
         ("doing it", 2, "second"),
     ]
+
+
+async def test_each_retry_is_counted_by_its_error(no_waits: None) -> None:
+    def retries(error: str) -> float:
+        name, labels = "shashin_operation_retries_total", {"reason": error}
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    before = retries("KafkaUnavailable"), retries("ObjectStoreUnavailable")
+    failing = Failing(*(KafkaUnavailable("away") for _ in range(3)), ObjectStoreUnavailable("full"))
+    assert await done(failing) == "done"
+    after = retries("KafkaUnavailable"), retries("ObjectStoreUnavailable")
+    assert (after[0] - before[0], after[1] - before[1]) == (3, 1)
 
 
 async def test_a_retried_operation_is_reported_with_its_error_until_it_succeeds(

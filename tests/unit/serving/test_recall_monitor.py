@@ -76,12 +76,12 @@ def test_its_share_of_a_core_is_never_exceeded(cpu: float, share: float) -> None
 async def test_live_queries_are_repeated_and_compared() -> None:
     served, sample = ServedShards(), Sample()
     served.serve([open_shard(listings(0, 30)), open_shard(listings(30, 50), from_offset=30)])
-    monitor = RecallMonitor(served, sample, tier="compared", share=1.0)
+    monitor = RecallMonitor(served, sample, tier="daily", share=1.0)
     async with running(*monitor.loops()):
         sample.offer(vector_of("query")[np.newaxis], EVERY_ROW)
-        await until(lambda: counted("replayed_queries", "compared"), "a query was repeated")
-    assert counted("expected_hits", "compared") == 10
-    assert counted("found_hits", "compared") == 10
+        await until(lambda: counted("replayed_queries", "daily"), "a query was repeated")
+    assert counted("expected_hits", "daily") == 10
+    assert counted("found_hits", "daily") == 10
 
 
 async def test_hits_that_a_search_misses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,12 +96,12 @@ async def test_hits_that_a_search_misses_are_counted(monkeypatch: pytest.MonkeyP
         return scan.hits()
 
     monkeypatch.setattr(served.snapshot().searched, "search", nearest_only)
-    monitor = RecallMonitor(served, sample, tier="missed", share=1.0)
+    monitor = RecallMonitor(served, sample, tier="monthly", share=1.0)
     async with running(*monitor.loops()):
         sample.offer(vectors(1, seed=3), EVERY_ROW)
-        await until(lambda: counted("replayed_queries", "missed"), "a query was repeated")
-    assert (counted("found_hits", "missed"), counted("expected_hits", "missed")) == (1, 10)
+        await until(lambda: counted("replayed_queries", "monthly"), "a query was repeated")
+    assert (counted("found_hits", "monthly"), counted("expected_hits", "monthly")) == (1, 10)
 
 
 def test_a_share_of_nothing_switches_it_off() -> None:
-    assert RecallMonitor(ServedShards(), Sample(), tier="off", share=0).loops() == []
+    assert RecallMonitor(ServedShards(), Sample(), tier="live", share=0).loops() == []

@@ -1,7 +1,7 @@
-"""When the records were appended that a stage left unprocessed before this process watched it.
+"""When the records at some positions were appended: those that wait for a stage from before it was watched.
 
 From samples alone a process knows only since when it has itself seen a record wait. So the record at a
-partition's position is read, one small fetch, to know how close the topic's retention is to it.
+partition's position is read, one small fetch, now and then.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _READ_SECONDS = 1.0
 class AppendTimes:
     """The append times of the records at a stage's positions."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, bootstrap: str, topic: str, *, client_id: str) -> None:
         self._open: Callable[[], LogReader] = lambda: LogReader(
-            bootstrap, topic, client_id="indexer", fetch_bytes=_FETCH_BYTES
+            bootstrap, topic, client_id=client_id, fetch_bytes=_FETCH_BYTES
         )
         self._known: dict[int, tuple[int, float]] = {}
         """Partition to offset and Unix seconds."""
