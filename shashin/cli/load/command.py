@@ -22,7 +22,7 @@ from shashin.terminal.run import run
 from shashin.workload.load.drivers import EVENTS, QUERIES, SALES
 from shashin.workload.load.rates import FORM, parse_duration, parse_schedule
 from shashin.workload.load.report import report_document
-from shashin.workload.load.run import LoadOptions, LoadRun, Target
+from shashin.workload.load.run import LoadOptions, LoadRun, Target, check_target
 from shashin.workload.load.stock import StockListing
 
 INTERRUPTED = 130
@@ -160,6 +160,7 @@ def load(
         router or system.router_address(),
         embedder or (system.embedder_address() if By.VECTOR in by else None),
     )
+    run(check_target(target))
     with Stages() as stages:
         stock = run(_stock(photos, photos_to, system.photos, seed, stages))
         load_run = LoadRun(options, target, stock, stages.set)

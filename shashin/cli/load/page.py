@@ -55,14 +55,10 @@ class _Line:
 
 def report_page(document: dict[str, Any]) -> str:
     """Return the page of a report (``report_document``)."""
-    options = (
-        ", ".join(
-            f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-            for name, value in document["options"].items()
-            if value not in {0, ""} or name == "seed"
-        )
-        if document["options"]
-        else ""
+    options = ", ".join(
+        f"{name} {'+'.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in document["options"].items()
+        if value
     )
     generator = document["generator"]
     ended = " (interrupted)" if document["interrupted"] else ""

@@ -96,8 +96,9 @@ def _kind(kind: KindRecorder, asked: Asked | None, seconds: float) -> dict[str, 
     windows = []
     for number, window in enumerate(kind.windows):
         begin = number * width
-        # The last one, in which no more than the run's end was asked for, is often a part of one.
-        length = min(width, max(seconds - begin, 0.001))
+        if begin >= seconds:
+            break  # Only answers that came after the end.
+        length = min(width, seconds - begin)
         windows.append(
             {
                 "at": begin,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shashin.client.router import RouterClient, embed
-from shashin.errors import DeadlineExceeded, UserError
+from shashin.errors import DeadlineExceeded, KafkaUnavailable, UserError
 from shashin.kafka.producer import Producer
 from shashin.kafka.topic_admin import check_topics
 from shashin.kafka.topics import LISTINGS_EVENTS
@@ -58,6 +58,23 @@ class Target:
     """Only for queries by vector."""
 
 
+async def check_target(target: Target) -> None:
+    """Check that router, Kafka and the topic of events are there, before anything is prepared.
+
+    Raises:
+        ShashinError: naming what is not, and what to do.
+    """
+    async with RouterClient(target.router) as router:
+        await router.status()
+    try:
+        await check_topics(target.kafka, [LISTINGS_EVENTS])
+    except KafkaUnavailable as error:
+        raise KafkaUnavailable(
+            f"{error.message}: `shashin up --kafka {target.kafka}` starts the services of this Kafka "
+            "and creates their topics"
+        ) from error
+
+
 Progress = Callable[[str, float, float | None], None]
 """Takes what is done, how much of it, and of how much."""
 
@@ -82,12 +99,10 @@ class LoadRun:
         """Run until the end, or until cancelled once, which still sells what was published.
 
         Raises:
-            ShashinError: if something does not respond before the first request.
+            ShashinError: if something does not respond before the first request, or at the end.
         """
         async with AsyncExitStack() as stack:
             router = await stack.enter_async_context(RouterClient(self._target.router))
-            await router.status()
-            await check_topics(self._target.kafka, [LISTINGS_EVENTS])
             producer = await stack.enter_async_context(
                 Producer(self._target.kafka, client_id=_CLIENT_ID)
             )

@@ -24,7 +24,12 @@ def document() -> dict[str, Any]:
         run="r1",
         seconds=30.0,
         interrupted=False,
-        options={"queries": "10/s", "router": "127.0.0.1:1"},
+        options={
+            "queries": "10/s",
+            "query_by": ["photo", "vector"],
+            "users": 0,
+            "router": "127.0.0.1:1",
+        },
     )
 
 
