@@ -169,7 +169,7 @@ def test_no_two_processes_share_a_folder_to_work_in() -> None:
 
 
 def test_the_plan_can_be_started() -> None:
-    assert len(start_order(planned())) == len(SPECS) == 8
+    assert len(start_order(planned())) == len(SPECS) == 9
 
 
 # --- a second model ------------------------------------------------------------------------------
