@@ -55,7 +55,7 @@ def ids_of(replica: str) -> list[str]:
     return [listing.listing_id for listing in known_listings(replica)]
 
 
-async def test_it_finds_what_it_publishes_and_sees_it_go(
+async def test_it_finds_what_it_publishes_sees_it_go_and_leaves_nothing_when_it_stops(
     system: ConnectedSystem, start_canary: StartCanary
 ) -> None:
     canary = await start_canary("plain")
@@ -63,7 +63,7 @@ async def test_it_finds_what_it_publishes_and_sees_it_go(
     assert await canary.metric("shashin_canary_found_seconds_count") >= 3
     assert await canary.metric("shashin_canary_found_seconds_sum") > 0
     assert await canary.metric("shashin_canary_last_success_timestamp_seconds") > 0
-    await canary.close()
+    assert await canary.stop() == 0
     await system.until_versions(dict.fromkeys(ids_of("plain")))
 
 
@@ -80,7 +80,7 @@ async def test_a_listing_that_does_not_become_searchable_is_reported_and_then_it
             system.running.send("downloader", signal.SIGCONT)
     before = await canary.metric("shashin_canary_gone_seconds_count")
     await until_more(canary, "shashin_canary_gone_seconds_count", before)
-    await canary.close()
+    assert await canary.stop() == 0
     await system.until_versions(dict.fromkeys(ids_of("slow")))
 
 
@@ -97,6 +97,8 @@ async def test_without_the_live_tier_it_reports_incomplete_answers_and_then_it_r
             system.running.send("indexer", signal.SIGCONT)
     before = await canary.metric("shashin_canary_gone_seconds_count")
     await until_more(canary, "shashin_canary_gone_seconds_count", before)
+    assert await canary.stop() == 0
+    await system.until_versions(dict.fromkeys(ids_of("gap")))
 
 
 async def test_what_a_killed_canary_left_on_sale_is_sold_at_its_next_start(
