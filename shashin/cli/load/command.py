@@ -14,7 +14,7 @@ import typer
 
 from shashin.cli.load.page import report_page
 from shashin.cli.load.photos import own_stock, rendered_stock
-from shashin.cli.options import DEFAULT_STATE, KafkaOption, RouterOption, StateOption
+from shashin.cli.options import DEFAULT_STATE, KafkaOption, PhotosOption, RouterOption, StateOption
 from shashin.errors import UserError
 from shashin.local.system import System
 from shashin.terminal.console import Stages, echo, echo_stderr, echo_table, seconds
@@ -61,7 +61,9 @@ def load(
     sales: Annotated[
         str | None, typer.Option(metavar="RATE", help="Sales of the run's own listings.")
     ] = None,
-    queries: Annotated[str | None, typer.Option(metavar="RATE", help="Searches.")] = None,
+    query_rate: Annotated[
+        str | None, typer.Option("--queries", metavar="RATE", help="Searches.")
+    ] = None,
     length: Annotated[
         str | None,
         typer.Option(
@@ -86,13 +88,7 @@ def load(
     listings: Annotated[
         int, typer.Option(help="Listings to publish first and search for.", min=0)
     ] = 20,
-    photos: Annotated[
-        Path | None,
-        typer.Option(
-            help="Use your own photos: a folder whose subfolders are listings, or a CSV file.",
-            exists=True,
-        ),
-    ] = None,
+    photos: PhotosOption = None,
     photos_to: Annotated[
         str | None,
         typer.Option(
@@ -129,9 +125,9 @@ def load(
     Requests are sent when they are due, whatever becomes of those before, and latencies count from
     when a request was due. Ctrl-C ends the run and reports what was done until then.
     """
-    if queries is not None and users:
+    if query_rate is not None and users:
         raise UserError("--queries and --users both search: give one of them")
-    given = {EVENTS: events, SALES: sales, QUERIES: queries}
+    given = {EVENTS: events, SALES: sales, QUERIES: query_rate}
     schedules = {kind: parse_schedule(text) for kind, text in given.items() if text is not None}
     if not schedules and not users:
         raise UserError("nothing to do: give --events, --sales, --queries or --users")
