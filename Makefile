@@ -72,7 +72,7 @@ bench-peers: install ## install what `make bench` compares searches with, if it 
 
 REGISTRY ?= shashin
 TAG ?= latest
-SERVICES ?= builds controller downloader embedder image-builder index-server indexer router
+SERVICES ?= builds canary controller downloader embedder image-builder index-server indexer router
 images: ## build a container image per service, and one for builds (REGISTRY=..., TAG=..., SERVICES="router ...")
 	@set -e; for service in $(SERVICES); do \
 		case $$service in embedder|builds) target=$$service ;; *) target=service ;; esac; \

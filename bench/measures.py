@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -20,6 +21,10 @@ from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.rpc.channel import open_channel
 from shashin.shards.format.row import NO_TIME, RowAttributes
 from shashin.v1 import events_pb2, index_pb2, index_pb2_grpc
+from shashin.workload.load.drivers import QUERIES, Queries
+from shashin.workload.load.generator import Generator, OpenLoop
+from shashin.workload.load.rates import Phase, Schedule
+from shashin.workload.load.recorder import OK, Recorder
 
 DIMENSIONS = 128
 MODEL = "demo-v1"
@@ -27,7 +32,7 @@ _VECTORS = 300
 _BURST_LISTINGS = 700
 _STREAM_SECONDS = 30.0
 _STEADY_PHOTOS_PER_SECOND = 20.0
-_QUERY_EVERY_SECONDS = 0.15
+_QUERIES_PER_SECOND = 6.0
 
 
 async def idle_memory(workload: Workload) -> dict[str, float]:
@@ -142,17 +147,24 @@ async def photo_queries(workload: Workload) -> dict[str, float]:
         for listing in workload.listings
         if listing.query is not None
     ]
-    times: list[float] = []
-    streaming = asyncio.ensure_future(streamer.run())
-    number = 0
-    while not streaming.done():
-        started = time.perf_counter()
-        await workload.router.search(photo=photos[number % len(photos)], k=10)
-        times.append((time.perf_counter() - started) * 1000)
-        number += 1
-        await asyncio.sleep(_QUERY_EVERY_SECONDS)
-    await streaming
+    queries = Queries(workload.router, photos=photos)
+    recorder = Recorder([QUERIES])
+    # Until the stream has ended: the rate does not depend on how fast the answers come.
+    due = Schedule((Phase(_QUERIES_PER_SECOND, _QUERIES_PER_SECOND, math.inf),)).due_times(
+        math.inf, "even", 0
+    )
+    searching = asyncio.ensure_future(
+        Generator(recorder).run(OpenLoop(QUERIES, due, queries.search))
+    )
+    try:
+        await streamer.run()
+    finally:
+        searching.cancel()
+        await asyncio.gather(searching, return_exceptions=True)
+    total = recorder.kinds[QUERIES].total
+    if failed := total.due - total.outcomes[OK]:
+        raise RuntimeError(f"{failed} of {total.due} searches failed: {dict(total.outcomes)}")
     return {
-        "search by photo under ingest p50": percentile(times, 0.5),
-        "search by photo under ingest p99": percentile(times, 0.99),
+        f"search by photo under ingest {name}": (total.latency.percentile(share) or math.nan) * 1000
+        for name, share in (("p50", 0.5), ("p99", 0.99))
     }

@@ -25,6 +25,7 @@ SERVICES = (
     "image-builder",
     "router",
     "controller",
+    "canary",
     "builds",
 )
 TORCH = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)==")

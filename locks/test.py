@@ -359,6 +359,8 @@ def settings_for(kafka: str, folder: Path) -> dict[str, str]:
         "SHASHIN_REPOSITORY": (folder / "repository").as_uri(),
         "SHASHIN_WORK_FOLDER": str(folder / "work"),
         "SHASHIN_DISCOVERY": (folder / "discovery.json").as_uri(),
+        "SHASHIN_ROUTER": f"{HOST}:{free_port()}",
+        "SHASHIN_PHOTOS": (folder / "photos").as_uri(),
     }
 
 

@@ -24,6 +24,7 @@ from shashin.cli import (
 from shashin.cli.builds import command as builds
 from shashin.cli.demo import command as demo
 from shashin.cli.dlq import command as dlq
+from shashin.cli.load import command as load
 from shashin.cli.search import command as search
 from shashin.errors import ShashinError, UserError
 from shashin.terminal.console import echo_error
@@ -75,6 +76,7 @@ publish.register(app)
 search.register(app)
 coverage.register(app)
 demo.register(app)
+load.register(app)
 index_copies.register(indexes.app)
 index_upkeep.register(indexes.app)
 snapshots.register(indexes.app)

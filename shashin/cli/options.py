@@ -93,6 +93,14 @@ WorkOption = Annotated[
         "--work", help="Folder in which rendered photos are cached between runs.", file_okay=False
     ),
 ]
+PhotosOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--photos",
+        help="Use your own photos: a folder whose subfolders are listings, or a CSV file.",
+        exists=True,
+    ),
+]
 QueriesOption = Annotated[
     int, typer.Option("--queries", help="Number of unseen photos to search with.", min=1)
 ]

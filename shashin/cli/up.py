@@ -79,6 +79,13 @@ def up(
             help="Second model to run beside it, until it is activated: `shashin model activate`.",
         ),
     ] = None,
+    canary: Annotated[
+        bool,
+        typer.Option(
+            "--canary/--no-canary",
+            help="Measure all the time how fresh searches are, with listings of its own.",
+        ),
+    ] = True,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Start Kafka and all services, and wait until they are ready; idempotent.
@@ -99,6 +106,7 @@ def up(
         partitions=partitions,
         model=model,
         also=also,
+        canary=canary,
     )
     with Stages() as stages:
         started = run(system.start(options, stages))

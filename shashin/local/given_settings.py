@@ -30,6 +30,7 @@ DECIDED = frozenset(
         "SHASHIN_TIER",
         "SHASHIN_MODEL_ID",
         "SHASHIN_DIMENSIONS",
+        "SHASHIN_PHOTOS",
     }
 )
 """They differ between processes or follow from other options, so one value cannot be given."""

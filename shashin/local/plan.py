@@ -16,6 +16,7 @@ from shashin.runtime.settings import parse_folders
 from shashin.tiers import LIVE, SEALED_TIERS
 
 ROUTER, EMBEDDER, INDEXER = "router", "embedder", "indexer"
+CANARY = "canary"
 
 _PREFERRED_PORTS = {ROUTER: 50051, EMBEDDER: 50052, INDEXER: 50053} | {
     f"index-server-{tier}": port for port, tier in enumerate(SEALED_TIERS, start=50054)
@@ -61,6 +62,8 @@ class SystemConfig:
     grace_seconds: float
     also: RunningModel | None = None
     """A second model beside the system's own; both write to the same repository."""
+    canary: bool = False
+    """Whether a canary publishes and sells listings of its own all the time."""
 
 
 def work_folder(state: Path, process: str) -> Path:
@@ -91,6 +94,14 @@ def plan_processes(
         _add_model(processes, state, config, config.also, beside=True)
     router = {**_vectors(own), "SHASHIN_DISCOVERY": discovery_path(state).as_uri()}
     processes.add(ROUTER, router, has_grpc=True)
+    if config.canary:
+        processes.add(
+            CANARY,
+            {
+                "SHASHIN_ROUTER": processes.specs[-1].addresses["grpc"],
+                "SHASHIN_PHOTOS": (state / "photos" / CANARY).as_uri(),
+            },
+        )
     return processes.specs
 
 

@@ -47,6 +47,8 @@ class UpOptions:
     model: str = DEFAULT_MODEL
     also: str | None = None
     """A second model that runs beside it."""
+    canary: bool = False
+    """Whether a canary measures freshness with listings of its own; who counts events goes without."""
 
 
 class System:
@@ -205,6 +207,7 @@ class System:
                 dimensions=model.dimensions,
                 bucket_seconds=options.bucket_seconds,
                 grace_seconds=options.grace_seconds,
+                canary=options.canary,
                 also=None
                 if also is None or options.also is None
                 else RunningModel(options.also, also.model_id, also.dimensions),

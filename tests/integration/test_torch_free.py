@@ -28,6 +28,7 @@ MISSING = {
     "indexer": ["SHASHIN_REPOSITORY", "SHASHIN_WORK_FOLDER", "SHASHIN_DISCOVERY"],
     "index_server": ["SHASHIN_REPOSITORY"],
     "image_builder": ["SHASHIN_REPOSITORY"],
+    "canary": ["SHASHIN_ROUTER", "SHASHIN_PHOTOS"],
 }
 """What each service cannot start without; the downloader can."""
 

@@ -45,7 +45,16 @@ def test_every_service_has_an_extra_and_a_lock() -> None:
 
 @pytest.mark.parametrize(
     "service",
-    ["router", "indexer", "index-server", "image-builder", "downloader", "controller", "builds"],
+    [
+        "router",
+        "indexer",
+        "index-server",
+        "image-builder",
+        "downloader",
+        "controller",
+        "canary",
+        "builds",
+    ],
 )
 def test_only_the_embedder_installs_torch(service: str) -> None:
     assert "torch" not in entries(ROOT / "locks" / f"{service}.txt")

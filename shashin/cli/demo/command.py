@@ -13,7 +13,13 @@ import typer
 
 from shashin.cli.demo.report import figures_document, print_figures
 from shashin.cli.demo.run import DemoOptions, DemoRun
-from shashin.cli.options import DEFAULT_STATE, BucketSecondsOption, QueriesOption, StateOption
+from shashin.cli.options import (
+    DEFAULT_STATE,
+    BucketSecondsOption,
+    PhotosOption,
+    QueriesOption,
+    StateOption,
+)
 from shashin.errors import UserError
 from shashin.local.system import System
 from shashin.rendering import require_rendering
@@ -35,13 +41,7 @@ def demo(
     listings: Annotated[
         int, typer.Option(help="Number of listings, each with 3 photos.", min=1)
     ] = 2000,
-    photos: Annotated[
-        Path | None,
-        typer.Option(
-            help="Use your own photos: a folder whose subfolders are listings, or a CSV file.",
-            exists=True,
-        ),
-    ] = None,
+    photos: PhotosOption = None,
     rate: Annotated[float, typer.Option(help="Photos per second.", min=1, max=10_000)] = 60.0,
     bucket_seconds: BucketSecondsOption = 20,
     sold: Annotated[

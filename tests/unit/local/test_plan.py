@@ -36,6 +36,7 @@ CONFIG = SystemConfig(
     dimensions=128,
     bucket_seconds=60,
     grace_seconds=5.0,
+    canary=True,
 )
 
 
@@ -168,7 +169,7 @@ def test_no_two_processes_share_a_folder_to_work_in() -> None:
 
 
 def test_the_plan_can_be_started() -> None:
-    assert len(start_order(planned())) == len(SPECS) == 8
+    assert len(start_order(planned())) == len(SPECS) == 9
 
 
 # --- a second model ------------------------------------------------------------------------------
@@ -258,7 +259,21 @@ def test_a_number_of_threads_that_the_user_sets_is_not_overridden() -> None:
 
 def test_every_setting_of_the_plan_is_an_option_or_combined_or_named_as_not_used() -> None:
     own = {name for spec in SPECS.values() for name in spec.env if name.startswith("SHASHIN_")}
+    own.remove("SHASHIN_ROUTER")  # the command has a variable of this name, which is not passed on
     assert own == OPTIONS | DECIDED | {PHOTO_ROOTS}
     environment = dict.fromkeys(own, "x") | {"SHASHIN_CONCURRENCY": "4", "SHASHIN_STATE": "s"}
     assert settings_not_used(environment) == sorted(DECIDED)
     assert settings_passed_on(environment) == {PHOTO_ROOTS: "x", "SHASHIN_CONCURRENCY": "4"}
+
+
+def test_a_system_without_a_canary_has_the_same_processes_but_it() -> None:
+    without = [spec.name for spec in planned(config=replace(CONFIG, canary=False))]
+    assert [*without, "canary"] == list(SPECS)
+
+
+def test_the_canary_searches_through_the_router_and_its_photos_may_be_read() -> None:
+    canary, downloader = SPECS["canary"], SPECS["downloader"]
+    assert canary.env["SHASHIN_ROUTER"] == SPECS["router"].addresses["grpc"]
+    photos = Path(urlsplit(canary.env["SHASHIN_PHOTOS"]).path)
+    roots = [Path(root) for root in json.loads(downloader.env[PHOTO_ROOTS])]
+    assert any(photos.is_relative_to(root) for root in roots)

@@ -1,0 +1,1 @@
+"""The canary: publishes known listings, searches for them, sells them, and measures both."""

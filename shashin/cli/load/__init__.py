@@ -1,0 +1,1 @@
+"""``shashin load``."""
