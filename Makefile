@@ -76,7 +76,8 @@ images: ## build a container image per service, and one for builds (REGISTRY=...
 		case $$service in embedder|builds) target=$$service ;; *) target=service ;; esac; \
 		echo "$(REGISTRY)/$$service:$(TAG)"; \
 		docker build --quiet --target $$target --tag $(REGISTRY)/$$service:$(TAG) \
-			--build-arg SERVICE=$$service --build-arg MODULE=$$(echo $$service | tr - _) \
+			--build-arg SERVICE=$$service \
+			--build-arg MODULE=$$(test $$service = builds || echo $$service | tr - _) \
 			--build-arg REVISION=$$(git rev-parse HEAD) . >/dev/null; \
 	done
 
