@@ -8,7 +8,7 @@ WORKERS ?= 2
 # Tests on a cluster mostly wait for pods.
 CLUSTER_WORKERS ?= 4
 
-.PHONY: help install demo test test-unit check format proto docs lock locks-test cluster-test chaos year bench bench-peers images clean
+.PHONY: compose-check compose-up compose-test help install demo test test-unit check format proto docs lock locks-test cluster-test chaos year bench bench-peers images clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,15 @@ images: ## build a container image per service, and one for builds (REGISTRY=...
 			--build-arg MODULE=$$(test $$service = builds || echo $$service | tr - _) \
 			--build-arg REVISION=$$(git rev-parse HEAD) . >/dev/null; \
 	done
+
+compose-check: ## say what keeps docker-compose.yml from running here; starts nothing
+	@$(PYTHON) compose/stack.py check
+
+compose-up: ## check, build and start docker-compose.yml, and wait until it is ready
+	@$(PYTHON) compose/stack.py up
+
+compose-test: install ## bring docker-compose.yml up from nothing, kill its containers, and lose nothing
+	@$(RUN)python -m tests.compose $(ARGS)
 
 clean: ## remove build outputs and caches, but not .venv or the state folder
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

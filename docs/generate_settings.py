@@ -22,6 +22,7 @@ SERVICES = {
     "image builder": "services.image_builder.settings.ImageBuilderSettings",
     "router": "services.router.settings.RouterSettings",
     "controller": "services.controller.settings.ControllerSettings",
+    "shop": "shashin.workload.shop_settings.ShopSettings",
 }
 HEAD = """# Settings
 
