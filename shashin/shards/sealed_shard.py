@@ -34,7 +34,7 @@ class SealedShard(Shard):
             self._masked.flags,
             files.rows.columns(len(files.rows)).group,
             files.rows.listings,
-            lambda: self._masked.flagged,
+            self._masked,
         )
         """What a stack needs to search the shard with others."""
 

@@ -6,7 +6,7 @@ thread while one other thread adds. Keys are row numbers: vector i belongs to ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -84,6 +84,15 @@ class RowMask:
     """How many do."""
 
 
+class Masked(Protocol):
+    """Counts the rows that may not be found."""
+
+    @property
+    def flagged(self) -> int:
+        """How many rows have a flag other than 0."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class StackMember:
     """An index that is searched together with others, and what a search needs to know of its rows."""
@@ -95,8 +104,8 @@ class StackMember:
     """(n,)."""
     groups: int
     """Number of groups."""
-    flagged: Callable[[], int]
-    """Returns how many rows have a flag other than 0."""
+    masked: Masked
+    """Counts the flags."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 
@@ -47,6 +48,8 @@ _EXACT_ROWS = 4_000
 _MANY_HIDDEN = 0.2
 """From this share of hidden rows on, they are treated as if a filter excluded them."""
 
+_FLAGGED = attrgetter("flagged")
+
 _NOBODY = Member(np.zeros((0, 1), np.float16), np.zeros(0, np.uint8), np.zeros(0, np.uint32))
 
 
@@ -72,6 +75,7 @@ class IvfSq4Stack:
         self._searcher = Searcher(lists_of(quantizer), self._runs, numbered)
         self._rows = sum(len(member.index) for member in self.members.values())
         self._groups = sum(member.groups for member in self.members.values())
+        self._masked = [member.masked for member in self.members.values()]
 
     @property
     def memory_bytes(self) -> int:
@@ -169,8 +173,7 @@ class IvfSq4Stack:
             return self._searcher.search_exactly(
                 queries, k, candidates=candidates, allowed=allowed, more=more
             )
-        flagged = sum(member.flagged() for member in self.members.values())
-        flagged += sum(one.flagged for one in opened)
+        flagged = sum(map(_FLAGGED, self._masked)) + sum(one.flagged for one in opened)
         return self._searcher.search(
             queries,
             k,

@@ -18,6 +18,7 @@ from shashin.shards.kinds.native import library
 from shashin.shards.kinds.protocol import OpenRows, RowMask, StackMember, Vectors
 from shashin.shards.kinds.quantizer import unit
 from shashin.shards.kinds.stack import IvfSq4Stack
+from tests.support.counted_flags import CountedFlags
 
 DIMENSIONS = 96
 """Not a multiple of a machine word of signs."""
@@ -97,7 +98,7 @@ def test_open_rows_are_found_as_by_brute_force(data: st.DataObject) -> None:
                 flags,
                 group,
                 (size + 1) // 2,
-                lambda flags=flags: int(np.count_nonzero(flags)),  # type: ignore[misc]
+                CountedFlags(flags),
             )
         )
     stack = IvfSq4Stack(GrowingSq4Index(KIND, DIMENSIONS).quantizer).over(members)

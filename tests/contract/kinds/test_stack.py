@@ -20,6 +20,7 @@ from shashin.shards.kinds.ivf_sq4 import CODES_FILE, KIND
 from shashin.shards.kinds.protocol import RowMask, StackMember, Vectors
 from shashin.shards.kinds.quantizer import Quantizer, train, unit
 from shashin.shards.kinds.stack import IvfSq4Stack, grouped
+from tests.support.counted_flags import CountedFlags
 
 DIMENSIONS, LISTS = 32, 16
 QUERIES = 8
@@ -43,7 +44,7 @@ def member(count: int, seed: int, quantizer: Quantizer = QUANTIZER) -> StackMemb
         index = KIND.open(builder.spec, Path(folder))
     group = (np.arange(count) // 2).astype(np.uint32)
     flags = np.zeros(count, np.uint8)
-    return StackMember(index, flags, group, (count + 1) // 2, lambda: int(np.count_nonzero(flags)))
+    return StackMember(index, flags, group, (count + 1) // 2, CountedFlags(flags))
 
 
 class Recall:
@@ -268,7 +269,7 @@ def test_codes_that_a_stack_has_copied_are_in_memory_once(tmp_path: Path) -> Non
         builder.write(folder)
         index = KIND.open(builder.spec, folder)
         flags, group = np.zeros(900, np.uint8), np.arange(900, dtype=np.uint32)
-        members.append(StackMember(index, flags, group, 900, lambda: 0))
+        members.append(StackMember(index, flags, group, 900, CountedFlags(flags)))
         assert index.run.codes is not None
         assert index.run.codes.sum() > 0, "all pages are read"
     smaps = Path("/proc/self/smaps")
