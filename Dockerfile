@@ -26,29 +26,6 @@ COPY shashin /app/shashin
 COPY --from=native /native/lists.so /app/shashin/shards/kinds/native/
 RUN python -m compileall -q /app
 
-FROM ${BASE} AS builds
-COPY --from=libraries /opt/venv /opt/venv
-COPY --from=code /app /app
-RUN printf '#!/bin/sh\nexec python -P -m shashin.cli "$@"\n' >/opt/venv/bin/shashin \
-    && chmod +x /opt/venv/bin/shashin \
-    && mkdir /builds /cache /work \
-    && chown 10001:10001 /builds /cache /work
-ENV PATH=/opt/venv/bin:$PATH \
-    PYTHONPATH=/app \
-    PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1
-USER 10001:10001
-WORKDIR /work
-ENTRYPOINT ["shashin"]
-# Last, since every revision has others.
-ARG VERSION=0.1.0
-ARG REVISION=""
-LABEL org.opencontainers.image.title="shashin-builds" \
-    org.opencontainers.image.description="Search a marketplace by photo: the steps of builds, and the command that plans them" \
-    org.opencontainers.image.licenses="Apache-2.0" \
-    org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}"
-
 FROM ${BASE} AS service
 COPY --from=libraries /opt/venv /opt/venv
 COPY --from=code /app /app
@@ -84,3 +61,32 @@ LABEL org.opencontainers.image.title="shashin-${SERVICE}" \
 
 FROM service AS embedder
 COPY models/demo-v1/checkpoint.pt /app/shashin/model/models/demo-v1/
+
+# After the services: a builder without BuildKit runs every stage above its target, and copies of the
+# embedder's libraries are large.
+FROM ${BASE} AS builds
+COPY --from=libraries /opt/venv /opt/venv
+COPY --from=code /app /app
+RUN printf '#!/bin/sh\nexec python -P -m shashin.cli "$@"\n' >/opt/venv/bin/shashin \
+    && chmod +x /opt/venv/bin/shashin \
+    && mkdir /builds /cache /work \
+    && chown 10001:10001 /builds /cache /work
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+WORKDIR /work
+ENTRYPOINT ["shashin"]
+# Last, since every revision has others.
+ARG VERSION=0.1.0
+ARG REVISION=""
+LABEL org.opencontainers.image.title="shashin-builds" \
+    org.opencontainers.image.description="Search a marketplace by photo: the steps of builds, and the command that plans them" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+
+# The shop of docker-compose.yml; its libraries are those of builds.
+FROM builds AS shop
+COPY catalogue/shashin_catalogue /app/shashin_catalogue

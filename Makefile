@@ -8,7 +8,7 @@ WORKERS ?= 2
 # Tests on a cluster mostly wait for pods.
 CLUSTER_WORKERS ?= 4
 
-.PHONY: help install demo test test-unit check format proto docs lock locks-test cluster-test chaos year bench bench-peers images clean
+.PHONY: compose-check compose-up compose-test help install demo test test-unit check format proto docs lock locks-test cluster-test chaos year bench bench-peers images clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,7 @@ check: install ## check lint, types, imports and generated files
 	$(RUN)python docs/generate_settings.py --check
 	$(RUN)python docs/generate_metrics.py --check
 	$(RUN)python k8s/generate_crds.py --check
+	$(RUN)python -m monitoring --check
 
 format: install ## format and fix with ruff
 	$(RUN)ruff check --fix .
@@ -42,10 +43,11 @@ format: install ## format and fix with ruff
 proto: install ## regenerate shashin/v1 from proto/
 	$(RUN)python proto/generate.py
 
-docs: install ## regenerate docs/settings.md, docs/metrics.md, docs/custom-resources.md and k8s/crds from the code
+docs: install ## regenerate docs/settings.md, docs/metrics.md, docs/custom-resources.md, k8s/crds, rules and dashboards
 	$(RUN)python docs/generate_settings.py
 	$(RUN)python docs/generate_metrics.py
 	$(RUN)python k8s/generate_crds.py
+	$(RUN)python -m monitoring
 
 lock: install ## resolve pyproject.toml into locks/ (ARGS=--upgrade to upgrade)
 	$(RUN)python locks/lock.py $(ARGS)
@@ -78,9 +80,19 @@ images: ## build a container image per service, and one for builds (REGISTRY=...
 		case $$service in embedder|builds) target=$$service ;; *) target=service ;; esac; \
 		echo "$(REGISTRY)/$$service:$(TAG)"; \
 		docker build --quiet --target $$target --tag $(REGISTRY)/$$service:$(TAG) \
-			--build-arg SERVICE=$$service --build-arg MODULE=$$(echo $$service | tr - _) \
+			--build-arg SERVICE=$$service \
+			--build-arg MODULE=$$(test $$service = builds || echo $$service | tr - _) \
 			--build-arg REVISION=$$(git rev-parse HEAD) . >/dev/null; \
 	done
+
+compose-check: ## say what keeps docker-compose.yml from running here; starts nothing
+	@$(PYTHON) compose/stack.py check
+
+compose-up: ## check, build and start docker-compose.yml, and wait until it is ready
+	@$(PYTHON) compose/stack.py up
+
+compose-test: install ## bring docker-compose.yml up from nothing, kill its containers, and lose nothing
+	@$(RUN)python -m tests.compose $(ARGS)
 
 clean: ## remove build outputs and caches, but not .venv or the state folder
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

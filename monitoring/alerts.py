@@ -129,10 +129,10 @@ PIPELINE = (
 TIERS = (
     Alert(
         "ShashinBadShards",
-        "sum by (job) (shashin_index_server_bad_shards) > 0",
+        "sum by (instance) (shashin_index_server_bad_shards) > 0",
         severity="critical",
         held="5m",
-        summary="{{ $value }} shards cannot be served",
+        summary="{{ $value }} shards cannot be served by {{ $labels.instance }}",
         description="/healthz of the index server names them and why; searches say what they lack.",
     ),
     Alert(
@@ -201,7 +201,7 @@ PROCESSES = (
         severity="warning",
         held="5m",
         summary=(
-            "the disk of {{ $labels.job }}'s {{ $labels.folder }} folder is "
+            "the disk of the {{ $labels.folder }} folder of {{ $labels.instance }} is "
             "{{ $value | humanizePercentage }} free"
         ),
         description="Shards that do not fit are not sealed or served; photos are fetched again.",

@@ -33,8 +33,12 @@ _OVERVIEW = Board(
         Row(
             "Promises",
             [
-                _promise("availability", "Searches answered", "Share of searches that were answered"),
-                _promise("completeness", "Searches complete", "Share of searches that left nothing out"),
+                _promise(
+                    "availability", "Searches answered", "Share of searches that were answered"
+                ),
+                _promise(
+                    "completeness", "Searches complete", "Share of searches that left nothing out"
+                ),
                 _promise(
                     "freshness",
                     f"Searchable within {FRESH_SECONDS} s",
@@ -116,7 +120,11 @@ _OVERVIEW = Board(
             [
                 Panel(
                     "Searches",
-                    [rate("shashin_rpc_answers_total", by="status", where=f'{{method="{SEARCH}"}}')],
+                    [
+                        rate(
+                            "shashin_rpc_answers_total", by="status", where=f'{{method="{SEARCH}"}}'
+                        )
+                    ],
                     "reqps",
                     "Searches a second by the status of their answer.",
                     alerts=("ShashinAvailabilityBudgetBurn",),
@@ -211,7 +219,9 @@ _PIPELINE = Board(
                     "Paused, or held back by a batch",
                     [
                         Query("max by (topic) (shashin_consumption_paused)", "{{topic}} paused"),
-                        Query("sum by (topic) (shashin_undecodable_batches)", "{{topic}} held back"),
+                        Query(
+                            "sum by (topic) (shashin_undecodable_batches)", "{{topic}} held back"
+                        ),
                     ],
                     "short",
                     "Topics that wait for a decision.",
@@ -233,7 +243,11 @@ _SEARCH = Board(
             [
                 Panel(
                     "Searches by status",
-                    [rate("shashin_rpc_answers_total", by="status", where=f'{{method="{SEARCH}"}}')],
+                    [
+                        rate(
+                            "shashin_rpc_answers_total", by="status", where=f'{{method="{SEARCH}"}}'
+                        )
+                    ],
                     "reqps",
                     "RESOURCE_EXHAUSTED is load that was shed.",
                     alerts=("ShashinAvailabilityBudgetBurn", "ShashinNoRouter"),
@@ -521,7 +535,7 @@ _STORES = Board(
                 ),
                 Panel(
                     "Lag of hidden listings",
-                    [Query("max by (job) (shashin_hidden_lag_records)", "{{job}}")],
+                    [Query("max by (instance) (shashin_hidden_lag_records)", "{{instance}}")],
                     "short",
                     "Records of listings.hidden that an endpoint has not applied.",
                 ),
@@ -532,7 +546,7 @@ _STORES = Board(
             [
                 Panel(
                     "Operations that are repeated",
-                    [rate("shashin_operation_retries_total", by="job, reason")],
+                    [rate("shashin_operation_retries_total", by="instance, reason")],
                     "ops",
                     "Calls to Kafka, object stores and others that failed.",
                 ),
@@ -557,9 +571,9 @@ _STORES = Board(
                     "Free space",
                     [
                         Query(
-                            "min by (job, folder) "
+                            "min by (instance, folder) "
                             "(shashin_folder_free_bytes / shashin_folder_size_bytes)",
-                            "{{job}} {{folder}}",
+                            "{{instance}} {{folder}}",
                         )
                     ],
                     "percentunit",
@@ -576,7 +590,7 @@ _STORES = Board(
                 ),
                 Panel(
                     "Size of the photo cache",
-                    [total("shashin_cache_bytes", by="job")],
+                    [total("shashin_cache_bytes", by="instance")],
                     "bytes",
                     "Its limit is a setting of the downloader.",
                 ),

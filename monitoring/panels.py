@@ -83,7 +83,9 @@ def document(board: Board, others: Sequence[Board]) -> str:
         .time("now-1h", "now")
         .timezone("browser")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
-        .with_variable(dashboards.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+        .with_variable(
+            dashboards.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
+        )
         .with_variable(
             dashboards.TextBoxVariable("runbooks")
             .label("Address of docs/runbooks")

@@ -292,7 +292,9 @@ BOARDS = (
                         "Bad shards and pointers",
                         [
                             Query("sum by (instance) (shashin_index_server_bad_shards)", "shards"),
-                            Query("sum by (instance) (shashin_index_server_bad_pointer)", "pointer"),
+                            Query(
+                                "sum by (instance) (shashin_index_server_bad_pointer)", "pointer"
+                            ),
                         ],
                         "short",
                         "What cannot be read.",
@@ -401,7 +403,9 @@ BOARDS = (
                     ),
                     Panel(
                         "Duration, p99",
-                        quantiles("shashin_controller_reconcile_seconds", by="kind", shares=(0.99,)),
+                        quantiles(
+                            "shashin_controller_reconcile_seconds", by="kind", shares=(0.99,)
+                        ),
                         "s",
                         "Of a look.",
                     ),

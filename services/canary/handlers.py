@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import grpc
 
-from services.canary.metrics import CYCLES, FAILURES, FOUND_SECONDS, GONE_SECONDS, LAST_SUCCESS
 from services.canary.mosaic import mosaic
 from services.canary.settings import CanarySettings
 from services.canary.watch import Answer, AskAgain, Failed, Failure, Goal, Reached, judge
 from shashin.errors import KafkaUnavailable
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import LISTINGS_EVENTS
+from shashin.metrics.canary import CYCLES, FAILURES, FOUND_SECONDS, GONE_SECONDS, LAST_SUCCESS
 from shashin.objectstore.protocol import ObjectStore
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope

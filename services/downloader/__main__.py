@@ -15,6 +15,7 @@ from shashin.kafka.producer import Producer
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, LISTINGS_HIDDEN
 from shashin.photo_sources.fetching import PhotoFetcher
 from shashin.photo_sources.open import photo_fetcher
+from shashin.runtime.disk import watch_disk
 from shashin.runtime.scope import Loop, LoopScope, ServiceScope
 from shashin.runtime.service import run_service
 
@@ -46,6 +47,7 @@ async def serve(scope: ServiceScope[DownloaderSettings]) -> None:
         )
         loops = [_reporting_photos(consumer.loop(), fetcher)]
         if cache is not None:
+            watch_disk("cache", cache.folder)
             loops.append(cache_loop(cache))
         await scope.run(*loops)
 

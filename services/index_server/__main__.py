@@ -20,6 +20,7 @@ from shashin.objectstore.protocol import ObjectStore
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
+from shashin.runtime.disk import watch_disk
 from shashin.runtime.scope import Loop, ServiceScope
 from shashin.runtime.service import run_service
 from shashin.runtime.work_folder import WorkFolder
@@ -102,6 +103,7 @@ def _shards(
             "to, or SHASHIN_SHARDS_FOLDER, to serve the shards of an image"
         )
     work = WorkFolder(settings.work_folder)
+    watch_disk("work", work.path)
     return TierFollower(settings, work, ModelRepository(store), swapper).loop()
 
 

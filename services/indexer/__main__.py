@@ -41,6 +41,7 @@ from shashin.repository.horizons import Horizons
 from shashin.repository.quantizers import Quantizers
 from shashin.repository.repository import ModelRepository
 from shashin.rpc.server import grpc_server
+from shashin.runtime.disk import watch_disk
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
@@ -66,10 +67,9 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
     settings = scope.settings
     scope.health.ready_when_degraded = True
     work = WorkFolder(settings.work_folder)
+    watch_disk("work", work.path)
     work.clear()
-    kept = None
-    if settings.hidden_folder is not None:
-        kept = WorkFolder(settings.hidden_folder, variable="SHASHIN_HIDDEN_FOLDER")
+    kept = _kept_folder(settings)
     hidden = HiddenStore(settings.work_folder / "hidden" if kept is None else kept.path)
     served = ServedShards()
     live = LiveTier(settings, served, hidden)
@@ -184,6 +184,15 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             servers.discovery_watch(),
             *monitor.loops(),
         )
+
+
+def _kept_folder(settings: IndexerSettings) -> WorkFolder | None:
+    """Return the folder for the hidden listings, if they have one of their own."""
+    if settings.hidden_folder is None:
+        return None
+    kept = WorkFolder(settings.hidden_folder, variable="SHASHIN_HIDDEN_FOLDER")
+    watch_disk("hidden", kept.path)
+    return kept
 
 
 async def _connect(settings: IndexerSettings, stack: AsyncExitStack) -> tuple[Producer, LogReader]:

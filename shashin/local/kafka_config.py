@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+from shashin.errors import SettingsError
 
 NODE_ID = 1
 _MIB = 1024**2
@@ -11,9 +14,15 @@ _DAY_MS = 24 * 3600 * 1000
 
 
 def server_properties(
-    *, data: Path, host: str, port: int, controller_port: int, max_record_bytes: int
+    *,
+    data: Path,
+    host: str,
+    port: int,
+    controller_port: int,
+    max_record_bytes: int,
+    more: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the broker's properties file."""
+    """Return the broker's properties file; ``more`` replaces or adds settings."""
     settings = {
         "process.roles": "broker,controller",
         "node.id": NODE_ID,
@@ -51,6 +60,7 @@ def server_properties(
         "num.io.threads": 4,
         "background.threads": 2,
         "num.recovery.threads.per.data.dir": 2,
+        **(more or {}),
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
@@ -107,3 +117,39 @@ def java_options(*, heap_mb: int, log4j: Path, logs: Path) -> list[str]:
         "--sun-misc-unsafe-memory-access=allow",
         "--enable-native-access=ALL-UNNAMED",
     ]
+
+
+def container_listeners(*, inside: str, outside: str, controller_port: int) -> dict[str, str]:
+    """Return the listeners of a broker in a container.
+
+    Other containers reach it as ``inside``, the machine around it as ``outside``, both HOST:PORT.
+    """
+    ports = inside.rpartition(":")[2], outside.rpartition(":")[2]
+    if ports[0] == ports[1]:
+        raise SettingsError(
+            f"kafka has the port {ports[0]} for other containers and for the machine around it: "
+            "give the latter another one"
+        )
+    controller = f"CONTROLLER://127.0.0.1:{controller_port}"
+    return {
+        "listeners": f"PLAINTEXT://0.0.0.0:{ports[0]},OUTSIDE://0.0.0.0:{ports[1]},{controller}",
+        "advertised.listeners": f"PLAINTEXT://{inside},OUTSIDE://{outside},{controller}",
+        "listener.security.protocol.map": (
+            "PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT"
+        ),
+        "inter.broker.listener.name": "PLAINTEXT",
+        "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
+    }
+
+
+def console_log4j_properties() -> str:
+    """Return a logging configuration that writes warnings to the console."""
+    return """\
+status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %p %m (%c{1})%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+"""

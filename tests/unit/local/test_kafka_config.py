@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shashin.errors import SettingsError
 from shashin.kafka.topics import MAX_RECORD_BYTES
-from shashin.local.kafka_config import java_options, log4j_properties, server_properties
+from shashin.local.kafka_config import (
+    container_listeners,
+    java_options,
+    log4j_properties,
+    server_properties,
+)
 
 FOLDERS = st.lists(
     st.text(
@@ -47,7 +54,8 @@ def unescaped(value: str) -> str:
 
 
 def server(data: Path = Path("/srv/kafka/data"), **changes: int) -> dict[str, str]:
-    ports = {"port": 9092, "controller_port": 9093, "max_record_bytes": 1000, **changes}
+    ports: dict[str, Any] = {"port": 9092, "controller_port": 9093, "max_record_bytes": 1000}
+    ports |= changes
     return java_properties(server_properties(data=data, host="127.0.0.1", **ports))
 
 
@@ -114,3 +122,28 @@ def test_the_heap_begins_no_larger_than_it_may_become(heap_mb: int) -> None:
 def test_the_logging_configuration_is_named_as_a_uri() -> None:
     options = java_options(heap_mb=256, log4j=Path("/srv/ü b/log4j"), logs=Path("/srv"))
     assert "-Dlog4j2.configurationFile=file:///srv/%C3%BC%20b/log4j" in options
+
+
+def test_a_broker_in_a_container_tells_each_client_the_address_that_this_client_reaches() -> None:
+    listeners = container_listeners(
+        inside="kafka:9092", outside="127.0.0.1:19092", controller_port=9093
+    )
+    settings = java_properties(
+        server_properties(
+            data=Path("/data"),
+            host="127.0.0.1",
+            port=9092,
+            controller_port=9093,
+            max_record_bytes=1000,
+            more=listeners,
+        )
+    )
+    told = dict(one.split("://") for one in settings["advertised.listeners"].split(","))
+    assert told["PLAINTEXT"] == "kafka:9092"
+    assert told["OUTSIDE"] == "127.0.0.1:19092"
+    assert told["CONTROLLER"].startswith("127.0.0.1:"), "no other container may reach it"
+
+
+def test_one_port_for_both_sides_is_refused() -> None:
+    with pytest.raises(SettingsError, match="9092"):
+        container_listeners(inside="kafka:9092", outside="127.0.0.1:9092", controller_port=9093)

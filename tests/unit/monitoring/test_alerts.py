@@ -168,8 +168,8 @@ CASES = {
         {'shashin_dead_letters_total{topic="listings.events",reason="InvalidEvent"}': "0x10 3x20"},
     ),
     "ShashinBadShards": Case(
-        {'shashin_index_server_bad_shards{job="index-server-daily"}': "2x30"},
-        {'shashin_index_server_bad_shards{job="index-server-daily"}': "0x30"},
+        {'shashin_index_server_bad_shards{instance="index-server-daily:8080"}': "2x30"},
+        {'shashin_index_server_bad_shards{instance="index-server-daily:8080"}': "0x30"},
     ),
     "ShashinSealingStuck": Case(
         {"shashin_indexer_set_aside_shards": "1x30", "shashin_indexer_reading_paused": "0x30"},

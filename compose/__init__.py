@@ -1,0 +1,1 @@
+"""Starting docker-compose.yml on this machine."""

@@ -1,0 +1,22 @@
+"""Watches the disks that a process writes to."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+from shashin.metrics import disk as metrics
+
+
+def watch_disk(folder: str, path: Path) -> None:
+    """Expose the free space of the disk that a folder is on, as of each scrape."""
+
+    def of_disk(what: str) -> float:
+        try:
+            return float(getattr(shutil.disk_usage(path), what))
+        except OSError:
+            return math.nan
+
+    metrics.FREE_BYTES.labels(folder).set_function(lambda: of_disk("free"))
+    metrics.SIZE_BYTES.labels(folder).set_function(lambda: of_disk("total"))

@@ -1,0 +1,103 @@
+"""An app of the test's own: stores photos on the stack's S3, sends events, and knows what must be found."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import aioboto3
+from botocore.config import Config
+
+from shashin.client.listing_events import LISTED, SOLD, listing_event, send_events
+from shashin.client.router import RouterClient
+from shashin.errors import ShashinError
+from shashin.kafka.producer import Producer
+from shashin.v1 import events_pb2
+from tests.support.rendered_listings import rendered
+
+BUCKET = "shashin-photos"
+ACCESS_KEY, SECRET = "compose-stack", "only-for-this-stack"
+_ATTEMPTS_SECONDS = 90.0
+
+
+@dataclass
+class App:
+    """Publishes and sells listings; what Kafka acknowledged must be found, or not be found."""
+
+    kafka: str
+    s3: str
+    published: dict[str, bytes] = field(default_factory=dict)
+    """An unseen photo of each listing that was published."""
+    sold: set[str] = field(default_factory=set)
+
+    async def publish(self, numbers: Iterable[int]) -> None:
+        """Publish listings one by one."""
+        session = aioboto3.Session(ACCESS_KEY, SECRET, region_name="us-east-1")
+        config = Config(s3={"addressing_style": "path"})
+        producer = Producer(self.kafka, client_id="compose-test")
+        async with session.client("s3", endpoint_url=self.s3, config=config) as client:
+            for number in numbers:
+                listing = await asyncio.to_thread(rendered, number)
+                listing_id = f"own-{number:05d}"
+                key = f"own/{listing_id}.jpg"
+                body = io.BytesIO(listing.photos[0])
+                await client.put_object(Bucket=BUCKET, Key=key, Body=body)
+                event = listing_event(
+                    listing_id,
+                    1,
+                    LISTED,
+                    photo_uris=[f"s3://{BUCKET}/{key}"],
+                    attributes=listing.attributes,
+                )
+                await _sent(producer, event)
+                self.published[listing_id] = listing.unseen
+
+    async def sell(self, listing_ids: Iterable[str]) -> None:
+        """Sell listings."""
+        producer = Producer(self.kafka, client_id="compose-test")
+        for listing_id in listing_ids:
+            await _sent(producer, listing_event(listing_id, 2, SOLD))
+            self.sold.add(listing_id)
+
+    async def wrong(self, router: RouterClient) -> list[str]:
+        """Return what is not found as it should be."""
+        located = await router.locate(sorted(self.published))
+        return [
+            f"{listing_id} is {'still ' if listing_id in self.sold else 'not '}found"
+            for listing_id in sorted(self.published)
+            if (listing_id in located) == (listing_id in self.sold)
+        ]
+
+    async def searched(self, router: RouterClient) -> list[str]:
+        """Search for each listing by itself over gRPC; returns those that a search gets wrong."""
+        wrong = []
+        for listing_id in sorted(self.published):
+            if listing_id in self.sold:
+                answer = await router.search(photo=self.published[listing_id], k=50)
+                if any(hit.listing_id == listing_id for hit in answer.hits):
+                    wrong.append(f"{listing_id} was sold, and a search finds it")
+                continue
+            try:
+                answer = await router.search(listing_id=listing_id, k=10)
+            except ShashinError as error:
+                wrong.append(f"{listing_id}: {error.message}")
+                continue
+            if not answer.coverage.complete:
+                wrong.append(f"{listing_id}: the answer is incomplete")
+        return wrong
+
+
+async def _sent(producer: Producer, event: events_pb2.ListingEvent) -> None:
+    """Send an event until Kafka, which may be down, acknowledges it."""
+    async with asyncio.timeout(_ATTEMPTS_SECONDS):
+        while True:
+            try:
+                await send_events(producer, [event])
+            except ShashinError as error:
+                if not error.retryable:
+                    raise
+                await asyncio.sleep(0.5)
+            else:
+                return
