@@ -29,6 +29,7 @@ from tests.compose.stack import Stack
 KILLED = ("indexer", "router", "embedder", "downloader", "index-server-hourly", "kafka")
 FIRST, DURING, LAST = range(40), range(40, 100), range(100, 110)
 _SAY_SECONDS = 2.0
+_SHOWN_CHARACTERS = 120
 _READY_SECONDS = 240.0
 
 
@@ -59,7 +60,7 @@ class Steps:
             if not left:
                 return
             now = time.monotonic()
-            shown = f"{len(left)} ({', '.join(map(str, left[:4]))})"
+            shown = f"{len(left)} ({', '.join(map(str, left[:4]))})"[:_SHOWN_CHARACTERS]
             if now - began > limit:
                 raise UserError(f"{what}: still missing after {limit:.0f} s: {shown}")
             if now - told > _SAY_SECONDS:
