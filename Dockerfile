@@ -26,8 +26,7 @@ COPY shashin /app/shashin
 COPY --from=native /native/lists.so /app/shashin/shards/kinds/native/
 RUN python -m compileall -q /app
 
-FROM ${BASE} AS service
-COPY --from=libraries /opt/venv /opt/venv
+FROM libraries AS service
 COPY --from=code /app /app
 ARG SERVICE
 ARG MODULE
@@ -64,8 +63,7 @@ COPY models/demo-v1/checkpoint.pt /app/shashin/model/models/demo-v1/
 
 # After the services: a builder without BuildKit runs every stage above its target, and copies of the
 # embedder's libraries are large.
-FROM ${BASE} AS builds
-COPY --from=libraries /opt/venv /opt/venv
+FROM libraries AS builds
 COPY --from=code /app /app
 RUN printf '#!/bin/sh\nexec python -P -m shashin.cli "$@"\n' >/opt/venv/bin/shashin \
     && chmod +x /opt/venv/bin/shashin \

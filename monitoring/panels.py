@@ -49,6 +49,8 @@ class Panel:
     """Runbooks that belong to it."""
     full: bool = False
     """Whether its axis begins at 0 and ends at 1."""
+    empty_until: str = ""
+    """What has to happen before it shows anything, if it is empty in a system that is well."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ def _panel(panel: Panel, number: int) -> Any:
     made = (
         made.id(number)
         .title(panel.title)
-        .description(panel.means)
+        .description(
+            f"{panel.means} Empty until {panel.empty_until}." if panel.empty_until else panel.means
+        )
         .datasource(_SOURCE)
         .thresholds(_thresholds(panel))
     )

@@ -94,5 +94,5 @@ def test_prometheus_scrapes_every_service_that_has_metrics() -> None:
     serving = {
         f"{name}:8080" for name, one in DEFAULT.items() if "8080" in str(one.get("healthcheck"))
     }
-    assert len(serving) == 9
+    assert len(serving) == 10
     assert targets == serving
