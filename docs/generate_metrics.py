@@ -29,7 +29,8 @@ Prometheus does, in OpenMetrics. This page is generated from the catalogue, [sha
 (`make docs`); no metric is defined anywhere else. Which ones to look at, and which to alert on, is in
 [What to watch](operations.md#what-to-watch).
 
-- A service exposes the areas that its code imports. One with labels appears once something was counted.
+- A service exposes the areas that its code imports. A counter with few and known labels begins at 0;
+  another metric with labels appears once something was counted.
 - A **counter** only grows, until its process ends: `rate(NAME[5m])`. A **gauge** is as of the scrape. A
   **histogram** is `NAME_bucket`, `NAME_sum` and `NAME_count`:
   `histogram_quantile(0.99, sum by (le) (rate(NAME_bucket[5m])))`.

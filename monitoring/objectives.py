@@ -17,8 +17,11 @@ from monitoring.model import Alert, Record
 FRESH_SECONDS = 5
 """A listing should be searchable so many seconds after its event."""
 
-SEARCH = "/shashin.v1.SearchService/Search"
+SEARCH = 'method="Search"'
+ROUTERS = 'and on (instance) shashin_service_info{service="router"}'
+"""Index servers have a method of this name, too."""
 _SINCE_EVENT = "shashin_pipeline_since_event_seconds"
+_ROUTERS = ROUTERS.replace("{", "{{").replace("}", "}}")
 _CALLERS_FAULT = "OK|INVALID_ARGUMENT|NOT_FOUND|CANCELLED|FAILED_PRECONDITION"
 """Answers that are no fault of the system."""
 
@@ -86,9 +89,9 @@ OBJECTIVES = (
     Objective(
         "availability",
         0.999,
-        f'sum(rate(shashin_rpc_answers_total{{{{method="{SEARCH}",status!~"{_CALLERS_FAULT}"}}}}'
-        "[{window}]))",
-        f'sum(rate(shashin_rpc_answers_total{{{{method="{SEARCH}"}}}}[{{window}}]))',
+        f'sum(rate(shashin_rpc_answers_total{{{{{SEARCH},status!~"{_CALLERS_FAULT}"}}}}[{{window}}]) '
+        f"{_ROUTERS})",
+        f"sum(rate(shashin_rpc_answers_total{{{{{SEARCH}}}}}[{{window}}]) {_ROUTERS})",
         "searches failed",
     ),
     Objective(

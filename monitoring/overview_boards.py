@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from monitoring.alerts import RECALL
-from monitoring.objectives import FRESH_SECONDS, OBJECTIVES, SEARCH
-from monitoring.panels import Board, Panel, Query, Row
+from monitoring.objectives import FRESH_SECONDS, OBJECTIVES, ROUTERS, SEARCH
+from monitoring.panels import Board, Panel, Query, Row, empty_until
 from monitoring.queries import RATE, quantiles, rate, total
 
+_SEARCHES = Query(
+    f"sum by (status) (rate(shashin_rpc_answers_total{{{SEARCH}}}{RATE}) {ROUTERS})", "{{status}}"
+)
 _TOTAL = '{stage="total"}'
 _SEARCHABLE = '{stage="searchable"}'
 _PROMISES = {objective.name: objective for objective in OBJECTIVES}
@@ -208,12 +211,14 @@ _PIPELINE = Board(
                     "ops",
                     "Records and photos a second that cannot be processed.",
                     alerts=("ShashinDeadLettersRising",),
+                    empty_until="a record is dead-lettered",
                 ),
                 Panel(
                     "Retries",
                     [rate("shashin_retries_total", by="topic, reason")],
                     "ops",
                     "Records a second that are tried again.",
+                    empty_until="a record is tried again",
                 ),
                 Panel(
                     "Paused, or held back by a batch",
@@ -227,6 +232,7 @@ _PIPELINE = Board(
                     "Topics that wait for a decision.",
                     limits=((1, "red"),),
                     alerts=("ShashinConsumptionPaused", "ShashinBatchHeldBack"),
+                    empty_until="a consumer has to wait",
                 ),
             ],
         ),
@@ -285,6 +291,7 @@ _SEARCH = Board(
                     [rate("shashin_fleet_failed_calls_total", by="tier, status")],
                     "ops",
                     "Calls a second to endpoints that failed.",
+                    empty_until="a call fails",
                 ),
                 Panel(
                     "Hedges and retries",
@@ -525,6 +532,7 @@ _STORES = Board(
                     [rate("shashin_poll_failures_total", by="topic")],
                     "ops",
                     "And were repeated.",
+                    empty_until="a poll fails",
                 ),
                 Panel(
                     "Retained before the consumer",
@@ -549,6 +557,7 @@ _STORES = Board(
                     [rate("shashin_operation_retries_total", by="instance, reason")],
                     "ops",
                     "Calls to Kafka, object stores and others that failed.",
+                    empty_until="an operation fails",
                 ),
                 Panel(
                     "Time to read a photo",
@@ -587,6 +596,7 @@ _STORES = Board(
                     [rate("shashin_cache_lookups_total", by="outcome")],
                     "ops",
                     "A hit saves a download.",
+                    empty_until="the downloader has a cache (SHASHIN_CACHE_FOLDER)",
                 ),
                 Panel(
                     "Size of the photo cache",
@@ -599,4 +609,11 @@ _STORES = Board(
     ],
 )
 
-BOARDS = (_OVERVIEW, _PIPELINE, _SEARCH, _TIERS, _BUILDS, _STORES)
+BOARDS = (
+    _OVERVIEW,
+    _PIPELINE,
+    _SEARCH,
+    _TIERS,
+    empty_until(_BUILDS, "a controller runs, on Kubernetes"),
+    _STORES,
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from grafana_foundation_sdk.builders import common as common_builders
@@ -71,6 +71,15 @@ class Board:
     rows: Sequence[Row]
     instances: str = ""
     """PromQL selector of the processes that ``$instance`` chooses from; no such choice if empty."""
+
+
+def empty_until(board: Board, what: str) -> Board:
+    """Return a dashboard of which every panel is empty until something happens."""
+    rows = [
+        replace(row, panels=[replace(panel, empty_until=what) for panel in row.panels])
+        for row in board.rows
+    ]
+    return replace(board, rows=rows)
 
 
 def document(board: Board, others: Sequence[Board]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monitoring.panels import Board, Panel, Query, Row
+from monitoring.panels import Board, Panel, Query, Row, empty_until
 from monitoring.queries import RATE, quantiles, rate, total
 
 
@@ -114,6 +114,7 @@ def _consumer(topic: str) -> Row:
                 "ops",
                 "By error.",
                 alerts=("ShashinDeadLettersRising",),
+                empty_until="a record is dead-lettered",
             ),
         ],
     )
@@ -388,37 +389,40 @@ BOARDS = (
             ),
         ],
     ),
-    _board(
-        "controller",
-        "Keeps Kubernetes as IndexServings and IndexBuilds say; empty elsewhere.",
-        [
-            Row(
-                "Reconciling",
-                [
-                    Panel(
-                        "Looks at objects",
-                        [rate("shashin_controller_reconciles_total", by="kind, result")],
-                        "ops",
-                        "By result.",
-                    ),
-                    Panel(
-                        "Duration, p99",
-                        quantiles(
-                            "shashin_controller_reconcile_seconds", by="kind", shares=(0.99,)
+    empty_until(
+        _board(
+            "controller",
+            "Keeps Kubernetes as IndexServings and IndexBuilds say; empty elsewhere.",
+            [
+                Row(
+                    "Reconciling",
+                    [
+                        Panel(
+                            "Looks at objects",
+                            [rate("shashin_controller_reconciles_total", by="kind, result")],
+                            "ops",
+                            "By result.",
                         ),
-                        "s",
-                        "Of a look.",
-                    ),
-                    Panel(
-                        "Leading",
-                        [Query("shashin_controller_leading", "{{instance}}")],
-                        "short",
-                        "1 where it works.",
-                        alerts=("ShashinNoController",),
-                    ),
-                ],
-            ),
-        ],
+                        Panel(
+                            "Duration, p99",
+                            quantiles(
+                                "shashin_controller_reconcile_seconds", by="kind", shares=(0.99,)
+                            ),
+                            "s",
+                            "Of a look.",
+                        ),
+                        Panel(
+                            "Leading",
+                            [Query("shashin_controller_leading", "{{instance}}")],
+                            "short",
+                            "1 where it works.",
+                            alerts=("ShashinNoController",),
+                        ),
+                    ],
+                ),
+            ],
+        ),
+        "a controller runs, on Kubernetes",
     ),
     _board(
         "canary",

@@ -6,7 +6,9 @@ A label states its values, or how many it may have at most; whatever else it is 
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar, cast, overload
@@ -118,6 +120,9 @@ class _Admitted:
         return value
 
 
+_BEGINS_AT_ZERO = 16
+"""Series at most of a counter that is exposed before it counts."""
+
 _CATALOGUE: list[tuple[Definition, object]] = []
 
 
@@ -156,7 +161,20 @@ def _define(definition: Definition) -> Any:
         raise ValueError(f"the metric {definition.name!r} is defined twice")
     metric = made(definition, REGISTRY)
     _CATALOGUE.append((definition, metric))
+    if definition.type == "counter" and definition.labels:
+        begin_at_zero(metric)
     return metric
+
+
+def begin_at_zero(counter: Labelled[Counter]) -> None:
+    """Expose a counter with all values of its labels, if they are known and few, before it counts.
+
+    Otherwise ``increase`` would miss the first event, which begins the series at 1.
+    """
+    known = [label.values for label in counter.definition.labels]
+    if all(known) and math.prod(map(len, known)) <= _BEGINS_AT_ZERO:
+        for values in itertools.product(*known):
+            counter.labels(*values)
 
 
 @overload

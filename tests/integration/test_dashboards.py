@@ -63,7 +63,8 @@ async def prometheus(system: ConnectedSystem, tmp_path: Path) -> AsyncIterator[s
         stack.push_async_callback(canary.close)
         await canary.start()
         await canary.until_ready()
-        targets = {row.name: row.addresses["http"] for row in system.system.processes()}
+        rows = system.system.processes()
+        targets = {row.name: row.addresses["http"] for row in rows if "http" in row.addresses}
         url = await stack.enter_async_context(
             scraping(tmp_path / "prometheus", {**targets, "canary": canary.http})
         )
