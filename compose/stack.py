@@ -25,8 +25,8 @@ _OPTIONAL = {"SHASHIN_COMPOSE_PROMETHEUS_PORT", "SHASHIN_COMPOSE_GRAFANA_PORT"}
 """Ports of the profile observability."""
 NEEDED_MEMORY = 4 * 1024**3
 """Bytes that the default profile may take at once, with room for the page cache."""
-NEEDED_DISK = 20 * 1024**3
-"""Bytes of disk for all images; most are PyTorch's."""
+NEEDED_DISK = 15 * 1024**3
+"""Bytes of disk to build all images; most are PyTorch's, which are there twice for a moment."""
 NEEDED_DISK_BUILT = 2 * 1024**3
 _SAY_SECONDS = 2.0
 _READY_SECONDS = 300.0
