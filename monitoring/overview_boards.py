@@ -123,11 +123,7 @@ _OVERVIEW = Board(
             [
                 Panel(
                     "Searches",
-                    [
-                        rate(
-                            "shashin_rpc_answers_total", by="status", where=f'{{method="{SEARCH}"}}'
-                        )
-                    ],
+                    [_SEARCHES],
                     "reqps",
                     "Searches a second by the status of their answer.",
                     alerts=("ShashinAvailabilityBudgetBurn",),
@@ -249,11 +245,7 @@ _SEARCH = Board(
             [
                 Panel(
                     "Searches by status",
-                    [
-                        rate(
-                            "shashin_rpc_answers_total", by="status", where=f'{{method="{SEARCH}"}}'
-                        )
-                    ],
+                    [_SEARCHES],
                     "reqps",
                     "RESOURCE_EXHAUSTED is load that was shed.",
                     alerts=("ShashinAvailabilityBudgetBurn", "ShashinNoRouter"),
