@@ -239,11 +239,11 @@ async def test_no_query_is_incomplete_while_an_old_replica_is_replaced_by_one_wi
         async with IndexClient(old.grpc) as client:
             assert (await client.describe()).rows == len(first)
 
-        async def filled() -> bool:
+        async def has_filled() -> bool:
             return await router.metric("shashin_router_filled_gaps_total") > 0
 
         # Until the live tier has released the rows, there is none.
-        await until(filled, "a gap is filled")
+        await until(has_filled, "a gap is filled")
 
         newer = await tiers.server("newer")
         tiers.announce(
