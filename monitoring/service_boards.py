@@ -292,9 +292,13 @@ BOARDS = (
                     Panel(
                         "Bad shards and pointers",
                         [
-                            Query("sum by (instance) (shashin_index_server_bad_shards)", "shards"),
                             Query(
-                                "sum by (instance) (shashin_index_server_bad_pointer)", "pointer"
+                                "sum by (instance) (shashin_index_server_bad_shards)",
+                                "{{instance}} shards",
+                            ),
+                            Query(
+                                "sum by (instance) (shashin_index_server_bad_pointer)",
+                                "{{instance}} pointer",
                             ),
                         ],
                         "short",

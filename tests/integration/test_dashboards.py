@@ -103,7 +103,7 @@ async def test_every_panel_shows_something_and_names_its_series(prometheus: str)
         return not left
 
     try:
-        await until(all_shown, "every panel shows something", limit_seconds=150, every_seconds=1)
+        await until(all_shown, "every panel shows something", limit_seconds=75, every_seconds=1)
     except AssertionError:
         pytest.fail("nothing is shown by:\n" + "\n".join(map(str, left)))
     for shown in every_query():
