@@ -14,13 +14,11 @@ import aiohttp
 import numpy as np
 
 from bench.figures import percentile
+from bench.vector_record import vector_record
 from bench.workload import PHOTOS_EACH, Workload
-from shashin.codecs.attributes import attributes_message
-from shashin.kafka.producer import OutRecord
-from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.model_space import ModelSpace
 from shashin.rpc.channel import open_channel
-from shashin.shards.format.row import NO_TIME, RowAttributes
-from shashin.v1 import events_pb2, index_pb2, index_pb2_grpc
+from shashin.v1 import index_pb2, index_pb2_grpc
 from shashin.workload.load.drivers import QUERIES, Queries
 from shashin.workload.load.generator import Generator, OpenLoop
 from shashin.workload.load.rates import Phase, Schedule
@@ -28,6 +26,7 @@ from shashin.workload.load.recorder import OK, Recorder
 
 DIMENSIONS = 128
 MODEL = "demo-v1"
+SPACE = ModelSpace(MODEL, DIMENSIONS)
 _VECTORS = 300
 _BURST_LISTINGS = 700
 _STREAM_SECONDS = 30.0
@@ -80,7 +79,7 @@ async def vector_to_live(workload: Workload) -> dict[str, float]:
                 dimensions=DIMENSIONS,
                 k=1,
             )
-            await workload.producer.send_all([_record(listing_id, vector)])
+            await workload.producer.send_all([vector_record(SPACE, listing_id, vector)])
             appended = time.perf_counter()
             while listing_id.encode() not in (await search(request)).hits.listing_ids:  # noqa: ASYNC110
                 await asyncio.sleep(0.0005)
@@ -90,19 +89,6 @@ async def vector_to_live(workload: Workload) -> dict[str, float]:
         "vector appended to found live p50": percentile(times, 0.5),
         "vector appended to found live p99": percentile(times, 0.99),
     }
-
-
-def _record(listing_id: str, vector: np.ndarray[tuple[int], np.dtype[np.float32]]) -> OutRecord:
-    message = events_pb2.EmbeddedListing(
-        listing_id=listing_id,
-        version=1,
-        kind=events_pb2.LISTING_KIND_LISTED,
-        model_id=MODEL,
-        dimensions=DIMENSIONS,
-        attributes=attributes_message(RowAttributes("bench", "", 0, "", NO_TIME)),
-        vectors=[events_pb2.PhotoVector(vector=vector.astype("<f2").tobytes())],
-    )
-    return OutRecord(VECTORS_EMBEDDED, listing_id.encode(), message.SerializeToString())
 
 
 async def gap(workload: Workload) -> dict[str, float]:

@@ -494,7 +494,7 @@ _BUILDS = Board(
                 ),
                 Panel(
                     "Time to roll out",
-                    quantiles("shashin_controller_rollout_seconds", by="tier", shares=(0.5, 0.99)),
+                    quantiles("shashin_controller_rollout_seconds", by="tier"),
                     "s",
                     "From a new image until all pods run it.",
                 ),

@@ -186,7 +186,7 @@ BOARDS = (
                     ),
                     Panel(
                         "Duration of a call",
-                        quantiles("shashin_embedder_model_seconds", by="kind", shares=(0.5, 0.99)),
+                        quantiles("shashin_embedder_model_seconds", by="kind"),
                         "s",
                         "Inference of a batch.",
                     ),
@@ -314,7 +314,7 @@ BOARDS = (
                     ),
                     Panel(
                         "Search over all shards",
-                        quantiles("shashin_index_search_seconds", by="tier", shares=(0.5, 0.99)),
+                        quantiles("shashin_index_search_seconds", by="tier"),
                         "s",
                         "By tier.",
                     ),

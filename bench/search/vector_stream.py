@@ -14,13 +14,10 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 
-from bench.search.data import DIMENSIONS, unit
+from bench.search.data import DIMENSIONS, Vectors, unit
 from bench.search.sealed import SPACE
-from shashin.codecs.attributes import attributes_message
+from bench.vector_record import vector_record
 from shashin.kafka.producer import OutRecord, Producer
-from shashin.kafka.topics import VECTORS_EMBEDDED
-from shashin.shards.format.row import NO_TIME, RowAttributes
-from shashin.v1 import events_pb2
 
 _EVERY_SECONDS = 0.02
 _VECTORS = 5_000
@@ -50,39 +47,27 @@ async def vectors_arriving(kafka: str, per_second: int) -> AsyncIterator[None]:
         await process.wait()
 
 
-def _values() -> list[bytes]:
-    """Return vectors as records carry them."""
+def _vectors() -> Vectors:
     rng = np.random.default_rng(3)
-    vectors = unit(rng.standard_normal((_VECTORS, DIMENSIONS), np.float32))
-    return [vector.tobytes() for vector in vectors.astype("<f2")]
+    return unit(rng.standard_normal((_VECTORS, DIMENSIONS), np.float32))
 
 
-def _record(number: int, vector: bytes) -> OutRecord:
-    listing_id = f"arriving-{number}"
-    message = events_pb2.EmbeddedListing(
-        listing_id=listing_id,
-        version=1,
-        kind=events_pb2.LISTING_KIND_LISTED,
-        model_id=SPACE.model_id,
-        dimensions=DIMENSIONS,
-        attributes=attributes_message(RowAttributes("bench", "", 0, "", NO_TIME)),
-        vectors=[events_pb2.PhotoVector(vector=vector)],
-    )
-    return OutRecord(VECTORS_EMBEDDED, listing_id.encode(), message.SerializeToString())
+def _record(number: int, vector: Vectors) -> OutRecord:
+    return vector_record(SPACE, f"arriving-{number}", vector)
 
 
 async def _append(kafka: str, per_second: int) -> None:
     # Numbered from the time, so that the listings of each process are new ones.
-    values, first = _values(), time.time_ns()
+    vectors, first = _vectors(), time.time_ns()
     async with Producer(kafka, client_id="bench-vectors") as producer:
-        await producer.send_all([_record(first, values[0])])
+        await producer.send_all([_record(first, vectors[0])])
         sys.stdout.write(f"{_STARTED.decode()}\n")
         sys.stdout.flush()
         started, sent = time.monotonic(), 0
         while True:
             due = round((time.monotonic() - started) * per_second)
             await producer.send_all(
-                _record(first + 1 + number, values[number % _VECTORS])
+                _record(first + 1 + number, vectors[number % _VECTORS])
                 for number in range(sent, due)
             )
             sent = due
