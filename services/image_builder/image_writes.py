@@ -99,7 +99,7 @@ class RoundWrites:
             and before.shard_ids == {shard.shard_id for shard in image.shards}
         ):
             return
-        published = await self._publish(image, manifests, before, loop)
+        published = await self._publish(image, manifests, content, before, loop)
         failpoint("after-image")
         with loop.waiting_for("the Kubernetes API"):
             await self._pin(relied_on, image.number)
@@ -110,6 +110,7 @@ class RoundWrites:
         self,
         image: PackedImage,
         manifests: Sequence[Manifest],
+        content: str,
         before: ServedImage | None,
         loop: LoopScope,
     ) -> Reference:
@@ -122,7 +123,7 @@ class RoundWrites:
                     self._base,
                     [in_store(manifest, self._images.store) for manifest in manifests],
                     parse_repository(self._settings.image_repository),
-                    image_tag(self._tier, image.number, self._images.kube.clock.now()),
+                    image_tag(self._tier, image.number, content, self._images.kube.clock.now()),
                     previous=before.reference if before is not None else None,
                 )
         except CorruptShard:

@@ -25,7 +25,8 @@ MAX_RANGES_LENGTH = 256 * 1024
 _CREATED_BY = "shashin shard "
 _COMMENT = "shashin.layer/1, manifest sha256:"
 """With a version that rises when the same shard becomes another layer."""
-_TAG = re.compile(rf"({'|'.join(SEALED_TIERS)})-([0-9]+)-([0-9]{{12}})")
+_TAG = re.compile(rf"({'|'.join(SEALED_TIERS)})-([0-9]+)-([0-9]{{12}})(-[0-9a-f]{{12}})?")
+"""Tags of earlier versions end before the content."""
 
 
 def image_annotations(manifests: Sequence[Manifest], base: str) -> dict[str, str]:
@@ -79,12 +80,14 @@ def known_layers(image: Image) -> Mapping[tuple[str, str], tuple[str, int]]:
     }
 
 
-def image_tag(tier: str, number: int, at: float) -> str:
-    """Return the tag of an image: its tier, its number, and when it was pushed (Unix seconds).
+def image_tag(tier: str, number: int, content: str, at: float) -> str:
+    """Return the tag of an image: its tier and number, when it was pushed (Unix seconds), its content.
 
-    A registry does not say when an image was pushed, so its tag does.
+    A registry does not say when an image was pushed, so its tag does. ``content`` is a hash in hex of
+    what the image consists of: no other image that is pushed in the same second may take the tag away,
+    since an image without one is whatever the registry's garbage collection makes of it.
     """
-    tag = f"{tier}-{number}-{int(at):012d}"
+    tag = f"{tier}-{number}-{int(at):012d}-{content[:12]}"
     if _TAG.fullmatch(tag) is None:
         raise UserError(f"{tag!r} cannot be the tag of an image: expected a sealed tier")
     return tag

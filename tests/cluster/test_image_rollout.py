@@ -682,8 +682,6 @@ async def test_a_clock_that_is_wrong_makes_no_image_old(world: World) -> None:
     await world.point_to(first)
     async with world.builder(image_grace_days=7) as health:
         await world.until_served(first)
-        pushed = int(world.kube.clock.now())
-        await until(lambda: world.kube.clock.now() > pushed + 1, "its tag will be another one")
         await world.point_to(first, second)
         await world.until_served(first, second)
         await until(lambda: "seconds ahead of" in str(health.problems()), "the clock is named")
@@ -704,7 +702,7 @@ async def test_images_that_nothing_uses_are_deleted_after_the_grace(world: World
     async with RegistryClient(world.registry.access()) as client:
         garbage = ImageGarbage(settings, client, world.kube)
         assert await garbage.delete_unused() == [], "both were just pushed"
-        long_ago = image_tag(HOURLY, 0, time.time() - 8 * 86400)
+        long_ago = time.time() - 8 * 86400
         for digest in (old, used):
             fetched = await client.manifest(Reference(world.target, digest=digest))
             await client.delete_manifest(world.target, digest)
@@ -712,7 +710,7 @@ async def test_images_that_nothing_uses_are_deleted_after_the_grace(world: World
                 world.target,
                 fetched.data,
                 fetched.media_type,
-                tag=f"{long_ago[:-1]}{digest == used:d}",
+                tag=image_tag(HOURLY, 0, digest.removeprefix("sha256:"), long_ago),
             )
         assert await world.images() == {old, used}
         assert await garbage.delete_unused() == [old]

@@ -265,7 +265,11 @@ async def test_only_unused_old_images_are_deleted(
     published = {
         name: (
             await publish_image(
-                client, base, [source], target, image_tag("hourly", number, now - ages[name])
+                client,
+                base,
+                [source],
+                target,
+                image_tag("hourly", number, "1" * 32, now - ages[name]),
             )
         ).reference.digest
         for number, (name, source) in enumerate(zip(ages, sources, strict=True))

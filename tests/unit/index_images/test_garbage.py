@@ -14,10 +14,12 @@ NOW = 1_800_000_000.0
 DAY = 86_400.0
 DIGESTS = [digest_of(b"%d" % n) for n in range(6)]
 
+contents = st.text("0123456789abcdef", min_size=32, max_size=32)
 own_tags = st.builds(
     image_tag,
     st.sampled_from(list(SEALED_TIERS)),
     st.integers(0, 200),
+    contents,
     st.floats(NOW - 30 * DAY, NOW),
 )
 foreign_tags = st.sampled_from(["latest", "v1.2", "hourly-0", "hourly-0-17", "keep"])
@@ -45,23 +47,37 @@ def test_an_image_is_deleted_only_if_nothing_speaks_for_it(
         assert (image in deleted) is not keeps
 
 
-@given(st.sampled_from(list(SEALED_TIERS)), st.integers(0, 10_000), st.floats(0, 9e11))
-def test_a_tag_says_when_its_image_was_pushed(tier: str, number: int, at: float) -> None:
-    assert pushed_at(image_tag(tier, number, at)) == int(at)
+@given(st.sampled_from(list(SEALED_TIERS)), st.integers(0, 10_000), contents, st.floats(0, 9e11))
+def test_a_tag_says_when_its_image_was_pushed(
+    tier: str, number: int, content: str, at: float
+) -> None:
+    assert pushed_at(image_tag(tier, number, content, at)) == int(at)
 
 
-@pytest.mark.parametrize("tag", ["latest", "hourly-0", "hourly-0-5", "live-0-000000000005", ""])
+def test_images_of_one_second_have_tags_of_their_own() -> None:
+    first, second = "1" * 32, "2" * 32
+    assert image_tag("hourly", 0, first, NOW) != image_tag("hourly", 0, second, NOW)
+
+
+def test_a_tag_without_content_says_when_its_image_was_pushed() -> None:
+    assert pushed_at("hourly-3-001795920074") == 1_795_920_074
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["latest", "hourly-0", "hourly-0-5", "live-0-000000000005", "hourly-0-001795920074-x", ""],
+)
 def test_any_other_tag_says_nothing(tag: str) -> None:
     assert pushed_at(tag) is None
 
 
 def test_a_tag_needs_a_sealed_tier() -> None:
     with pytest.raises(UserError, match="a sealed tier"):
-        image_tag("live", 0, NOW)
+        image_tag("live", 0, "1" * 32, NOW)
 
 
 def test_references_in_place_of_digests_delete_nothing() -> None:
-    image = StoredImage(DIGESTS[0], (image_tag("hourly", 0, 0),))
+    image = StoredImage(DIGESTS[0], (image_tag("hourly", 0, "1" * 32, 0),))
     with pytest.raises(UserError, match="is not the digest of an image"):
         unused_images([image], {f"r.example/a@{DIGESTS[0]}"}, now=NOW, grace_seconds=DAY)
 
