@@ -13,7 +13,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Optional
@@ -28,7 +30,10 @@ NEEDED_MEMORY = 4 * 1024**3
 NEEDED_DISK = 15 * 1024**3
 """Bytes of disk to build all images; most are PyTorch's, which are there twice for a moment."""
 NEEDED_DISK_BUILT = 2 * 1024**3
-_SAY_SECONDS = 2.0
+_SAY_SECONDS, _SAY_SECONDS_IN_LOGS = 2.0, 10.0
+_SHOWN_LINES, _SHOWN_CHARACTERS = 60, 100
+_STEP = re.compile(r"Step \d+/\d+|#\d+ \[|Building |Creating |Recreating ")
+"""How Docker's builders begin a line that says where they are."""
 _READY_SECONDS = 300.0
 
 
@@ -171,12 +176,58 @@ def not_ready(compose: list[str]) -> list[str]:
     return waiting
 
 
+def run_saying(command: list[str], doing: str) -> int:
+    """Run a command, saying now and then how far it is, and what it printed if it fails; returns its code."""
+    began = time.monotonic()
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        printed: deque[str] = deque(maxlen=_SHOWN_LINES)
+        # In a thread of its own, since a step may print nothing for minutes.
+        reader = threading.Thread(target=printed.extend, args=(process.stdout,), daemon=True)
+        reader.start()
+        while True:
+            try:
+                code = process.wait(_SAY_SECONDS if sys.stdout.isatty() else _SAY_SECONDS_IN_LOGS)
+                break
+            except subprocess.TimeoutExpired:
+                _say(time.monotonic() - began, f"{doing}: {_progress(printed.copy())}")
+        reader.join()
+    if code:
+        print("".join(printed), file=sys.stderr)
+        print(f"compose: `{' '.join(command)}` failed with {code}", file=sys.stderr)
+    else:
+        _say(time.monotonic() - began, f"{doing}: done", last=True)
+    return code
+
+
+def _say(seconds: float, text: str, *, last: bool = False) -> None:
+    """Print a line of progress; on a terminal it takes the place of the one before."""
+    if sys.stdout.isatty():
+        print(f"\r{seconds:4.0f} s  {text}\x1b[K", end="\n" if last else "", flush=True)
+    else:
+        print(f"{seconds:4.0f} s  {text}", flush=True)
+
+
+def _progress(printed: Iterable[str]) -> str:
+    """Return the last line that says where a build is, and otherwise the last one."""
+    lines = [line.strip() for line in printed if line.strip()]
+    steps = [line for line in lines if _STEP.match(line)]
+    return (steps or lines or ["nothing yet"])[-1][:_SHOWN_CHARACTERS]
+
+
 def up(environment: Mapping[str, str]) -> int:
     """Build, start and wait until everything is ready; returns the exit code."""
     compose = compose_command()
     assert compose is not None
-    for step in (["build"], ["up", "-d"]):
-        code = subprocess.run([*compose, *step], check=False, cwd=ROOT).returncode
+    for step, doing in ((["build"], "building"), (["up", "-d"], "starting")):
+        code = run_saying([*compose, *step], doing)
         if code:
             return code
     began = time.monotonic()
@@ -187,8 +238,9 @@ def up(environment: Mapping[str, str]) -> int:
                 f"not ready after {seconds:.0f} s: see `{' '.join(compose)} logs`", file=sys.stderr
             )
             return 1
-        print(f"{seconds:4.0f} s  waiting for {', '.join(waiting)}", flush=True)
+        _say(seconds, f"waiting for {', '.join(waiting)}"[:_SHOWN_CHARACTERS])
         time.sleep(_SAY_SECONDS)
+    _say(time.monotonic() - began, "every container is ready", last=True)
     router = ports(FILE.read_text(encoding="utf-8"), environment)["SHASHIN_COMPOSE_ROUTER_PORT"]
     print(
         f"ready: the router listens on 127.0.0.1:{router}. Try, in a checkout after `make install`:"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ from shashin.client.router import RouterClient
 from shashin.errors import ShashinError, UserError
 from shashin.terminal.console import echo, echo_error
 from shashin.terminal.run import run
-from tests.compose.app import App
+from tests.compose.app import App, Wrong
 from tests.compose.stack import Stack
 
 KILLED = ("indexer", "router", "embedder", "downloader", "index-server-hourly", "kafka")
@@ -69,8 +70,8 @@ class Steps:
             await asyncio.sleep(0.3)
 
 
-async def play(stack: Stack, steps: Steps, *, build: bool) -> tuple[int, int]:
-    """Run everything; returns how many listings were published, and how many are wrong."""
+async def play(stack: Stack, steps: Steps, *, build: bool) -> tuple[App, list[Wrong]]:
+    """Run everything; returns what was published, and what is wrong with it at the end."""
     await stack.compose("down", "--volumes", "--timeout", "5")
     if build:
         steps.say("building images")
@@ -107,9 +108,9 @@ async def play(stack: Stack, steps: Steps, *, build: bool) -> tuple[int, int]:
     async with RouterClient(address) as router:
         await steps.until(stack.waiting, "containers are ready")
         await app.publish(LAST)
-        wrong: list[str] = []
+        wrong: list[Wrong] = []
 
-        async def all_wrong() -> list[str]:
+        async def all_wrong() -> list[Wrong]:
             nonlocal wrong
             wrong = await app.wrong(router) or await app.searched(router)
             return wrong
@@ -119,7 +120,7 @@ async def play(stack: Stack, steps: Steps, *, build: bool) -> tuple[int, int]:
         except UserError as error:
             echo(error.message)
         await _report_memory(stack, steps)
-    return len(app.published), len(wrong)
+    return app, wrong
 
 
 async def _kill_each(stack: Stack, steps: Steps, app: App) -> None:
@@ -175,7 +176,7 @@ async def test(*, build: bool, keep: bool) -> int:
     if found:
         raise UserError("; ".join(found))
     try:
-        published, wrong = await play(stack, steps, build=build)
+        app, wrong = await play(stack, steps, build=build)
     except ShashinError:
         waiting = [name.partition(" ")[0] for name in await stack.waiting()]
         for line in (await stack.logs(waiting[:4])).splitlines() if waiting else []:
@@ -185,7 +186,10 @@ async def test(*, build: bool, keep: bool) -> int:
         if not keep:
             await stack.compose("down", "--volumes", "--timeout", "5")
     steps.say("everything of the test is removed" if not keep else "containers are kept")
-    echo(f"compose: {published} published, {published - wrong} found, {wrong} lost")
+    ids = {one.listing_id for one in wrong}
+    for_sale, lost = len(app.published) - len(app.sold), len(ids - app.sold)
+    echo(f"compose: {len(app.sold)} more were sold, {len(ids & app.sold)} of them are still found")
+    echo(f"compose: {for_sale} published, {for_sale - lost} found, {lost} lost")
     return 1 if wrong else 0
 
 
@@ -195,6 +199,8 @@ def main() -> int:
     parser.add_argument("--no-build", action="store_true", help="use the images that are there")
     parser.add_argument("--keep", action="store_true", help="leave everything running")
     args = parser.parse_args()
+    # It says on stderr that a broker is away whenever this test has killed it.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         return run(test(build=not args.no_build, keep=args.keep))
     except ShashinError as error:

@@ -22,6 +22,17 @@ ACCESS_KEY, SECRET = "compose-stack", "only-for-this-stack"
 _ATTEMPTS_SECONDS = 90.0
 
 
+@dataclass(frozen=True)
+class Wrong:
+    """A listing that is not found as it should be."""
+
+    listing_id: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.listing_id} {self.what}"
+
+
 @dataclass
 class App:
     """Publishes and sells listings; what Kafka acknowledged must be found, or not be found."""
@@ -61,29 +72,30 @@ class App:
             await _sent(producer, listing_event(listing_id, 2, SOLD))
             self.sold.add(listing_id)
 
-    async def wrong(self, router: RouterClient) -> list[str]:
+    async def wrong(self, router: RouterClient) -> list[Wrong]:
         """Return what is not found as it should be."""
         located = await router.locate(sorted(self.published))
         return [
-            f"{listing_id} is {'still ' if listing_id in self.sold else 'not '}found"
+            Wrong(listing_id, "is still found" if listing_id in self.sold else "is not found")
             for listing_id in sorted(self.published)
             if (listing_id in located) == (listing_id in self.sold)
         ]
 
-    async def searched(self, router: RouterClient) -> list[str]:
+    async def searched(self, router: RouterClient) -> list[Wrong]:
         """Search for each listing by its photo over gRPC; returns what a search gets wrong."""
         wrong = []
         for listing_id, photo in sorted(self.published.items()):
             try:
                 answer = await router.search(photo=photo, k=10)
             except ShashinError as error:
-                wrong.append(f"{listing_id}: {error.message}")
+                wrong.append(Wrong(listing_id, f"cannot be searched for: {error.message}"))
                 continue
             is_hit = any(hit.listing_id == listing_id for hit in answer.hits)
             if is_hit == (listing_id in self.sold):
-                wrong.append(f"{listing_id} is {'still' if is_hit else 'not'} among the hits")
+                what = "still" if is_hit else "not"
+                wrong.append(Wrong(listing_id, f"is {what} among the hits"))
             elif not answer.coverage.complete:
-                wrong.append(f"{listing_id}: the answer is incomplete")
+                wrong.append(Wrong(listing_id, "has an incomplete answer"))
         return wrong
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from compose.stack import (
     memory_problems,
     port_problems,
     ports,
+    run_saying,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -107,3 +109,19 @@ def test_a_docker_that_does_not_respond_is_named(tmp_path: Path) -> None:
     )
     assert checked.returncode == 1
     assert "Cannot connect to the daemon" in checked.stderr
+
+
+def test_a_step_says_how_far_it_is_and_that_it_ended(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_saying([sys.executable, "-c", "print('Step 1/1 : FROM nothing')"], "building") == 0
+    said = capfd.readouterr()
+    assert said.out.endswith("building: done\n")
+    assert "Step" not in said.err
+
+
+def test_a_step_that_fails_shows_what_it_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    broken = "import sys; print('Step 1/1 : FROM nothing'); sys.exit('no such image: nothing')"
+    assert run_saying([sys.executable, "-c", broken], "building") == 1
+    said = capfd.readouterr()
+    assert "Step 1/1 : FROM nothing" in said.err
+    assert "no such image: nothing" in said.err
+    assert "failed with 1" in said.err
