@@ -28,13 +28,16 @@ class RunningService:
         settings: Mapping[str, object],
         *,
         log: Path,
+        module: str = "",
         clock_ahead_seconds: float = 0.0,
     ) -> None:
+        """``module`` is what is run; ``services.NAME`` if it is empty."""
         self.name = name
-        self._command = [sys.executable, "-m", f"services.{name}"]
+        module = module or f"services.{name}"
+        self._command = [sys.executable, "-m", module]
         if clock_ahead_seconds:
             ahead = ["-m", "tests.support.clock_ahead", str(clock_ahead_seconds)]
-            self._command = [sys.executable, *ahead, f"services.{name}"]
+            self._command = [sys.executable, *ahead, module]
         self.http = f"127.0.0.1:{free_port()}"
         self.grpc = f"127.0.0.1:{settings.get('grpc_port') or free_port()}"
         values = {
