@@ -245,7 +245,7 @@ def up(environment: Mapping[str, str]) -> int:
     print(
         f"ready: the router listens on 127.0.0.1:{router}. Try, in a checkout after `make install`:"
     )
-    print(f"  .venv/bin/shashin search --listing shop-00000000 --router 127.0.0.1:{router}")
+    print(f"  .venv/bin/shashin search --listing shop-00000001 --router 127.0.0.1:{router}")
     return 0
 
 

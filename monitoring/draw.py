@@ -19,6 +19,7 @@ import matplotlib as mpl
 import matplotlib.dates as matplotlib_dates
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from monitoring.prometheus_api import Series, instant, over_time, with_variables
 from shashin.terminal.console import echo
@@ -41,8 +42,7 @@ _LEGEND_SERIES = 8
 def draw(board: Mapping[str, Any], address: str, seconds: float, path: Path) -> None:
     """Draw one dashboard of the last ``seconds`` to a PNG."""
     mpl.use("Agg")
-    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
-    rows = _rows(panels)
+    rows = _rows(board["panels"])
     heights = [max(panel["gridPos"]["h"] for panel in row) for row in rows]
     figure = plt.figure(figsize=(20, 0.45 * sum(heights) + 1), layout="constrained")
     figure.suptitle(board["title"], fontsize=15)
@@ -52,6 +52,10 @@ def draw(board: Mapping[str, Any], address: str, seconds: float, path: Path) -> 
         for panel in row:
             at = panel["gridPos"]
             axes = figure.add_subplot(grid[number, at["x"] : at["x"] + at["w"]])
+            if panel["type"] == "row":
+                axes.set_axis_off()
+                axes.text(0, 0, panel["title"], fontsize=12, weight="bold", va="center")
+                continue
             axes.set_title(panel["title"], fontsize=10)
             if panel["type"] == "stat":
                 _number(axes, panel, address)
@@ -107,9 +111,15 @@ def _lines(axes: Axes, panel: Mapping[str, Any], address: str, start: float, end
         limit = step.get("value")
         if limit is not None and 0 < limit <= 1.5 * top:
             axes.axhline(limit, color=_COLOURS[step["color"]], linewidth=0.8, linestyle="--")
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel(_UNIT_TITLES[defaults.get("unit", "")], fontsize=8)
+    unit = defaults.get("unit", "")
+    axes.set_ylim(0, 1.1 * top or 1)
+    axes.set_ylabel(_UNIT_TITLES[unit], fontsize=8)
+    if unit in {"bytes", "Bps"}:
+        axes.yaxis.set_major_formatter(EngFormatter())
+    elif unit == "percentunit":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     dates: Any = matplotlib_dates  # which has no types
+    axes.set_xlim(*(dates.date2num(datetime.fromtimestamp(at, UTC)) for at in (start, end)))
     locator = dates.AutoDateLocator(maxticks=5)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))

@@ -5,7 +5,15 @@ from __future__ import annotations
 from monitoring.alerts import RECALL
 from monitoring.objectives import FRESH_SECONDS, OBJECTIVES, ROUTERS, SEARCH
 from monitoring.panels import Board, Panel, Query, Row, empty_until
-from monitoring.queries import RATE, quantiles, rate, total
+from monitoring.queries import (
+    RATE,
+    calls_to_endpoints,
+    mean,
+    quantiles,
+    rate,
+    rates_by_tier,
+    total,
+)
 
 _SEARCHES = Query(
     f"sum by (status) (rate(shashin_rpc_answers_total{{{SEARCH}}}{RATE}) {ROUTERS})", "{{status}}"
@@ -186,9 +194,9 @@ _PIPELINE = Board(
                 ),
                 Panel(
                     "Batches",
-                    quantiles("shashin_consume_batch_records", by="topic", shares=(0.5,)),
+                    [mean("shashin_consume_batch_records", by="topic")],
                     "short",
-                    "Records of a batch.",
+                    "Records of a batch, mean.",
                 ),
                 Panel(
                     "Duration of a batch",
@@ -274,9 +282,9 @@ _SEARCH = Board(
             [
                 Panel(
                     "Duration, p99",
-                    quantiles("shashin_rpc_client_seconds", by="tier", shares=(0.99,)),
+                    calls_to_endpoints(),
                     "s",
-                    "Calls of the router, by tier; embedders have none.",
+                    "Calls of the router, by tier.",
                 ),
                 Panel(
                     "Failed calls",
@@ -288,9 +296,9 @@ _SEARCH = Board(
                 Panel(
                     "Hedges and retries",
                     [
-                        rate("shashin_fleet_hedges_total", by="tier", legend="{{tier}} hedges"),
-                        rate("shashin_fleet_hedges_won_total", by="tier", legend="{{tier}} won"),
-                        rate("shashin_fleet_retries_total", by="tier", legend="{{tier}} retries"),
+                        *rates_by_tier("shashin_fleet_hedges_total", "hedges"),
+                        *rates_by_tier("shashin_fleet_hedges_won_total", "won"),
+                        *rates_by_tier("shashin_fleet_retries_total", "retries"),
                     ],
                     "ops",
                     "Calls to a second replica: since the first is slow, or has failed.",
@@ -308,13 +316,7 @@ _SEARCH = Board(
                 ),
                 Panel(
                     "Queries of a call",
-                    [
-                        Query(
-                            f"sum(rate(shashin_router_batched_queries_sum{RATE})) "
-                            f"/ sum(rate(shashin_router_batched_queries_count{RATE}))",
-                            "mean",
-                        )
-                    ],
+                    [mean("shashin_router_batched_queries")],
                     "short",
                     "Query vectors that share a call to an endpoint.",
                 ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monitoring.panels import Board, Panel, Query, Row, empty_until
-from monitoring.queries import RATE, quantiles, rate, total
+from monitoring.queries import RATE, calls_to_endpoints, mean, quantiles, rate, total
 
 
 def _of(service: str) -> str:
@@ -192,9 +192,9 @@ BOARDS = (
                     ),
                     Panel(
                         "Photos of a call",
-                        quantiles("shashin_embedder_batch_photos", by="kind", shares=(0.5,)),
+                        [mean("shashin_embedder_batch_photos", by="kind")],
                         "short",
-                        "More share a call under load.",
+                        "Mean. More share a call under load.",
                     ),
                     Panel(
                         "Refused query photos",
@@ -385,7 +385,7 @@ BOARDS = (
                     ),
                     Panel(
                         "Calls to endpoints, p99",
-                        quantiles("shashin_rpc_client_seconds", by="tier", shares=(0.99,)),
+                        calls_to_endpoints(),
                         "s",
                         "By tier.",
                     ),

@@ -37,7 +37,9 @@ class Waiting:
         """Partition to a time after which all that is unread was appended."""
         self._unread: dict[int, float] = {}
         """Partition to such a time of a partition of which nothing was processed."""
-        self._lags: dict[int, int] = {}
+        self._positions: dict[int, int] = {}
+        """Partition to the offset after all that was processed."""
+        self._ends: dict[int, int] = {}
 
     def begin(self, read: Read) -> None:
         """Note records that are processed from now on."""
@@ -49,23 +51,32 @@ class Waiting:
         """Note that they are processed."""
         for partition, records in read.items():
             self._processing.pop(partition, None)
+            # Markers of transactions may have brought the position further.
+            reached = records[-1].offset + 1
+            self._positions[partition] = max(reached, self._positions.get(partition, 0))
             if (appended := records[-1].timestamp_ms / 1000) > 0:
                 self._processed[partition] = max(appended, self._processed.get(partition, 0.0))
 
-    def measured(self, lags: Mapping[int, int], asked_at: float) -> None:
-        """Note how many offsets of each partition were unread or are; only these partitions are kept.
+    def measured(
+        self, positions: Mapping[int, int], ends: Mapping[int, int], asked_at: float
+    ) -> None:
+        """Note the position of each partition and the end of its log; only these partitions are kept.
 
         ``asked_at`` is a time before which nothing was appended that is not counted, in Unix seconds.
         """
-        self._lags = dict(lags)
+        self._positions, self._ends = dict(positions), dict(ends)
         for known in (self._processing, self._processed, self._unread):
-            for partition in known.keys() - lags.keys():
+            for partition in known.keys() - positions.keys():
                 del known[partition]
-        self._processed |= {partition: asked_at for partition, lag in lags.items() if not lag}
+        self._processed |= {p: asked_at for p in positions if not self.records(p)}
+
+    def records(self, partition: int) -> int:
+        """Return how many offsets of a partition are unread, of those that were measured."""
+        return max(0, self._ends.get(partition, 0) - self._positions.get(partition, 0))
 
     def unknown(self) -> list[int]:
         """Return the partitions with unread records of which nothing is known."""
-        return [p for p, lag in self._lags.items() if lag and p not in self._processed]
+        return [p for p in self._positions if self.records(p) and p not in self._processed]
 
     def found_unread(self, ages: Mapping[int, float]) -> None:
         """Note how long the records at the positions of such partitions have been waiting, in seconds."""
@@ -75,7 +86,7 @@ class Waiting:
     def seconds(self, partition: int) -> float:
         """Return for how long its oldest record has been waiting at most; 0 if none is."""
         since = self._processing.get(partition)
-        if since is None and self._lags.get(partition):
+        if since is None and self.records(partition):
             since = self._processed.get(partition, self._unread.get(partition))
         return 0.0 if since is None else max(0.0, self._clock() - since)
 
@@ -112,12 +123,10 @@ class Lag:
             return  # BrokerCheck reports it.
         self._forget_others({tp.partition for tp in positions})
         for tp, position in positions.items():
-            labels = self._topic, str(tp.partition)
-            metrics.LAG_RECORDS.labels(*labels).set(max(0, ends[tp] - position))
-            metrics.RETAINED.labels(*labels).set(position - begins[tp])
-        lags = {tp.partition: max(0, ends[tp] - position) for tp, position in positions.items()}
-        self._waiting.measured(lags, asked_at)
-        self._show(lags)
+            metrics.RETAINED.labels(self._topic, str(tp.partition)).set(position - begins[tp])
+        reached = {tp.partition: position for tp, position in positions.items()}
+        self._waiting.measured(reached, {tp.partition: ends[tp] for tp in positions}, asked_at)
+        self._show(reached)
         never_read = set(self._waiting.unknown())
         unknown = {tp.partition: at for tp, at in positions.items() if tp.partition in never_read}
         if unknown and (self._reading is None or self._reading.done()):
@@ -143,9 +152,13 @@ class Lag:
         for partition in partitions:
             if partition not in self._shown:
                 self._shown.add(partition)
+                labels = self._topic, str(partition)
                 # Also true while a batch takes long, or consumption is paused.
-                metrics.LAG_SECONDS.labels(self._topic, str(partition)).set_function(
+                metrics.LAG_SECONDS.labels(*labels).set_function(
                     partial(self._waiting.seconds, partition)
+                )
+                metrics.LAG_RECORDS.labels(*labels).set_function(
+                    partial(self._waiting.records, partition)
                 )
 
     def _forget_others(self, assigned: set[int]) -> None:

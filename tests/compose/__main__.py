@@ -86,7 +86,7 @@ async def play(stack: Stack, steps: Steps, *, build: bool) -> tuple[App, list[Wr
     async with RouterClient(address) as router:
 
         async def first() -> list[str]:
-            return [] if await router.locate(["shop-00000000"]) else ["shop-00000000"]
+            return [] if await router.locate(["shop-00000001"]) else ["shop-00000000"]
 
         await steps.until(first, "the shop's first listing is found")
         steps.say(f"first listing found {time.monotonic() - began:.0f} s after `up` began")

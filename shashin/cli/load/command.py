@@ -197,10 +197,8 @@ async def _stock(
     photos: Path | None, photos_to: str | None, folder: Path, seed: int, stages: Stages
 ) -> list[StockListing]:
     if photos is not None:
-        return await own_stock(photos, photos_to, folder)
-    return await rendered_stock(
-        photos_to, folder, seed=seed, progress=lambda done: stages.set("photos rendered", done)
-    )
+        return await own_stock(photos, photos_to, folder, progress=stages.set)
+    return await rendered_stock(photos_to, folder, seed=seed, progress=stages.set)
 
 
 def print_report(document: dict[str, Any]) -> None:

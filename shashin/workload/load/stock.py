@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,10 +42,13 @@ def read_photo(path: Path) -> bytes:
     return data
 
 
-async def uploaded(photos: Sequence[Path], destination: str) -> list[str]:
+async def uploaded(
+    photos: Sequence[Path], destination: str, progress: Callable[[int], None]
+) -> list[str]:
     """Copy photos to an object store, ``s3://BUCKET/PREFIX`` or ``gs://``, and return their URIs.
 
-    They are named by their content, so that what is there already is not sent again.
+    They are named by their content, so that a run stores no photo twice. ``progress`` is called with the
+    number of photos stored so far.
 
     Raises:
         UserError: if the destination is not of a known form.
@@ -60,4 +63,5 @@ async def uploaded(photos: Sequence[Path], destination: str) -> list[str]:
             key = f"{hashlib.sha256(data).hexdigest()}{photo.suffix.lower()}"
             await store.write(key, data)
             uris.append(f"{destination.rstrip('/')}/{key}")
+            progress(len(uris))
     return uris
