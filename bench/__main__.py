@@ -18,7 +18,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import history, images, measures, photos, replicas, rollouts, shards, stores
+from bench import (
+    history,
+    images,
+    instrumentation,
+    measures,
+    photos,
+    replicas,
+    rollouts,
+    shards,
+    stores,
+)
 from bench.figures import Figure
 from bench.search import measure as search_measure
 from bench.workload import Workload, start
@@ -52,6 +62,7 @@ ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
     "images": images.images,
     "replicas": replicas.replicas,
     "rollouts": rollouts.rollouts,
+    "instrumentation": instrumentation.instrumentation,
     "search": search_measure.search,
 }
 """They get an empty folder on the disk of the state folder."""
@@ -112,6 +123,7 @@ def planned_figures() -> list[Figure]:
         Figure("p99 during rollovers", "of before", 1.5),
         Figure("queries failed or incomplete in 24 rollovers", "", 0.0),
         *history.planned_figures(),
+        *instrumentation.planned_figures(),
         *search_measure.planned_figures(),
     ]
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +39,18 @@ class Processes:
 
 
 @asynccontextmanager
-async def running(scratch: Path, shards: Path, *, live: bool = False) -> AsyncIterator[Processes]:
+async def running(
+    scratch: Path,
+    shards: Path,
+    *,
+    live: bool = False,
+    through: Sequence[str] = (),
+    **server_settings: object,
+) -> AsyncIterator[Processes]:
     """Serve the shards of a folder by an index server, and search them through a router.
 
     With ``live``, an indexer serves open shards as well: its tier is searched beside the others.
+    ``through`` is a module that runs each service.
     """
     await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
     kafka = EmbeddedKafka(scratch, default_port=None)
@@ -50,29 +58,40 @@ async def running(scratch: Path, shards: Path, *, live: bool = False) -> AsyncIt
     try:
         await ensure_topics(kafka.bootstrap, partitions=1)
         async with AsyncExitStack() as stack:
-            yield await _started(scratch, shards, kafka.bootstrap, stack, live=live)
+
+            async def start(name: str, **settings: object) -> RunningService:
+                values = {"model_id": SPACE.model_id, "dimensions": DIMENSIONS, **settings}
+                service = RunningService(
+                    name, kafka.bootstrap, values, log=scratch / "logs", through=through
+                )
+                stack.push_async_callback(service.close)
+                await service.start()
+                await service.until_ready()
+                return service
+
+            yield await _started(
+                scratch, shards, kafka.bootstrap, start, server_settings, live=live
+            )
     finally:
         await kafka.stop()
 
 
 async def _started(
-    scratch: Path, shards: Path, kafka: str, stack: AsyncExitStack, *, live: bool
+    scratch: Path,
+    shards: Path,
+    kafka: str,
+    start: Callable[..., Awaitable[RunningService]],
+    server_settings: Mapping[str, object],
+    *,
+    live: bool,
 ) -> Processes:
     repository = (scratch / "repository").as_uri()
-
-    async def start(name: str, **settings: object) -> RunningService:
-        values = {"model_id": SPACE.model_id, "dimensions": DIMENSIONS, **settings}
-        service = RunningService(name, kafka, values, log=scratch / "logs")
-        stack.push_async_callback(service.close)
-        await service.start()
-        await service.until_ready()
-        return service
-
     server = await start(
         "index_server",
         tier=HOURLY,
         shards_folder=shards,
         repository=repository,
+        **server_settings,
     )
     endpoints = [{"name": "one", "role": INDEX_SERVER, "tier": HOURLY, "address": server.grpc}]
     discovery = scratch / "discovery.json"

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -29,15 +29,17 @@ class RunningService:
         *,
         log: Path,
         module: str = "",
+        through: Sequence[str] = (),
         clock_ahead_seconds: float = 0.0,
     ) -> None:
-        """``module`` is what is run; ``services.NAME`` if it is empty."""
+        """``module`` is what is run; ``services.NAME`` if it is empty.
+
+        ``through`` is another module, with its arguments, that runs it.
+        """
         self.name = name
-        module = module or f"services.{name}"
-        self._command = [sys.executable, "-m", module]
         if clock_ahead_seconds:
-            ahead = ["-m", "tests.support.clock_ahead", str(clock_ahead_seconds)]
-            self._command = [sys.executable, *ahead, module]
+            through = ("tests.support.clock_ahead", str(clock_ahead_seconds))
+        self._command = [sys.executable, "-m", *through, module or f"services.{name}"]
         self.http = f"127.0.0.1:{free_port()}"
         self.grpc = f"127.0.0.1:{settings.get('grpc_port') or free_port()}"
         values = {
