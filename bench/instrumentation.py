@@ -23,6 +23,7 @@ from shashin.shards.kinds.registry import DEFAULT_SEALED_KIND
 _ROWS, _SHARDS, _QUERIES = 40_000, 8, 500
 _PAIRS, _SECONDS, _CLIENTS = 16, 2.0, 8
 _SCRAPE_SECONDS = 5.0
+_ANSWERS = "shashin_rpc_answers_total"
 
 
 def planned_figures() -> list[Figure]:
@@ -52,7 +53,11 @@ async def instrumentation(scratch: Path) -> dict[str, float]:
         addresses = {False: off.router.grpc, True: on.router.grpc}
         for address in addresses.values():
             await search_together(address, requests, _CLIENTS, _SECONDS)
-        return await _compare(addresses, requests)
+        figures = await _compare(addresses, requests)
+        counted = {one: await one.router.metric(_ANSWERS) for one in (off, on)}
+        if counted[off] or not counted[on]:
+            raise RuntimeError(f"{_ANSWERS} is {counted[off]} unwatched and {counted[on]} watched")
+        return figures
 
 
 async def _compare(addresses: dict[bool, str], requests: Sequence[bytes]) -> dict[str, float]:
