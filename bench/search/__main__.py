@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bench.search.measure import KIND, PARTS, QUERIES, ROWS, Size, measured, planned_figures, report
+from bench.search.peers import LIBRARIES
 from shashin.shards.kinds.names import MODULES
 from shashin.terminal.console import echo_table
 
@@ -21,10 +22,11 @@ def main() -> None:
     parser.add_argument("--kind", choices=MODULES, default=KIND)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load of a router")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--peers", nargs="+", choices=LIBRARIES, default=LIBRARIES)
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write to")
     parser.add_argument("--scratch", type=Path, help="folder on the disk to measure on")
     args = parser.parse_args()
-    size = Size(args.rows, args.queries, args.kind, args.seconds, args.parts)
+    size = Size(args.rows, args.queries, args.kind, args.seconds, args.parts, args.peers)
     with tempfile.TemporaryDirectory(prefix="shashin-search-", dir=args.scratch) as folder:
         results = asyncio.run(measured(size, Path(folder)))
     report(results, args.out)

@@ -57,6 +57,8 @@ class Size:
     seconds: float = 10.0
     """Of each measurement through the router."""
     parts: Sequence[str] = PARTS
+    peers: Sequence[str] = peers.LIBRARIES
+    """Libraries that curves are compared with."""
 
 
 @dataclass
@@ -290,7 +292,7 @@ def _curves(
         own[count] = Curve(name, data.name, "probes factor", seconds[count], points)
         results.curves.append(own[count])
     bare: float | None = None
-    for peer in peers.built_peers(data.rows, folder):
+    for peer in peers.built_peers(data.rows, folder, size.peers):
         echo_stderr(f"search, {data.name}: {peer.name}")
         count = FEW_QUERIES if peer.few_queries else len(data.queries)
         points = []
@@ -304,7 +306,7 @@ def _curves(
             bare = per_second_at(points, COMPARED_RECALL)
         del peer
         gc.collect()
-    if missing := peers.missing():
+    if missing := peers.missing(size.peers):
         echo_stderr(f"not compared: {', '.join(missing)}; {peers.INSTALL}")
     ours = per_second_at(own[SHARDS].points, COMPARED_RECALL)
     if bare and ours:

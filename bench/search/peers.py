@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,17 +51,20 @@ class Peer:
     """Whether it is too slow for all queries."""
 
 
-def built_peers(rows: Vectors, scratch: Path) -> Iterator[Peer]:
-    """Build one peer after the other over the rows; those that are not installed are left out."""
+def built_peers(rows: Vectors, scratch: Path, chosen: Collection[str]) -> Iterator[Peer]:
+    """Build one peer after the other over the rows, by library; those not installed are left out."""
     for libraries, builders in _BUILDERS:
-        if all(importlib.util.find_spec(library) for library in libraries):
+        is_there = all(importlib.util.find_spec(library) for library in libraries)
+        if libraries[0] in chosen and is_there:
             for build in builders:
                 yield build(rows, scratch)
 
 
-def missing() -> list[str]:
+def missing(chosen: Collection[str]) -> list[str]:
     """Return the libraries that are not installed."""
-    wanted = (library for libraries, _ in _BUILDERS for library in libraries)
+    wanted = (
+        library for libraries, _ in _BUILDERS for library in libraries if libraries[0] in chosen
+    )
     return [library for library in wanted if importlib.util.find_spec(library) is None]
 
 
@@ -202,3 +205,6 @@ _BUILDERS: Sequence[tuple[Sequence[str], Sequence[Build]]] = (
     (("lancedb", "pyarrow"), (_lancedb,)),
 )
 """What each needs, and what builds it."""
+
+LIBRARIES = tuple(libraries[0] for libraries, _ in _BUILDERS)
+"""What a search can be compared with."""
