@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from bench.figures import percentile
 from bench.search.data import K, Numbers, Vectors, recall
 
 RUNS = 3
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,26 @@ class Curve:
 
 def measured_point(
     setting: float,
-    search: Callable[[Vectors], Numbers],
+    search: Callable[[Vectors], Answer],
     queries: Vectors,
     nearest: Numbers,
+    *,
+    rows_of: Callable[[Answer], Numbers],
     runs: int = RUNS,
 ) -> Point:
-    """Search every query by itself, several times in one thread, and compare with the nearest rows."""
+    """Search every query by itself, several times in one thread, and compare with the nearest rows.
+
+    ``rows_of`` returns the rows of an answer; its time does not count.
+    """
     found = np.full((len(queries), K), -1, np.int64)
     took: list[list[float]] = []
     for _ in range(runs):
         of_run = []
         for number, query in enumerate(queries):
             started = time.perf_counter()
-            rows = search(query)
+            answer = search(query)
             of_run.append(time.perf_counter() - started)
+            rows = rows_of(answer)
             found[number, : len(rows)] = rows
         took.append(of_run)
     return Point(

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 
 from bench.figures import Figure, percentile
 from bench.search import arriving, filters, open_shards, peers, plot, system
-from bench.search.curves import Curve, measured_point, per_second_at
+from bench.search.curves import Curve, Point, measured_point, per_second_at
 from bench.search.data import DIMENSIONS, DataSet, K, Numbers, Vectors, exact, made, recall
 from bench.search.processes import (
     found_by,
@@ -266,8 +265,15 @@ def _in_process(size: Size, data: DataSet, folder: Path, results: Results) -> No
         results.figures |= arriving.freshness(shards)
 
 
-def _searching(serving: ServedShards, query: Vectors) -> Numbers:
-    return system.found_rows(system.search(serving.snapshot(), query))
+def _measured(setting: float, serving: ServedShards, queries: Vectors, nearest: Numbers) -> Point:
+    """Search by this system; answers are columns with listing ids."""
+    return measured_point(
+        setting,
+        lambda query: system.search(serving.snapshot(), query),
+        queries,
+        nearest,
+        rows_of=system.found_rows,
+    )
 
 
 def _curves(
@@ -286,9 +292,7 @@ def _curves(
         points = []
         for factor in system.FACTORS if size.kind == KIND else (1.0,):
             with system.probes_times(factor):
-                points.append(
-                    measured_point(factor, partial(_searching, serving), data.queries, data.nearest)
-                )
+                points.append(_measured(factor, serving, data.queries, data.nearest))
         own[count] = Curve(name, data.name, "probes factor", seconds[count], points)
         results.curves.append(own[count])
     bare: float | None = None
@@ -298,8 +302,9 @@ def _curves(
         points = []
         for setting in peer.settings:
             peer.turn(setting)
+            queries, nearest = data.queries[:count], data.nearest[:count]
             points.append(
-                measured_point(setting, peer.search, data.queries[:count], data.nearest[:count])
+                measured_point(setting, peer.search, queries, nearest, rows_of=peer.rows_of)
             )
         results.curves.append(Curve(peer.name, data.name, peer.knob, peer.build_seconds, points))
         if peer.name == "hnswlib":
@@ -390,7 +395,7 @@ def _hidden(data: DataSet, folder: Path, manifests: Sequence[Manifest]) -> dict[
         visible = system.hide_share(shards, share, seed=7)
         serving = system.served(shards)
         truth = exact(data.rows, data.queries, K, visible)
-        point = measured_point(share, partial(_searching, serving), data.queries, truth)
+        point = _measured(share, serving, data.queries, truth)
         figures[f"search, in process: {share:.0%} hidden, p50"] = point.p50
         figures[f"search, in process: {share:.0%} hidden, recall@10"] = point.recall
     return figures

@@ -31,8 +31,6 @@ _REFINED = 10
 """Of how many times as many rows the vectors are compared, where codes are coarse."""
 _CHROMA_BATCH = 5_000
 
-OneQuery = Callable[[Vectors], Numbers]
-
 
 @dataclass(frozen=True)
 class Peer:
@@ -45,8 +43,10 @@ class Peer:
     settings: Sequence[int]
     turn: Callable[[int], object]
     """Apply a setting."""
-    search: OneQuery
-    """Return the rows nearest to a query (128,), up to 10."""
+    search: Callable[[Vectors], Any]
+    """Search for the 10 rows nearest to a query (128,); returns what the library does."""
+    rows_of: Callable[[Any], Numbers]
+    """Return the rows of such an answer."""
     few_queries: bool = False
     """Whether it is too slow for all queries."""
 
@@ -89,10 +89,13 @@ def _usearch(rows: Vectors, _scratch: Path) -> Peer:
     def turn(ef: int) -> None:
         index.expansion_search = ef
 
-    def search(query: Vectors) -> Numbers:
-        return np.asarray(index.search(query, K, threads=1).keys).astype(np.int64)
+    def search(query: Vectors) -> Any:
+        return index.search(query, K, threads=1)
 
-    return Peer("USearch HNSW", seconds, "ef", _EFS, turn, search)
+    def rows_of(matches: Any) -> Numbers:
+        return np.asarray(matches.keys).astype(np.int64)
+
+    return Peer("USearch HNSW", seconds, "ef", _EFS, turn, search, rows_of)
 
 
 def _hnswlib(rows: Vectors, _scratch: Path) -> Peer:
@@ -106,11 +109,14 @@ def _hnswlib(rows: Vectors, _scratch: Path) -> Peer:
     seconds = time.perf_counter() - started
     index.set_num_threads(1)
 
-    def search(query: Vectors) -> Numbers:
-        labels: Numbers = index.knn_query(query, K)[0][0].astype(np.int64)
+    def search(query: Vectors) -> Any:
+        return index.knn_query(query, K)
+
+    def rows_of(found: Any) -> Numbers:
+        labels: Numbers = found[0][0].astype(np.int64)
         return labels
 
-    return Peer("hnswlib", seconds, "ef", _EFS, index.set_ef, search)
+    return Peer("hnswlib", seconds, "ef", _EFS, index.set_ef, search, rows_of)
 
 
 def _faiss(name: str, factory: str, knob: str, settings: Sequence[int]) -> Any:
@@ -133,11 +139,14 @@ def _faiss(name: str, factory: str, knob: str, settings: Sequence[int]) -> Any:
         def turn(value: int) -> None:
             space.set_index_parameter(index, knob, value)
 
-        def search(query: Vectors) -> Numbers:
-            found: Numbers = index.search(query[np.newaxis], K)[1][0]
-            return found
+        def search(query: Vectors) -> Any:
+            return index.search(query[np.newaxis], K)
 
-        return Peer(name, seconds, knob, settings, turn, search)
+        def rows_of(found: Any) -> Numbers:
+            rows: Numbers = found[1][0]
+            return rows
+
+        return Peer(name, seconds, knob, settings, turn, search, rows_of)
 
     return build
 
@@ -154,11 +163,13 @@ def _chroma(rows: Vectors, scratch: Path) -> Peer:
         collection.add(ids=[str(begin + n) for n in range(len(part))], embeddings=part)
     seconds = time.perf_counter() - started
 
-    def search(query: Vectors) -> Numbers:
-        found = collection.query(query_embeddings=[query], n_results=K, include=[])
+    def search(query: Vectors) -> Any:
+        return collection.query(query_embeddings=[query], n_results=K, include=[])
+
+    def rows_of(found: Any) -> Numbers:
         return np.array(found["ids"][0], dtype=np.int64)
 
-    return Peer("Chroma", seconds, "ef", (100,), _as_it_is, search, few_queries=True)
+    return Peer("Chroma", seconds, "ef", (100,), _as_it_is, search, rows_of, few_queries=True)
 
 
 def _lancedb(rows: Vectors, scratch: Path) -> Peer:
@@ -175,12 +186,15 @@ def _lancedb(rows: Vectors, scratch: Path) -> Peer:
     def turn(value: int) -> None:
         probes[0] = value
 
-    def search(query: Vectors) -> Numbers:
+    def search(query: Vectors) -> Any:
         asked = table.search(query).distance_type("dot").nprobes(probes[0]).refine_factor(10)
-        found: Numbers = asked.select(["id", "_distance"]).limit(K).to_arrow()["id"].to_numpy()
-        return found
+        return asked.select(["id", "_distance"]).limit(K).to_arrow()
 
-    return Peer("LanceDB", seconds, "nprobes", (5, 20, 80), turn, search, few_queries=True)
+    def rows_of(found: Any) -> Numbers:
+        rows: Numbers = found["id"].to_numpy()
+        return rows
+
+    return Peer("LanceDB", seconds, "nprobes", (5, 20, 80), turn, search, rows_of, few_queries=True)
 
 
 def _as_it_is(_setting: int) -> None:

@@ -26,16 +26,6 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def taken(self, numbers: npt.NDArray[np.integer]) -> Candidates:
-        """Return some of them, in the order of ``numbers``."""
-        return Candidates(self.shards[numbers], self.rows[numbers], self.scores[numbers])
-
-    def nearest_first(self) -> Candidates:
-        """Return them by descending score; those of equal score in the order of shards and rows."""
-        if len(self) < 2 or (self.scores[1:] < self.scores[:-1]).all():
-            return self
-        return self.taken(np.lexsort((self.rows, self.shards, -self.scores)))
-
 
 def joined(parts: Sequence[Candidates]) -> Candidates:
     """Return the rows of all parts."""
@@ -76,19 +66,28 @@ def best_of(found: Sequence[Candidates], listings: Listings, k: int) -> Hits:
     """Return the up to ``k`` nearest listings of each query, each with the nearest photo of its newest
     version found.
     """
-    kept, id_bytes = [], 0
-    for of_query in found:
-        ordered = of_query.nearest_first()
-        numbers, length = listings.best(ordered.shards, ordered.rows, ordered.scores, k)
-        kept.append(ordered.taken(numbers))
-        id_bytes += length
-    every = joined(kept)
-    identified = listings.identify(every.shards, every.rows, id_bytes)
+    counts = np.array([len(of_query) for of_query in found], np.int32)
+    begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[:-1], dtype=np.int64)])
+    return best_of_block(joined(found), begins, counts, listings, k)
+
+
+def best_of_block(
+    found: Candidates,
+    begins: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int32],
+    listings: Listings,
+    k: int,
+) -> Hits:
+    """Return the hits of m queries as ``best_of``, from arrays with what was found for all of them.
+
+    Those of a query begin at ``begins`` (m,) and are ``counts`` (m,); what is between them is ignored.
+    """
+    best = listings.best(found.shards, found.rows, found.scores, begins, counts, k)
     return Hits(
-        [len(of_query) for of_query in kept],
-        every,
-        identified.ids.tobytes(),
-        identified.id_lengths,
-        identified.versions,
-        identified.photo_numbers,
+        best.counts,
+        Candidates(best.shards, best.rows, best.scores),
+        best.ids,
+        best.id_lengths,
+        best.versions,
+        best.photo_numbers,
     )

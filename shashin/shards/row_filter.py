@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ class RowFilter:
     listed_to: int | None = None
     """Unix seconds, exclusive."""
 
-    @property
+    @cached_property
     def restricts(self) -> bool:
         """Whether any condition is set."""
         return any(getattr(self, field.name) != field.default for field in fields(self))

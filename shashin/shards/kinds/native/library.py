@@ -155,12 +155,10 @@ def _loaded() -> ctypes.CDLL:
         *(pointer, pointer, pointer, pointer, integer, integer, integer),
         *(pointer, pointer),
     )
-    library.best_listings.argtypes = (
-        *(pointer, pointer, pointer, pointer, integer, integer),
-        *(pointer, pointer),
+    library.best_hits.argtypes = (
+        *([pointer] * 6),
+        *(integer, integer, pointer, pointer, pointer, ctypes.c_int64),
     )
-    library.identify.argtypes = (pointer, pointer, pointer, ctypes.c_int64, *([pointer] * 4))
-    library.identify.restype = None
     library.encode.argtypes = (pointer, ctypes.c_int64, integer, *([pointer] * 4))
     library.encode.restype = None
     library.encode_signs.argtypes = (pointer, pointer, ctypes.c_int64, integer, pointer, pointer)
@@ -402,11 +400,30 @@ def merged(runs: Sequence[Run], lists: int, gone: npt.NDArray[np.bool_], *, prob
     )
 
 
+_HIT = np.dtype(
+    {
+        "names": ["shard", "row", "version", "score", "id_length", "photo_number"],
+        "formats": ["i8", "i8", "u8", "f4", "u4", "u4"],
+        "itemsize": 40,
+    }
+)
+_ID_BYTES = 48
+"""Room for an id; where ids are longer, they are copied a second time."""
+
+
 @dataclass(frozen=True, eq=False)
 class Identified:
-    """What identifies n hits."""
+    """The best listings of m queries, n together, as columns; those of a query are next to each other."""
 
-    ids: npt.NDArray[np.uint8]
+    counts: list[int]
+    """(m,)."""
+    shards: npt.NDArray[np.int64]
+    """(n,): positions."""
+    rows: npt.NDArray[np.int64]
+    """(n,)."""
+    scores: npt.NDArray[np.float32]
+    """(n,)."""
+    ids: bytes
     """Listing ids in UTF-8, one after another."""
     id_lengths: npt.NDArray[np.uint32]
     """(n,), in bytes."""
@@ -439,48 +456,51 @@ class Listings:
         positions: npt.NDArray[np.int64],
         rows: npt.NDArray[np.int64],
         scores: npt.NDArray[np.float32],
+        begins: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int32],
         k: int,
-    ) -> tuple[npt.NDArray[np.int32], int]:
-        """Return which of some hits are the best, and the length of their ids in bytes.
-
-        Hits, (n,) each, are by descending score. Up to ``k`` listings are kept, each at the nearest row
-        of its newest version, in the order of scores, then of ids.
-        """
-        kept = np.empty(min(k, len(rows)), np.int32)
-        length = ctypes.c_int64(0)
-        count = _LIBRARY.best_listings(
-            ctypes.addressof(self._packed),
-            _address(positions, np.int64),
-            _address(rows, np.int64),
-            _address(scores, np.float32),
-            len(rows),
-            k,
-            _pointer(kept),
-            ctypes.addressof(length),
-        )
-        if count < 0:
-            raise MemoryError("no memory for the listings of a search")
-        return kept[:count], length.value
-
-    def identify(
-        self, positions: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], id_bytes: int
     ) -> Identified:
-        """Return what identifies hits, (n,), whose ids have so many bytes."""
-        found = Identified(
-            np.empty(id_bytes, np.uint8),
-            np.empty(len(rows), np.uint32),
-            np.empty(len(rows), np.uint64),
-            np.empty(len(rows), np.uint32),
+        """Return the up to ``k`` nearest listings of each query, each at the nearest row of its newest
+        version found, by descending score, then by id.
+
+        What was found for a query, in any order, begins at ``begins`` (m,) of the arrays (n,) and has
+        ``counts`` (m,) rows.
+        """
+        hits = np.empty(min(len(rows), len(counts) * k), _HIT)
+        kept = np.empty(len(counts) + 1, np.int64)
+        ids = np.empty(_ID_BYTES * len(hits), np.uint8)
+        while True:
+            status = _LIBRARY.best_hits(
+                ctypes.addressof(self._packed),
+                _address(positions, np.int64),
+                _address(rows, np.int64),
+                _address(scores, np.float32),
+                _address(begins, np.int64),
+                _address(counts, np.int32),
+                len(counts),
+                k,
+                _pointer(hits),
+                _pointer(kept),
+                _pointer(ids),
+                len(ids),
+            )
+            if status:
+                raise MemoryError("no memory for the listings of a search")
+            *of_queries, id_bytes = kept.tolist()
+            if id_bytes <= len(ids):
+                break
+            ids = np.empty(id_bytes, np.uint8)
+        hits = hits[: sum(of_queries)]
+        return Identified(
+            of_queries,
+            hits["shard"],
+            hits["row"],
+            hits["score"],
+            ids[:id_bytes].tobytes(),
+            hits["id_length"],
+            hits["version"],
+            hits["photo_number"],
         )
-        outputs = (found.ids, found.id_lengths, found.versions, found.photo_numbers)
-        _LIBRARY.identify(
-            ctypes.addressof(self._packed),
-            _address(positions, np.int64),
-            _address(rows, np.int64),
-            len(rows),
-            *(_pointer(array) for array in outputs),
-        )
-        return found
 
 
 def _quantizer(lists: Lists) -> _Quantizer:

@@ -331,8 +331,26 @@ AVX512 static void signs_avx512(const uint64_t *signs, int n, int words, const u
     signs_avx2(signs + 2 * (size_t)i, n - i, words, planes, sums + i);
 }
 
+AVX512 static float float32_avx512(const float *a, const float *b, int n) {
+    __m512 even = _mm512_setzero_ps(), odd = even;
+    int i = 0;
+    for (; i + 32 <= n; i += 32) {
+        even = _mm512_fmadd_ps(_mm512_loadu_ps(a + i), _mm512_loadu_ps(b + i), even);
+        odd = _mm512_fmadd_ps(_mm512_loadu_ps(a + i + 16), _mm512_loadu_ps(b + i + 16), odd);
+    }
+    for (; i < n; i += 16) {
+        __mmask16 there = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        even = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(there, a + i),
+                               _mm512_maskz_loadu_ps(there, b + i), even);
+    }
+    even = _mm512_add_ps(even, odd);
+    return sum_of(_mm256_add_ps(
+        _mm512_castps512_ps256(even),
+        _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(even), 1))));
+}
+
 static const Kernels OF_AVX2 = {codes_avx2, signs_avx2, float32_avx2, float16_avx2};
-static const Kernels OF_AVX512 = {codes_avx512, signs_avx512, float32_avx2, float16_avx2};
+static const Kernels OF_AVX512 = {codes_avx512, signs_avx512, float32_avx512, float16_avx2};
 
 static uint64_t enabled_states(void) {
     uint32_t low, high;
@@ -505,16 +523,17 @@ EXPORT int32_t code_bytes(int32_t dimensions) { return chunks_of(dimensions) * C
 /* 64-bit words that have the signs of a row. */
 EXPORT int32_t sign_words(int32_t dimensions) { return (dimensions + 63) / 64; }
 
-enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS, PASSES = 3 };
+enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS, PASSES = 2, UNSORTED_BITS = 32 - PASSES * DIGIT_BITS };
 
-/* Order all lists by a radix sort: comparing them costs several times as much. */
+/* Order all lists by a radix sort: comparing them costs several times as much. Those whose nearness
+ * differs by less than a part in 8,192 stay in the order of their numbers. */
 static void order_lists(Query *query, int lists) {
     uint32_t starts[PASSES][DIGITS] = {{0}};
     for (int list = 0; list < lists; list++) {
         uint32_t bits;
         memcpy(&bits, &query->nearness[list], 4);
         /* Negative floats descend as their bits ascend. */
-        uint32_t key = bits & 0x80000000 ? bits : ~(bits | 0x80000000);
+        uint32_t key = (bits & 0x80000000 ? bits : ~(bits | 0x80000000)) >> UNSORTED_BITS;
         query->order[list] = (RankedList){key, (uint32_t)list};
         for (int pass = 0; pass < PASSES; pass++)
             starts[pass][key >> (pass * DIGIT_BITS) & (DIGITS - 1)]++;
@@ -1142,60 +1161,125 @@ static int better_first(const void *left, const void *right) {
     return order ? order : a->length - b->length;
 }
 
-/* Of hits by descending score, keep up to k listings, each at its newest version: those before the first
- * listing that is one too many. kept has their hits by descending score, then by id. Returns how many, and
- * adds the lengths of their ids to id_bytes; -1 without memory. */
-EXPORT int32_t best_listings(const Identities *shards, const int64_t *positions,
-                             const int64_t *rows, const float *scores, int32_t n, int32_t k,
-                             int32_t *kept, int64_t *id_bytes) {
-    int32_t room = k < n ? k : n, count = 0;
-    if (room <= 0) return 0;
+/* Rows that were found for one query, (n,) each. */
+typedef struct {
+    const int64_t *positions; /* of shards */
+    const int64_t *rows;
+    const float *scores;
+    int32_t n;
+} Found;
+
+/* Of what was found by descending score, keep up to k listings, each at its newest version: those before
+ * the first listing that is one too many. They are by descending score, then by id. Returns how many; -1
+ * without memory. */
+static int32_t best_listings(const Identities *shards, const Found *found, int32_t k, Listing *listings) {
+    int32_t room = k < found->n ? k : found->n, count = 0;
     size_t slots = 16;
     while (slots < 2 * (size_t)room) slots *= 2;
-    Listing *listings = malloc(room * sizeof *listings);
     int32_t *slot = malloc(slots * sizeof *slot);
-    if (!listings || !slot) {
-        free(listings);
-        free(slot);
-        return -1;
-    }
+    if (!slot) return -1;
     memset(slot, 0xff, slots * sizeof *slot);
-    for (int32_t hit = 0; hit < n; hit++) {
-        Listing found = listing_of(shards, positions, rows, scores, hit);
-        size_t at = hash_of_id(found.id, found.length) & (slots - 1);
-        while (slot[at] >= 0 && !is_same_listing(listings + slot[at], &found))
+    for (int32_t hit = 0; hit < found->n; hit++) {
+        Listing one = listing_of(shards, found->positions, found->rows, found->scores, hit);
+        size_t at = hash_of_id(one.id, one.length) & (slots - 1);
+        while (slot[at] >= 0 && !is_same_listing(listings + slot[at], &one))
             at = (at + 1) & (slots - 1);
         if (slot[at] >= 0) {
-            if (listings[slot[at]].version < found.version) listings[slot[at]] = found;
+            if (listings[slot[at]].version < one.version) listings[slot[at]] = one;
         } else if (count == room) {
             break;
         } else {
-            listings[count] = found;
+            listings[count] = one;
             slot[at] = count++;
         }
     }
-    qsort(listings, count, sizeof *listings, better_first);
-    for (int32_t i = 0; i < count; i++) {
-        kept[i] = listings[i].hit;
-        *id_bytes += listings[i].length;
-    }
-    free(listings);
     free(slot);
+    qsort(listings, count, sizeof *listings, better_first);
     return count;
 }
 
-/* Copy what identifies n rows: ids one after another, with their lengths. */
-EXPORT void identify(const Identities *shards, const int64_t *positions, const int64_t *rows, int64_t n,
-                     uint8_t *ids, uint32_t *id_lengths, uint64_t *versions,
-                     uint32_t *photo_numbers) {
-    for (int64_t i = 0; i < n; i++) {
-        const Identities *shard = shards + positions[i];
-        int64_t row = rows[i], id = id_of(shard, row);
-        int32_t start = shard->id_starts[id], length = shard->id_starts[id + 1] - start;
-        memcpy(ids, shard->id_bytes + start, length);
-        ids += length;
-        id_lengths[i] = (uint32_t)length;
-        versions[i] = shard->versions[row];
-        photo_numbers[i] = shard->photo_numbers[row];
+typedef struct {
+    int64_t position, row;
+    float score;
+} FoundRow;
+
+static int nearer_first(const void *left, const void *right) {
+    const FoundRow *a = left, *b = right;
+    if (a->score != b->score) return a->score > b->score ? -1 : 1;
+    if (a->position != b->position) return a->position < b->position ? -1 : 1;
+    return a->row < b->row ? -1 : a->row > b->row;
+}
+
+static int is_ordered(const Found *found) {
+    for (int32_t i = 1; i < found->n; i++)
+        if (!(found->scores[i] < found->scores[i - 1])) return 0;
+    return 1;
+}
+
+/* Put what was found into the order of scores, then of shards and rows, in memory that the caller frees;
+ * NULL without memory. */
+static void *ordered(Found *found) {
+    size_t n = found->n;
+    FoundRow *rows = malloc(n * sizeof *rows);
+    int64_t *copied = malloc(n * (2 * sizeof *copied + sizeof *found->scores));
+    if (rows && copied) {
+        int64_t *of_rows = copied + n;
+        float *scores = (float *)(of_rows + n);
+        for (size_t i = 0; i < n; i++)
+            rows[i] = (FoundRow){found->positions[i], found->rows[i], found->scores[i]};
+        qsort(rows, n, sizeof *rows, nearer_first);
+        for (size_t i = 0; i < n; i++) {
+            copied[i] = rows[i].position;
+            of_rows[i] = rows[i].row;
+            scores[i] = rows[i].score;
+        }
+        *found = (Found){copied, of_rows, scores, found->n};
+    } else {
+        free(copied);
+        copied = NULL;
     }
+    free(rows);
+    return copied;
+}
+
+typedef struct {
+    int64_t position, row;
+    uint64_t version;
+    float score;
+    uint32_t id_length, photo_number, unused;
+} Hit;
+
+/* What identifies the up to k best listings of each query, one query after another, each listing at the
+ * nearest row of its newest version. What was found for a query begins at begins[query] of the arrays.
+ * kept has the number of hits of each query, and after them how many bytes their ids take: those that fit
+ * into room are copied. Returns -1 without memory. */
+EXPORT int32_t best_hits(const Identities *shards, const int64_t *positions, const int64_t *rows,
+                         const float *scores, const int64_t *begins, const int32_t *counts,
+                         int32_t queries, int32_t k, Hit *hits, int64_t *kept, uint8_t *ids,
+                         int64_t room) {
+    int64_t used = 0;
+    for (int32_t query = 0; query < queries; query++) {
+        int64_t begin = begins[query];
+        Found found = {positions + begin, rows + begin, scores + begin, counts[query]};
+        kept[query] = 0;
+        if (found.n <= 0 || k <= 0) continue;
+        void *copied = NULL;
+        if (!is_ordered(&found) && !(copied = ordered(&found))) return -1;
+        Listing *listings = malloc((k < found.n ? k : found.n) * sizeof *listings);
+        int32_t count = listings ? best_listings(shards, &found, k, listings) : -1;
+        for (int32_t i = 0; i < count; i++) {
+            const Listing *one = listings + i;
+            int64_t position = found.positions[one->hit], row = found.rows[one->hit];
+            *hits++ = (Hit){position, row, one->version, one->score, (uint32_t)one->length,
+                            shards[position].photo_numbers[row], 0};
+            if (used + one->length <= room) memcpy(ids + used, one->id, one->length);
+            used += one->length;
+        }
+        free(listings);
+        free(copied);
+        if (count < 0) return -1;
+        kept[query] = count;
+    }
+    kept[queries] = used;
+    return 0;
 }
