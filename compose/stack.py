@@ -31,6 +31,7 @@ NEEDED_DISK = 15 * 1024**3
 """Bytes of disk to build all images; most are PyTorch's, which are there twice for a moment."""
 NEEDED_DISK_BUILT = 2 * 1024**3
 _SAY_SECONDS, _SAY_SECONDS_IN_LOGS = 2.0, 10.0
+_OBSERVABILITY = "--observability"
 _SHOWN_LINES, _SHOWN_CHARACTERS = 60, 100
 _STEP = re.compile(r"Step \d+/\d+|#\d+ \[|Building |Creating |Recreating ")
 """How Docker's builders begin a line that says where they are."""
@@ -222,10 +223,12 @@ def _progress(printed: Iterable[str]) -> str:
     return (steps or lines or ["nothing yet"])[-1][:_SHOWN_CHARACTERS]
 
 
-def up(environment: Mapping[str, str]) -> int:
+def up(environment: Mapping[str, str], *, observability: bool = False) -> int:
     """Build, start and wait until everything is ready; returns the exit code."""
     compose = compose_command()
     assert compose is not None
+    if observability:
+        compose += ["--profile", "observability"]
     for step, doing in ((["build"], "building"), (["up", "-d"], "starting")):
         code = run_saying([*compose, *step], doing)
         if code:
@@ -251,19 +254,20 @@ def up(environment: Mapping[str, str]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Check, and with ``up`` start; returns the exit code."""
-    if arguments not in (["check"], ["up"]):
-        print("usage: python3 compose/stack.py check | up", file=sys.stderr)
+    observability = arguments[1:] == [_OBSERVABILITY]
+    if arguments[:1] not in (["check"], ["up"]) or (arguments[1:] and not observability):
+        print(f"usage: python3 compose/stack.py check | up [{_OBSERVABILITY}]", file=sys.stderr)
         return 2
-    found = problems(os.environ)
+    found = problems(os.environ, observability=observability)
     for problem in found:
         print(f"compose: {problem}", file=sys.stderr)
     if found:
         print("compose: nothing was started", file=sys.stderr)
         return 1
-    if arguments == ["check"]:
+    if arguments[0] == "check":
         print("compose: this machine can run it")
         return 0
-    return up(os.environ)
+    return up(os.environ, observability=observability)
 
 
 if __name__ == "__main__":
