@@ -104,7 +104,7 @@ def _row(definition: Definition) -> str:
 def _section(area: Area, services: list[str]) -> Iterator[str]:
     yield f"\n## {area.name.replace('_', ' ').capitalize()}\n"
     exposed = ", ".join(name.replace("_", " ") for name in services)
-    yield f"{area.meaning} Exposed by: {exposed}.\n"
+    yield area.meaning + (f" Exposed by: {exposed}.\n" if exposed else "\n")
     yield "| name | type | unit | labels | meaning | series |"
     yield "|---|---|---|---|---|---|"
     yield from map(_row, area.definitions)

@@ -439,14 +439,14 @@ BOARDS = (
                         "Published to found",
                         quantiles("shashin_canary_found_seconds"),
                         "s",
-                        "From the append of the event.",
+                        "From sending the event.",
                         alerts=("ShashinCanaryFailing",),
                     ),
                     Panel(
                         "Sold to gone",
                         quantiles("shashin_canary_gone_seconds"),
                         "s",
-                        "From the append of the sale.",
+                        "From sending the sale.",
                         alerts=("ShashinGhosts",),
                     ),
                     Panel(
