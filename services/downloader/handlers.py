@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from functools import partial
 
 from services.downloader.validation import KINDS_WITH_PHOTOS, parse_event
 from services.downloader.versions import NewestVersions
@@ -11,6 +12,7 @@ from shashin.errors import NoUsablePhoto, RecordError
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.event_time import event_headers
 from shashin.kafka.producer import OutRecord
+from shashin.kafka.record_spans import in_record_span
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import (
@@ -21,6 +23,7 @@ from shashin.kafka.topics import (
 )
 from shashin.metrics import downloader as metrics
 from shashin.photo_sources.fetching import FetchedPhoto, PhotoFetcher
+from shashin.runtime import tracing
 from shashin.runtime.failpoints import failpoint
 from shashin.v1 import events_pb2
 
@@ -45,9 +48,10 @@ class DownloadStage:
         """Return one outcome per record; the photos of all records are fetched concurrently."""
         # Versions are checked in log order, before the first await.
         events = [self._checked(record) for record in records]
-        return await asyncio.gather(
-            *(self._outcome(event, record) for event, record in zip(events, records, strict=True))
-        )
+        outcomes: Iterable[Awaitable[Outcome]] = map(self._outcome, events, records)
+        if (tracer := tracing.tracer()) is not None:
+            outcomes = map(partial(in_record_span, tracer, "download"), records, outcomes)
+        return await asyncio.gather(*outcomes)
 
     def partitions_lost(self, partitions: Sequence[int]) -> None:
         """Forget the versions seen in these partitions."""
