@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shashin.runtime.tracing import HEADERS, TRACEPARENT, Carrier
+from shashin.runtime.trace_context import HEADERS, TRACEPARENT, Carrier
 
 Headers = Sequence[tuple[str, bytes | None]]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from shashin.runtime import tracing
-from shashin.runtime.tracing import HEADERS, Carrier
+from shashin.runtime.trace_context import HEADERS, Carrier
 
 if TYPE_CHECKING:
     from shashin.runtime.spans import Span, Tracer

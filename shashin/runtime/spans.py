@@ -24,7 +24,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from shashin.errors import ShashinError
 from shashin.runtime import tracing
 from shashin.runtime.span_queue import SpanQueue
-from shashin.runtime.tracing import Carrier, Kind
+from shashin.runtime.trace_context import Carrier
+from shashin.runtime.tracing import Kind
 
 Value = str | bool | int | float
 Attributes = Mapping[str, Value]

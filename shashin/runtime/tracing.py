@@ -8,19 +8,13 @@ make a span asks for that first, once per batch or call:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from shashin.runtime.spans import Span, Tracer
-
-Carrier = Mapping[str, str]
-"""Where a trace continues, as W3C's headers: ``traceparent`` and, if there is one, ``tracestate``."""
-
-TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
-HEADERS = (TRACEPARENT, TRACESTATE)
 
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 

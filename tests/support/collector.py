@@ -35,6 +35,11 @@ class Received:
     ended_ns: int
 
     @property
+    def log_ids(self) -> dict[str, str]:
+        """The fields of log lines that were written in it."""
+        return {"trace_id": self.trace_id, "span_id": self.span_id}
+
+    @property
     def identity(self) -> tuple[str, str]:
         """Trace and span, as links name them."""
         return self.trace_id, self.span_id
@@ -64,11 +69,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
             for scope in of.scope_spans
             for span in scope.spans
         ]
-        return [
-            span
-            for span in found
-            if service in {"", span.service} and name in {"", span.name}
-        ]
+        return [span for span in found if service in {"", span.service} and name in {"", span.name}]
 
     def text(self) -> str:
         """Return everything that has come in as text, to look for what must not be in it."""
