@@ -66,7 +66,7 @@ def _log_from(name: str, level: str) -> None:
     log = get_logger(name)
     if level == "debug":
         set_log_level(name, level)
-    log.warning("log level changed", level=level)
+    log.warning("log level changed", log_level=level)
     set_log_level(name, level)
     metrics.DEBUG_LOGS.set(level == "debug")
 

@@ -53,6 +53,28 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         self.requests: list[trace_service_pb2.ExportTraceServiceRequest] = []
         self.headers: list[dict[str, Any]] = []
 
+    def start(self, port: int = 0) -> None:
+        """Listen on a port; by default on a free one."""
+        server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
+        self._port = server.add_insecure_port(f"127.0.0.1:{port}")
+        self.endpoint = f"http://127.0.0.1:{self._port}"
+        self._server = server
+        server.start()
+
+    def stop(self) -> None:
+        """Refuse connections from now on."""
+        self._server.stop(grace=None).wait()
+
+    @contextmanager
+    def gone(self) -> Iterator[None]:
+        """Be away while the context is open."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start(self._port)
+
     def Export(  # noqa: N802
         self, request: trace_service_pb2.ExportTraceServiceRequest, context: Any
     ) -> trace_service_pb2.ExportTraceServiceResponse:
@@ -107,12 +129,8 @@ def _value(value: AnyValue) -> Value:
 def collecting(port: int = 0) -> Iterator[Collector]:
     """Run a collector on this machine while the context is open; by default on a free port."""
     collector = Collector()
-    server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
-    collector.endpoint = f"http://127.0.0.1:{bound}"
-    server.start()
+    collector.start(port)
     try:
         yield collector
     finally:
-        server.stop(grace=None).wait()
+        collector.stop()
