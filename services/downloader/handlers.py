@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from services.downloader.validation import KINDS_WITH_PHOTOS, parse_event
@@ -48,10 +48,14 @@ class DownloadStage:
         """Return one outcome per record; the photos of all records are fetched concurrently."""
         # Versions are checked in log order, before the first await.
         events = [self._checked(record) for record in records]
-        outcomes: Iterable[Awaitable[Outcome]] = map(self._outcome, events, records)
-        if (tracer := tracing.tracer()) is not None:
-            outcomes = map(partial(in_record_span, tracer, "download"), records, outcomes)
-        return await asyncio.gather(*outcomes)
+        if (tracer := tracing.tracer()) is None:
+            return await asyncio.gather(*map(self._outcome, events, records))
+        return await asyncio.gather(
+            *(
+                in_record_span(tracer, "download", record, partial(self._outcome, event, record))
+                for event, record in zip(events, records, strict=True)
+            )
+        )
 
     def partitions_lost(self, partitions: Sequence[int]) -> None:
         """Forget the versions seen in these partitions."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -60,10 +60,14 @@ class EmbedStage:
 
     async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
         """Return one outcome per record; photos of different records share model calls."""
-        outcomes: Iterable[Awaitable[Outcome]] = map(self._outcome, records)
-        if (tracer := tracing.tracer()) is not None:
-            outcomes = map(partial(in_record_span, tracer, "embed"), records, outcomes)
-        return await asyncio.gather(*outcomes)
+        if (tracer := tracing.tracer()) is None:
+            return await asyncio.gather(*map(self._outcome, records))
+        return await asyncio.gather(
+            *(
+                in_record_span(tracer, "embed", record, partial(self._outcome, record))
+                for record in records
+            )
+        )
 
     def partitions_lost(self, partitions: Sequence[int]) -> None:
         """Do nothing: the stage keeps no state between records."""

@@ -50,9 +50,9 @@ def batch_span(
 
 
 async def in_record_span(
-    tracer: Tracer, step: str, record: InRecord, outcome: Awaitable[Outcome]
+    tracer: Tracer, step: str, record: InRecord, process: Callable[[], Awaitable[Outcome]]
 ) -> Outcome:
-    """Await the outcome of a record in a span of the record's trace."""
+    """Process a record in a span of the record's trace."""
     with tracer.span(
         step,
         "consumer",
@@ -60,7 +60,7 @@ async def in_record_span(
         links=_of_batch(),
         attributes=_of(record),
     ) as span:
-        found = await outcome
+        found = await process()
         if (error := found.retry_for) is not None:
             span.fail(error.reason)
         elif found.dead_lettered:

@@ -25,8 +25,8 @@ class TraceSettings(BaseSettings):
     trace_endpoint: str = Field(
         "",
         description="Collector that spans are sent to with OTLP by gRPC, such as "
-        "http://otel-collector:4317; empty turns traces off. Headers and certificates are those of "
-        "OpenTelemetry's own variables, OTEL_EXPORTER_OTLP_*.",
+        "`http://otel-collector:4317`; empty turns traces off. Headers and certificates are those of "
+        "OpenTelemetry's own variables, `OTEL_EXPORTER_OTLP_*`.",
     )
     trace_share: float = Field(
         1.0,

@@ -73,10 +73,6 @@ class SpanQueue(SpanProcessor):
         # Ends the call under way, if there is one.
         self._exporter.shutdown()
 
-    def join(self) -> None:
-        """Wait until nothing is sent any more, after ``shutdown``."""
-        self._thread.join()
-
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Do nothing: spans are sent within a second, and at the end."""
         del timeout_millis

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from shashin.runtime import tracing
 from shashin.runtime.spans import Tracer
-from tests.support.collector import Collector, collecting
+from tests.support.collector import Collector
 
 
 @contextmanager
@@ -20,6 +20,3 @@ def tracing_on(collector: Collector, *, share: float = 1.0) -> Iterator[Tracer]:
         yield tracer
     finally:
         tracing.stop()
-
-
-__all__ = ["collecting", "tracing_on"]
