@@ -21,7 +21,17 @@ def redacted(text: str) -> str:
     return _URL_PARTS.sub(_without_secrets, text) if "://" in text else text
 
 
+def without_user_names(text: str) -> str:
+    """Return text with the user name, and password, of each URL in it replaced, and nothing else."""
+    return _URL_PARTS.sub(_without_user_name, text) if "://" in text else text
+
+
 def _without_secrets(url: re.Match[str]) -> str:
     user = f"{REDACTED}@" if url["user"] else ""
     rest = f"{url['rest'][0]}{REDACTED}" if url["rest"] else ""
     return f"{url['scheme']}{user}{url['path']}{rest}"
+
+
+def _without_user_name(url: re.Match[str]) -> str:
+    user = f"{REDACTED}@" if url["user"] else ""
+    return f"{url['scheme']}{user}{url['path']}{url['rest'] or ''}"

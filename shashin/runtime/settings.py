@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shashin.errors import SettingsError, UserError
 from shashin.model_space import ModelSpace, check_model_id
-from shashin.redaction import redacted
+from shashin.redaction import without_user_names
 
 
 class TraceSettings(BaseSettings):
@@ -159,7 +159,7 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
 
     Raises:
         SettingsError: naming every missing variable, and every invalid one with its value, without
-            the user names and queries of URLs, and what was expected.
+            the user names of URLs, and what was expected.
     """
     try:
         return settings_class()
@@ -174,5 +174,5 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
                 # Messages of our own validators keep their case, as they may quote the value.
                 own = problem.get("ctx", {}).get("error")
                 reason = problem["msg"].lower() if own is None else str(own)
-                problems.append(redacted(f"{name}={problem['input']!r}: {reason}"))
+                problems.append(without_user_names(f"{name}={problem['input']!r}: {reason}"))
         raise SettingsError("invalid settings: " + "; ".join(problems)) from None

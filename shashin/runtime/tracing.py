@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
 
+# Exposed from the start on, as every area of the catalogue: what counts is imported only once tracing is on.
+from shashin.metrics import tracing as _metrics  # noqa: F401
+
 if TYPE_CHECKING:
     from shashin.runtime.spans import Span, Tracer
 

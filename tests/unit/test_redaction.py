@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.redaction import redacted
+from shashin.redaction import redacted, without_user_names
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,11 @@ def test_the_query_the_fragment_and_the_user_of_a_url_are_replaced(
 ) -> None:
     assert redacted(text) == expected
     assert redacted(expected) == expected
+
+
+def test_a_setting_is_quoted_without_the_password_in_its_url_alone() -> None:
+    text = "SHASHIN_X='https://user:pw@host:1/p?x=1#y': refused; kubernetes:///shop?x=1"
+    assert without_user_names(text) == text.replace("user:pw", "REDACTED")
 
 
 @given(st.text(), st.text(alphabet="abcXYZ019-_%=&", min_size=1), st.text())
