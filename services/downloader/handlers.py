@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from services.downloader.validation import KINDS_WITH_PHOTOS, parse_event
 from services.downloader.versions import NewestVersions
@@ -11,6 +12,7 @@ from shashin.errors import NoUsablePhoto, RecordError
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.event_time import event_headers
 from shashin.kafka.producer import OutRecord
+from shashin.kafka.record_spans import in_record_span
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import (
@@ -21,6 +23,7 @@ from shashin.kafka.topics import (
 )
 from shashin.metrics import downloader as metrics
 from shashin.photo_sources.fetching import FetchedPhoto, PhotoFetcher
+from shashin.runtime import tracing
 from shashin.runtime.failpoints import failpoint
 from shashin.v1 import events_pb2
 
@@ -45,8 +48,13 @@ class DownloadStage:
         """Return one outcome per record; the photos of all records are fetched concurrently."""
         # Versions are checked in log order, before the first await.
         events = [self._checked(record) for record in records]
+        if (tracer := tracing.tracer()) is None:
+            return await asyncio.gather(*map(self._outcome, events, records))
         return await asyncio.gather(
-            *(self._outcome(event, record) for event, record in zip(events, records, strict=True))
+            *(
+                in_record_span(tracer, "download", record, partial(self._outcome, event, record))
+                for event, record in zip(events, records, strict=True)
+            )
         )
 
     def partitions_lost(self, partitions: Sequence[int]) -> None:

@@ -15,14 +15,18 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from shashin.metrics import embedder as metrics
+from shashin.runtime import tracing
 from shashin.runtime.scope import LoopScope
+
+if TYPE_CHECKING:
+    from shashin.runtime.spans import Span
 
 _IDLE_SECONDS = 1.0
 
@@ -62,6 +66,8 @@ class _Job:
     submitted: int = 0
     """Photos already passed to the model."""
     parts: list[Vectors] = field(default_factory=list)
+    span: Span | None = field(default_factory=tracing.current)
+    """In which it waits, while tracing is on."""
 
 
 class BatchedModel:
@@ -158,7 +164,13 @@ class BatchedModel:
                 if not job.done.done():
                     job.done.set_exception(error)
             return
-        metrics.MODEL_SECONDS.labels(kind).observe(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        metrics.MODEL_SECONDS.labels(kind).observe(seconds)
+        if (tracer := tracing.tracer()) is not None:
+            spans = [job.span for job, _ in batch if job.span is not None]
+            tracer.shared(
+                "call model", spans, seconds, {"shashin.photos": len(photos), "shashin.kind": kind}
+            )
         metrics.BATCH_PHOTOS.labels(kind).observe(len(photos))
         metrics.PHOTOS.labels(kind).inc(len(photos))
         start = 0

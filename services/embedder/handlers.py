@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -30,10 +31,12 @@ from shashin.errors import (
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.event_time import event_headers
 from shashin.kafka.producer import OutRecord
+from shashin.kafka.record_spans import in_record_span
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.photos import DecodeBudget, thumbnail_image
+from shashin.runtime import tracing
 from shashin.runtime.failpoints import failpoint
 from shashin.v1 import embed_pb2, embed_pb2_grpc, events_pb2
 
@@ -57,7 +60,14 @@ class EmbedStage:
 
     async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
         """Return one outcome per record; photos of different records share model calls."""
-        return await asyncio.gather(*map(self._outcome, records))
+        if (tracer := tracing.tracer()) is None:
+            return await asyncio.gather(*map(self._outcome, records))
+        return await asyncio.gather(
+            *(
+                in_record_span(tracer, "embed", record, partial(self._outcome, record))
+                for record in records
+            )
+        )
 
     def partitions_lost(self, partitions: Sequence[int]) -> None:
         """Do nothing: the stage keeps no state between records."""

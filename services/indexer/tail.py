@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
@@ -17,12 +17,15 @@ from services.indexer.settings import IndexerSettings
 from shashin.errors import ObjectStoreError, TooManyDeadLetters
 from shashin.kafka.dead_letter_policy import RecentRecords, pause_consumption
 from shashin.kafka.dead_letters import DeadLetter, note_dead_letters
+from shashin.kafka.groups import indexer_group
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
+from shashin.kafka.record_spans import batch_span, note_searchable
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.metrics import indexer as metrics
 from shashin.metrics import pipeline
+from shashin.runtime import tracing
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.logging import get_logger
 from shashin.runtime.scope import Loop, LoopScope
@@ -62,6 +65,7 @@ class Tail:
         self._writer = writer
         self._rules = settings.cut_rules()
         self._choice = settings.partition_choice()
+        self._group = indexer_group(settings.model_id)
         self._recent = RecentRecords(settings.dead_letter_policy())
         self._paused = False
         self._replayed_to: dict[int, int] = {}
@@ -180,6 +184,14 @@ class Tail:
     async def _apply(
         self, state: PartitionState, records: Sequence[InRecord], loop: LoopScope
     ) -> None:
+        with batch_span(VECTORS_EMBEDDED, self._group, records):
+            await self._apply_batch(state, records, loop)
+        log.debug("batch applied", partition=state.partition, records=len(records))
+
+    async def _apply_batch(
+        self, state: PartitionState, records: Sequence[InRecord], loop: LoopScope
+    ) -> None:
+        began_ns = time.time_ns()
         batch = parse_batch(records, self._settings.space)
         await self._dead_letter(records, batch.dead_letters, loop)
         for step in state.steps(batch.records):
@@ -187,6 +199,9 @@ class Tail:
                 case Add(records=added):
                     await asyncio.get_running_loop().run_in_executor(self._writer, state.add, added)
                     self._observe(added, state)
+                    if (tracer := tracing.tracer()) is not None:
+                        for record in self._now_searchable(records, added, state):
+                            note_searchable(tracer, record, began_ns)
                     metrics.ROWS.inc(sum(len(record.rows) for record in added))
                     failpoint("after-add")
                     superseding = [
@@ -209,6 +224,14 @@ class Tail:
         self._recent.note(dead_lettered)
         note_dead_letters(dead_letters)
         await self._write([dead_letter.as_record() for dead_letter in dead_letters], loop)
+
+    def _now_searchable(
+        self, records: Sequence[InRecord], added: Sequence[ParsedRecord], state: PartitionState
+    ) -> Iterator[InRecord]:
+        """Yield those of the records whose rows were added, without what was searchable earlier."""
+        replayed_to = self._replayed_to.get(state.partition, 0)
+        new = {one.offset for one in added if one.rows and one.offset >= replayed_to}
+        return (record for record in records if record.offset in new)
 
     def _observe(self, added: Sequence[ParsedRecord], state: PartitionState) -> None:
         metrics.RECORDS.inc(len(added))

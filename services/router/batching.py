@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -21,8 +22,12 @@ from shashin.codecs.ranges import ranges_in, report_in
 from shashin.metrics import router as metrics
 from shashin.offsets.coverage import LiveReport
 from shashin.offsets.ranges import OffsetRange
+from shashin.runtime import tracing
 from shashin.serving.fleet import Peer
 from shashin.v1 import index_pb2
+
+if TYPE_CHECKING:
+    from shashin.runtime.spans import Span
 
 _GRACE_SECONDS = 0.01
 """After its deadline, for the call's own error to arrive."""
@@ -73,6 +78,8 @@ class _Search:
     answered: asyncio.Future[EndpointAnswer]
     call: _Call | None = None
     """The one that it shares, once it is sent."""
+    span: Span | None = field(default_factory=tracing.current)
+    """In which it waits, while tracing is on."""
 
     def expire(self) -> None:
         """Fail, as its call would."""
@@ -220,8 +227,12 @@ async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search]) -> None:
     expires_at = max(search.expires_at for search in batch)
     remaining = max(0.0, expires_at - asyncio.get_running_loop().time())
     try:
-        response = await peer.calls.observed(
-            "Search", peer.index.Search(request, timeout=remaining)
+        response = await peer.calls.send(
+            "Search",
+            peer.index.Search,
+            request,
+            seconds=remaining,
+            served=[search.span for search in batch if search.span is not None],
         )
     except BaseException as error:
         # Also a cancellation: of a router that ends.

@@ -133,8 +133,8 @@ class Embedding:
     ) -> embed_pb2.EmbedResponse:
         started = self._record.clock()
         request = embed_pb2.EmbedRequest(photos=[photo])
-        answer: embed_pb2.EmbedResponse = await embedder.calls.observed(
-            _METHOD, embedder.embed.Embed(request, timeout=deadline.remaining())
+        answer: embed_pb2.EmbedResponse = await embedder.calls.send(
+            _METHOD, embedder.embed.Embed, request, seconds=deadline.remaining()
         )
         self._record.answered(embedder, _METHOD, self._record.clock() - started)
         return answer

@@ -138,8 +138,8 @@ class Lookup:
 
         return await self._calls.ask_groups(
             groups,
-            lambda peer: peer.calls.observed(
-                "Lookup", peer.index.Lookup(request, timeout=deadline.remaining())
+            lambda peer: peer.calls.send(
+                "Lookup", peer.index.Lookup, request, seconds=deadline.remaining()
             ),
             method="Lookup",
             model_id=self._space.model_id,

@@ -49,6 +49,7 @@ from shashin.errors import DeadlineExceeded, UserError
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import DEAD_LETTER_TOPICS, LISTINGS_HIDDEN
 from shashin.local.system import System
+from shashin.runtime.command_traces import command_traced
 from shashin.terminal.console import Stages, echo, echo_error, echo_json, echo_stderr
 from shashin.terminal.run import run
 from shashin.v1 import events_pb2
@@ -223,13 +224,14 @@ class _Follower:
 @asynccontextmanager
 async def _following(kafka: str) -> AsyncIterator[_Follower]:
     followed = [*DEAD_LETTER_TOPICS, LISTINGS_HIDDEN]
-    async with (
-        Producer(kafka, client_id=CLIENT_ID) as producer,
-        topic_tails(kafka, followed) as tails,
-    ):
-        for tail in tails.values():
-            await tail.go_to_end()
-        yield _Follower(producer, tails)
+    with command_traced():
+        async with (
+            Producer(kafka, client_id=CLIENT_ID) as producer,
+            topic_tails(kafka, followed) as tails,
+        ):
+            for tail in tails.values():
+                await tail.go_to_end()
+            yield _Follower(producer, tails)
 
 
 async def _send(

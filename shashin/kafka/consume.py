@@ -46,6 +46,7 @@ from shashin.kafka.lost_records import OnLostRecords, UnknownPositions, lost_bel
 from shashin.kafka.polls import poll
 from shashin.kafka.positions import known_positions
 from shashin.kafka.processing import BatchProcessor, Interrupted
+from shashin.kafka.record_spans import batch_span
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome, Stage
 from shashin.kafka.topic_admin import check_topics
@@ -191,13 +192,17 @@ class StageConsumer:
                     metrics.BATCH_RECORDS.labels(topic).observe(len(records))
                     lag.begin(read)
                     failpoint("after-read")
-                    with metrics.BATCH_SECONDS.labels(topic).time():
+                    with (
+                        metrics.BATCH_SECONDS.labels(topic).time(),
+                        batch_span(topic, self._subscription.group, records),
+                    ):
                         outcomes = await processor.outcomes(records)
                         await self._write(records, outcomes, loop)
                         failpoint("after-produce")
                         with loop.waiting_for("kafka to commit offsets"):
                             await commits.commit()
                         failpoint("after-commit")
+                        log.debug("batch committed", topic=topic, records=len(records))
                 else:
                     await broker.check()
                     with loop.waiting_for("kafka to commit offsets"):

@@ -99,7 +99,7 @@ class DamagedBatches:
         if partition not in self._waiting:
             log.error(
                 "undecodable batch: the partition waits",
-                record=str(record),
+                **record.log_fields,
                 first_offset=record.batch.first_offset,
                 error=record.batch.reason,
             )

@@ -10,15 +10,20 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from shashin.errors import ShashinError
 from shashin.kafka.producer import OutRecord
+from shashin.kafka.record_traces import extract, inject
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX, MAX_DEAD_LETTER_BYTES
 from shashin.metrics import kafka as metrics
+from shashin.runtime import tracing
 from shashin.runtime.logging import get_logger
+
+if TYPE_CHECKING:
+    from shashin.runtime.spans import Span
 
 Scope = Literal["record", "photo"]
 
@@ -48,6 +53,8 @@ class DeadLetter:
     scope: Scope = "record"
     """record: the whole record is dropped; photo: one photo is dropped, the rest continues."""
     photo_number: int | None = None
+    span: Span | None = field(default_factory=tracing.current, compare=False, repr=False)
+    """The span in which it failed, if tracing is on."""
 
     def as_record(self) -> OutRecord:
         """Return the record for ``<topic>.dlq``, with the cause in extra headers; it always fits."""
@@ -76,6 +83,9 @@ class DeadLetter:
         kept = [
             header for header in self.record.headers if not header[0].startswith(_HEADER_PREFIX)
         ]
+        if self.span is not None and extract(kept) is None:
+            # So that a replay continues the trace that began when the record was read.
+            kept = list(inject(kept, self.span.carrier))
         if (size := _header_bytes(kept)) > _MAX_HEADERS_BYTES:
             cause["shashin-headers-left-out"] = f"{len(kept)} with {size} bytes"
             kept = []
@@ -101,7 +111,8 @@ def note_dead_letters(dead_letters: Iterable[DeadLetter]) -> None:
         ).inc()
         log.warning(
             "dead letter",
-            record=str(dead_letter.record),
+            **dead_letter.record.log_fields,
+            **({} if dead_letter.span is None else dead_letter.span.log_fields),
             scope=dead_letter.scope,
             step=dead_letter.step,
             attempts=dead_letter.attempts,

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterable, Sequence
 
 from shashin.kafka.producer import OutRecord
+from shashin.kafka.record_spans import trace_headers
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, VECTORS_EMBEDDED
 from shashin.metrics import pipeline as metrics
+from shashin.runtime import tracing
 
 EVENT_TIME = "event-time-ms"
 """The header: when the event was appended to listings.events, in Unix milliseconds, decimal."""
@@ -30,9 +32,12 @@ def event_ms(record: InRecord) -> int | None:
 
 
 def event_headers(record: InRecord) -> tuple[tuple[str, bytes | None], ...]:
-    """Return the header of a record that a stage writes for a record that it has read."""
+    """Return the headers of a record that a stage writes for a record that it has read: the time of
+    its event and, while tracing is on, its trace.
+    """
     found = event_ms(record)
-    return () if found is None else ((EVENT_TIME, str(found).encode()),)
+    of_event = () if found is None else ((EVENT_TIME, str(found).encode()),)
+    return of_event if tracing.tracer() is None else (*of_event, *trace_headers())
 
 
 def observe_since_event(written: Iterable[OutRecord]) -> None:

@@ -86,7 +86,9 @@ class BatchProcessor:
                 error = outcomes[i].retry_for
                 assert error is not None
                 metrics.RETRIES.labels(self._topic, error.reason).inc()
-                log.info("retrying", record=str(records[i]), attempts=attempts, error=error.message)
+                log.info(
+                    "retrying", **records[i].log_fields, attempts=attempts, error=error.message
+                )
             await self._pause(wait)
         return [outcomes[i] for i in range(len(records))]
 
@@ -97,7 +99,7 @@ class BatchProcessor:
             if len(records) > 1:
                 log.exception("processing failed: retrying records one by one", topic=self._topic)
                 return [(await self._process([record]))[0] for record in records]
-            log.exception("processing failed", record=str(records[0]))
+            log.exception("processing failed", **records[0].log_fields)
             failure = UnexpectedFailure(f"{records[0]}: {type(error).__name__}: {error}")
             dead_letter = DeadLetter(records[0], failure, step=f"process {self._topic}")
             return [Outcome(dead_letters=[dead_letter], retry_for=failure)]

@@ -11,7 +11,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from shashin.errors import KafkaUnavailable, RecordError
-from shashin.kafka.topics import MAX_DEAD_LETTER_BYTES
+from shashin.kafka.record_spans import published
+from shashin.kafka.topics import LISTINGS_EVENTS, MAX_DEAD_LETTER_BYTES
+from shashin.runtime import tracing
 from shashin.runtime.failpoints import failpoint
 
 DELIVERY_SECONDS = 15.0
@@ -68,10 +70,18 @@ class Producer:
     async def send_all(self, records: Iterable[OutRecord]) -> list[Acknowledged]:
         """Write the records, wait until all replicas have them, and return where each is.
 
+        While tracing is on, each listing event begins a trace here, unless it has one.
+
         Raises:
             RecordError: when a record is larger than its topic allows.
             KafkaUnavailable: when the broker did not acknowledge; some may have been written.
         """
+        if (tracer := tracing.tracer()) is None:
+            return await self._send_all(records)
+        with published(tracer, list(records), _begins_a_trace) as traced:
+            return await self._send_all(traced)
+
+    async def _send_all(self, records: Iterable[OutRecord]) -> list[Acknowledged]:
         producer = await self._started()
         try:
             async with asyncio.timeout(self._delivery_seconds):
@@ -133,3 +143,7 @@ class Producer:
             headers=list(record.headers),
         )
         return sent
+
+
+def _begins_a_trace(record: OutRecord) -> bool:
+    return record.topic == LISTINGS_EVENTS

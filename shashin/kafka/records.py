@@ -63,5 +63,15 @@ class InRecord:
             batch,
         )
 
+    @property
+    def log_fields(self) -> dict[str, str | int]:
+        """The fields of a log line about it."""
+        return {
+            "record": str(self),
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+        }
+
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]@{self.offset}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from shashin.kafka.dlq_entries import DlqEntry, DlqEntryId, Origin, StoredDeadLetter
 from shashin.kafka.producer import OutRecord
+from shashin.kafka.record_traces import extract, inject
 from shashin.kafka.records import InRecord
 
 MAX_CHUNK_RECORDS = 200
@@ -83,7 +84,15 @@ def in_chunks(replays: Iterable[Replay]) -> Iterator[list[Replay]]:
 
 
 def replayed_record(replay: Replay, stored: InRecord) -> OutRecord:
-    """Return the original record, addressed to its original partition."""
+    """Return the original record, addressed to its original partition; it continues its trace.
+
+    It has no other headers: those of a stage would say that it has been on its way ever since.
+    """
+    trace = extract(stored.headers)
     return OutRecord(
-        replay.origin.topic, stored.key, stored.value, partition=replay.origin.partition
+        replay.origin.topic,
+        stored.key,
+        stored.value,
+        () if trace is None else inject((), trace),
+        partition=replay.origin.partition,
     )

@@ -20,6 +20,10 @@ LOOP_LAG_SECONDS = histogram(
     unit="seconds",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
+DEBUG_LOGS = gauge(
+    "shashin_debug_logs",
+    "1 while lines of the severity debug are logged, which costs time and disk.",
+)
 OPERATION_RETRIES = counter(
     "shashin_operation_retries",
     "Operations on Kafka, the object store and other systems that failed and are repeated until they "

@@ -1,28 +1,93 @@
-"""Counts and times the calls that this process sends to one endpoint."""
+"""Counts, times and traces the calls that this process sends to one endpoint."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 
 from shashin.metrics import rpc as metrics
+from shashin.rpc.call_traces import STATUS_CODE
+from shashin.runtime import tracing
+from shashin.runtime.logging import debug_check, get_logger
+
+if TYPE_CHECKING:
+    from shashin.runtime.spans import Span
+
+_INDEX_SERVICE = "shashin.v1.IndexService"
+_SERVICES = {"embedder": "shashin.v1.EmbedService"}
+"""By role; all others have an index."""
 
 T = TypeVar("T")
+ResponseT_co = TypeVar("ResponseT_co", covariant=True)
+
+
+log = get_logger(__name__)
+_debugging = debug_check(__name__)
+
+
+class Method(Protocol[ResponseT_co]):
+    """A method of a stub."""
+
+    def __call__(
+        self, request: Any, *, timeout: float | None = None, metadata: Any = None
+    ) -> Awaitable[ResponseT_co]:
+        """Send a call."""
+        ...
 
 
 class ClientCalls:
     """The calls to an endpoint of some role and tier."""
 
-    def __init__(self, role: str, tier: str) -> None:
+    def __init__(self, role: str, tier: str, address: str = "") -> None:
         self._role = role
         self._tier = tier
+        self._service = _SERVICES.get(role, _INDEX_SERVICE)
+        host, _, port = address.rpartition(":")
+        self._of_spans = {
+            "rpc.system.name": "grpc",
+            "server.address": host,
+            "server.port": port,
+            "shashin.role": role,
+            "shashin.tier": tier,
+        }
+
+    async def send(
+        self,
+        method: str,
+        to: Method[T],
+        request: Any,
+        *,
+        seconds: float,
+        served: Sequence[Span] | None = None,
+    ) -> T:
+        """Send a call and return its response; it is cancelled if the caller is.
+
+        While tracing is on it is a span, of the trace of the caller or, if it serves several of them, of the
+        first of ``served``, linked with the others.
+
+        Raises:
+            grpc.aio.AioRpcError: when the call fails, or takes longer than ``seconds``.
+        """
+        if (tracer := tracing.tracer()) is None:
+            return await self.observed(method, to(request, timeout=seconds))
+        name = f"{self._service}/{method}"
+        attributes = {"rpc.method": name, **self._of_spans}
+        parents = _current() if served is None else served
+        with tracer.serving(name, "client", parents, attributes) as span:
+            metadata = grpc.aio.Metadata(*span.carrier.items())
+            try:
+                return await self.observed(method, to(request, timeout=seconds, metadata=metadata))
+            except grpc.aio.AioRpcError as error:
+                span.set(STATUS_CODE, error.code().name)
+                span.fail(error.code().name)
+                raise
 
     async def observed(self, method: str, call: Awaitable[T]) -> T:
-        """Return the response of a call that was just sent.
+        """Return the response of a call that was just sent; it is counted and timed.
 
         Raises:
             grpc.aio.AioRpcError: when the call fails.
@@ -42,4 +107,13 @@ class ClientCalls:
             of = method, self._role, self._tier
             metrics.CLIENT_LATENCY.labels(*of).observe(time.perf_counter() - started)
             metrics.CLIENT_ANSWERS.labels(*of, status).inc()
+            if _debugging():
+                log.debug(
+                    "call ended", method=method, role=self._role, tier=self._tier, status=status
+                )
         return response
+
+
+def _current() -> Sequence[Span]:
+    span = tracing.current()
+    return () if span is None else (span,)

@@ -14,12 +14,15 @@ from grpc_health.v1._async import HealthServicer
 
 from shashin.errors import ShashinError, UserError
 from shashin.metrics import rpc as metrics
-from shashin.runtime.logging import get_logger
+from shashin.rpc.call_traces import note_answered, traced
+from shashin.runtime import tracing
+from shashin.runtime.logging import debug_check, get_logger
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Maximum size of a request or response: a batch of photos, or a thousand hits of many queries."""
 
 log = get_logger(__name__)
+_debugging = debug_check(__name__)
 
 
 class _Timed(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
@@ -42,22 +45,22 @@ class _Timed(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
         untimed, timed = self._timed.get(method, (None, None))
         if untimed is handler:
             return timed
-        timed = _timed(method.rsplit("/", 1)[-1], handler)
+        timed = _timed(method.removeprefix("/"), handler)
         self._timed[method] = handler, timed
         return timed
 
 
-def _timed(method: str, handler: Any) -> Any:
-    inner = handler.unary_unary
+def _timed(full_name: str, handler: Any) -> Any:
+    inner, method = handler.unary_unary, full_name.rpartition("/")[2]
     latency, succeeded = metrics.LATENCY.labels(method), metrics.ANSWERS.labels(method, "OK")
 
     async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         started = time.perf_counter()
-        status = "OK"
+        status, reason = "OK", ""
         try:
             return await inner(request, context)
         except ShashinError as error:
-            status = error.grpc_status
+            status, reason = error.grpc_status, error.reason
             await context.abort(grpc.StatusCode[status], f"{error.reason}: {error.message}")
         except grpc.aio.AbortError:
             status = metrics.ABORTED_BY_HANDLER
@@ -72,9 +75,17 @@ def _timed(method: str, handler: Any) -> Any:
         finally:
             latency.observe(time.perf_counter() - started)
             (succeeded if status == "OK" else metrics.ANSWERS.labels(method, status)).inc()
+            if _debugging():
+                seconds = time.perf_counter() - started
+                log.debug("call answered", method=method, status=status, seconds=round(seconds, 6))
+            if (span := tracing.current()) is not None:
+                note_answered(span, status, reason)
 
+    tracer = tracing.tracer()
     return grpc.unary_unary_rpc_method_handler(
-        answer, handler.request_deserializer, handler.response_serializer
+        answer if tracer is None else traced(tracer, full_name, answer),
+        handler.request_deserializer,
+        handler.response_serializer,
     )
 
 

@@ -1,4 +1,7 @@
-"""Structured logs: one JSON object per line, or coloured lines for people."""
+"""Structured logs: one JSON object per line, or coloured lines for people.
+
+Lines that are written inside a span have its ids. The query of a URL is in no line: it may be a signature.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,17 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
 
 from shashin.printable import printable
+from shashin.redaction import redacted
+from shashin.runtime import tracing
 
-_CLIENT_LIBRARIES = ("aiokafka", "faststream", "google", "urllib3", "grpc")
+_CLIENT_LIBRARIES = ("aiokafka", "faststream", "google", "urllib3", "grpc", "opentelemetry")
+_OWN_LOGGERS = ("shashin", "services")
 _REPEAT_SECONDS = 10.0
 _MAX_REMEMBERED = 1000
 _FIELDS_OF_LINES = {"exception", "stack"}
@@ -56,10 +63,29 @@ def _printable_value(name: str, value: object) -> object:
     return printable(value)
 
 
+def _with_span(
+    _logger: Any, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Add the ids of the current span, unless the line is about another one."""
+    if (span := tracing.current()) is not None and "trace_id" not in event:
+        event.update(span.log_fields)
+    return event
+
+
+def _redacted_fields(
+    _logger: Any, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Remove what may be a secret from every text."""
+    return {
+        name: redacted(value) if isinstance(value, str) else value for name, value in event.items()
+    }
+
+
 def configure_logging(service: str, *, level: str, log_format: str) -> None:
     """Write log records of structlog and the standard library to stderr in the same format."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_span,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -70,7 +96,11 @@ def configure_logging(service: str, *, level: str, log_format: str) -> None:
         else [structlog.processors.JSONRenderer()]
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -82,6 +112,7 @@ def configure_logging(service: str, *, level: str, log_format: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                _redacted_fields,
                 *rendering,
             ],
         )
@@ -89,11 +120,27 @@ def configure_logging(service: str, *, level: str, log_format: str) -> None:
     handler.addFilter(_Repeats())
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level.upper())
+    set_log_level(service, level)
     # Client libraries log every reconnect at warning and every request at info.
     for noisy in ("aiokafka", "faststream", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def set_log_level(service: str, level: str) -> None:
+    """Log lines from this severity on, from now on.
+
+    Libraries log nothing below info: at debug, clients of object stores write their requests with all
+    headers, credentials included.
+    """
+    logging.getLogger().setLevel(max(logging.getLevelName(level.upper()), logging.INFO))
+    for own in (*_OWN_LOGGERS, service):
+        logging.getLogger(own).setLevel(level.upper())
+
+
+def debug_check(name: str) -> Callable[[], bool]:
+    """Return what tells whether a module's debug lines are logged, in a tenth of what a line costs."""
+    return partial(logging.getLogger(name).isEnabledFor, logging.DEBUG)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

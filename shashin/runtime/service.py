@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 
 from shashin.errors import SettingsError, ShashinError
 from shashin.metrics import process as metrics
-from shashin.runtime import failpoints
+from shashin.runtime import failpoints, tracing
 from shashin.runtime.health import Health
-from shashin.runtime.logging import configure_logging, get_logger
+from shashin.runtime.logging import configure_logging, get_logger, set_log_level
 from shashin.runtime.loop_lag import loop_lag_observed
 from shashin.runtime.probes import start_probes
 from shashin.runtime.scope import ServiceScope, SettingsT
@@ -33,6 +33,8 @@ async def _serve(name: str, settings: SettingsT, serve: Serve[SettingsT]) -> int
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, on_signal)
+    loop.add_signal_handler(signal.SIGUSR1, _log_from, name, "debug")
+    loop.add_signal_handler(signal.SIGUSR2, _log_from, name, settings.log_level)
     scope = ServiceScope(name, settings, health, stop)
     runner, port = await start_probes(health, settings.http_host, settings.http_port)
     metrics.SERVICE.labels(name).info({})
@@ -59,6 +61,16 @@ async def _serve(name: str, settings: SettingsT, serve: Serve[SettingsT]) -> int
     return 0
 
 
+def _log_from(name: str, level: str) -> None:
+    """Change the level of logs, and say so while the lower of both is in force."""
+    log = get_logger(name)
+    if level == "debug":
+        set_log_level(name, level)
+    log.warning("log level changed", log_level=level)
+    set_log_level(name, level)
+    metrics.DEBUG_LOGS.set(level == "debug")
+
+
 def run_service(name: str, settings_class: type[SettingsT], serve: Serve[SettingsT]) -> None:
     """Run a service until SIGTERM, then exit: 0 after a drain, 1 on an error, 2 on bad settings."""
     try:
@@ -68,6 +80,8 @@ def run_service(name: str, settings_class: type[SettingsT], serve: Serve[Setting
         raise SystemExit(2) from None
     failpoints.enable(name)
     configure_logging(name, level=settings.log_level, log_format=settings.log_format)
+    metrics.DEBUG_LOGS.set(settings.log_level == "debug")
+    tracing.start(name, endpoint=settings.trace_endpoint, share=settings.trace_share)
     try:
         import uvloop
     except ImportError:
@@ -80,4 +94,6 @@ def run_service(name: str, settings_class: type[SettingsT], serve: Serve[Setting
         except ShashinError as error:
             sys.stderr.write(f"{name}: {error.message}\n")
             code = 2
+        finally:
+            tracing.stop()
     raise SystemExit(code)

@@ -14,12 +14,36 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shashin.errors import SettingsError, UserError
 from shashin.model_space import ModelSpace, check_model_id
+from shashin.redaction import without_user_names
 
 
-class ServiceSettings(BaseSettings):
-    """Settings of every service."""
+class TraceSettings(BaseSettings):
+    """Where spans are sent, by a service or by a command that publishes."""
 
     model_config = SettingsConfigDict(env_prefix="SHASHIN_", extra="ignore", frozen=True)
+
+    trace_endpoint: str = Field(
+        "",
+        description="Collector that spans are sent to with OTLP by gRPC, such as "
+        "`http://otel-collector:4317`; empty turns traces off. Headers and certificates are those of "
+        "OpenTelemetry's own variables, `OTEL_EXPORTER_OTLP_*`.",
+    )
+    trace_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the traces that begin in this process which is kept. A trace that began "
+        "elsewhere is kept if it was there.",
+    )
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _trace_endpoint_is_an_address(cls, value: str) -> str:
+        return validated_by(check_trace_endpoint, value)
+
+
+class ServiceSettings(TraceSettings):
+    """Settings of every service."""
 
     kafka: str = Field(
         "127.0.0.1:9092", description="Kafka's bootstrap servers, HOST:PORT, comma-separated."
@@ -77,6 +101,16 @@ class ModelSpaceSettings(ModelSettings):
         return ModelSpace(self.model_id, self.dimensions)
 
 
+def check_trace_endpoint(value: str) -> None:
+    """Check the address of a collector.
+
+    Raises:
+        UserError: if it is neither empty nor http://HOST:PORT or https://HOST:PORT.
+    """
+    if value and not re.fullmatch(r"https?://[^\s/?#@]+:[0-9]{1,5}/?", value):
+        raise UserError("expected http://HOST:PORT or https://HOST:PORT of a collector")
+
+
 def validated_by(check: Callable[[str], object], value: str) -> str:
     """Return a setting's value if ``check`` accepts it, for use in a field's validator.
 
@@ -124,8 +158,8 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
     """Read the settings from the environment.
 
     Raises:
-        SettingsError: naming every missing variable, and every invalid one with its value and
-            what was expected.
+        SettingsError: naming every missing variable, and every invalid one with its value, without
+            the user names of URLs, and what was expected.
     """
     try:
         return settings_class()
@@ -140,5 +174,5 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
                 # Messages of our own validators keep their case, as they may quote the value.
                 own = problem.get("ctx", {}).get("error")
                 reason = problem["msg"].lower() if own is None else str(own)
-                problems.append(f"{name}={problem['input']!r}: {reason}")
+                problems.append(without_user_names(f"{name}={problem['input']!r}: {reason}"))
         raise SettingsError("invalid settings: " + "; ".join(problems)) from None

@@ -57,7 +57,7 @@ class Peer:
         self.tier = tier_of(endpoint)
         self.holders = 0
         self.removed = False
-        self.calls = ClientCalls(endpoint.role, self.tier)
+        self.calls = ClientCalls(endpoint.role, self.tier, endpoint.address)
         self._channel = open_channel(endpoint.address)
         self.index = index_pb2_grpc.IndexServiceStub(self._channel)
         self.embed = embed_pb2_grpc.EmbedServiceStub(self._channel)

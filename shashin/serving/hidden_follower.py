@@ -153,7 +153,7 @@ class HiddenFollower:
             self._hiding.hold(record)
             loop.degraded(f"{LISTINGS_HIDDEN}[{record.partition}]", f"{record}: {record.problem}")
             log.error(
-                "unreadable record of listings.hidden", record=str(record), why=record.problem
+                "unreadable record of listings.hidden", **record.log_fields, why=record.problem
             )
         return readable
 

@@ -119,11 +119,11 @@ def entry_of(record: InRecord) -> tuple[HiddenEntry, bool] | None:
         message.ParseFromString(record.value)
     except Exception as error:  # noqa: BLE001
         metrics.BAD_HIDDEN_RECORDS.inc()
-        log.warning("skipping an invalid HiddenListing", record=str(record), error=str(error))
+        log.warning("skipping an invalid HiddenListing", **record.log_fields, error=str(error))
         return None
     if not message.listing_id:
         metrics.BAD_HIDDEN_RECORDS.inc()
-        log.warning("skipping a HiddenListing without an id", record=str(record))
+        log.warning("skipping a HiddenListing without an id", **record.log_fields)
         return None
     metrics.HIDDEN_RECORDS.inc()
     entry = HiddenEntry(message.listing_id, message.below_version, record.partition, record.offset)

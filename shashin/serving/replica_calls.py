@@ -13,17 +13,20 @@ after those that are (``ReplicaRecord.describe``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
 from shashin.discovery.protocol import Endpoint, GroupKey
 from shashin.metrics import fleet as metrics
-from shashin.serving.fleet import AnswerT, Failure, OtherModel, Peer, outcome_of
+from shashin.runtime import tracing
+from shashin.serving.fleet import AnswerT, Failure, OfModel, OtherModel, Peer, outcome_of
 from shashin.serving.replica_choice import last_resort_after
 from shashin.serving.replica_record import ALIVE_SECONDS, ReplicaRecord
+
+AskedT_co = TypeVar("AskedT_co", bound=OfModel, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,12 @@ class _Call:
     is_hedge: bool
 
 
+class _Ask(Protocol[AskedT_co]):
+    def __call__(
+        self, peer: Peer, *, is_hedge: bool = False
+    ) -> Coroutine[Any, Any, AskedT_co | Failure | OtherModel]: ...
+
+
 class ReplicaCalls:
     """Asks groups of replicas, by what ``record`` knows of them, and adds to it."""
 
@@ -102,7 +111,8 @@ class ReplicaCalls:
         they are asked if all others have failed.
         """
 
-        async def ask(peer: Peer) -> AnswerT | Failure | OtherModel:
+        async def ask(peer: Peer, *, is_hedge: bool = False) -> AnswerT | Failure | OtherModel:
+            del is_hedge
             self.record.begin(peer)
             try:
                 return await outcome_of(
@@ -111,14 +121,29 @@ class ReplicaCalls:
             finally:
                 self.record.end(peer)
 
+        async def ask_in_span(
+            peer: Peer, *, is_hedge: bool = False
+        ) -> AnswerT | Failure | OtherModel:
+            assert tracer is not None
+            attributes = _attributes_of(peer, is_hedge=is_hedge)
+            parent = tracing.current()
+            with tracer.span(f"ask {peer.tier}", parent=parent, attributes=attributes) as span:
+                outcome = await ask(peer)
+                if isinstance(outcome, Failure):
+                    span.fail(outcome.status)
+                return outcome
+
+        tracer = tracing.tracer()
+        asked: _Ask[AnswerT] = ask if tracer is None else ask_in_span
+
         async def ask_group(replicas: Replicas) -> GroupOutcome[AnswerT]:
             found: GroupOutcome[AnswerT] = GroupOutcome()
             group = replicas.peers[0].endpoint.group_key
             while True:
                 if len(replicas.peers) == 1:
-                    found.add(replicas.peers[0], await ask(replicas.peers[0]))
+                    found.add(replicas.peers[0], await asked(replicas.peers[0]))
                 else:
-                    call = _GroupCall(self.record, replicas, method, ask, seconds_left, found)
+                    call = _GroupCall(self.record, replicas, method, asked, seconds_left, found)
                     await call.run()
                 if found.answer is not None or seconds_left() <= 0:
                     return found
@@ -142,7 +167,7 @@ class _GroupCall(Generic[AnswerT]):
         record: ReplicaRecord,
         replicas: Replicas,
         method: str,
-        ask: Callable[[Peer], Awaitable[AnswerT | Failure | OtherModel]],
+        ask: _Ask[AnswerT],
         seconds_left: Callable[[], float],
         found: GroupOutcome[AnswerT],
     ) -> None:
@@ -184,7 +209,9 @@ class _GroupCall(Generic[AnswerT]):
         peer = self._record.choose(self._left, self._preferred)
         self._left.remove(peer)
         now = self._record.clock()
-        self._running[asyncio.ensure_future(self._ask(peer))] = _Call(peer, now, is_hedge)
+        self._running[asyncio.ensure_future(self._ask(peer, is_hedge=is_hedge))] = _Call(
+            peer, now, is_hedge
+        )
         self._last_resort_at = now + last_resort_after(
             self._delay, seconds_left=self._seconds_left(), replicas_left=len(self._left)
         )
@@ -239,6 +266,14 @@ class _GroupCall(Generic[AnswerT]):
                 self._record.overtaken(
                     other.peer, self._method, self._record.clock() - other.started
                 )
+
+
+def _attributes_of(peer: Peer, *, is_hedge: bool) -> dict[str, str | bool | int | float]:
+    return {
+        "shashin.endpoint": peer.endpoint.name,
+        "shashin.tier": peer.tier,
+        "shashin.hedge": is_hedge,
+    }
 
 
 def _timed_out(outcome: object) -> bool:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shashin.metrics import index as metrics
 from shashin.offsets.coverage import LiveReport
 from shashin.offsets.ranges import OffsetRange
+from shashin.runtime import tracing
 from shashin.serving.quick_searches import QuickSearches
 from shashin.serving.search_turns import Part, SearchTurns, Turnable
 from shashin.serving.served_shards import ServedShards, Snapshot
@@ -26,6 +28,9 @@ from shashin.shards.hits import Hits
 from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.shard import Shard
+
+if TYPE_CHECKING:
+    from shashin.runtime.spans import Span
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class _Search(Turnable):
     """Once it has begun."""
     found: dict[int, tuple[Hits, int, int]] = field(default_factory=dict)
     """By the first query of a part."""
+    span: Span | None = field(default_factory=tracing.current)
+    """In which it waits, while tracing is on."""
 
 
 class SharedSearches:
@@ -160,6 +167,9 @@ class SharedSearches:
     def _deliver(self, parts: Sequence[Part[_Search]], hits: Hits, seconds: float) -> None:
         """Give each search its hits; they took so many seconds."""
         metrics.BATCHED_QUERIES.observe(len(hits.counts))
+        if (tracer := tracing.tracer()) is not None:
+            spans = [part.search.span for part in parts if part.search.span is not None]
+            tracer.shared("search shards", spans, seconds, {"shashin.queries": len(hits.counts)})
         searched = parts[0].search.searched
         assert searched is not None
         if _is_simple(parts):

@@ -27,7 +27,9 @@ ROOT = Path(__file__).parents[2]
 class EchoSettings(ServiceSettings):
     """Settings of the service."""
 
-    mood: str = Field("well", description="well, named-error, unexpected-error or stuck.")
+    mood: str = Field(
+        "well", description="well, named-error, unexpected-error, stuck or talkative."
+    )
     greeting: str = Field(description="Is logged.")
 
 
@@ -43,6 +45,9 @@ async def serve(scope: ServiceScope[EchoSettings]) -> None:
             raise KafkaUnavailable("kafka is gone")
         if scope.settings.mood == "unexpected-error":
             raise ZeroDivisionError("nobody expected this")
+        while scope.settings.mood == "talkative" and await loop.sleep(0.02):
+            get_logger("services.echo").debug("working", key="own")
+            logging.getLogger("botocore.auth").debug("signature: S3CRET")
         await loop.until_stopped()
         if scope.settings.mood == "stuck":
             await asyncio.Event().wait()

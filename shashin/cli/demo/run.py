@@ -28,6 +28,7 @@ from shashin.kafka.topics import (
 from shashin.local.system import System, UpOptions
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.repository import ModelRepository
+from shashin.runtime.command_traces import command_traced
 from shashin.terminal.console import Stages
 from shashin.v1 import search_pb2
 from shashin.workload.bad_input import bad_records
@@ -113,6 +114,7 @@ class DemoRun:
     async def play(self, started: float) -> Figures:
         """Run everything; ``started`` is the monotonic time at which the demo began."""
         async with AsyncExitStack() as stack:
+            stack.enter_context(command_traced())
             stages = stack.enter_context(Stages())
             listings: list[DemoListing] = []
             await together(self._start(stages), self._make_listings(listings, stages))

@@ -15,6 +15,7 @@ from shashin.errors import DeadlineExceeded, KafkaUnavailable, UserError
 from shashin.kafka.producer import Producer
 from shashin.kafka.topic_admin import check_topics
 from shashin.kafka.topics import LISTINGS_EVENTS
+from shashin.runtime.command_traces import command_traced
 from shashin.workload.load.drivers import EVENTS, QUERIES, SALES, Listings, Queries
 from shashin.workload.load.generator import Generator, OpenLoop, Users
 from shashin.workload.load.rates import Arrivals, Schedule
@@ -102,6 +103,7 @@ class LoadRun:
             ShashinError: if something does not respond before the first request, or at the end.
         """
         async with AsyncExitStack() as stack:
+            stack.enter_context(command_traced())
             router = await stack.enter_async_context(RouterClient(self._target.router))
             producer = await stack.enter_async_context(
                 Producer(self._target.kafka, client_id=_CLIENT_ID)

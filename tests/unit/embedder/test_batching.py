@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from services.embedder.batching import BatchedModel, Kind
+from tests.support.collector import collecting
 from tests.support.loops import loop_scope
+from tests.support.traced import tracing_on
 from tests.support.waiting import until
 from tests.unit.embedder.colour_model import ColourModel
 
@@ -117,3 +119,28 @@ async def test_requests_queued_at_shutdown_are_answered() -> None:
         await until(lambda: model.calls, "a call is under way")
     answers = np.concatenate([await answer for answer in requests])
     assert answers.shape == (9, 3)
+
+
+async def test_a_model_call_is_a_span_that_is_linked_with_all_whose_photos_it_embeds() -> None:
+    model = ColourModel()
+    model.unblocked.clear()
+    with collecting() as collector, tracing_on(collector) as tracer:
+        async with batched(model, batch_photos=4) as batching:
+
+            async def query(name: str) -> None:
+                with tracer.span(name):
+                    await batching.embed(photos(1), Kind.QUERY)
+
+            first = asyncio.ensure_future(query("first"))
+            await until(lambda: model.calls, "the model is busy")
+            others = [asyncio.ensure_future(query(name)) for name in ("second", "third")]
+            await until(lambda: batching.waiting(Kind.QUERY) == 2, "the others wait")
+            model.unblocked.set()
+            await asyncio.gather(first, *others)
+    queries = {name: collector.spans(name=name)[0] for name in ("first", "second", "third")}
+    alone, shared = sorted(collector.spans(name="call model"), key=lambda span: span.began_ns)
+    assert (alone.parent_id, alone.links) == (queries["first"].span_id, ())
+    assert shared.parent_id == queries["second"].span_id
+    assert shared.links == (queries["third"].identity,)
+    assert queries["third"].links == (shared.identity,)
+    assert shared.attributes == {"shashin.photos": 2, "shashin.kind": "query"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import socket
+from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.support.service_process import ServiceProcess
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -95,3 +97,49 @@ async def test_work_that_does_not_drain_is_cancelled_and_it_exits_with_0() -> No
             "cancelled work that did not drain",
             "drained",
         ]
+
+
+async def test_a_signal_turns_debug_lines_on_and_another_one_off_again() -> None:
+    async with ServiceProcess(greeting="hello", mood="talkative") as service:
+        started = await service.line("started")
+        service.send(signal.SIGUSR1)
+        assert (await service.line("working"))["level"] == "debug"
+        assert await debug_logs(started["http_port"]) == 1
+        # It says what to do, not to change it: twice is once.
+        service.send(signal.SIGUSR1)
+        await until(lambda: len(changes(service)) == 2, "the second signal is taken")
+        service.send(signal.SIGUSR2)
+        await until(lambda: len(changes(service)) == 3, "the third one as well")
+        assert await debug_logs(started["http_port"]) == 0
+        service.send(signal.SIGTERM)
+        assert await service.exit_code() == 0
+        log = service.log()
+    assert [line["log_level"] for line in changes(service)] == ["debug", "debug", "info"]
+    last = max(number for number, line in enumerate(log) if line["event"] == "log level changed")
+    assert "working" in {line["event"] for line in log[:last]}
+    assert [line["event"] for line in log[last + 1 :]] == ["drained"]
+    assert "S3CRET" not in service.errors, "libraries log nothing below info"
+
+
+async def test_a_level_of_debug_in_the_settings_is_not_for_libraries() -> None:
+    async with ServiceProcess(greeting="hello", mood="talkative", log_level="debug") as service:
+        started = await service.line("started")
+        await service.line("working")
+        assert await debug_logs(started["http_port"]) == 1
+        service.send(signal.SIGTERM)
+        assert await service.exit_code() == 0
+    assert "S3CRET" not in service.errors
+
+
+def changes(service: ServiceProcess) -> list[dict[str, Any]]:
+    return [line for line in service.log() if line["event"] == "log level changed"]
+
+
+async def debug_logs(http_port: int) -> float:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{http_port}/metrics") as response,
+    ):
+        lines = (await response.text()).splitlines()
+    (value,) = (line.split()[1] for line in lines if line.startswith("shashin_debug_logs "))
+    return float(value)

@@ -20,7 +20,9 @@ from shashin.serving.replica_calls import GroupOutcome, ReplicaCalls, Replicas, 
 from shashin.serving.replica_choice import unresponsive_after
 from shashin.serving.replica_record import ALIVE_SECONDS, ReplicaRecord
 from shashin.v1 import index_pb2, index_pb2_grpc
+from tests.support.collector import collecting
 from tests.support.hung_endpoints import hung_endpoints
+from tests.support.traced import tracing_on
 from tests.support.waiting import until
 
 MODEL = "test-model"
@@ -222,6 +224,41 @@ async def test_a_hedge_answers_for_a_replica_that_hangs_and_its_call_is_cancelle
         assert counted("shashin_fleet_hedges_won") == won + 1
         assert hung.received.is_set()
         await asyncio.wait_for(hung.ended.wait(), 30)
+
+
+async def test_a_hedge_is_a_span_and_so_is_the_call_that_it_overtakes_and_cancels(
+    replicas: ReplicaSet,
+) -> None:
+    await replicas.earn_hedges(1)
+    with collecting() as collector:
+        async with hung_endpoints(1) as (hung,):
+            with tracing_on(collector) as tracer:
+                slow = replicas.announce(hung.address, "a", "near")
+                await replicas.start("a", "far")
+                with tracer.span("search"):
+                    assert answered((await replicas.ask())["a"]) == "far"
+    (search,) = collector.spans(name="search")
+    asked = {span.attributes["shashin.hedge"]: span for span in collector.spans(name="ask hourly")}
+    assert {span.parent_id for span in asked.values()} == {search.span_id}
+    overtaken, hedge = asked[False], asked[True]
+    assert overtaken.attributes["shashin.endpoint"] == slow.name
+    assert overtaken.attributes["cancelled"] is True
+    assert "cancelled" not in hedge.attributes
+    assert overtaken.began_ns < hedge.began_ns
+    assert not overtaken.failed
+    assert not hedge.failed
+
+
+async def test_a_replica_that_fails_is_a_span_with_its_status(replicas: ReplicaSet) -> None:
+    near = await replicas.start("a", "near")
+    near.refusal = grpc.StatusCode.UNAVAILABLE
+    await replicas.start("a", "far")
+    with collecting() as collector, tracing_on(collector):
+        assert answered((await replicas.ask())["a"]) == "far"
+    first, second = sorted(collector.spans(name="ask hourly"), key=lambda span: span.began_ns)
+    assert (first.failed, first.attributes["error.type"]) == (True, "UNAVAILABLE")
+    assert not second.failed
+    assert second.attributes["shashin.hedge"] is False, "the first had failed"
 
 
 async def test_without_any_hedge_a_replica_that_hangs_is_not_waited_for_until_the_deadline(

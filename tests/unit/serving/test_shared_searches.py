@@ -20,7 +20,9 @@ from shashin.serving.shared_searches import Found, SharedSearches
 from shashin.shards.hits import Hits
 from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.row_filter import RowFilter
+from tests.support.collector import collecting
 from tests.support.made_shards import new_row, open_shard, vector_of
+from tests.support.traced import tracing_on
 from tests.support.waiting import until
 
 NAMES = [f"listing-{number}" for number in range(MAX_QUERIES)]
@@ -225,3 +227,29 @@ async def test_short_searches_need_no_thread_as_long_as_nothing_else_is_running(
     watched.released.release(5)
     await asyncio.gather(many, one)
     assert watched.threads[-1] is not threading.current_thread()
+
+
+async def test_a_turn_is_a_span_that_is_linked_with_all_searches_that_share_it(
+    searches: SharedSearches, watched: Watched
+) -> None:
+    with collecting() as collector, tracing_on(collector) as tracer:
+
+        async def search(name: str) -> None:
+            with tracer.span(name):
+                await start(searches, name)
+
+        running = [asyncio.ensure_future(search(NAMES[0]))]
+        await until(lambda: watched.sizes == [1], "the first one has a turn of its own")
+        running += [asyncio.ensure_future(search(name)) for name in NAMES[1:4]]
+        for _ in range(3):
+            await asyncio.sleep(0)  # they begin to wait
+        watched.released.release(2)
+        await asyncio.gather(*running)
+    assert watched.sizes == [1, 3]
+    waiting = {name: collector.spans(name=name)[0] for name in NAMES[:4]}
+    alone, shared = sorted(collector.spans(name="search shards"), key=lambda s: s.began_ns)
+    assert (alone.parent_id, alone.links) == (waiting[NAMES[0]].span_id, ())
+    assert shared.parent_id == waiting[NAMES[1]].span_id
+    assert shared.links == tuple(waiting[name].identity for name in NAMES[2:4])
+    assert all(waiting[name].links == (shared.identity,) for name in NAMES[2:4])
+    assert shared.attributes == {"shashin.queries": 3}
