@@ -21,6 +21,7 @@ from shashin.kafka.groups import indexer_group
 from shashin.kafka.log_reader import LogReader
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.record_spans import batch_span, note_searchable
+from shashin.kafka.record_traces import exemplar
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import VECTORS_EMBEDDED
 from shashin.metrics import indexer as metrics
@@ -198,7 +199,7 @@ class Tail:
             match step:
                 case Add(records=added):
                     await asyncio.get_running_loop().run_in_executor(self._writer, state.add, added)
-                    self._observe(added, state)
+                    self._observe(added, records, state)
                     if (tracer := tracing.tracer()) is not None:
                         for record in self._now_searchable(records, added, state):
                             note_searchable(tracer, record, began_ns)
@@ -233,14 +234,19 @@ class Tail:
         new = {one.offset for one in added if one.rows and one.offset >= replayed_to}
         return (record for record in records if record.offset in new)
 
-    def _observe(self, added: Sequence[ParsedRecord], state: PartitionState) -> None:
+    def _observe(
+        self, added: Sequence[ParsedRecord], records: Sequence[InRecord], state: PartitionState
+    ) -> None:
+        traced = tracing.tracer() is not None
+        exemplars = {one.offset: exemplar(one.headers) for one in records} if traced else {}
         metrics.RECORDS.inc(len(added))
         now = time.time()
         metrics.SEARCHABLE_SECONDS.observe(max(0.0, now - added[-1].timestamp_ms / 1000))
         replayed_to = self._replayed_to.get(state.partition, 0)
         for record in added:
             if record.rows and record.event_ms is not None and record.offset >= replayed_to:
-                _SINCE_EVENT.observe(max(0.0, now - record.event_ms / 1000))
+                seconds = max(0.0, now - record.event_ms / 1000)
+                _SINCE_EVENT.observe(seconds, exemplars.get(record.offset))
         metrics.LIVE_OFFSET.labels(str(state.partition)).set(state.open.position)
 
     async def _write(self, records: Sequence[OutRecord], loop: LoopScope) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.record_spans import trace_headers
+from shashin.kafka.record_traces import exemplar
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, VECTORS_EMBEDDED
 from shashin.metrics import pipeline as metrics
@@ -42,11 +43,13 @@ def event_headers(record: InRecord) -> tuple[tuple[str, bytes | None], ...]:
 
 def observe_since_event(written: Iterable[OutRecord]) -> None:
     """Observe the time since their events of records that end a stage and are acknowledged."""
-    now = time.time()
+    now, traced = time.time(), tracing.tracer() is not None
     for record in written:
         stage = _WRITTEN.get(record.topic)
         if stage is not None and (found := _carried(record.headers)) is not None:
-            metrics.SINCE_EVENT_SECONDS.labels(stage).observe(max(0.0, now - found / 1000))
+            metrics.SINCE_EVENT_SECONDS.labels(stage).observe(
+                max(0.0, now - found / 1000), exemplar(record.headers) if traced else None
+            )
 
 
 def _carried(headers: Sequence[tuple[str, bytes | None]]) -> int | None:

@@ -6,12 +6,15 @@ where the trace would be continued (shashin.runtime.spans).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from shashin.runtime.trace_context import HEADERS, TRACEPARENT, Carrier
+from shashin.runtime.trace_context import EXEMPLAR_TRACE, HEADERS, TRACEPARENT, Carrier
 
 Headers = Sequence[tuple[str, bytes | None]]
 
+_TRACEPARENT = re.compile("00-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})")
+_SAMPLED = 1
 _MAX_BYTES = 512
 """Of a value; W3C asks for no more of ``tracestate`` to be propagated."""
 
@@ -23,6 +26,14 @@ def extract(headers: Headers) -> Carrier | None:
         if name in HEADERS and name not in found and value is not None and _is_text(value):
             found[name] = value.decode("ascii")
     return found if TRACEPARENT in found else None
+
+
+def exemplar(headers: Headers) -> dict[str, str] | None:
+    """Return the labels of an exemplar that leads to the trace that headers name; None if it is not kept."""
+    named = _TRACEPARENT.fullmatch((extract(headers) or {}).get(TRACEPARENT, ""))
+    if named is None or not int(named["flags"], 16) & _SAMPLED:
+        return None
+    return {EXEMPLAR_TRACE: named["trace"]}
 
 
 def inject(headers: Headers, carrier: Carrier) -> Headers:

@@ -73,7 +73,7 @@ def _timed(full_name: str, handler: Any) -> Any:
             log.exception("a call failed unexpectedly", method=method)
             raise
         finally:
-            latency.observe(time.perf_counter() - started)
+            latency.observe(time.perf_counter() - started, tracing.exemplar())
             (succeeded if status == "OK" else metrics.ANSWERS.labels(method, status)).inc()
             if _debugging():
                 seconds = time.perf_counter() - started

@@ -24,7 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from shashin.errors import ShashinError
 from shashin.runtime import tracing
 from shashin.runtime.span_queue import SpanQueue
-from shashin.runtime.trace_context import Carrier
+from shashin.runtime.trace_context import EXEMPLAR_TRACE, Carrier
 from shashin.runtime.tracing import Kind
 
 Value = str | bool | int | float
@@ -78,6 +78,14 @@ class Span:
             "trace_id": trace.format_trace_id(context.trace_id),
             "span_id": trace.format_span_id(context.span_id),
         }
+
+    @property
+    def exemplar(self) -> dict[str, str] | None:
+        """The labels of an exemplar that leads to it; None if it is not kept."""
+        context = self.context
+        if not context.trace_flags.sampled:
+            return None
+        return {EXEMPLAR_TRACE: trace.format_trace_id(context.trace_id)}
 
     def set(self, name: str, value: Value) -> None:
         """Set an attribute."""

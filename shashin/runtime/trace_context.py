@@ -7,5 +7,8 @@ from collections.abc import Mapping
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 HEADERS = (TRACEPARENT, TRACESTATE)
 
+EXEMPLAR_TRACE = "trace_id"
+"""The label of an exemplar that has the trace's id, as Grafana and others expect it."""
+
 Carrier = Mapping[str, str]
 """The value of ``traceparent`` and, if there is one, of ``tracestate``, by name."""

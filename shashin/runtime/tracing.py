@@ -56,6 +56,12 @@ def current() -> Span | None:
     return _current.get()
 
 
+def exemplar() -> dict[str, str] | None:
+    """Return the labels of an exemplar that leads from a metric to the current trace; None if it is not kept."""
+    span = _current.get()
+    return None if span is None else span.exemplar
+
+
 @contextmanager
 def within(span: Span) -> Iterator[None]:
     """Make a span the current one while the context is open; it does not end with it."""

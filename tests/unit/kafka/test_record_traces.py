@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shashin.errors import InvalidEvent
 from shashin.kafka.dead_letters import DeadLetter
 from shashin.kafka.dlq_entries import entries_of
-from shashin.kafka.record_traces import extract, inject
+from shashin.kafka.record_traces import exemplar, extract, inject
 from shashin.kafka.records import InRecord
 from shashin.kafka.replay_plan import plan_replays, replayed_record
 from shashin.kafka.topics import LISTINGS_EVENTS
@@ -44,6 +44,14 @@ def test_what_cannot_be_such_a_header_is_none() -> None:
     for value in (None, b"\xff\xfe", b"0" * 600):
         assert extract([("traceparent", value)]) is None
     assert extract([("tracestate", b"vendor=value")]) is None
+
+
+def test_an_exemplar_leads_to_a_trace_that_is_kept() -> None:
+    kept = TRACE["traceparent"]
+    assert exemplar(inject([], TRACE)) == {"trace_id": kept.split("-")[1]}
+    for other in (kept[:-1] + "0", kept[:-2], "01" + kept[2:], kept.upper(), kept + "-00", ""):
+        assert exemplar(inject([], {"traceparent": other})) is None
+    assert exemplar([]) is None
 
 
 @given(headers)

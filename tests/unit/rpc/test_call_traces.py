@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import REGISTRY
 
 from shashin.errors import EmbedderOverloaded, InvalidQuery, ModelError
 from shashin.rpc.channel import open_channel
@@ -152,6 +153,29 @@ async def test_a_call_from_elsewhere_continues_its_trace_or_begins_one(
     parents = sorted(span.parent_id for span in spans)
     assert parents == ["", "", FOREIGN.split("-")[2]]
     assert len({span.trace_id for span in spans}) == 3
+
+
+async def test_the_latency_of_a_call_has_an_exemplar_if_its_trace_is_kept(
+    collector: Collector,
+) -> None:
+    def exemplars() -> set[str]:
+        return {
+            sample.exemplar.labels["trace_id"]
+            for family in REGISTRY.collect()
+            if family.name == "shashin_rpc_seconds"
+            for sample in family.samples
+            if sample.exemplar is not None
+        }
+
+    kept, dropped = "1" * 32, "2" * 32
+    with tracing_on(collector):
+        async with running(Handlers()) as channel:
+            stub = embed_pb2_grpc.EmbedServiceStub(channel)
+            for trace, flags in ((kept, "01"), (dropped, "00")):
+                metadata = [("traceparent", f"00-{trace}-{'3' * 16}-{flags}")]
+                await stub.Embed(photos(0), metadata=metadata)
+    assert kept in exemplars()
+    assert dropped not in exemplars()
 
 
 async def test_what_polls_all_the_time_begins_no_trace(collector: Collector) -> None:
