@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.support.kafka_fixtures import broker, embedded_kafka, kafka, log_folder
 from tests.support.running_system import ConnectedSystem, RunningSystem
+
+__all__ = ["broker", "embedded_kafka", "kafka", "log_folder"]
 
 SETTINGS = {
     # A cycle of the canary is as short as that of a rule, so that it fails as soon as something does.

@@ -16,7 +16,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _WINDOW = re.compile(r"\[(\d+(?:ms|s|m|h|d))\]")
 _OFFSET = re.compile(r"\boffset (\d+(?:ms|s|m|h|d))\b")
-_AGE = re.compile(r"(time\(\) - [^>]*> |_lag_seconds\)? > )(\d+)")
+_AGE = re.compile(r"(time\(\) - [^<>]*[<>] |_lag_seconds\)? > )(\d+)")
 
 
 def sped_up(rules: Mapping[str, Any], factors: Mapping[str, float]) -> dict[str, Any]:

@@ -5,11 +5,13 @@ Each fault is a context: it is caused when the context is entered, and ended whe
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_HIDDEN
+from services.canary.handlers import known_listings
+from shashin.kafka.topics import IMAGES_DOWNLOADED
 from tests.drills.scene import Drill, SystemScene, repeated
 from tests.support.running_system import RESTART_LIMIT
 from tests.support.waiting import until
@@ -18,6 +20,8 @@ SLOW = {"objectives": 360.0, "promises": 360.0}
 """Six hours become a minute."""
 STEADY = {"objectives": 4320.0, "promises": 4320.0}
 """Three days become a minute."""
+
+_AHEAD_SECONDS = 25
 
 # --- searching ----------------------------------------------------------------------------------
 
@@ -61,10 +65,15 @@ async def until_less(scene: SystemScene, query: str, than: float) -> None:
 
 
 @asynccontextmanager
-async def sales_are_not_written(scene: SystemScene) -> AsyncIterator[None]:
-    """The topic of hidden listings takes no record as large as a sale: sales are dead-lettered."""
-    async with scene.topic_setting(LISTINGS_HIDDEN, "max.message.bytes", "10"):
-        yield
+async def sales_are_refused(scene: SystemScene) -> AsyncIterator[None]:
+    """Listings come from a clock that is ahead, so their sales are dead-lettered as older versions.
+
+    It ends once the clock that counts has caught up.
+    """
+    ahead = int((time.time() + _AHEAD_SECONDS) * 1000)
+    for listing in known_listings("0"):
+        await scene.system.publish(listing.listing_id, [listing.photo], version=ahead)
+    yield
 
 
 def router_is_dead(scene: SystemScene) -> AbstractAsyncContextManager[None]:
@@ -198,7 +207,7 @@ SYSTEM_DRILLS = {
     "ShashinFreshnessBudgetBurnFast": Drill(embedder_is_slow, f"{LATE} 1h", listing),
     "ShashinFreshnessBudgetBurnSlow": Drill(embedder_is_slow, f"{LATE} 6h", listing, SLOW),
     "ShashinFreshnessBudgetBurnSteady": Drill(embedder_is_slow, f"{LATE} 3d", listing, STEADY),
-    "ShashinGhosts": Drill(sales_are_not_written, "sold listings are still found"),
+    "ShashinGhosts": Drill(sales_are_refused, "sold listings are still found"),
     "ShashinCanaryFailing": Drill(
         router_is_dead, r"found and gone again for \d+", factors={"searching": 20}
     ),

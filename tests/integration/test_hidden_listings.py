@@ -25,7 +25,7 @@ from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
-from tests.integration.conftest import PARTITIONS
+from tests.support.kafka_fixtures import PARTITIONS
 from tests.support.embedded_listings import (
     DIMENSIONS,
     MODEL,

@@ -70,15 +70,15 @@ def test_of_the_real_rules_every_long_duration_is_divided_and_every_name_stays()
     before = yaml.safe_load(rule_file())
     after = sped_up(before, FACTORS)
     assert before == yaml.safe_load(rule_file()), "the rules that were given are not changed"
-    long = re.compile(r"\d(m|h|d)\]|offset \d+[mhd]")
+    long = re.compile(r"\d(m|h|d)\]|offset \d+[mhd]\b")
     for group, faster in zip(before["groups"], after["groups"], strict=True):
         for rule, shorter in zip(group["rules"], faster["rules"], strict=True):
             assert not long.search(shorter["expr"])
             for kept in ("alert", "record", "labels", "annotations"):
                 assert rule.get(kept) == shorter.get(kept)
             assert ("for" in rule) == ("for" in shorter)
-            words = r"[a-z_]+:?[a-z_]*:?[a-z_0-9]*\b(?=[{(\[ )])"
-            assert re.findall(words, rule["expr"]) == re.findall(words, shorter["expr"])
+            names = r"[a-z_:]{5,}"
+            assert re.findall(names, rule["expr"]) == re.findall(names, shorter["expr"])
 
 
 def test_prometheus_takes_them(tmp_path: Path) -> None:
