@@ -97,7 +97,7 @@ class Reconciling:
     def _take_changes(self, subscriptions: Sequence[Subscription], queue: WorkQueue) -> set[Key]:
         """Queue what may need work; returns failing keys whose objects are gone."""
         taken = [
-            subscription.take() if subscription.changed.is_set() else set()
+            subscription.take() if subscription.changed.is_set() else frozenset()
             for subscription in subscriptions
         ]
         if any(taken):

@@ -139,10 +139,8 @@ async def delete_before(kafka: str, offset: int) -> None:
 @asynccontextmanager
 async def a_disk_fills_up(world: World) -> AsyncIterator[Scene]:
     """Something else fills the disk that the cache of photos is on."""
-    disk = world.stack.enter_context(
-        mounted_disk(world.folder / "disk", kibibytes=_DISK_KIBIBYTES)
-    )
-    service = await world.downloader(cache_folder=disk / "cache")
+    disk = world.stack.enter_context(mounted_disk(world.folder / "disk", kibibytes=_DISK_KIBIBYTES))
+    service = await world.downloader(cache_folder=disk)
 
     @asynccontextmanager
     async def fault(_alerts: AlertWatch) -> AsyncIterator[None]:
@@ -150,6 +148,32 @@ async def a_disk_fills_up(world: World) -> AsyncIterator[Scene]:
         await asyncio.to_thread(other.write_bytes, bytes(int(_DISK_KIBIBYTES * 1024 * 0.95)))
         yield
         other.unlink()
+
+    yield Scene(service, fault)
+
+
+@asynccontextmanager
+async def an_index_is_wrong(world: World) -> AsyncIterator[Scene]:
+    """A faulty builder stored a shard whose index has the codes of other rows, with right hashes."""
+    store = open_object_store((world.folder / "repository").as_uri())
+    repository = ModelRepository(store)
+    good = await sealed(repository, world.folder, 0)
+    bad = with_wrong_codes(world.folder / "repository", await sealed(repository, world.folder, 1))
+    service = await pointed(world, repository, good)
+
+    async def search(number: count[int]) -> None:
+        await client.nearest(vector_of(f"query {next(number)}"), k=10)
+
+    client = await world.stack.enter_async_context(IndexClient(service.grpc))
+    queries = repeated(partial(search, count()), every_seconds=0.02)
+    await world.stack.enter_async_context(queries)
+
+    @asynccontextmanager
+    async def fault(_alerts: AlertWatch) -> AsyncIterator[None]:
+        pointer = await repository.pointer(MODEL, HOURLY)
+        pointer = await repository.move_pointer(pointer_to(bad), over=pointer)
+        yield
+        await repository.move_pointer(pointer_to(good), over=pointer)
 
     yield Scene(service, fault)
 

@@ -5,6 +5,9 @@ Each fault is a context: it is caused when the context is entered, and ended whe
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -138,10 +141,8 @@ async def stored_shard_is_damaged(scene: SystemScene) -> AsyncIterator[None]:
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     before = running.row("index-server-hourly").restarts
     with running.supervisor_paused():
-        running.send("index-server-hourly", 9)
-        for cached in (state / "work/index-server-hourly").rglob("*"):
-            if cached.is_file():
-                cached.unlink()
+        running.send("index-server-hourly", signal.SIGKILL)
+        await asyncio.to_thread(shutil.rmtree, state / "work/index-server-hourly")
 
     def restarted() -> bool:
         return running.row("index-server-hourly").restarts > before
@@ -220,7 +221,8 @@ SYSTEM_DRILLS = {
         retention_is_short, r"records of images\.downloaded wait", listing
     ),
     "ShashinDeadLettersRising": Drill(
-        photos_are_missing, r"2\d dead letters of listings\.events in 15 minutes: PhotoMissing"
+        photos_are_missing,
+        r"2\d dead letters of listings\.events in 15 minutes: (NoUsablePhoto|PhotoMissing)",
     ),
     "ShashinBadShards": Drill(
         stored_shard_is_damaged, r"[1-9]\d* shards cannot be served by 127\.0\.0\.1:\d+"

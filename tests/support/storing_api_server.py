@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from aiohttp import web
 from shashin.local.ports import HOST
 
 NAMESPACE = "shop"
-_PATH = re.compile(r"(?P<collection>/.+/namespaces/[^/]+/[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[a-z]+))?")
+_PATH = re.compile(
+    r"(?P<collection>/.+/namespaces/[^/]+/[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[a-z]+))?"
+)
 
 
 class StoringApiServer:
@@ -58,30 +61,35 @@ class StoringApiServer:
         found = _PATH.fullmatch(request.path)
         if found is None:
             return _status(404)
-        collection, name, sub = found["collection"], found["name"], found["sub"] or ""
-        if collection.rpartition("/")[2] in self.refused:
+        if found["collection"].rpartition("/")[2] in self.refused:
             return _status(403)
-        if name is None and request.query.get("watch"):
-            return await self._watch(request, collection)
-        if name is None and request.method == "GET":
-            items = list(self._objects[collection].values())
-            metadata = {"resourceVersion": str(self._version)}
-            return web.json_response({"metadata": metadata, "items": items})
+        if found["name"] is None:
+            return await self._answer_of_all(request, found["collection"])
+        return await self._answer_of_one(request, found["collection"], found["name"], found["sub"])
+
+    async def _answer_of_all(self, request: web.Request, collection: str) -> web.StreamResponse:
         if request.method == "POST":
             return await self._create(collection, await request.json())
+        if request.query.get("watch"):
+            return await self._watch(request, collection)
+        items = list(self._objects[collection].values())
+        metadata = {"resourceVersion": str(self._version)}
+        return web.json_response({"metadata": metadata, "items": items})
+
+    async def _answer_of_one(
+        self, request: web.Request, collection: str, name: str, sub: str | None
+    ) -> web.Response:
         before = self._objects[collection].get(name)
         if request.method == "PATCH":
             # An apply is JSON as well, and creates what is missing.
-            patch = json.loads(await request.read())
-            return await self._patch(collection, name, before, patch, sub)
+            return await self._patch(collection, before, json.loads(await request.read()), sub)
         if before is None:
             return _status(404)
         if request.method == "DELETE":
             del self._objects[collection][name]
             await self._store_event(collection, "DELETED", before)
-            return web.json_response({"kind": "Status", "status": "Success"})
         if request.method == "PUT":
-            return await self._replace(collection, name, before, await request.json())
+            return await self._replace(collection, before, await request.json())
         return web.json_response(before)
 
     async def _create(self, collection: str, made: dict[str, Any]) -> web.Response:
@@ -95,7 +103,7 @@ class StoringApiServer:
         return await self._stored(collection, "ADDED", made, code=201)
 
     async def _patch(
-        self, collection: str, name: str, before: dict[str, Any] | None, patch: Any, sub: str
+        self, collection: str, before: dict[str, Any] | None, patch: Any, sub: str | None
     ) -> web.Response:
         if before is None:
             return await self._create(collection, patch) if not sub else _status(404)
@@ -104,7 +112,7 @@ class StoringApiServer:
         return await self._stored(collection, "MODIFIED", after)
 
     async def _replace(
-        self, collection: str, name: str, before: dict[str, Any], after: dict[str, Any]
+        self, collection: str, before: dict[str, Any], after: dict[str, Any]
     ) -> web.Response:
         version = after["metadata"].get("resourceVersion")
         if version and version != before["metadata"]["resourceVersion"]:
@@ -125,6 +133,9 @@ class StoringApiServer:
         async with self._changed:
             self._changed.notify_all()
 
+    def _has_more(self, sent: int) -> bool:
+        return len(self._events) > sent
+
     async def _watch(self, request: web.Request, collection: str) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -139,7 +150,7 @@ class StoringApiServer:
                             await response.write(line.encode() + b"\n")
                     sent = len(self._events)
                     async with self._changed:
-                        await self._changed.wait_for(lambda at=sent: len(self._events) > at)
+                        await self._changed.wait_for(partial(self._has_more, sent))
         except TimeoutError:
             return response
 
@@ -158,7 +169,9 @@ def _merged(before: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _status(code: int) -> web.Response:
-    return web.json_response({"kind": "Status", "code": code, "message": f"status {code}"}, status=code)
+    return web.json_response(
+        {"kind": "Status", "code": code, "message": f"status {code}"}, status=code
+    )
 
 
 @asynccontextmanager

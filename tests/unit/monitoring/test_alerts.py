@@ -134,7 +134,9 @@ CASES = {
     ),
     "ShashinConsumerStuck": Case(
         # The consumer hangs or is down: it tells nothing itself.
-        {'shashin_indexer_stage_lag_seconds{stage="downloader",topic="listings.events"}': "0+60x40"},
+        {
+            'shashin_indexer_stage_lag_seconds{stage="downloader",topic="listings.events"}': "0+60x40"
+        },
         {
             # It is far behind, and works.
             'shashin_indexer_stage_lag_seconds{stage="downloader",topic="listings.events"}': "0+60x40",
