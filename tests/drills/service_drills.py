@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from aiokafka import TopicPartition
@@ -13,8 +14,13 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import LISTINGS_EVENTS
+from shashin.objectstore.open import open_object_store
+from shashin.repository.repository import ModelRepository
 from tests.drills.alert_watch import AlertWatch
+from tests.drills.scene import repeated
+from tests.drills.wrong_index import pointer_to, sealed, with_wrong_codes
 from tests.support.damaged_log import flip
+from tests.support.embedded_listings import DIMENSIONS, MODEL, IndexClient, vector_of
 from tests.support.running_service import RunningService
 from tests.support.shashin_command import shashin
 from tests.support.small_disk import mounted_disk
@@ -154,31 +160,43 @@ async def a_disk_fills_up(world: World) -> AsyncIterator[Scene]:
 
 @asynccontextmanager
 async def an_index_is_wrong(world: World) -> AsyncIterator[Scene]:
-    """A faulty builder stored a shard whose index has the codes of other rows, with right hashes."""
-    store = open_object_store((world.folder / "repository").as_uri())
-    repository = ModelRepository(store)
+    """A faulty builder stored a shard whose index has the codes of other rows."""
+    folder = world.folder / "repository"
+    repository = ModelRepository(open_object_store(folder.as_uri()))
     good = await sealed(repository, world.folder, 0)
-    bad = with_wrong_codes(world.folder / "repository", await sealed(repository, world.folder, 1))
-    service = await pointed(world, repository, good)
-
-    async def search(number: count[int]) -> None:
-        await client.nearest(vector_of(f"query {next(number)}"), k=10)
-
+    wrong = with_wrong_codes(folder, await sealed(repository, world.folder, 1))
+    version = await repository.move_pointer(pointer_to(good), over=None)
+    service = await world.start(
+        "index_server",
+        model_id=MODEL,
+        dimensions=DIMENSIONS,
+        repository=folder.as_uri(),
+        work_folder=world.folder / "server",
+        recall_cpu_share=0.5,
+    )
     client = await world.stack.enter_async_context(IndexClient(service.grpc))
-    queries = repeated(partial(search, count()), every_seconds=0.02)
-    await world.stack.enter_async_context(queries)
+    numbers = count()
+
+    async def search() -> None:
+        await client.nearest(vector_of(f"query {next(numbers)}"), k=10)
+
+    await world.stack.enter_async_context(repeated(search, every_seconds=0.02))
 
     @asynccontextmanager
     async def fault(_alerts: AlertWatch) -> AsyncIterator[None]:
-        pointer = await repository.pointer(MODEL, HOURLY)
-        pointer = await repository.move_pointer(pointer_to(bad), over=pointer)
+        moved = await repository.move_pointer(pointer_to(wrong), over=version)
         yield
-        await repository.move_pointer(pointer_to(good), over=pointer)
+        await repository.move_pointer(pointer_to(good), over=moved)
 
     yield Scene(service, fault)
 
 
 SERVICE_DRILLS = {
+    "ShashinRecallLow": ServiceDrill(
+        an_index_is_wrong,
+        r"searches of the hourly tier find \d+(\.\d+)?% of the nearest 10",
+        factor=240,
+    ),
     "ShashinBatchHeldBack": ServiceDrill(
         a_batch_is_damaged, r"1 partitions of listings\.events wait"
     ),
