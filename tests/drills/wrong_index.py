@@ -14,6 +14,7 @@ from shashin.shards.format.file_entry import file_entry
 from shashin.shards.format.manifest import Manifest
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.kinds.ivf_sq4 import CODES_FILE, KIND, SIGNS_FILE
+from shashin.shards.kinds.ivf_sq4 import ROWS_FILE as LIST_ROWS_FILE
 from shashin.shards.kinds.registry import growing_kind
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
@@ -21,8 +22,8 @@ from tests.support.embedded_listings import DIMENSIONS, MODEL, vector_of
 from tests.support.hidden_map import HiddenMap
 from tests.support.made_shards import BUCKET_START
 
-ROWS = 6000
-"""Few enough rows would all be compared."""
+ROWS = 20_000
+"""Of fewer rows, a search compares all."""
 
 
 async def sealed(repository: ModelRepository, scratch: Path, number: int) -> Manifest:
@@ -35,14 +36,16 @@ async def sealed(repository: ModelRepository, scratch: Path, number: int) -> Man
     rows = [NewRow(Row(name, 1, 0, RowAttributes()), vector_of(name)) for name in names]
     shard.add(rows, position=begin + ROWS, bucket_start=BUCKET_START)
     folder = scratch / f"shard-{number}"
-    manifest = shard.write(folder, tier=HOURLY, bucket_seconds=3600, reason="time", kind=KIND)
+    manifest = shard.write(
+        folder, tier=HOURLY, bucket_seconds=3600, reason="time", kind=KIND.training()
+    )
     await repository.commit_shard(manifest, folder)
     return manifest
 
 
 def with_wrong_codes(repository: Path, manifest: Manifest) -> Manifest:
     """Store a shard's codes in another order, as a faulty builder might; returns its manifest."""
-    for name in (CODES_FILE, SIGNS_FILE):
+    for name in (CODES_FILE, SIGNS_FILE, LIST_ROWS_FILE):
         (entry,) = (entry for entry in manifest.files if entry.name == name)
         path = repository / manifest.object_key(entry)
         array = np.load(path)
