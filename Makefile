@@ -8,7 +8,7 @@ WORKERS ?= 2
 # Tests on a cluster mostly wait for pods.
 CLUSTER_WORKERS ?= 4
 
-.PHONY: compose-check compose-up compose-test help install demo test test-unit check format proto docs lock locks-test cluster-test chaos year bench bench-peers images clean
+.PHONY: compose-check compose-up compose-test help install demo test test-unit check format proto docs lock locks-test cluster-test chaos drills year bench bench-peers images clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ cluster-test: install ## test the parts and then the whole system on the Kuberne
 
 chaos: install ## kill every service at every failpoint, up to 15 minutes (ARGS=--quick: 4)
 	@$(RUN)python -m tests.chaos $(ARGS)
+
+drills: install ## cause each alert in a running system that a Prometheus watches, 20 minutes (ARGS="-k ShashinGhosts")
+	$(RUN)pytest tests/drills $(ARGS)
 
 year: install ## replay a year of listing events on a clock of its own, up to 12 minutes (ARGS=--quick: 3)
 	@$(RUN)python -m tests.year $(ARGS)

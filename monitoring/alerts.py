@@ -7,6 +7,21 @@ from monitoring.model import Alert
 RECALL = 0.95
 """Below it, a tier's searches miss too many of the nearest listings."""
 
+
+def counted_within(counter: str, window: str, seconds: int) -> str:
+    """Return PromQL: by how much each series of a counter has grown within a window of so many seconds.
+
+    ``increase`` takes a series to begin with what was counted before. One with labels that are not known in
+    advance begins with its first event, or with its first thousand, so a series is taken to begin with 0 if
+    it was not there before the window although its process was scraped then, or did not run yet.
+    """
+    watched = f"(up offset {window} or time() - process_start_time_seconds < {seconds})"
+    return (
+        f"(({counter} unless {counter} offset {window}) and on (instance) {watched} "
+        f"or increase({counter}[{window}]))"
+    )
+
+
 SEARCHING = (
     Alert(
         "ShashinGhosts",
@@ -20,7 +35,11 @@ SEARCHING = (
         "time() - max(shashin_canary_last_success_timestamp_seconds) > 300",
         severity="critical",
         held="1m",
-        summary="no new listing was found and gone again for {{ $value | humanizeDuration }}",
+        # 0 before the first success.
+        summary=(
+            "no new listing was found and gone again "
+            "{{ if gt $value 1e9 }}ever{{ else }}for {{ $value | humanizeDuration }}{{ end }}"
+        ),
         description=(
             "The canary publishes a listing, searches for it, and sells it: which step fails is in "
             "shashin_canary_failures_total by kind, and in its log."
@@ -70,12 +89,19 @@ SEARCHING = (
 PIPELINE = (
     Alert(
         "ShashinConsumerStuck",
-        "sum by (topic) (shashin_consumer_lag_records) > 0 "
-        "and sum by (topic) (increase(shashin_consumed_records_total[10m])) == 0",
+        # The lag as indexers measure it: of a consumer that hangs or is down nothing can be scraped.
+        "max by (topic) (shashin_indexer_stage_lag_seconds) > 600 unless ("
+        "sum by (topic) (increase(shashin_consumed_records_total[10m])) > 0 or "
+        "label_replace(sum(increase(shashin_indexer_records_total[10m]) "
+        "+ increase(shashin_indexer_skipped_records_total[10m])) > 0, "
+        '"topic", "vectors.embedded", "", ""))',
         severity="critical",
         held="5m",
-        summary="{{ $value }} records of {{ $labels.topic }} wait, and none was processed for 10 minutes",
-        description="/healthz of the consumer says what it waits for.",
+        summary=(
+            "records of {{ $labels.topic }} wait for {{ $value | humanizeDuration }}, and none was "
+            "processed for 10 minutes"
+        ),
+        description="/healthz of the consumer says what it waits for, unless it hangs or is down.",
     ),
     Alert(
         "ShashinConsumptionPaused",
@@ -97,8 +123,9 @@ PIPELINE = (
     ),
     Alert(
         "ShashinLagNearRetention",
-        "max by (topic) (shashin_consumer_lag_seconds) "
-        "> 0.5 * max by (topic) (shashin_topic_retention_seconds > 0)",
+        # As indexers measure both: a consumer that is down has no lag, and knows no new retention.
+        "max by (topic) (shashin_indexer_stage_lag_seconds "
+        "> on (instance, topic) 0.5 * (shashin_topic_retention_seconds > 0))",
         severity="critical",
         held="5m",
         summary=(
@@ -109,14 +136,14 @@ PIPELINE = (
     ),
     Alert(
         "ShashinRecordsLost",
-        "sum by (topic) (increase(shashin_lost_records_total[1h])) > 0",
+        f"sum by (topic) {counted_within('shashin_lost_records_total', '1h', 3600)} > 0",
         severity="critical",
-        summary="{{ $value }} records of {{ $labels.topic }} were deleted before they were read",
+        summary="{{ $value | humanize }} records of {{ $labels.topic }} were deleted before they were read",
         description="They were given up by a decision of the operator; publish what they contained again.",
     ),
     Alert(
         "ShashinDeadLettersRising",
-        "sum by (topic, reason) (increase(shashin_dead_letters_total[15m])) > 10",
+        f"sum by (topic, reason) {counted_within('shashin_dead_letters_total', '15m', 900)} > 10",
         severity="warning",
         summary=(
             "{{ $value | humanize }} dead letters of {{ $labels.topic }} in 15 minutes: "
@@ -137,7 +164,8 @@ TIERS = (
     ),
     Alert(
         "ShashinSealingStuck",
-        "sum(shashin_indexer_set_aside_shards) > 0 or max(shashin_indexer_reading_paused) > 0",
+        "sum(shashin_indexer_set_aside_shards) > 0 or max(shashin_indexer_reading_paused) > 0 "
+        "or max(shashin_indexer_seal_lag_seconds) > 600",
         severity="critical",
         held="10m",
         summary="the indexer cannot seal, or waits for index servers",
@@ -211,7 +239,11 @@ PROCESSES = (
         "abs(shashin_kubernetes_clock_skew_seconds) > 5",
         severity="warning",
         held="5m",
-        summary="The clock of {{ $labels.pod }} is {{ $value | humanizeDuration }} off the API server's",
+        # Only what scrapes pods adds their names.
+        summary=(
+            "the clock of {{ $labels.job }} at {{ $labels.instance }}"
+            "{{ with $labels.pod }} ({{ . }}){{ end }} is {{ $value | humanizeDuration }} off the API server's"
+        ),
         description=(
             "The API server's clock counts for builds and images meanwhile. Check the time service "
             "(NTP) of the nodes."

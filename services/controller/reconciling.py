@@ -96,12 +96,13 @@ class Reconciling:
 
     def _take_changes(self, subscriptions: Sequence[Subscription], queue: WorkQueue) -> set[Key]:
         """Queue what may need work; returns failing keys whose objects are gone."""
-        changed = False
-        for subscription in subscriptions:
-            if subscription.changed.is_set():
-                changed = bool(subscription.take()) or changed
-        if changed:
-            queue.add(self._primary.objects.keys(), time.monotonic())
+        taken = [
+            subscription.take() if subscription.changed.is_set() else frozenset()
+            for subscription in subscriptions
+        ]
+        if any(taken):
+            # Also those that are gone: the last one that goes leaves no other to be looked at for it.
+            queue.add(self._primary.objects.keys() | taken[0], time.monotonic())
         return self._failing.keys() - self._primary.objects.keys()
 
     async def _reconcile(self, key: Key, queue: WorkQueue, loop: LoopScope) -> None:

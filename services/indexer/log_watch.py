@@ -19,6 +19,7 @@ from shashin.errors import KafkaUnavailable
 from shashin.kafka.append_times import AppendTimes
 from shashin.kafka.groups import DOWNLOADER_GROUP, embedder_group
 from shashin.kafka.log_reader import LogReader
+from shashin.kafka.topic_admin import measure_retention
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, VECTORS_EMBEDDED
 from shashin.metrics import indexer as metrics
 from shashin.offsets.coverage import StageLag
@@ -33,7 +34,8 @@ SEARCHABLE_WITHIN_SECONDS = 1.0
 _END_SECONDS = 0.25
 _STAGES_SECONDS = 1.0
 _PARTITIONS_SECONDS = 5.0
-"""Between requests for the end of the log, the lag of stages, and the topic's partitions."""
+_RETENTION_SECONDS = 5.0
+"""Between requests for the end of the log, the lag of stages, the topic's partitions, and its retention."""
 
 _TIMEOUT_SECONDS = 5.0
 _APPEND_TIMES_SECONDS = 2.0
@@ -180,7 +182,7 @@ class LogWatch:
         """Return how far the stages are behind."""
         return tuple(progress.lag() for _, progress in self._stages)
 
-    def loops(self) -> tuple[Loop, Loop]:
+    def loops(self) -> tuple[Loop, Loop, Loop]:
         """Return the loops; the process is ready once it knows the end of the log."""
         return (
             Loop(
@@ -189,6 +191,7 @@ class LogWatch:
                 ready_when=f"the end of {VECTORS_EMBEDDED}",
             ),
             Loop("watch of the stages before", self._watch_stages),
+            Loop("watch of retention", self._watch_retention),
         )
 
     async def _watch_end(self, loop: LoopScope) -> None:
@@ -227,6 +230,14 @@ class LogWatch:
                         await _note(self._own, *sample, self._own_append_times)
                 _publish(self._own.lag(), VECTORS_EMBEDDED)
                 await loop.sleep(_STAGES_SECONDS)
+
+    async def _watch_retention(self, loop: LoopScope) -> None:
+        topics = [*(stage.topic for stage, _ in self._stages), VECTORS_EMBEDDED]
+        while loop.next_turn():
+            await _attempt(
+                "retention of topics", partial(measure_retention, self._kafka, topics), loop
+            )
+            await loop.sleep(_RETENTION_SECONDS)
 
     async def _open(
         self, topic: str, group: str | None, loop: LoopScope, stack: AsyncExitStack

@@ -95,7 +95,9 @@ class Sealer:
         """Returns the position of listings.hidden that the masks reflect."""
         self._queue: deque[_Job] = deque()
         self._set_aside: list[_Job] = []
+        self._sealing: _Job | None = None
         self._wake = asyncio.Event()
+        metrics.SEAL_LAG_SECONDS.set_function(self._lag_seconds)
 
     def seal(self, shard: OpenShard, reason: CutReason) -> None:
         """Queue the shard of a closed range."""
@@ -120,13 +122,21 @@ class Sealer:
                 self._wake.clear()
                 await loop.wait(self._wake, _IDLE_SECONDS)
                 continue
+            self._sealing = job
             try:
                 first = await self._seal(job, loop)
             except RepositoryError as error:
                 self._put_aside(job, error, loop)
                 continue
+            finally:
+                self._sealing = None
             loop.clear(_problem(job))
             await self._note_sealed(job, first, loop)
+
+    def _lag_seconds(self) -> float:
+        sealing = [self._sealing] if self._sealing is not None else []
+        waiting = [job.queued_at for job in (*sealing, *self._queue, *self._set_aside)]
+        return time.monotonic() - min(waiting) if waiting else 0.0
 
     def _next(self) -> _Job | None:
         now = time.monotonic()

@@ -82,14 +82,19 @@ async def check_topics(bootstrap: str, names: Collection[str]) -> None:
     async with _admin(bootstrap) as admin:
         depends_on = HIDDEN_DEPENDS_ON if LISTINGS_HIDDEN in names else ()
         configs = await _configs(admin, {*names, *depends_on})
-    for name in names:
-        config = configs[name]
-        retention_ms, _ = config.get(RETENTION_MS, ("-1", 0))
-        metrics.RETENTION_SECONDS.labels(name).set(
-            -1 if int(retention_ms) < 0 else int(retention_ms) / 1000
-        )
+    _note_retention(configs, names)
     if wrong := _wrong(configs, names):
         raise _refusal(bootstrap, wrong)
+
+
+async def measure_retention(bootstrap: str, names: Collection[str]) -> None:
+    """Measure for how long topics retain records: an operator may change it at any time.
+
+    Raises:
+        KafkaUnavailable: when the broker does not respond, or a topic does not exist.
+    """
+    async with _admin(bootstrap) as admin:
+        _note_retention(await _configs(admin, names), names)
 
 
 async def group_has_begun(bootstrap: str, group: str) -> bool:
@@ -133,6 +138,14 @@ async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> _Configs
                 raise KafkaUnavailable(f"topic {name}: {for_code(code).__name__}")
             found[name] = {entry[0]: (entry[1], int(entry[3])) for entry in entries}
     return found
+
+
+def _note_retention(configs: _Configs, names: Iterable[str]) -> None:
+    for name in names:
+        retention_ms, _ = configs[name].get(RETENTION_MS, ("-1", 0))
+        metrics.RETENTION_SECONDS.labels(name).set(
+            -1 if int(retention_ms) < 0 else int(retention_ms) / 1000
+        )
 
 
 def _wrong(configs: _Configs, names: Collection[str]) -> list[WrongSetting]:

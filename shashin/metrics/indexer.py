@@ -52,6 +52,12 @@ SEAL_SECONDS = histogram(
     unit="seconds",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
+SEAL_LAG_SECONDS = gauge(
+    "shashin_indexer_seal_lag_seconds",
+    "For how long the oldest closed shard has been waiting to be sealed, also while it is being sealed; 0 if "
+    "none is.",
+    unit="seconds",
+)
 HELD_SHARDS = gauge(
     "shashin_indexer_held_shards", "Closed and sealed shards not yet released to index servers."
 )

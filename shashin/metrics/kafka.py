@@ -40,7 +40,8 @@ RETAINED = gauge(
 )
 RETENTION_SECONDS = gauge(
     "shashin_topic_retention_seconds",
-    "How long a topic retains records, as of this process's start; -1 for ever.",
+    "How long a topic retains records; -1 for ever. As of this process's start; an indexer asks again, "
+    "every few seconds, for the topics that it and the stages before it consume.",
     [TOPIC],
     unit="seconds",
 )

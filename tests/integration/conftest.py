@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,55 +10,16 @@ from pathlib import Path
 import pytest
 
 from shashin.kafka.producer import Producer
-from shashin.local.kafka import EmbeddedKafka
-from tests.support.fresh_topics import fresh_topics
+from tests.support.kafka_fixtures import (
+    broker,
+    embedded_kafka,
+    kafka,
+    log_folder,
+)
 from tests.support.running_service import RunningService
 from tests.support.running_system import ConnectedSystem, RunningSystem
 
-PARTITIONS = 2
-
-
-@pytest.fixture(scope="session")
-def embedded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka | None]:
-    """An embedded Kafka; None with that of SHASHIN_TEST_KAFKA (then run one worker)."""
-    if os.environ.get("SHASHIN_TEST_KAFKA"):
-        yield None
-        return
-    embedded = EmbeddedKafka(tmp_path_factory.mktemp("kafka"), port=_any_port())
-    asyncio.run(embedded.start())
-    try:
-        yield embedded
-    finally:
-        asyncio.run(embedded.stop())
-
-
-@pytest.fixture(scope="session")
-def broker(embedded_kafka: EmbeddedKafka | None) -> str:
-    """Bootstrap servers."""
-    if embedded_kafka is None:
-        return os.environ["SHASHIN_TEST_KAFKA"]
-    return embedded_kafka.bootstrap
-
-
-@pytest.fixture
-def log_folder(embedded_kafka: EmbeddedKafka | None) -> Path:
-    """Where the broker keeps the log, a folder per partition."""
-    if embedded_kafka is None:
-        pytest.skip("the files of the Kafka in SHASHIN_TEST_KAFKA cannot be reached")
-    return embedded_kafka.folder / "data"
-
-
-def _any_port() -> int:
-    from shashin.local.ports import free_port
-
-    return free_port()
-
-
-@pytest.fixture
-async def kafka(broker: str) -> str:
-    """Bootstrap servers with every topic new and empty."""
-    await fresh_topics(broker, partitions=PARTITIONS)
-    return broker
+__all__ = ["broker", "embedded_kafka", "kafka", "log_folder"]
 
 
 @pytest.fixture

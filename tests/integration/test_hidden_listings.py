@@ -25,7 +25,6 @@ from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
-from tests.integration.conftest import PARTITIONS
 from tests.support.embedded_listings import (
     DIMENSIONS,
     MODEL,
@@ -37,6 +36,7 @@ from tests.support.embedded_listings import (
 from tests.support.foreign_producer import produce
 from tests.support.hidden_map import HiddenMap
 from tests.support.indexer_settings import indexer_settings
+from tests.support.kafka_fixtures import PARTITIONS
 from tests.support.made_shards import BUCKET_START, KIND, commit
 from tests.support.running_service import RunningService
 from tests.support.waiting import until

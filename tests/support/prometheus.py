@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,14 +22,17 @@ RULES = Path(__file__).parents[2] / "monitoring/prometheus/rules/shashin.yml"
 
 
 @asynccontextmanager
-async def scraping(folder: Path, targets: Mapping[str, str]) -> AsyncIterator[str]:
+async def scraping(
+    folder: Path, targets: Mapping[str, str], *, rules: Mapping[str, Any] | None = None
+) -> AsyncIterator[str]:
     """Scrape targets, addresses by name, every second; gives Prometheus's own address.
 
+    A target's name is its job. ``rules`` are the project's own if there are none given, evaluated every second.
     Skips the test where there is no Prometheus.
     """
     if (program := shutil.which("prometheus")) is None:
         pytest.skip("needs Prometheus in PATH")
-    _write_config(folder, sorted(targets.values()))
+    _write_config(folder, targets, _own_rules() if rules is None else rules)
     address = f"{HOST}:{free_port()}"
     with (folder / "prometheus.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
@@ -50,16 +54,23 @@ async def scraping(folder: Path, targets: Mapping[str, str]) -> AsyncIterator[st
         await process.wait()
 
 
-def _write_config(folder: Path, targets: list[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    rules = yaml.safe_load(RULES.read_text())
+def _own_rules() -> Mapping[str, Any]:
+    rules: dict[str, Any] = yaml.safe_load(RULES.read_text())
     for group in rules["groups"]:
         group["interval"] = "1s"
-    (folder / "rules.yml").write_text(yaml.safe_dump(rules))
+    return rules
+
+
+def _write_config(folder: Path, targets: Mapping[str, str], rules: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rules.yml").write_text(yaml.safe_dump(dict(rules)))
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yml"],
-        "scrape_configs": [{"job_name": "shashin", "static_configs": [{"targets": targets}]}],
+        "scrape_configs": [
+            {"job_name": name, "static_configs": [{"targets": [address]}]}
+            for name, address in sorted(targets.items())
+        ],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
 

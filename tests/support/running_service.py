@@ -40,7 +40,7 @@ class RunningService:
         if clock_ahead_seconds:
             through = ("tests.support.clock_ahead", str(clock_ahead_seconds))
         self._command = [sys.executable, "-m", *through, module or f"services.{name}"]
-        self.http = f"127.0.0.1:{free_port()}"
+        self.http = f"127.0.0.1:{settings.get('http_port') or free_port()}"
         self.grpc = f"127.0.0.1:{settings.get('grpc_port') or free_port()}"
         values = {
             "kafka": kafka,

@@ -68,8 +68,9 @@ SERVICES = (
 class RunningSystem:
     """One system in a state folder, with listings on sale that tests only search."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, canary: bool = False) -> None:
         self.system = System(folder)
+        self._canary = canary
         self.corpus: list[RenderedListing] = []
 
     async def start(self) -> None:
@@ -85,7 +86,10 @@ class RunningSystem:
     async def start_again(self) -> None:
         """Start every process, after a stop with what is in the state folder."""
         options = UpOptions(
-            bucket_seconds=BUCKET_SECONDS, grace_seconds=GRACE_SECONDS, partitions=PARTITIONS
+            bucket_seconds=BUCKET_SECONDS,
+            grace_seconds=GRACE_SECONDS,
+            partitions=PARTITIONS,
+            canary=self._canary,
         )
         # After a test has killed this Kafka, no other system on this machine may take its port.
         await EmbeddedKafka(self.system.folder, port=_secluded_port()).start()

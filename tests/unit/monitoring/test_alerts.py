@@ -38,6 +38,9 @@ TOTAL = 'shashin_router_search_seconds_count{stage="total"}'
 EVENTS = 'shashin_pipeline_since_event_seconds_count{stage="searchable"}'
 IN_TIME = 'shashin_pipeline_since_event_seconds_bucket{stage="searchable",le="5.0"}'
 DAYS = 3 * 24 * 60
+LAG = 'shashin_indexer_stage_lag_seconds{instance="%s",topic="listings.events"}'
+RETENTION = 'shashin_topic_retention_seconds{instance="%s",topic="listings.events"}'
+OF_A = '{instance="a",topic="listings.events",reason="InvalidEvent"}'
 EVENTS_TOPIC = '{topic="listings.events"}'
 
 CASES = {
@@ -130,13 +133,17 @@ CASES = {
         80,
     ),
     "ShashinConsumerStuck": Case(
+        # The consumer hangs or is down: it tells nothing itself.
         {
-            f"shashin_consumer_lag_records{EVENTS_TOPIC}": "5x40",
-            f"shashin_consumed_records_total{EVENTS_TOPIC}": "100x40",
+            'shashin_indexer_stage_lag_seconds{stage="downloader",topic="listings.events"}': "0+60x40"
         },
         {
-            f"shashin_consumer_lag_records{EVENTS_TOPIC}": "5x40",
+            # It is far behind, and works.
+            'shashin_indexer_stage_lag_seconds{stage="downloader",topic="listings.events"}': "0+60x40",
             f"shashin_consumed_records_total{EVENTS_TOPIC}": "0+1x40",
+            'shashin_indexer_stage_lag_seconds{stage="indexer",topic="vectors.embedded"}': "0+60x40",
+            "shashin_indexer_records_total": "0+1x40",
+            "shashin_indexer_skipped_records_total": "0x40",
         },
         30,
     ),
@@ -150,22 +157,24 @@ CASES = {
     ),
     "ShashinLagNearRetention": Case(
         {
-            f"shashin_consumer_lag_seconds{EVENTS_TOPIC}": "500000x30",
-            f"shashin_topic_retention_seconds{EVENTS_TOPIC}": "604800x30",
+            LAG % "a": "500000x30",
+            RETENTION % "a": "604800x30",
+            # As another process knew it when it started.
+            RETENTION % "b": "6048000x30",
         },
         # A topic that retains for ever overtakes nobody.
-        {
-            f"shashin_consumer_lag_seconds{EVENTS_TOPIC}": "500000x30",
-            f"shashin_topic_retention_seconds{EVENTS_TOPIC}": "-1x30",
-        },
+        {LAG % "a": "500000x30", RETENTION % "a": "-1x30", RETENTION % "b": "60x30"},
     ),
     "ShashinRecordsLost": Case(
-        {f"shashin_lost_records_total{EVENTS_TOPIC}": "0x10 7x20"},
-        {f"shashin_lost_records_total{EVENTS_TOPIC}": "7x30"},
+        # The first records that are lost begin the series, of a process that runs or has just begun.
+        {f"shashin_lost_records_total{OF_A}": "_x70 7x20", 'up{instance="a"}': "1x90"},
+        {f"shashin_lost_records_total{OF_A}": "7x90", 'up{instance="a"}': "1x90"},
+        80,
     ),
     "ShashinDeadLettersRising": Case(
-        {'shashin_dead_letters_total{topic="listings.events",reason="InvalidEvent"}': "0+2x30"},
-        {'shashin_dead_letters_total{topic="listings.events",reason="InvalidEvent"}': "0x10 3x20"},
+        {f"shashin_dead_letters_total{OF_A}": "_x30 11x20", 'up{instance="a"}': "1x50"},
+        {f"shashin_dead_letters_total{OF_A}": "_x30 100x20", 'up{instance="b"}': "1x50"},
+        40,
     ),
     "ShashinBadShards": Case(
         {'shashin_index_server_bad_shards{instance="index-server-daily:8080"}': "2x30"},
@@ -173,7 +182,11 @@ CASES = {
     ),
     "ShashinSealingStuck": Case(
         {"shashin_indexer_set_aside_shards": "1x30", "shashin_indexer_reading_paused": "0x30"},
-        {"shashin_indexer_set_aside_shards": "0x30", "shashin_indexer_reading_paused": "0x30"},
+        {
+            "shashin_indexer_set_aside_shards": "0x30",
+            "shashin_indexer_reading_paused": "0x30",
+            "shashin_indexer_seal_lag_seconds": "0x20 400x10",
+        },
     ),
     "ShashinBuildsFailed": Case(
         {'shashin_controller_builds{tier="daily",phase="Failed"}': "1x30"},
@@ -229,14 +242,19 @@ def test_every_alert_has_a_case() -> None:
 def test_an_alert_fires_when_it_should_and_not_before(
     name: str, state: str, tmp_path: Path
 ) -> None:
+    case = CASES[name]
+    series = case.fires if state == "fires" else case.quiet
+    check(name, series, minutes=case.minutes, fires=state == "fires", folder=tmp_path)
+
+
+def check(name: str, given: Series, *, minutes: int, fires: bool, folder: Path) -> None:
+    """Fail unless Prometheus has the alert fire, or not, after so many minutes of these series."""
     if (promtool := shutil.which("promtool")) is None:
         pytest.skip("needs promtool, which is part of Prometheus")
-    case = CASES[name]
     # Calls of a router to index servers are no searches of users.
-    every: Series = {ROUTER: f"1x{case.minutes}", INDEX_SERVER: f"0+99999x{case.minutes}"}
-    series = {**every, **(case.fires if state == "fires" else case.quiet)}
-    expected = 1 if state == "fires" else 0
-    (tmp_path / "rules.yml").write_text(rule_file())
+    every: Series = {ROUTER: f"1x{minutes}", INDEX_SERVER: f"0+99999x{minutes}"}
+    series = {**every, **given}
+    (folder / "rules.yml").write_text(rule_file())
     test = {
         "rule_files": ["rules.yml"],
         "evaluation_interval": "1m",
@@ -247,17 +265,17 @@ def test_an_alert_fires_when_it_should_and_not_before(
                 "promql_expr_test": [
                     {
                         "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) or vector(0)',
-                        "eval_time": f"{case.minutes}m",
-                        "exp_samples": [{"labels": "{}", "value": expected}],
+                        "eval_time": f"{minutes}m",
+                        "exp_samples": [{"labels": "{}", "value": int(fires)}],
                     }
                 ],
             }
         ],
     }
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
+    (folder / "test.yml").write_text(yaml.safe_dump(test))
     ended = subprocess.run(
         [promtool, "test", "rules", "test.yml"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
@@ -284,3 +302,48 @@ def test_an_objective_records_every_window_that_its_alerts_use() -> None:
             used = {word for word in alert.expr.split() if word.startswith("shashin:")}
             assert used
             assert used <= recorded
+
+
+EVERY_WAY = {
+    "ShashinConsumerStuck": [
+        # The indexer itself.
+        {
+            'shashin_indexer_stage_lag_seconds{stage="indexer",topic="vectors.embedded"}': "0+60x40",
+            "shashin_indexer_records_total": "50x40",
+            "shashin_indexer_skipped_records_total": "0x40",
+        },
+        # Its last records were long ago.
+        {
+            'shashin_indexer_stage_lag_seconds{stage="downloader",topic="listings.events"}': "0+60x40",
+            f"shashin_consumed_records_total{EVENTS_TOPIC}": "9x40",
+        },
+    ],
+    "ShashinRecordsLost": [
+        {f"shashin_lost_records_total{OF_A}": "0x10 7x30"},
+        # A process that has begun since.
+        {
+            f"shashin_lost_records_total{OF_A}": "_x35 7x5",
+            'process_start_time_seconds{instance="a"}': "_x35 2090x5",
+        },
+    ],
+    "ShashinDeadLettersRising": [
+        {f"shashin_dead_letters_total{OF_A}": "0+2x40"},
+        {
+            f"shashin_dead_letters_total{OF_A}": "_x35 11x5",
+            'process_start_time_seconds{instance="a"}': "_x35 2090x5",
+        },
+    ],
+    "ShashinSealingStuck": [
+        {"shashin_indexer_reading_paused": "1x40"},
+        {"shashin_indexer_seal_lag_seconds": "0+60x40"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "series"), [(name, series) for name, every in EVERY_WAY.items() for series in every]
+)
+def test_an_alert_fires_for_every_cause_that_it_is_for(
+    name: str, series: Series, tmp_path: Path
+) -> None:
+    check(name, series, minutes=38, fires=True, folder=tmp_path)
