@@ -14,8 +14,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from shashin.kafka.topics import TOPICS
 from shashin.objectstore.gcs import EMULATOR_VARIABLE
-from tests.integration.conftest import PARTITIONS
 from tests.support.fake_gcs import SERVER_VARIABLE, FakeGcs
+from tests.support.kafka_fixtures import PARTITIONS
 
 
 @pytest.fixture
