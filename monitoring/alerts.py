@@ -129,10 +129,10 @@ PIPELINE = (
         severity="critical",
         held="5m",
         summary=(
-            "records of {{ $labels.topic }} wait for {{ $value | humanizeDuration }}: in as long again "
-            "retention deletes them unread"
+            "records of {{ $labels.topic }} wait for {{ $value | humanizeDuration }}, more than half of the "
+            "time after which they are deleted unread"
         ),
-        description="Speed the consumer up, or extend the topic's retention first (retention.ms).",
+        description="Gain time by a longer retention, that of listings.hidden first; then speed the consumer up.",
     ),
     Alert(
         "ShashinRecordsLost",

@@ -25,7 +25,7 @@ class Alert:
     name: str
     expr: str
     severity: Literal["critical", "warning"]
-    """critical: users are affected now, or will be within the hour."""
+    """critical: users are affected now, or will be, or data is lost, unless somebody acts today."""
     summary: str
     description: str
     held: str = ""
