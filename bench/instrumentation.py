@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from bench.figures import Figure, percentile
@@ -19,10 +19,11 @@ from bench.search.processes import (
 )
 from bench.search.sealed import prepared_kind, write_shards
 from shashin.shards.kinds.registry import DEFAULT_SEALED_KIND
+from tests.support.collector import collecting
 
 _ROWS, _SHARDS, _QUERIES = 40_000, 8, 500
 _PAIRS, _SECONDS, _CLIENTS = 16, 2.0, 8
-_SCRAPE_SECONDS = 5.0
+_SCRAPE_SECONDS, _KEPT_TRACES = 5.0, 0.01
 _ANSWERS = "shashin_rpc_answers_total"
 
 
@@ -36,7 +37,7 @@ def planned_figures() -> list[Figure]:
 
 
 async def instrumentation(scratch: Path) -> dict[str, float]:
-    """Compare metrics, scrapes and the recall monitor with their absence.
+    """Compare metrics, scrapes, the recall monitor and traces, of which 1 % are kept, with their absence.
 
     Both systems run at the same time and are searched in turns of two seconds, since what a machine
     gives changes by more than the difference from one minute to the next.
@@ -49,7 +50,14 @@ async def instrumentation(scratch: Path) -> dict[str, float]:
     unwatched = running(
         scratch / "off", shards, through=["bench.without_metrics"], recall_cpu_share=0
     )
-    async with unwatched as off, running(scratch / "on", shards) as on, _scraped(on):
+    async with AsyncExitStack() as stack:
+        collector = stack.enter_context(collecting())
+        off = await stack.enter_async_context(unwatched)
+        watched = running(
+            scratch / "on", shards, trace_endpoint=collector.endpoint, trace_share=_KEPT_TRACES
+        )
+        on = await stack.enter_async_context(watched)
+        await stack.enter_async_context(_scraped(on))
         addresses = {False: off.router.grpc, True: on.router.grpc}
         for address in addresses.values():
             await search_together(address, requests, _CLIENTS, _SECONDS)
@@ -57,6 +65,8 @@ async def instrumentation(scratch: Path) -> dict[str, float]:
         counted = {one: await one.router.metric(_ANSWERS) for one in (off, on)}
         if counted[off] or not counted[on]:
             raise RuntimeError(f"{_ANSWERS} is {counted[off]} unwatched and {counted[on]} watched")
+        if not collector.spans():
+            raise RuntimeError("the collector has no spans")
         return figures
 
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +45,12 @@ async def running(
     *,
     live: bool = False,
     through: Sequence[str] = (),
-    **server_settings: object,
+    **settings: object,
 ) -> AsyncIterator[Processes]:
     """Serve the shards of a folder by an index server, and search them through a router.
 
     With ``live``, an indexer serves open shards as well: its tier is searched beside the others.
-    ``through`` is a module that runs each service.
+    ``through`` is a module that runs each service. Each takes what it knows of ``settings``.
     """
     await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
     kafka = EmbeddedKafka(scratch, default_port=None)
@@ -59,8 +59,8 @@ async def running(
         await ensure_topics(kafka.bootstrap, partitions=1)
         async with AsyncExitStack() as stack:
 
-            async def start(name: str, **settings: object) -> RunningService:
-                values = {"model_id": SPACE.model_id, "dimensions": DIMENSIONS, **settings}
+            async def start(name: str, **own: object) -> RunningService:
+                values = {"model_id": SPACE.model_id, "dimensions": DIMENSIONS, **settings, **own}
                 service = RunningService(
                     name, kafka.bootstrap, values, log=scratch / "logs", through=through
                 )
@@ -69,9 +69,7 @@ async def running(
                 await service.until_ready()
                 return service
 
-            yield await _started(
-                scratch, shards, kafka.bootstrap, start, server_settings, live=live
-            )
+            yield await _started(scratch, shards, kafka.bootstrap, start, live=live)
     finally:
         await kafka.stop()
 
@@ -81,7 +79,6 @@ async def _started(
     shards: Path,
     kafka: str,
     start: Callable[..., Awaitable[RunningService]],
-    server_settings: Mapping[str, object],
     *,
     live: bool,
 ) -> Processes:
@@ -91,7 +88,6 @@ async def _started(
         tier=HOURLY,
         shards_folder=shards,
         repository=repository,
-        **server_settings,
     )
     endpoints = [{"name": "one", "role": INDEX_SERVER, "tier": HOURLY, "address": server.grpc}]
     discovery = scratch / "discovery.json"
