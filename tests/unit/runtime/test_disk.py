@@ -23,6 +23,14 @@ def test_a_scrape_has_the_size_and_the_free_space_of_the_disk(tmp_path: Path) ->
     assert 0 < exposed("free") <= exposed("size")
 
 
-def test_a_folder_that_is_gone_has_no_figures(tmp_path: Path) -> None:
-    watch_disk("work", tmp_path / "gone")
+def test_a_folder_that_is_not_there_yet_has_the_figures_of_the_one_above(tmp_path: Path) -> None:
+    watch_disk("work", tmp_path / "not" / "made")
+    assert exposed("size") == shutil.disk_usage(tmp_path).total
+    assert exposed("free") > 0
+
+
+def test_a_disk_that_cannot_be_asked_has_no_figures(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    watch_disk("work", file / "below")
     assert math.isnan(exposed("free"))
