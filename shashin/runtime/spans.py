@@ -197,14 +197,22 @@ class Tracer:
 
     @contextmanager
     def serving(
-        self, name: str, kind: Kind, served: Sequence[Span], attributes: Attributes
+        self,
+        name: str,
+        kind: Kind,
+        served: Sequence[Span],
+        attributes: Attributes,
+        *,
+        began_ns: int | None = None,
     ) -> Iterator[Span]:
         """Make a span that serves several others at once the current one while the context is open.
 
         It is part of the trace of the first that is kept, and linked with the others, in both directions.
         """
         parent, others = _first(served)
-        with self.span(name, kind, parent=parent, links=others, attributes=attributes) as span:
+        with self.span(
+            name, kind, parent=parent, links=others, attributes=attributes, began_ns=began_ns
+        ) as span:
             for other in others:
                 other.link(span)
             yield span
@@ -214,14 +222,9 @@ class Tracer:
     ) -> None:
         """Make a span as ``serving`` does, of work that took so many seconds until now; none for nobody."""
         if served:
-            parent, others = _first(served)
             began_ns = now_ns() - int(seconds * 1e9)
-            span = self.start(
-                name, parent=parent, links=others, attributes=attributes, began_ns=began_ns
-            )
-            for other in others:
-                other.link(span)
-            span.end()
+            with self.serving(name, "internal", served, attributes, began_ns=began_ns):
+                pass
 
 
 def now_ns() -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support.kafka_fixtures import broker, embedded_kafka, kafka, log_folder
-from tests.support.running_system import ConnectedSystem, RunningSystem
+from tests.support.running_system import RunningSystem
+from tests.support.system_fixtures import system
 
-__all__ = ["broker", "embedded_kafka", "kafka", "log_folder"]
+__all__ = ["broker", "embedded_kafka", "kafka", "log_folder", "system"]
 
 SETTINGS = {
     # A cycle of the canary is as short as that of a rule, so that it fails as soon as something does.
@@ -32,13 +33,3 @@ def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
             yield running
         finally:
             asyncio.run(running.stop())
-
-
-@pytest.fixture
-async def system(running_system: RunningSystem) -> AsyncIterator[ConnectedSystem]:
-    """The whole system, healthy again after earlier drills."""
-    running_system.resume_supervisor()
-    await running_system.until_well()
-    async with running_system.connected() as connected:
-        await connected.until_versions({li.listing_id: 1 for li in running_system.corpus})
-        yield connected

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import LISTINGS_EVENTS
 from shashin.objectstore.open import open_object_store
@@ -20,6 +17,7 @@ from tests.drills.alert_watch import AlertWatch
 from tests.drills.scene import repeated
 from tests.drills.wrong_index import pointer_to, sealed, with_wrong_codes
 from tests.support.damaged_log import flip
+from tests.support.deleted_records import delete_before
 from tests.support.embedded_listings import DIMENSIONS, MODEL, IndexClient, vector_of
 from tests.support.running_service import RunningService
 from tests.support.shashin_command import shashin
@@ -128,18 +126,6 @@ async def records_are_deleted_unread(world: World) -> AsyncIterator[Scene]:
         yield
 
     yield Scene(service, fault)
-
-
-async def delete_before(kafka: str, offset: int) -> None:
-    """Delete records as retention does."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.delete_records(
-            {TopicPartition(LISTINGS_EVENTS, 0): RecordsToDelete(before_offset=offset)}
-        )
-    finally:
-        await admin.close()
 
 
 @asynccontextmanager

@@ -17,9 +17,10 @@ from tests.support.kafka_fixtures import (
     log_folder,
 )
 from tests.support.running_service import RunningService
-from tests.support.running_system import ConnectedSystem, RunningSystem
+from tests.support.running_system import RunningSystem
+from tests.support.system_fixtures import system
 
-__all__ = ["broker", "embedded_kafka", "kafka", "log_folder"]
+__all__ = ["broker", "embedded_kafka", "kafka", "log_folder", "system"]
 
 
 @pytest.fixture
@@ -56,13 +57,3 @@ def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
         yield running
     finally:
         asyncio.run(running.stop())
-
-
-@pytest.fixture
-async def system(running_system: RunningSystem) -> AsyncIterator[ConnectedSystem]:
-    """The whole system, healthy again after earlier tests."""
-    running_system.resume_supervisor()
-    await running_system.until_well()
-    async with running_system.connected() as connected:
-        await connected.until_versions({li.listing_id: 1 for li in running_system.corpus})
-        yield connected

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from prometheus_client import REGISTRY
 
 from shashin.errors import RecordsLost
@@ -19,24 +17,13 @@ from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS
 from shashin.runtime.health import Health
 from tests.support.copying_stage import Copying, consuming
+from tests.support.deleted_records import delete_before
 from tests.support.topic_records import records_of
 from tests.support.waiting import until
 
 
 def events(first: int, end: int) -> list[OutRecord]:
     return [OutRecord(LISTINGS_EVENTS, b"key", b"%d" % i, partition=0) for i in range(first, end)]
-
-
-async def delete_before(kafka: str, offset: int) -> None:
-    """Delete records as retention does."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.delete_records(
-            {TopicPartition(LISTINGS_EVENTS, 0): RecordsToDelete(before_offset=offset)}
-        )
-    finally:
-        await admin.close()
 
 
 async def copied(kafka: str) -> set[bytes]:
