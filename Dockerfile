@@ -2,7 +2,7 @@
 #
 #   docker build --target service --build-arg SERVICE=router --build-arg MODULE=router -t shashin/router .
 #
-# The embedder's target is `embedder`: it brings the model demo-v1 along. The steps of builds, and the
+# The embedder's target is `embedder`: it brings the models along. The steps of builds, and the
 # command that plans them, are no service: target `builds`, SERVICE=builds. `make images` builds all of them.
 ARG BASE=python:3.11-slim-bookworm
 
@@ -44,10 +44,12 @@ ENV PATH=/opt/venv/bin:$PATH \
     SHASHIN_HTTP_HOST=0.0.0.0 \
     SHASHIN_HTTP_PORT=8080 \
     SHASHIN_GRPC_HOST=0.0.0.0 \
-    SHASHIN_GRPC_PORT=50051
+    SHASHIN_GRPC_PORT=50051 \
+    SHASHIN_REST_HOST=0.0.0.0 \
+    SHASHIN_REST_PORT=8081
 USER 10001:10001
 WORKDIR /work
-EXPOSE 8080 50051
+EXPOSE 8080 8081 50051
 ENTRYPOINT ["/bin/sh", "-c", "exec python -m \"$SERVICE_MODULE\""]
 # Last, since every revision has others.
 ARG VERSION=0.1.0
@@ -60,6 +62,7 @@ LABEL org.opencontainers.image.title="shashin-${SERVICE}" \
 
 FROM service AS embedder
 COPY models/demo-v1/checkpoint.pt /app/shashin/model/models/demo-v1/
+COPY models/efficientnet-lite0/checkpoint.pt models/efficientnet-lite0/LICENSE models/efficientnet-lite0/NOTICE /app/shashin/model/models/efficientnet-lite0/
 
 # After the services: a builder without BuildKit runs every stage above its target, and copies of the
 # embedder's libraries are large.

@@ -8,7 +8,7 @@ WORKERS ?= 2
 # Tests on a cluster mostly wait for pods.
 CLUSTER_WORKERS ?= 4
 
-.PHONY: compose-check compose-up compose-test help install demo test test-unit check format proto docs lock locks-test cluster-test chaos drills year bench bench-peers images clean
+.PHONY: compose-check compose-up compose-test help install demo test test-unit check format proto docs lock locks-test cluster-test chaos browser-test fuzz screenshots drills year bench bench-peers images clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,7 @@ lock: install ## resolve pyproject.toml into locks/ (ARGS=--upgrade to upgrade)
 
 locks-test: install ## start each service with only its own lock, two minutes (ARGS="router ...")
 	@$(RUN)python -m locks.test $(ARGS)
+	@$(RUN)python -m locks.client
 
 cluster-test: install ## test the parts and then the whole system on the Kubernetes of SHASHIN_TEST_KUBECONFIG
 	@$(RUN)python -m tests.on_kubernetes.images
@@ -62,6 +63,15 @@ cluster-test: install ## test the parts and then the whole system on the Kuberne
 
 chaos: install ## kill every service at every failpoint, up to 15 minutes (ARGS=--quick: 4)
 	@$(RUN)python -m tests.chaos $(ARGS)
+
+fuzz: install ## look for inputs that crash decoding, filters and queries, 10 minutes (ARGS="--seconds 60")
+	@$(RUN)python -m tests.fuzz $(ARGS)
+
+browser-test: install ## test the search page in Chromium (SHASHIN_TEST_CHROMIUM=/path/to/chromium)
+	$(RUN)pytest -n $(WORKERS) tests/browser $(ARGS)
+
+screenshots: install ## take screenshots of the search page into build/screenshots, to be looked at
+	@PYTHONPATH=.:catalogue $(RUN)python -m tests.browser.screenshots
 
 drills: install ## cause each alert in a running system that a Prometheus watches, 20 minutes (ARGS="-k ShashinGhosts")
 	$(RUN)pytest tests/drills $(ARGS)

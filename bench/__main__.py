@@ -19,10 +19,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import (
+    front_door,
     history,
     images,
     instrumentation,
     measures,
+    page,
     photos,
     replicas,
     rollouts,
@@ -45,6 +47,8 @@ MEASURES: dict[str, Measure] = {
     "live": measures.vector_to_live,
     "freshness": measures.freshness,
     "queries": measures.photo_queries,
+    "quiet": measures.quiet_photo_queries,
+    "page": page.page,
     "throughput": measures.throughput,
     "gap": measures.gap,
 }
@@ -63,6 +67,7 @@ ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
     "replicas": replicas.replicas,
     "rollouts": rollouts.rollouts,
     "instrumentation": instrumentation.instrumentation,
+    "front": front_door.front_door,
     "search": search_measure.search,
 }
 """They get an empty folder on the disk of the state folder."""
@@ -86,6 +91,11 @@ def planned_figures() -> list[Figure]:
         Figure("coverage gap noticed", "s", 1.0),
         Figure("search by photo under ingest p50", "ms"),
         Figure("search by photo under ingest p99", "ms", 150.0),
+        Figure("search by photo, 5 a second, p50", "ms"),
+        Figure("search by photo, 5 a second, p99", "ms", 100.0),
+        Figure("page: first view, newest listings painted", "s", 1.0),
+        Figure("page: a photo dropped, hits painted p50", "ms", 300.0),
+        Figure("page: a photo dropped, hits painted p90", "ms"),
         *photos.planned_figures().values(),
         Figure("upload to a folder", "of cp", 0.5, at_least=True),
         Figure("upload to a folder, on the disk", "of cp and sync", 0.5, at_least=True),
@@ -124,6 +134,7 @@ def planned_figures() -> list[Figure]:
         Figure("queries failed or incomplete in 24 rollovers", "", 0.0),
         *history.planned_figures(),
         *instrumentation.planned_figures(),
+        *front_door.planned_figures(),
         *search_measure.planned_figures(),
     ]
 

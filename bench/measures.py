@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -32,6 +33,8 @@ _BURST_LISTINGS = 700
 _STREAM_SECONDS = 30.0
 _STEADY_PHOTOS_PER_SECOND = 20.0
 _QUERIES_PER_SECOND = 6.0
+_QUIET_QUERIES_PER_SECOND = 5.0
+_QUIET_LISTINGS = 100
 
 
 async def idle_memory(workload: Workload) -> dict[str, float]:
@@ -115,19 +118,32 @@ async def gap(workload: Workload) -> dict[str, float]:
 
 async def throughput(workload: Workload) -> dict[str, float]:
     """Return the photos per second that the pipeline processes in a burst."""
-    listings = workload.fresh_listings(_BURST_LISTINGS)
-    before = await workload.searchable()
-    started = time.monotonic()
-    await workload.send_all(listings)
-    await workload.until_searchable(before + len(listings))
-    return {
-        "pipeline throughput": len(listings) * PHOTOS_EACH / (time.monotonic() - started),
-    }
+    seconds = await workload.publish(_BURST_LISTINGS)
+    return {"pipeline throughput": _BURST_LISTINGS * PHOTOS_EACH / seconds}
 
 
 async def photo_queries(workload: Workload) -> dict[str, float]:
     """Return the time of a search by photo through the router at 20 photos per second of ingest."""
     streamer = await workload.streamer(_STREAM_SECONDS, _STEADY_PHOTOS_PER_SECOND)
+    # Until the stream has ended: the rate does not depend on how fast the answers come.
+    searching = asyncio.ensure_future(_searches(workload, _QUERIES_PER_SECOND, math.inf))
+    try:
+        await streamer.run()
+    finally:
+        searching.cancel()
+        await asyncio.wait([searching])
+    return _in_milliseconds("search by photo under ingest", await searching)
+
+
+async def quiet_photo_queries(workload: Workload) -> dict[str, float]:
+    """Return the time of a search by photo through the router while nothing else happens."""
+    await workload.publish(_QUIET_LISTINGS)
+    recorder = await _searches(workload, _QUIET_QUERIES_PER_SECOND, _STREAM_SECONDS)
+    return _in_milliseconds("search by photo, 5 a second,", recorder)
+
+
+async def _searches(workload: Workload, per_second: float, seconds: float) -> Recorder:
+    """Search for photos at a steady rate, for so long or until cancelled."""
     photos = [
         await asyncio.to_thread(listing.query.read_bytes)
         for listing in workload.listings
@@ -135,22 +151,17 @@ async def photo_queries(workload: Workload) -> dict[str, float]:
     ]
     queries = Queries(workload.router, photos=photos)
     recorder = Recorder([QUERIES])
-    # Until the stream has ended: the rate does not depend on how fast the answers come.
-    due = Schedule((Phase(_QUERIES_PER_SECOND, _QUERIES_PER_SECOND, math.inf),)).due_times(
-        math.inf, "even", 0
-    )
-    searching = asyncio.ensure_future(
-        Generator(recorder).run(OpenLoop(QUERIES, due, queries.search))
-    )
-    try:
-        await streamer.run()
-    finally:
-        searching.cancel()
-        await asyncio.gather(searching, return_exceptions=True)
+    due = Schedule((Phase(per_second, per_second, seconds),)).due_times(seconds, "even", 0)
+    with contextlib.suppress(asyncio.CancelledError):
+        await Generator(recorder).run(OpenLoop(QUERIES, due, queries.search))
+    return recorder
+
+
+def _in_milliseconds(what: str, recorder: Recorder) -> dict[str, float]:
     total = recorder.kinds[QUERIES].total
     if failed := total.due - total.outcomes[OK]:
         raise RuntimeError(f"{failed} of {total.due} searches failed: {dict(total.outcomes)}")
     return {
-        f"search by photo under ingest {name}": (total.latency.percentile(share) or math.nan) * 1000
+        f"{what} {name}": (total.latency.percentile(share) or math.nan) * 1000
         for name, share in (("p50", 0.5), ("p99", 0.99))
     }

@@ -68,6 +68,14 @@ class Workload:
         """Publish all listings without pacing."""
         await self.producer.send_all(record_of(event) for event in self.events(listings))
 
+    async def publish(self, count: int) -> float:
+        """Publish fresh listings, wait until they are searchable, and return the seconds that it took."""
+        listings, before = self.fresh_listings(count), await self.searchable()
+        started = time.monotonic()
+        await self.send_all(listings)
+        await self.until_searchable(before + count)
+        return time.monotonic() - started
+
     async def until_searchable(self, records: int) -> None:
         """Wait until the router's endpoints hold ``records`` records."""
         while covered_records(await self.router.status()) < records:  # noqa: ASYNC110

@@ -18,7 +18,7 @@ from shashin.metrics.process import FROM_THE_CLIENT_LIBRARY
 
 PAGE = Path(__file__).with_name("metrics.md")
 ROOT = PAGE.parents[1]
-_NO_AREAS = {"core", "definitions", "labels"}
+_NO_AREAS = {"core", "definitions", "labels", "quick_histogram"}
 _LISTED_VALUES = 8
 """Of a label with more, only the number is on the page."""
 

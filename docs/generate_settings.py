@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 from types import UnionType
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -37,14 +38,19 @@ TAIL = """
 ## The command
 
 `shashin up` passes its environment on to every service, and says which settings it found there.
-`SHASHIN_PHOTO_ROOTS` is added to the folder of published photos. Ports, hosts, discovery, tiers, work
+`SHASHIN_PHOTO_ROOTS` is added to the folder of published photos, and `SHASHIN_THUMBNAILS` takes the place of
+the folder `thumbnails` in the state folder. Ports, hosts, discovery, tiers, work
 folders, model id and dimensions are decided by `shashin up`: it names those that it does not use.
 While it is running, `shashin up` with other settings is refused. The command itself reads:
 
 | variable | same as | meaning |
 |---|---|---|
 | `SHASHIN_STATE` | `--state` | State folder; `.shashin` by default. |
-| `SHASHIN_ROUTER` | `--router` | Router to use instead of the one in the state folder. |
+| `SHASHIN_ROUTER` | `--router` | Router to use instead of the one in the state folder: HOST:PORT, `dns:///NAME:PORT`, or `grpcs://HOST:PORT` for TLS. |
+| `SHASHIN_ROUTER_CA_FILE` | `--router-ca` | Authorities of routers with TLS, in PEM; those of the system by default. |
+| `SHASHIN_ROUTER_CERTIFICATE_FILE`, `SHASHIN_ROUTER_KEY_FILE` | `--router-certificate`, `--router-key` | Own certificate chain and private key in PEM, for routers that ask for one. |
+| `SHASHIN_API_KEY`, `SHASHIN_API_KEY_FILE` | `--api-key-file` | API key that is sent to the router, or the file that has it. |
+| `SHASHIN_ACCEPTED_KEYS_FILE` | `--file` | File of accepted API keys that `shashin keys` edits. |
 | `SHASHIN_KAFKA` | `--kafka` | Kafka to use instead of the embedded one. |
 | `SHASHIN_REPOSITORY` | `--repository` | Model repository to use instead of the one in the state folder. |
 | `SHASHIN_MODEL` | `--model` | Embedding model of `shashin up`, and of re-index builds. |
@@ -56,6 +62,7 @@ While it is running, `shashin up` with other settings is refused. The command it
 | `SHASHIN_CACHE_FOLDER` | `--folder` | Cache of originals for `shashin cache`. |
 | `SHASHIN_CACHE_BYTES` | `--max-bytes` | Size to which `shashin cache prune` reduces it. |
 | `SHASHIN_CACHE_SECONDS` | `--seconds` | Age beyond which `shashin cache prune` removes from it. |
+| `SHASHIN_THUMBNAILS` | `--thumbnails` | Store that `shashin thumbnails fill` fills, instead of the one in the state folder. |
 | `SHASHIN_MAX_BYTES` | | Size up to which `shashin publish` sends a photo; that of the downloader. |
 | `SHASHIN_CACHE` | | Folder for Kafka's jars; the user's cache by default. |
 
@@ -73,7 +80,14 @@ def type_name(annotation: object) -> str:
     if isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union:
         parts = [part for part in typing.get_args(annotation) if part is not type(None)]
         return " or ".join(type_name(part) for part in parts)
-    names = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path"}
+    names = {
+        SecretStr: "text",
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true or false",
+        Path: "path",
+    }
     if isinstance(annotation, type) and annotation in names:
         return names[annotation]
     raise TypeError(f"no name for the type {annotation!r}: add one here")

@@ -1,9 +1,10 @@
 """Writes the locks from pyproject.toml: exact versions with hashes, without index URLs.
 
 One lock per service, one for builds and two for the Kafka and the S3 server of docker-compose.yml, for
-their container images, and one for the compiler of the native search; ``dev`` for a checkout, split in two, since PyPI's torch for Linux includes CUDA and the
-smaller build is on another index with other hashes; ``bench`` for what a checkout lacks of the libraries
-that searches are compared with.
+their container images, one for the compiler of the native search, and one for services that search with
+the client; ``dev`` for a checkout, split in two, since PyPI's torch for Linux includes CUDA and the smaller
+build is on another index with other hashes; ``bench`` for what a checkout lacks of the libraries that
+searches are compared with.
 
 Run as ``make lock``; ``make lock ARGS=--upgrade`` upgrades to newer versions.
 """
@@ -62,6 +63,12 @@ def lock_seaweedfs(output: Path) -> None:
     lock_one(pin, output)
 
 
+def lock_client(output: Path) -> None:
+    """Lock all that the client needs, without the base dependencies of services."""
+    document = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+    lock_one("\n".join(document["project"]["optional-dependencies"]["client"]), output)
+
+
 def lock_one(requirement: str, output: Path) -> None:
     """Lock one package and what it needs."""
     subprocess.run(
@@ -104,6 +111,8 @@ def main() -> None:
         compile_lock(service, HERE / f"{service}.txt", upgrade)
     print("locking the compiler", flush=True)
     lock_compiler(HERE / "compiler.txt")
+    print("locking the client", flush=True)
+    lock_client(HERE / "client.txt")
     print("locking the S3 server", flush=True)
     lock_seaweedfs(HERE / "seaweedfs.txt")
     print("locking a checkout", flush=True)

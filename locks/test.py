@@ -215,7 +215,7 @@ class ServiceProcess:
         """Wait until it is as ready as it can be alone; returns the condition it waits for, if any.
 
         Every probe has to return 200, and the gRPC port, if any, has to report SERVING. A service
-        that cannot be ready alone has to be live, to serve, and to name one unmet condition.
+        that cannot be ready alone has to be live, to answer, and to name one unmet condition.
         """
         self._until(lambda: self._page("livez")[0] == 200, "/livez")
         if self._name in SERVES_GRPC:
@@ -275,7 +275,10 @@ class ServiceProcess:
                 )
             except grpc.RpcError:
                 return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        # A router is serving once it is ready.
+        return self._name in NOT_READY_ALONE or bool(
+            answer.status == health_pb2.HealthCheckResponse.SERVING
+        )
 
     def _failed(self, what: str) -> Failed:
         return Failed(f"{what}; the end of its log:\n{quoted(self._log.read_text())}")

@@ -235,6 +235,17 @@ PROCESSES = (
         description="Shards that do not fit are not sealed or served; photos are fetched again.",
     ),
     Alert(
+        "ShashinCertificateExpires",
+        f"(shashin_certificate_expires_seconds > 0) - time() < {7 * 86_400}",
+        severity="warning",
+        held="5m",
+        summary=(
+            "the certificate of {{ $labels.job }} at {{ $labels.instance }} "
+            "{{ if gt $value 0.0 }}expires in {{ $value | humanizeDuration }}{{ else }}has expired{{ end }}"
+        ),
+        description="Clients refuse a server whose certificate has expired: nobody could search.",
+    ),
+    Alert(
         "ShashinClockSkew",
         "abs(shashin_kubernetes_clock_skew_seconds) > 5",
         severity="warning",

@@ -22,7 +22,9 @@ ROUTERS = 'and on (instance) shashin_service_info{service="router"}'
 """Index servers have a method of this name, too."""
 _SINCE_EVENT = "shashin_pipeline_since_event_seconds"
 _ROUTERS = ROUTERS.replace("{", "{{").replace("}", "}}")
-_CALLERS_FAULT = "OK|INVALID_ARGUMENT|NOT_FOUND|CANCELLED|FAILED_PRECONDITION"
+_CALLERS_FAULT = (
+    "OK|INVALID_ARGUMENT|NOT_FOUND|CANCELLED|FAILED_PRECONDITION|UNAUTHENTICATED|RATE_LIMITED"
+)
 """Answers that are no fault of the system."""
 
 

@@ -168,6 +168,42 @@ BOARDS = (
                     ),
                 ],
             ),
+            Row(
+                "Thumbnails for web pages",
+                [
+                    Panel(
+                        "Written",
+                        [rate("shashin_thumbnails_written_total", by="outcome")],
+                        "ops",
+                        "Thumbnails a second that are in the store, new or before.",
+                    ),
+                    Panel(
+                        "Dropped",
+                        [rate("shashin_thumbnails_dropped_total", by="reason")],
+                        "ops",
+                        "Not written, by why. No listing is affected.",
+                    ),
+                    Panel(
+                        "Failed",
+                        [rate("shashin_thumbnails_failed_total", by="reason")],
+                        "ops",
+                        "Writes that the store did not take, after all attempts, by error.",
+                        empty_until="the store does not take a thumbnail",
+                    ),
+                    Panel(
+                        "Time to write one",
+                        quantiles("shashin_thumbnails_write_seconds"),
+                        "s",
+                        "Until the store has it.",
+                    ),
+                    Panel(
+                        "Waiting",
+                        [Query("sum(shashin_thumbnails_waiting_bytes)", "to be written")],
+                        "bytes",
+                        "Bounded by SHASHIN_THUMBNAIL_QUEUE_BYTES of each downloader.",
+                    ),
+                ],
+            ),
         ],
     ),
     _board(
@@ -388,6 +424,32 @@ BOARDS = (
                         calls_to_endpoints(),
                         "s",
                         "By tier.",
+                    ),
+                ],
+            ),
+            Row(
+                "Load",
+                [
+                    Panel(
+                        "Shed calls",
+                        [rate("shashin_router_shed_calls_total", by="exhausted")],
+                        "ops",
+                        "arrivals: the router is busy; in_progress: endpoints are.",
+                    ),
+                    Panel(
+                        "Work in progress",
+                        [
+                            total("shashin_router_work_in_progress", by="instance", how="max"),
+                            total("shashin_router_work_limit", by="instance", how="max"),
+                        ],
+                        "short",
+                        "And its limit, which shrinks while answers are late.",
+                    ),
+                    Panel(
+                        "Wait of calls, p99",
+                        quantiles("shashin_router_wait_seconds", shares=(0.99,)),
+                        "s",
+                        "Until the router looks at them.",
                     ),
                 ],
             ),

@@ -12,13 +12,15 @@ from typing import ClassVar
 class ShashinError(Exception):
     """The base class of all errors that Shashin raises itself."""
 
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     grpc_status: ClassVar[str] = "INTERNAL"
     http_status: ClassVar[int] = 500
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, retry_after_seconds: float = 0.0) -> None:
         super().__init__(message)
         self.message = message
+        self.retry_after_seconds = retry_after_seconds
+        """How long to wait before a retry; 0 if that is not known."""
 
     @property
     def reason(self) -> str:
@@ -246,6 +248,10 @@ class ModelError(ShashinError):
     """The embedding model cannot be loaded or used."""
 
 
+class PhotoFolderError(UserError):
+    """A folder of products, or a photo in it, that a model cannot be fitted on or measured with."""
+
+
 class EmbedderOverloaded(ModelError):
     """The model's queue of photos is full: a retry can help."""
 
@@ -258,6 +264,47 @@ class UnknownModel(UserError):
     """No model has this name; the message lists the known ones."""
 
 
+# --- callers ------------------------------------------------------------------------------------
+
+
+class Unauthenticated(ShashinError):
+    """The server does not accept who calls."""
+
+    grpc_status = "UNAUTHENTICATED"
+    http_status = 401
+
+
+class ApiKeyMissing(Unauthenticated):
+    """A call without an API key to a server that asks for one."""
+
+
+class ApiKeyRefused(Unauthenticated):
+    """A call with an API key that is malformed, unknown, expired or revoked."""
+
+
+class RateLimited(ShashinError):
+    """The calls with an API key exceed its rate: a later one is answered."""
+
+    retryable = True
+    grpc_status = "RESOURCE_EXHAUSTED"
+    http_status = 429
+
+
+class Overloaded(ShashinError):
+    """The server has as much work as it can do in time: a retry can help."""
+
+    retryable = True
+    grpc_status = "RESOURCE_EXHAUSTED"
+    http_status = 503
+
+
+class ApiKeyNotFound(UserError):
+    """No API key has this id."""
+
+    grpc_status = "NOT_FOUND"
+    http_status = 404
+
+
 # --- search -------------------------------------------------------------------------------------
 
 
@@ -266,6 +313,11 @@ class InvalidQuery(ShashinError):
 
     grpc_status = "INVALID_ARGUMENT"
     http_status = 400
+
+    def __init__(self, message: str, *, field: str = "", retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.field = field
+        """The field, such as ``filter.prices[0].currency``, as a server told a client; else empty."""
 
 
 class WrongModelRequested(ShashinError):
@@ -282,20 +334,20 @@ class ListingNotFound(ShashinError):
     http_status = 404
 
 
-class NotServing(ShashinError):
+class Unavailable(ShashinError):
+    """Nothing answers at the moment: a retry can help."""
+
+    retryable = True
+    grpc_status = "UNAVAILABLE"
+    http_status = 503
+
+
+class NotServing(Unavailable):
     """The endpoint cannot answer yet, because it does not know which rows are hidden."""
 
-    retryable = True
-    grpc_status = "UNAVAILABLE"
-    http_status = 503
 
-
-class NoEndpoint(ShashinError):
+class NoEndpoint(Unavailable):
     """No suitable endpoint is known or ready."""
-
-    retryable = True
-    grpc_status = "UNAVAILABLE"
-    http_status = 503
 
 
 class DeadlineExceeded(ShashinError):
@@ -306,12 +358,33 @@ class DeadlineExceeded(ShashinError):
     http_status = 504
 
 
-class ServersUnknown(ShashinError):
+class ServersUnknown(Unavailable):
     """It is not known what index servers hold, since some do not respond."""
 
-    retryable = True
-    grpc_status = "UNAVAILABLE"
-    http_status = 503
+
+class CallFailed(ShashinError):
+    """A call failed for a reason that this version has no class for: that of a newer server, or of gRPC."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        retryable: bool = False,
+        retry_after_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self._reason = reason
+        self.retryable = retryable
+
+    @property
+    def reason(self) -> str:
+        """The reason that the server gave, or the name of the gRPC status."""
+        return self._reason
+
+
+class ClientUnusable(UserError):
+    """A client that was closed, or that belongs to another process or event loop."""
 
 
 # --- builds -------------------------------------------------------------------------------------
@@ -358,11 +431,6 @@ class KubernetesUnavailable(KubernetesError):
     retryable = True
     grpc_status = "UNAVAILABLE"
     http_status = 503
-
-    def __init__(self, message: str, *, retry_after_seconds: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
-        """How long the server asks to be left alone; 0 if it does not say."""
 
 
 class KubernetesConflict(KubernetesError):

@@ -1,4 +1,4 @@
-"""Removes from text what may be a secret: the queries and user names of URLs. Pure.
+"""Removes from text what may be a secret: the queries and user names of URLs, and API keys. Pure.
 
 A signed URL of a photo lets whoever reads it fetch the photo; its signature is in the query.
 """
@@ -13,11 +13,15 @@ _URL_PARTS = re.compile(
     r"(?P<path>[^\s?#\"'<>]*)"
     r"(?P<rest>[?#][^\s\"'<>]*)?"
 )
+_API_KEY = re.compile(r"(shashin_[0-9a-f]{10}_)[0-9a-f]{16,}")
+"""With enough of its secret to be worth anything; what is before it is its id."""
 REDACTED = "REDACTED"
 
 
 def redacted(text: str) -> str:
-    """Return text with the query, fragment and user name of each URL in it replaced."""
+    """Return text with the query, fragment and user name of each URL in it replaced, and API keys."""
+    if "shashin_" in text:
+        text = _API_KEY.sub(rf"\1{REDACTED}", text)
     return _URL_PARTS.sub(_without_secrets, text) if "://" in text else text
 
 

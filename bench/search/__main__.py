@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write to")
     parser.add_argument("--scratch", type=Path, help="folder on the disk to measure on")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     size = Size(args.rows, args.queries, args.kind, args.seconds, args.parts, args.peers)
     with tempfile.TemporaryDirectory(prefix="shashin-search-", dir=args.scratch) as folder:
         results = asyncio.run(measured(size, Path(folder)))

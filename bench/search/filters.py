@@ -14,10 +14,10 @@ from usearch.index import Index
 from bench.figures import percentile
 from bench.search import system
 from bench.search.data import DataSet, K, Numbers, Vectors, exact, recall
-from bench.search.sealed import price_of
+from bench.search.sealed import CATEGORIES_OF_GROUP, category_of, price_of
 from shashin.serving.served_shards import Snapshot
 from shashin.shards.kinds.quantizer import nearest, train
-from shashin.shards.row_filter import RowFilter
+from shashin.shards.row_filter import PriceRange, RowFilter
 
 SELECTIVITIES = (0.5, 0.1, 0.01, 0.001, 0.0001)
 LAYOUTS = ("random", "correlated", "anti-correlated")
@@ -56,29 +56,53 @@ class Grouped:
 def filter_for(query: Vectors, grouped: Grouped, layout: str, selectivity: float) -> RowFilter:
     """Return a filter that about such a share of the rows meets, laid out so around a query.
 
-    Random ones limit the price. The others name the groups nearest to the query or farthest from it, and
-    limit the price of the last of them, if one group is too many.
+    Random ones have two price ranges. The others have the groups nearest to the query or farthest from it,
+    in turns by prefix and by the names of all categories below, and limit the price of the last of them,
+    if one group is too many.
     """
     if layout == "random":
-        return RowFilter(max_price_minor=round(selectivity * _PRICES) - 1)
+        return RowFilter(prices=_price_ranges(selectivity))
     nearness = grouped.centroids @ query
     order = np.argsort(-nearness if layout == "correlated" else nearness, kind="stable")
     wanted = selectivity * grouped.sizes.sum()
     sums = np.cumsum(grouped.sizes[order])
     count = int(np.searchsorted(sums, wanted)) + 1
     share = wanted / sums[min(count, len(sums)) - 1]
-    names = tuple(f"c{group}" for group in order[:count])
-    limit = round(share * _PRICES) - 1 if share < 0.999 else None
-    return RowFilter(categories=names, max_price_minor=limit)
+    groups = order[:count].tolist()
+    return RowFilter(
+        categories=tuple(
+            category_of(group, number)
+            for group in groups[1::2]
+            for number in range(CATEGORIES_OF_GROUP)
+        ),
+        category_prefixes=tuple(f"g{group}" for group in groups[::2]),
+        prices=_price_ranges(share) if share < 0.999 else (),
+    )
+
+
+def _price_ranges(share: float) -> tuple[PriceRange, ...]:
+    """Return two ranges, one of low and one of high prices, that have such a share of all."""
+    half = round(share * _PRICES / 2)
+    return (
+        PriceRange("JPY", max_minor=half - 1),
+        PriceRange("JPY", _PRICES // 2, _PRICES // 2 + half - 1),
+    )
 
 
 def matching(row_filter: RowFilter, grouped: Grouped) -> npt.NDArray[np.bool_]:
     """Return which rows meet a filter, (n,)."""
     mask = np.ones(len(grouped.of_row), np.bool_)
-    if row_filter.categories:
-        mask &= np.isin(grouped.of_row, [int(name[1:]) for name in row_filter.categories])
-    if row_filter.max_price_minor is not None:
-        mask &= grouped.prices <= row_filter.max_price_minor
+    if row_filter.categories or row_filter.category_prefixes:
+        named = {name.partition("/")[0] for name in row_filter.categories}
+        names = {*named, *row_filter.category_prefixes}
+        mask &= np.isin(grouped.of_row, [int(name[1:]) for name in names])
+    if row_filter.prices:
+        found = np.zeros(len(mask), np.bool_)
+        for price in row_filter.prices:
+            assert price.max_minor is not None
+            low = price.min_minor or 0
+            found |= (grouped.prices >= low) & (grouped.prices <= price.max_minor)
+        mask &= found
     return mask
 
 

@@ -23,6 +23,8 @@ SPACE = ModelSpace("bench", DIMENSIONS)
 LISTS = 2_048
 """Of the quantizer, for kinds that have one."""
 
+CATEGORIES_OF_GROUP = 4
+
 _LISTED_AT = 1_700_000_000
 
 
@@ -46,11 +48,18 @@ def new_rows(
     """
     made = []
     for number, vector in enumerate(rows, start=first):
-        category = "shoes" if categories is None else f"c{categories[number - first]}"
+        category = "shoes"
+        if categories is not None:
+            category = category_of(int(categories[number - first]), number)
         attributes = RowAttributes(category, "ACME", price_of(number), "JPY", _LISTED_AT)
         uri = f"s3://photos/{number}.jpg"
         made.append(NewRow(Row(listing_id(number), 1, 0, attributes, photo_uri=uri), vector))
     return made
+
+
+def category_of(group: int, number: int) -> str:
+    """Return the category of a row of a group: one of a few below the group's."""
+    return f"g{group}/{number % CATEGORIES_OF_GROUP}"
 
 
 def price_of(number: int) -> int:

@@ -15,9 +15,8 @@ from bench.search.data import K, Numbers, Vectors
 from bench.search.sealed import row_of
 from shashin.serving.served_shards import ServedShards, Snapshot
 from shashin.shards.format.manifest import Manifest
-from shashin.shards.hits import Hits
 from shashin.shards.kinds import ivf_sq4, stack
-from shashin.shards.kinds.protocol import GrowingKind
+from shashin.shards.kinds.protocol import GrowingKind, Hits
 from shashin.shards.kinds.registry import DEFAULT_KIND, growing_kind
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard

@@ -8,7 +8,7 @@ from services.canary.handlers import Canary
 from services.canary.settings import CanarySettings
 from shashin.kafka.producer import Producer
 from shashin.objectstore.open import opened_object_store
-from shashin.rpc.channel import open_channel
+from shashin.rpc.router_access import open_router_channel
 from shashin.runtime.scope import ServiceScope
 from shashin.runtime.service import run_service
 from shashin.v1 import search_pb2_grpc
@@ -21,7 +21,7 @@ async def serve(scope: ServiceScope[CanarySettings]) -> None:
     scope.health.ready_when_degraded = True
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened_object_store(settings.photos))
-        channel = await stack.enter_async_context(open_channel(settings.router))
+        channel = await stack.enter_async_context(open_router_channel(settings.router, settings))
         producer = await scope.start.retry(
             f"kafka at {settings.kafka}",
             lambda: stack.enter_async_context(Producer(settings.kafka, client_id="canary")),

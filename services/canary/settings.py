@@ -6,15 +6,20 @@ import re
 
 from pydantic import Field, field_validator
 
-from shashin.runtime.settings import ServiceSettings
+from shashin.rpc.router_access import RouterAccess
+from shashin.rpc.router_address import check_router_address
+from shashin.runtime.settings import ServiceSettings, validated_by
 
 _REPLICA = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-class CanarySettings(ServiceSettings):
+class CanarySettings(RouterAccess, ServiceSettings):
     """Settings of the canary."""
 
-    router: str = Field(description="Router to search through, HOST:PORT or dns:///NAME:PORT.")
+    router: str = Field(
+        description="Router to search through: HOST:PORT, dns:///NAME:PORT for all that the name has, or "
+        "grpcs://NAME:PORT for those with TLS."
+    )
     photos: str = Field(
         description="Where the canary's photos are put: file:///FOLDER, s3://BUCKET/FOLDER or "
         "gs://BUCKET/FOLDER, which the downloader may read."
@@ -38,6 +43,11 @@ class CanarySettings(ServiceSettings):
         le=300,
         description="Seconds within which a sold listing has to be gone; then the cycle fails.",
     )
+
+    @field_validator("router")
+    @classmethod
+    def _router_is_an_address(cls, value: str) -> str:
+        return validated_by(check_router_address, value)
 
     @field_validator("replica")
     @classmethod

@@ -25,6 +25,7 @@ from shashin.metrics import downloader as metrics
 from shashin.photo_sources.fetching import FetchedPhoto, PhotoFetcher
 from shashin.runtime import tracing
 from shashin.runtime.failpoints import failpoint
+from shashin.thumbnails.writer import ThumbnailWriter
 from shashin.v1 import events_pb2
 
 VALIDATE, FETCH = "downloader.validate", "downloader.fetch"
@@ -38,11 +39,20 @@ _RESERVED_BYTES = 64 * 1024
 
 
 class DownloadStage:
-    """Turns listing events into listings with thumbnails, or into hidden listings."""
+    """Turns listing events into listings with thumbnails, or into hidden listings.
 
-    def __init__(self, fetcher: PhotoFetcher, versions: NewestVersions) -> None:
+    With ``thumbnails`` these are also written for web pages, without waiting for it.
+    """
+
+    def __init__(
+        self,
+        fetcher: PhotoFetcher,
+        versions: NewestVersions,
+        thumbnails: ThumbnailWriter | None = None,
+    ) -> None:
         self._fetcher = fetcher
         self._versions = versions
+        self._thumbnails = thumbnails
 
     async def process(self, records: Sequence[InRecord]) -> Sequence[Outcome]:
         """Return one outcome per record; the photos of all records are fetched concurrently."""
@@ -83,6 +93,10 @@ class DownloadStage:
             *(self._fetcher.fetch(uri, confirm=confirm) for uri in event.photo_uris)
         )
         failpoint("after-decode")
+        if self._thumbnails is not None:
+            for photo in photos:
+                if photo.error is None:
+                    self._thumbnails.offer(photo.content_sha256, photo.thumbnail)
         return outcome_of(event, photos, record)
 
 

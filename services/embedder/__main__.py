@@ -44,7 +44,8 @@ async def serve(scope: ServiceScope[EmbedderSettings]) -> None:
             if WORKER in roles:
                 loops.append(await _worker(scope, model, users))
             if SERVER in roles:
-                await _server(scope, model, users)
+                zooms = settings.zooms_with(model_zooms=loaded.zooms)
+                await _server(scope, model, users, zooms=zooms)
             await scope.run(*loops)
 
 
@@ -88,10 +89,12 @@ async def _server(
     scope: ServiceScope[EmbedderSettings],
     model: BatchedModel,
     stack: AsyncExitStack,
+    *,
+    zooms: bool,
 ) -> None:
     settings = scope.settings
     decoder = stack.enter_context(QueryDecoder(settings.query_limits()))
-    servicer = EmbedServicer(model, decoder)
+    servicer = EmbedServicer(model, decoder, mirrors=settings.mirror_queries, zooms=zooms)
 
     def add(server: grpc.aio.Server) -> None:
         embed_pb2_grpc.add_EmbedServiceServicer_to_server(servicer, server)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from PIL import Image
 
 from services.embedder.batching import BatchedModel, Kind
 from services.embedder.query_decoder import QueryDecoder
+from services.embedder.query_views import mean_of_views, views_of, with_mirrored
 from shashin.codecs.unit_vectors import as_stored, length_problem
 from shashin.errors import (
     InvalidQuery,
@@ -35,6 +37,7 @@ from shashin.kafka.record_spans import in_record_span
 from shashin.kafka.records import InRecord
 from shashin.kafka.stage import Outcome
 from shashin.kafka.topics import VECTORS_EMBEDDED
+from shashin.photo_box import Box, box_problem
 from shashin.photos import DecodeBudget, thumbnail_image
 from shashin.runtime import tracing
 from shashin.runtime.failpoints import failpoint
@@ -178,17 +181,51 @@ def _image_or_error(data: bytes, budget: DecodeBudget) -> Image.Image | PhotoErr
         return error
 
 
+def boxes_of(request: embed_pb2.EmbedRequest) -> list[Box | None]:
+    """Return the part of each photo that is embedded; None for all of it.
+
+    Raises:
+        InvalidQuery: when their number is not that of the photos, or one is no part of a photo.
+    """
+    if not request.boxes:
+        return [None] * len(request.photos)
+    if len(request.boxes) != len(request.photos):
+        raise InvalidQuery(
+            f"boxes has {len(request.boxes)} entries for {len(request.photos)} photos; expected none, or "
+            "as many as photos"
+        )
+    boxes = [Box(box.left, box.top, box.right, box.bottom) for box in request.boxes]
+    for number, box in enumerate(boxes):
+        if any(box) and (problem := box_problem(box)):
+            raise InvalidQuery(f"boxes[{number}].{problem}")
+    return [box if any(box) else None for box in boxes]
+
+
 class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
     """Answers queries."""
 
-    def __init__(self, model: BatchedModel, decoder: QueryDecoder) -> None:
+    def __init__(
+        self,
+        model: BatchedModel,
+        decoder: QueryDecoder,
+        *,
+        mirrors: bool = False,
+        zooms: bool = False,
+    ) -> None:
+        """Make a servicer.
+
+        With ``mirrors``, a vector is the mean of a photo and its mirror image; with ``zooms``, who asks for zoomed
+        views of a photo gets them.
+        """
         self._model = model
         self._decoder = decoder
+        self._mirrors = mirrors
+        self._zooms = zooms
 
     async def Embed(  # noqa: N802
         self, request: embed_pb2.EmbedRequest, context: Context
     ) -> embed_pb2.EmbedResponse:
-        """Return the vectors of a few photos."""
+        """Return the vectors of a few photos, or of parts of them."""
         del context
         started = time.perf_counter()
         if not 1 <= len(request.photos) <= MAX_QUERY_PHOTOS:
@@ -200,19 +237,39 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
                 raise PhotoTooLarge(
                     f"photo {number} has {len(data)} bytes; at most {MAX_QUERY_BYTES} are allowed"
                 )
+        boxes = boxes_of(request)
         with self._decoder.admit(request.photos):
             # One after another, so that a call of many photos leaves room for other calls.
-            images = [await self._decoder.decode(photo) for photo in request.photos]
-            vectors = await self._model.embed(images, Kind.QUERY)
-        for number, vector in enumerate(vectors):
+            images = [
+                await self._decoded(photo, box, number)
+                for number, (photo, box) in enumerate(zip(request.photos, boxes, strict=True))
+            ]
+            zooms = self._zooms and request.zooms
+            parts = views_of(images, [zooms and box is None for box in boxes])
+            views = list(chain.from_iterable(parts))
+            vectors = await self._model.embed(
+                with_mirrored(views) if self._mirrors else views, Kind.QUERY
+            )
+        owners = [number for number, own in enumerate(parts) for _ in own]
+        for row, vector in enumerate(vectors):
             problem = length_problem(vector)
             if problem is not None:
                 raise ModelError(
-                    f"model {self._model.model_id} returned a vector {problem} for photo {number}"
+                    f"model {self._model.model_id} returned a vector {problem} for photo "
+                    f"{owners[row % len(views)]}"
                 )
+        if self._mirrors:
+            vectors = mean_of_views(vectors)
         return embed_pb2.EmbedResponse(
             model_id=self._model.model_id,
             dimensions=self._model.dimensions,
             vectors=np.ascontiguousarray(vectors, dtype="<f4").tobytes(),
             seconds=time.perf_counter() - started,
+            rows_of_photos=[len(own) for own in parts] if len(views) > len(images) else [],
         )
+
+    async def _decoded(self, photo: bytes, box: Box | None, number: int) -> Image.Image:
+        try:
+            return await self._decoder.decode(photo, box)
+        except InvalidQuery as error:
+            raise InvalidQuery(f"boxes[{number}]: {error.message}") from error

@@ -14,6 +14,7 @@ from PIL import Image
 
 from shashin.errors import EmbedderOverloaded
 from shashin.metrics import embedder as metrics
+from shashin.photo_box import Box
 from shashin.photos import DecodeBudget, thumbnail_image
 
 
@@ -79,15 +80,16 @@ class QueryDecoder:
             self._photos -= len(photos)
             self._bytes -= size
 
-    async def decode(self, photo: bytes) -> Image.Image:
-        """Return a photo at the size that models use.
+    async def decode(self, photo: bytes, box: Box | None = None) -> Image.Image:
+        """Return a photo, or the part of it in a box, at the size that models use.
 
         Raises:
             PhotoError: when it cannot be used.
+            InvalidQuery: when there are too few pixels in the box.
         """
         return await asyncio.get_running_loop().run_in_executor(
-            self._executor, self._decoded, photo
+            self._executor, self._decoded, photo, box
         )
 
-    def _decoded(self, photo: bytes) -> Image.Image:
-        return thumbnail_image(photo, budget=self._budget)
+    def _decoded(self, photo: bytes, box: Box | None) -> Image.Image:
+        return thumbnail_image(photo, box=box, budget=self._budget)

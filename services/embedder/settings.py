@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from services.embedder.query_decoder import QueryLimits
@@ -49,6 +51,23 @@ class EmbedderSettings(ConsumerSettings, EmbeddingSettings):
         description="Maximum memory of all decodes of query photos under way, in bytes. A photo "
         "waits until there is room for it, and one that needs more than all of it is refused.",
     )
+
+    mirror_queries: bool = Field(
+        False,
+        description="Whether the vector of a query photo is the mean of the photo and its mirror image: finds "
+        "what was photographed from the other side, for twice the time at the model.",
+    )
+
+    query_zooms: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether a query photo without a crop box is also searched for at its middle 70 % and 50 %, with "
+        "the best score counting: finds what is small in its photo, for three times the time at the model. auto: "
+        "where that helps the model.",
+    )
+
+    def zooms_with(self, *, model_zooms: bool) -> bool:
+        """Return whether query photos are zoomed, with a model for which that helps or not."""
+        return model_zooms if self.query_zooms == "auto" else self.query_zooms == "on"
 
     def query_limits(self) -> QueryLimits:
         """Return the limits of query photos."""

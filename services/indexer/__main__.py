@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import grpc
 
@@ -35,6 +36,7 @@ from shashin.kafka.topics import (
 from shashin.objectstore.open import opened_object_store
 from shashin.offsets.coverage import LiveReport
 from shashin.offsets.log_position import LogPosition
+from shashin.offsets.progress import PipelineProgress
 from shashin.repository.given_up import GivenUpOffsets
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
@@ -149,6 +151,13 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
                 stages=watch.lags(),
             )
 
+        def progress() -> PipelineProgress:
+            return replace(
+                watch.progress(),
+                searchable_events=tail.events.count,
+                searchable_event_seconds=tail.events.seconds,
+            )
+
         sample = Sample()
         endpoint = IndexEndpoint(
             served,
@@ -157,6 +166,7 @@ async def serve(scope: ServiceScope[IndexerSettings]) -> None:
             executor=threads(2, "search"),
             sample=sample,
             report=report,
+            progress=progress,
         )
         monitor = RecallMonitor(served, sample, tier=LIVE, share=settings.recall_cpu_share)
 

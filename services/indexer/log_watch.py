@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from services.indexer.dead_letter_watch import DeadLetterWatch
 from services.indexer.settings import IndexerSettings
 from shashin.errors import KafkaUnavailable
 from shashin.kafka.append_times import AppendTimes
@@ -23,6 +24,7 @@ from shashin.kafka.topic_admin import measure_retention
 from shashin.kafka.topics import IMAGES_DOWNLOADED, LISTINGS_EVENTS, VECTORS_EMBEDDED
 from shashin.metrics import indexer as metrics
 from shashin.offsets.coverage import StageLag
+from shashin.offsets.progress import INDEXER, PartitionOffsets, PipelineProgress, StageOffsets
 from shashin.offsets.seen_ends import SeenEnds
 from shashin.runtime.health import LONG_WAIT_SECONDS
 from shashin.runtime.logging import get_logger
@@ -90,9 +92,6 @@ class Stage:
     group: str
 
 
-_INDEXER = "indexer"
-
-
 def stages_before(model_id: str) -> tuple[Stage, ...]:
     """Return the stages before a model's indexers, in the order of the pipeline."""
     return (
@@ -111,6 +110,7 @@ class StageProgress:
         self._ends: dict[int, SeenEnds] = {}
         self._first_ends: dict[int, int] = {}
         self._records = 0
+        self._partitions: dict[int, PartitionOffsets] = {}
         self._oldest: float | None = None
         """Since when the oldest record that is not processed waits."""
 
@@ -147,17 +147,28 @@ class StageProgress:
             seen.forget_through(processed[partition])
             if (first := seen.passed_at(processed[partition])) is not None:
                 waiting_since.append(first)
-        self._records = sum(max(0, end - processed[p]) for p, end in ends.items())
+        self._partitions = {p: PartitionOffsets(processed[p], end) for p, end in ends.items()}
+        self._records = sum(offsets.behind for offsets in self._partitions.values())
         self._oldest = min(waiting_since, default=None)
 
     def lag(self) -> StageLag:
         """Return how far it is behind; unknown without a recent sample."""
-        now = self._clock()
-        if self._sampled_at is None or now - self._sampled_at > LONG_WAIT_SECONDS:
+        if not self._is_recent():
             return StageLag(self._name, None)
-        return StageLag(
-            self._name, self._records, 0.0 if self._oldest is None else now - self._oldest
-        )
+        return StageLag(self._name, self._records, self._waiting_seconds())
+
+    def offsets(self, topic: str) -> StageOffsets | None:
+        """Return its offsets in its input topic; None without a recent sample."""
+        if not self._is_recent():
+            return None
+        return StageOffsets(self._name, topic, self._waiting_seconds(), self._partitions)
+
+    def _is_recent(self) -> bool:
+        at = self._sampled_at
+        return at is not None and self._clock() - at <= LONG_WAIT_SECONDS
+
+    def _waiting_seconds(self) -> float:
+        return 0.0 if self._oldest is None else self._clock() - self._oldest
 
 
 class LogWatch:
@@ -169,7 +180,7 @@ class LogWatch:
         """``next_offsets`` returns the offset up to which each partition of this replica is indexed."""
         self.ends = LogEnds()
         self._next_offsets = next_offsets
-        self._own = StageProgress(_INDEXER)
+        self._own = StageProgress(INDEXER)
         self._own_append_times = AppendTimes(settings.kafka, VECTORS_EMBEDDED, client_id="indexer")
         self._own_sample: tuple[Mapping[int, int], Mapping[int, int]] | None = None
         """What is indexed and the ends, until it is noted."""
@@ -177,12 +188,24 @@ class LogWatch:
         self._stages = [
             (stage, StageProgress(stage.name)) for stage in stages_before(settings.model_id)
         ]
+        self._dead_letters = DeadLetterWatch(settings.kafka)
 
     def lags(self) -> tuple[StageLag, ...]:
         """Return how far the stages are behind."""
         return tuple(progress.lag() for _, progress in self._stages)
 
-    def loops(self) -> tuple[Loop, Loop, Loop]:
+    def progress(self) -> PipelineProgress:
+        """Return how far the stages and this replica have come, of what was sampled recently."""
+        sampled = [
+            *(progress.offsets(stage.topic) for stage, progress in self._stages),
+            self._own.offsets(VECTORS_EMBEDDED),
+        ]
+        return PipelineProgress(
+            tuple(offsets for offsets in sampled if offsets is not None),
+            self._dead_letters.records(),
+        )
+
+    def loops(self) -> tuple[Loop, Loop, Loop, Loop]:
         """Return the loops; the process is ready once it knows the end of the log."""
         return (
             Loop(
@@ -192,6 +215,7 @@ class LogWatch:
             ),
             Loop("watch of the stages before", self._watch_stages),
             Loop("watch of retention", self._watch_retention),
+            self._dead_letters.loop(),
         )
 
     async def _watch_end(self, loop: LoopScope) -> None:

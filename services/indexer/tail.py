@@ -13,6 +13,7 @@ from services.indexer.live_tier import LiveTier
 from services.indexer.partition import Add, Cut, ParsedRecord, PartitionState
 from services.indexer.recovery import Starts
 from services.indexer.sealing import Sealer
+from services.indexer.searchable_events import SearchableEvents
 from services.indexer.settings import IndexerSettings
 from shashin.errors import ObjectStoreError, TooManyDeadLetters
 from shashin.kafka.dead_letter_policy import RecentRecords, pause_consumption
@@ -69,6 +70,7 @@ class Tail:
         self._group = indexer_group(settings.model_id)
         self._recent = RecentRecords(settings.dead_letter_policy())
         self._paused = False
+        self.events = SearchableEvents()
         self._replayed_to: dict[int, int] = {}
         """By partition, the end of the log at the start: what is before was searchable earlier."""
         self._read: set[int] = set()
@@ -247,6 +249,7 @@ class Tail:
             if record.rows and record.event_ms is not None and record.offset >= replayed_to:
                 seconds = max(0.0, now - record.event_ms / 1000)
                 _SINCE_EVENT.observe(seconds, exemplars.get(record.offset))
+                self.events.note(seconds)
         metrics.LIVE_OFFSET.labels(str(state.partition)).set(state.open.position)
 
     async def _write(self, records: Sequence[OutRecord], loop: LoopScope) -> None:

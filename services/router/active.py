@@ -18,6 +18,8 @@ from services.router.endpoints import EndpointWatch
 from services.router.first_ready import FirstReady
 from services.router.locate import Locator
 from services.router.lookup import Lookup
+from services.router.newest import Newest
+from services.router.query_vectors import QueryVectorizer
 from services.router.search import Searcher
 from services.router.settings import RouterSettings
 from shashin.discovery.protocol import EMBEDDER, Discovery, Endpoint
@@ -54,8 +56,7 @@ class ServedModel:
         self.searcher = Searcher(
             self.fleet,
             positions,
-            Embedding(self.fleet, space),
-            lookup,
+            QueryVectorizer(Embedding(self.fleet, space), lookup, space=space),
             ReplicaCalls(self._record),
             SearchBatches(),
             self.watch.held_ranges,
@@ -63,6 +64,9 @@ class ServedModel:
             deadline_ms=settings.deadline_ms,
         )
         self.locator = Locator(self.fleet, lookup, deadline_ms=settings.deadline_ms)
+        self.newest = Newest(
+            self.fleet, ReplicaCalls(self._record), space=space, deadline_ms=settings.deadline_ms
+        )
         self.calls = 0
         """Calls that use it now."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from services.router.notes import unknown_in
 from services.router.sharing import Waiting, due_at, shares, still_arriving
 from shashin.codecs.hit_lists import NOTHING, QueryHits, hits_in
 from shashin.codecs.limits import SHARED_QUERIES
@@ -43,17 +44,21 @@ class Wanted:
     dimensions: int
     k: int
     attributes: int
-    """Of how many of the first hits of each query the attributes are needed."""
+    """Of how many of the first hits of each query the details are needed."""
     row_filter: bytes
     """The serialized filter."""
+    other_photos: bool = False
+    """Whether the other photos of their listings are needed, too."""
 
 
 @dataclass(frozen=True, eq=False)
 class Searched:
-    """What of the log a call has searched; one object for all searches that shared the call."""
+    """What a call has searched; one object for all searches that shared the call."""
 
     covered: tuple[OffsetRange, ...]
     report: LiveReport
+    unknown: index_pb2.UnknownChoices
+    """Of the filter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +228,7 @@ async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search]) -> None:
         k=wanted.k,
         filter=index_pb2.Filter.FromString(wanted.row_filter),
         attributes=wanted.attributes,
+        other_photos=wanted.other_photos,
     )
     expires_at = max(search.expires_at for search in batch)
     remaining = max(0.0, expires_at - asyncio.get_running_loop().time())
@@ -249,12 +255,14 @@ async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search]) -> None:
     problem = None
     own: Sequence[QueryHits] = [NOTHING] * len(batch)
     try:
-        hits = hits_in(response.hits, queries, wanted.attributes)
+        hits = hits_in(response.hits, queries, wanted.attributes, other_photos=wanted.other_photos)
         own = hits.each_of([search.queries for search in batch])
     except ValueError as error:
         problem = str(error)
     model_id = response.model_id
-    searched = Searched(tuple(ranges_in(response.covered)), report_in(response))
+    searched = Searched(
+        tuple(ranges_in(response.covered)), report_in(response), unknown_in(response)
+    )
     for search, found in zip(batch, own, strict=True):
         if not search.answered.done():
             search.answered.set_result(EndpointAnswer(model_id, found, searched, problem))

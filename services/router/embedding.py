@@ -28,6 +28,7 @@ from shashin.errors import (
 )
 from shashin.metrics import router as metrics
 from shashin.model_space import ModelSpace
+from shashin.photo_box import Box
 from shashin.serving.fleet import Fleet, OtherModel, Peer
 from shashin.serving.replica_choice import last_resort_after
 from shashin.serving.replica_record import ALIVE_SECONDS, ReplicaRecord
@@ -49,8 +50,12 @@ class Embedding:
         """Embedders whose last response was of another model or not a usable vector, with the reason;
         they are tried after all others."""
 
-    async def embed_photo(self, photo: bytes, deadline: Deadline) -> npt.NDArray[np.float32]:
-        """Return the photo's vector, (1, dimensions) float32 of unit length.
+    async def embed_photo(
+        self, photo: bytes, crop: Box | None, deadline: Deadline, *, zooms: bool = False
+    ) -> npt.NDArray[np.float32]:
+        """Return the vector of a photo, or of a part of it, (1, dimensions) float32 of unit length.
+
+        With ``zooms``, those of zoomed views follow if the embedder finds that they help: (n, dimensions).
 
         Raises:
             PhotoError: when the photo cannot be used.
@@ -68,8 +73,13 @@ class Embedding:
             known = {embedder.endpoint for embedder in held.peers}
             self._unusable = {e: reason for e, reason in self._unusable.items() if e in known}
             self._record.keep_only(known)
+            request = embed_pb2.EmbedRequest(photos=[photo], zooms=zooms)
+            if crop is not None:
+                request.boxes.add(
+                    left=crop.left, top=crop.top, right=crop.right, bottom=crop.bottom
+                )
             failed, overloaded = [], 0
-            async with aclosing(self._ended_calls(held.peers, photo, deadline)) as ended:
+            async with aclosing(self._ended_calls(held.peers, request, deadline)) as ended:
                 async for embedder, call in ended:
                     try:
                         answer = await call
@@ -80,15 +90,15 @@ class Embedding:
                         failed.append(f"{embedder.endpoint}: {error.code().name}: {details}")
                         overloaded += details.startswith(EmbedderOverloaded.__name__)
                         continue
-                    vector = self._checked(answer, embedder.endpoint)
-                    if vector is not None:
-                        return vector
+                    vectors = self._checked(answer, embedder.endpoint)
+                    if vectors is not None:
+                        return vectors
             if failed and overloaded == len(failed):
                 raise EmbedderOverloaded(f"every embedder is overloaded: {'; '.join(failed)}")
             raise self._no_embedder_error(failed, held.other_models)
 
     async def _ended_calls(
-        self, embedders: list[Peer], photo: bytes, deadline: Deadline
+        self, embedders: list[Peer], request: embed_pb2.EmbedRequest, deadline: Deadline
     ) -> AsyncGenerator[tuple[Peer, Awaitable[embed_pb2.EmbedResponse]]]:
         """Call one embedder after another, and yield each call once it has ended.
 
@@ -106,7 +116,7 @@ class Embedding:
                         if self._record.hangs(slow, _METHOD, clock() - since):
                             self._record.set_aside(slow)
                     embedder = left.pop(0)
-                    call = asyncio.ensure_future(self._embed(embedder, photo, deadline))
+                    call = asyncio.ensure_future(self._embed(embedder, request, deadline))
                     running[call] = embedder, clock()
                     next_at = clock() + last_resort_after(
                         self._record.hedge_delay(embedder.endpoint.group_key, _METHOD),
@@ -129,10 +139,9 @@ class Embedding:
         return any(self._record.is_alive(embedder) for embedder, _ in calls)
 
     async def _embed(
-        self, embedder: Peer, photo: bytes, deadline: Deadline
+        self, embedder: Peer, request: embed_pb2.EmbedRequest, deadline: Deadline
     ) -> embed_pb2.EmbedResponse:
         started = self._record.clock()
-        request = embed_pb2.EmbedRequest(photos=[photo])
         answer: embed_pb2.EmbedResponse = await embedder.calls.send(
             _METHOD, embedder.embed.Embed, request, seconds=deadline.remaining()
         )
@@ -155,14 +164,18 @@ class Embedding:
         if answer.model_id != self._space.model_id:
             self._unusable[embedder] = f"model {answer.model_id!r}"
             return None
-        vector = np.frombuffer(answer.vectors, dtype=np.uint8)
-        if answer.dimensions != self._space.dimensions or len(vector) != 4 * answer.dimensions:
-            problem = f"{answer.dimensions} dimensions in {len(vector)} bytes"
+        rows = sum(answer.rows_of_photos) or 1
+        packed = np.frombuffer(answer.vectors, dtype=np.uint8)
+        if (
+            answer.dimensions != self._space.dimensions
+            or len(packed) != 4 * rows * answer.dimensions
+        ):
+            problem = f"{answer.dimensions} dimensions in {len(packed)} bytes"
         else:
-            floats = vector.view("<f4")[None, :]
-            if np.isfinite(floats).all() and floats.any():
+            vectors = packed.view("<f4").reshape(rows, -1)
+            if np.isfinite(vectors).all() and vectors.any(axis=1).all():
                 self._unusable.pop(embedder, None)
-                return unit_length(floats)
+                return unit_length(vectors)
             problem = "a vector that is zero or not finite"
         self._unusable[embedder] = problem
         metrics.FAILED_EMBEDS.labels(grpc.StatusCode.INTERNAL.name).inc()

@@ -6,10 +6,12 @@ So a new endpoint has its connection and has answered once before searches prefe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from services.router.pipeline_history import PipelineHistory, searched_up_to
+from shashin.codecs.pipeline import progress_in
 from shashin.codecs.ranges import ranges_in, report_in
 from shashin.discovery.protocol import Endpoint
 from shashin.metrics import router as metrics
@@ -56,6 +58,8 @@ class EndpointState:
     hidden_rows: int = 0
     covered: tuple[OffsetRange, ...] = ()
     report: LiveReport = field(default_factory=LiveReport)
+    described: index_pb2.DescribeResponse | None = field(default=None, compare=False, repr=False)
+    """Its answer as it came, which only those read who show it; None unless it is ready."""
 
     @property
     def ready(self) -> bool:
@@ -86,6 +90,8 @@ class EndpointWatch:
         self._describe_seconds = describe_seconds
         self._states: dict[Endpoint, EndpointState] = {}
         self._known_before: Mapping[int, Position] = {}
+        self.history = PipelineHistory()
+        """How far the pipeline came in the last minutes."""
 
     def states(self) -> list[EndpointState]:
         """Return the state of each index endpoint in discovery, sorted by name."""
@@ -136,7 +142,25 @@ class EndpointWatch:
             unready=(endpoint for endpoint, state in states.items() if not state.ready),
         )
         self._positions.update(merge_reports(s.report for s in states.values()).positions)
+        self._note_progress(states.values())
         return self._not_ready()
+
+    def _note_progress(self, states: Collection[EndpointState]) -> None:
+        if not self.history.wants_sample():
+            return
+        described = {s.endpoint.name: s.described for s in states if s.described is not None}
+        progresses = {name: progress_in(answer) for name, answer in described.items()}
+        self.history.keep_only(state.endpoint.name for state in states)
+        self.history.note(
+            {name: found for name, found in progresses.items() if found is not None},
+            # Also of ranges that are empty yet, which what is covered leaves out.
+            searched_up_to(
+                r
+                for answer in described.values()
+                for shard in answer.shards
+                for r in ranges_in(shard.ranges)
+            ),
+        )
 
     def _dimension_mismatch(self, answer: index_pb2.DescribeResponse) -> str | None:
         if answer.dimensions == self._space.dimensions:
@@ -216,4 +240,5 @@ def _described(peer: Peer, answer: index_pb2.DescribeResponse) -> EndpointState:
         hidden_rows=answer.hidden_rows,
         covered=tuple(merge_ranges(r for shard in answer.shards for r in ranges_in(shard.ranges))),
         report=report_in(answer),
+        described=answer,
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import grpc
 
 from services.router.active import ActiveModel
-from services.router.queries import Query
+from services.router.photo_hits import Hit
+from services.router.queries import Part, Query
 from services.router.search import SearchAnswer
 from shashin.codecs.ranges import range_messages, stage_messages
 from shashin.offsets.answer_coverage import AnswerCoverage
+from shashin.photo_box import Box
+from shashin.photo_hash import hex_photo_hash
 from shashin.serving.fleet import Failure
 from shashin.v1 import search_pb2, search_pb2_grpc
 
@@ -30,7 +34,7 @@ class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
         """Search by a photo, a vector or a listing."""
         with self._active.in_use() as model:
             answer = await model.searcher.search(query_of(request), context.time_remaining())
-            return answer_message(answer, model.space.model_id)
+            return answer_message(answer, model.space.model_id, ids_only=request.ids_only)
 
     async def Locate(  # noqa: N802
         self, request: search_pb2.LocateRequest, context: Context
@@ -85,26 +89,43 @@ def query_of(request: search_pb2.SearchRequest) -> Query:
         photo=request.photo if kind == "photo" else None,
         vector=request.vector if kind == "vector" else None,
         listing_id=request.listing_id if kind == "listing_id" else None,
+        crop=_box_of(request),
+        parts=[_part_of(part) for part in request.parts],
         k=request.k,
+        min_score=request.min_score if request.HasField("min_score") else -math.inf,
+        each_photo=request.each_photo,
+        other_photos=request.other_photos,
+        ids_only=request.ids_only,
+        excluded_listing_ids=request.excluded_listing_ids,
         row_filter=request.filter,
         deadline_ms=request.deadline_ms,
     )
 
 
-def answer_message(answer: SearchAnswer, model_id: str) -> search_pb2.SearchResponse:
+def _part_of(part: search_pb2.QueryPart) -> Part:
+    kind = part.WhichOneof("part")
+    return Part(
+        photo=part.photo if kind == "photo" else None,
+        vector=part.vector if kind == "vector" else None,
+        listing_id=part.listing_id if kind == "listing_id" else None,
+        crop=_box_of(part),
+        weight=part.weight if part.HasField("weight") else 1.0,
+    )
+
+
+def _box_of(owner: search_pb2.SearchRequest | search_pb2.QueryPart) -> Box | None:
+    if not owner.HasField("crop"):
+        return None
+    crop = owner.crop
+    return Box(crop.left, crop.top, crop.right, crop.bottom)
+
+
+def answer_message(
+    answer: SearchAnswer, model_id: str, *, ids_only: bool = False
+) -> search_pb2.SearchResponse:
     """Return the message of an answer."""
     return search_pb2.SearchResponse(
-        hits=[
-            search_pb2.Hit(
-                listing_id=hit.found.listing_id,
-                version=hit.found.version,
-                photo_number=hit.found.photo_number,
-                score=hit.found.score,
-                attributes=hit.attributes,
-                tier=hit.found.tier,
-            )
-            for hit in answer.hits
-        ],
+        hits=[_hit_message(hit, ids_only=ids_only) for hit in answer.hits],
         coverage=coverage_message(answer.coverage),
         failed_endpoints=failure_messages(answer.failures),
         model_id=model_id,
@@ -115,7 +136,34 @@ def answer_message(answer: SearchAnswer, model_id: str) -> search_pb2.SearchResp
             total=answer.timings.total,
         ),
         endpoints=answer.endpoints,
+        endpoints_asked=answer.endpoints_asked,
+        notes=answer.notes,
     )
+
+
+def _hit_message(hit: Hit, *, ids_only: bool) -> search_pb2.Hit:
+    found, details = hit.found, hit.details
+    message = search_pb2.Hit(
+        listing_id=found.listing_id,
+        version=found.version,
+        photo_number=found.photo_number,
+        score=found.score,
+        tier=found.tier,
+        other_photos=[
+            search_pb2.HitPhoto(
+                photo_number=photo.photo_number,
+                score=photo.score,
+                uri="" if ids_only else photo.uri,
+                hash="" if ids_only else hex_photo_hash(photo.photo_hash),
+            )
+            for photo in hit.others
+        ],
+    )
+    if details is not None and not ids_only:
+        message.attributes.CopyFrom(details.attributes)
+        message.photo_uri = details.photo_uri
+        message.photo_hash = hex_photo_hash(details.photo_hash)
+    return message
 
 
 def coverage_message(coverage: AnswerCoverage) -> search_pb2.Coverage:

@@ -13,7 +13,7 @@ searchable (shashin.serving.hiding). Visibility is decided there; merging only b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
@@ -65,14 +65,20 @@ class MergedHit(NamedTuple):
     """Index in the lists of that answer."""
 
 
-def merge(answers: Sequence[EndpointHits], k: int, *, exclude: str = "") -> list[MergedHit]:
-    """Return up to ``k`` best listings, by descending score, then by listing id.
+def merge(
+    answers: Sequence[EndpointHits],
+    k: int,
+    *,
+    excluded: Collection[str] = (),
+    min_score: float = -math.inf,
+) -> list[MergedHit]:
+    """Return up to ``k`` best listings of at least ``min_score``, by descending score, then by listing id.
 
-    Only the newest version of a listing counts, even if an older one is nearer. The listing
-    ``exclude`` is never a hit.
+    Only the newest version of a listing counts, even if an older one is nearer. The listings
+    ``excluded`` are never hits.
     """
-    if len(answers) == 1 and len(answers[0].lists.counts) == 1:
-        alone = _first_of(answers[0], k, exclude)
+    if not excluded and len(answers) == 1 and len(answers[0].lists.counts) == 1:
+        alone = _first_of(answers[0], k, min_score)
         if alone is not None:
             return alone
     best: dict[str, tuple[int, float, int, int, int, int]] = {}
@@ -88,8 +94,10 @@ def merge(answers: Sequence[EndpointHits], k: int, *, exclude: str = "") -> list
             known = best.get(listing_id)
             if known is None or hit > known:
                 best[listing_id] = hit
-    best.pop(exclude, None)
-    ranked = sorted(best.items(), key=lambda item: (-item[1][1], item[0]))[:k]
+    for listing_id in excluded:
+        best.pop(listing_id, None)
+    near = ((listing_id, hit) for listing_id, hit in best.items() if hit[1] >= min_score)
+    ranked = sorted(near, key=lambda item: (-item[1][1], item[0]))[:k]
     return [
         MergedHit(
             listing_id, version, -negative_photo, score, answers[source].tier, source, position
@@ -98,28 +106,40 @@ def merge(answers: Sequence[EndpointHits], k: int, *, exclude: str = "") -> list
     ]
 
 
-def _first_of(answer: EndpointHits, k: int, exclude: str) -> list[MergedHit] | None:
+def _first_of(answer: EndpointHits, k: int, min_score: float) -> list[MergedHit] | None:
     """Return the first hits of one query's answer; None if they need to be merged.
 
     They have each listing once. Those of equal score may be in another order.
     """
     first = answer.lists.nearest(k + 1)
     scores = first.scores
-    if exclude in first.listing_ids or any(a <= b for a, b in pairwise(scores)):
+    if any(a <= b for a, b in pairwise(scores)):
         return None
     tier = answer.tier
     columns = zip(first.listing_ids, first.versions, first.photo_numbers, scores, strict=True)
-    return [MergedHit(*hit, tier, 0, n) for n, hit in enumerate(islice(columns, k))]
+    hits = [MergedHit(*hit, tier, 0, n) for n, hit in enumerate(islice(columns, k))]
+    while hits and hits[-1].score < min_score:
+        hits.pop()
+    return hits
 
 
-def truncated(answers: Sequence[EndpointHits], merged: Sequence[MergedHit], k: int) -> list[int]:
+def truncated(
+    answers: Sequence[EndpointHits],
+    merged: Sequence[MergedHit],
+    k: int,
+    *,
+    min_score: float = -math.inf,
+) -> list[int]:
     """Return the indexes of answers that may lack a listing of the exact merged list.
 
     An answer with ``MAX_HITS`` requested is not included: it cannot be extended.
     """
-    worst = merged[-1].score if len(merged) >= k else -math.inf
-    return [
-        number
-        for number, answer in enumerate(answers)
-        if answer.k < MAX_HITS and answer.max_unseen_score() > worst
-    ]
+    is_full = len(merged) >= k
+
+    def may_lack(answer: EndpointHits) -> bool:
+        unseen = answer.max_unseen_score()
+        if unseen == -math.inf or answer.k >= MAX_HITS:
+            return False
+        return unseen > merged[-1].score if is_full else unseen >= min_score
+
+    return [number for number, answer in enumerate(answers) if may_lack(answer)]

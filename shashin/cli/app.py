@@ -16,9 +16,11 @@ from shashin.cli import (
     index_upkeep,
     indexes,
     kafka,
+    keys,
     model,
     publish,
     snapshots,
+    thumbnails,
     up,
 )
 from shashin.cli.builds import command as builds
@@ -85,7 +87,9 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(indexes.app, name="indexes")
 app.add_typer(kafka.app, name="kafka")
+app.add_typer(keys.app, name="keys")
 app.add_typer(model.app, name="model")
+app.add_typer(thumbnails.app, name="thumbnails")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from shashin.cli.options import DEFAULT_STATE, JsonOption, RouterOption, StateOption
+from shashin.cli.router_command import calls_router
 from shashin.client.coverage_text import coverage_document, coverage_line, coverage_style
 from shashin.client.endpoint_text import endpoint_document, readiness
 from shashin.client.listing_events import check_listing_id
@@ -19,8 +20,10 @@ from shashin.v1 import search_pb2
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example:  shashin coverage || echo incomplete")(coverage)
-    app.command(epilog="Example:  shashin locate listing-000012 listing-000013")(locate)
+    app.command(epilog="Example:  shashin coverage || echo incomplete")(calls_router(coverage))
+    app.command(epilog="Example:  shashin locate listing-000012 listing-000013")(
+        calls_router(locate)
+    )
 
 
 def coverage(

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shashin.cli.active_model import activate, ls
+from shashin.cli.model_photos import (
+    NewModelIdOption,
+    OutputOption,
+    PhotoSearches,
+    evaluate_with_photos,
+    fit,
+)
 from shashin.cli.options import JsonOption, QueriesOption, WorkOption
+from shashin.errors import UserError
 from shashin.model_space import check_model_id
 from shashin.terminal.console import Stages, command, echo, echo_json, echo_table
 
@@ -22,6 +30,7 @@ app = typer.Typer(
 )
 app.command(epilog="Example:  shashin model ls")(ls)
 app.command(epilog="Example:  shashin model activate my-model")(activate)
+app.command(epilog="Example:  shashin model fit --photos photos --output my-model.pt")(fit)
 
 _WORK = Path(".shashin/model")
 
@@ -29,12 +38,8 @@ _WORK = Path(".shashin/model")
 @app.command(epilog="Example:  shashin model train --output my-model.pt --epochs 4")
 def train(
     *,
-    output: Annotated[Path, typer.Option(help="Checkpoint to write.", dir_okay=False)] = Path(
-        "model.pt"
-    ),
-    model_id: Annotated[
-        str, typer.Option(help="ID of the model's vector space; must be unique per model.")
-    ] = "my-model",
+    output: OutputOption = Path("model.pt"),
+    model_id: NewModelIdOption = "my-model",
     products: Annotated[int, typer.Option(help="Number of products to train on.", min=2)] = 8000,
     photos: Annotated[int, typer.Option(help="Photos per product.", min=2)] = 4,
     epochs: Annotated[int, typer.Option(help="Training epochs.", min=1)] = 12,
@@ -82,8 +87,34 @@ def train(
 def evaluate(
     *,
     model: Annotated[
-        str, typer.Argument(help="demo-v1, torchvision:NAME, or a checkpoint.")
+        str,
+        typer.Argument(help="demo-v1, efficientnet-lite0, torchvision:NAME, or a checkpoint."),
     ] = "demo-v1",
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Measure with real photos: a folder of products, each a folder with its photos, "
+            "of which query-* are searched with. Can be repeated.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    distractors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="With --photos: a folder of more products, which are searched but not searched for. "
+            "Can be repeated.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    copies: Annotated[
+        int, typer.Option(help="With --photos: photos whose copies are searched for.", min=1)
+    ] = 300,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="With --photos: write a page of the worst misses.", dir_okay=False),
+    ] = None,
     queries: QueriesOption = 1000,
     products: Annotated[
         int, typer.Option(help="Products in the gallery, with 3 photos each.", min=2)
@@ -91,7 +122,15 @@ def evaluate(
     work: WorkOption = _WORK,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure recall on held-out products, compared with a colour-histogram baseline."""
+    """Measure recall on held-out rendered products, or on your own photos, beside simpler methods."""
+    if photos:
+        wanted = PhotoSearches(photos, distractors or [], copies)
+        evaluate_with_photos(model, wanted, sheet=sheet, as_json=as_json)
+        return
+    if sheet is not None or distractors:
+        raise UserError(
+            "--sheet and --distractors are about real photos; expected --photos as well"
+        )
     from shashin.model.evaluation import EvaluationConfig
     from shashin.model.evaluation import evaluate as run_evaluation
     from shashin.model.loading import load_embedder

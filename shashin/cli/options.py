@@ -36,8 +36,9 @@ RouterOption = Annotated[
     typer.Option(
         "--router",
         envvar="SHASHIN_ROUTER",
-        metavar="HOST:PORT",
-        help="Use this router instead of the one in the state folder.",
+        metavar="ADDRESS",
+        help="Use this router instead of the one in the state folder: HOST:PORT, or grpcs://HOST:PORT for "
+        "TLS.",
     ),
 ]
 KafkaOption = Annotated[

@@ -21,6 +21,7 @@ from shashin.cli.options import (
     RouterOption,
     StateOption,
 )
+from shashin.cli.router_command import calls_router
 from shashin.client.listing_events import (
     LISTED,
     REMOVED,
@@ -67,11 +68,11 @@ _PROBLEMS_SHOWN = 20
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example:  shashin publish my-photos/      (each subfolder is a listing)")(
-        publish
-    )
-    app.command(epilog="Example:  shashin sell listing-000012 listing-000013")(sell)
-    app.command(epilog="Example:  shashin remove listing-000012")(remove)
+    app.command(
+        epilog="Example:  shashin publish my-photos/      (each subfolder is a listing)",
+    )(calls_router(publish))
+    app.command(epilog="Example:  shashin sell listing-000012 listing-000013")(calls_router(sell))
+    app.command(epilog="Example:  shashin remove listing-000012")(calls_router(remove))
 
 
 def publish(

@@ -68,7 +68,7 @@ def up(
         str,
         typer.Option(
             envvar="SHASHIN_MODEL",
-            help="Embedding model: demo-v1, torchvision:NAME (downloads weights), or the path of a "
+            help="Embedding model: demo-v1, efficientnet-lite0, torchvision:NAME (downloads weights), or the path of a "
             "checkpoint.",
         ),
     ] = DEFAULT_MODEL,
@@ -116,6 +116,7 @@ def up(
     echo_table(
         ["", "address"],
         [
+            ("search page, REST", system.page_url() or "-"),
             ("router (gRPC)", system.router_address()),
             ("embedder (gRPC)", system.embedder_address()),
             ("kafka", system.kafka_address()),

@@ -28,12 +28,9 @@ from shashin.codecs.listing_rules import (
     version_problem,
 )
 from shashin.errors import UserError
+from shashin.photo_names import PHOTO_SUFFIXES
 from shashin.runtime.files import open_regular
 
-PHOTO_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jpe", ".jfif"}
-    | {".heic", ".heif", ".hif", ".avif"}
-)
 UNREAD_PHOTO_SUFFIXES = frozenset(
     {".jxl", ".jp2", ".svg", ".psd", ".ico", ".ppm"}
     | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"}

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from shashin.codecs.limits import MAX_LISTING_IDS
-from shashin.errors import DeadlineExceeded, NoEndpoint, ShashinError, UserError
+from shashin.errors import DeadlineExceeded, NoEndpoint, Overloaded, ShashinError, UserError
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.rpc.channel import open_channel
+from shashin.rpc.router_access import KEY_VARIABLES, RouterAccess, given_access, open_router_channel
 from shashin.v1 import (
     embed_pb2,
     embed_pb2_grpc,
@@ -36,6 +37,10 @@ def _named(error: grpc.aio.AioRpcError, what: str, address: str) -> ShashinError
     if code in _USER_ERRORS:
         # The server's message starts with the error's class name, which does not help a user.
         return UserError(details.partition(": ")[2] or details)
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        return UserError(f"{details.partition(': ')[2] or details} ({KEY_VARIABLES})")
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Overloaded(f"the {what} at {address} refuses the call: {details}")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"the {what} at {address} did not respond in time: {details}")
     if code == grpc.StatusCode.UNAVAILABLE:
@@ -49,12 +54,23 @@ def _named(error: grpc.aio.AioRpcError, what: str, address: str) -> ShashinError
 class RouterClient:
     """Client of one router's SearchService."""
 
-    def __init__(self, address: str, *, wait_for_ready: bool = False) -> None:
-        """Use the routers at an address; with ``wait_for_ready``, wait for one as long as a call may take."""
+    def __init__(
+        self, address: str, *, wait_for_ready: bool = False, access: RouterAccess | None = None
+    ) -> None:
+        """Use the routers at an address; with ``wait_for_ready``, wait for one as long as a call may take.
+
+        Without ``access``, certificates and key are those of the command, or of the environment.
+
+        Raises:
+            UserError: if the address is malformed, or a file cannot be read.
+        """
         self.address = address
         # A query may be repeated, and on Kubernetes other routers have the same name.
-        self._channel = open_channel(
-            address, retried_service="shashin.v1.SearchService", wait_for_ready=wait_for_ready
+        self._channel = open_router_channel(
+            address,
+            given_access() if access is None else access,
+            retried_service="shashin.v1.SearchService",
+            wait_for_ready=wait_for_ready,
         )
         self._stub = search_pb2_grpc.SearchServiceStub(self._channel)
 

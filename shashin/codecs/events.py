@@ -8,7 +8,8 @@ from shashin.codecs.attributes import attributes_of
 from shashin.codecs.unit_vectors import length_problem
 from shashin.errors import InvalidEvent, UnparsableRecord, WrongVector
 from shashin.kafka.records import InRecord
-from shashin.shards.format.row import MAX_PHOTO_NUMBER, NewRow, Row, photo_hash
+from shashin.photo_hash import photo_hash
+from shashin.shards.format.row import MAX_PHOTO_NUMBER, NewRow, Row
 from shashin.v1 import events_pb2
 
 

@@ -2,47 +2,86 @@
 
 from __future__ import annotations
 
-from shashin.codecs.listing_rules import currency_problem, price_problem, text_problem
+from collections.abc import Sequence
+
+from shashin.codecs.listing_rules import (
+    choice_problem,
+    currency_problem,
+    prefix_problem,
+    price_problem,
+)
 from shashin.errors import InvalidQuery
 from shashin.v1 import index_pb2
 
 MAX_FILTER_CHOICES = 1000
-"""Maximum categories, and maximum brands, in a filter."""
+"""Maximum categories, prefixes, and brands in a filter, each."""
+
+MAX_FILTER_RANGES = 100
+"""Maximum price ranges, and time ranges, in a filter."""
 
 
 def check_filter(row_filter: index_pb2.Filter) -> None:
     """Check a filter.
 
     Raises:
-        InvalidQuery: naming the field that no listing could match, or that has too many choices.
+        InvalidQuery: naming the entry that no listing could match, or the field with too many.
     """
-    for name, choices in (
-        ("filter.categories", row_filter.categories),
-        ("filter.brands", row_filter.brands),
-    ):
-        if len(choices) > MAX_FILTER_CHOICES:
-            raise InvalidQuery(
-                f"{name} has {len(choices)} entries; expected at most {MAX_FILTER_CHOICES}"
-            )
-        for choice in choices:
-            if problem := text_problem(choice):
-                raise InvalidQuery(f"{name} has an entry of {problem}")
-    for bound in ("min_price_minor", "max_price_minor"):
-        price = getattr(row_filter, bound)
-        if row_filter.HasField(bound) and (problem := price_problem(price)):
-            raise InvalidQuery(f"filter.{bound} is {problem}")
-    min_price, max_price = row_filter.min_price_minor, row_filter.max_price_minor
-    both = row_filter.HasField("min_price_minor") and row_filter.HasField("max_price_minor")
-    if both and min_price > max_price:
+    _check_choices("filter.categories", row_filter.categories)
+    _check_choices("filter.category_prefixes", row_filter.category_prefixes)
+    for number, prefix in enumerate(row_filter.category_prefixes):
+        if problem := prefix_problem(prefix):
+            raise InvalidQuery(f"filter.category_prefixes[{number}] is {problem}")
+    _check_choices("filter.brands", row_filter.brands)
+    _check_count("filter.prices", len(row_filter.prices), MAX_FILTER_RANGES)
+    for number, price in enumerate(row_filter.prices):
+        _check_price(f"filter.prices[{number}]", price)
+    _check_count("filter.listed", len(row_filter.listed), MAX_FILTER_RANGES)
+    for number, time in enumerate(row_filter.listed):
+        _check_time(f"filter.listed[{number}]", time)
+
+
+def _check_count(name: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise InvalidQuery(f"{name} has {count} entries; expected at most {limit}")
+
+
+def _check_choices(name: str, choices: Sequence[str]) -> None:
+    _check_count(name, len(choices), MAX_FILTER_CHOICES)
+    for number, choice in enumerate(choices):
+        if problem := choice_problem(choice):
+            raise InvalidQuery(f"{name}[{number}] has {problem}")
+
+
+def _check_price(name: str, price: index_pb2.PriceRange) -> None:
+    bounds = {}
+    if price.HasField("min_minor"):
+        bounds["min_minor"] = price.min_minor
+    if price.HasField("max_minor"):
+        bounds["max_minor"] = price.max_minor
+    if not bounds and not price.currency:
+        raise InvalidQuery(f"{name} is empty; expected a currency, with bounds if there are any")
+    if not price.currency:
         raise InvalidQuery(
-            f"filter.min_price_minor is {min_price} and filter.max_price_minor is {max_price}: the "
-            "price range is empty"
+            f"{name} has {' and '.join(bounds)} without a currency: set one, such as JPY, since "
+            "amounts of different currencies cannot be compared"
         )
-    if row_filter.currency and (problem := currency_problem(row_filter.currency)):
-        raise InvalidQuery(f"filter.currency is {problem}, or no currency")
-    since, until = row_filter.listed_from, row_filter.listed_to
-    if row_filter.HasField("listed_from") and row_filter.HasField("listed_to") and since >= until:
+    if problem := currency_problem(price.currency):
+        raise InvalidQuery(f"{name}.currency is {problem}")
+    for bound, amount in bounds.items():
+        if problem := price_problem(amount):
+            raise InvalidQuery(f"{name}.{bound} is {problem}")
+    if len(bounds) == 2 and price.min_minor > price.max_minor:
         raise InvalidQuery(
-            f"filter.listed_from is {since} and filter.listed_to is {until}: the end is exclusive, "
-            "so the time range is empty"
+            f"{name}.min_minor is {price.min_minor} and its max_minor is {price.max_minor}: the range "
+            "is empty"
+        )
+
+
+def _check_time(name: str, time: index_pb2.TimeRange) -> None:
+    if not time.HasField("since") and not time.HasField("until"):
+        raise InvalidQuery(f"{name} is empty; expected since, until, or both, in Unix seconds")
+    if time.HasField("since") and time.HasField("until") and time.since >= time.until:
+        raise InvalidQuery(
+            f"{name}.since is {time.since} and its until is {time.until}: the end is exclusive, so the "
+            "range is empty"
         )

@@ -6,12 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from shashin.v1 import events_pb2, index_pb2
+
+
+class HitDetails(NamedTuple):
+    """What of a hit is not needed to rank it."""
+
+    attributes: events_pb2.Attributes
+    photo_uri: str = ""
+    """Empty if it is not known."""
+    photo_hash: int = 0
+    """As ``Row.photo_hash``; 0 if it is not known."""
+    others: Sequence[index_pb2.OtherPhotos.Photo] = ()
+    """The other photos of its listing in its version; none if they were not asked for."""
 
 
 class QueryHits(Protocol):
@@ -43,16 +55,19 @@ class QueryHits(Protocol):
         ...
 
     def nearest(self, count: int) -> HitLists:
-        """Return the first hits of all, up to ``count``; without attributes."""
+        """Return the first hits of all, up to ``count``; without details."""
         ...
 
     def lowest_score(self, end: int) -> float:
         """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
         ...
 
-    def attributes_of(self, position: int) -> events_pb2.Attributes | None:
-        """Return the attributes of a hit; None if they were not asked for."""
+    def details_of(self, position: int) -> HitDetails | None:
+        """Return the details of a hit; None if they were not asked for."""
         ...
+
+
+_IDS = "listing ids"
 
 
 @dataclass(frozen=True)
@@ -64,11 +79,11 @@ class HitLists:
     versions: Sequence[int]
     photo_numbers: Sequence[int]
     scores: Sequence[float]
-    attributes: Sequence[events_pb2.Attributes | None] = ()
-    """None of hits whose attributes were not asked for."""
+    details: Sequence[HitDetails | None] = ()
+    """None of hits whose details were not asked for."""
 
     def nearest(self, count: int) -> HitLists:
-        """Return the first hits of all, up to ``count``; without attributes."""
+        """Return the first hits of all, up to ``count``; without details."""
         return HitLists(
             (count,),
             self.listing_ids[:count],
@@ -81,12 +96,33 @@ class HitLists:
         """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
         return self.scores[end - 1]
 
-    def attributes_of(self, position: int) -> events_pb2.Attributes | None:
-        """Return the attributes of a hit; None if they were not asked for."""
-        return self.attributes[position]
+    def details_of(self, position: int) -> HitDetails | None:
+        """Return the details of a hit; None if they were not asked for."""
+        return self.details[position]
 
 
 NOTHING = HitLists((), (), (), (), ())
+
+
+@dataclass(frozen=True, eq=False)
+class _Photos:
+    """The photos of hits, as they came."""
+
+    uris: bytes
+    uri_lengths: npt.NDArray[np.uint32]
+    hashes: npt.NDArray[np.uint64]
+    others: Sequence[index_pb2.OtherPhotos]
+    """None if they were not asked for."""
+
+    def of(self, number: int) -> tuple[str, int]:
+        """Return the URI and the hash of one."""
+        if number >= len(self._uris):
+            return "", 0
+        return self._uris[number], int(self.hashes[number])
+
+    @cached_property
+    def _uris(self) -> Sequence[str]:
+        return split_texts(self.uris, self.uri_lengths, "photo URIs")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +139,15 @@ class _Columns:
     described: Sequence[events_pb2.Attributes]
     """Attributes of the first ``attributes`` hits of each query."""
     attributes: int
+    photos: _Photos
+    """Of the same hits."""
+
+    def details(self, number: int) -> HitDetails:
+        uri, photo_hash = self.photos.of(number)
+        others = self.photos.others
+        return HitDetails(
+            self.described[number], uri, photo_hash, others[number].photos if others else ()
+        )
 
     def listing_ids(self, begin: int, end: int) -> Sequence[str]:
         if not isinstance(self.ids, str):
@@ -160,12 +205,12 @@ class HitColumns:
         return scores
 
     @property
-    def attributes(self) -> Sequence[events_pb2.Attributes | None]:
-        """The attributes of each hit; None of hits whose attributes were not asked for."""
-        return [self.attributes_of(position) for position in range(self._end - self._begin)]
+    def details(self) -> Sequence[HitDetails | None]:
+        """The details of each hit; None of hits whose details were not asked for."""
+        return [self.details_of(position) for position in range(self._end - self._begin)]
 
     def nearest(self, count: int) -> HitLists:
-        """Return the first hits of all, up to ``count``; without attributes."""
+        """Return the first hits of all, up to ``count``; without details."""
         columns, begin = self._columns, self._begin
         end = min(begin + count, self._end)
         return HitLists(
@@ -180,19 +225,23 @@ class HitColumns:
         """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
         return float(self._columns.scores[self._begin + end - 1])
 
-    def attributes_of(self, position: int) -> events_pb2.Attributes | None:
-        """Return the attributes of a hit; None if they were not asked for."""
+    def details_of(self, position: int) -> HitDetails | None:
+        """Return the details of a hit; None if they were not asked for."""
         most, described = self._columns.attributes, self._described_begin
         for count in self.counts:
             if position < count:
-                return self._columns.described[described + position] if position < most else None
+                return self._columns.details(described + position) if position < most else None
             position -= count
             described += min(count, most)
         raise IndexError(position)
 
 
-def hits_in(columns: index_pb2.HitColumns, queries: int, attributes: int) -> HitColumns:
+def hits_in(
+    columns: index_pb2.HitColumns, queries: int, attributes: int, *, other_photos: bool = False
+) -> HitColumns:
     """Return the hits of an answer to so many queries, which asked for so many attributes of each.
+
+    ``other_photos`` says whether those were asked for.
 
     Raises:
         ValueError: saying how the columns are malformed.
@@ -216,40 +265,69 @@ def hits_in(columns: index_pb2.HitColumns, queries: int, attributes: int) -> Hit
     described = sum(min(count, attributes) for count in counts)
     if len(columns.attributes) != described:
         raise ValueError(f"it returned {len(columns.attributes)} attributes instead of {described}")
+    photos = _photos_in(columns, described, other_photos=other_photos)
     scores = np.frombuffer(columns.scores, "<f4")
     if not np.isfinite(scores).all():
         raise ValueError("it returned scores that are not finite")
     ids, lengths = columns.listing_ids, np.frombuffer(columns.listing_id_lengths, "<u4")
-    _check_lengths(ids, lengths)
+    _check_lengths(ids, lengths, _IDS)
     ends = np.zeros(hits + 1, np.int64)
     np.cumsum(lengths, out=ends[1:])
     found = _Columns(
-        ids.decode() if ids.isascii() else split_ids(ids, lengths),
+        ids.decode() if ids.isascii() else split_texts(ids, lengths, _IDS),
         ends,
         np.frombuffer(columns.versions, "<u8"),
         np.frombuffer(columns.photo_numbers, "<u4"),
         scores,
         columns.attributes,
         attributes,
+        photos,
     )
     return HitColumns(found, counts, 0, 0)
 
 
-def _check_lengths(ids: bytes, lengths: npt.NDArray[np.uint32]) -> None:
+def _photos_in(columns: index_pb2.HitColumns, hits: int, *, other_photos: bool) -> _Photos:
+    uris, lengths = columns.photo_uris, columns.photo_uri_lengths
+    others = columns.other_photos
+    sizes = len(lengths), len(columns.photo_hashes)
+    # An endpoint of before does not know them.
+    if sizes not in {(4 * hits, 8 * hits), (0, 0)} or len(others) not in {
+        hits if other_photos else 0,
+        0,
+    }:
+        raise ValueError(
+            f"it returned photos of {hits} hits in columns of {sizes[0]} and {sizes[1]} bytes, and other "
+            f"photos of {len(others)}"
+        )
+    photos = _Photos(
+        uris,
+        np.frombuffer(lengths, "<u4"),
+        np.frombuffer(columns.photo_hashes, "<u8"),
+        others,
+    )
+    _check_lengths(uris, photos.uri_lengths, "photo URIs")
+    if not uris.isascii():
+        split_texts(uris, photos.uri_lengths, "photo URIs")
+    return photos
+
+
+def _check_lengths(texts: bytes, lengths: npt.NDArray[np.uint32], what: str) -> None:
     total = int(lengths.sum(dtype=np.uint64))
-    if total != len(ids):
-        raise ValueError(f"it returned listing ids of {len(ids)} bytes, and lengths of {total}")
+    if total != len(texts):
+        raise ValueError(f"it returned {what} of {len(texts)} bytes, and lengths of {total}")
 
 
-def split_ids(ids: bytes, lengths: npt.NDArray[np.uint32]) -> list[str]:
+def split_texts(texts: bytes, lengths: npt.NDArray[np.uint32], what: str = _IDS) -> list[str]:
     """Return strings that are stored one after another in UTF-8, with their lengths in bytes.
+
+    ``what`` names them in errors.
 
     Raises:
         ValueError: when they are not UTF-8, or of other lengths.
     """
-    _check_lengths(ids, lengths)
+    _check_lengths(texts, lengths, what)
     bounds = pairwise(accumulate(lengths.tolist(), initial=0))
     try:
-        return [ids[start:end].decode() for start, end in bounds]
+        return [texts[start:end].decode() for start, end in bounds]
     except UnicodeDecodeError as error:
-        raise ValueError(f"it returned listing ids that are not UTF-8: {error}") from error
+        raise ValueError(f"it returned {what} that are not UTF-8: {error}") from error

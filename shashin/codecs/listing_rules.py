@@ -39,6 +39,22 @@ def text_problem(text: str) -> str | None:
     return None if size <= MAX_TEXT_BYTES else f"{size} bytes; at most {MAX_TEXT_BYTES}"
 
 
+def choice_problem(text: str) -> str | None:
+    """Check a category, brand or prefix of a filter, for a message that ends with "has"."""
+    size = len(text.encode())
+    return None if 1 <= size <= MAX_TEXT_BYTES else f"{size} bytes; expected 1 to {MAX_TEXT_BYTES}"
+
+
+def prefix_problem(prefix: str) -> str | None:
+    """Check the form of a prefix of categories, for a message that ends with "is"."""
+    if not prefix.startswith("/") and not prefix.endswith("/") and "//" not in prefix:
+        return None
+    return (
+        f"{prefix!r}; expected a path such as fashion/shoes, without a slash at its start or end and "
+        "without two in a row"
+    )
+
+
 def price_problem(price_minor: int) -> str | None:
     """Check a price in minor units, or a bound on prices."""
     if 0 <= price_minor <= MAX_PRICE_MINOR:

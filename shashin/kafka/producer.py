@@ -64,6 +64,10 @@ class Producer:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections, if there are any."""
         if self._producer is not None:
             await self._abandon(self._producer)  # nothing is pending: send_all has returned
 

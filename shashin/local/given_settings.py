@@ -7,6 +7,9 @@ from collections.abc import Mapping
 PHOTO_ROOTS = "SHASHIN_PHOTO_ROOTS"
 """Added to the folder of published photos."""
 
+THUMBNAILS = "SHASHIN_THUMBNAILS"
+"""Used instead of the folder of thumbnails."""
+
 OPTIONS = frozenset(
     {
         "SHASHIN_KAFKA",
@@ -24,6 +27,8 @@ DECIDED = frozenset(
         "SHASHIN_HTTP_PORT",
         "SHASHIN_GRPC_HOST",
         "SHASHIN_GRPC_PORT",
+        "SHASHIN_REST_HOST",
+        "SHASHIN_REST_PORT",
         "SHASHIN_DISCOVERY",
         "SHASHIN_WORK_FOLDER",
         "SHASHIN_HIDDEN_FOLDER",

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shashin.errors import SettingsError, UserError
-from shashin.local.given_settings import PHOTO_ROOTS
+from shashin.local.given_settings import PHOTO_ROOTS, THUMBNAILS
 from shashin.local.ports import HOST
 from shashin.local.processes import EndpointSpec, ProcessSpec, discovery_path
 from shashin.runtime.settings import parse_folders
 from shashin.tiers import LIVE, SEALED_TIERS
 
 ROUTER, EMBEDDER, INDEXER = "router", "embedder", "indexer"
-CANARY = "canary"
+CANARY, DOWNLOADER = "canary", "downloader"
 
 _PREFERRED_PORTS = {ROUTER: 50051, EMBEDDER: 50052, INDEXER: 50053} | {
     f"index-server-{tier}": port for port, tier in enumerate(SEALED_TIERS, start=50054)
 }
 _BESIDE = 10
 """Between the preferred ports of a model and those of the one beside it."""
+
+_REST_PORT = 8080
+"""Preferred for the search page and REST, of the router."""
 
 _HTTP_PORTS_FROM = 9701
 
@@ -87,13 +90,15 @@ def plan_processes(
         SettingsError: if a setting in the environment is invalid.
     """
     processes = _Processes(config, choose_port, environment)
-    processes.add("downloader", {PHOTO_ROOTS: photo_roots(state, environment)})
+    thumbnails = {THUMBNAILS: environment.get(THUMBNAILS, (state / "thumbnails").as_uri())}
+    processes.add(DOWNLOADER, {PHOTO_ROOTS: photo_roots(state, environment), **thumbnails})
     own = RunningModel(config.model, config.model_id, config.dimensions)
     _add_model(processes, state, config, own)
     if config.also is not None:
         _add_model(processes, state, config, config.also, beside=True)
-    router = {**_vectors(own), "SHASHIN_DISCOVERY": discovery_path(state).as_uri()}
-    processes.add(ROUTER, router, has_grpc=True)
+    discovery = {"SHASHIN_DISCOVERY": discovery_path(state).as_uri()}
+    router = {**_vectors(own), **discovery, **thumbnails}
+    processes.add(ROUTER, router, has_grpc=True, has_rest=True)
     if config.canary:
         processes.add(
             CANARY,
@@ -205,6 +210,7 @@ class _Processes:
         *,
         serves: tuple[str, str | None] | None = None,
         has_grpc: bool = False,
+        has_rest: bool = False,
         package: str = "",
         suffix: str = "",
         model_id: str | None = None,
@@ -224,6 +230,10 @@ class _Processes:
             port = self._choose_port(_PREFERRED_PORTS[name] + (_BESIDE if suffix else 0))
             addresses = {"grpc": f"{HOST}:{port}", **addresses}
             settings |= {"SHASHIN_GRPC_HOST": HOST, "SHASHIN_GRPC_PORT": str(port)}
+        if has_rest:
+            port = self._choose_port(_REST_PORT)
+            addresses["rest"] = f"{HOST}:{port}"
+            settings |= {"SHASHIN_REST_HOST": HOST, "SHASHIN_REST_PORT": str(port)}
         self.specs.append(
             ProcessSpec(
                 name=name + suffix,

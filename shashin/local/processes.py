@@ -66,7 +66,7 @@ class ProcessSpec:
     depends_on: tuple[str, ...] = ()
     """Processes that must be ready before this one is first started."""
     addresses: dict[str, str] = field(default_factory=dict)
-    """Its HOST:PORT addresses by kind (grpc, http)."""
+    """Its HOST:PORT addresses by kind (grpc, http, rest)."""
     endpoints: tuple[EndpointSpec, ...] = ()
     stop_seconds: float = 15.0
     """Time from SIGTERM to SIGKILL."""

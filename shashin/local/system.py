@@ -10,11 +10,25 @@ from pathlib import Path
 
 from shashin.errors import UserError
 from shashin.local import control
-from shashin.local.given_settings import settings_passed_on
+from shashin.local.given_settings import THUMBNAILS, settings_passed_on
 from shashin.local.kafka import DEFAULT_PORT, EmbeddedKafka
-from shashin.local.plan import EMBEDDER, ROUTER, RunningModel, SystemConfig, plan_processes
+from shashin.local.plan import (
+    DOWNLOADER,
+    EMBEDDER,
+    ROUTER,
+    RunningModel,
+    SystemConfig,
+    plan_processes,
+)
 from shashin.local.ports import choosing_ports, free_port, is_free
-from shashin.local.processes import ProcessRow, discovery_path, is_service, process_table, read_plan
+from shashin.local.processes import (
+    ProcessRow,
+    ProcessSpec,
+    discovery_path,
+    is_service,
+    process_table,
+    read_plan,
+)
 from shashin.local.progress import SILENT, Progress
 from shashin.model.loading import ModelDescription, describe_model
 from shashin.model_space import ModelSpace
@@ -87,6 +101,14 @@ class System:
     def _own_repository(self) -> str:
         return (self.folder / "repository").as_uri()
 
+    def thumbnails(self) -> str:
+        """Return the URI of the store of thumbnails; empty if there is none.
+
+        Raises:
+            UserError: if nothing was ever started here.
+        """
+        return self._process(DOWNLOADER).env.get(THUMBNAILS, "")
+
     @property
     def logs(self) -> Path:
         """Folder of the process logs."""
@@ -114,6 +136,18 @@ class System:
         """
         return self._grpc_address(ROUTER)
 
+    def page_url(self) -> str | None:
+        """Return the URL of the search page; None if an earlier version started the router.
+
+        Raises:
+            UserError: if nothing was ever started here.
+        """
+        if (address := self._process(ROUTER).addresses.get("rest")) is None:
+            return None
+        plan = read_plan(self.folder)
+        with_tls = plan is not None and plan.asked.get("SHASHIN_TLS_CERTIFICATE_FILE")
+        return f"{'https' if with_tls else 'http'}://{address}/"
+
     def embedder_address(self) -> str:
         """Return the embedder's gRPC address, HOST:PORT.
 
@@ -123,10 +157,13 @@ class System:
         return self._grpc_address(EMBEDDER)
 
     def _grpc_address(self, name: str) -> str:
+        return self._process(name).addresses["grpc"]
+
+    def _process(self, name: str) -> ProcessSpec:
         plan = read_plan(self.folder)
         for spec in plan.processes if plan is not None else ():
             if spec.name == name:
-                return spec.addresses["grpc"]
+                return spec
         raise self._never_started()
 
     def _never_started(self) -> UserError:

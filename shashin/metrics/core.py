@@ -31,6 +31,7 @@ from shashin.metrics.definitions import (
     Unit,
     is_usable,
 )
+from shashin.metrics.quick_histogram import QuickHistogram
 
 # One more sample per series of counters and histograms, which no query here uses.
 disable_created_metrics()  # type: ignore[no-untyped-call, unused-ignore]
@@ -148,7 +149,7 @@ def made(definition: Definition, registry: CollectorRegistry) -> Any:
             parent = Gauge(definition.name, definition.meaning, names, **shared)
         case "histogram":
             buckets = definition.buckets
-            parent = Histogram(
+            parent = QuickHistogram(
                 definition.name, definition.meaning, names, buckets=buckets, **shared
             )
         case "info":

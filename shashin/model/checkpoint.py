@@ -1,19 +1,44 @@
-"""A model in one file: its id, its dimensions, and its weights as float16."""
+"""A model in one file: what it is, how queries are searched with it, and its weights as float16.
+
+Format 1 had the project's own network only, and no zooms.
+"""
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from shashin.errors import ModelError, UserError
+from shashin.model.lite_network import SIDE, LiteNetwork
 from shashin.model.network import PhotoNetwork
 from shashin.model_space import check_model_id
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, FORMAT)
+
+Network = PhotoNetwork | LiteNetwork
+
+
+class _Architecture(NamedTuple):
+    """A kind of network, as a checkpoint names it."""
+
+    name: str
+    pooling: str
+    network: Callable[[int], Network]
+    """Makes one of some dimensions."""
+    side: int | None
+    """The only side of its input, in pixels; None if there are several."""
+
+
+_ARCHITECTURES = (
+    _Architecture("photo-network", "generalised-mean", PhotoNetwork, None),
+    _Architecture("efficientnet-lite0", "regional-maximum", LiteNetwork, SIDE),
+)
 
 
 @dataclass(frozen=True)
@@ -24,13 +49,19 @@ class Checkpoint:
     dimensions: int
     side: int
     """Side of the network's square input, in pixels."""
-    network: PhotoNetwork
+    network: Network
+    zooms: bool = False
+    """Whether a query photo is also searched by its middle, since that finds more with this model."""
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint atomically."""
+    (kind,) = (one for one in _ARCHITECTURES if one.network is type(checkpoint.network))
     document = {
         "format": FORMAT,
+        "architecture": kind.name,
+        "pooling": kind.pooling,
+        "zooms": checkpoint.zooms,
         "model_id": checkpoint.model_id,
         "dimensions": checkpoint.dimensions,
         "side": checkpoint.side,
@@ -53,13 +84,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
             match the network.
     """
     document = _document(path)
-    if document.get("format") != FORMAT:
+    if document.get("format") not in _READABLE:
         raise ModelError(
-            f"{path} has checkpoint format {document.get('format')!r}; this version reads {FORMAT}"
+            f"{path} has checkpoint format {document.get('format')!r}; this version reads "
+            f"{' and '.join(map(str, _READABLE))}"
         )
+    kind = _architecture(path, document)
     try:
         dimensions, side = int(document["dimensions"]), int(document["side"])
-        network = PhotoNetwork(dimensions)
+        if kind.side not in {None, side}:
+            raise ModelError(f"a side of {side} pixels, expected {kind.side} for {kind.name}")
+        network = kind.network(dimensions)
         network.load_state_dict(
             {
                 name: value.float() if value.is_floating_point() else value
@@ -68,12 +103,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
         model_id = str(document["model_id"])
         check_model_id(model_id)
-        return Checkpoint(model_id, dimensions, side, network)
+        zooms = bool(document.get("zooms", False))
+        return Checkpoint(model_id, dimensions, side, network, zooms)
     except UserError as error:
         raise ModelError(f"{path}: {error.message}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{path} does not match the network: {reason}") from error
+
+
+def _architecture(path: Path, document: dict[str, Any]) -> _Architecture:
+    own = _ARCHITECTURES[0]
+    if document["format"] == 1:
+        return own
+    name, pooling = document.get("architecture"), document.get("pooling")
+    for kind in _ARCHITECTURES:
+        if (kind.name, kind.pooling) == (name, pooling):
+            return kind
+    known = ", ".join(f"{kind.name} with {kind.pooling} pooling" for kind in _ARCHITECTURES)
+    raise ModelError(
+        f"{path} has a network {name!r} with pooling {pooling!r}; this version knows {known}"
+    )
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from shashin.model.checkpoint import Checkpoint
+from shashin.model.lite_network import LiteNetwork, lite_normalised
 from shashin.model.network import normalised
+
+Normalise = Callable[[Tensor], Tensor]
+"""Converts uint8 pixels (n, 3, h, w) to the network's input."""
 
 Prepare = Callable[[Image.Image], Tensor]
 """Converts an RGB image of any size to the network's input, without the batch dimension."""
@@ -22,10 +26,20 @@ class PhotoEmbedder:
     """One loaded model; not thread-safe."""
 
     def __init__(
-        self, model_id: str, dimensions: int, network: nn.Module, prepare: Prepare
+        self,
+        model_id: str,
+        dimensions: int,
+        network: nn.Module,
+        prepare: Prepare,
+        *,
+        normalise: Normalise = normalised,
+        zooms: bool = False,
     ) -> None:
+        """``zooms`` says whether queries by zoomed views of a photo find more with this model."""
         self.model_id = model_id
         self.dimensions = dimensions
+        self.zooms = zooms
+        self._normalise = normalise
         self._network = network.eval().to(memory_format=torch.channels_last)
         self._prepare = prepare
 
@@ -36,7 +50,7 @@ class PhotoEmbedder:
         with torch.inference_mode():
             batch = torch.stack([self._prepare(photo) for photo in photos])
             if batch.dtype == torch.uint8:
-                batch = normalised(batch)
+                batch = self._normalise(batch)
             batch = batch.contiguous(memory_format=torch.channels_last)
             vectors = functional.normalize(self._network(batch).flatten(1), dim=1)
             return np.asarray(vectors.numpy(), dtype=np.float32)
@@ -48,8 +62,15 @@ def embedder_of(checkpoint: Checkpoint) -> PhotoEmbedder:
     def prepare(photo: Image.Image) -> Tensor:
         return torch.from_numpy(square(photo, checkpoint.side)).permute(2, 0, 1)
 
-    network = checkpoint.network.eval().fuse()
-    return PhotoEmbedder(checkpoint.model_id, checkpoint.dimensions, network, prepare)
+    network = checkpoint.network.eval()
+    return PhotoEmbedder(
+        checkpoint.model_id,
+        checkpoint.dimensions,
+        network if isinstance(network, LiteNetwork) else network.fuse(),
+        prepare,
+        normalise=lite_normalised if isinstance(network, LiteNetwork) else normalised,
+        zooms=checkpoint.zooms,
+    )
 
 
 def square(photo: Image.Image, side: int) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from shashin.model.baselines import colour_histogram, intersections
 from shashin.model.embedder import PhotoEmbedder
 from shashin.model.rendered_photos import Photos, Progress, rendered_photos
 from shashin.rendering import require_rendering
@@ -18,7 +19,6 @@ from shashin.rendering import require_rendering
 CATALOGUE_SEED = 2026
 _SIDE = 224
 _BATCH = 32
-_BINS = 8
 
 Vectors = npt.NDArray[np.float32]
 
@@ -99,7 +99,7 @@ def evaluate(
         gallery_photos=len(flat),
         queries=len(queried),
         model=recall(query_vectors @ gallery.T, owners, queried),
-        histogram=recall(_intersections(described[1], described[0]), owners, queried),
+        histogram=recall(intersections(described[1], described[0]), owners, queried),
     )
 
 
@@ -130,15 +130,5 @@ def _embed(embedder: PhotoEmbedder, photos: Photos, progress: Progress) -> Vecto
 
 
 def _histograms(photos: Photos) -> Vectors:
-    """Return each photo's share of pixels by colour, (n, 512)."""
-    found = np.empty((len(photos), _BINS**3), np.float32)
-    for row, pixels in enumerate(photos):
-        bins = (pixels >> 5).astype(np.int64)
-        index = (bins[..., 0] * _BINS + bins[..., 1]) * _BINS + bins[..., 2]
-        found[row] = np.bincount(index.ravel(), minlength=_BINS**3) / index.size
-    return found
-
-
-def _intersections(queries: Vectors, gallery: Vectors) -> Vectors:
-    rows: Sequence[Vectors] = [np.minimum(query, gallery).sum(axis=1) for query in queries]
-    return np.stack(rows)
+    """Return the colour histogram of each photo, (n, 512)."""
+    return np.stack([colour_histogram(pixels) for pixels in photos])

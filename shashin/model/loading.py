@@ -1,7 +1,7 @@
 """Loading a model by its name.
 
-``demo-v1`` is the project's own model, ``torchvision:NAME`` a torchvision backbone with its weights,
-anything else the path of a checkpoint. A new kind of model is one more function here.
+``demo-v1`` is the project's own model, ``efficientnet-lite0`` the one for real photos, ``torchvision:NAME``
+a torchvision backbone with its weights, anything else the path of a checkpoint. A new kind of model is one more function here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from shashin.model.embedder import PhotoEmbedder
 
 DEMO = "demo-v1"
-DEMO_DIMENSIONS = 128
+LITE = "efficientnet-lite0"
+SHIPPED = {DEMO: 128, LITE: 256}
+"""The models that come along, with their dimensions."""
+
 TORCHVISION = "torchvision:"
 
 _PLACES = (
@@ -33,17 +36,34 @@ class ModelDescription:
     dimensions: int
 
 
-def demo_checkpoint() -> Path:
-    """Return the path of the default model's checkpoint.
+def shipped_checkpoint(model: str) -> Path:
+    """Return the path of the checkpoint of a model that comes along.
 
     Raises:
         ModelError: if it is missing from the installation.
     """
     for place in _PLACES:
-        path = place / DEMO / "checkpoint.pt"
+        path = place / model / "checkpoint.pt"
         if path.exists():
             return path
-    raise ModelError(f"the checkpoint of {DEMO} is missing from this installation")
+    raise ModelError(f"the checkpoint of {model} is missing from this installation")
+
+
+def checkpoint_of(model: str) -> Path:
+    """Return the path of the checkpoint of a model that comes along, or of one that is a file.
+
+    Raises:
+        UnknownModel: if it is neither.
+        ModelError: if it is missing from the installation.
+    """
+    if model in SHIPPED:
+        return shipped_checkpoint(model)
+    if Path(model).is_file():
+        return Path(model)
+    raise UnknownModel(
+        f"unknown model {model!r}: expected {', '.join(SHIPPED)}, {TORCHVISION}NAME (such as "
+        f"{TORCHVISION}resnet50), or the path of a checkpoint"
+    )
 
 
 def describe_model(model: str) -> ModelDescription:
@@ -53,8 +73,8 @@ def describe_model(model: str) -> ModelDescription:
         UnknownModel: if there is no such model.
         ModelError: if it cannot be loaded.
     """
-    if model == DEMO:
-        return ModelDescription(DEMO, DEMO_DIMENSIONS)  # known without importing torch
+    if model in SHIPPED:
+        return ModelDescription(model, SHIPPED[model])  # known without importing torch
     loaded = load_embedder(model)
     return ModelDescription(loaded.model_id, loaded.dimensions)
 
@@ -74,14 +94,7 @@ def load_embedder(model: str, *, threads: int = 1) -> PhotoEmbedder:
     torch.set_num_threads(threads)
     if model.startswith(TORCHVISION):
         return _torchvision_embedder(model.removeprefix(TORCHVISION))
-    if model == DEMO:
-        return embedder_of(read_checkpoint(demo_checkpoint()))
-    if Path(model).is_file():
-        return embedder_of(read_checkpoint(Path(model)))
-    raise UnknownModel(
-        f"unknown model {model!r}: expected {DEMO}, {TORCHVISION}NAME (such as "
-        f"{TORCHVISION}resnet50), or the path of a checkpoint"
-    )
+    return embedder_of(read_checkpoint(checkpoint_of(model)))
 
 
 def _torchvision_embedder(name: str) -> PhotoEmbedder:

@@ -12,7 +12,7 @@ class EmbeddingSettings(ServiceSettings):
 
     model: str = Field(
         "demo-v1",
-        description="Embedding model: demo-v1, torchvision:NAME, or the path of a checkpoint.",
+        description="Embedding model: demo-v1, efficientnet-lite0, torchvision:NAME, or the path of a checkpoint.",
     )
     torch_threads: int = Field(1, ge=1, le=256, description="Threads per model call.")
     batch_photos: int = Field(

@@ -19,6 +19,7 @@ import stat
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
@@ -41,6 +42,7 @@ from shashin.objectstore.protocol import (
 
 T = TypeVar("T")
 
+_THREADS = 8
 _SCRATCH = ".scratch"
 _LOCK = ".lock"
 
@@ -63,10 +65,13 @@ class FileObjectStore:
     """An ObjectStore below ``root``, which is created if missing.
 
     A key cannot be the folder of another one: ``a`` and ``a/b`` cannot both exist.
+
+    It has threads of its own, so that a folder on a file system that hangs keeps nothing else waiting.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="files")
 
     def __repr__(self) -> str:
         return f"FileObjectStore({self._root})"
@@ -138,11 +143,12 @@ class FileObjectStore:
         return await self._run(prefix, lambda: self._list(prefix))
 
     async def close(self) -> None:
-        """Do nothing: no file stays open between operations."""
+        """End the threads; no file stays open between operations."""
+        self._threads.shutdown(wait=False)
 
     async def _run(self, key: str, do: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(do)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, do)
         except (
             FileExistsError,
             IsADirectoryError,

@@ -46,6 +46,8 @@ def _tags(data: bytes) -> Iterator[_Tag]:
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
     at = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)[0]
+    if at > len(data):  # by how much, no C type may have room for
+        raise struct.error("the first directory is beyond the data")
     entries = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, at)[0]
     at += 8 if big else 2
     for _ in range(entries):

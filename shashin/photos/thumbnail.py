@@ -6,6 +6,7 @@ import io
 
 from PIL import Image
 
+from shashin.photo_box import Box
 from shashin.photos.budget import DecodeBudget
 from shashin.photos.decode import decode_photo
 
@@ -25,13 +26,20 @@ def thumbnail(data: bytes, *, budget: DecodeBudget | None = None) -> bytes:
     return output.getvalue()
 
 
-def thumbnail_image(data: bytes, *, budget: DecodeBudget | None = None) -> Image.Image:
+def thumbnail_image(
+    data: bytes, *, box: Box | None = None, budget: DecodeBudget | None = None
+) -> Image.Image:
     """Return a photo at the size that models use: sRGB, upright, short side at most 256 pixels.
+
+    With ``box`` only that part of it, as if it had been sent by itself.
 
     Raises:
         PhotoError: when it cannot be used; see ``decode_photo``.
+        InvalidQuery: when there are too few pixels in the box.
     """
-    image = decode_photo(data, enough=SHORT_SIDE, longest_ratio=LONGEST_RATIO, budget=budget)
+    image = decode_photo(
+        data, box=box, enough=SHORT_SIDE, longest_ratio=LONGEST_RATIO, budget=budget
+    )
     width, height = image.size
     scale = SHORT_SIDE / min(width, height)
     if scale >= 1:

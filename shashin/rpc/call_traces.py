@@ -19,8 +19,11 @@ Answer = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
 STATUS_CODE = "rpc.response.status_code"
 """The attribute with the name of a call's gRPC status."""
 
-_POLLED = frozenset({"Check", "Describe", "Status"})
-"""Methods that are called all the time: a call of these begins no trace."""
+_BEGIN = frozenset({"shashin.v1.SearchService/Search"})
+"""Methods whose calls begin a trace if they do not continue one.
+
+Those of the endpoints do not: a router that sends no trace does not keep it.
+"""
 
 _FAULTS_OF_SERVERS = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -34,16 +37,28 @@ def extract(metadata: Iterable[tuple[str, str | bytes]]) -> Carrier | None:
     return found or None
 
 
+def is_traced(tracer: Tracer, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    """Return whether a call of ``PACKAGE.SERVICE/METHOD`` continues a trace, or begins one that is kept.
+
+    Asked once for each call, since the number of traces that begin is limited.
+    """
+    return extract(metadata) is not None or (method in _BEGIN and tracer.keeps_another())
+
+
 def traced(tracer: Tracer, method: str, answer: Answer) -> Answer:
-    """Return a handler whose calls are spans; ``method`` is ``PACKAGE.SERVICE/METHOD``."""
-    begins_traces = method.rpartition("/")[2] not in _POLLED
+    """Return a handler whose calls are spans: those for which ``is_traced`` was true.
+
+    A call whose trace another process does not keep has no current span.
+    """
     attributes = {"rpc.system.name": "grpc", "rpc.method": method}
 
     async def answer_in_span(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         parent = extract(context.invocation_metadata() or ())
-        if parent is None and not begins_traces:
+        span = tracer.start(
+            method, "server", parent=parent, attributes=attributes, is_chosen=parent is None
+        )
+        if not span.is_kept:
             return await answer(request, context)
-        span = tracer.start(method, "server", parent=parent, attributes=attributes)
         try:
             with tracing.within(span):
                 return await answer(request, context)

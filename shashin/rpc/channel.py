@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 
-from shashin.rpc.server import MAX_MESSAGE_BYTES
+from shashin.rpc.server_limits import MAX_MESSAGE_BYTES
 
 _RETRIES = {
     "maxAttempts": 5,
@@ -20,9 +21,16 @@ _RETRIES = {
 
 
 def open_channel(
-    address: str, *, retried_service: str = "", wait_for_ready: bool = False
+    address: str,
+    *,
+    retried_service: str = "",
+    wait_for_ready: bool = False,
+    credentials: grpc.ChannelCredentials | None = None,
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
 ) -> grpc.aio.Channel:
     """Open a channel to one endpoint, ``HOST:PORT``; it connects on the first call.
+
+    With credentials it uses TLS.
 
     Calls of ``retried_service`` are sent again, up to five times within their deadline, while the
     endpoint is unavailable: for an address behind which others take over, and calls that may be
@@ -38,18 +46,17 @@ def open_channel(
         }
         service = {"methodConfig": [method], "loadBalancingConfig": [{"round_robin": {}}]}
         options.append(("grpc.service_config", json.dumps(service)))
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            *options,
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            # Reconnect to a restarted endpoint within a second instead of two minutes.
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            # Ask again for the addresses of a name as soon as one fails, not only after 30 seconds.
-            ("grpc.dns_min_time_between_resolutions_ms", 1000),
-            # Channels to the same address do not share a connection.
-            ("grpc.use_local_subchannel_pool", 1),
-        ],
-    )
+    options += [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        # Reconnect to a restarted endpoint within a second instead of two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        # Ask again for the addresses of a name as soon as one fails, not only after 30 seconds.
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
+        # Channels to the same address do not share a connection.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)

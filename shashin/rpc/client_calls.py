@@ -66,17 +66,19 @@ class ClientCalls:
     ) -> T:
         """Send a call and return its response; it is cancelled if the caller is.
 
-        While tracing is on it is a span, of the trace of the caller or, if it serves several of them, of the
-        first of ``served``, linked with the others.
+        It is a span of the caller's trace if that is kept or, if it serves several callers, of the first of
+        ``served`` that is kept, linked with the others. Otherwise nothing about traces is sent, since
+        metadata cost more than all of the rest.
 
         Raises:
             grpc.aio.AioRpcError: when the call fails, or takes longer than ``seconds``.
         """
-        if (tracer := tracing.tracer()) is None:
+        tracer = tracing.tracer()
+        parents = _current() if served is None else served
+        if tracer is None or not any(span.is_kept for span in parents):
             return await self.observed(method, to(request, timeout=seconds))
         name = f"{self._service}/{method}"
         attributes = {"rpc.method": name, **self._of_spans}
-        parents = _current() if served is None else served
         with tracer.serving(name, "client", parents, attributes) as span:
             metadata = grpc.aio.Metadata(*span.carrier.items())
             try:

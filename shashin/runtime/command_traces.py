@@ -14,10 +14,15 @@ def command_traced() -> Iterator[None]:
     """Trace while the context is open; its end waits for the collector for two seconds at most.
 
     Raises:
-        SettingsError: when SHASHIN_TRACE_ENDPOINT or SHASHIN_TRACE_SHARE is invalid.
+        SettingsError: when a setting of traces is invalid.
     """
     settings = load_settings(TraceSettings)
-    tracing.start("shashin", endpoint=settings.trace_endpoint, share=settings.trace_share)
+    tracing.start(
+        "shashin",
+        endpoint=settings.trace_endpoint,
+        share=settings.trace_share,
+        per_second=settings.traces_per_second,
+    )
     try:
         yield
     finally:

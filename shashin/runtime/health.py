@@ -7,7 +7,7 @@ Loops report only through their handle (shashin.runtime.scope); the probes read.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -29,6 +29,8 @@ class LoopHealth:
     last_progress: float
     not_ready: str | None
     """Why it is not ready; None when it is."""
+    optional: bool = False
+    """Whether the process is ready whatever problems this loop has: nothing else needs its work."""
     degraded: dict[str, str] = field(default_factory=dict)
     """Degraded part of its work to the problem."""
     _waits: list[tuple[str, float]] = field(default_factory=list)
@@ -95,7 +97,12 @@ class Health:
         keep calling the parts that still work."""
 
     def register(
-        self, name: str, *, ready_when: str = "", stall_seconds: float | None = None
+        self,
+        name: str,
+        *,
+        ready_when: str = "",
+        optional: bool = False,
+        stall_seconds: float | None = None,
     ) -> LoopHealth:
         """Register a loop, which has to make progress from now on; returns its health."""
         loop = LoopHealth(
@@ -105,6 +112,7 @@ class Health:
             clock=self._clock,
             last_progress=self._clock(),
             not_ready=f"waiting for {ready_when}" if ready_when else None,
+            optional=optional,
         )
         self._loops[name] = loop
         return loop
@@ -125,12 +133,16 @@ class Health:
             for loop in self._loops.values()
             if loop.not_ready is not None
         ]
-        return problems if self.ready_when_degraded else problems + self._degraded()
+        if self.ready_when_degraded:
+            return problems
+        return problems + self._degraded(loop for loop in self._loops.values() if not loop.optional)
 
     def problems(self) -> list[str]:
         """Return all problems; empty when healthy."""
-        problems = self.liveness_problems() + self.readiness_problems() + self._degraded()
+        problems = self.liveness_problems() + self.readiness_problems()
+        problems += self._degraded(self._loops.values())
         return list(dict.fromkeys(problems))
 
-    def _degraded(self) -> list[str]:
-        return [problem for loop in self._loops.values() for problem in loop.problems()]
+    @staticmethod
+    def _degraded(loops: Iterable[LoopHealth]) -> list[str]:
+        return [problem for loop in loops for problem in loop.problems()]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from shashin.errors import UserError
 from shashin.metrics import process as process_metrics
@@ -15,6 +19,9 @@ from shashin.runtime.health import Health
 
 PID_HEADER = "Shashin-Pid"
 """Identifies the process that answers a probe: another one may have taken the port."""
+
+_TURN_SECONDS = 0.0005
+"""For how long a scrape keeps the event loop at a time."""
 
 
 def _probe(problems: Callable[[], list[str]]) -> Callable[[web.Request], web.Response]:
@@ -29,6 +36,28 @@ def _probe(problems: Callable[[], list[str]]) -> Callable[[web.Request], web.Res
     return answer
 
 
+class _Families(Collector):
+    """Metrics as an encoder takes them."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+async def _encoded(generate: Callable[[Collector], bytes]) -> bytes:
+    """Return all metrics, one after another, and let others run in between: no call waits for a scrape."""
+    end = generate(_Families([]))  # of the whole page, in formats that have one
+    encoded, turn_ends = [], time.perf_counter() + _TURN_SECONDS
+    for family in REGISTRY.collect():
+        encoded.append(generate(_Families([family])).removesuffix(end))
+        if time.perf_counter() >= turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = time.perf_counter() + _TURN_SECONDS
+    return b"".join([*encoded, end])
+
+
 async def start_probes(health: Health, host: str, port: int) -> tuple[web.AppRunner, int]:
     """Serve the probes and the metrics; returns the runner and the port.
 
@@ -39,7 +68,7 @@ async def start_probes(health: Health, host: str, port: int) -> tuple[web.AppRun
     async def metrics(request: web.Request) -> web.Response:
         # Exemplars are in OpenMetrics only, for which Prometheus asks in this header.
         generate, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=generate(REGISTRY), headers={"Content-Type": content_type})
+        return web.Response(body=await _encoded(generate), headers={"Content-Type": content_type})
 
     live, ready = _probe(health.liveness_problems), _probe(health.readiness_problems)
     healthy = _probe(health.problems)

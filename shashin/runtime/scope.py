@@ -39,6 +39,8 @@ class Loop:
     run: Callable[[LoopScope], Awaitable[None]]
     ready_when: str = ""
     """Its readiness condition, in words; empty if it has none."""
+    optional: bool = False
+    """Whether the process stays ready while this loop's work fails, which only /healthz says then."""
 
 
 class LoopScope:
@@ -232,7 +234,10 @@ class ServiceScope(Generic[SettingsT]):
 def _registered(
     health: Health, loops: Sequence[Loop], stop: asyncio.Event
 ) -> Iterator[list[LoopScope]]:
-    registered = [health.register(loop.name, ready_when=loop.ready_when) for loop in loops]
+    registered = [
+        health.register(loop.name, ready_when=loop.ready_when, optional=loop.optional)
+        for loop in loops
+    ]
     try:
         yield [LoopScope(one, stop) for one in registered]
     finally:

@@ -81,7 +81,12 @@ def run_service(name: str, settings_class: type[SettingsT], serve: Serve[Setting
     failpoints.enable(name)
     configure_logging(name, level=settings.log_level, log_format=settings.log_format)
     metrics.DEBUG_LOGS.set(settings.log_level == "debug")
-    tracing.start(name, endpoint=settings.trace_endpoint, share=settings.trace_share)
+    tracing.start(
+        name,
+        endpoint=settings.trace_endpoint,
+        share=settings.trace_share,
+        per_second=settings.traces_per_second,
+    )
     try:
         import uvloop
     except ImportError:

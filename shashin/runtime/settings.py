@@ -35,6 +35,12 @@ class TraceSettings(BaseSettings):
         description="Share of the traces that begin in this process which is kept. A trace that began "
         "elsewhere is kept if it was there.",
     )
+    traces_per_second: float = Field(
+        5.0,
+        gt=0,
+        description="At most so many traces that begin in this process are kept a second, and those of ten "
+        "seconds at once after a pause: a bound on what traces cost, however busy the system is.",
+    )
 
     @field_validator("trace_endpoint")
     @classmethod
@@ -174,5 +180,9 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
                 # Messages of our own validators keep their case, as they may quote the value.
                 own = problem.get("ctx", {}).get("error")
                 reason = problem["msg"].lower() if own is None else str(own)
+                if not problem["loc"]:
+                    # Of several settings together: their values may have secrets.
+                    problems.append(reason)
+                    continue
                 problems.append(without_user_names(f"{name}={problem['input']!r}: {reason}"))
         raise SettingsError("invalid settings: " + "; ".join(problems)) from None

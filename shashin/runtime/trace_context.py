@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
@@ -12,3 +13,10 @@ EXEMPLAR_TRACE = "trace_id"
 
 Carrier = Mapping[str, str]
 """The value of ``traceparent`` and, if there is one, of ``tracestate``, by name."""
+
+_UNKEPT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
+
+
+def is_unkept(traceparent: str) -> bool:
+    """Whether a header is well-formed, of the version that is known, and of a trace that is not kept."""
+    return _UNKEPT.fullmatch(traceparent) is not None

@@ -30,17 +30,17 @@ def tracer() -> Tracer | None:
     return _tracer
 
 
-def start(service: str, *, endpoint: str, share: float) -> None:
+def start(service: str, *, endpoint: str, share: float, per_second: float) -> None:
     """Turn tracing on if an endpoint is given: ``http://HOST:PORT`` of a collector that takes OTLP by gRPC.
 
-    ``share`` is how many of the traces that begin here are kept, 0 to 1. A trace that began elsewhere is
-    kept if it was there.
+    ``share`` is how many of the traces that begin here are kept, 0 to 1, up to ``per_second`` of them. A
+    trace that began elsewhere is kept if it was there.
     """
     global _tracer  # noqa: PLW0603
     if endpoint:
         from shashin.runtime.spans import Tracer
 
-        _tracer = Tracer(service, endpoint=endpoint, share=share)
+        _tracer = Tracer(service, endpoint=endpoint, share=share, per_second=per_second)
 
 
 def stop() -> None:

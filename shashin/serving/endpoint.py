@@ -10,18 +10,31 @@ from typing import Any
 
 import grpc
 
-from shashin.codecs.index import filter_of, hit_columns, joined_columns, queries_of
-from shashin.codecs.limits import MAX_LISTING_IDS
+from shashin.codecs.attributes import attributes_message
+from shashin.codecs.index import (
+    filter_of,
+    hit_columns,
+    joined_columns,
+    queries_of,
+    unknown_message,
+)
+from shashin.codecs.limits import MAX_LISTING_IDS, MAX_NEWEST
+from shashin.codecs.pipeline import progress_message
 from shashin.codecs.ranges import log_message, position_messages, range_messages
 from shashin.errors import DeadlineExceeded, InvalidQuery, NotServing, WrongModelRequested
 from shashin.kafka.topics import LISTINGS_HIDDEN
 from shashin.metrics import index as metrics
 from shashin.model_space import ModelSpace
 from shashin.offsets.coverage import LiveReport
+from shashin.offsets.progress import PipelineProgress
+from shashin.serving.newest import newest_listings
 from shashin.serving.recall_monitor import Sample
 from shashin.serving.served_shards import ServedShards
-from shashin.serving.shared_searches import SharedSearches
+from shashin.serving.shared_searches import Found, SharedSearches
+from shashin.shards.format.row import Row
+from shashin.shards.kinds.protocol import Vectors
 from shashin.shards.shard import Shard
+from shashin.shards.unknown_choices import unknown_choices
 from shashin.v1 import index_pb2, index_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,8 +46,8 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
     """Responds from a snapshot of the served shards; searches run in ``executor``, ``workers`` at a time.
 
     Searches at the same time share turns (shashin.serving.shared_searches). It refuses searches until the hidden listings are loaded. ``report`` returns what the live tier
-    knows of the log, as of the shards of one snapshot; other tiers know nothing. ``sample`` is offered
-    every query.
+    knows of the log, as of the shards of one snapshot, and ``progress`` how far the pipeline has come; other
+    tiers know nothing. ``sample`` is offered every query.
     """
 
     def __init__(
@@ -45,6 +58,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         tier: str,
         executor: Executor,
         report: Callable[[Sequence[Shard]], LiveReport] = lambda _shards: LiveReport(),
+        progress: Callable[[], PipelineProgress | None] = lambda: None,
         workers: int = 2,
         sample: Sample | None = None,
     ) -> None:
@@ -54,6 +68,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         self._executor = executor
         self._sample = sample
         self._report = report
+        self._progress = progress
         self._searches = SharedSearches(served, executor, report, workers=workers)
         self._search_seconds = metrics.SEARCH_SECONDS.labels(tier)
         of = tier, space.model_id
@@ -90,21 +105,33 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         if self._sample is not None:
             self._sample.offer(queries, row_filter)
         searched = found.searched
-        columns: list[index_pb2.HitColumns] = []
-        for part in found.parts:
-            if columns:
-                await asyncio.sleep(0)  # for others: a part takes about a millisecond
-            columns.append(hit_columns([part], searched.snapshot.shards, request.attributes))
+        hits = await self._columns(found, request, queries)
         seconds = time.perf_counter() - started
         self._search_seconds.observe(seconds)
         return index_pb2.IndexSearchResponse(
             model_id=self._space.model_id,
-            hits=joined_columns(columns),
+            hits=hits,
             covered=range_messages(searched.covered),
             positions=position_messages(searched.report.positions),
             seconds=seconds,
             log=log_message(searched.report),
+            unknown=unknown_message(unknown_choices(row_filter, searched.snapshot.shards)),
         )
+
+    async def _columns(
+        self, found: Found, request: index_pb2.IndexSearchRequest, queries: Vectors
+    ) -> index_pb2.HitColumns:
+        shards, attributes = found.searched.snapshot.shards, request.attributes
+        if request.other_photos:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._executor, hit_columns, found.parts, shards, attributes, queries
+            )
+        columns: list[index_pb2.HitColumns] = []
+        for part in found.parts:
+            if columns:
+                await asyncio.sleep(0)  # for others: a part takes about a millisecond
+            columns.append(hit_columns([part], shards, attributes))
+        return joined_columns(columns)
 
     async def Describe(  # noqa: N802
         self, request: index_pb2.DescribeRequest, context: Context
@@ -132,6 +159,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
                     rows=shard.rows,
                     hidden_rows=shard.hidden_rows,
                     bucket_start=shard.bucket_start or 0,
+                    bucket_seconds=shard.bucket_seconds or 0,
                 )
                 for shard in shards
             ],
@@ -139,6 +167,7 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
             hidden_rows=sum(shard.hidden_rows for shard in shards),
             positions=position_messages(report.positions),
             log=log_message(report),
+            pipeline=progress_message(self._progress()),
         )
 
     async def Lookup(  # noqa: N802
@@ -158,6 +187,23 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         )
         return index_pb2.LookupResponse(
             model_id=self._space.model_id, dimensions=self._space.dimensions, rows=rows
+        )
+
+    async def Newest(  # noqa: N802
+        self, request: index_pb2.NewestRequest, context: Context
+    ) -> index_pb2.NewestResponse:
+        """Return the listings that were listed last."""
+        del context
+        self._check_model(request.model_id)
+        self._check_serving()
+        if not 1 <= request.limit <= MAX_NEWEST:
+            raise InvalidQuery(f"limit is {request.limit}; expected 1 to {MAX_NEWEST}")
+        shards = self._served.snapshot().shards
+        rows = await asyncio.get_running_loop().run_in_executor(
+            self._executor, newest_listings, shards, request.limit
+        )
+        return index_pb2.NewestResponse(
+            model_id=self._space.model_id, rows=[_newest_row(row) for row in rows]
         )
 
     def _check_serving(self) -> None:
@@ -190,6 +236,17 @@ def _look_up(
                     )
                 )
     return found
+
+
+def _newest_row(row: Row) -> index_pb2.NewestRow:
+    return index_pb2.NewestRow(
+        listing_id=row.listing_id,
+        version=row.version,
+        photo_number=row.photo_number,
+        attributes=attributes_message(row.attributes),
+        photo_uri=row.photo_uri,
+        photo_hash=row.photo_hash,
+    )
 
 
 def _seconds_left(request: index_pb2.IndexSearchRequest, context: Context) -> float | None:

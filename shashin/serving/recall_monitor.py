@@ -18,14 +18,15 @@ from shashin.metrics import recall as metrics
 from shashin.runtime.scope import Loop, LoopScope
 from shashin.serving.exact_scan import ExactScan
 from shashin.serving.served_shards import ServedShards, Snapshot
-from shashin.shards.hits import Hits
-from shashin.shards.kinds.protocol import Vectors
+from shashin.shards.kinds.protocol import Hits, Vectors
 from shashin.shards.row_filter import RowFilter
 
 K = 10
 _SAME_SCORE = 1e-5
 """Scores are sums in another order; a hit as near as the last expected one is as good."""
 _IDLE_SECONDS = 1.0
+_TURN_SECONDS = 1e-4
+"""CPU seconds of the event loop for a step, about."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def found_of(exact: Hits, found: Hits) -> tuple[int, int]:
     expected = exact.counts[0]
     if not expected:
         return 0, 0
-    last = exact.found.scores[expected - 1] - _SAME_SCORE
-    return expected, min(expected, int(np.count_nonzero(found.found.scores >= last)))
+    last = exact.scores[expected - 1] - _SAME_SCORE
+    return expected, min(expected, int(np.count_nonzero(found.scores >= last)))
 
 
 class RecallMonitor:
@@ -111,7 +112,7 @@ class RecallMonitor:
         left = True
         while left:
             left, cpu_seconds = await in_thread(thread, _timed_step, scan)
-            if not await loop.sleep(pause_after(cpu_seconds, self._share)):
+            if not await loop.sleep(pause_after(cpu_seconds + _TURN_SECONDS, self._share)):
                 return
         expected, of_them = found_of(scan.hits(), found)
         self._replayed.inc()

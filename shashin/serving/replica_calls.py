@@ -126,15 +126,14 @@ class ReplicaCalls:
         ) -> AnswerT | Failure | OtherModel:
             assert tracer is not None
             attributes = _attributes_of(peer, is_hedge=is_hedge)
-            parent = tracing.current()
             with tracer.span(f"ask {peer.tier}", parent=parent, attributes=attributes) as span:
                 outcome = await ask(peer)
                 if isinstance(outcome, Failure):
                     span.fail(outcome.status)
                 return outcome
 
-        tracer = tracing.tracer()
-        asked: _Ask[AnswerT] = ask if tracer is None else ask_in_span
+        tracer, parent = tracing.tracer(), tracing.current()
+        asked: _Ask[AnswerT] = ask if tracer is None or parent is None else ask_in_span
 
         async def ask_group(replicas: Replicas) -> GroupOutcome[AnswerT]:
             found: GroupOutcome[AnswerT] = GroupOutcome()

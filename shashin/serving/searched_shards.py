@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shashin.shards.hits import Candidates, Hits, best_of, best_of_block, joined
+from shashin.shards.hits import Candidates, best_of, joined
 from shashin.shards.kinds.native.library import Listings
 from shashin.shards.kinds.protocol import (
+    Hits,
     Neighbours,
     OpenRows,
     RowMask,
@@ -120,42 +121,34 @@ class SearchedShards:
         )
         count = k
         while True:
-            found = [
-                stacked.stack.search(queries, count, allowed=mask, opened=of_stack)
-                for stacked, mask, of_stack in zip(self._stacked, masks, opened, strict=True)
-            ]
-            hits = self._best(len(queries), found, alone, listings, k)
+            if len(self._stacked) == 1 and not alone:
+                (stacked,) = self._stacked
+                hits, rows = stacked.stack.search_listings(
+                    queries,
+                    count,
+                    k,
+                    listings=listings,
+                    positions=stacked.positions,
+                    allowed=masks[0],
+                    opened=opened[0],
+                )
+                of_stacks = [rows]
+            else:
+                found = [
+                    stacked.stack.search(queries, count, allowed=mask, opened=of_stack)
+                    for stacked, mask, of_stack in zip(self._stacked, masks, opened, strict=True)
+                ]
+                candidates = [
+                    self._candidates_of(query, found, [(at, n[query]) for at, n in alone])
+                    for query in range(len(queries))
+                ]
+                hits = best_of(candidates, listings, k)
+                of_stacks = [of_stack.counts.tolist() for of_stack in found]
             # A listing can be in several members. Those that a stack returned beyond it may be hits.
             short = [i for i, of_query in enumerate(hits.counts) if of_query < k]
-            if not any(of_stack.counts[i] == count for of_stack in found for i in short):
+            if not any(rows[i] == count for rows in of_stacks for i in short):
                 return hits
             count *= 2
-
-    def _best(
-        self,
-        queries: int,
-        found: Sequence[StackHits],
-        alone: Sequence[tuple[int, Sequence[Neighbours]]],
-        listings: Listings,
-        k: int,
-    ) -> Hits:
-        if len(found) == 1 and not alone:
-            (stacked,), (of_stack,) = self._stacked, found
-            every = Candidates(
-                stacked.positions[of_stack.members].ravel(),
-                of_stack.rows.astype(np.int64).ravel(),
-                of_stack.scores.ravel(),
-            )
-            begins = np.arange(queries, dtype=np.int64) * of_stack.rows.shape[1]
-            return best_of_block(every, begins, of_stack.counts, listings, k)
-        return best_of(
-            [
-                self._candidates_of(query, found, [(at, n[query]) for at, n in alone])
-                for query in range(queries)
-            ],
-            listings,
-            k,
-        )
 
     def _candidates_of(
         self, query: int, found: Sequence[StackHits], alone: Sequence[tuple[int, Neighbours]]

@@ -18,7 +18,7 @@ class ServingSettings(ServiceSettings):
         "neither.",
     )
     recall_cpu_share: float = Field(
-        0.01,
+        0.005,
         ge=0,
         le=1,
         description="Share of one core for repeating a sample of live queries and comparing the hits "

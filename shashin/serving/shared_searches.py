@@ -24,8 +24,7 @@ from shashin.runtime import tracing
 from shashin.serving.quick_searches import QuickSearches
 from shashin.serving.search_turns import Part, SearchTurns, Turnable
 from shashin.serving.served_shards import ServedShards, Snapshot
-from shashin.shards.hits import Hits
-from shashin.shards.kinds.protocol import Vectors
+from shashin.shards.kinds.protocol import Hits, Vectors
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.shard import Shard
 

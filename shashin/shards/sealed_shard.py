@@ -63,3 +63,8 @@ class SealedShard(Shard):
     def bucket_start(self) -> int | None:
         """Unix seconds."""
         return self.manifest.bucket_start
+
+    @property
+    def bucket_seconds(self) -> int:
+        """Length of the bucket."""
+        return self.manifest.bucket_seconds

@@ -25,7 +25,10 @@ from shashin.shards.kinds.protocol import (
     Vectors,
 )
 from shashin.shards.masked_rows import HIDDEN, MaskedRows
-from shashin.shards.row_filter import RowFilter
+from shashin.shards.row_filter import FieldChoices, RowFilter
+
+_READ_BACK = 4096
+"""Rows that are read at once, from the end, while the latest listings are looked for."""
 
 
 class Shard:
@@ -49,6 +52,11 @@ class Shard:
     def bucket_start(self) -> int | None:
         """Unix seconds; None for a shard without records."""
         raise NotImplementedError
+
+    @property
+    def bucket_seconds(self) -> int | None:
+        """Length of the bucket; None while the shard is open."""
+        return None
 
     @property
     def index(self) -> SearchableIndex:
@@ -131,6 +139,10 @@ class Shard:
         """Return which of the first rows meet a filter; of repeated filters without looking again."""
         return self._masks.mask(row_filter, rows)
 
+    def unknown(self, row_filter: RowFilter) -> FieldChoices:
+        """Return the choices of a filter that no row has, not even a hidden one."""
+        return row_filter.unknown(self._rows.columns(len(self._rows)))
+
     def identities(self) -> Identities:
         """Return what identifies the rows that there are now."""
         return self._rows.identities(len(self._rows))
@@ -147,6 +159,10 @@ class Shard:
         """Return the attributes of a row."""
         return self._rows.attributes(number)
 
+    def photo(self, number: int) -> tuple[str, int]:
+        """Return the URI and the hash of a row's photo; empty and 0 if they are not known."""
+        return self._rows.photo(number)
+
     def visible_rows_of(self, listing_id: str) -> list[tuple[int, Row]]:
         """Return the listing's visible rows with their numbers."""
         searchable = len(self._index)
@@ -154,6 +170,29 @@ class Shard:
             (int(n), self._rows.row(int(n)))
             for n in self._rows.rows_of(listing_id)
             if n < searchable and not self._masked.flags[n] & HIDDEN
+        ]
+
+    def latest_listings(self, count: int) -> list[tuple[int, Row]]:
+        """Return up to ``count`` listings that have a visible row, in the order of their last ones, last first.
+
+        Each with the first visible photo of its newest visible version, and the number of that row.
+        """
+        end = len(self._index)
+        group = self._rows.columns(end).group
+        latest: dict[int, int] = {}
+        while end > 0 and len(latest) < count:
+            start = max(0, end - _READ_BACK)
+            visible = start + np.flatnonzero((self._masked.flags[start:end] & HIDDEN) == 0)
+            for number in visible[::-1].tolist():
+                latest.setdefault(int(group[number]), number)
+                if len(latest) == count:
+                    break
+            end = start
+        of_listings = (self.visible_rows_of(self._rows.listing_id(n)) for n in latest.values())
+        return [
+            min(rows, key=lambda one: (-one[1].version, one[1].photo_number))
+            for rows in of_listings
+            if rows  # none if the listing was hidden just now
         ]
 
     def vectors(self, numbers: Sequence[int]) -> Vectors:

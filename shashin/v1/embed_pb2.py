@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16shashin/v1/embed.proto\x12\nshashin.v1\"\x1e\n\x0c\x45mbedRequest\x12\x0e\n\x06photos\x18\x01 \x03(\x0c\"W\n\rEmbedResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12\x0f\n\x07vectors\x18\x03 \x01(\x0c\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x32L\n\x0c\x45mbedService\x12<\n\x05\x45mbed\x12\x18.shashin.v1.EmbedRequest\x1a\x19.shashin.v1.EmbedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16shashin/v1/embed.proto\x12\nshashin.v1\"R\n\x0c\x45mbedRequest\x12\x0e\n\x06photos\x18\x01 \x03(\x0c\x12#\n\x05\x62oxes\x18\x02 \x03(\x0b\x32\x14.shashin.v1.PhotoBox\x12\r\n\x05zooms\x18\x03 \x01(\x08\"D\n\x08PhotoBox\x12\x0c\n\x04left\x18\x01 \x01(\x02\x12\x0b\n\x03top\x18\x02 \x01(\x02\x12\r\n\x05right\x18\x03 \x01(\x02\x12\x0e\n\x06\x62ottom\x18\x04 \x01(\x02\"o\n\rEmbedResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12\x0f\n\x07vectors\x18\x03 \x01(\x0c\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x16\n\x0erows_of_photos\x18\x05 \x03(\r2L\n\x0c\x45mbedService\x12<\n\x05\x45mbed\x12\x18.shashin.v1.EmbedRequest\x1a\x19.shashin.v1.EmbedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shashin.v1.embed_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EMBEDREQUEST']._serialized_start=38
-  _globals['_EMBEDREQUEST']._serialized_end=68
-  _globals['_EMBEDRESPONSE']._serialized_start=70
-  _globals['_EMBEDRESPONSE']._serialized_end=157
-  _globals['_EMBEDSERVICE']._serialized_start=159
-  _globals['_EMBEDSERVICE']._serialized_end=235
+  _globals['_EMBEDREQUEST']._serialized_end=120
+  _globals['_PHOTOBOX']._serialized_start=122
+  _globals['_PHOTOBOX']._serialized_end=190
+  _globals['_EMBEDRESPONSE']._serialized_start=192
+  _globals['_EMBEDRESPONSE']._serialized_end=303
+  _globals['_EMBEDSERVICE']._serialized_start=305
+  _globals['_EMBEDSERVICE']._serialized_end=381
 # @@protoc_insertion_point(module_scope)

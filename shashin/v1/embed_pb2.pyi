@@ -23,20 +23,62 @@ class EmbedRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     PHOTOS_FIELD_NUMBER: builtins.int
+    BOXES_FIELD_NUMBER: builtins.int
+    ZOOMS_FIELD_NUMBER: builtins.int
+    zooms: builtins.bool
+    """Whether each photo without a box is also embedded at its middle 70 % and 50 %, if that helps the model:
+    a query by one of these vectors finds what is small in its photo.
+    """
     @builtins.property
     def photos(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """1 to 32 photos, each JPEG, PNG, WebP, GIF, BMP or TIFF of at most 16 MiB and 50 megapixels. One
         that takes too much memory to decode is refused; 256 pixels on the short side are enough.
         """
 
+    @builtins.property
+    def boxes(self) -> containers.RepeatedCompositeFieldContainer[PhotoBox]:
+        """Of each photo, the part that is embedded, at least 8 x 8 pixels; none, or as many as photos. All zeros
+        means all of it. What is not a part of its photo is INVALID_ARGUMENT.
+        """
+
     def __init__(
         self,
         *,
         photos: abc.Iterable[builtins.bytes] | None = ...,
+        boxes: abc.Iterable[PhotoBox] | None = ...,
+        zooms: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["photos", b"photos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["boxes", b"boxes", "photos", b"photos", "zooms", b"zooms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PhotoBox(message.Message):
+    """Shares of the width and height of the upright photo: 0 <= left < right <= 1 and 0 <= top < bottom <= 1."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: builtins.int
+    TOP_FIELD_NUMBER: builtins.int
+    RIGHT_FIELD_NUMBER: builtins.int
+    BOTTOM_FIELD_NUMBER: builtins.int
+    left: builtins.float
+    top: builtins.float
+    right: builtins.float
+    bottom: builtins.float
+    def __init__(
+        self,
+        *,
+        left: builtins.float = ...,
+        top: builtins.float = ...,
+        right: builtins.float = ...,
+        bottom: builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bottom", b"bottom", "left", b"left", "right", b"right", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -48,12 +90,19 @@ class EmbedResponse(message.Message):
     DIMENSIONS_FIELD_NUMBER: builtins.int
     VECTORS_FIELD_NUMBER: builtins.int
     SECONDS_FIELD_NUMBER: builtins.int
+    ROWS_OF_PHOTOS_FIELD_NUMBER: builtins.int
     model_id: builtins.str
     dimensions: builtins.int
     vectors: builtins.bytes
-    """Row-major (photos, dimensions) little-endian float32, each row of unit length."""
+    """Row-major (rows, dimensions) little-endian float32, each row of unit length: a row for each photo, or with
+    rows_of_photos as many as it says, of which the first is of the whole photo.
+    """
     seconds: builtins.float
     """Time for decoding, queueing and inference, in seconds."""
+    @builtins.property
+    def rows_of_photos(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The number of rows of each photo, in their order; empty if each has one."""
+
     def __init__(
         self,
         *,
@@ -61,9 +110,10 @@ class EmbedResponse(message.Message):
         dimensions: builtins.int = ...,
         vectors: builtins.bytes = ...,
         seconds: builtins.float = ...,
+        rows_of_photos: abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["dimensions", b"dimensions", "model_id", b"model_id", "seconds", b"seconds", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["dimensions", b"dimensions", "model_id", b"model_id", "rows_of_photos", b"rows_of_photos", "seconds", b"seconds", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -21,64 +21,119 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class Filter(message.Message):
-    """Which rows may be hits; empty fields do not restrict. Fields combine by AND."""
+    """Which rows may be hits. A row has to meet every field that is set, and meets one if any of its entries
+    matches; categories and category_prefixes are one field. An entry that no row could match is
+    INVALID_ARGUMENT.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
     CATEGORIES_FIELD_NUMBER: builtins.int
     BRANDS_FIELD_NUMBER: builtins.int
-    MIN_PRICE_MINOR_FIELD_NUMBER: builtins.int
-    MAX_PRICE_MINOR_FIELD_NUMBER: builtins.int
-    CURRENCY_FIELD_NUMBER: builtins.int
-    LISTED_FROM_FIELD_NUMBER: builtins.int
-    LISTED_TO_FIELD_NUMBER: builtins.int
-    min_price_minor: builtins.int
-    """Inclusive bounds on the price in minor units; a row without a currency never matches."""
-    max_price_minor: builtins.int
-    currency: builtins.str
-    """Only prices in this currency (ISO 4217)."""
-    listed_from: builtins.int
-    """Bounds on listed_at in Unix seconds; from is inclusive, to is exclusive."""
-    listed_to: builtins.int
+    CATEGORY_PREFIXES_FIELD_NUMBER: builtins.int
+    PRICES_FIELD_NUMBER: builtins.int
+    LISTED_FIELD_NUMBER: builtins.int
     @builtins.property
     def categories(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Any of these categories."""
+        """Each exactly as a listing has it, 1 to 256 bytes; up to 1000."""
 
     @builtins.property
     def brands(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Any of these brands."""
+        """Up to 1000."""
+
+    @builtins.property
+    def category_prefixes(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Paths: fashion/shoes matches the categories fashion/shoes and fashion/shoes/sneakers, not fashion/shoes2.
+        1 to 256 bytes, without a slash at the start or end and without two in a row; up to 1000.
+        """
+
+    @builtins.property
+    def prices(self) -> containers.RepeatedCompositeFieldContainer[PriceRange]:
+        """Up to 100."""
+
+    @builtins.property
+    def listed(self) -> containers.RepeatedCompositeFieldContainer[TimeRange]:
+        """Up to 100."""
 
     def __init__(
         self,
         *,
         categories: abc.Iterable[builtins.str] | None = ...,
         brands: abc.Iterable[builtins.str] | None = ...,
-        min_price_minor: builtins.int | None = ...,
-        max_price_minor: builtins.int | None = ...,
-        currency: builtins.str = ...,
-        listed_from: builtins.int | None = ...,
-        listed_to: builtins.int | None = ...,
+        category_prefixes: abc.Iterable[builtins.str] | None = ...,
+        prices: abc.Iterable[PriceRange] | None = ...,
+        listed: abc.Iterable[TimeRange] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_listed_from", b"_listed_from", "_listed_to", b"_listed_to", "_max_price_minor", b"_max_price_minor", "_min_price_minor", b"_min_price_minor", "listed_from", b"listed_from", "listed_to", b"listed_to", "max_price_minor", b"max_price_minor", "min_price_minor", b"min_price_minor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_listed_from", b"_listed_from", "_listed_to", b"_listed_to", "_max_price_minor", b"_max_price_minor", "_min_price_minor", b"_min_price_minor", "brands", b"brands", "categories", b"categories", "currency", b"currency", "listed_from", b"listed_from", "listed_to", b"listed_to", "max_price_minor", b"max_price_minor", "min_price_minor", b"min_price_minor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["brands", b"brands", "categories", b"categories", "category_prefixes", b"category_prefixes", "listed", b"listed", "prices", b"prices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__listed_from: _TypeAlias = typing.Literal["listed_from"]  # noqa: Y015
-    _WhichOneofArgType__listed_from: _TypeAlias = typing.Literal["_listed_from", b"_listed_from"]  # noqa: Y015
-    _WhichOneofReturnType__listed_to: _TypeAlias = typing.Literal["listed_to"]  # noqa: Y015
-    _WhichOneofArgType__listed_to: _TypeAlias = typing.Literal["_listed_to", b"_listed_to"]  # noqa: Y015
-    _WhichOneofReturnType__max_price_minor: _TypeAlias = typing.Literal["max_price_minor"]  # noqa: Y015
-    _WhichOneofArgType__max_price_minor: _TypeAlias = typing.Literal["_max_price_minor", b"_max_price_minor"]  # noqa: Y015
-    _WhichOneofReturnType__min_price_minor: _TypeAlias = typing.Literal["min_price_minor"]  # noqa: Y015
-    _WhichOneofArgType__min_price_minor: _TypeAlias = typing.Literal["_min_price_minor", b"_min_price_minor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PriceRange(message.Message):
+    """Prices of one currency. A row without a currency has no price, and matches none."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CURRENCY_FIELD_NUMBER: builtins.int
+    MIN_MINOR_FIELD_NUMBER: builtins.int
+    MAX_MINOR_FIELD_NUMBER: builtins.int
+    currency: builtins.str
+    """ISO 4217; required, since amounts of different currencies cannot be compared."""
+    min_minor: builtins.int
+    """Minor units, both inclusive; absent for no bound. With neither, any price in the currency."""
+    max_minor: builtins.int
+    def __init__(
+        self,
+        *,
+        currency: builtins.str = ...,
+        min_minor: builtins.int | None = ...,
+        max_minor: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_max_minor", b"_max_minor", "_min_minor", b"_min_minor", "max_minor", b"max_minor", "min_minor", b"min_minor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_minor", b"_max_minor", "_min_minor", b"_min_minor", "currency", b"currency", "max_minor", b"max_minor", "min_minor", b"min_minor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_minor: _TypeAlias = typing.Literal["max_minor"]  # noqa: Y015
+    _WhichOneofArgType__max_minor: _TypeAlias = typing.Literal["_max_minor", b"_max_minor"]  # noqa: Y015
+    _WhichOneofReturnType__min_minor: _TypeAlias = typing.Literal["min_minor"]  # noqa: Y015
+    _WhichOneofArgType__min_minor: _TypeAlias = typing.Literal["_min_minor", b"_min_minor"]  # noqa: Y015
     @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__listed_from) -> _WhichOneofReturnType__listed_from | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_minor) -> _WhichOneofReturnType__max_minor | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__listed_to) -> _WhichOneofReturnType__listed_to | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_minor) -> _WhichOneofReturnType__min_minor | None: ...
+
+@typing.final
+class TimeRange(message.Message):
+    """Unix seconds of listed_at: since is inclusive, until is exclusive, one may be absent. A row without a time
+    matches none.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    since: builtins.int
+    until: builtins.int
+    def __init__(
+        self,
+        *,
+        since: builtins.int | None = ...,
+        until: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_since", b"_since", "_until", b"_until", "since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_since", b"_since", "_until", b"_until", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__since: _TypeAlias = typing.Literal["since"]  # noqa: Y015
+    _WhichOneofArgType__since: _TypeAlias = typing.Literal["_since", b"_since"]  # noqa: Y015
+    _WhichOneofReturnType__until: _TypeAlias = typing.Literal["until"]  # noqa: Y015
+    _WhichOneofArgType__until: _TypeAlias = typing.Literal["_until", b"_until"]  # noqa: Y015
     @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_price_minor) -> _WhichOneofReturnType__max_price_minor | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__since) -> _WhichOneofReturnType__since | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_price_minor) -> _WhichOneofReturnType__min_price_minor | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until) -> _WhichOneofReturnType__until | None: ...
 
 @typing.final
 class IndexSearchRequest(message.Message):
@@ -91,6 +146,7 @@ class IndexSearchRequest(message.Message):
     FILTER_FIELD_NUMBER: builtins.int
     DEADLINE_MS_FIELD_NUMBER: builtins.int
     ATTRIBUTES_FIELD_NUMBER: builtins.int
+    OTHER_PHOTOS_FIELD_NUMBER: builtins.int
     model_id: builtins.str
     """Vectors of another model are rejected (FAILED_PRECONDITION)."""
     queries: builtins.bytes
@@ -99,11 +155,13 @@ class IndexSearchRequest(message.Message):
     """
     dimensions: builtins.int
     k: builtins.int
-    """Maximum hits per query, 1 to 1000."""
+    """Maximum hits per query, 1 to 4096."""
     deadline_ms: builtins.int
     """Time limit in milliseconds; 0 means that only the gRPC deadline applies."""
     attributes: builtins.int
-    """Of how many of the first hits of each query the attributes are returned."""
+    """Of how many of the first hits of each query the attributes and photos are returned."""
+    other_photos: builtins.bool
+    """Whether the other photos of their listings are returned for these hits as well."""
     @builtins.property
     def filter(self) -> Filter: ...
     def __init__(
@@ -116,10 +174,11 @@ class IndexSearchRequest(message.Message):
         filter: Filter | None = ...,
         deadline_ms: builtins.int = ...,
         attributes: builtins.int = ...,
+        other_photos: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes", "deadline_ms", b"deadline_ms", "dimensions", b"dimensions", "filter", b"filter", "k", b"k", "model_id", b"model_id", "queries", b"queries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes", "deadline_ms", b"deadline_ms", "dimensions", b"dimensions", "filter", b"filter", "k", b"k", "model_id", b"model_id", "other_photos", b"other_photos", "queries", b"queries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -163,6 +222,10 @@ class HitColumns(message.Message):
     PHOTO_NUMBERS_FIELD_NUMBER: builtins.int
     SCORES_FIELD_NUMBER: builtins.int
     ATTRIBUTES_FIELD_NUMBER: builtins.int
+    PHOTO_URIS_FIELD_NUMBER: builtins.int
+    PHOTO_URI_LENGTHS_FIELD_NUMBER: builtins.int
+    PHOTO_HASHES_FIELD_NUMBER: builtins.int
+    OTHER_PHOTOS_FIELD_NUMBER: builtins.int
     listing_ids: builtins.bytes
     """Listing ids in UTF-8, one after another, and the length of each in bytes, uint32."""
     listing_id_lengths: builtins.bytes
@@ -172,11 +235,21 @@ class HitColumns(message.Message):
     """uint32."""
     scores: builtins.bytes
     """Cosine similarity, float32: -1 to 1, higher is nearer."""
+    photo_uris: builtins.bytes
+    """Of the same hits, where their photo was read from, in UTF-8, one after another, and the length of each in
+    bytes, uint32; and the first 8 bytes of the SHA-256 of its original, little-endian, 0 if unknown, uint64.
+    """
+    photo_uri_lengths: builtins.bytes
+    photo_hashes: builtins.bytes
     @builtins.property
     def counts(self) -> containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @builtins.property
     def attributes(self) -> containers.RepeatedCompositeFieldContainer[events_pb2.Attributes]:
         """Of the first hits of each query, as many as were asked for: query i owns min(counts[i], that)."""
+
+    @builtins.property
+    def other_photos(self) -> containers.RepeatedCompositeFieldContainer[OtherPhotos]:
+        """Of the same hits; only if asked for."""
 
     def __init__(
         self,
@@ -188,10 +261,60 @@ class HitColumns(message.Message):
         photo_numbers: builtins.bytes = ...,
         scores: builtins.bytes = ...,
         attributes: abc.Iterable[events_pb2.Attributes] | None = ...,
+        photo_uris: builtins.bytes = ...,
+        photo_uri_lengths: builtins.bytes = ...,
+        photo_hashes: builtins.bytes = ...,
+        other_photos: abc.Iterable[OtherPhotos] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes", "counts", b"counts", "listing_id_lengths", b"listing_id_lengths", "listing_ids", b"listing_ids", "photo_numbers", b"photo_numbers", "scores", b"scores", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes", "counts", b"counts", "listing_id_lengths", b"listing_id_lengths", "listing_ids", b"listing_ids", "other_photos", b"other_photos", "photo_hashes", b"photo_hashes", "photo_numbers", b"photo_numbers", "photo_uri_lengths", b"photo_uri_lengths", "photo_uris", b"photo_uris", "scores", b"scores", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OtherPhotos(message.Message):
+    """The other visible photos of a hit's listing in its version, and the query's score of each."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class Photo(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        PHOTO_NUMBER_FIELD_NUMBER: builtins.int
+        SCORE_FIELD_NUMBER: builtins.int
+        URI_FIELD_NUMBER: builtins.int
+        HASH_FIELD_NUMBER: builtins.int
+        photo_number: builtins.int
+        score: builtins.float
+        uri: builtins.str
+        hash: builtins.int
+        def __init__(
+            self,
+            *,
+            photo_number: builtins.int = ...,
+            score: builtins.float = ...,
+            uri: builtins.str = ...,
+            hash: builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["hash", b"hash", "photo_number", b"photo_number", "score", b"score", "uri", b"uri"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PHOTOS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def photos(self) -> containers.RepeatedCompositeFieldContainer[OtherPhotos.Photo]: ...
+    def __init__(
+        self,
+        *,
+        photos: abc.Iterable[OtherPhotos.Photo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["photos", b"photos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -205,6 +328,7 @@ class IndexSearchResponse(message.Message):
     POSITIONS_FIELD_NUMBER: builtins.int
     SECONDS_FIELD_NUMBER: builtins.int
     LOG_FIELD_NUMBER: builtins.int
+    UNKNOWN_FIELD_NUMBER: builtins.int
     model_id: builtins.str
     seconds: builtins.float
     @builtins.property
@@ -221,6 +345,10 @@ class IndexSearchResponse(message.Message):
     def log(self) -> LogState:
         """Live tier only."""
 
+    @builtins.property
+    def unknown(self) -> UnknownChoices:
+        """Only if there are any."""
+
     def __init__(
         self,
         *,
@@ -230,10 +358,39 @@ class IndexSearchResponse(message.Message):
         positions: abc.Iterable[PartitionPosition] | None = ...,
         seconds: builtins.float = ...,
         log: LogState | None = ...,
+        unknown: UnknownChoices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["hits", b"hits", "log", b"log"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["hits", b"hits", "log", b"log", "unknown", b"unknown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["covered", b"covered", "hits", b"hits", "log", b"log", "model_id", b"model_id", "positions", b"positions", "seconds", b"seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["covered", b"covered", "hits", b"hits", "log", b"log", "model_id", b"model_id", "positions", b"positions", "seconds", b"seconds", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UnknownChoices(message.Message):
+    """The entries of a filter that no row of the endpoint has, not even a hidden one. In the filter's order."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CATEGORIES_FIELD_NUMBER: builtins.int
+    CATEGORY_PREFIXES_FIELD_NUMBER: builtins.int
+    BRANDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def categories(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @builtins.property
+    def category_prefixes(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @builtins.property
+    def brands(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        categories: abc.Iterable[builtins.str] | None = ...,
+        category_prefixes: abc.Iterable[builtins.str] | None = ...,
+        brands: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["brands", b"brands", "categories", b"categories", "category_prefixes", b"category_prefixes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,6 +510,7 @@ class ShardInfo(message.Message):
     ROWS_FIELD_NUMBER: builtins.int
     HIDDEN_ROWS_FIELD_NUMBER: builtins.int
     BUCKET_START_FIELD_NUMBER: builtins.int
+    BUCKET_SECONDS_FIELD_NUMBER: builtins.int
     shard_id: builtins.str
     tier: builtins.str
     """live (open), hourly, daily or monthly."""
@@ -360,6 +518,8 @@ class ShardInfo(message.Message):
     hidden_rows: builtins.int
     bucket_start: builtins.int
     """Unix seconds at which the shard's bucket starts; 0 for a shard without rows."""
+    bucket_seconds: builtins.int
+    """Length of the bucket in seconds; 0 for a shard that is still open."""
     @builtins.property
     def ranges(self) -> containers.RepeatedCompositeFieldContainer[OffsetRange]: ...
     def __init__(
@@ -371,10 +531,11 @@ class ShardInfo(message.Message):
         rows: builtins.int = ...,
         hidden_rows: builtins.int = ...,
         bucket_start: builtins.int = ...,
+        bucket_seconds: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["bucket_start", b"bucket_start", "hidden_rows", b"hidden_rows", "ranges", b"ranges", "rows", b"rows", "shard_id", b"shard_id", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bucket_seconds", b"bucket_seconds", "bucket_start", b"bucket_start", "hidden_rows", b"hidden_rows", "ranges", b"ranges", "rows", b"rows", "shard_id", b"shard_id", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,6 +552,7 @@ class DescribeResponse(message.Message):
     POSITIONS_FIELD_NUMBER: builtins.int
     NOT_SERVING_FIELD_NUMBER: builtins.int
     LOG_FIELD_NUMBER: builtins.int
+    PIPELINE_FIELD_NUMBER: builtins.int
     model_id: builtins.str
     dimensions: builtins.int
     tier: builtins.str
@@ -410,6 +572,10 @@ class DescribeResponse(message.Message):
     def log(self) -> LogState:
         """Live tier only."""
 
+    @builtins.property
+    def pipeline(self) -> PipelineProgress:
+        """Live tier only; absent until it has sampled the topics."""
+
     def __init__(
         self,
         *,
@@ -422,10 +588,127 @@ class DescribeResponse(message.Message):
         positions: abc.Iterable[PartitionPosition] | None = ...,
         not_serving: builtins.str = ...,
         log: LogState | None = ...,
+        pipeline: PipelineProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["log", b"log"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["log", b"log", "pipeline", b"pipeline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["dimensions", b"dimensions", "hidden_rows", b"hidden_rows", "log", b"log", "model_id", b"model_id", "not_serving", b"not_serving", "positions", b"positions", "rows", b"rows", "shards", b"shards", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["dimensions", b"dimensions", "hidden_rows", b"hidden_rows", "log", b"log", "model_id", b"model_id", "not_serving", b"not_serving", "pipeline", b"pipeline", "positions", b"positions", "rows", b"rows", "shards", b"shards", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PipelineProgress(message.Message):
+    """How far each stage has come, for those who show the pipeline or compute rates. Sampled about once a second."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: builtins.int
+    SEARCHABLE_EVENTS_FIELD_NUMBER: builtins.int
+    SEARCHABLE_EVENT_SECONDS_FIELD_NUMBER: builtins.int
+    searchable_events: builtins.int
+    """Events that became searchable here since the process started, and for how many seconds they took from
+    their append to listings.events, summed up. Both start at 0 again with the process.
+    """
+    searchable_event_seconds: builtins.float
+    @builtins.property
+    def stages(self) -> containers.RepeatedCompositeFieldContainer[StageOffsets]:
+        """Those with a recent sample, in the order of the pipeline; the indexer is the last one."""
+
+    @builtins.property
+    def dead_letters(self) -> containers.RepeatedCompositeFieldContainer[DeadLetters]:
+        """Per topic; absent for those that could not be read recently."""
+
+    def __init__(
+        self,
+        *,
+        stages: abc.Iterable[StageOffsets] | None = ...,
+        dead_letters: abc.Iterable[DeadLetters] | None = ...,
+        searchable_events: builtins.int = ...,
+        searchable_event_seconds: builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["dead_letters", b"dead_letters", "searchable_event_seconds", b"searchable_event_seconds", "searchable_events", b"searchable_events", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StageOffsets(message.Message):
+    """The offsets of a stage in its input topic."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: builtins.int
+    TOPIC_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    PARTITIONS_FIELD_NUMBER: builtins.int
+    stage: builtins.str
+    """downloader, embedder or indexer."""
+    topic: builtins.str
+    seconds: builtins.float
+    """For how long at least the oldest record that is not processed has been waiting, in seconds."""
+    @builtins.property
+    def partitions(self) -> containers.RepeatedCompositeFieldContainer[PartitionOffsets]:
+        """Of an indexer, those that it indexes."""
+
+    def __init__(
+        self,
+        *,
+        stage: builtins.str = ...,
+        topic: builtins.str = ...,
+        seconds: builtins.float = ...,
+        partitions: abc.Iterable[PartitionOffsets] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["partitions", b"partitions", "seconds", b"seconds", "stage", b"stage", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PartitionOffsets(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: builtins.int
+    PROCESSED_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    partition: builtins.int
+    processed: builtins.int
+    """The offset up to which the stage has processed the partition."""
+    end: builtins.int
+    """The partition's end."""
+    def __init__(
+        self,
+        *,
+        partition: builtins.int = ...,
+        processed: builtins.int = ...,
+        end: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["end", b"end", "partition", b"partition", "processed", b"processed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeadLetters(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: builtins.int
+    RECORDS_FIELD_NUMBER: builtins.int
+    topic: builtins.str
+    records: builtins.int
+    """End less begin of its partitions: records that the topic retains, resolutions of earlier ones included."""
+    def __init__(
+        self,
+        *,
+        topic: builtins.str = ...,
+        records: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["records", b"records", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -503,5 +786,88 @@ class LookupRow(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["listing_id", b"listing_id", "photo_number", b"photo_number", "vector", b"vector", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NewestRequest(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    model_id: builtins.str
+    limit: builtins.int
+    """Maximum listings, 1 to 200."""
+    def __init__(
+        self,
+        *,
+        model_id: builtins.str = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["limit", b"limit", "model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NewestResponse(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    model_id: builtins.str
+    @builtins.property
+    def rows(self) -> containers.RepeatedCompositeFieldContainer[NewestRow]:
+        """By listed_at, latest first and those without one last; then in the order of the log, latest first. Each
+        listing once, in its newest visible version.
+        """
+
+    def __init__(
+        self,
+        *,
+        model_id: builtins.str = ...,
+        rows: abc.Iterable[NewestRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["model_id", b"model_id", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NewestRow(message.Message):
+    """A listing with the first searchable photo of its version."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    LISTING_ID_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    PHOTO_NUMBER_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    PHOTO_URI_FIELD_NUMBER: builtins.int
+    PHOTO_HASH_FIELD_NUMBER: builtins.int
+    listing_id: builtins.str
+    version: builtins.int
+    photo_number: builtins.int
+    photo_uri: builtins.str
+    """Where the photo was read from; empty if that is not known."""
+    photo_hash: builtins.int
+    """The first 8 bytes of the SHA-256 of its original, little-endian; 0 if they are not known."""
+    @builtins.property
+    def attributes(self) -> events_pb2.Attributes: ...
+    def __init__(
+        self,
+        *,
+        listing_id: builtins.str = ...,
+        version: builtins.int = ...,
+        photo_number: builtins.int = ...,
+        attributes: events_pb2.Attributes | None = ...,
+        photo_uri: builtins.str = ...,
+        photo_hash: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes", "listing_id", b"listing_id", "photo_hash", b"photo_hash", "photo_number", b"photo_number", "photo_uri", b"photo_uri", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

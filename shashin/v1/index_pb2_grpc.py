@@ -49,13 +49,18 @@ class IndexServiceStub:
                 request_serializer=shashin_dot_v1_dot_index__pb2.LookupRequest.SerializeToString,
                 response_deserializer=shashin_dot_v1_dot_index__pb2.LookupResponse.FromString,
                 _registered_method=True)
+        self.Newest = channel.unary_unary(
+                '/shashin.v1.IndexService/Newest',
+                request_serializer=shashin_dot_v1_dot_index__pb2.NewestRequest.SerializeToString,
+                response_deserializer=shashin_dot_v1_dot_index__pb2.NewestResponse.FromString,
+                _registered_method=True)
 
 
 class IndexServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Search(self, request, context):
-        """Search and Lookup fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
+        """All but Describe fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
         of the start of its process: before that, it would return hidden rows.
 
         Nearest visible rows for a batch of query vectors over all shards of the endpoint.
@@ -78,6 +83,13 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Newest(self, request, context):
+        """The newest listings among the latest records of the endpoint's newest shards, visible ones only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IndexServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +107,11 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     servicer.Lookup,
                     request_deserializer=shashin_dot_v1_dot_index__pb2.LookupRequest.FromString,
                     response_serializer=shashin_dot_v1_dot_index__pb2.LookupResponse.SerializeToString,
+            ),
+            'Newest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Newest,
+                    request_deserializer=shashin_dot_v1_dot_index__pb2.NewestRequest.FromString,
+                    response_serializer=shashin_dot_v1_dot_index__pb2.NewestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class IndexService:
             '/shashin.v1.IndexService/Lookup',
             shashin_dot_v1_dot_index__pb2.LookupRequest.SerializeToString,
             shashin_dot_v1_dot_index__pb2.LookupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Newest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shashin.v1.IndexService/Newest',
+            shashin_dot_v1_dot_index__pb2.NewestRequest.SerializeToString,
+            shashin_dot_v1_dot_index__pb2.NewestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,7 +32,7 @@ class IndexServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IndexServiceAsyncStub: ...
     Search: _grpc.UnaryUnaryMultiCallable[_index_pb2.IndexSearchRequest, _index_pb2.IndexSearchResponse]
-    """Search and Lookup fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
+    """All but Describe fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
     of the start of its process: before that, it would return hidden rows.
 
     Nearest visible rows for a batch of query vectors over all shards of the endpoint.
@@ -41,12 +41,14 @@ class IndexServiceStub:
     """The shards that the endpoint holds."""
     Lookup: _grpc.UnaryUnaryMultiCallable[_index_pb2.LookupRequest, _index_pb2.LookupResponse]
     """The visible rows of listings, optionally with their vectors."""
+    Newest: _grpc.UnaryUnaryMultiCallable[_index_pb2.NewestRequest, _index_pb2.NewestResponse]
+    """The newest listings among the latest records of the endpoint's newest shards, visible ones only."""
 
 @_typing.type_check_only
 class IndexServiceAsyncStub(IndexServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_index_pb2.IndexSearchRequest, _index_pb2.IndexSearchResponse]  # type: ignore[assignment]
-    """Search and Lookup fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
+    """All but Describe fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
     of the start of its process: before that, it would return hidden rows.
 
     Nearest visible rows for a batch of query vectors over all shards of the endpoint.
@@ -55,6 +57,8 @@ class IndexServiceAsyncStub(IndexServiceStub):
     """The shards that the endpoint holds."""
     Lookup: _aio.UnaryUnaryMultiCallable[_index_pb2.LookupRequest, _index_pb2.LookupResponse]  # type: ignore[assignment]
     """The visible rows of listings, optionally with their vectors."""
+    Newest: _aio.UnaryUnaryMultiCallable[_index_pb2.NewestRequest, _index_pb2.NewestResponse]  # type: ignore[assignment]
+    """The newest listings among the latest records of the endpoint's newest shards, visible ones only."""
 
 class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -63,7 +67,7 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _index_pb2.IndexSearchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_index_pb2.IndexSearchResponse, _abc.Awaitable[_index_pb2.IndexSearchResponse]]:
-        """Search and Lookup fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
+        """All but Describe fail with UNAVAILABLE until the endpoint has read listings.hidden to its end as
         of the start of its process: before that, it would return hidden rows.
 
         Nearest visible rows for a batch of query vectors over all shards of the endpoint.
@@ -84,5 +88,13 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_index_pb2.LookupResponse, _abc.Awaitable[_index_pb2.LookupResponse]]:
         """The visible rows of listings, optionally with their vectors."""
+
+    @_abc_1.abstractmethod
+    def Newest(
+        self,
+        request: _index_pb2.NewestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_pb2.NewestResponse, _abc.Awaitable[_index_pb2.NewestResponse]]:
+        """The newest listings among the latest records of the endpoint's newest shards, visible ones only."""
 
 def add_IndexServiceServicer_to_server(servicer: IndexServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

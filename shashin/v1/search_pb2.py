@@ -26,37 +26,43 @@ from shashin.v1 import events_pb2 as shashin_dot_v1_dot_events__pb2
 from shashin.v1 import index_pb2 as shashin_dot_v1_dot_index__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shashin/v1/search.proto\x12\nshashin.v1\x1a\x17shashin/v1/events.proto\x1a\x16shashin/v1/index.proto\"\x95\x01\n\rSearchRequest\x12\x0f\n\x05photo\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06vector\x18\x02 \x01(\x0cH\x00\x12\x14\n\nlisting_id\x18\x03 \x01(\tH\x00\x12\t\n\x01k\x18\x04 \x01(\r\x12\"\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x12.shashin.v1.Filter\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x06 \x01(\rB\x07\n\x05query\"\x89\x01\n\x03Hit\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0cphoto_number\x18\x03 \x01(\r\x12\r\n\x05score\x18\x04 \x01(\x02\x12*\n\nattributes\x18\x05 \x01(\x0b\x32\x16.shashin.v1.Attributes\x12\x0c\n\x04tier\x18\x06 \x01(\t\"\xa5\x01\n\x08\x43overage\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12(\n\x07missing\x18\x02 \x03(\x0b\x32\x17.shashin.v1.OffsetRange\x12\x1a\n\x12unknown_partitions\x18\x03 \x03(\r\x12$\n\x06stages\x18\x04 \x03(\x0b\x32\x14.shashin.v1.StageLag\x12\x1b\n\x13\x65nd_unknown_seconds\x18\x05 \x01(\x01\">\n\x0e\x46\x61iledEndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"G\n\x07Timings\x12\r\n\x05\x65mbed\x18\x01 \x01(\x01\x12\x0f\n\x07\x66\x61n_out\x18\x02 \x01(\x01\x12\r\n\x05merge\x18\x03 \x01(\x01\x12\r\n\x05total\x18\x04 \x01(\x01\"\xd8\x01\n\x0eSearchResponse\x12\x1d\n\x04hits\x18\x01 \x03(\x0b\x32\x0f.shashin.v1.Hit\x12&\n\x08\x63overage\x18\x02 \x01(\x0b\x32\x14.shashin.v1.Coverage\x12\x34\n\x10\x66\x61iled_endpoints\x18\x03 \x03(\x0b\x32\x1a.shashin.v1.FailedEndpoint\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12$\n\x07timings\x18\x05 \x01(\x0b\x32\x13.shashin.v1.Timings\x12\x11\n\tendpoints\x18\x06 \x01(\r\"$\n\rLocateRequest\x12\x13\n\x0blisting_ids\x18\x01 \x03(\t\"U\n\x08Location\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x15\n\rphoto_numbers\x18\x03 \x03(\r\x12\r\n\x05tiers\x18\x04 \x03(\t\"o\n\x0eLocateResponse\x12\'\n\tlocations\x18\x01 \x03(\x0b\x32\x14.shashin.v1.Location\x12\x34\n\x10\x66\x61iled_endpoints\x18\x02 \x03(\x0b\x32\x1a.shashin.v1.FailedEndpoint\"\x0f\n\rStatusRequest\"\xca\x01\n\x0e\x45ndpointStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0e\n\x06shards\x18\x06 \x01(\r\x12\x0c\n\x04rows\x18\x07 \x01(\x04\x12\x13\n\x0bhidden_rows\x18\x08 \x01(\x04\x12(\n\x07\x63overed\x18\t \x03(\x0b\x32\x17.shashin.v1.OffsetRange\x12\x10\n\x08model_id\x18\n \x01(\t\"y\n\x0eStatusResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12-\n\tendpoints\x18\x02 \x03(\x0b\x32\x1a.shashin.v1.EndpointStatus\x12&\n\x08\x63overage\x18\x03 \x01(\x0b\x32\x14.shashin.v1.Coverage2\xd2\x01\n\rSearchService\x12?\n\x06Search\x12\x19.shashin.v1.SearchRequest\x1a\x1a.shashin.v1.SearchResponse\x12?\n\x06Locate\x12\x19.shashin.v1.LocateRequest\x1a\x1a.shashin.v1.LocateResponse\x12?\n\x06Status\x12\x19.shashin.v1.StatusRequest\x1a\x1a.shashin.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shashin/v1/search.proto\x12\nshashin.v1\x1a\x17shashin/v1/events.proto\x1a\x16shashin/v1/index.proto\"C\n\x07\x43ropBox\x12\x0c\n\x04left\x18\x01 \x01(\x02\x12\x0b\n\x03top\x18\x02 \x01(\x02\x12\r\n\x05right\x18\x03 \x01(\x02\x12\x0e\n\x06\x62ottom\x18\x04 \x01(\x02\"\x8f\x01\n\tQueryPart\x12\x0f\n\x05photo\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06vector\x18\x02 \x01(\x0cH\x00\x12\x14\n\nlisting_id\x18\x03 \x01(\tH\x00\x12!\n\x04\x63rop\x18\x04 \x01(\x0b\x32\x13.shashin.v1.CropBox\x12\x13\n\x06weight\x18\x05 \x01(\x02H\x01\x88\x01\x01\x42\x06\n\x04partB\t\n\x07_weight\"\xde\x02\n\rSearchRequest\x12\x0f\n\x05photo\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06vector\x18\x02 \x01(\x0cH\x00\x12\x14\n\nlisting_id\x18\x03 \x01(\tH\x00\x12\t\n\x01k\x18\x04 \x01(\r\x12\"\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x12.shashin.v1.Filter\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x06 \x01(\r\x12!\n\x04\x63rop\x18\x07 \x01(\x0b\x32\x13.shashin.v1.CropBox\x12$\n\x05parts\x18\x08 \x03(\x0b\x32\x15.shashin.v1.QueryPart\x12\x16\n\tmin_score\x18\t \x01(\x02H\x01\x88\x01\x01\x12\x12\n\neach_photo\x18\n \x01(\x08\x12\x14\n\x0cother_photos\x18\x0b \x01(\x08\x12\x10\n\x08ids_only\x18\x0c \x01(\x08\x12\x1c\n\x14\x65xcluded_listing_ids\x18\r \x03(\tB\x07\n\x05queryB\x0c\n\n_min_score\"J\n\x08HitPhoto\x12\x14\n\x0cphoto_number\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x0c\n\x04hash\x18\x04 \x01(\t\"\xdc\x01\n\x03Hit\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0cphoto_number\x18\x03 \x01(\r\x12\r\n\x05score\x18\x04 \x01(\x02\x12*\n\nattributes\x18\x05 \x01(\x0b\x32\x16.shashin.v1.Attributes\x12\x0c\n\x04tier\x18\x06 \x01(\t\x12\x11\n\tphoto_uri\x18\x07 \x01(\t\x12\x12\n\nphoto_hash\x18\x08 \x01(\t\x12*\n\x0cother_photos\x18\t \x03(\x0b\x32\x14.shashin.v1.HitPhoto\"\xa5\x01\n\x08\x43overage\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12(\n\x07missing\x18\x02 \x03(\x0b\x32\x17.shashin.v1.OffsetRange\x12\x1a\n\x12unknown_partitions\x18\x03 \x03(\r\x12$\n\x06stages\x18\x04 \x03(\x0b\x32\x14.shashin.v1.StageLag\x12\x1b\n\x13\x65nd_unknown_seconds\x18\x05 \x01(\x01\">\n\x0e\x46\x61iledEndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"G\n\x07Timings\x12\r\n\x05\x65mbed\x18\x01 \x01(\x01\x12\x0f\n\x07\x66\x61n_out\x18\x02 \x01(\x01\x12\r\n\x05merge\x18\x03 \x01(\x01\x12\r\n\x05total\x18\x04 \x01(\x01\"\x80\x02\n\x0eSearchResponse\x12\x1d\n\x04hits\x18\x01 \x03(\x0b\x32\x0f.shashin.v1.Hit\x12&\n\x08\x63overage\x18\x02 \x01(\x0b\x32\x14.shashin.v1.Coverage\x12\x34\n\x10\x66\x61iled_endpoints\x18\x03 \x03(\x0b\x32\x1a.shashin.v1.FailedEndpoint\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12$\n\x07timings\x18\x05 \x01(\x0b\x32\x13.shashin.v1.Timings\x12\x11\n\tendpoints\x18\x06 \x01(\r\x12\x17\n\x0f\x65ndpoints_asked\x18\x07 \x01(\r\x12\r\n\x05notes\x18\x08 \x03(\t\"$\n\rLocateRequest\x12\x13\n\x0blisting_ids\x18\x01 \x03(\t\"U\n\x08Location\x12\x12\n\nlisting_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x15\n\rphoto_numbers\x18\x03 \x03(\r\x12\r\n\x05tiers\x18\x04 \x03(\t\"o\n\x0eLocateResponse\x12\'\n\tlocations\x18\x01 \x03(\x0b\x32\x14.shashin.v1.Location\x12\x34\n\x10\x66\x61iled_endpoints\x18\x02 \x03(\x0b\x32\x1a.shashin.v1.FailedEndpoint\"\x0f\n\rStatusRequest\"\xca\x01\n\x0e\x45ndpointStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0e\n\x06shards\x18\x06 \x01(\r\x12\x0c\n\x04rows\x18\x07 \x01(\x04\x12\x13\n\x0bhidden_rows\x18\x08 \x01(\x04\x12(\n\x07\x63overed\x18\t \x03(\x0b\x32\x17.shashin.v1.OffsetRange\x12\x10\n\x08model_id\x18\n \x01(\t\"y\n\x0eStatusResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12-\n\tendpoints\x18\x02 \x03(\x0b\x32\x1a.shashin.v1.EndpointStatus\x12&\n\x08\x63overage\x18\x03 \x01(\x0b\x32\x14.shashin.v1.Coverage2\xd2\x01\n\rSearchService\x12?\n\x06Search\x12\x19.shashin.v1.SearchRequest\x1a\x1a.shashin.v1.SearchResponse\x12?\n\x06Locate\x12\x19.shashin.v1.LocateRequest\x1a\x1a.shashin.v1.LocateResponse\x12?\n\x06Status\x12\x19.shashin.v1.StatusRequest\x1a\x1a.shashin.v1.StatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shashin.v1.search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHREQUEST']._serialized_start=89
-  _globals['_SEARCHREQUEST']._serialized_end=238
-  _globals['_HIT']._serialized_start=241
-  _globals['_HIT']._serialized_end=378
-  _globals['_COVERAGE']._serialized_start=381
-  _globals['_COVERAGE']._serialized_end=546
-  _globals['_FAILEDENDPOINT']._serialized_start=548
-  _globals['_FAILEDENDPOINT']._serialized_end=610
-  _globals['_TIMINGS']._serialized_start=612
-  _globals['_TIMINGS']._serialized_end=683
-  _globals['_SEARCHRESPONSE']._serialized_start=686
-  _globals['_SEARCHRESPONSE']._serialized_end=902
-  _globals['_LOCATEREQUEST']._serialized_start=904
-  _globals['_LOCATEREQUEST']._serialized_end=940
-  _globals['_LOCATION']._serialized_start=942
-  _globals['_LOCATION']._serialized_end=1027
-  _globals['_LOCATERESPONSE']._serialized_start=1029
-  _globals['_LOCATERESPONSE']._serialized_end=1140
-  _globals['_STATUSREQUEST']._serialized_start=1142
-  _globals['_STATUSREQUEST']._serialized_end=1157
-  _globals['_ENDPOINTSTATUS']._serialized_start=1160
-  _globals['_ENDPOINTSTATUS']._serialized_end=1362
-  _globals['_STATUSRESPONSE']._serialized_start=1364
-  _globals['_STATUSRESPONSE']._serialized_end=1485
-  _globals['_SEARCHSERVICE']._serialized_start=1488
-  _globals['_SEARCHSERVICE']._serialized_end=1698
+  _globals['_CROPBOX']._serialized_start=88
+  _globals['_CROPBOX']._serialized_end=155
+  _globals['_QUERYPART']._serialized_start=158
+  _globals['_QUERYPART']._serialized_end=301
+  _globals['_SEARCHREQUEST']._serialized_start=304
+  _globals['_SEARCHREQUEST']._serialized_end=654
+  _globals['_HITPHOTO']._serialized_start=656
+  _globals['_HITPHOTO']._serialized_end=730
+  _globals['_HIT']._serialized_start=733
+  _globals['_HIT']._serialized_end=953
+  _globals['_COVERAGE']._serialized_start=956
+  _globals['_COVERAGE']._serialized_end=1121
+  _globals['_FAILEDENDPOINT']._serialized_start=1123
+  _globals['_FAILEDENDPOINT']._serialized_end=1185
+  _globals['_TIMINGS']._serialized_start=1187
+  _globals['_TIMINGS']._serialized_end=1258
+  _globals['_SEARCHRESPONSE']._serialized_start=1261
+  _globals['_SEARCHRESPONSE']._serialized_end=1517
+  _globals['_LOCATEREQUEST']._serialized_start=1519
+  _globals['_LOCATEREQUEST']._serialized_end=1555
+  _globals['_LOCATION']._serialized_start=1557
+  _globals['_LOCATION']._serialized_end=1642
+  _globals['_LOCATERESPONSE']._serialized_start=1644
+  _globals['_LOCATERESPONSE']._serialized_end=1755
+  _globals['_STATUSREQUEST']._serialized_start=1757
+  _globals['_STATUSREQUEST']._serialized_end=1772
+  _globals['_ENDPOINTSTATUS']._serialized_start=1775
+  _globals['_ENDPOINTSTATUS']._serialized_end=1977
+  _globals['_STATUSRESPONSE']._serialized_start=1979
+  _globals['_STATUSRESPONSE']._serialized_end=2100
+  _globals['_SEARCHSERVICE']._serialized_start=2103
+  _globals['_SEARCHSERVICE']._serialized_end=2313
 # @@protoc_insertion_point(module_scope)

@@ -21,7 +21,84 @@ else:
 DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
+class CropBox(message.Message):
+    """The part of a photo that is searched for, as shares of the width and height of the upright photo:
+    0 <= left < right <= 1 and 0 <= top < bottom <= 1.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: builtins.int
+    TOP_FIELD_NUMBER: builtins.int
+    RIGHT_FIELD_NUMBER: builtins.int
+    BOTTOM_FIELD_NUMBER: builtins.int
+    left: builtins.float
+    top: builtins.float
+    right: builtins.float
+    bottom: builtins.float
+    def __init__(
+        self,
+        *,
+        left: builtins.float = ...,
+        top: builtins.float = ...,
+        right: builtins.float = ...,
+        bottom: builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bottom", b"bottom", "left", b"left", "right", b"right", "top", b"top"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class QueryPart(message.Message):
+    """One of several things that a query combines."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PHOTO_FIELD_NUMBER: builtins.int
+    VECTOR_FIELD_NUMBER: builtins.int
+    LISTING_ID_FIELD_NUMBER: builtins.int
+    CROP_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    photo: builtins.bytes
+    """As in SearchRequest. Of a listing with several photos, the mean of their vectors."""
+    vector: builtins.bytes
+    listing_id: builtins.str
+    weight: builtins.float
+    """-10 to 10 and not 0: how much of its vector of unit length the query has. A negative one finds
+    listings that resemble it less. Absent means 1.
+    """
+    @builtins.property
+    def crop(self) -> CropBox:
+        """Only of a photo."""
+
+    def __init__(
+        self,
+        *,
+        photo: builtins.bytes = ...,
+        vector: builtins.bytes = ...,
+        listing_id: builtins.str = ...,
+        crop: CropBox | None = ...,
+        weight: builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_weight", b"_weight", "crop", b"crop", "listing_id", b"listing_id", "part", b"part", "photo", b"photo", "vector", b"vector", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_weight", b"_weight", "crop", b"crop", "listing_id", b"listing_id", "part", b"part", "photo", b"photo", "vector", b"vector", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = typing.Literal["photo", "vector", "listing_id"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = typing.Literal["part", b"part"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+@typing.final
 class SearchRequest(message.Message):
+    """One of photo, vector, listing_id and parts."""
+
     DESCRIPTOR: descriptor.Descriptor
 
     PHOTO_FIELD_NUMBER: builtins.int
@@ -30,6 +107,13 @@ class SearchRequest(message.Message):
     K_FIELD_NUMBER: builtins.int
     FILTER_FIELD_NUMBER: builtins.int
     DEADLINE_MS_FIELD_NUMBER: builtins.int
+    CROP_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    MIN_SCORE_FIELD_NUMBER: builtins.int
+    EACH_PHOTO_FIELD_NUMBER: builtins.int
+    OTHER_PHOTOS_FIELD_NUMBER: builtins.int
+    IDS_ONLY_FIELD_NUMBER: builtins.int
+    EXCLUDED_LISTING_IDS_FIELD_NUMBER: builtins.int
     photo: builtins.bytes
     """JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC; at most 16 MiB and 50 megapixels."""
     vector: builtins.bytes
@@ -39,13 +123,35 @@ class SearchRequest(message.Message):
     listing_id: builtins.str
     """A searchable listing: its photos are the query, and it is excluded from the hits."""
     k: builtins.int
-    """Maximum hits, 1 to 500; 0 means 10."""
+    """Maximum hits, 1 to 1000; 0 means 10."""
     deadline_ms: builtins.int
     """Deadline of the whole search in milliseconds, 1 to 60000; 0 means the router's default. A
     shorter gRPC deadline takes precedence.
     """
+    min_score: builtins.float
+    """Only hits of at least this score, -1 to 1."""
+    each_photo: builtins.bool
+    """Whether each photo is a hit, instead of each listing with its nearest photo."""
+    other_photos: builtins.bool
+    """Whether hits list the other photos of their listing."""
+    ids_only: builtins.bool
+    """Whether hits have no attributes and no photo URIs, which costs less."""
     @builtins.property
     def filter(self) -> index_pb2.Filter: ...
+    @builtins.property
+    def crop(self) -> CropBox:
+        """The part of `photo` that is searched for; absent means all of it."""
+
+    @builtins.property
+    def parts(self) -> containers.RepeatedCompositeFieldContainer[QueryPart]:
+        """1 to 8 of them, searched for with one vector: the weighted sum of theirs. Their listings are excluded
+        from the hits.
+        """
+
+    @builtins.property
+    def excluded_listing_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Up to 1000 listings that are no hits."""
+
     def __init__(
         self,
         *,
@@ -55,14 +161,57 @@ class SearchRequest(message.Message):
         k: builtins.int = ...,
         filter: index_pb2.Filter | None = ...,
         deadline_ms: builtins.int = ...,
+        crop: CropBox | None = ...,
+        parts: abc.Iterable[QueryPart] | None = ...,
+        min_score: builtins.float | None = ...,
+        each_photo: builtins.bool = ...,
+        other_photos: builtins.bool = ...,
+        ids_only: builtins.bool = ...,
+        excluded_listing_ids: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["filter", b"filter", "listing_id", b"listing_id", "photo", b"photo", "query", b"query", "vector", b"vector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_min_score", b"_min_score", "crop", b"crop", "filter", b"filter", "listing_id", b"listing_id", "min_score", b"min_score", "photo", b"photo", "query", b"query", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["deadline_ms", b"deadline_ms", "filter", b"filter", "k", b"k", "listing_id", b"listing_id", "photo", b"photo", "query", b"query", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_min_score", b"_min_score", "crop", b"crop", "deadline_ms", b"deadline_ms", "each_photo", b"each_photo", "excluded_listing_ids", b"excluded_listing_ids", "filter", b"filter", "ids_only", b"ids_only", "k", b"k", "listing_id", b"listing_id", "min_score", b"min_score", "other_photos", b"other_photos", "parts", b"parts", "photo", b"photo", "query", b"query", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_score: _TypeAlias = typing.Literal["min_score"]  # noqa: Y015
+    _WhichOneofArgType__min_score: _TypeAlias = typing.Literal["_min_score", b"_min_score"]  # noqa: Y015
     _WhichOneofReturnType_query: _TypeAlias = typing.Literal["photo", "vector", "listing_id"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = typing.Literal["query", b"query"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_score) -> _WhichOneofReturnType__min_score | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
+
+@typing.final
+class HitPhoto(message.Message):
+    """A photo of a listing that was found."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PHOTO_NUMBER_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    URI_FIELD_NUMBER: builtins.int
+    HASH_FIELD_NUMBER: builtins.int
+    photo_number: builtins.int
+    score: builtins.float
+    """As in Hit."""
+    uri: builtins.str
+    """Where it was read from; empty if that is not known."""
+    hash: builtins.str
+    """The first 8 bytes of the SHA-256 of the original, 16 hex digits; empty if they are not known."""
+    def __init__(
+        self,
+        *,
+        photo_number: builtins.int = ...,
+        score: builtins.float = ...,
+        uri: builtins.str = ...,
+        hash: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hash", b"hash", "photo_number", b"photo_number", "score", b"score", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class Hit(message.Message):
@@ -74,16 +223,28 @@ class Hit(message.Message):
     SCORE_FIELD_NUMBER: builtins.int
     ATTRIBUTES_FIELD_NUMBER: builtins.int
     TIER_FIELD_NUMBER: builtins.int
+    PHOTO_URI_FIELD_NUMBER: builtins.int
+    PHOTO_HASH_FIELD_NUMBER: builtins.int
+    OTHER_PHOTOS_FIELD_NUMBER: builtins.int
     listing_id: builtins.str
     version: builtins.int
     photo_number: builtins.int
     """The listing's photo that is nearest to the query."""
     score: builtins.float
-    """Cosine similarity, -1 to 1, higher is nearer."""
+    """Cosine similarity, -1 to 1, higher is nearer. Of a query of several vectors, the highest."""
     tier: builtins.str
     """The tier of the hit: live, hourly, daily or monthly."""
+    photo_uri: builtins.str
+    """Of the photo; as in HitPhoto. Absent with ids_only."""
+    photo_hash: builtins.str
     @builtins.property
-    def attributes(self) -> events_pb2.Attributes: ...
+    def attributes(self) -> events_pb2.Attributes:
+        """Absent with ids_only."""
+
+    @builtins.property
+    def other_photos(self) -> containers.RepeatedCompositeFieldContainer[HitPhoto]:
+        """The other searchable photos of this version, nearest first; only if asked for."""
+
     def __init__(
         self,
         *,
@@ -93,10 +254,13 @@ class Hit(message.Message):
         score: builtins.float = ...,
         attributes: events_pb2.Attributes | None = ...,
         tier: builtins.str = ...,
+        photo_uri: builtins.str = ...,
+        photo_hash: builtins.str = ...,
+        other_photos: abc.Iterable[HitPhoto] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes", "listing_id", b"listing_id", "photo_number", b"photo_number", "score", b"score", "tier", b"tier", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attributes", b"attributes", "listing_id", b"listing_id", "other_photos", b"other_photos", "photo_hash", b"photo_hash", "photo_number", b"photo_number", "photo_uri", b"photo_uri", "score", b"score", "tier", b"tier", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,12 +367,18 @@ class SearchResponse(message.Message):
     MODEL_ID_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
     ENDPOINTS_FIELD_NUMBER: builtins.int
+    ENDPOINTS_ASKED_FIELD_NUMBER: builtins.int
+    NOTES_FIELD_NUMBER: builtins.int
     model_id: builtins.str
     endpoints: builtins.int
-    """Number of endpoints that responded."""
+    """Number of endpoints that answered in full."""
+    endpoints_asked: builtins.int
+    """Number of endpoints that were asked."""
     @builtins.property
     def hits(self) -> containers.RepeatedCompositeFieldContainer[Hit]:
-        """Nearest first; a listing occurs once, in its newest version."""
+        """Nearest first, and by listing id and photo number where scores are equal. A listing occurs once, in its
+        newest version, or with each of that version's photos (each_photo).
+        """
 
     @builtins.property
     def coverage(self) -> Coverage: ...
@@ -216,6 +386,12 @@ class SearchResponse(message.Message):
     def failed_endpoints(self) -> containers.RepeatedCompositeFieldContainer[FailedEndpoint]: ...
     @builtins.property
     def timings(self) -> Timings: ...
+    @builtins.property
+    def notes(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What the caller should know of the query, in words: which of the filter's categories, prefixes and brands
+        no listing has. Only if every endpoint answered and coverage is complete.
+        """
+
     def __init__(
         self,
         *,
@@ -225,10 +401,12 @@ class SearchResponse(message.Message):
         model_id: builtins.str = ...,
         timings: Timings | None = ...,
         endpoints: builtins.int = ...,
+        endpoints_asked: builtins.int = ...,
+        notes: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["coverage", b"coverage", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["coverage", b"coverage", "endpoints", b"endpoints", "failed_endpoints", b"failed_endpoints", "hits", b"hits", "model_id", b"model_id", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["coverage", b"coverage", "endpoints", b"endpoints", "endpoints_asked", b"endpoints_asked", "failed_endpoints", b"failed_endpoints", "hits", b"hits", "model_id", b"model_id", "notes", b"notes", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aioboto3
@@ -47,8 +48,10 @@ class App:
         """Publish listings one by one."""
         session = aioboto3.Session(ACCESS_KEY, SECRET, region_name="us-east-1")
         config = Config(s3={"addressing_style": "path"})
-        producer = Producer(self.kafka, client_id="compose-test")
-        async with session.client("s3", endpoint_url=self.s3, config=config) as client:
+        async with (
+            self._producer() as producer,
+            session.client("s3", endpoint_url=self.s3, config=config) as client,
+        ):
             for number in numbers:
                 listing = await asyncio.to_thread(rendered, number)
                 listing_id = f"own-{number:05d}"
@@ -67,10 +70,19 @@ class App:
 
     async def sell(self, listing_ids: Iterable[str]) -> None:
         """Sell listings."""
+        async with self._producer() as producer:
+            for listing_id in listing_ids:
+                await _sent(producer, listing_event(listing_id, 2, SOLD))
+                self.sold.add(listing_id)
+
+    @asynccontextmanager
+    async def _producer(self) -> AsyncIterator[Producer]:
+        """Yield a producer, which connects with its first record: Kafka may be down now."""
         producer = Producer(self.kafka, client_id="compose-test")
-        for listing_id in listing_ids:
-            await _sent(producer, listing_event(listing_id, 2, SOLD))
-            self.sold.add(listing_id)
+        try:
+            yield producer
+        finally:
+            await producer.close()
 
     async def wrong(self, router: RouterClient) -> list[Wrong]:
         """Return what is not found as it should be."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
+from shashin.discovery.protocol import INDEXER
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.topics import LISTINGS_EVENTS
 from shashin.objectstore.open import open_object_store
 from shashin.repository.repository import ModelRepository
+from shashin.tiers import LIVE
 from tests.drills.alert_watch import AlertWatch
 from tests.drills.scene import repeated
 from tests.drills.wrong_index import pointer_to, sealed, with_wrong_codes
+from tests.support.certificates import Certificates
 from tests.support.damaged_log import flip
 from tests.support.deleted_records import delete_before
 from tests.support.embedded_listings import DIMENSIONS, MODEL, IndexClient, vector_of
@@ -121,7 +126,7 @@ async def records_are_deleted_unread(world: World) -> AsyncIterator[Scene]:
         # It commits what it has processed.
         await service.stop()
         await world.write(*[b"unread"] * 12)
-        await delete_before(world.kafka, 10)
+        await delete_before(world.kafka, LISTINGS_EVENTS, 10)
         await service.start()
         yield
 
@@ -142,6 +147,35 @@ async def a_disk_fills_up(world: World) -> AsyncIterator[Scene]:
         other.unlink()
 
     yield Scene(service, fault)
+
+
+@asynccontextmanager
+async def a_certificate_is_about_to_expire(world: World) -> AsyncIterator[Scene]:
+    """The router's certificate is not renewed as it should be."""
+    certificates = Certificates(world.folder / "certificates")
+    chain, key = certificates.issue("router", until=_in(days=90))
+    discovery = world.folder / "discovery.json"
+    discovery.write_text(json.dumps({"endpoints": []}))
+    settings = {"model_id": MODEL, "dimensions": DIMENSIONS, "discovery": discovery.as_uri()}
+    repository = (world.folder / "repository").as_uri()
+    work = world.folder / "work"
+    indexer = await world.start("indexer", **settings, repository=repository, work_folder=work)
+    endpoint = {"name": "indexer", "role": INDEXER, "tier": LIVE, "address": indexer.grpc}
+    discovery.write_text(json.dumps({"endpoints": [endpoint]}))
+    tls = {"tls_certificate_file": chain, "tls_key_file": key, "renew_seconds": 0.5}
+    service = await world.start("router", **settings, **tls)
+
+    @asynccontextmanager
+    async def fault(_alerts: AlertWatch) -> AsyncIterator[None]:
+        certificates.issue("router", until=_in(days=3))
+        yield
+        certificates.issue("router", until=_in(days=90))
+
+    yield Scene(service, fault)
+
+
+def _in(*, days: float) -> datetime:
+    return datetime.now(UTC) + timedelta(days=days)
 
 
 @asynccontextmanager
@@ -188,6 +222,10 @@ SERVICE_DRILLS = {
     ),
     "ShashinRecordsLost": ServiceDrill(
         records_are_deleted_unread, r"(9|10) records of listings\.events were deleted", factor=240
+    ),
+    "ShashinCertificateExpires": ServiceDrill(
+        a_certificate_is_about_to_expire,
+        r"the certificate of router at 127\.0\.0\.1:\d+ expires in 2d 23h",
     ),
     "ShashinDiskAlmostFull": ServiceDrill(
         a_disk_fills_up, r"the disk of the cache folder of 127\.0\.0\.1:\d+ is \d(\.\d+)?% free"

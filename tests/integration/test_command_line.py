@@ -94,15 +94,15 @@ async def test_a_csv_file_is_published_with_attributes_and_searched_by_them(
     assert sorted(ids(found)) == ["csv-bag", "csv-bag-2"]
     cheap = await until_searched(
         photo,
-        "--max-price",
-        20_000,
+        "--price",
+        "JPY:..20000",
         "--category",
         "csv bags",
         "--category",
         "csv hats",
         state=state,
     )
-    in_yen = await until_searched(photo, "--currency", "jpy", "--category", "csv bags", state=state)
+    in_yen = await until_searched(photo, "--price", "jpy", "--category", "csv bags", state=state)
     assert sorted(ids(in_yen)) == ["csv-bag", "csv-bag-2"], "written as in the file"
     (hit,) = cheap["hits"]
     assert (hit["listing_id"], hit["brand"]) == ("csv-bag", "Aoyama, Ltd.")
@@ -361,6 +361,7 @@ USER_ERRORS: dict[str, tuple[list[str], str]] = {
     "nothing to search for": (["search"], "0 queries were given"),
     "a system that never ran": (["search", "--listing", "a"], "`shashin up` starts everything"),
     "a folder that is not there": (["publish", "nowhere"], "nowhere does not exist"),
+    "two sources of photos": (["demo", "--real", "--photos", "."], "expected one of them"),
     "shares over one": (["demo", "--sold", "0.9", "--updated", "0.2"], "add up to more than 1"),
 }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ from monitoring.boards import BOARDS
 from monitoring.draw import draw
 from monitoring.panels import Panel, Query
 from monitoring.prometheus_api import instant, with_variables
+from shashin.client.listing_events import SOLD
 from tests.support.prometheus import scraping
+from tests.support.rendered_listings import photo_of
 from tests.support.running_service import RunningService
 from tests.support.running_system import ConnectedSystem
 from tests.support.waiting import until
@@ -68,8 +72,8 @@ async def prometheus(system: ConnectedSystem, tmp_path: Path) -> AsyncIterator[s
         url = await stack.enter_async_context(
             scraping(tmp_path / "prometheus", {**targets, "canary": canary.http})
         )
-        searching = asyncio.ensure_future(_search(system))
-        stack.push_async_callback(_cancelled, searching)
+        for happening in (_search(system), _publish(system)):
+            stack.push_async_callback(_cancelled, asyncio.ensure_future(happening))
         yield url
 
 
@@ -77,6 +81,16 @@ async def _search(system: ConnectedSystem) -> None:
     while True:
         await system.answer(photo=system.running.corpus[0].photos[0], k=10)
         await asyncio.sleep(0.05)
+
+
+async def _publish(system: ConnectedSystem) -> None:
+    """List and sell products whose photos are new: thumbnails are written once for each photo."""
+    for number in itertools.count(random.randrange(1_000_000, 1_000_000_000)):
+        name = f"board-{number}"
+        photo = await asyncio.to_thread(photo_of, number)
+        await system.publish(name, [photo])
+        await asyncio.sleep(1)
+        await system.publish(name, version=2, kind=SOLD)
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient
 
 from shashin.errors import KafkaUnavailable, UserError
 from shashin.kafka.log_reader import LogReader
@@ -25,6 +24,7 @@ from shashin.shards.format.hidden_snapshot import HiddenSnapshot
 from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.open_shard import OpenShard
 from shashin.tiers import HOURLY
+from tests.support.deleted_records import delete_before
 from tests.support.embedded_listings import (
     DIMENSIONS,
     MODEL,
@@ -147,14 +147,7 @@ async def test_a_shard_whose_snapshot_is_older_than_the_log_is_named_and_not_ser
     stored = await served_shard(tmp_path, "lamp")
     await write_snapshot(tmp_path, stored, await topic_id(kafka), {0: 4})
     await hide_others(producer, 20)
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.delete_records(
-            {TopicPartition(LISTINGS_HIDDEN, 0): RecordsToDelete(before_offset=10)}
-        )
-    finally:
-        await admin.close()
+    await delete_before(kafka, LISTINGS_HIDDEN, 10)
     server = await start_service("index_server", **server_settings(tmp_path))
 
     async def named() -> bool:

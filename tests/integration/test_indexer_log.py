@@ -8,9 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-
 from shashin.kafka.producer import OutRecord, Producer
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX, VECTORS_EMBEDDED
@@ -18,6 +15,7 @@ from shashin.objectstore.open import open_object_store
 from shashin.repository.repository import ModelRepository
 from shashin.tiers import HOURLY
 from tests.support.damaged_log import flip
+from tests.support.deleted_records import delete_before
 from tests.support.embedded_listings import MODEL, IndexClient, embedded
 from tests.support.foreign_producer import librdkafka, produce
 from tests.support.indexer_settings import indexer_settings
@@ -123,7 +121,7 @@ async def test_records_that_were_deleted_unread_stop_the_start_until_told_to_con
     await until(sealed, "they are sealed")
     await first.kill()
     await producer.send_all([embedded(f"late-{i}", partition=0) for i in range(10)])
-    await delete_before(kafka, 10)
+    await delete_before(kafka, VECTORS_EMBEDDED, 10)
 
     stopped = await start_service("indexer", ready=False, **indexer_settings(tmp_path))
 
@@ -157,7 +155,7 @@ async def test_an_indexer_that_retention_overtakes_as_it_runs_ends_and_the_next_
     # The broker answers the fetch that it may hold with this one, and none of the next.
     await producer.send_all([embedded("next", partition=0)])
     await producer.send_all([embedded(f"late-{i}", partition=0) for i in range(10)])
-    await delete_before(kafka, 15)
+    await delete_before(kafka, VECTORS_EMBEDDED, 15)
     indexer.process.send_signal(signal.SIGCONT)
     assert await asyncio.to_thread(indexer.process.wait, 60) != 0
     assert "vectors.embedded[0] were deleted" in indexer.log()
@@ -171,14 +169,3 @@ async def test_an_indexer_that_retention_overtakes_as_it_runs_ends_and_the_next_
 
     await until(named, "it names the gap")
     assert await indexer.get("livez") is not None
-
-
-async def delete_before(kafka: str, offset: int) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.delete_records(
-            {TopicPartition(VECTORS_EMBEDDED, 0): RecordsToDelete(before_offset=offset)}
-        )
-    finally:
-        await admin.close()

@@ -43,7 +43,7 @@ async def lost_while_stopped(kafka: str, producer: Producer) -> None:
     async with consuming(kafka, Copying()):
         await until_copied(kafka, 0, 20)
     await producer.send_all(events(20, 40))
-    await delete_before(kafka, 30)
+    await delete_before(kafka, LISTINGS_EVENTS, 30)
 
 
 def metric(name: str, **labels: str) -> float:
@@ -107,7 +107,7 @@ async def test_a_group_without_a_position_starts_at_the_begin_and_says_what_cann
     kafka: str, producer: Producer
 ) -> None:
     await producer.send_all(events(0, 20))
-    await delete_before(kafka, 10)
+    await delete_before(kafka, LISTINGS_EVENTS, 10)
     before = metric("shashin_unknown_positions_total", topic=LISTINGS_EVENTS)
     health, stage = Health(), Waiting()
     async with consuming(kafka, stage, health), releasing(stage):
@@ -141,7 +141,7 @@ async def test_a_reader_with_a_position_of_its_own_names_the_gap(
     kafka: str, producer: Producer
 ) -> None:
     await producer.send_all(events(0, 20))
-    await delete_before(kafka, 10)
+    await delete_before(kafka, LISTINGS_EVENTS, 10)
     async with LogReader(kafka, LISTINGS_EVENTS, client_id="test") as reader:
         await until(lambda: _knows(reader), "the topic is known")
         reader.start_at({0: 4})
@@ -157,7 +157,7 @@ async def test_lag_and_what_is_retained_before_the_position_are_metrics(
     kafka: str, producer: Producer
 ) -> None:
     await producer.send_all(events(0, 20))
-    await delete_before(kafka, 5)
+    await delete_before(kafka, LISTINGS_EVENTS, 5)
     labels: Mapping[str, str] = {"topic": LISTINGS_EVENTS, "partition": "0"}
 
     def measured() -> bool:

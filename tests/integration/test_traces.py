@@ -67,15 +67,21 @@ async def test_one_trace_goes_from_the_event_of_a_listing_until_it_is_searchable
         env={"SHASHIN_TRACE_ENDPOINT": collector.endpoint},
     )
 
-    def indexed() -> list[Received]:
-        spans = collector.spans(service="indexer", name="index")
-        return [span for span in spans if span.attributes.get(KEY) == listing.listing_id]
+    names = (f"publish {LISTINGS_EVENTS}", "download", "embed", "index")
 
-    (index, *_) = await until(indexed, "the listing's span in the indexer comes in")
-    trace = {span.name: span for span in of_trace(collector, index)}
-    publish, download, embed = (
-        trace[name] for name in (f"publish {LISTINGS_EVENTS}", "download", "embed")
-    )
+    def whole() -> list[Received]:
+        """Return the spans of the listing's trace, once all have come in, and those of their batches."""
+        indexed = collector.spans(service="indexer", name="index")
+        for index in (span for span in indexed if span.attributes.get(KEY) == listing.listing_id):
+            trace = {span.name: span for span in of_trace(collector, index)}
+            spans = [trace[name] for name in names if name in trace]
+            received = {span.identity for span in collector.spans()}
+            batches = {batch for span in spans[1:] for batch in span.links}
+            if len(spans) == len(names) and batches <= received:
+                return spans
+        return []
+
+    publish, download, embed, index = await until(whole, "the listing's trace comes in")
     services = [span.service for span in (publish, download, embed, index)]
     assert services == ["shashin", "downloader", "embedder", "indexer"]
     assert (publish.parent_id, publish.kind) == ("", "producer")
@@ -106,14 +112,16 @@ async def test_a_query_is_one_trace_with_a_span_for_each_endpoint(traced: Traced
         return [
             span
             for span in searches
-            if span.trace_id not in before and len(endpoints_of(span)) == answer.endpoints
+            if span.trace_id not in before
+            and len(endpoints_of(span)) == answer.endpoints
+            and any(part.service == "embedder" for part in of_trace(collector, span))
         ]
 
     def endpoints_of(search: Received) -> set[object]:
         servers = [s for s in of_trace(collector, search) if s.kind == "server"]
         return {s.parent_id for s in servers if s.service in {"indexer", "index-server"}}
 
-    (search, *_) = await until(queries, "a query's trace has all of its endpoints")
+    (search, *_) = await until(queries, "a query's trace has the embedder and all endpoints")
     trace = of_trace(collector, search)
     asked = [span for span in trace if span.name.startswith("ask ")]
     assert {span.parent_id for span in asked} == {search.span_id}

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from services.router.rest.page_files import FOLDER
+from shashin.model.loading import LITE, SHIPPED
+
 ROOT = Path(__file__).parents[2]
 
 STARTS_A_ROUTER = """
@@ -83,13 +86,21 @@ def test_a_wheel_installs_one_package(wheel: Path) -> None:
     assert not [name for name in names if name.endswith(".pyc")]
 
 
-def test_a_wheel_has_every_module_of_every_service_and_the_default_model(wheel: Path) -> None:
+def test_a_wheel_has_every_module_of_every_service_the_page_and_the_models(
+    wheel: Path,
+) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     modules = [path.relative_to(ROOT) for path in (ROOT / "services").rglob("*.py")]
+    page = [path.relative_to(ROOT) for path in FOLDER.iterdir()]
     assert modules
-    assert {f"shashin/bundled/{module.as_posix()}" for module in modules} <= names
-    assert "shashin/model/models/demo-v1/checkpoint.pt" in names
+    assert page
+    assert {f"shashin/bundled/{file.as_posix()}" for file in modules + page} <= names
+    models = ROOT / "models"
+    shipped = [f"{name}/checkpoint.pt" for name in SHIPPED]
+    shipped += [f"{LITE}/LICENSE", f"{LITE}/NOTICE"]
+    assert all((models / file).exists() for file in shipped)
+    assert {f"shashin/model/models/{file}" for file in shipped} <= names
 
 
 def test_an_installed_wheel_finds_its_own_services_and_model(
@@ -97,9 +108,9 @@ def test_an_installed_wheel_finds_its_own_services_and_model(
 ) -> None:
     finds = (
         "from shashin.local.service_code import services_folder\n"
-        "from shashin.model.loading import demo_checkpoint\n"
+        "from shashin.model.loading import DEMO, shipped_checkpoint\n"
         "print(services_folder())\n"
-        "print(demo_checkpoint())\n"
+        "print(shipped_checkpoint(DEMO))\n"
     )
     services, model = run(unpacked, ["-c", finds], cwd=tmp_path).splitlines()
     assert services == str(unpacked / "shashin" / "bundled")

@@ -96,14 +96,22 @@ FILTERS: dict[str, tuple[index_pb2.Filter, Callable[[ListingAttributes], bool]]]
         index_pb2.Filter(categories=["sneaker", "mug", "lamp"]),
         lambda a: a.category in {"sneaker", "mug", "lamp"},
     ),
-    "price": (
-        index_pb2.Filter(min_price_minor=5_000, max_price_minor=15_000),
-        lambda a: 5_000 <= a.price_minor <= 15_000,
+    "currency": (
+        index_pb2.Filter(prices=[index_pb2.PriceRange(currency="EUR")]),
+        lambda a: a.currency == "EUR",
     ),
-    "currency": (index_pb2.Filter(currency="EUR"), lambda a: a.currency == "EUR"),
     "price in a currency": (
-        index_pb2.Filter(max_price_minor=15_000, currency="JPY"),
+        index_pb2.Filter(prices=[index_pb2.PriceRange(currency="JPY", max_minor=15_000)]),
         lambda a: a.price_minor <= 15_000 and a.currency == "JPY",
+    ),
+    "prices of two currencies": (
+        index_pb2.Filter(
+            prices=[
+                index_pb2.PriceRange(currency="JPY", min_minor=5_000, max_minor=15_000),
+                index_pb2.PriceRange(currency="EUR"),
+            ]
+        ),
+        lambda a: a.currency == "EUR" or (a.currency == "JPY" and 5_000 <= a.price_minor <= 15_000),
     ),
 }
 

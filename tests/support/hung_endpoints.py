@@ -33,6 +33,7 @@ class HungEndpoint(index_pb2_grpc.IndexServiceServicer):
     Search = _never
     Lookup = _never
     Describe = _never
+    Newest = _never
 
 
 @asynccontextmanager

@@ -24,15 +24,25 @@ def loop_scope(
 
 @asynccontextmanager
 async def running(*loops: Loop, health: Health | None = None) -> AsyncIterator[None]:
-    """Run loops while the context is open; an error in one is raised at the end."""
+    """Run loops while the context is open; an error in one is raised at the end.
+
+    After an error in the context they are cancelled: nobody tells them any more that all is done.
+    """
     health, stop = health or Health(), asyncio.Event()
-    handles = [health.register(loop.name, ready_when=loop.ready_when) for loop in loops]
+    handles = [
+        health.register(loop.name, ready_when=loop.ready_when, optional=loop.optional)
+        for loop in loops
+    ]
     tasks = [
         asyncio.ensure_future(loop.run(LoopScope(handle, stop)))
         for loop, handle in zip(loops, handles, strict=True)
     ]
     try:
         yield
-    finally:
-        stop.set()
-        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    stop.set()
+    await asyncio.gather(*tasks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from services.router.settings import RouterSettings
 from shashin.local.ports import free_port
 from shashin.model_space import ModelSpace
 from shashin.offsets.coverage import LiveReport, Position
-from shashin.rpc.channel import open_channel
+from shashin.rpc.router_access import RouterAccess, open_router_channel
 from shashin.rpc.server import grpc_server
 from shashin.runtime.health import Health
 from shashin.runtime.scope import ServiceScope
@@ -79,7 +79,17 @@ class Listing:
             vector_of(self.listing_id, self.version, photo) for photo in range(self.photos)
         )
         return [
-            NewRow(Row(self.listing_id, self.version, photo, self.attributes), vector)
+            NewRow(
+                Row(
+                    self.listing_id,
+                    self.version,
+                    photo,
+                    self.attributes,
+                    photo_uri=f"s3://photos/{self.listing_id}/{self.version}/{photo}.jpg",
+                    photo_hash=1 + photo,
+                ),
+                vector,
+            )
             for photo, vector in enumerate(vectors)
         ]
 
@@ -197,11 +207,16 @@ class FakeEmbedder(embed_pb2_grpc.EmbedServiceServicer):
     calls: int = 0
     hangs: bool = False
     """Whether it never answers."""
+    boxes: list[list[tuple[float, ...]]] = field(default_factory=list)
+    """Those of each call."""
+    zoomed: list[Vector] = field(default_factory=list)
+    """The vectors of zoomed views of any photo, for calls that ask for them."""
 
     async def Embed(  # noqa: N802
         self, request: embed_pb2.EmbedRequest, context: Any
     ) -> embed_pb2.EmbedResponse:
         self.calls += 1
+        self.boxes.append([(b.left, b.top, b.right, b.bottom) for b in request.boxes])
         if self.hangs:
             await asyncio.Event().wait()
         if self.refusal is not None:
@@ -209,10 +224,17 @@ class FakeEmbedder(embed_pb2_grpc.EmbedServiceServicer):
         vectors = b"".join(request.photos)
         if self.vector is not None:
             vectors = self.vector.astype("<f4").tobytes() * len(request.photos)
+        dimensions = len(vectors) // len(request.photos) // 4
+        rows = []
+        if request.zooms and self.zoomed:
+            assert len(request.photos) == 1
+            rows = [1 + len(self.zoomed)]
+            vectors += b"".join(vector.astype("<f4").tobytes() for vector in self.zoomed)
         return embed_pb2.EmbedResponse(
             model_id=self.model_id,
-            dimensions=len(vectors) // len(request.photos) // 4,
+            dimensions=dimensions,
             vectors=vectors,
+            rows_of_photos=rows,
         )
 
 
@@ -260,6 +282,13 @@ class System:
     executor: ThreadPoolExecutor
     host: str = "127.0.0.1"
     """The address that endpoints listen on."""
+    rest: str = ""
+    """URL of the router's REST."""
+    channel: grpc.aio.Channel | None = None
+    """To the router."""
+    settings: RouterSettings | None = None
+    stop: Callable[[], Awaitable[None]] | None = None
+    """Stops the router, which drains."""
     endpoints: list[RunningEndpoint] = field(default_factory=list)
     active: dict[str, Any] | None = None
     """The active model announced in discovery; None if none is."""
@@ -420,21 +449,30 @@ class System:
 
 @asynccontextmanager
 async def running_system(
-    folder: Path, *, discovery: str = "", host: str = "127.0.0.1", zone: str = ""
+    folder: Path,
+    *,
+    discovery: str = "",
+    host: str = "127.0.0.1",
+    zone: str = "",
+    access: RouterAccess | None = None,
+    name: str = "",
+    **front: Any,
 ) -> AsyncIterator[System]:
     """Run the router over an empty discovery, and stop everything at the end.
 
-    ``discovery`` is its URI if it is not the file of ``announce``, ``zone`` its zone.
+    ``discovery`` is its URI if it is not the file of ``announce``, ``zone`` its zone. ``front`` are settings
+    of its port; if it has TLS, ``access`` is what the stub uses, and ``name`` a name of its certificate.
     """
     settings = RouterSettings(
         discovery=discovery or (folder / "discovery.json").as_uri(),
         model_id=MODEL,
         dimensions=DIMENSIONS,
         grpc_port=free_port(),
+        rest_port=free_port(),
         discovery_seconds=0.02,
         describe_seconds=0.05,
-        drain_seconds=0,
         zone=zone,
+        **{"renew_seconds": 0.05, "drain_seconds": 0, **front},
     )
     health, stop_event = Health(), asyncio.Event()
     scope = ServiceScope("router", settings, health, stop_event)
@@ -444,13 +482,30 @@ async def running_system(
 
         async def stop() -> None:
             stop_event.set()
+            await asyncio.wait({router})
+
+        async def stopped() -> None:
+            await stop()
             await router
 
-        stack.push_async_callback(stop)
-        channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{settings.grpc_port}"))
-        await channel.channel_ready()
+        stack.push_async_callback(stopped)
+        address = f"grpcs://{name}" if name else "grpc://127.0.0.1"
+        channel = await stack.enter_async_context(
+            open_router_channel(f"{address}:{settings.grpc_port}", access or RouterAccess())
+        )
+        await ready(channel, router)
         stub = search_pb2_grpc.SearchServiceStub(channel)
-        yield System(folder, health, stub, stack, executor, host)
+        rest = f"http://127.0.0.1:{settings.rest_port}"
+        yield System(folder, health, stub, stack, executor, host, rest, channel, settings, stop)
+
+
+async def ready(channel: grpc.aio.Channel, router: asyncio.Future[None]) -> None:
+    """Wait until a channel is connected; raises what the router ends with before that."""
+    connected = asyncio.ensure_future(channel.channel_ready())
+    await asyncio.wait({connected, router}, return_when=asyncio.FIRST_COMPLETED)
+    if not connected.done():
+        connected.cancel()
+        await router
 
 
 def hits(answer: search_pb2.SearchResponse) -> list[tuple[str, int, int]]:

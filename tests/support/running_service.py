@@ -42,10 +42,14 @@ class RunningService:
         self._command = [sys.executable, "-m", *through, module or f"services.{name}"]
         self.http = f"127.0.0.1:{settings.get('http_port') or free_port()}"
         self.grpc = f"127.0.0.1:{settings.get('grpc_port') or free_port()}"
+        rest_port = settings.get("rest_port") or free_port()
+        self.rest = f"http://127.0.0.1:{rest_port}"
+        """URL of REST, of a router."""
         values = {
             "kafka": kafka,
             "http_port": self.http.rpartition(":")[2],
             "grpc_port": self.grpc.rpartition(":")[2],
+            "rest_port": rest_port,
             **settings,
         }
         own = {key: value for key, value in os.environ.items() if not key.startswith("SHASHIN_")}

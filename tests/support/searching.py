@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shashin.codecs.hit_lists import split_ids
+from shashin.codecs.hit_lists import split_texts
 from shashin.serving.searched_shards import SearchedShards
 from shashin.shards.format.row import Row
 from shashin.shards.kinds.protocol import Vectors
@@ -34,13 +34,13 @@ def search_shards(
     found = [
         FoundRow(shards[position].row(row), score)
         for position, row, score in zip(
-            hits.found.shards.tolist(),
-            hits.found.rows.tolist(),
-            hits.found.scores.tolist(),
+            hits.shards.tolist(),
+            hits.rows.tolist(),
+            hits.scores.tolist(),
             strict=True,
         )
     ]
-    assert split_ids(hits.ids, hits.id_lengths) == [hit.row.listing_id for hit in found]
+    assert split_texts(hits.ids, hits.id_lengths) == [hit.row.listing_id for hit in found]
     assert hits.versions.tolist() == [hit.row.version for hit in found]
     assert hits.photo_numbers.tolist() == [hit.row.photo_number for hit in found]
     return [found[of_query] for of_query in hits.slices()]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from shashin.model.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from shashin.model.loading import demo_checkpoint
+from shashin.model.loading import DEMO, shipped_checkpoint
 from shashin.model.network import PhotoNetwork
 
 MODEL, DIMENSIONS = "demo-half", 64
@@ -15,7 +15,7 @@ MODEL, DIMENSIONS = "demo-half", 64
 
 def save_second_model(path: Path) -> None:
     """Write a checkpoint: the demo model, rotated at random and cut to half of its dimensions."""
-    demo = read_checkpoint(demo_checkpoint())
+    demo = read_checkpoint(shipped_checkpoint(DEMO))
     network = PhotoNetwork(DIMENSIONS)
     weights = dict(demo.network.state_dict())
     random = torch.Generator().manual_seed(7)

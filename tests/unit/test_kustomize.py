@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from services.router.settings import RouterSettings
 
 ROOT = Path(__file__).parents[2] / "k8s"
 OVERLAYS = sorted(path.parent.name for path in ROOT.glob("overlays/*/kustomization.yaml"))
@@ -102,3 +105,45 @@ def test_variables_are_defined_before_they_are_used(objects: list[dict[str, Any]
                 used += len(names)
                 defined.add(one["name"])
     assert used
+
+
+def test_the_router_finds_its_certificates_and_keys_where_the_components_mount_them(
+    tmp_path: Path,
+) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    root = os.path.relpath(ROOT, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "resources": [f"{root}/overlays/lab"],
+                "components": [f"{root}/components/{name}" for name in ("tls", "api-keys")],
+            }
+        )
+    )
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert not built.returncode, built.stderr
+    made = list(yaml.safe_load_all(built.stdout))
+    pod = dict(pods(made))["Deployment router"]
+    (container,) = pod["containers"]
+    environment = {one["name"]: one.get("value") for one in container["env"]}
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    files = {
+        "SHASHIN_TLS_CERTIFICATE_FILE": ("router-tls", "tls.crt"),
+        "SHASHIN_TLS_KEY_FILE": ("router-tls", "tls.key"),
+        "SHASHIN_ACCEPTED_KEYS_FILE": ("router-keys", "keys.json"),
+    }
+    for variable, (secret, file) in files.items():
+        path = Path(environment[variable] or "")
+        mount = mounts[str(path.parent)]
+        assert path.name == file
+        # A file that is mounted alone would never change.
+        assert "subPath" not in mount
+        assert volumes[mount["name"]]["secret"]["secretName"] == secret
+        assert variable.removeprefix("SHASHIN_").lower() in RouterSettings.model_fields
+    for one in made:
+        if one["kind"] == "Service" and one["metadata"]["name"].startswith("router"):
+            assert "appProtocol" not in one["spec"]["ports"][0]

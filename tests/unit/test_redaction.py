@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shashin.access.api_key import new_key
 from shashin.redaction import redacted, without_user_names
 
 
@@ -32,6 +35,15 @@ def test_the_query_the_fragment_and_the_user_of_a_url_are_replaced(
 ) -> None:
     assert redacted(text) == expected
     assert redacted(expected) == expected
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_an_api_key_is_replaced_wherever_it_is_and_its_id_is_not(before: str, after: str) -> None:
+    key, stored = new_key("app", created=datetime.now(UTC))
+    shown = redacted(f"{before} {key} {after}")
+    assert key.rpartition("_")[2] not in shown
+    assert "://" in f"{before}{after}" or stored.id in shown
+    assert redacted("shashin_router_wait_seconds 0.1") == "shashin_router_wait_seconds 0.1"
 
 
 def test_a_setting_is_quoted_without_the_password_in_its_url_alone() -> None:

@@ -18,7 +18,7 @@ from shashin.errors import ModelError, PhotoError, StepFailed
 from shashin.model.settings import EmbeddingSettings
 from shashin.model_space import ModelSpace
 from shashin.photos import DecodeBudget, thumbnail_image
-from shashin.rpc.server import MAX_MESSAGE_BYTES
+from shashin.rpc.server_limits import MAX_MESSAGE_BYTES
 from shashin.runtime.backoff import backoff_seconds
 from shashin.v1 import embed_pb2, embed_pb2_grpc
 

@@ -18,6 +18,7 @@ from shashin.builds.reindex.packs import Pack, read_pack
 from shashin.builds.step import StepContext
 from shashin.builds.steps.files import link_or_copy, read_hidden, read_manifests
 from shashin.originals import OriginalsCache
+from shashin.photo_hash import photo_hash
 from shashin.photo_sources.fetching import FetchedPhoto, PhotoFetcher
 from shashin.photo_sources.open import photo_fetcher
 from shashin.photo_sources.settings import PhotoSettings
@@ -25,7 +26,6 @@ from shashin.runtime.failpoints import failpoint
 from shashin.runtime.json_file import write_json
 from shashin.runtime.settings import load_settings
 from shashin.shards.format.manifest import ROWS_FILE
-from shashin.shards.format.row import photo_hash
 from shashin.shards.format.rows_file import SealedRows
 
 PHOTOS = "photos"

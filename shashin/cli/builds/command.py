@@ -86,7 +86,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         envvar="SHASHIN_MODEL",
-        help="Model of a re-index, as for `shashin up`: demo-v1, torchvision:NAME, or the path of a "
+        help="Model of a re-index, as for `shashin up`: demo-v1, efficientnet-lite0, torchvision:NAME, or the path of a "
         "checkpoint.",
     ),
 ]

@@ -21,7 +21,8 @@ from shashin.cli.options import (
     StateOption,
 )
 from shashin.errors import UserError
-from shashin.local.system import System
+from shashin.local.system import DEFAULT_MODEL, System
+from shashin.model.loading import LITE
 from shashin.rendering import require_rendering
 from shashin.terminal.console import command, echo, echo_error, echo_stderr, relative_path
 from shashin.terminal.run import run
@@ -42,6 +43,9 @@ def demo(
         int, typer.Option(help="Number of listings, each with 3 photos.", min=1)
     ] = 2000,
     photos: PhotosOption = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Use the few real photos that ship with the demo.")
+    ] = False,
     rate: Annotated[float, typer.Option(help="Photos per second.", min=1, max=10_000)] = 60.0,
     bucket_seconds: BucketSecondsOption = 20,
     sold: Annotated[
@@ -72,9 +76,16 @@ def demo(
     """
     if sold + updated > 1:
         raise UserError(f"--sold {sold} and --updated {updated} add up to more than 1")
+    if real and photos is not None:
+        raise UserError("--real and --photos are both given; expected one of them")
     if photos is None:
         require_rendering(instead=", or use your own photos with --photos")
-    options = DemoOptions(listings, rate, bucket_seconds, sold, updated, queries, bad, seed)
+    if real:
+        photos = _real_photos()
+    model = model_for(photos)
+    if photos is not None:
+        echo_stderr(f"real photos: using the model {model}")
+    options = DemoOptions(listings, rate, bucket_seconds, sold, updated, queries, bad, seed, model)
     started = time.monotonic()
     system = System(state / FOLDER)
     ran = finished = False
@@ -100,6 +111,17 @@ def demo(
         raise typer.Exit(1)
 
 
+def model_for(photos: Path | None) -> str:
+    """Return the model for photos of a folder, or for rendered ones."""
+    return DEFAULT_MODEL if photos is None else LITE
+
+
+def _real_photos() -> Path:
+    from shashin_catalogue import real_photos_folder
+
+    return real_photos_folder()
+
+
 async def _fresh(system: System) -> None:
     """Stop and delete what an earlier demo left behind."""
     if not system.folder.exists():
@@ -120,6 +142,7 @@ def _leave(system: System, *, keep: bool, succeeded: bool) -> None:
         query = relative_path(photo) if photo else "PHOTO"
         echo()
         echo("everything is still running; next steps:", style="bold")
+        echo(f"  open {system.page_url()}     (search by photo in a browser)")
         echo(f"  {command('status', *state)}")
         echo(f"  {command('search', query, '--open', *state)}")
         echo(f"  {command('publish', 'FOLDER', *state)}")

@@ -25,11 +25,11 @@ from shashin.kafka.topics import (
     LISTINGS_HIDDEN,
     VECTORS_EMBEDDED,
 )
-from shashin.local.system import System, UpOptions
+from shashin.local.system import DEFAULT_MODEL, System, UpOptions
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.repository import ModelRepository
 from shashin.runtime.command_traces import command_traced
-from shashin.terminal.console import Stages
+from shashin.terminal.console import Stages, echo_stderr
 from shashin.v1 import search_pb2
 from shashin.workload.bad_input import bad_records
 from shashin.workload.balance import Balance
@@ -76,6 +76,7 @@ class DemoOptions:
     queries: int
     bad: int
     seed: int
+    model: str = DEFAULT_MODEL
 
 
 class DemoRun:
@@ -118,6 +119,7 @@ class DemoRun:
             stages = stack.enter_context(Stages())
             listings: list[DemoListing] = []
             await together(self._start(stages), self._make_listings(listings, stages))
+            echo_stderr(f"search page: {self._system.page_url()}")
             kafka = self._system.kafka_address()
             router = await stack.enter_async_context(RouterClient(self._system.router_address()))
             producer = await stack.enter_async_context(Producer(kafka, client_id=CLIENT_ID))
@@ -164,6 +166,7 @@ class DemoRun:
                 bucket_seconds=self._options.bucket_seconds,
                 grace_seconds=GRACE_SECONDS,
                 partitions=PARTITIONS,
+                model=self._options.model,
             ),
             stages,
         )
@@ -214,7 +217,9 @@ class DemoRun:
         stages.set("downloaded", progress.downloaded, versions)
         stages.set("embedded", progress.embedded, versions)
         stages.set("searchable", progress.searchable, versions)
-        stages.set("sealed", progress.sealed, versions)
+        waits = progress.published == self._expected_events and progress.sealed < versions
+        note = f"the last bucket of {self._options.bucket_seconds} s is not over" if waits else ""
+        stages.set("sealed", progress.sealed, versions, note=note)
         stages.set("served", progress.served, versions)
 
     async def _until_balanced(self, ledger: Ledger) -> None:

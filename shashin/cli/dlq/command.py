@@ -17,7 +17,6 @@ from shashin.cli.dlq.filters import (
     counts,
     filtered,
     newest,
-    parse_moment,
     parse_topic,
     with_ids,
 )
@@ -33,6 +32,7 @@ from shashin.cli.dlq.view import (
     whole_document,
     whole_rows,
 )
+from shashin.cli.moments import parse_moment
 from shashin.cli.options import (
     DEFAULT_STATE,
     DryRunOption,

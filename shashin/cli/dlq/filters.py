@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
 
 from shashin.errors import DeadLetterNotFound, DeadLetterNotOpen, UserError
 from shashin.kafka.dlq_entries import DlqEntry, DlqEntryId, StoredDeadLetter
 from shashin.kafka.topics import DEAD_LETTER_SUFFIX, DEAD_LETTER_TOPICS
-
-_AGE = re.compile(r"(?P<count>\d{1,9}(\.\d{1,9})?)(?P<unit>[smhd])", re.ASCII)
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True)
@@ -113,26 +107,6 @@ def parse_topic(text: str) -> str:
         known = ", ".join(name.removesuffix(DEAD_LETTER_SUFFIX) for name in DEAD_LETTER_TOPICS)
         raise UserError(f"topic {text!r} has no dead-letter topic: expected one of {known}")
     return topic
-
-
-def parse_moment(text: str, *, now_ms: int) -> int:
-    """Return Unix milliseconds for an age (``2h``, ``30m``) or an ISO time.
-
-    An ISO time without a time zone is local time.
-
-    Raises:
-        UserError: when it is neither.
-    """
-    age = _AGE.fullmatch(text)
-    if age is not None:
-        return now_ms - math.floor(float(age["count"]) * _UNIT_SECONDS[age["unit"]] * 1000)
-    try:
-        return math.floor(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError, OSError):
-        raise UserError(
-            f"{text!r} is not a time: expected an age such as 30m, 2h or 7d, or an ISO time such as "
-            "2026-07-30T12:00"
-        ) from None
 
 
 @dataclass(frozen=True)

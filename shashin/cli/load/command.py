@@ -15,6 +15,7 @@ import typer
 from shashin.cli.load.page import report_page
 from shashin.cli.load.photos import own_stock, rendered_stock
 from shashin.cli.options import DEFAULT_STATE, KafkaOption, PhotosOption, RouterOption, StateOption
+from shashin.cli.router_command import calls_router
 from shashin.errors import UserError
 from shashin.local.system import System
 from shashin.terminal.console import Stages, echo, echo_stderr, echo_table, seconds
@@ -49,8 +50,8 @@ class Arrival(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog='Example:  shashin load --events 5/s --sales 2/s --queries "0..50/s over 30s, 50/s" --for 2m --html load.html'
-    )(load)
+        epilog='Example:  shashin load --events 5/s --sales 2/s --queries "0..50/s over 30s, 50/s" --for 2m --html load.html',
+    )(calls_router(load))
 
 
 def load(

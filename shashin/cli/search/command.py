@@ -14,13 +14,22 @@ import numpy.typing as npt
 import typer
 
 from shashin.cli.options import DEFAULT_STATE, JsonOption, RouterOption, StateOption
+from shashin.cli.router_command import calls_router
 from shashin.cli.search.contact_sheet import photo_uris, price_of, sheet_hits, sheet_html
 from shashin.cli.search.contact_sheet import thumbnail_data_uri as picture_of
+from shashin.cli.search.filter_options import (
+    BrandOption,
+    CategoryOption,
+    PriceOption,
+    SinceOption,
+    UnderOption,
+    UntilOption,
+    filter_from,
+)
 from shashin.client.coverage_text import coverage_document, coverage_line
 from shashin.client.listing_events import check_listing_id
 from shashin.client.router import RouterClient
 from shashin.codecs.limits import MAX_PHOTO_BYTES
-from shashin.codecs.listing_rules import MAX_PRICE_MINOR
 from shashin.errors import ShashinError, UserError
 from shashin.local.system import System
 from shashin.runtime.files import open_regular
@@ -45,8 +54,8 @@ class Query:
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog="Example:  shashin search sofa.jpg --category furniture --max-price 20000 --open"
-    )(search)
+        epilog="Example:  shashin search sofa.jpg --under furniture --price JPY:..20000 --open"
+    )(calls_router(search))
 
 
 def search(
@@ -67,22 +76,12 @@ def search(
     k: Annotated[
         int, typer.Option("-k", help="Maximum number of listings to return.", min=1, max=500)
     ] = 10,
-    category: Annotated[
-        list[str] | None, typer.Option(help="Only this category; can be repeated.")
-    ] = None,
-    brand: Annotated[
-        list[str] | None, typer.Option(help="Only this brand; can be repeated.")
-    ] = None,
-    min_price: Annotated[
-        int | None,
-        typer.Option(
-            help="Minimum price, in minor units (cents, yen).", min=0, max=MAX_PRICE_MINOR
-        ),
-    ] = None,
-    max_price: Annotated[
-        int | None, typer.Option(help="Maximum price, in minor units.", min=0, max=MAX_PRICE_MINOR)
-    ] = None,
-    currency: Annotated[str, typer.Option(help="Only prices in this currency, e.g. JPY.")] = "",
+    category: CategoryOption = None,
+    under: UnderOption = None,
+    brand: BrandOption = None,
+    price: PriceOption = None,
+    listed_since: SinceOption = None,
+    listed_until: UntilOption = None,
     open_sheet: Annotated[
         bool, typer.Option("--open", help="Show the hits with their photos in the browser.")
     ] = False,
@@ -92,12 +91,13 @@ def search(
 ) -> None:
     """Find visually similar listings by photo, listing or vector."""
     query = read_query(photo, listing, vector)
-    row_filter = index_pb2.Filter(
-        categories=category or (),
-        brands=brand or (),
-        min_price_minor=min_price,
-        max_price_minor=max_price,
-        currency=currency.upper(),
+    row_filter = filter_from(
+        categories=category,
+        under=under,
+        brands=brand,
+        prices=price,
+        listed_since=listed_since,
+        listed_until=listed_until,
     )
     system = System(state)
     answer = run(_search(router or system.router_address(), query, k, row_filter))
@@ -194,6 +194,7 @@ def answer_document(answer: search_pb2.SearchResponse) -> dict[str, Any]:
             for failed in answer.failed_endpoints
         ],
         "endpoints": answer.endpoints,
+        "notes": list(answer.notes),
         "timings": {
             name: getattr(answer.timings, name) for name in ("embed", "fan_out", "merge", "total")
         },
@@ -221,6 +222,8 @@ def print_answer(answer: search_pb2.SearchResponse) -> None:
         )
     else:
         echo("no listings found")
+    for note in answer.notes:
+        echo(note, style="yellow")
     echo(
         f"{seconds(answer.timings.total)} over {answer.endpoints} endpoints, "
         f"model {answer.model_id}; {coverage_line(answer.coverage)}",

@@ -4,14 +4,13 @@ open and sealed shards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from shashin.shards.format.dictionary import Dictionary
 from shashin.shards.format.row import Row, RowAttributes
 
 CODED_COLUMNS = ("category", "brand", "currency")
@@ -20,24 +19,18 @@ CODED_COLUMNS = ("category", "brand", "currency")
 
 @dataclass(frozen=True)
 class Coded:
-    """A dictionary-encoded column of strings: ``codes`` (n,) int32 index ``values``."""
+    """A dictionary-encoded column of strings: ``codes`` (n,) int32 are those of the dictionary's values."""
 
     codes: npt.NDArray[np.int32]
-    values: Sequence[str]
+    dictionary: Dictionary
 
-    def codes_of(self, strings: Iterable[str]) -> npt.NDArray[np.int32]:
-        """Return the codes of those of the strings that occur in the column."""
-        known = self._code_of
-        codes = sorted(known[string] for string in set(strings) if string in known)
-        return np.array(codes, dtype=np.int32)
+    def value(self, number: int) -> str:
+        """Return the string of a row."""
+        return self.dictionary.values[int(self.codes[number])]
 
     def since(self, start: int) -> Coded:
         """Return the rows from a number on."""
-        return Coded(self.codes[start:], self.values)
-
-    @cached_property
-    def _code_of(self) -> dict[str, int]:
-        return {value: code for code, value in enumerate(self.values)}
+        return Coded(self.codes[start:], self.dictionary)
 
 
 @dataclass(frozen=True)
@@ -112,6 +105,10 @@ class Rows(Protocol):
 
     def attributes(self, number: int) -> RowAttributes:
         """Return the attributes of a row."""
+        ...
+
+    def photo(self, number: int) -> tuple[str, int]:
+        """Return the URI and the hash of a row's photo; empty and 0 if they are not known."""
         ...
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shashin.shards.format.columns import CODED_COLUMNS, Coded, Columns, Identities
+from shashin.shards.format.dictionary import Dictionary
 from shashin.shards.format.row import Row, RowAttributes
 from shashin.shards.growing_array import GrowingArray, GrowingStrings
 
@@ -18,19 +19,14 @@ _NONE.flags.writeable = False
 class _GrowingCodes:
     def __init__(self) -> None:
         self.column = GrowingArray(np.int32)
-        self.values: list[str] = []
-        self._code: dict[str, int] = {}
+        self.dictionary = Dictionary()
 
     def put(self, position: int, value: str) -> None:
-        code = self._code.get(value)
-        if code is None:
-            code = self._code[value] = len(self.values)
-            self.values.append(value)
-        self.column.put(position, code)
+        self.column.put(position, self.dictionary.add(value))
 
     def value(self, position: int) -> str:
         code = int(self.column.data[position])
-        return self.values[code]
+        return self.dictionary.values[code]
 
 
 class OpenRows:
@@ -138,20 +134,21 @@ class OpenRows:
             price_minor=self._price_minor.data[:count],
             listed_at=self._listed_at.data[:count],
             **{
-                name: Coded(codes.column.data[:count], codes.values)
+                name: Coded(codes.column.data[:count], codes.dictionary)
                 for name, codes in self._coded.items()
             },
         )
 
     def row(self, number: int) -> Row:
         """Return one row."""
+        uri, photo_hash = self.photo(number)
         return Row(
             listing_id=self.listing_id(number),
             version=self.version(number),
             photo_number=self.photo_number(number),
             attributes=self.attributes(number),
-            photo_uri=self._photo_uri.get(number),
-            photo_hash=int(self._photo_hash.data[number]),
+            photo_uri=uri,
+            photo_hash=photo_hash,
         )
 
     def listing_id(self, number: int) -> str:
@@ -173,6 +170,10 @@ class OpenRows:
             listed_at=int(self._listed_at.data[number]),
             **{name: codes.value(number) for name, codes in self._coded.items()},
         )
+
+    def photo(self, number: int) -> tuple[str, int]:
+        """Return the URI and the hash of a row's photo; empty and 0 if they are not known."""
+        return self._photo_uri.get(number), int(self._photo_hash.data[number])
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:
         """Return the numbers of a listing's rows."""

@@ -38,7 +38,8 @@ class Row:
     photo_uri: str = ""
     """Where the photo was read from; empty if it is not known."""
     photo_hash: int = 0
-    """The first 64 bits of the original's SHA-256, little-endian; 0 if it is not known."""
+    """The first 64 bits of the original's SHA-256, little-endian; 0 if it is not known. See
+    shashin.photo_hash."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,3 @@ class NewRow:
 
     row: Row
     vector: npt.NDArray[np.float32]
-
-
-def photo_hash(content_sha256: bytes) -> int:
-    """Return what a row keeps of a photo's SHA-256: its first 64 bits, 0 if it is not known."""
-    return int.from_bytes(content_sha256[:8], "little")

@@ -18,6 +18,7 @@ import pyarrow.ipc
 
 from shashin.errors import CorruptShard, UnknownFormat
 from shashin.shards.format.columns import CODED_COLUMNS, Coded, Columns, Identities
+from shashin.shards.format.dictionary import Dictionary
 from shashin.shards.format.open_rows import OpenRows
 from shashin.shards.format.row import Row, RowAttributes
 
@@ -73,7 +74,7 @@ def write_rows(rows: OpenRows, path: Path) -> None:
     listing_ids = rows.listing_ids()
     coded = {
         name: pa.DictionaryArray.from_arrays(
-            pa.array(column.codes), pa.array(list(column.values), pa.string())
+            pa.array(column.codes), pa.array(list(column.dictionary.values), pa.string())
         )
         for name, column in ((name, getattr(columns, name)) for name in CODED_COLUMNS)
     }
@@ -146,7 +147,8 @@ class SealedRows:
         coded = {}
         for name in CODED_COLUMNS:
             chunk = _only_chunk(table, name)
-            coded[name] = Coded(chunk.indices.to_numpy(), chunk.dictionary.to_pylist())
+            values = Dictionary(chunk.dictionary.to_pylist())
+            coded[name] = Coded(chunk.indices.to_numpy(), values)
         self._columns = Columns(
             group=_numpy(table, "listing_group"),
             version=_numpy(table, "version"),
@@ -183,10 +185,7 @@ class SealedRows:
 
     def row(self, number: int) -> Row:
         """Return one row."""
-        uri, photo_hash = "", 0
-        if self._photos is not None:
-            uris, hashes = self._photos
-            uri, photo_hash = uris[number].as_py(), int(hashes[number])
+        uri, photo_hash = self.photo(number)
         return Row(
             listing_id=self.listing_id(number),
             version=self.version(number),
@@ -213,12 +212,19 @@ class SealedRows:
         """Return the attributes of a row."""
         columns = self._columns
         return RowAttributes(
-            category=columns.category.values[columns.category.codes[number]],
-            brand=columns.brand.values[columns.brand.codes[number]],
+            category=columns.category.value(number),
+            brand=columns.brand.value(number),
             price_minor=int(columns.price_minor[number]),
-            currency=columns.currency.values[columns.currency.codes[number]],
+            currency=columns.currency.value(number),
             listed_at=int(columns.listed_at[number]),
         )
+
+    def photo(self, number: int) -> tuple[str, int]:
+        """Return the URI and the hash of a row's photo; empty and 0 if they are not known."""
+        if self._photos is None:
+            return "", 0
+        uris, hashes = self._photos
+        return uris[number].as_py(), int(hashes[number])
 
     def identities(self, count: int) -> Identities:
         """Return what identifies the rows; ``count`` must be their number."""

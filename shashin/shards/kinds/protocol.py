@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from shashin.shards.format.index_spec import IndexSpec
 
 if TYPE_CHECKING:
+    from shashin.shards.kinds.native.library import Listings
     from shashin.shards.kinds.quantizer import Quantizer
 
 Vectors = npt.NDArray[np.float32]
@@ -141,6 +143,33 @@ class StackHits:
     """(m,)."""
 
 
+class Hits(NamedTuple):
+    """The hits of m queries, n in all, as columns. Those of a query are next to each other, nearest first,
+    each listing once.
+    """
+
+    counts: Sequence[int]
+    """(m,): how many hits each query has."""
+    shards: npt.NDArray[np.int64]
+    """(n,): the position of each row's shard."""
+    rows: npt.NDArray[np.int64]
+    """(n,)."""
+    scores: npt.NDArray[np.float32]
+    """(n,): cosine similarities."""
+    ids: bytes
+    """Listing ids in UTF-8, one after another."""
+    id_lengths: npt.NDArray[np.uint32]
+    """(n,), in bytes."""
+    versions: npt.NDArray[np.uint64]
+    """(n,)."""
+    photo_numbers: npt.NDArray[np.uint32]
+    """(n,)."""
+
+    def slices(self) -> list[slice]:
+        """Return where the hits of each query are."""
+        return [slice(*bounds) for bounds in pairwise(accumulate(self.counts, initial=0))]
+
+
 class Stack(Protocol):
     """Indexes that are searched in one call. It does not change.
 
@@ -182,6 +211,22 @@ class Stack(Protocol):
 
         ``opened`` are searched as well, with numbers from ``next_number`` on. ``allowed`` has a mask for
         each member and each of these, by number. Returns fewer than ``k`` only if there are no more.
+        """
+
+    def search_listings(
+        self,
+        queries: Vectors,
+        groups: int,
+        k: int,
+        *,
+        listings: Listings,
+        positions: npt.NDArray[np.int64],
+        allowed: Mapping[int, RowMask] | None,
+        opened: Sequence[OpenRows] = (),
+    ) -> tuple[Hits, list[int]]:
+        """Return the ``k`` best listings of what ``search`` finds for ``groups``, and how many rows that is.
+
+        ``listings`` are those of all shards, and ``positions`` says which of them each member is.
         """
         ...
 

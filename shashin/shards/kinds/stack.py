@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from shashin.shards.kinds.growing_sq4 import GrowingSq4Index
 from shashin.shards.kinds.ivf_sq4 import (
@@ -24,9 +26,10 @@ from shashin.shards.kinds.ivf_sq4 import (
     probes_needed,
 )
 from shashin.shards.kinds.native import library
-from shashin.shards.kinds.native.library import Member, Run, Searcher
+from shashin.shards.kinds.native.library import Listings, Member, Run, Searcher
 from shashin.shards.kinds.npy_file import drop_pages
 from shashin.shards.kinds.protocol import (
+    Hits,
     OpenRows,
     RowMask,
     SearchableIndex,
@@ -43,12 +46,31 @@ _GROWTH = 8
 """A copied run is more than so many times as large as the one before."""
 
 _EXACT_ROWS = 4_000
-"""Up to so many rows that a filter allows, all of them are compared."""
+"""Up to so many rows, all of them are compared."""
+
+_EXACT_WITH_FILTER = 2
+"""With a filter, so many times as many: a search would read more lists."""
 
 _MANY_HIDDEN = 0.2
 """From this share of hidden rows on, they are treated as if a filter excluded them."""
 
 _FLAGGED = attrgetter("flagged")
+
+
+class _Plan(NamedTuple):
+    """How a search is done."""
+
+    groups: int
+    """How many are found, at most."""
+    candidates: int
+    """Rows that are compared exactly."""
+    is_exact: bool
+    """Whether all rows are."""
+    factor: float
+    """By how much more lists are read than for the 10 nearest rows."""
+    filtered: bool
+    """Whether many rows may not be found."""
+
 
 _NOBODY = Member(np.zeros((0, 1), np.float16), np.zeros(0, np.uint8), np.zeros(0, np.uint32))
 
@@ -158,30 +180,94 @@ class IvfSq4Stack:
 
         The indexes that are open are searched as well.
         """
-        rows = self._rows + sum(one.rows for one in opened)
+        return self._search(queries, self._plan(k, allowed, opened), allowed, opened)
+
+    def _search(
+        self,
+        queries: Vectors,
+        plan: _Plan,
+        allowed: Mapping[int, RowMask] | None,
+        opened: Sequence[OpenRows],
+    ) -> StackHits:
+        if plan.groups == 0:
+            return nothing(len(queries))
+        more = [_open(one) for one in opened]
+        if plan.is_exact:
+            return self._searcher.search_exactly(
+                queries, plan.groups, candidates=plan.candidates, allowed=allowed, more=more
+            )
+        return self._searcher.search(
+            queries,
+            plan.groups,
+            candidates=plan.candidates,
+            factor=plan.factor,
+            allowed=allowed,
+            filtered=plan.filtered,
+            more=more,
+        )
+
+    def search_listings(
+        self,
+        queries: Vectors,
+        groups: int,
+        k: int,
+        *,
+        listings: Listings,
+        positions: npt.NDArray[np.int64],
+        allowed: Mapping[int, RowMask] | None,
+        opened: Sequence[OpenRows] = (),
+    ) -> tuple[Hits, list[int]]:
+        """Return the ``k`` best listings of what ``search`` finds for ``groups``, and how many rows that is.
+
+        In one call, unless all rows are compared.
+        """
+        plan = self._plan(groups, allowed, opened)
+        if plan.groups == 0 or plan.is_exact:
+            found = self._search(queries, plan, allowed, opened)
+            begins = np.arange(len(queries), dtype=np.int64) * found.rows.shape[1]
+            best = listings.best(
+                positions[found.members].ravel(),
+                found.rows.astype(np.int64).ravel(),
+                found.scores.ravel(),
+                begins,
+                found.counts,
+                k,
+            )
+            return best, found.counts.tolist()
+        return self._searcher.search_listings(
+            queries,
+            k,
+            groups=plan.groups,
+            listings=listings,
+            positions=positions,
+            candidates=plan.candidates,
+            factor=plan.factor,
+            allowed=allowed,
+            filtered=plan.filtered,
+            more=[_open(one) for one in opened],
+        )
+
+    def _plan(
+        self, k: int, allowed: Mapping[int, RowMask] | None, opened: Sequence[OpenRows]
+    ) -> _Plan:
+        """Return how a search for ``k`` groups is done."""
+        rows, groups, flagged = self._rows, self._groups, sum(map(_FLAGGED, self._masked))
+        for one in opened:
+            rows += one.rows
+            groups += one.groups
+            flagged += one.flagged
         matching = rows if allowed is None else sum(mask.count for mask in allowed.values())
         k = min(k, matching)
-        if k == 0:
-            return nothing(len(queries))
-        groups = self._groups + sum(one.groups for one in opened)
         rows_per_group = max(1.0, rows / max(1, groups))
         candidates = candidates_for(k, rows_per_group)
         if not self._runs:  # without codes there are no estimates that could be off
             candidates = int(k * min(rows_per_group, 4.0)) + 8
-        more = [_open(one) for one in opened]
-        if matching <= _EXACT_ROWS:
-            return self._searcher.search_exactly(
-                queries, k, candidates=candidates, allowed=allowed, more=more
-            )
-        flagged = sum(map(_FLAGGED, self._masked)) + sum(one.flagged for one in opened)
-        return self._searcher.search(
-            queries,
+        return _Plan(
             k,
-            candidates=candidates,
-            factor=probes_factor(k, rows_per_group),
-            allowed=allowed,
-            filtered=allowed is not None or flagged > _MANY_HIDDEN * rows,
-            more=more,
+            candidates,
+            matching <= _EXACT_ROWS * (1 if allowed is None else _EXACT_WITH_FILTER),
+            probes_factor(k, rows_per_group),
+            allowed is not None or flagged > _MANY_HIDDEN * rows,
         )
 
 

@@ -76,7 +76,7 @@ async def test_searches_at_the_same_time_share_calls_and_each_gets_its_own_hits(
     system: System, watched: WatchedEndpoint
 ) -> None:
     running = await searching(system, NAMES[:1], k=3)
-    await watched.searching.wait()
+    await until(watched.searching.is_set, "the search is at its endpoint")
     running += await searching(system, NAMES[1:], k=3)
     await until(lambda: sum(watched.batches) == len(NAMES), "all have arrived")
     assert watched.batches[0] == 1, "the first one waits for nobody"
@@ -93,7 +93,7 @@ async def test_only_searches_that_want_the_same_share_a_call(
     system: System, watched: WatchedEndpoint
 ) -> None:
     running = await searching(system, NAMES[:1], k=3)
-    await watched.searching.wait()
+    await until(watched.searching.is_set, "the search is at its endpoint")
     even = index_pb2.Filter(categories=["even"])
     running += await searching(system, NAMES[:10], k=3, filter=even)
     running += await searching(system, NAMES[:10], k=5)
@@ -112,7 +112,7 @@ async def test_a_search_whose_deadline_passes_ends_alone(
     system: System, watched: WatchedEndpoint
 ) -> None:
     running = await searching(system, NAMES[:1])
-    await watched.searching.wait()
+    await until(watched.searching.is_set, "the search is at its endpoint")
     (hasty,) = await searching(system, NAMES[1:2], deadline_ms=200)
     running += await searching(system, NAMES[2:6])
     with pytest.raises(grpc.aio.AioRpcError) as failed:
@@ -127,7 +127,7 @@ async def test_a_search_that_is_given_up_leaves_the_others(
     system: System, watched: WatchedEndpoint
 ) -> None:
     running = await searching(system, NAMES[:1])
-    await watched.searching.wait()
+    await until(watched.searching.is_set, "the search is at its endpoint")
     (given_up,) = await searching(system, NAMES[1:2])
     running += await searching(system, NAMES[2:6])
     await until(lambda: sum(watched.batches) == 6, "all have arrived")
@@ -141,7 +141,7 @@ async def test_a_call_for_which_nobody_waits_any_more_is_cancelled(
     system: System, watched: WatchedEndpoint
 ) -> None:
     only, *others = await searching(system, NAMES[:1])
-    await watched.searching.wait()
+    await until(watched.searching.is_set, "the search is at its endpoint")
     others += await searching(system, NAMES[1:3])
     await until(lambda: sum(watched.batches) == 3, "all have arrived")
     only.cancel()
@@ -159,7 +159,7 @@ async def test_a_query_of_one_vector_does_not_share_a_call_with_one_of_many(
     await system.index("server", "hourly", shard_of([album], from_offset=len(NAMES)))
     await system.until_described()
     running = await searching(system, NAMES[:1], k=3)
-    await watched.searching.wait()
+    await until(watched.searching.is_set, "the search is at its endpoint")
     running.append(asyncio.ensure_future(system.search(listing_id="album", k=3)))
     await until(lambda: SHARED_QUERIES + 4 in watched.batches, "it waits for no other call")
     running += await searching(system, NAMES[1:5], k=3)

@@ -247,13 +247,15 @@ async def test_invalid_queries_are_rejected_with_their_field(system: System) -> 
         ({}, "nothing to search for"),
         ({"vector": np.ones(3)}, "vector has 12 bytes"),
         ({"vector": np.zeros(DIMENSIONS)}, "vector is all zeros"),
-        ({"vector": vector_of("lamp"), "k": 501}, "k is 501"),
+        ({"vector": vector_of("lamp"), "k": 1001}, "k is 1001"),
         (
             {
                 "vector": vector_of("lamp"),
-                "filter": index_pb2.Filter(min_price_minor=2, max_price_minor=1),
+                "filter": index_pb2.Filter(
+                    prices=[index_pb2.PriceRange(currency="JPY", min_minor=2, max_minor=1)]
+                ),
             },
-            "filter.min_price_minor is 2",
+            "filter.prices[0].min_minor is 2",
         ),
     ]
     for fields, named in wrong:
@@ -273,9 +275,46 @@ async def test_a_filter_applies_to_every_endpoint(system: System) -> None:
         "indexer", "live", shard_of([Listing("c", attributes=cheap), Listing("d")], from_offset=2)
     )
     await system.until_described()
-    row_filter = index_pb2.Filter(categories=["bags"], max_price_minor=500)
+    row_filter = index_pb2.Filter(
+        category_prefixes=["bags"],
+        prices=[index_pb2.PriceRange(currency="JPY", max_minor=500)],
+    )
     answer = await system.search(vector_of("b"), filter=row_filter)
     assert sorted(hit.listing_id for hit in answer.hits) == ["a", "c"]
+    assert not answer.notes
+
+
+async def test_an_entry_of_a_filter_that_no_endpoint_knows_is_said(system: System) -> None:
+    shoes = RowAttributes("fashion/shoes", "ACME", 100, "JPY")
+    await system.index("hourly", "hourly", shard_of([Listing("a", attributes=shoes)]))
+    await system.index(
+        "indexer",
+        "live",
+        shard_of([Listing("b", attributes=RowAttributes("toys"))], from_offset=1),
+    )
+    await system.until_described()
+    row_filter = index_pb2.Filter(
+        categories=["shose", "toys"],
+        category_prefixes=["fashion", "fashion/sho"],
+        brands=["ACME", "Acme"],
+    )
+    answer = await system.search(vector_of("a"), filter=row_filter)
+    assert [hit.listing_id for hit in answer.hits] == ["a"]
+    assert list(answer.notes) == [
+        'no listing has category "shose": check its spelling',
+        'no listing has category under "fashion/sho": check its spelling',
+        'no listing has brand "Acme": check its spelling',
+    ]
+
+
+async def test_of_an_answer_that_lacks_an_endpoint_it_is_not_known_what_no_listing_has(
+    system: System,
+) -> None:
+    await system.index("indexer", "live", shard_of([Listing("b")], from_offset=1))
+    await system.until_described()
+    answer = await system.search(vector_of("b"), filter=index_pb2.Filter(categories=["shose"]))
+    assert not answer.coverage.complete
+    assert not answer.notes
 
 
 # --- by a listing -------------------------------------------------------------------------------
@@ -355,7 +394,7 @@ async def test_a_running_search_completes_after_its_endpoint_leaves(system: Syst
     )
     await system.until_described()
     search = asyncio.ensure_future(system.search(vector_of("new"), k=1))
-    await leaving.handlers.searching.wait()
+    await until(leaving.handlers.searching.is_set, "the search is at its endpoint")
     system.endpoints.remove(leaving)
     system.announce()
     await system.until_described("hourly")

@@ -123,7 +123,7 @@ async def test_a_search_that_began_before_the_switch_ends_with_the_model_it_bega
     )
     await system.until_models_are(**{"indexer-a": MODEL, "indexer-b": OTHER})
     search = asyncio.ensure_future(system.search(vector_of("a-3"), k=1))
-    await held.handlers.searching.wait()
+    await until(held.handlers.searching.is_set, "the search is at its endpoint")
     activate(system, OTHER)
     await until(lambda: model_is(system, OTHER), "the other model is searched")
     assert (await system.search(vector_of("b-3"), k=1)).model_id == OTHER

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from shashin.access.api_key import new_key
+from shashin.access.key_file import KeyFile
+from shashin.v1 import search_pb2
 from tests.support.collector import Collector, Received, collecting
 from tests.support.running_router import (
     FakeEmbedder,
@@ -109,3 +113,19 @@ async def test_what_nobody_keeps_is_not_sent(tmp_path: Path, collector: Collecto
             await system.until_described()
             assert (await system.search(vector_of("lamp"))).coverage.complete
     assert collector.spans() == []
+
+
+async def test_no_span_has_the_key_of_its_call(tmp_path: Path, collector: Collector) -> None:
+    accepted = KeyFile(tmp_path / "keys.json")
+    key, stored = new_key("app", created=datetime.now(UTC))
+    accepted.add(stored)
+    with tracing_on(collector):
+        async with running_system(tmp_path, accepted_keys_file=accepted.path) as system:
+            await system.index("indexer", "live", shard_of([Listing("new")]))
+            await until(lambda: not system.health.readiness_problems(), "it is ready")
+            request = search_pb2.SearchRequest(vector=vector_of("new").astype("<f4").tobytes())
+            for header in (("authorization", f"Bearer {key}"), ("x-api-key", key)):
+                await system.stub.Search(request, metadata=(header,), timeout=30.0)
+    received = collector.spans()
+    assert len(of_kind(received, "server")) >= 2
+    assert key.rpartition("_")[2] not in collector.text()

@@ -28,6 +28,7 @@ from shashin.objectstore.open import open_object_store
 from shashin.offsets.log_position import LogPosition
 from shashin.offsets.ranges import OffsetRange, merge_ranges
 from shashin.originals import Original, OriginalsCache, SourceVersion
+from shashin.photo_hash import photo_hash
 from shashin.photos import thumbnail, thumbnail_image
 from shashin.repository.hidden_snapshots import HiddenSnapshots
 from shashin.repository.horizons import Horizons
@@ -35,7 +36,7 @@ from shashin.repository.pointer import PointedShard, Pointer
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.runtime.failpoints import BUILD, REINDEX_POINTS, VARIABLE
 from shashin.shards.format.hidden_snapshot import HiddenSnapshot, combined
-from shashin.shards.format.row import NewRow, Row, RowAttributes, photo_hash
+from shashin.shards.format.row import NewRow, Row, RowAttributes
 from shashin.shards.format.shard_id import shard_id
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard

@@ -26,6 +26,7 @@ class FakeRouter(search_pb2_grpc.SearchServiceServicer):
         ]
     )
     refusal: tuple[grpc.StatusCode, str] | None = None
+    notes: list[str] = field(default_factory=list)
     requests: list[search_pb2.SearchRequest] = field(default_factory=list)
     address: str = ""
 
@@ -36,7 +37,11 @@ class FakeRouter(search_pb2_grpc.SearchServiceServicer):
         if self.refusal is not None:
             context.abort(*self.refusal)
         return search_pb2.SearchResponse(
-            hits=self.hits, coverage=self.coverage, model_id="demo-v1", endpoints=2
+            hits=self.hits,
+            coverage=self.coverage,
+            model_id="demo-v1",
+            endpoints=2,
+            notes=self.notes,
         )
 
     def Locate(  # noqa: N802

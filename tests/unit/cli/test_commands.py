@@ -88,7 +88,7 @@ def test_hits_are_a_table(router: FakeRouter, tmp_path: Path) -> None:
     assert "listing-7" in result.stdout
     assert router.requests[0].photo == b"bytes of a photo"
     assert list(router.requests[0].filter.categories) == ["shoes"]
-    assert not router.requests[0].filter.HasField("max_price_minor")
+    assert router.requests[0].filter == index_pb2.Filter(categories=["shoes"])
 
 
 def test_hits_are_json_for_a_script(router: FakeRouter) -> None:
@@ -234,6 +234,8 @@ def test_down_and_status_without_anything_running(tmp_path: Path) -> None:
         (["locate", "caf\udce9"], r"'caf\udce9' is not a listing id: it has bytes that are not"),
         (["search", "--listing", ""], "'' is not a listing id"),
         (["search", "--listing", "a", "--brand", "\udce9"], r"'\udce9' is not UTF-8 text"),
+        (["search", "--listing", "a", "--under", "bags/"], "--under is 'bags/'; expected a path"),
+        (["search", "--listing", "a", "--price", "1000"], "--price '1000' is not a price range"),
     ],
 )
 def test_an_argument_that_no_listing_can_have_is_one_line_and_sends_nothing(
@@ -246,12 +248,11 @@ def test_an_argument_that_no_listing_can_have_is_one_line_and_sends_nothing(
     assert result.stdout == ""
 
 
-def test_a_price_that_no_listing_can_have_is_refused(router: FakeRouter) -> None:
-    result = shashin(
-        "search", "--listing", "a", "--max-price", str(2**63), "--router", router.address
-    )
-    assert result.exit_code == 2
-    assert "--max-price" in result.stderr
+def test_notes_on_the_query_are_printed(router: FakeRouter) -> None:
+    router.notes = ['no listing has category "shose": check its spelling']
+    args = ("search", "--listing", "a", "--category", "shose", "--router", router.address)
+    assert 'no listing has category "shose": check its spelling\n' in shashin(*args).stdout
+    assert json.loads(shashin(*args, "--json").stdout)["notes"] == router.notes
 
 
 # --- what publish says before it publishes -------------------------------------------------------

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import fields
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -17,7 +15,6 @@ from shashin.cli.dlq.filters import (
     counts,
     filtered,
     newest,
-    parse_moment,
     parse_topic,
 )
 from shashin.errors import DeadLetterNotFound, DeadLetterNotOpen, UserError
@@ -187,42 +184,6 @@ def test_entries_selected_not_at_all_or_twice_are_rejected(
 ) -> None:
     with pytest.raises(UserError, match=message):
         check_selection(selection, "replay", all_open=all_open)
-
-
-NOW_MS = 1_800_000_000_000
-
-
-@pytest.mark.parametrize(
-    ("text", "expected_ms"),
-    [
-        ("30s", NOW_MS - 30_000),
-        ("30m", NOW_MS - 1_800_000),
-        ("2h", NOW_MS - 7_200_000),
-        ("1.5h", NOW_MS - 5_400_000),
-        ("7d", NOW_MS - 604_800_000),
-        ("2026-07-30T12:00:00Z", int(datetime(2026, 7, 30, 12, tzinfo=UTC).timestamp()) * 1000),
-        ("2026-07-30T12:00+02:00", int(datetime(2026, 7, 30, 10, tzinfo=UTC).timestamp()) * 1000),
-    ],
-)
-def test_a_moment_is_an_age_or_an_iso_time(text: str, expected_ms: int) -> None:
-    assert parse_moment(text, now_ms=NOW_MS) == expected_ms
-
-
-def test_an_iso_time_without_a_zone_is_local() -> None:
-    local = datetime(2026, 7, 30, 12).astimezone()
-    assert parse_moment("2026-07-30T12:00", now_ms=NOW_MS) == int(local.timestamp()) * 1000
-
-
-@given(st.text(max_size=20) | st.from_regex(r"[0-9]{1,30}[smhd]|[0-9-]{8,10}", fullmatch=True))
-def test_any_text_is_a_moment_or_a_user_error(text: str) -> None:
-    with contextlib.suppress(UserError):
-        assert isinstance(parse_moment(text, now_ms=NOW_MS), int)
-
-
-@pytest.mark.parametrize("text", ["", "2", "h", "-2h", "2 h", "2y", "yesterday"])
-def test_an_invalid_moment_is_rejected(text: str) -> None:
-    with pytest.raises(UserError, match="expected an age such as 30m"):
-        parse_moment(text, now_ms=NOW_MS)
 
 
 def test_a_topic_may_be_written_with_its_suffix() -> None:

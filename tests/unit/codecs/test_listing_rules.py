@@ -54,13 +54,22 @@ def filter_accepts(**conditions: Any) -> bool:
 @given(currencies)
 @example("jpy")
 def test_a_filter_accepts_a_currency_if_and_only_if_an_event_does(currency: str) -> None:
-    assert filter_accepts(currency=currency) == event_accepts(currency=currency)
+    accepted = event_accepts(currency=currency) and currency != ""
+    assert filter_accepts(prices=[index_pb2.PriceRange(currency=currency)]) == accepted
 
 
 @given(texts)
-def test_a_filter_accepts_a_category_and_a_brand_if_and_only_if_an_event_does(text: str) -> None:
-    assert filter_accepts(categories=[text]) == event_accepts(category=text)
-    assert filter_accepts(brands=["ACME", text]) == event_accepts(brand=text)
+def test_a_filter_accepts_a_category_and_a_brand_if_and_only_if_an_event_has_one(text: str) -> None:
+    assert filter_accepts(categories=[text]) == (event_accepts(category=text) and text != "")
+    assert filter_accepts(brands=["ACME", text]) == (event_accepts(brand=text) and text != "")
+
+
+@given(st.text("a/", max_size=6) | texts)
+def test_a_filter_accepts_a_prefix_if_and_only_if_it_is_a_path_that_a_category_can_have(
+    prefix: str,
+) -> None:
+    accepted = event_accepts(category=prefix) and "" not in prefix.split("/")
+    assert filter_accepts(category_prefixes=["fashion", prefix]) == accepted
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
@@ -68,10 +77,25 @@ def test_a_filter_accepts_a_price_bound_if_and_only_if_an_event_can_have_that_pr
     price: int,
 ) -> None:
     accepted = event_accepts(price_minor=price, currency="JPY")
-    assert filter_accepts(min_price_minor=price) == accepted
-    assert filter_accepts(max_price_minor=price) == accepted
+    for bound in ("min_minor", "max_minor"):
+        price_range = index_pb2.PriceRange(currency="JPY", **{bound: price})
+        assert filter_accepts(prices=[price_range]) == accepted
+
+
+@given(st.none() | st.integers(-3, 3), st.none() | st.integers(-3, 3))
+def test_a_time_range_is_accepted_if_and_only_if_a_time_can_be_in_it(
+    since: int | None, until: int | None
+) -> None:
+    times = range(-5, 5)
+    inside = [t for t in times if (since is None or t >= since) and (until is None or t < until)]
+    bounded = since is not None or until is not None
+    assert filter_accepts(listed=[index_pb2.TimeRange(since=since, until=until)]) == (
+        bounded and bool(inside)
+    )
 
 
 def test_a_currency_in_small_letters_is_refused_with_what_is_expected() -> None:
-    with pytest.raises(InvalidQuery, match=r"filter\.currency is 'jpy'; expected an ISO 4217 code"):
-        filter_of(index_pb2.Filter(currency="jpy"))
+    with pytest.raises(
+        InvalidQuery, match=r"filter\.prices\[0\]\.currency is 'jpy'; expected an ISO 4217 code"
+    ):
+        filter_of(index_pb2.Filter(prices=[index_pb2.PriceRange(currency="jpy")]))

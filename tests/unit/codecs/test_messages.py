@@ -14,14 +14,16 @@ from shashin.codecs.attributes import attributes_message, attributes_of
 from shashin.codecs.events import new_rows_of, parse_embedded
 from shashin.codecs.hit_lists import hits_in
 from shashin.codecs.index import filter_of, hit_columns, queries_of
+from shashin.codecs.pipeline import progress_in, progress_message
 from shashin.codecs.ranges import log_message, position_messages, range_messages, report_in
 from shashin.errors import InvalidEvent, InvalidQuery, RecordError, UnparsableRecord, WrongVector
 from shashin.kafka.records import InRecord
 from shashin.offsets.coverage import LiveReport, Position, StageLag
+from shashin.offsets.progress import PartitionOffsets, PipelineProgress, StageOffsets
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.format.row import MAX_PHOTO_NUMBER, NO_TIME, Row, RowAttributes
-from shashin.shards.hits import Candidates, Hits
-from shashin.shards.row_filter import RowFilter
+from shashin.shards.kinds.protocol import Hits
+from shashin.shards.row_filter import PriceRange, RowFilter, TimeRange
 from shashin.v1 import events_pb2, index_pb2
 from tests.support.made_shards import DIMENSIONS, as_logged, new_row, open_shard, vector_of
 
@@ -172,7 +174,7 @@ def request(**changes: Any) -> index_pb2.IndexSearchRequest:
 
 
 @pytest.mark.parametrize("count", [1, 64])
-@pytest.mark.parametrize("k", [1, 1000])
+@pytest.mark.parametrize("k", [1, 4096])
 def test_queries_at_their_bounds_are_taken(count: int, k: int) -> None:
     numbers = np.arange(1, count * DIMENSIONS + 1, dtype="<f4").reshape(count, DIMENSIONS)
     queries = queries_of(request(queries=numbers.tobytes(), k=k), DIMENSIONS)
@@ -201,8 +203,8 @@ def test_queries_of_any_length_are_scaled_to_unit_length(length: float) -> None:
         ({"queries": np.full(8, np.nan, "<f4").tobytes()}, "not finite"),
         ({"queries": np.array([0] * 7 + [np.inf], "<f4").tobytes()}, "not finite"),
         ({"queries": np.array([1] * 8 + [0] * 8, "<f4").tobytes()}, "all zeros"),
-        ({"k": 0}, "k is 0; expected 1 to 1000"),
-        ({"k": 1001}, "k is 1001"),
+        ({"k": 0}, "k is 0; expected 1 to 4096"),
+        ({"k": 4097}, "k is 4097"),
     ],
 )
 def test_an_invalid_query_is_rejected_naming_the_field(changes: dict[str, Any], named: str) -> None:
@@ -214,17 +216,35 @@ def test_an_empty_filter_does_not_restrict() -> None:
     assert filter_of(index_pb2.Filter()) == RowFilter()
 
 
-def test_a_bound_of_zero_is_a_bound() -> None:
+def test_a_bound_of_zero_is_a_bound_and_an_absent_one_is_none() -> None:
     message = index_pb2.Filter(
         categories=["shoes"],
+        category_prefixes=["fashion/bags"],
         brands=["ACME", "Other"],
-        min_price_minor=0,
-        max_price_minor=0,
-        currency="JPY",
-        listed_from=0,
-        listed_to=1,
+        prices=[
+            index_pb2.PriceRange(currency="JPY", min_minor=0, max_minor=0),
+            index_pb2.PriceRange(currency="EUR"),
+        ],
+        listed=[
+            index_pb2.TimeRange(since=0, until=None),
+            index_pb2.TimeRange(since=None, until=0),
+            index_pb2.TimeRange(since=0, until=1),
+        ],
     )
-    assert filter_of(message) == RowFilter(("shoes",), ("ACME", "Other"), 0, 0, "JPY", 0, 1)
+    assert filter_of(message) == RowFilter(
+        ("shoes",),
+        ("fashion/bags",),
+        ("ACME", "Other"),
+        (PriceRange("JPY", 0, 0), PriceRange("EUR")),
+        (TimeRange(0), TimeRange(None, 0), TimeRange(0, 1)),
+    )
+
+
+@pytest.mark.parametrize("bounds", [(0, None), (None, 0), (-5, 7)])
+def test_a_time_range_keeps_its_bounds(bounds: tuple[int | None, int | None]) -> None:
+    since, until = bounds
+    times = [index_pb2.TimeRange(since=since, until=until)]
+    assert filter_of(index_pb2.Filter(listed=times)).listed == (TimeRange(since, until),)
 
 
 def test_hits_of_all_queries_are_packed_in_order() -> None:
@@ -233,7 +253,9 @@ def test_hits_of_all_queries_are_packed_in_order() -> None:
     second = open_shard([new_row("hat", 3, 4, attributes), new_row("mug", 2, 3, attributes)])
     hits = Hits(
         [2, 0, 1],
-        Candidates(np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0.75, 0.5, -1], np.float32)),
+        np.array([0, 1, 1]),
+        np.array([0, 1, 0]),
+        np.array([0.75, 0.5, -1], np.float32),
         b"lampmughat",
         np.array([4, 3, 3], np.uint32),
         np.array([1, 2, 3], np.uint64),
@@ -246,11 +268,11 @@ def test_hits_of_all_queries_are_packed_in_order() -> None:
         assert lists.versions == [1, 2, 3]
         assert lists.photo_numbers == [2, 3, 4]
         assert lists.scores == [0.75, 0.5, -1.0]
-        described = [message and attributes_of(message) for message in lists.attributes]
+        described = [one and attributes_of(one.attributes) for one in lists.details]
         assert described == [attributes, attributes if count > 1 else None, attributes]
         first_query, others = lists.each_of([1, 2])
         assert (first_query.versions, others.listing_ids) == ([1, 2], ["hat"])
-        assert others.attributes == [lists.attributes[2]]
+        assert others.details == [lists.details[2]]
         assert [part.counts for part in lists.each_of([1, 1, 1])] == [[2], [0], [1]]
         assert lists.nearest(2).listing_ids == ["lamp", "mug"]
         assert lists.lowest_score(2) == 0.5
@@ -266,6 +288,11 @@ def test_hits_of_all_queries_are_packed_in_order() -> None:
         ({"listing_ids": b"lampmugha"}, "listing ids of 9 bytes, and lengths of 10"),
         ({"listing_ids": b"lamp\xff\xffghat"}, "not UTF-8"),
         ({"attributes": []}, "0 attributes instead of 3"),
+        ({"photo_hashes": b"\0" * 16}, "photos of 3 hits in columns of 12 and 16 bytes"),
+        ({"photo_uri_lengths": b""}, "photos of 3 hits in columns of 0 and 24 bytes"),
+        ({"photo_uris": b"abcd"}, "photo URIs of 4 bytes, and lengths of 3"),
+        ({"photo_uris": b"a\xffc"}, "photo URIs that are not UTF-8"),
+        ({"other_photos": [index_pb2.OtherPhotos()]}, "other photos of 1"),
     ],
     ids=str,
 )
@@ -280,6 +307,9 @@ def test_columns_that_do_not_fit_are_refused_with_what_is_wrong(
         photo_numbers=b"\0" * 12,
         scores=b"\0" * 12,
         attributes=[events_pb2.Attributes()] * 3,
+        photo_uris=b"abc",
+        photo_uri_lengths=np.array([1, 1, 1], "<u4").tobytes(),
+        photo_hashes=b"\0" * 24,
     )
     assert hits_in(columns, 3, 5).listing_ids == ["lamp", "mug", "hat"]
     for name in changes:
@@ -318,3 +348,31 @@ def test_what_a_live_tier_reports_comes_back_as_it_was(report: LiveReport) -> No
     for message in (index_pb2.IndexSearchResponse, index_pb2.DescribeResponse):
         sent = message(positions=position_messages(report.positions), log=log_message(report))
         assert report_in(message.FromString(sent.SerializeToString())) == report
+
+
+@given(
+    st.none()
+    | st.builds(
+        PipelineProgress,
+        st.lists(
+            st.builds(
+                StageOffsets,
+                st.sampled_from(["downloader", "embedder", "indexer"]),
+                st.text(max_size=9),
+                st.floats(0, 100),
+                st.dictionaries(
+                    st.integers(0, 99),
+                    st.builds(PartitionOffsets, st.integers(0, 2**60), st.integers(0, 2**60)),
+                    max_size=3,
+                ),
+            ),
+            max_size=3,
+        ).map(tuple),
+        st.dictionaries(st.text(max_size=9), st.integers(0, 2**60), max_size=3),
+        st.integers(0, 2**60),
+        st.floats(0, 1e9),
+    )
+)
+def test_how_far_the_pipeline_is_comes_back_as_it_was(progress: PipelineProgress | None) -> None:
+    sent = index_pb2.DescribeResponse(pipeline=progress_message(progress)).SerializeToString()
+    assert progress_in(index_pb2.DescribeResponse.FromString(sent)) == progress

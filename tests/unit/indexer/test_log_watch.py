@@ -5,8 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.indexer.dead_letter_watch import DeadLetterCounts
 from services.indexer.log_watch import SEARCHABLE_WITHIN_SECONDS, LogEnds, StageProgress
 from shashin.offsets.coverage import StageLag
+from shashin.offsets.progress import PartitionOffsets, StageOffsets
+from shashin.runtime.health import LONG_WAIT_SECONDS
 
 
 class Clock:
@@ -96,3 +99,33 @@ def test_records_that_waited_before_the_first_sample_are_as_old_as_the_log_says(
     assert progress.waiting_from_before({0: 9, 1: 7}, {0: 12, 1: 9}) == {}
     progress.note({0: 9, 1: 7}, {0: 12, 1: 9})
     assert progress.lag() == StageLag("embedder", 5, 0.0)
+
+
+def test_the_offsets_of_a_stage_are_those_of_the_last_sample_while_it_is_recent() -> None:
+    clock = Clock()
+    progress = StageProgress("embedder", clock)
+    assert progress.offsets("t") is None, "unknown before the first sample"
+    progress.note({0: 3, 1: 0}, {0: 5, 1: 0})
+    clock.now += 2
+    progress.note({0: 4, 1: 0}, {0: 6, 1: 0})
+    found = progress.offsets("t")
+    assert found == StageOffsets(
+        "embedder", "t", 2.0, {0: PartitionOffsets(4, 6), 1: PartitionOffsets(0, 0)}
+    )
+    assert progress.lag() == StageLag("embedder", 2, 2.0)
+    clock.now += LONG_WAIT_SECONDS + 1
+    assert progress.offsets("t") is None
+
+
+@given(st.dictionaries(st.integers(0, 4), st.tuples(st.integers(0, 9), st.integers(0, 9))))
+def test_dead_letters_are_what_the_partitions_retain_and_unknown_after_a_while(
+    sizes: dict[int, tuple[int, int]],
+) -> None:
+    clock = Clock()
+    counts = DeadLetterCounts(clock)
+    assert counts.records() == {}
+    begins = {p: begin for p, (begin, _) in sizes.items()}
+    counts.note("a.dlq", begins, {p: begin + records for p, (begin, records) in sizes.items()})
+    assert counts.records() == {"a.dlq": sum(records for _, records in sizes.values())}
+    clock.now += LONG_WAIT_SECONDS + 60
+    assert counts.records() == {}

@@ -19,6 +19,7 @@ from shashin.local.given_settings import (
     DECIDED,
     OPTIONS,
     PHOTO_ROOTS,
+    THUMBNAILS,
     settings_not_used,
     settings_passed_on,
 )
@@ -113,6 +114,13 @@ def test_every_process_accepts_its_settings(name: str) -> None:
         assert f"{found['grpc_host']}:{found['grpc_port']}" == spec.addresses["grpc"]
     else:
         assert "grpc_port" not in found, "what answers gRPC needs an address"
+
+
+def test_the_page_of_the_router_has_an_address() -> None:
+    told = read_settings(SPECS["router"]).model_dump()
+    assert SPECS["router"].addresses["rest"] == f"{told['rest_host']}:{told['rest_port']}"
+    assert told["rest_port"] == 8080
+    assert not any("rest" in spec.addresses for name, spec in SPECS.items() if name != "router")
 
 
 @every_process
@@ -251,6 +259,23 @@ def test_photo_folders_that_are_ambiguous_or_relative_are_refused_by_name(given:
         planned(None, {PHOTO_ROOTS: given})
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, (STATE / "thumbnails").as_uri()),
+        ("gs://bucket/web", "gs://bucket/web"),
+        ("", ""),
+    ],
+)
+def test_the_router_reads_thumbnails_where_the_downloader_writes_them(
+    given: str | None, expected: str
+) -> None:
+    environment = {} if given is None else {THUMBNAILS: given}
+    told = {spec.name: read_settings(spec).model_dump() for spec in planned(None, environment)}
+    found = {name: values["thumbnails"] for name, values in told.items() if "thumbnails" in values}
+    assert found == {"downloader": expected, "router": expected}
+
+
 def test_a_number_of_threads_that_the_user_sets_is_not_overridden() -> None:
     for spec in planned(None, {"OMP_NUM_THREADS": "4"}):
         assert "OMP_NUM_THREADS" not in spec.env
@@ -260,10 +285,11 @@ def test_a_number_of_threads_that_the_user_sets_is_not_overridden() -> None:
 def test_every_setting_of_the_plan_is_an_option_or_combined_or_named_as_not_used() -> None:
     own = {name for spec in SPECS.values() for name in spec.env if name.startswith("SHASHIN_")}
     own.remove("SHASHIN_ROUTER")  # the command has a variable of this name, which is not passed on
-    assert own == OPTIONS | DECIDED | {PHOTO_ROOTS}
+    assert own == OPTIONS | DECIDED | {PHOTO_ROOTS, THUMBNAILS}
     environment = dict.fromkeys(own, "x") | {"SHASHIN_CONCURRENCY": "4", "SHASHIN_STATE": "s"}
     assert settings_not_used(environment) == sorted(DECIDED)
-    assert settings_passed_on(environment) == {PHOTO_ROOTS: "x", "SHASHIN_CONCURRENCY": "4"}
+    passed_on = {PHOTO_ROOTS: "x", THUMBNAILS: "x", "SHASHIN_CONCURRENCY": "4"}
+    assert settings_passed_on(environment) == passed_on
 
 
 def test_a_system_without_a_canary_has_the_same_processes_but_it() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from shashin.local.processes import ProcessRow
+from shashin.local.processes import Plan, ProcessRow, ProcessSpec, plan_path
 from shashin.local.restart import Restart
-from shashin.local.system import waiting_for
+from shashin.local.system import System, waiting_for
+from shashin.runtime.json_file import write_json
 
 ROOT = Path(__file__).parents[3]
 READY = ProcessRow("router", "ready")
@@ -45,6 +46,21 @@ def test_a_start_says_why_what_it_waits_for_was_restarted() -> None:
     assert waiting_for([restarted]) == (
         "waiting for embedder, restarted because it did not start within 300 s"
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "url"),
+    [
+        ({}, "http://127.0.0.1:8500/"),
+        ({"SHASHIN_TLS_CERTIFICATE_FILE": "router.pem"}, "https://127.0.0.1:8500/"),
+    ],
+)
+def test_the_page_has_a_url_by_which_a_browser_reaches_it(
+    asked: dict[str, str], url: str, tmp_path: Path
+) -> None:
+    router = ProcessSpec("router", ("router",), addresses={"rest": "127.0.0.1:8500"})
+    write_json(plan_path(tmp_path), Plan((router,), asked=asked).document())
+    assert System(tmp_path).page_url() == url
 
 
 def test_the_system_of_one_machine_needs_neither_the_command_nor_a_terminal() -> None:

@@ -19,10 +19,10 @@ from shashin.model.checkpoint import Checkpoint, read_checkpoint, save_checkpoin
 from shashin.model.embedder import PhotoEmbedder, embedder_of, square
 from shashin.model.evaluation import EvaluationConfig, evaluate
 from shashin.model.loading import (
-    DEMO_DIMENSIONS,
-    demo_checkpoint,
+    SHIPPED,
     describe_model,
     load_embedder,
+    shipped_checkpoint,
 )
 from shashin.model.network import PhotoNetwork
 from shashin.model.training import TrainingConfig, contrastive_loss, train
@@ -38,14 +38,15 @@ def photo_of(number: int, photo: int) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def test_the_default_model_is_described_without_loading_it(demo: PhotoEmbedder) -> None:
-    described = describe_model("demo-v1")
-    assert (demo.model_id, demo.dimensions) == (described.model_id, described.dimensions)
-    assert demo.dimensions == DEMO_DIMENSIONS
+@pytest.mark.parametrize("model", SHIPPED)
+def test_a_shipped_model_is_described_without_loading_it(model: str) -> None:
+    described, loaded = describe_model(model), load_embedder(model)
+    assert (loaded.model_id, loaded.dimensions) == (described.model_id, described.dimensions)
 
 
-def test_the_default_checkpoint_is_small_enough_for_a_repository() -> None:
-    assert demo_checkpoint().stat().st_size <= 5_000_000
+@pytest.mark.parametrize("model", SHIPPED)
+def test_a_shipped_checkpoint_is_small_enough_for_a_repository(model: str) -> None:
+    assert shipped_checkpoint(model).stat().st_size <= 8_000_000
 
 
 def test_vectors_have_unit_length_and_do_not_depend_on_the_batch(demo: PhotoEmbedder) -> None:
@@ -136,7 +137,7 @@ def _pickled(document: object, path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        ({"format": 99}, "format 99; this version reads 1"),
+        ({"format": 99}, "format 99; this version reads 1 and 2"),
         ({}, "format None"),
         ([1, 2], "contains a list"),
         ({"format": 1, "model_id": "x"}, "does not match the network"),

@@ -222,6 +222,14 @@ CASES = {
             'shashin_folder_size_bytes{folder="work"}': "100x30",
         },
     ),
+    # Without TLS it is 0. Promtool's time begins at 0.
+    "ShashinCertificateExpires": Case(
+        {'shashin_certificate_expires_seconds{job="router",instance="a"}': f"{6 * 86_400}x30"},
+        {
+            'shashin_certificate_expires_seconds{job="router",instance="a"}': f"{8 * 86_400}x30",
+            'shashin_certificate_expires_seconds{job="router",instance="b"}': "0x30",
+        },
+    ),
     "ShashinClockSkew": Case(
         {"shashin_kubernetes_clock_skew_seconds": "-9x30"},
         {"shashin_kubernetes_clock_skew_seconds": "2x30"},

@@ -30,6 +30,7 @@ BASE = 40 * MEGABYTE
 MEASURE = """
 import contextlib, json, pathlib, sys
 from PIL import Image
+from shashin.photo_box import Box
 from shashin.photos import thumbnail_image
 
 class Recorded:
@@ -45,7 +46,8 @@ def status(name):
 Image.init()
 data, budget = pathlib.Path(sys.argv[1]).read_bytes(), Recorded()
 before = status("VmRSS")
-made = thumbnail_image(data, budget=budget)
+box = Box(*map(float, sys.argv[2:])) if sys.argv[2:] else None
+made = thumbnail_image(data, box=box, budget=budget)
 print(json.dumps({"wanted": budget.wanted, "peak": status("VmHWM") - before, "size": made.size}))
 """
 
@@ -138,15 +140,33 @@ PHOTOS = {
 def test_a_decode_takes_little_more_than_its_decoded_size_and_no_more_than_it_reserves(
     make: Callable[[], bytes], side: int, bytes_per_pixel: float, tmp_path: Path
 ) -> None:
-    photo = tmp_path / "photo"
-    photo.write_bytes(make())
+    check_memory(make(), bytes_per_pixel * side * side, tmp_path)
+
+
+def check_memory(data: bytes, pixel_bytes: float, folder: Path, *box: float) -> None:
+    """Check what a decode takes; ``pixel_bytes`` is what its pixels may."""
+    photo = folder / "photo"
+    photo.write_bytes(data)
     run = subprocess.run(  # a process of its own has a peak of its own
-        [sys.executable, "-c", MEASURE, str(photo)], capture_output=True, check=True, text=True
+        [sys.executable, "-c", MEASURE, str(photo), *map(str, box)],
+        capture_output=True,
+        check=True,
+        text=True,
     )
     measured = json.loads(run.stdout)
-    assert measured["wanted"] <= bytes_per_pixel * side * side + BASE
+    assert measured["wanted"] <= pixel_bytes + BASE
     assert measured["peak"] <= measured["wanted"] + 4 * MEGABYTE
     assert max(measured["size"]) <= 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak in /proc")
+@pytest.mark.parametrize(("width", "bytes_per_pixel"), [(0.05, 4), (0.25, 1), (0.5, 0.25)])
+def test_a_crop_takes_memory_by_the_scale_that_it_is_decoded_at(
+    width: float, bytes_per_pixel: float, tmp_path: Path
+) -> None:
+    data = saved(square("RGB"), "JPEG", subsampling=0, exif=rotated())
+    box = 0.1, 0.2, 0.1 + width, 0.9
+    check_memory(data, bytes_per_pixel * LARGE * LARGE, tmp_path, *box)
 
 
 MEASURE_THREADS = """

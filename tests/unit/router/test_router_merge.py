@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hypothesis import given
@@ -51,23 +52,34 @@ def answer_of(
             versions=[row.version for row, _ in columns],
             photo_numbers=[row.photo_number for row, _ in columns],
             scores=[score for _, score in columns],
-            attributes=[None] * len(columns),
+            details=[None] * len(columns),
         ),
     )
 
 
-def search(rows: Sequence[StoredRow], queries: int, k: int, exclude: str = "") -> list[MergedHit]:
+def search(
+    rows: Sequence[StoredRow],
+    queries: int,
+    k: int,
+    excluded: Collection[str] = (),
+    min_score: float = -math.inf,
+) -> list[MergedHit]:
     """Request k hits at first, and over-fetch until no answer is truncated."""
     answers = [answer_of(rows, endpoint, queries, k) for endpoint in range(len(TIERS))]
     count = k
     while True:
-        merged = merge(answers, k, exclude=exclude)
-        incomplete = truncated(answers, merged, k)
+        merged = merge(answers, k, excluded=excluded, min_score=min_score)
+        incomplete = truncated(answers, merged, k, min_score=min_score)
         if not incomplete:
             return merged
         count *= 2
         for endpoint in incomplete:
             answers[endpoint] = answer_of(rows, endpoint, queries, count)
+
+
+def shown(hits: list[MergedHit]) -> list[tuple[object, ...]]:
+    """Return what of hits a caller sees."""
+    return [(h.listing_id, h.version, h.photo_number, h.score, h.tier) for h in hits]
 
 
 def best_rows(rows: Sequence[StoredRow]) -> dict[str, tuple[int, float]]:
@@ -131,17 +143,27 @@ def test_superseded_versions_make_the_answer_neither_short_nor_wrong(
         )
 
 
-@given(stored_rows(versions=1), st.integers(1, 8), st.integers(0, 9))
-def test_an_excluded_listing_leaves_no_gap(
-    stored: tuple[list[StoredRow], int], k: int, number: int
+@given(stored_rows(versions=1), st.integers(1, 8), st.sets(st.integers(0, 9)))
+def test_excluded_listings_leave_no_gap(
+    stored: tuple[list[StoredRow], int], k: int, numbers: set[int]
 ) -> None:
     rows, queries = stored
-    excluded = f"listing-{number}"
-    others = [row for row in rows if row.listing_id != excluded]
-    hits = search(rows, queries, k, exclude=excluded)
+    excluded = {f"listing-{number}" for number in numbers}
+    others = [row for row in rows if row.listing_id not in excluded]
+    hits = search(rows, queries, k, excluded)
     assert [(hit.listing_id, hit.score) for hit in hits] == [
         (hit.listing_id, hit.score) for hit in search(others, queries, k)
     ]
+
+
+@given(stored_rows(versions=1), st.integers(1, 8), st.integers(-1, 121))
+def test_a_minimal_score_keeps_those_that_reach_it_and_no_others(
+    stored: tuple[list[StoredRow], int], k: int, least: int
+) -> None:
+    rows, queries = stored
+    everything = search(rows, queries, k)
+    reached = [hit for hit in everything if hit.score >= least / 256]
+    assert shown(search(rows, queries, k, min_score=least / 256)) == shown(reached)
 
 
 @given(stored_rows(versions=3), st.integers(1, 8))
@@ -151,9 +173,6 @@ def test_the_order_in_which_endpoints_answer_does_not_matter(
     rows, queries = stored
     answers = [answer_of(rows, endpoint, queries, k) for endpoint in range(len(TIERS))]
     rotated = answers[1:] + answers[:1]
-
-    def shown(hits: list[MergedHit]) -> list[tuple[object, ...]]:
-        return [(h.listing_id, h.version, h.photo_number, h.score, h.tier) for h in hits]
 
     assert shown(merge(answers, k)) == shown(merge(rotated, k))
 

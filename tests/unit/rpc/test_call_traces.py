@@ -13,11 +13,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY
 
 from shashin.errors import EmbedderOverloaded, InvalidQuery, ModelError
+from shashin.rpc.call_traces import extract
 from shashin.rpc.channel import open_channel
 from shashin.rpc.client_calls import ClientCalls
 from shashin.rpc.server import grpc_server
 from shashin.runtime.logging import get_logger
 from shashin.runtime.spans import Tracer
+from shashin.runtime.trace_context import Carrier
 from shashin.v1 import embed_pb2, embed_pb2_grpc
 from tests.support.collector import Collector, Received, collecting
 from tests.support.traced import tracing_on
@@ -33,11 +35,13 @@ class Handlers(embed_pb2_grpc.EmbedServiceServicer):
 
     def __init__(self) -> None:
         self.received = asyncio.Event()
+        self.traces: list[Carrier | None] = []
 
     async def Embed(  # noqa: N802
         self, request: embed_pb2.EmbedRequest, context: Any
     ) -> embed_pb2.EmbedResponse:
         self.received.set()
+        self.traces.append(extract(context.invocation_metadata()))
         get_logger("shashin.test").warning("in the call")
         match len(request.photos):
             case 1:
@@ -140,19 +144,38 @@ async def test_both_spans_of_a_cancelled_call_say_so(collector: Collector) -> No
     assert not server.failed
 
 
-async def test_a_call_from_elsewhere_continues_its_trace_or_begins_one(
-    collector: Collector,
-) -> None:
+async def test_an_endpoint_continues_a_trace_and_begins_none(collector: Collector) -> None:
     with tracing_on(collector):
         async with running(Handlers()) as channel:
             stub = embed_pb2_grpc.EmbedServiceStub(channel)
-            for traceparent in (FOREIGN, "no trace", ""):
+            for traceparent in (FOREIGN, ""):
                 metadata = [("traceparent", traceparent)] if traceparent else []
                 await stub.Embed(photos(0), metadata=metadata)
-    spans = collector.spans(name=NAME)
-    parents = sorted(span.parent_id for span in spans)
-    assert parents == ["", "", FOREIGN.split("-")[2]]
-    assert len({span.trace_id for span in spans}) == 3
+    (span,) = collector.spans(name=NAME)
+    assert (span.trace_id, span.parent_id) == tuple(FOREIGN.split("-")[1:3])
+
+
+async def test_a_malformed_trace_is_no_reason_to_refuse_a_call(collector: Collector) -> None:
+    with tracing_on(collector):
+        async with running(Handlers()) as channel:
+            stub = embed_pb2_grpc.EmbedServiceStub(channel)
+            await stub.Embed(photos(0), metadata=[("traceparent", "no trace")])
+    (span,) = collector.spans(name=NAME)
+    assert span.parent_id == ""
+
+
+async def test_a_call_carries_its_trace_only_if_that_is_kept(collector: Collector) -> None:
+    handlers = Handlers()
+    async with running(handlers) as channel:
+        with tracing_on(collector, share=0.0) as tracer:
+            await call(tracer, channel, 0)
+        with tracing_on(collector, share=1.0) as tracer:
+            await call(tracer, channel, 0)
+    without, with_trace = handlers.traces
+    assert without is None
+    (caller,) = collector.spans(name="caller")
+    assert with_trace is not None
+    assert with_trace["traceparent"].split("-")[1] == caller.trace_id
 
 
 async def test_the_latency_of_a_call_has_an_exemplar_if_its_trace_is_kept(
@@ -186,9 +209,11 @@ async def test_what_polls_all_the_time_begins_no_trace(collector: Collector) -> 
     assert collector.spans() == []
 
 
-async def test_a_server_that_started_without_tracing_makes_no_spans(collector: Collector) -> None:
+async def test_a_server_that_started_before_tracing_makes_spans_from_then_on(
+    collector: Collector,
+) -> None:
     async with running(Handlers()) as channel:
         await embed_pb2_grpc.EmbedServiceStub(channel).Embed(photos(0))
         with tracing_on(collector) as tracer:
             await call(tracer, channel, 0)
-    assert {span.kind for span in collector.spans()} == {"internal", "client"}
+    assert {span.kind for span in collector.spans()} == {"internal", "client", "server"}

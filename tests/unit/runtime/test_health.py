@@ -66,6 +66,16 @@ def test_a_loop_may_have_its_own_stall_limit(health: Health, clock: Clock) -> No
     assert health.liveness_problems() == ["start made no progress for 601 s"]
 
 
+def test_what_nothing_else_needs_is_reported_and_keeps_the_process_ready(health: Health) -> None:
+    thumbnails = health.register("thumbnails", optional=True)
+    reader = health.register("reader")
+    thumbnails.degraded["thumbnails"] = "are not written"
+    assert health.problems() == ["thumbnails: are not written"]
+    assert health.readiness_problems() == []
+    reader.degraded["poll"] = "failed"
+    assert health.readiness_problems() == ["poll: failed"]
+
+
 def test_a_loop_that_has_ended_is_not_reported(health: Health, clock: Clock) -> None:
     start = health.register("start", ready_when="the start to finish")
     health.forget(start)

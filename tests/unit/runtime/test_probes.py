@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from prometheus_client import Counter, Histogram
+from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -113,3 +114,22 @@ async def test_the_error_for_a_port_in_use_says_how_to_fix_it() -> None:
         assert "set SHASHIN_HTTP_PORT to a free port" in refused.value.message
     finally:
         await runner.cleanup()
+
+
+async def test_others_run_while_a_scrape_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shashin.runtime.probes._TURN_SECONDS", 0.0)
+    turns = [0]
+
+    async def take_turns() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    async with serving(Health()) as url:
+        registered = len(list(REGISTRY.collect()))
+        others = asyncio.create_task(take_turns())
+        before = turns[0]
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
+            await response.read()
+        assert turns[0] - before > registered
+        others.cancel()

@@ -10,9 +10,8 @@ import pytest
 from shashin.serving import exact_scan
 from shashin.serving.exact_scan import ExactScan
 from shashin.shards.format.row import RowAttributes
-from shashin.shards.hits import Hits
 from shashin.shards.kinds.ivf_sq4 import KIND as IVF_SQ4
-from shashin.shards.kinds.protocol import Vectors
+from shashin.shards.kinds.protocol import Hits, Vectors
 from shashin.shards.row_filter import RowFilter
 from shashin.shards.sealed_shard import SealedShard
 from shashin.shards.shard import Shard

@@ -154,6 +154,7 @@ class OtherPrecondition(index_pb2_grpc.IndexServiceServicer):
     Search = _refuse
     Lookup = _refuse
     Describe = _refuse
+    Newest = _refuse
 
 
 async def test_another_precondition_that_fails_is_a_failure(fleet: Fleet, serve: Serve) -> None:

@@ -17,6 +17,7 @@ from shashin.offsets.coverage import LiveReport, Position
 from shashin.offsets.ranges import OffsetRange
 from shashin.serving.endpoint import Context, IndexEndpoint
 from shashin.serving.served_shards import ServedShards
+from shashin.shards.format.row import RowAttributes
 from shashin.shards.open_shard import OpenShard
 from shashin.v1 import index_pb2
 from tests.support.hidden_log import hide
@@ -98,7 +99,7 @@ async def test_the_attributes_of_as_many_hits_are_returned_as_are_asked_for(
         answer = await endpoint.Search(search_for("mug", attributes=count), call())
         found = hits_in(answer.hits, 1, count)
         assert len(found.listing_ids) == 3
-        described = [attributes.category for attributes in found.attributes if attributes]
+        described = [one.attributes.category for one in found.details if one]
         assert described == ["shoes"] * min(count, 3)
 
 
@@ -114,6 +115,42 @@ async def test_a_response_has_hits_the_ranges_searched_and_the_live_position(
     assert ranges == [OffsetRange(0, 0, 4)], "adjacent ranges are merged"
     assert [(p.partition, p.horizon_offset, p.live_offset) for p in answer.positions] == [(0, 0, 4)]
     assert answer.log.partitions == 3
+
+
+async def test_a_response_names_what_no_row_has_of_a_filter_until_one_has_it(
+    endpoint: IndexEndpoint, served: ServedShards
+) -> None:
+    row_filter = index_pb2.Filter(
+        categories=["shose", "shoes"],
+        category_prefixes=["fashion", "shoes"],
+        brands=["Acme", "ACME", "Acme 2"],
+    )
+    answer = await endpoint.Search(search_for("mug", filter=row_filter), call())
+    assert answer.unknown == index_pb2.UnknownChoices(
+        categories=["shose"], category_prefixes=["fashion"], brands=["Acme", "Acme 2"]
+    )
+    growing = served.snapshot().shards[-1]
+    assert isinstance(growing, OpenShard)
+    attributes = RowAttributes("fashion/bags", "Acme")
+    growing.add([new_row("bag", attributes=attributes)], position=5, bucket_start=BUCKET_START)
+    hide(served, "bag", 2)
+    answer = await endpoint.Search(search_for("mug", filter=row_filter), call())
+    assert answer.unknown == index_pb2.UnknownChoices(categories=["shose"], brands=["Acme 2"])
+
+
+@pytest.mark.parametrize(
+    "row_filter",
+    [
+        index_pb2.Filter(),
+        index_pb2.Filter(categories=["shoes"], category_prefixes=["shoes"], brands=["ACME"]),
+        index_pb2.Filter(prices=[index_pb2.PriceRange(currency="EUR")]),
+    ],
+)
+async def test_a_response_names_nothing_of_a_filter_that_has_no_unknown_entry(
+    endpoint: IndexEndpoint, row_filter: index_pb2.Filter
+) -> None:
+    answer = await endpoint.Search(search_for("mug", filter=row_filter), call())
+    assert not answer.HasField("unknown")
 
 
 async def test_until_the_hidden_map_is_loaded_searches_are_refused_and_nothing_is_held(
@@ -234,3 +271,22 @@ async def test_an_endpoint_describes_its_shards(
         (0, 2),
         (2, 4),
     ]
+
+
+async def test_the_newest_listings_are_refused_until_hidden_ones_are_known_and_for_wrong_requests(
+    endpoint: IndexEndpoint, served: ServedShards
+) -> None:
+    answer = await endpoint.Newest(index_pb2.NewestRequest(model_id=MODEL, limit=2), call())
+    assert answer.model_id == MODEL
+    assert [(row.listing_id, row.version) for row in answer.rows] == [("hat", 1), ("lamp", 2)]
+    assert answer.rows[0].attributes.category == "shoes"
+    assert answer.rows[0].photo_uri == "s3://photos/hat/0.jpg"
+    assert answer.rows[0].photo_hash
+    for limit in (0, 201):
+        with pytest.raises(InvalidQuery, match="limit"):
+            await endpoint.Newest(index_pb2.NewestRequest(model_id=MODEL, limit=limit), call())
+    with pytest.raises(WrongModelRequested):
+        await endpoint.Newest(index_pb2.NewestRequest(model_id="other", limit=2), call())
+    served.hidden_loaded = False
+    with pytest.raises(NotServing):
+        await endpoint.Newest(index_pb2.NewestRequest(model_id=MODEL, limit=2), call())

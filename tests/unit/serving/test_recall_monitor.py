@@ -13,8 +13,7 @@ from prometheus_client import REGISTRY
 from shashin.serving.exact_scan import ExactScan
 from shashin.serving.recall_monitor import RecallMonitor, Sample, found_of, pause_after
 from shashin.serving.served_shards import ServedShards
-from shashin.shards.hits import Candidates, Hits
-from shashin.shards.kinds.protocol import Vectors
+from shashin.shards.kinds.protocol import Hits, Vectors
 from shashin.shards.row_filter import RowFilter
 from tests.support.loops import running
 from tests.support.made_shards import listings, open_shard, vector_of, vectors
@@ -30,10 +29,11 @@ def counted(name: str, tier: str) -> float:
 def hits(scores: list[float]) -> Hits:
     count = len(scores)
     zeros = np.zeros(count, np.int64)
-    found = Candidates(zeros, zeros, np.array(scores, np.float32))
     return Hits(
         [count],
-        found,
+        zeros,
+        zeros,
+        np.array(scores, np.float32),
         b"",
         np.zeros(count, np.uint32),
         np.zeros(count, np.uint64),

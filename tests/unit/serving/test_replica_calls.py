@@ -52,6 +52,9 @@ class Answering(index_pb2_grpc.IndexServiceServicer):
     async def Lookup(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
 
+    async def Newest(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
 
 @dataclass
 class Clock:
@@ -253,7 +256,7 @@ async def test_a_replica_that_fails_is_a_span_with_its_status(replicas: ReplicaS
     near = await replicas.start("a", "near")
     near.refusal = grpc.StatusCode.UNAVAILABLE
     await replicas.start("a", "far")
-    with collecting() as collector, tracing_on(collector):
+    with collecting() as collector, tracing_on(collector) as tracer, tracer.span("search"):
         assert answered((await replicas.ask())["a"]) == "far"
     first, second = sorted(collector.spans(name="ask hourly"), key=lambda span: span.began_ns)
     assert (first.failed, first.attributes["error.type"]) == (True, "UNAVAILABLE")

@@ -17,8 +17,7 @@ from shashin.offsets.coverage import LiveReport
 from shashin.serving.quick_searches import RECENT
 from shashin.serving.served_shards import ServedShards
 from shashin.serving.shared_searches import Found, SharedSearches
-from shashin.shards.hits import Hits
-from shashin.shards.kinds.protocol import Vectors
+from shashin.shards.kinds.protocol import Hits, Vectors
 from shashin.shards.row_filter import RowFilter
 from tests.support.collector import collecting
 from tests.support.made_shards import new_row, open_shard, vector_of
@@ -124,7 +123,7 @@ async def test_a_query_of_one_vector_does_not_wait_for_one_of_many(
     found = await many
     assert nearest(found, len(NAMES)) == NAMES
     assert watched.sizes == [SHARED_QUERIES, 1] + [SHARED_QUERIES] * 3
-    assert {part[0].found.shards.max() for part in found.parts} == {0}
+    assert {part[0].shards.max() for part in found.parts} == {0}
 
 
 async def test_a_query_of_many_vectors_finishes_while_others_keep_coming(

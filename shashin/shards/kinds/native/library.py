@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from shashin.shards.format.columns import Identities
 from shashin.shards.kinds.native.build import LIBRARY, source_hash
-from shashin.shards.kinds.protocol import RowMask, StackHits, Vectors
+from shashin.shards.kinds.protocol import Hits, RowMask, StackHits, Vectors
 
 CHUNK_DIMENSIONS = 64
 """Codes are padded to a multiple of so many dimensions."""
@@ -52,6 +53,17 @@ class _Identities(ctypes.Structure):
         ("id_bytes", ctypes.c_void_p),
         ("versions", ctypes.c_void_p),
         ("photo_numbers", ctypes.c_void_p),
+    )
+
+
+class _Listed(ctypes.Structure):
+    _fields_ = (
+        ("quantizer", ctypes.c_void_p),
+        ("runs", ctypes.c_void_p),
+        ("members", ctypes.c_void_p),
+        ("shards", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p),
+        ("run_count", ctypes.c_int32),
     )
 
 
@@ -159,6 +171,10 @@ def _loaded() -> ctypes.CDLL:
         *([pointer] * 6),
         *(integer, integer, pointer, pointer, pointer, ctypes.c_int64),
     )
+    library.search_listings.argtypes = (
+        *(pointer, pointer, integer, integer, integer, ctypes.c_double, integer, integer),
+        *(pointer, ctypes.c_int64),
+    )
     library.encode.argtypes = (pointer, ctypes.c_int64, integer, *([pointer] * 4))
     library.encode.restype = None
     library.encode_signs.argtypes = (pointer, pointer, ctypes.c_int64, integer, pointer, pointer)
@@ -191,6 +207,7 @@ class Searcher:
         self._quantizer = _quantizer(lists)
         self._runs = _runs(self.runs)
         self._members = (_Member * len(members))(*map(_member, members))
+        self._last_listed: tuple[tuple[Any, ...], _Listed] | None = None
 
     def search(
         self,
@@ -229,6 +246,58 @@ class Searcher:
         )
         return _checked(found, status)
 
+    def search_listings(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        groups: int,
+        listings: Listings,
+        positions: npt.NDArray[np.int64],
+        candidates: int,
+        factor: float = 1.0,
+        allowed: Mapping[int, RowMask] | None = None,
+        filtered: bool = False,
+        more: Sequence[tuple[Member, Run]] = (),
+    ) -> tuple[Hits, list[int]]:
+        """Return ``listings.best(k)`` of what ``search`` finds with ``groups`` as its k, in one call.
+
+        ``positions`` are those of the shards of all members. Returns also how many rows were found for each
+        query.
+        """
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        members = self._with(more, allowed)
+        runs = _joined(self._runs, _runs(self._numbered(more))) if more else self._runs
+        listed = self._listed(runs, members, listings, positions)
+        count = len(queries)
+        hits_begin = 8 * (2 * count + 1)
+        ids_begin = hits_begin + _HIT.itemsize * count * min(k, groups)
+        room = _ID_BYTES * count * min(k, groups)
+        while True:
+            out = np.empty(ids_begin + room, np.uint8)
+            status = _LIBRARY.search_listings(
+                ctypes.addressof(listed),
+                _pointer(queries),
+                count,
+                groups,
+                max(candidates, groups),
+                factor,
+                filtered,
+                k,
+                _pointer(out),
+                room,
+            )
+            if status:
+                raise MemoryError("no memory for a search")
+            numbers = out[:hits_begin].view(np.int64).tolist()
+            if numbers[-1] <= room:
+                break
+            room = numbers[-1]
+        kept = numbers[:count]
+        hits = out[hits_begin : hits_begin + _HIT.itemsize * sum(kept)].view(_HIT)
+        ids = out[ids_begin : ids_begin + numbers[-1]].tobytes()
+        return _hits_of(kept, hits, ids), numbers[count : 2 * count]
+
     def search_exactly(
         self,
         queries: Vectors,
@@ -253,6 +322,26 @@ class Searcher:
             *_outputs(found),
         )
         return _checked(found, status)
+
+    def _listed(
+        self, runs: Any, members: Any, listings: Listings, positions: npt.NDArray[np.int64]
+    ) -> _Listed:
+        """Return what a search of listings reads; as before, if that is the same."""
+        what = runs, members, listings, positions
+        known = self._last_listed
+        if known is not None and all(map(is_, known[0], what)):
+            return known[1]
+        listed = _Listed(
+            ctypes.addressof(self._quantizer),
+            ctypes.addressof(runs),
+            ctypes.addressof(members),
+            listings.address,
+            _address(positions, np.int64),
+            len(runs),
+        )
+        if members is self._members:  # those with open rows are others for each search
+            self._last_listed = what, listed
+        return listed
 
     def _numbered(self, more: Sequence[tuple[Member, Run]]) -> list[Run]:
         first = len(self.members)
@@ -411,28 +500,6 @@ _ID_BYTES = 48
 """Room for an id; where ids are longer, they are copied a second time."""
 
 
-@dataclass(frozen=True, eq=False)
-class Identified:
-    """The best listings of m queries, n together, as columns; those of a query are next to each other."""
-
-    counts: list[int]
-    """(m,)."""
-    shards: npt.NDArray[np.int64]
-    """(n,): positions."""
-    rows: npt.NDArray[np.int64]
-    """(n,)."""
-    scores: npt.NDArray[np.float32]
-    """(n,)."""
-    ids: bytes
-    """Listing ids in UTF-8, one after another."""
-    id_lengths: npt.NDArray[np.uint32]
-    """(n,), in bytes."""
-    versions: npt.NDArray[np.uint64]
-    """(n,)."""
-    photo_numbers: npt.NDArray[np.uint32]
-    """(n,)."""
-
-
 class Listings:
     """The listings of the rows of shards, by the position of a shard."""
 
@@ -441,6 +508,11 @@ class Listings:
         if packed is None:
             packed = (_Identities * len(shards))(*map(_identities, shards))
         self._packed = packed
+
+    @property
+    def address(self) -> int:
+        """Where the library finds them, as long as this object exists."""
+        return ctypes.addressof(self._packed)
 
     def updated(self, shards: Mapping[int, Identities]) -> Listings:
         """Return these with others for some shards, by position."""
@@ -459,7 +531,7 @@ class Listings:
         begins: npt.NDArray[np.int64],
         counts: npt.NDArray[np.int32],
         k: int,
-    ) -> Identified:
+    ) -> Hits:
         """Return the up to ``k`` nearest listings of each query, each at the nearest row of its newest
         version found, by descending score, then by id.
 
@@ -491,16 +563,20 @@ class Listings:
                 break
             ids = np.empty(id_bytes, np.uint8)
         hits = hits[: sum(of_queries)]
-        return Identified(
-            of_queries,
-            hits["shard"],
-            hits["row"],
-            hits["score"],
-            ids[:id_bytes].tobytes(),
-            hits["id_length"],
-            hits["version"],
-            hits["photo_number"],
-        )
+        return _hits_of(of_queries, hits, ids[:id_bytes].tobytes())
+
+
+def _hits_of(counts: list[int], hits: npt.NDArray[np.void], ids: bytes) -> Hits:
+    return Hits(
+        counts,
+        hits["shard"],
+        hits["row"],
+        hits["score"],
+        ids,
+        hits["id_length"],
+        hits["version"],
+        hits["photo_number"],
+    )
 
 
 def _quantizer(lists: Lists) -> _Quantizer:

@@ -117,7 +117,8 @@ typedef struct {
      * is the same for all rows. planes are
      * the four bits of the query's components, (4, words). */
     void (*signs)(const uint64_t *signs, int n, int words, const uint64_t *planes, int32_t *sums);
-    float (*float32)(const float *a, const float *b, int n);
+    /* Dot products of n rows with a query. */
+    void (*products)(const float *rows, int n, int dimensions, const float *query, float *products);
     float (*float16)(const uint16_t *a, const float *b, int n);
 } Kernels;
 
@@ -187,7 +188,13 @@ static float float16_portable(const uint16_t *a, const float *b, int n) {
     return sum;
 }
 
-static const Kernels PORTABLE = {codes_portable, signs_portable, float32_portable, float16_portable};
+static void products_portable(const float *rows, int n, int dimensions, const float *query,
+                              float *products) {
+    for (int i = 0; i < n; i++)
+        products[i] = float32_portable(rows + (size_t)i * dimensions, query, dimensions);
+}
+
+static const Kernels PORTABLE = {codes_portable, signs_portable, products_portable, float16_portable};
 
 #if defined(__x86_64__)
 
@@ -331,26 +338,45 @@ AVX512 static void signs_avx512(const uint64_t *signs, int n, int words, const u
     signs_avx2(signs + 2 * (size_t)i, n - i, words, planes, sums + i);
 }
 
-AVX512 static float float32_avx512(const float *a, const float *b, int n) {
-    __m512 even = _mm512_setzero_ps(), odd = even;
-    int i = 0;
-    for (; i + 32 <= n; i += 32) {
-        even = _mm512_fmadd_ps(_mm512_loadu_ps(a + i), _mm512_loadu_ps(b + i), even);
-        odd = _mm512_fmadd_ps(_mm512_loadu_ps(a + i + 16), _mm512_loadu_ps(b + i + 16), odd);
-    }
-    for (; i < n; i += 16) {
-        __mmask16 there = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
-        even = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(there, a + i),
-                               _mm512_maskz_loadu_ps(there, b + i), even);
-    }
-    even = _mm512_add_ps(even, odd);
-    return sum_of(_mm256_add_ps(
-        _mm512_castps512_ps256(even),
-        _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(even), 1))));
+AVX2 static void products_avx2(const float *rows, int n, int dimensions, const float *query,
+                               float *products) {
+    for (int i = 0; i < n; i++)
+        products[i] = float32_avx2(rows + (size_t)i * dimensions, query, dimensions);
 }
 
-static const Kernels OF_AVX2 = {codes_avx2, signs_avx2, float32_avx2, float16_avx2};
-static const Kernels OF_AVX512 = {codes_avx512, signs_avx512, float32_avx512, float16_avx2};
+/* Four sums with the sum of all of v. */
+AVX512 static inline __m128 quarters_of(__m512 v) {
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v),
+                                _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+/* Four rows at a time: their sums do not wait for each other. */
+AVX512 static void products_avx512(const float *rows, int n, int dimensions, const float *query,
+                                   float *products) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        const float *row = rows + (size_t)i * dimensions;
+        __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;
+        for (int at = 0; at < dimensions; at += 16) {
+            int left = dimensions - at;
+            __mmask16 there = left < 16 ? (__mmask16)((1u << left) - 1) : 0xffff;
+            __m512 with = _mm512_maskz_loadu_ps(there, query + at);
+            const float *from = row + at;
+            a = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(there, from), with, a);
+            b = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(there, from + dimensions), with, b);
+            c = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(there, from + 2 * dimensions), with, c);
+            d = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(there, from + 3 * dimensions), with, d);
+        }
+        __m128 ab = _mm_hadd_ps(quarters_of(a), quarters_of(b));
+        __m128 cd = _mm_hadd_ps(quarters_of(c), quarters_of(d));
+        _mm_storeu_ps(products + i, _mm_hadd_ps(ab, cd));
+    }
+    products_avx2(rows + (size_t)i * dimensions, n - i, dimensions, query, products + i);
+}
+
+static const Kernels OF_AVX2 = {codes_avx2, signs_avx2, products_avx2, float16_avx2};
+static const Kernels OF_AVX512 = {codes_avx512, signs_avx512, products_avx512, float16_avx2};
 
 static uint64_t enabled_states(void) {
     uint32_t low, high;
@@ -511,7 +537,8 @@ typedef struct {
     float step;         /* of the rounding to 8 bits */
     float middle;       /* what MIDDLE in every component adds to a dot product */
     float *nearness;    /* (lists,) */
-    RankedList *order;  /* (lists,): nearest first */
+    int ranked;         /* how many lists are in order */
+    RankedList *order;  /* (lists,): nearest first, as far as they are in order */
     RankedList *spare;  /* (lists,) */
     float *bounds;      /* for the rows of the largest run without codes */
 } Query;
@@ -555,15 +582,36 @@ static void order_lists(Query *query, int lists) {
     }
 }
 
+enum { FEW_LISTS = 64 };
+
+/* Put at least the nearest `wanted` lists in order: a few by insertion, since most lists are not among them. */
+static void rank_lists(Query *query, int lists, int wanted) {
+    if (wanted <= query->ranked) return;
+    if (wanted > FEW_LISTS || wanted >= lists) {
+        order_lists(query, lists);
+        query->ranked = lists;
+        return;
+    }
+    const float *nearness = query->nearness;
+    RankedList *order = query->order;
+    float needed = -INFINITY;
+    int count = 0;
+    for (int list = 0; list < lists; list++) {
+        if (nearness[list] <= needed) continue;
+        int at = count < wanted ? count++ : wanted - 1;
+        for (; at > 0 && nearness[order[at - 1].list] < nearness[list]; at--) order[at] = order[at - 1];
+        order[at] = (RankedList){0, (uint32_t)list};
+        if (count == wanted) needed = nearness[order[wanted - 1].list];
+    }
+    query->ranked = count;
+}
+
 static void prepare(Query *query, const Quantizer *quantizer, const float *vector) {
     int dimensions = quantizer->dimensions, bytes = code_bytes(dimensions);
     query->vector = vector;
     float largest = 0;
-    for (int i = 0; i < dimensions; i++) {
-        const float *row = quantizer->rotation + (size_t)i * dimensions;
-        query->rotated[i] = kernels->float32(row, vector, dimensions);
-        largest = fmaxf(largest, fabsf(query->rotated[i]));
-    }
+    kernels->products(quantizer->rotation, dimensions, dimensions, vector, query->rotated);
+    for (int i = 0; i < dimensions; i++) largest = fmaxf(largest, fabsf(query->rotated[i]));
     query->step = largest > 0 ? largest / 127 : 1;
     memset(query->low, 0, bytes);
     memset(query->high, 0, bytes);
@@ -587,10 +635,9 @@ static void prepare(Query *query, const Quantizer *quantizer, const float *vecto
     }
     query->sign_step = step;
     query->offset = MIDDLE * (float)dimensions - (float)total;
-    for (int list = 0; list < quantizer->lists; list++)
-        query->nearness[list] = kernels->float32(
-            quantizer->centroids + (size_t)list * dimensions, query->rotated, dimensions);
-    order_lists(query, quantizer->lists);
+    kernels->products(quantizer->centroids, quantizer->lists, dimensions, query->rotated,
+                      query->nearness);
+    query->ranked = 0;
 }
 
 static inline float code_score(const Run *run, size_t at, int chunks, const Query *query, float base) {
@@ -787,7 +834,7 @@ static int is_enough(const Quantizer *quantizer, const Run *run, const Query *qu
 
 /* Collect the candidates of a query: from the nearest lists of a run, `factor` times as many as it says.
  * With a filter, which may exclude whatever is near, from as many more as may have better ones. */
-static void collect(const Quantizer *quantizer, const Run *runs, int run_count, const Query *query,
+static void collect(const Quantizer *quantizer, const Run *runs, int run_count, Query *query,
                     double factor, int filtered, const Member *members, Best *best, Best *first) {
     int dimensions = quantizer->dimensions, lists = quantizer->lists;
     best->count = 0;
@@ -799,6 +846,7 @@ static void collect(const Quantizer *quantizer, const Run *runs, int run_count, 
         const Run *run = runs + r;
         if (!run->codes) continue;
         Spread spread = {0};
+        rank_lists(query, lists, lists);
         int probes = probes_of(run, factor, lists);
         for (int rank = 0; rank < lists; rank++) {
             if (rank >= probes) {
@@ -815,6 +863,7 @@ static void collect(const Quantizer *quantizer, const Run *runs, int run_count, 
         int probes = probes_of(runs + r, factor, lists);
         if (runs[r].codes && probes > most) most = probes;
     }
+    rank_lists(query, lists, most);
     for (int rank = 0; rank < most; rank++) {
         uint32_t list = query->order[rank].list;
         for (int r = 0; r < run_count; r++) {
@@ -1249,6 +1298,34 @@ typedef struct {
     uint32_t id_length, photo_number, unused;
 } Hit;
 
+/* Where hits go. */
+typedef struct {
+    Hit *hits;
+    uint8_t *ids;       /* one after another */
+    int64_t room, used; /* bytes: what does not fit into room is not copied */
+} Hits;
+
+/* Add what identifies the up to k best listings of one query, each at the nearest row of its newest version.
+ * Returns how many; -1 without memory. */
+static int32_t identify(const Identities *shards, Found found, int32_t k, Hits *to) {
+    if (found.n <= 0 || k <= 0) return 0;
+    void *copied = NULL;
+    if (!is_ordered(&found) && !(copied = ordered(&found))) return -1;
+    Listing *listings = malloc((k < found.n ? k : found.n) * sizeof *listings);
+    int32_t count = listings ? best_listings(shards, &found, k, listings) : -1;
+    for (int32_t i = 0; i < count; i++) {
+        const Listing *one = listings + i;
+        int64_t position = found.positions[one->hit], row = found.rows[one->hit];
+        *to->hits++ = (Hit){position, row, one->version, one->score, (uint32_t)one->length,
+                            shards[position].photo_numbers[row], 0};
+        if (to->used + one->length <= to->room) memcpy(to->ids + to->used, one->id, one->length);
+        to->used += one->length;
+    }
+    free(listings);
+    free(copied);
+    return count;
+}
+
 /* What identifies the up to k best listings of each query, one query after another, each listing at the
  * nearest row of its newest version. What was found for a query begins at begins[query] of the arrays.
  * kept has the number of hits of each query, and after them how many bytes their ids take: those that fit
@@ -1257,29 +1334,65 @@ EXPORT int32_t best_hits(const Identities *shards, const int64_t *positions, con
                          const float *scores, const int64_t *begins, const int32_t *counts,
                          int32_t queries, int32_t k, Hit *hits, int64_t *kept, uint8_t *ids,
                          int64_t room) {
-    int64_t used = 0;
+    Hits to = {hits, ids, room, 0};
     for (int32_t query = 0; query < queries; query++) {
         int64_t begin = begins[query];
         Found found = {positions + begin, rows + begin, scores + begin, counts[query]};
-        kept[query] = 0;
-        if (found.n <= 0 || k <= 0) continue;
-        void *copied = NULL;
-        if (!is_ordered(&found) && !(copied = ordered(&found))) return -1;
-        Listing *listings = malloc((k < found.n ? k : found.n) * sizeof *listings);
-        int32_t count = listings ? best_listings(shards, &found, k, listings) : -1;
-        for (int32_t i = 0; i < count; i++) {
-            const Listing *one = listings + i;
-            int64_t position = found.positions[one->hit], row = found.rows[one->hit];
-            *hits++ = (Hit){position, row, one->version, one->score, (uint32_t)one->length,
-                            shards[position].photo_numbers[row], 0};
-            if (used + one->length <= room) memcpy(ids + used, one->id, one->length);
-            used += one->length;
-        }
-        free(listings);
-        free(copied);
+        int32_t count = identify(shards, found, k, &to);
         if (count < 0) return -1;
         kept[query] = count;
     }
-    kept[queries] = used;
+    kept[queries] = to.used;
     return 0;
+}
+
+/* All that a search of listings reads but its queries. */
+typedef struct {
+    const Quantizer *quantizer;
+    const Run *runs;
+    const Member *members;
+    const Identities *shards;
+    const int64_t *positions; /* of the shard of each member */
+    int32_t run_count;
+} Listed;
+
+/* Search as `search` does for the nearest rows of up to `groups` groups, and identify the up to k best
+ * listings of each query among them as `best_hits` does.
+ *
+ * out is (2 m + 1,) int64: how many hits each query has, how many rows were found for each, and how many
+ * bytes the ids take; then there are room for m times the lesser of k and groups hits, and `room` for ids.
+ * Returns -1 without memory. */
+EXPORT int32_t search_listings(const Listed *in, const float *queries, int32_t m, int32_t groups,
+                               int32_t candidates, double factor, int32_t filtered, int32_t k,
+                               int64_t *out, int64_t room) {
+    Query query = {0};
+    Candidate *heap = NULL;
+    int heap_room = 0;
+    int32_t most = k < groups ? k : groups;
+    Hits to = {(Hit *)(out + 2 * (int64_t)m + 1), NULL, room, 0};
+    to.ids = (uint8_t *)(to.hits + (int64_t)m * most);
+    int64_t *found_positions = malloc((size_t)groups * (2 * sizeof *found_positions + sizeof(float)));
+    int64_t *found_rows = found_positions + groups;
+    float *scores = (float *)(found_rows + groups);
+    int status = allocate(&query, in->quantizer, in->runs, in->run_count) && found_positions ? 0 : -1;
+    for (int32_t i = 0; i < m && status == 0; i++) {
+        prepare(&query, in->quantizer, queries + (size_t)i * in->quantizer->dimensions);
+        int n = search_one(in->quantizer, in->runs, in->run_count, in->members, &query, groups,
+                           candidates, factor, filtered, &heap, &heap_room);
+        for (int hit = 0; hit < n; hit++) {
+            found_positions[hit] = in->positions[heap[hit].member];
+            found_rows[hit] = heap[hit].row;
+            scores[hit] = heap[hit].score;
+        }
+        Found found = {found_positions, found_rows, scores, n};
+        int32_t count = n < 0 ? n : identify(in->shards, found, k, &to);
+        if (count < 0) status = -1;
+        out[i] = count;
+        out[m + i] = n;
+    }
+    out[2 * (int64_t)m] = to.used;
+    free(found_positions);
+    free(heap);
+    release(&query);
+    return status;
 }

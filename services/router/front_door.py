@@ -1,0 +1,62 @@
+"""SearchService behind the gate: what of a gRPC call the gate decides by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from services.router.costs import cost_of_locate, cost_of_search
+from services.router.gate import Gate
+from services.router.handlers import Context, SearchHandlers
+from shashin.access.keyring import key_in
+from shashin.errors import ShashinError
+from shashin.v1 import search_pb2, search_pb2_grpc
+
+_SERVICE = "/shashin.v1.SearchService/"
+_STATUS = _SERVICE + "Status"
+
+
+class FrontDoor(search_pb2_grpc.SearchServiceServicer):
+    """Lets in the calls that the gate admits."""
+
+    def __init__(self, handlers: SearchHandlers, gate: Gate) -> None:
+        self._handlers = handlers
+        self._gate = gate
+
+    def guard(
+        self, method: str, metadata: Iterable[tuple[str, str | bytes]]
+    ) -> ShashinError | None:
+        """Return why a call is refused before its request is received; None if it is not.
+
+        Health and reflection are for everybody. Status tells operators what is wrong, so it is never shed.
+        """
+        if not method.startswith(_SERVICE):
+            return None
+        try:
+            self._gate.check(partial(key_in, metadata), sheds=method != _STATUS)
+        except ShashinError as error:
+            return error
+        return None
+
+    async def Search(  # noqa: N802
+        self, request: search_pb2.SearchRequest, context: Context
+    ) -> search_pb2.SearchResponse:
+        """Search, if the query is admitted."""
+        kind = request.WhichOneof("query") or "parts"
+        left = context.time_remaining()
+        with self._gate.admitted(kind, cost_of_search(request), left):
+            return await self._handlers.Search(request, context)
+
+    async def Locate(  # noqa: N802
+        self, request: search_pb2.LocateRequest, context: Context
+    ) -> search_pb2.LocateResponse:
+        """Locate listings, if the call is admitted."""
+        left = context.time_remaining()
+        with self._gate.admitted("locate", cost_of_locate(request), left):
+            return await self._handlers.Locate(request, context)
+
+    async def Status(  # noqa: N802
+        self, request: search_pb2.StatusRequest, context: Context
+    ) -> search_pb2.StatusResponse:
+        """Return the status."""
+        return await self._handlers.Status(request, context)

@@ -1,0 +1,134 @@
+"""EfficientNet-Lite0 (Tan and Le 2019), pooled by regional maxima and projected by a learned head.
+
+The backbone is for inference alone: every batch normalisation is folded into its convolution before the
+weights get here (``lite_weights.py``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SIDE = 224
+"""Side of the input, in pixels: the last map is 7 x 7."""
+FEATURES = 1280
+_REGION, _REGION_STEP = 5, 2
+
+
+class Stage(NamedTuple):
+    """Blocks of one width: the first has the stride, the others a shortcut."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    outputs: int
+
+
+STEM_CHANNELS = 32
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+
+
+class PaddedConvolution(nn.Module):
+    """A convolution padded as TensorFlow pads: with stride 2, one row more below than above."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
+        self._padding = (before, after, before, after)
+        symmetric = before == after
+        self.conv = nn.Conv2d(
+            inputs, outputs, kernel, stride, before if symmetric else 0, groups=groups
+        )
+        self._pads = not symmetric
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (n, outputs, height / stride, width / stride); sides are multiples of the stride."""
+        if self._pads:
+            x = functional.pad(x, self._padding)
+        result: Tensor = self.conv(x)
+        return result
+
+
+class InvertedBlock(nn.Module):
+    """Expansion, depthwise convolution and projection, with a shortcut where the shape stays."""
+
+    def __init__(self, inputs: int, stage: Stage, stride: int) -> None:
+        super().__init__()
+        inner = inputs * stage.expansion
+        self.expand: nn.Module | None = None
+        if stage.expansion > 1:
+            self.expand = PaddedConvolution(inputs, inner, 1)
+        self.depthwise = PaddedConvolution(inner, inner, stage.kernel, stride, groups=inner)
+        self.project = PaddedConvolution(inner, stage.outputs, 1)
+        self._shortcut = stride == 1 and inputs == stage.outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's features."""
+        inner = x if self.expand is None else functional.relu6(self.expand(x))
+        result: Tensor = self.project(functional.relu6(self.depthwise(inner)))
+        return result + x if self._shortcut else result
+
+
+class LiteBackbone(nn.Module):
+    """The convolutions: (n, 3, 224, 224) to a map of (n, 1280, 7, 7)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = PaddedConvolution(3, STEM_CHANNELS, 3, 2)
+        blocks, inputs = [], STEM_CHANNELS
+        for stage in STAGES:
+            for block in range(stage.blocks):
+                blocks.append(InvertedBlock(inputs, stage, stage.stride if block == 0 else 1))
+                inputs = stage.outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.top = PaddedConvolution(inputs, FEATURES, 1)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Return the last map; ``photos`` are what ``lite_normalised`` returns."""
+        inner = self.blocks(functional.relu6(self.stem(photos)))
+        return functional.relu6(self.top(inner))
+
+
+class LiteNetwork(nn.Module):
+    """The backbone, its pooling and a linear head."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.backbone = LiteBackbone()
+        self.head = nn.Linear(FEATURES, dimensions)
+
+    def features(self, photos: Tensor) -> Tensor:
+        """Return what the head is fitted on: pooled unit vectors, (n, 1280)."""
+        return regional_maximum(self.backbone(photos))
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Return unit vectors; ``photos`` are what ``lite_normalised`` returns."""
+        return functional.normalize(self.head(self.features(photos)), dim=1)
+
+
+def regional_maximum(maps: Tensor) -> Tensor:
+    """Return the mean of the unit-length maxima of the four 5 x 5 corners of 7 x 7 maps, of unit length.
+
+    A maximum keeps a detail that an average dilutes, and a region keeps one loud spot from being all.
+    """
+    regions = functional.max_pool2d(maps, _REGION, _REGION_STEP).flatten(2)
+    return functional.normalize(functional.normalize(regions, dim=1).mean(dim=2), dim=1)
+
+
+def lite_normalised(pixels: Tensor) -> Tensor:
+    """Normalise uint8 pixels (n, 3, h, w) as the backbone was trained."""
+    return (pixels.to(torch.float32) - 127.0) / 128.0

@@ -1,0 +1,1 @@
+"""Thumbnails by the hash of their photo: what web pages show, and no part of the pipeline."""

@@ -1,0 +1,1 @@
+"""Inputs that nobody thought of, for what reads bytes from outside: ``make fuzz``."""
