@@ -103,7 +103,7 @@ class Gathered:
 
     def describe(self) -> list[Source]:
         """Look the details of the merged hits up; returns the sources that were not asked for some."""
-        self.details = [self._details_of(hit) for hit in self.merged]
+        self.details = self._details()
         if None not in self.details:
             return []
         described = zip(self.merged, self.details, strict=True)
@@ -120,10 +120,17 @@ class Gathered:
     def _hits(self) -> list[EndpointHits]:
         return [source.hits for source in self.answered if source.hits is not None]
 
-    def _details_of(self, hit: MergedHit) -> HitDetails | None:
-        hits = self.answered[hit.source].hits
-        assert hits is not None
-        return hits.lists.details_of(hit.position)
+    def _details(self) -> list[HitDetails | None]:
+        """Look the details of the merged hits up, those of one source together."""
+        positions: dict[int, list[int]] = {}
+        for hit in self.merged:
+            positions.setdefault(hit.source, []).append(hit.position)
+        found = {}
+        for source, wanted in positions.items():
+            hits = self.answered[source].hits
+            assert hits is not None
+            found[source] = iter(hits.lists.details_at(wanted))
+        return [next(found[hit.source]) for hit in self.merged]
 
     def tried(self) -> set[Endpoint]:
         """The endpoints that were asked."""

@@ -142,14 +142,19 @@ def answer_message(
 
 
 def _hit_message(hit: Hit, *, ids_only: bool) -> search_pb2.Hit:
-    found, details = hit.found, hit.details
+    found, details = hit.found, None if ids_only else hit.details
     message = search_pb2.Hit(
         listing_id=found.listing_id,
         version=found.version,
         photo_number=found.photo_number,
         score=found.score,
         tier=found.tier,
-        other_photos=[
+        attributes=None if details is None else details.attributes,
+        photo_uri="" if details is None else details.photo_uri,
+        photo_hash="" if details is None else hex_photo_hash(details.photo_hash),
+    )
+    if hit.others:
+        message.other_photos.extend(
             search_pb2.HitPhoto(
                 photo_number=photo.photo_number,
                 score=photo.score,
@@ -157,12 +162,7 @@ def _hit_message(hit: Hit, *, ids_only: bool) -> search_pb2.Hit:
                 hash="" if ids_only else hex_photo_hash(photo.photo_hash),
             )
             for photo in hit.others
-        ],
-    )
-    if details is not None and not ids_only:
-        message.attributes.CopyFrom(details.attributes)
-        message.photo_uri = details.photo_uri
-        message.photo_hash = hex_photo_hash(details.photo_hash)
+        )
     return message
 
 

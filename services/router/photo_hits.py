@@ -80,7 +80,7 @@ def _photos_of(
             hit = merged.get(listing_id)
             if hit is None or hit.version != version:
                 continue
-            details = lists.details_of(position)
+            (details,) = lists.details_at((position,))
             if details is None:
                 continue
             photos = found[listing_id]

@@ -62,8 +62,8 @@ class QueryHits(Protocol):
         """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
         ...
 
-    def details_of(self, position: int) -> HitDetails | None:
-        """Return the details of a hit; None if they were not asked for."""
+    def details_at(self, positions: Sequence[int]) -> Sequence[HitDetails | None]:
+        """Return the details of some hits; None of those that were not asked for."""
         ...
 
 
@@ -96,9 +96,9 @@ class HitLists:
         """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
         return self.scores[end - 1]
 
-    def details_of(self, position: int) -> HitDetails | None:
-        """Return the details of a hit; None if they were not asked for."""
-        return self.details[position]
+    def details_at(self, positions: Sequence[int]) -> Sequence[HitDetails | None]:
+        """Return the details of some hits; None of those that were not asked for."""
+        return [self.details[position] for position in positions]
 
 
 NOTHING = HitLists((), (), (), (), ())
@@ -114,15 +114,11 @@ class _Photos:
     others: Sequence[index_pb2.OtherPhotos]
     """None if they were not asked for."""
 
-    def of(self, number: int) -> tuple[str, int]:
-        """Return the URI and the hash of one."""
-        if number >= len(self._uris):
-            return "", 0
-        return self._uris[number], int(self.hashes[number])
-
     @cached_property
-    def _uris(self) -> Sequence[str]:
-        return split_texts(self.uris, self.uri_lengths, "photo URIs")
+    def named(self) -> tuple[Sequence[str], Sequence[int]]:
+        """The URI and the hash of each; empty and 0 if they are not known."""
+        hashes: list[int] = self.hashes.tolist()
+        return split_texts(self.uris, self.uri_lengths, "photo URIs"), hashes
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,12 +138,17 @@ class _Columns:
     photos: _Photos
     """Of the same hits."""
 
-    def details(self, number: int) -> HitDetails:
-        uri, photo_hash = self.photos.of(number)
-        others = self.photos.others
-        return HitDetails(
-            self.described[number], uri, photo_hash, others[number].photos if others else ()
-        )
+    def details_at(self, numbers: Sequence[int]) -> list[HitDetails | None]:
+        """Return the details of some of the hits that have any, by number; None for a negative one."""
+        described, (uris, hashes), others = self.described, self.photos.named, self.photos.others
+        if not uris:  # an endpoint of before does not know them
+            uris, hashes = [""] * len(described), [0] * len(described)
+        if others:
+            return [
+                HitDetails(described[n], uris[n], hashes[n], others[n].photos) if n >= 0 else None
+                for n in numbers
+            ]
+        return [HitDetails(described[n], uris[n], hashes[n]) if n >= 0 else None for n in numbers]
 
     def listing_ids(self, begin: int, end: int) -> Sequence[str]:
         if not isinstance(self.ids, str):
@@ -207,7 +208,7 @@ class HitColumns:
     @property
     def details(self) -> Sequence[HitDetails | None]:
         """The details of each hit; None of hits whose details were not asked for."""
-        return [self.details_of(position) for position in range(self._end - self._begin)]
+        return self.details_at(range(self._end - self._begin))
 
     def nearest(self, count: int) -> HitLists:
         """Return the first hits of all, up to ``count``; without details."""
@@ -225,12 +226,16 @@ class HitColumns:
         """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
         return float(self._columns.scores[self._begin + end - 1])
 
-    def details_of(self, position: int) -> HitDetails | None:
-        """Return the details of a hit; None if they were not asked for."""
+    def details_at(self, positions: Sequence[int]) -> Sequence[HitDetails | None]:
+        """Return the details of some hits; None of those that were not asked for."""
+        return self._columns.details_at([self._described_number(n) for n in positions])
+
+    def _described_number(self, position: int) -> int:
+        """Return which of the hits with details one is; -1 if it has none."""
         most, described = self._columns.attributes, self._described_begin
         for count in self.counts:
             if position < count:
-                return self._columns.details(described + position) if position < most else None
+                return described + position if position < most else -1
             position -= count
             described += min(count, most)
         raise IndexError(position)
