@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import grpc
 
 from bench.figures import Figure, percentile
+from bench.loads import load_of
 from bench.search import system
 from bench.search.data import K, Vectors, made
 from bench.search.processes import (
-    SEARCH,
     Searched,
     requests_of,
     running,
@@ -27,14 +24,11 @@ from bench.search.processes import (
 )
 from bench.search.sealed import prepared_kind, write_shards
 from shashin.shards.kinds.registry import DEFAULT_SEALED_KIND
-from shashin.workload.load.generator import Generator, OpenLoop
-from shashin.workload.load.recorder import OK, Recorder
 
 _ROWS, _QUERIES, _CLIENTS = 100_000, 1_000, 32
 _SECONDS = 10.0
 _DEADLINE = 1.0
 """Seconds that a caller waits for an answer."""
-_SHED = "RESOURCE_EXHAUSTED"
 _SHEDDING: dict[str, Any] = {"shed_wait_seconds": 0.005, "shed_answer_seconds": 0.02}
 """Settings of a router that would rather refuse bursts than answer them late."""
 
@@ -54,20 +48,6 @@ def planned_figures() -> list[Figure]:
     ]
 
 
-@dataclass(frozen=True)
-class _Open:
-    """What an open loop saw."""
-
-    p99: float
-    """Milliseconds from when a query was due, of those that were answered."""
-    answered: float
-    """A second."""
-    refused: float
-    """Share."""
-    others: float
-    """Share that failed in another way, or was not sent."""
-
-
 async def front_door(scratch: Path) -> dict[str, float]:
     """Measure one shard of 100,000 rows, in process and through the router."""
     data = made("easy", _ROWS, _QUERIES)
@@ -83,19 +63,20 @@ async def front_door(scratch: Path) -> dict[str, float]:
             _in_turns, lambda queries: _inside(served, queries), data.queries, router, requests
         )
         rest = await _rest(processes.router.rest, data.queries)
-        together = await search_together(router, requests, _CLIENTS, _SECONDS)
-        half = await _open_loop(router, requests, together.per_second / 2)
+        load = await asyncio.to_thread(load_of, data.queries, scratch)
+        fits = (await load.together(router, _CLIENTS, _SECONDS)).answered
+        half = await load.at_rate(router, fits / 2, _SECONDS, deadline=_DEADLINE)
     async with running(scratch / "shedding", folder, **_SHEDDING) as processes:
         router = processes.router.grpc
         await search_together(router, requests, 1, 2.0)
-        twice = await _open_loop(router, requests, 2 * together.per_second)
+        twice = await load.at_rate(router, 2 * fits, _SECONDS, deadline=_DEADLINE)
     return {
         "front door: search of the index itself, p50": inside,
         "front door: added by router and gRPC, p50": alone - inside,
-        "front door: 32 clients": together.per_second,
+        "front door: 32 clients": fits,
         "front door: at half of that load, p99": half.p99,
         "front door: at twice that load, p99 of those admitted": twice.p99,
-        "front door: at twice that load, answered": twice.answered / together.per_second,
+        "front door: at twice that load, answered": twice.answered / fits,
         "front door: at twice that load, refused": 100 * twice.refused,
         "front door: at twice that load, lost in other ways": 100 * twice.others,
         "front door: REST, p50 alone": rest,
@@ -125,32 +106,6 @@ def _inside(served: Any, queries: Vectors) -> list[float]:
         system.search(snapshot, query)
         took.append(time.perf_counter() - started)
     return took
-
-
-async def _open_loop(address: str, requests: Sequence[bytes], rate: float) -> _Open:
-    """Send so many queries a second, when they are due, whatever becomes of those before."""
-    recorder, numbers = Recorder(["search"]), itertools.count()
-    async with grpc.aio.insecure_channel(address) as channel:
-        call: Any = channel.unary_unary(SEARCH)
-
-        async def search() -> str:
-            try:
-                await call(requests[next(numbers) % len(requests)], timeout=_DEADLINE)
-            except grpc.aio.AioRpcError as error:
-                return error.code().name
-            return OK
-
-        due = (number / rate for number in range(int(rate * _SECONDS)))
-        await Generator(recorder).run(OpenLoop("search", due, search))
-    total = recorder.kinds["search"].total
-    outcomes = total.outcomes
-    count = sum(outcomes.values())
-    return _Open(
-        1e3 * (total.latency.percentile(0.99) or 0.0),
-        outcomes[OK] / _SECONDS,
-        outcomes[_SHED] / count,
-        (count - outcomes[OK] - outcomes[_SHED]) / count,
-    )
 
 
 async def _rest(url: str, queries: Vectors) -> float:

@@ -56,13 +56,14 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc, unuse
         del context
         last = None
         while True:
-            changed = self._changed
+            # Before the status is sent: what changes meanwhile is looked at in the next round.
+            changed, draining = self._changed, self._draining
             status = self._status(request.service)
             if status is None:
                 status = int(_Status.SERVICE_UNKNOWN)
             if status != last:
                 yield _Status(status=status)
                 last = status
-            if self._draining:
+            if draining:
                 return
             await changed.wait()

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2_grpc
 
-from shashin.errors import InvalidQuery, RateLimited, ShashinError, UserError
+from shashin.errors import InvalidQuery, Overloaded, RateLimited, ShashinError, UserError
 from shashin.metrics import rpc as metrics
 from shashin.rpc.call_traces import Answer, is_traced, note_answered, traced
 from shashin.rpc.error_details import message_of, trailing_metadata
@@ -51,6 +51,9 @@ class _Timed(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
         self._guard = guard
         self._timed: dict[str, _TimedMethod] = {}
         """Made when they are called first."""
+        self._overloaded: dict[tuple[str, str, float], Any] = {}
+        """Handlers that refuse calls of a method for too much load, by the error's message and pause, of
+        which there are a few. They are kept since they are needed most when there is no time to make them."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return the handler of a call; None if it is of another service."""
@@ -62,13 +65,21 @@ class _Timed(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
         if self._guard is not None:
             error = self._guard(method, metadata)
             if error is not None:
-                return _refusal(method.rpartition("/")[2], error)
+                return self._refusal(method, error)
         if handler.unary_unary is None:
             return handler
         timed = self._timed.get(method)
         if timed is None or timed.handler is not handler:
             timed = self._timed[method] = _TimedMethod(method.removeprefix("/"), handler)
         return timed.handler_of(metadata)
+
+    def _refusal(self, method: str, error: ShashinError) -> Any:
+        if not isinstance(error, Overloaded):
+            return _refusal(method, error)
+        key = method, error.message, error.retry_after_seconds
+        if (known := self._overloaded.get(key)) is None:
+            known = self._overloaded[key] = _refusal(method, error)
+        return known
 
 
 class _TimedMethod:
@@ -99,13 +110,15 @@ class _TimedMethod:
 
 
 def _refusal(method: str, error: ShashinError) -> Any:
-    """Return a handler that refuses a call: one of a stream, since those do not receive the request first."""
+    """Return a handler that refuses calls: one of a stream, since those do not receive the request first."""
+    status = metrics.RATE_LIMITED if isinstance(error, RateLimited) else error.grpc_status
+    answers = metrics.ANSWERS.labels(method.rpartition("/")[2], status)
+    code, message = grpc.StatusCode[error.grpc_status], message_of(error)
+    metadata = trailing_metadata(error)
 
     async def refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        limited = isinstance(error, RateLimited)
-        status = metrics.RATE_LIMITED if limited else error.grpc_status
-        metrics.ANSWERS.labels(method, status).inc()
-        await _abort(context, error, ())
+        answers.inc()
+        await context.abort(code, message, metadata)
 
     return grpc.stream_unary_rpc_method_handler(refuse)
 

@@ -76,7 +76,7 @@ async def test_at_twice_the_capacity_some_are_refused_and_nobody_waits_for_the_d
     # A machine that stalls sends more at once than gRPC lets wait: it cancels those.
     refusals = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
     assert set(counts) <= {grpc.StatusCode.OK, *refusals}
-    assert counts[grpc.StatusCode.OK] > 0.1 * len(answers)
+    assert counts[grpc.StatusCode.OK] > 0.02 * len(answers)
     assert counts[grpc.StatusCode.RESOURCE_EXHAUSTED] > 0.1 * len(answers)
     assert max(share for _, share in answers) < 0.5
 
