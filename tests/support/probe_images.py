@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import textwrap
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,8 @@ def made_probe_images(folder: Path) -> ProbeImages:
 
 
 def _built(folder: Path, repository: str, version: str, crash: str = "") -> str:
-    tag = f"{repository}:{version}"
+    # Another worker of the tests, with the same tag, would take it from this image before it is inspected.
+    tag = f"{repository}:{version}-{uuid.uuid4().hex[:8]}"
     arguments = (f"--build-arg=VERSION={version}", f"--build-arg=CRASH={crash}")
     for command in (("build", "--quiet", *arguments, "--tag", tag, str(folder)), ("push", tag)):
         ended = _docker(*command)
