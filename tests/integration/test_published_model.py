@@ -21,7 +21,6 @@ from tests.support.rendered_listings import rendered
 from tests.support.running_service import RunningService
 from tests.support.seaweed import BUCKET, SeaweedFs
 from tests.support.second_model import DIMENSIONS, MODEL, save_second_model
-from tests.support.shashin_command import shashin
 from tests.support.waiting import until
 
 StartEmbedder = Callable[..., Coroutine[Any, Any, RunningService]]
@@ -80,7 +79,8 @@ async def test_an_embedder_waits_for_a_repository_that_is_away_and_then_loads_th
         monkeypatch.setenv(name, value)
     try:
         await seaweed.start()
-        await shashin("model", "publish", checkpoint, "--repository", uri, state=tmp_path)
+        async with opened_object_store(uri) as store:
+            await PublishedModels(store).publish(checkpoint, MODEL, DIMENSIONS)
         await seaweed.kill()
         embedder = await start_embedder(uri, model_folder=tmp_path / "models")
 
