@@ -170,8 +170,12 @@ class CorruptShard(RepositoryError):
     """A shard's file is missing or truncated, or its SHA-256 does not match the manifest."""
 
 
+class CorruptModel(RepositoryError):
+    """A published model is incomplete, cut short, or does not have the SHA-256 that was published."""
+
+
 class DifferentContent(RepositoryError):
-    """The target of a copy has something else under the same key."""
+    """A key that is never overwritten has something else than what is to be written under it."""
 
 
 class DiskUnavailable(ShashinError):
@@ -246,6 +250,13 @@ class UnusableImage(RegistryError):
 
 class ModelError(ShashinError):
     """The embedding model cannot be loaded or used."""
+
+
+class ModelNotPublished(ModelError):
+    """The model repository has no model of this id."""
+
+    grpc_status = "NOT_FOUND"
+    http_status = 404
 
 
 class PhotoFolderError(UserError):

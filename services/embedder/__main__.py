@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 from PIL import Image
 
 from services.embedder.batching import BatchedModel
 from services.embedder.handlers import EmbedServicer, EmbedStage
+from services.embedder.model_fetch import fetch_model
 from services.embedder.query_decoder import QueryDecoder
 from services.embedder.settings import SERVER, WORKER, EmbedderSettings, parse_roles
 from shashin.kafka.consume import StageConsumer, Subscription
@@ -18,7 +23,8 @@ from shashin.kafka.groups import embedder_group
 from shashin.kafka.producer import Producer
 from shashin.kafka.topics import IMAGES_DOWNLOADED, VECTORS_EMBEDDED
 from shashin.model.embedder import PhotoEmbedder
-from shashin.model.loading import load_embedder
+from shashin.model.loading import load_embedder, load_published
+from shashin.model_space import ModelSpace
 from shashin.photos import SHORT_SIDE
 from shashin.rpc.server import grpc_server
 from shashin.runtime.scope import Loop, ServiceScope
@@ -33,8 +39,7 @@ async def serve(scope: ServiceScope[EmbedderSettings]) -> None:
     scope.health.ready_when_degraded = SERVER in roles
     async with AsyncExitStack() as stack:
         caller = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="model"))
-        scope.start.not_ready("loading the model")
-        loaded = await asyncio.get_running_loop().run_in_executor(caller, _load, settings)
+        loaded = await _loaded(scope, caller)
         scope.log.info("model loaded", model=loaded.model_id, dimensions=loaded.dimensions)
         model = BatchedModel(loaded, caller, batch_photos=settings.batch_photos)
         loops: list[Loop] = []
@@ -49,8 +54,29 @@ async def serve(scope: ServiceScope[EmbedderSettings]) -> None:
             await scope.run(*loops)
 
 
-def _load(settings: EmbedderSettings) -> PhotoEmbedder:
-    model = load_embedder(settings.model, threads=settings.torch_threads)
+async def _loaded(
+    scope: ServiceScope[EmbedderSettings], caller: ThreadPoolExecutor
+) -> PhotoEmbedder:
+    """Load the model in the thread that calls it, with its checkpoint from wherever it is."""
+    settings = scope.settings
+    with ExitStack() as stack:
+        load = partial(load_embedder, settings.model, threads=settings.torch_threads)
+        if settings.published_model is not None:
+            folder = settings.model_folder or Path(
+                stack.enter_context(TemporaryDirectory(prefix="shashin-model-"))
+            )
+            model, path = await fetch_model(
+                scope.start, settings.repository, settings.published_model, folder
+            )
+            space = ModelSpace(model.model_id, model.dimensions)
+            load = partial(load_published, path, space, threads=settings.torch_threads)
+        scope.start.not_ready("loading the model")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(caller, _load, settings, load)
+
+
+def _load(settings: EmbedderSettings, load: Callable[[], PhotoEmbedder]) -> PhotoEmbedder:
+    model = load()
     # Warm up: a model's first call is slow, and no query should wait for it.
     blank = Image.new("RGB", (SHORT_SIDE, SHORT_SIDE), "white")
     for count in (1, settings.batch_photos):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from services.embedder.query_decoder import QueryLimits
+from shashin.errors import UserError
 from shashin.kafka.settings import ConsumerSettings
+from shashin.model.loading import published_id
 from shashin.model.settings import EmbeddingSettings
+from shashin.objectstore.open import known_forms, open_object_store
+from shashin.redaction import without_user_names
 
 WORKER, SERVER = "worker", "server"
 
@@ -16,6 +21,16 @@ WORKER, SERVER = "worker", "server"
 class EmbedderSettings(ConsumerSettings, EmbeddingSettings):
     """Settings of the embedder."""
 
+    repository: str = Field(
+        "",
+        description="URI of the model repository's object store, where SHASHIN_MODEL is repository:ID: "
+        f"{known_forms()}. Not used otherwise.",
+    )
+    model_folder: Path | None = Field(
+        None,
+        description="Folder where the checkpoint of a model of the repository is kept, so that the next start "
+        "only verifies it. Several processes may share it. Without it, each start downloads it.",
+    )
     roles: str = Field(
         "worker,server",
         description="Roles to run, one or both: worker embeds listings, server embeds queries.",
@@ -74,6 +89,28 @@ class EmbedderSettings(ConsumerSettings, EmbeddingSettings):
         return QueryLimits(
             self.waiting_photos, self.waiting_bytes, self.query_decoders, self.query_decode_bytes
         )
+
+    @property
+    def published_model(self) -> str | None:
+        """The id of the model that the repository has; None if it comes from elsewhere."""
+        return published_id(self.model)
+
+    @model_validator(mode="after")
+    def _published_model_has_a_repository(self) -> Self:
+        # The URI is looked at only where it is needed: all services may have it in their environment.
+        if self.published_model is not None:
+            if not self.repository:
+                raise ValueError(
+                    f"SHASHIN_MODEL={self.model!r}: a model of the model repository, but "
+                    "SHASHIN_REPOSITORY is not set"
+                )
+            try:
+                open_object_store(self.repository)
+            except UserError as error:
+                raise ValueError(
+                    f"SHASHIN_REPOSITORY: {without_user_names(error.message)}"
+                ) from None
+        return self
 
     @field_validator("roles")
     @classmethod

@@ -51,7 +51,7 @@ async def serve(scope: ServiceScope[RouterSettings]) -> None:
         active = ActiveModel(discovery, settings, space)
         stack.push_async_callback(active.close)
         gate = gate_of(settings, credentials.keyring)
-        door = FrontDoor(SearchHandlers(active), gate)
+        door = FrontDoor(SearchHandlers(active), gate, lambda: active.current.photo_vectors)
         health = HealthService(serving=False)
         loops = [
             *active.loops(),

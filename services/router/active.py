@@ -53,10 +53,11 @@ class ServedModel:
             describe_seconds=settings.describe_seconds,
         )
         lookup = Lookup(ReplicaCalls(self._record), self.watch.held_ranges, space=space)
+        self._embedding = Embedding(self.fleet, space)
         self.searcher = Searcher(
             self.fleet,
             positions,
-            QueryVectorizer(Embedding(self.fleet, space), lookup, space=space),
+            QueryVectorizer(self._embedding, lookup, space=space),
             ReplicaCalls(self._record),
             SearchBatches(),
             self.watch.held_ranges,
@@ -69,6 +70,11 @@ class ServedModel:
         )
         self.calls = 0
         """Calls that use it now."""
+
+    @property
+    def photo_vectors(self) -> int:
+        """How many vectors a query photo without a crop has, by what the embedders answered last."""
+        return self._embedding.photo_vectors
 
     @property
     def has_embedder(self) -> bool:

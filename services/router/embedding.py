@@ -49,6 +49,12 @@ class Embedding:
         self._unusable: dict[Endpoint, str] = {}
         """Embedders whose last response was of another model or not a usable vector, with the reason;
         they are tried after all others."""
+        self._photo_vectors = 1
+
+    @property
+    def photo_vectors(self) -> int:
+        """How many vectors a photo had that was last embedded with zooms: 1 if none was yet."""
+        return self._photo_vectors
 
     async def embed_photo(
         self, photo: bytes, crop: Box | None, deadline: Deadline, *, zooms: bool = False
@@ -92,6 +98,8 @@ class Embedding:
                         continue
                     vectors = self._checked(answer, embedder.endpoint)
                     if vectors is not None:
+                        if zooms:
+                            self._photo_vectors = len(vectors)
                         return vectors
             if failed and overloaded == len(failed):
                 raise EmbedderOverloaded(f"every embedder is overloaded: {'; '.join(failed)}")

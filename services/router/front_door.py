@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from services.router.costs import cost_of_locate, cost_of_search
@@ -19,9 +19,13 @@ _STATUS = _SERVICE + "Status"
 class FrontDoor(search_pb2_grpc.SearchServiceServicer):
     """Lets in the calls that the gate admits."""
 
-    def __init__(self, handlers: SearchHandlers, gate: Gate) -> None:
+    def __init__(
+        self, handlers: SearchHandlers, gate: Gate, photo_vectors: Callable[[], int]
+    ) -> None:
+        """``photo_vectors`` tells how many vectors a query photo without a crop has now."""
         self._handlers = handlers
         self._gate = gate
+        self._photo_vectors = photo_vectors
 
     def guard(
         self, method: str, metadata: Iterable[tuple[str, str | bytes]]
@@ -44,7 +48,8 @@ class FrontDoor(search_pb2_grpc.SearchServiceServicer):
         """Search, if the query is admitted."""
         kind = request.WhichOneof("query") or "parts"
         left = context.time_remaining()
-        with self._gate.admitted(kind, cost_of_search(request), left):
+        cost = cost_of_search(request, self._photo_vectors())
+        with self._gate.admitted(kind, cost, left):
             return await self._handlers.Search(request, context)
 
     async def Locate(  # noqa: N802

@@ -1,4 +1,4 @@
-"""``shashin model``: train and evaluate embedding models, and choose the one that searches use."""
+"""``shashin model``: train, evaluate and publish embedding models, and choose the one that searches use."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from shashin.cli.model_photos import (
     evaluate_with_photos,
     fit,
 )
+from shashin.cli.model_publishing import publish
 from shashin.cli.options import JsonOption, QueriesOption, WorkOption
 from shashin.errors import UserError
 from shashin.model_space import check_model_id
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Train and evaluate embedding models, and choose the one that searches use.",
+    help="Train, evaluate and publish embedding models, and choose the one that searches use.",
 )
 app.command(epilog="Example:  shashin model ls")(ls)
 app.command(epilog="Example:  shashin model activate my-model")(activate)
+app.command(epilog="Example:  shashin model publish my-model.pt --repository gs://bucket/shashin")(
+    publish
+)
 app.command(epilog="Example:  shashin model fit --photos photos --output my-model.pt")(fit)
 
 _WORK = Path(".shashin/model")

@@ -68,8 +68,8 @@ def up(
         str,
         typer.Option(
             envvar="SHASHIN_MODEL",
-            help="Embedding model: demo-v1, efficientnet-lite0, torchvision:NAME (downloads weights), or the path of a "
-            "checkpoint.",
+            help="Embedding model: demo-v1, efficientnet-lite0, torchvision:NAME (downloads weights), "
+            "repository:ID for a published one, or the path of a checkpoint.",
         ),
     ] = DEFAULT_MODEL,
     also: Annotated[

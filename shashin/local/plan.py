@@ -58,7 +58,7 @@ class SystemConfig:
     repository: str
     """URI of the model repository."""
     model: str
-    """The embedder's model: a name, ``torchvision:NAME`` or the path of a checkpoint."""
+    """The embedder's model: a name, ``torchvision:NAME``, ``repository:ID`` or the path of a checkpoint."""
     model_id: str
     dimensions: int
     bucket_seconds: int
@@ -129,7 +129,7 @@ def _add_model(
     indexer = INDEXER + suffix
     processes.add(
         EMBEDDER,
-        {"SHASHIN_MODEL": model.model},
+        {"SHASHIN_MODEL": model.model, **repository},
         serves=(EMBEDDER, None),
         suffix=suffix,
         model_id=model.model_id,

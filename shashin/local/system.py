@@ -30,10 +30,11 @@ from shashin.local.processes import (
     read_plan,
 )
 from shashin.local.progress import SILENT, Progress
-from shashin.model.loading import ModelDescription, describe_model
+from shashin.model.loading import ModelDescription, describe_model, published_id
 from shashin.model_space import ModelSpace
 from shashin.objectstore.open import open_object_store, opened_object_store
 from shashin.repository.active_model import ActiveModels
+from shashin.repository.published_models import PublishedModels
 
 DEFAULT_STATE = Path(".shashin")
 """Default state folder, relative to the working directory."""
@@ -196,8 +197,13 @@ class System:
         )
         async with choosing_ports(lambda: progress.set(_WAITING)):
             progress.finish(_WAITING)
-            model = _described(options.model, progress)
-            also = None if options.also is None else _described(options.also, progress)
+            repository = options.repository or self._own_repository
+            model = await _described(options.model, repository, progress)
+            also = (
+                None
+                if options.also is None
+                else await _described(options.also, repository, progress)
+            )
             if also is not None and also.model_id == model.model_id:
                 raise UserError(
                     f"{options.also} is model {also.model_id!r}, as {options.model} is: expected "
@@ -317,8 +323,12 @@ def _absolute(model: str) -> str:
     return str(Path(model).absolute()) if Path(model).is_file() else model
 
 
-def _described(model: str, progress: Progress) -> ModelDescription:
-    """Describe a model; any but the default one has to be loaded for that."""
+async def _described(model: str, repository: str, progress: Progress) -> ModelDescription:
+    """Describe a model; one that is neither the default nor published has to be loaded for that."""
+    if (model_id := published_id(model)) is not None:
+        async with opened_object_store(repository) as store:
+            published = await PublishedModels(store).read(model_id)
+        return ModelDescription(published.model_id, published.dimensions)
     if model == DEFAULT_MODEL:
         return describe_model(model)
     progress.set(_LOADING)

@@ -1,7 +1,12 @@
 """Loading a model by its name.
 
 ``demo-v1`` is the project's own model, ``efficientnet-lite0`` the one for real photos, ``torchvision:NAME``
-a torchvision backbone with its weights, anything else the path of a checkpoint. A new kind of model is one more function here.
+a torchvision backbone with its weights, ``repository:ID`` a model that was published in the model repository
+(``shashin model publish``), anything else the path of a checkpoint. A new kind of model is one more function here.
+
+A published model is named by its id alone, without the repository's URI: that is a setting which all services
+share, so a repository that is copied or moved is one changed setting, and an id that is published once means
+the same model everywhere. Whoever names one has to fetch it first (shashin.repository.published_models).
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shashin.errors import ModelError, UnknownModel
+from shashin.model_space import ModelSpace, check_model_id
 
 if TYPE_CHECKING:
     from shashin.model.embedder import PhotoEmbedder
@@ -21,6 +27,7 @@ SHIPPED = {DEMO: 128, LITE: 256}
 """The models that come along, with their dimensions."""
 
 TORCHVISION = "torchvision:"
+IN_REPOSITORY = "repository:"
 
 _PLACES = (
     Path(__file__).parents[2] / "models",  # a checkout
@@ -34,6 +41,19 @@ class ModelDescription:
 
     model_id: str
     dimensions: int
+
+
+def published_id(model: str) -> str | None:
+    """Return the id of a model that is in the model repository; None if it is elsewhere.
+
+    Raises:
+        UserError: if it cannot be an id.
+    """
+    if not model.startswith(IN_REPOSITORY):
+        return None
+    model_id = model.removeprefix(IN_REPOSITORY)
+    check_model_id(model_id)
+    return model_id
 
 
 def shipped_checkpoint(model: str) -> Path:
@@ -62,7 +82,8 @@ def checkpoint_of(model: str) -> Path:
         return Path(model)
     raise UnknownModel(
         f"unknown model {model!r}: expected {', '.join(SHIPPED)}, {TORCHVISION}NAME (such as "
-        f"{TORCHVISION}resnet50), or the path of a checkpoint"
+        f"{TORCHVISION}resnet50), {IN_REPOSITORY}ID where a model repository is known, or the path of a "
+        "checkpoint"
     )
 
 
@@ -95,6 +116,21 @@ def load_embedder(model: str, *, threads: int = 1) -> PhotoEmbedder:
     if model.startswith(TORCHVISION):
         return _torchvision_embedder(model.removeprefix(TORCHVISION))
     return embedder_of(read_checkpoint(checkpoint_of(model)))
+
+
+def load_published(path: Path, space: ModelSpace, *, threads: int = 1) -> PhotoEmbedder:
+    """Load the checkpoint of a published model, which has to be of its model space.
+
+    Raises:
+        ModelError: if it cannot be loaded, or is of another model.
+    """
+    loaded = load_embedder(str(path), threads=threads)
+    found = ModelSpace(loaded.model_id, loaded.dimensions)
+    if found != space:
+        raise ModelError(
+            f"{path} is {found}, but was published as {space}: publish it under its own id"
+        )
+    return loaded
 
 
 def _torchvision_embedder(name: str) -> PhotoEmbedder:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from shashin.runtime.settings import ServiceSettings
+from shashin.model.loading import published_id
+from shashin.runtime.settings import ServiceSettings, validated_by
 
 
 class EmbeddingSettings(ServiceSettings):
@@ -12,7 +13,8 @@ class EmbeddingSettings(ServiceSettings):
 
     model: str = Field(
         "demo-v1",
-        description="Embedding model: demo-v1, efficientnet-lite0, torchvision:NAME, or the path of a checkpoint.",
+        description="Embedding model: demo-v1, efficientnet-lite0, torchvision:NAME, repository:ID for one that "
+        "`shashin model publish` has put into the model repository, or the path of a checkpoint.",
     )
     torch_threads: int = Field(1, ge=1, le=256, description="Threads per model call.")
     batch_photos: int = Field(
@@ -21,3 +23,8 @@ class EmbeddingSettings(ServiceSettings):
         le=512,
         description="Maximum photos per model call; a query waits for at most one such call.",
     )
+
+    @field_validator("model")
+    @classmethod
+    def _published_model_has_an_id(cls, value: str) -> str:
+        return validated_by(published_id, value)

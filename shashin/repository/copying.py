@@ -28,6 +28,7 @@ from shashin.repository.given_up import GivenUp
 from shashin.repository.horizons import Horizon
 from shashin.repository.known_shards import known_models, read_known_shards
 from shashin.repository.pointer import Pointer, history_prefix, pointer_key
+from shashin.repository.published_models import published_key
 from shashin.repository.repository import ModelRepository, StoredShard
 from shashin.repository.stored_files import condition_to_write, sha256_of
 from shashin.shards.format.file_entry import FileEntry, file_entry
@@ -117,6 +118,7 @@ class ModelCopy:
         # Before anything else, so that pointers and horizons fit to the shards.
         serving = await self._serving(everything=everything)
         pointers = list(self._pointers(serving))
+        await self._check_published()
         if self._copied.problems:
             return self._copied
         manifests = await self._manifests(pointers, everything=everything)
@@ -153,6 +155,15 @@ class ModelCopy:
             raise UserError(f"the source has no pointer and no horizon of model {self._model_id!r}")
         pointers = self._pointer_keys
         return dict(sorted(documents.items(), key=lambda item: (item[0] in pointers, item[0])))
+
+    async def _check_published(self) -> None:
+        """Require that the target has no other model of this id, before anything of it is copied."""
+        key = published_key(self._model_id)
+        if self._replace or not await self._has(key):
+            return
+        with self._naming(key), suppress(ObjectNotFound):  # the source's was never published
+            data, _ = await self._source.read(key)
+            await self._require_same(key, data)
 
     @property
     def _pointer_keys(self) -> set[str]:

@@ -6,10 +6,15 @@ import asyncio
 import json
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from shashin.access.api_key import new_key
+from shashin.access.key_file import KeyFile
+from tests.support.certificates import NAME, Certificates
+from tests.support.running_service import RunningService
 from tests.support.running_system import ConnectedSystem
 from tests.support.shashin_command import COMMAND, shashin
 from tests.support.waiting import until
@@ -90,6 +95,54 @@ async def test_ctrl_c_reports_what_was_done_until_then_and_sells_it(
     assert sent > 0
     ids = [f"load-{document['run']}-{number:06d}" for number in range(sent + 5)]
     await system.until_versions(dict.fromkeys(ids))
+
+
+async def test_it_searches_through_a_router_with_tls_that_asks_for_a_key(
+    system: ConnectedSystem, photos: Path, tmp_path: Path
+) -> None:
+    certificates = Certificates(tmp_path / "certificates")
+    chain, private = certificates.issue("router")
+    key, stored = new_key("load", created=datetime.now(UTC))
+    accepted, key_file = KeyFile(tmp_path / "keys.json"), tmp_path / "load.key"
+    accepted.add(stored)
+    key_file.write_text(key)
+    router = RunningService(
+        "router",
+        system.system.kafka_address(),
+        {
+            "discovery": system.system.discovery,
+            "tls_certificate_file": chain,
+            "tls_key_file": private,
+            "accepted_keys_file": accepted.path,
+        },
+        log=tmp_path / "logs",
+    )
+    try:
+        await router.start()
+        await router.until_ready()
+        report = tmp_path / "load.json"
+        arguments = (
+            *("load", "--photos", photos, "--listings", 2, "--queries", "3/s", "--for", "2s"),
+            *("--arrivals", "even", "--json", report),
+            *("--router", f"grpcs://{NAME}:{router.grpc.rpartition(':')[2]}"),
+        )
+        trusted = ("--router-ca", certificates.authority)
+        state = system.system.folder
+        for given, code, named in (
+            ((), 1, "unavail"),
+            (trusted, 2, "SHASHIN_API_KEY or SHASHIN_API_KEY_FILE has the key"),
+        ):
+            refused = await shashin(*arguments, *given, state=state, ends_with=code)
+            assert named in refused.error
+        ran = await shashin(*arguments, *trusted, "--api-key-file", key_file, state=state)
+    finally:
+        await router.close()
+    queries = json.loads(report.read_text())["kinds"]["queries"]
+    assert sum(queries["outcomes"].values()) == 6
+    assert set(queries["outcomes"]) <= {"ok", "incomplete", "DeadlineExceeded"}
+    assert queries["outcomes"]["ok"]
+    assert "2 listings of the run were sold" in ran.out
+    assert key not in ran.out + ran.err + report.read_text() + router.log()
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ async def serve(kind: str) -> None:
         discovery="file:///nowhere", shed_load=kind != "unshed-loop", drain_seconds=0
     )
     gate = gate_of(settings, None)
-    door = FrontDoor(cast("Any", Searches(kind.removeprefix("unshed-"))), gate)
+    door = FrontDoor(cast("Any", Searches(kind.removeprefix("unshed-"))), gate, lambda: 1)
     stop = asyncio.Event()
 
     def add(server: grpc.aio.Server) -> None:

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from services.canary.settings import CanarySettings
 from services.router.settings import RouterSettings
+from shashin.rpc.router_address import RouterAddress
+from shashin.runtime.settings import load_settings
 
 ROOT = Path(__file__).parents[2] / "k8s"
 OVERLAYS = sorted(path.parent.name for path in ROOT.glob("overlays/*/kustomization.yaml"))
@@ -107,25 +110,30 @@ def test_variables_are_defined_before_they_are_used(objects: list[dict[str, Any]
     assert used
 
 
-def test_the_router_finds_its_certificates_and_keys_where_the_components_mount_them(
-    tmp_path: Path,
-) -> None:
+def built(folder: Path, *components: str) -> list[dict[str, Any]]:
+    """Return all objects of the smallest overlay with some components."""
     if shutil.which("kubectl") is None:
         pytest.skip("needs kubectl")
-    root = os.path.relpath(ROOT, tmp_path.resolve())
-    (tmp_path / "kustomization.yaml").write_text(
+    root = os.path.relpath(ROOT, folder.resolve())
+    (folder / "kustomization.yaml").write_text(
         yaml.safe_dump(
             {
                 "resources": [f"{root}/overlays/lab"],
-                "components": [f"{root}/components/{name}" for name in ("tls", "api-keys")],
+                "components": [f"{root}/components/{name}" for name in components],
             }
         )
     )
-    built = subprocess.run(
-        ["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, check=False
+    made = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
     )
-    assert not built.returncode, built.stderr
-    made = list(yaml.safe_load_all(built.stdout))
+    assert not made.returncode, made.stderr
+    return list(yaml.safe_load_all(made.stdout))
+
+
+def test_the_router_finds_its_certificates_and_keys_where_the_components_mount_them(
+    tmp_path: Path,
+) -> None:
+    made = built(tmp_path, "tls", "api-keys")
     pod = dict(pods(made))["Deployment router"]
     (container,) = pod["containers"]
     environment = {one["name"]: one.get("value") for one in container["env"]}
@@ -147,3 +155,54 @@ def test_the_router_finds_its_certificates_and_keys_where_the_components_mount_t
     for one in made:
         if one["kind"] == "Service" and one["metadata"]["name"].startswith("router"):
             assert "appProtocol" not in one["spec"]["ports"][0]
+
+
+@pytest.mark.parametrize("components", [(), ("tls",), ("api-keys",), ("tls", "api-keys")])
+def test_the_canary_calls_routers_as_they_want_to_be_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, components: tuple[str, ...]
+) -> None:
+    pod = dict(pods(built(tmp_path, "canary", *components)))["Deployment canary"]
+    (container,) = pod["containers"]
+    for name in [name for name in os.environ if name.startswith("SHASHIN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SHASHIN_PHOTOS", "gs://bucket/canary")
+    for one in container["env"]:
+        monkeypatch.setenv(one["name"], one["value"])
+    settings = load_settings(CanarySettings)
+    address = RouterAddress.parsed(settings.router)
+    assert address.with_tls == ("tls" in components)
+    assert "router-pods" in address.target, "all routers, by the Service without an address"
+    # What it reads of Secrets, by the path that the setting names.
+    read = {}
+    for mount in container["volumeMounts"]:
+        (volume,) = (one for one in pod["volumes"] if one["name"] == mount["name"])
+        if "secret" not in volume:
+            continue
+        # A file that is mounted alone would never change.
+        assert "subPath" not in mount
+        secret = volume["secret"]
+        assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
+        for path in filter(None, (settings.router_ca_file, settings.api_key_file)):
+            if path.parent == Path(mount["mountPath"]):
+                read[path] = secret["secretName"], [i["key"] for i in secret.get("items", ())]
+    expected = {}
+    if "tls" in components:
+        # Of the routers' Secret, not their private key.
+        expected[settings.router_ca_file] = "router-tls", ["ca.crt"]
+    if "api-keys" in components:
+        expected[settings.api_key_file] = "canary-key", []
+    assert read == expected
+    assert (settings.router_ca_file is None) == ("tls" not in components)
+    assert (settings.api_key_file is None) == ("api-keys" not in components)
+
+
+def test_a_name_of_the_certificate_is_the_one_that_the_canary_calls(tmp_path: Path) -> None:
+    made = built(tmp_path, "canary", "tls")
+    (container,) = dict(pods(made))["Deployment canary"]["containers"]
+    (router,) = (one["value"] for one in container["env"] if one["name"] == "SHASHIN_ROUTER")
+    (service,) = (
+        one for one in made if one["kind"] == "Service" and one["metadata"]["name"] == "router-pods"
+    )
+    names = service["metadata"]
+    (port,) = (one["port"] for one in service["spec"]["ports"] if one["name"] == "grpc")
+    assert router == f"grpcs://{names['name']}.{names['namespace']}.svc:{port}"

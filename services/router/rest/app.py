@@ -98,7 +98,8 @@ def make_app(
 
     async def search(query: schema.SearchQuery, uploads: dict[str, bytes]) -> schema.SearchAnswer:
         wanted = query_of(query, uploads)
-        with gate.admitted(wanted.kind, cost_of_query(wanted), None), active.in_use() as model:
+        cost = cost_of_query(wanted, active.current.photo_vectors)
+        with gate.admitted(wanted.kind, cost, None), active.in_use() as model:
             answer = await model.searcher.search(wanted, None)
             return answer_of(answer, model.space.model_id, ids_only=query.ids_only)
 

@@ -66,8 +66,10 @@ class Model(Protocol):
 class LocalModel:
     """The model itself, in this process."""
 
-    def __init__(self, settings: EmbeddingSettings, space: ModelSpace) -> None:
-        """Load the model.
+    def __init__(
+        self, settings: EmbeddingSettings, space: ModelSpace, checkpoint: Path | None = None
+    ) -> None:
+        """Load the model, from a checkpoint if its settings do not say where it is on this machine.
 
         Raises:
             ModelError: when it cannot be loaded.
@@ -76,15 +78,16 @@ class LocalModel:
         # Imported here: embedders have torch, and a step that asks them needs none.
         from shashin.model.loading import load_embedder
 
-        self._model = load_embedder(settings.model, threads=settings.torch_threads)
+        model = settings.model if checkpoint is None else str(checkpoint)
+        self._model = load_embedder(model, threads=settings.torch_threads)
         found = ModelSpace(self._model.model_id, self._model.dimensions)
         if found != space:
             raise StepFailed(
                 f"SHASHIN_MODEL={settings.model} is {found}; the build is of {space}: name its model "
                 "with `--model`, as for the embedder"
             )
-        path = Path(settings.model)
-        named = path.read_bytes() if path.is_file() else settings.model.encode()
+        path = Path(model)
+        named = path.read_bytes() if path.is_file() else model.encode()
         self.identity = hashlib.sha256(named).digest()
         self._budget = DecodeBudget(_DECODE_BYTES)
 

@@ -17,32 +17,51 @@ from shashin.builds.reindex.models import (
 )
 from shashin.builds.reindex.packs import Pack, read_pack, require_pack
 from shashin.builds.reindex.photos import PHOTOS, thumbnails_in
-from shashin.builds.step import StepContext
+from shashin.builds.step import StepContext, opened_repository
 from shashin.builds.steps.files import read_manifests, write_vectors
 from shashin.codecs.unit_vectors import as_stored, length_problem
+from shashin.model.loading import published_id
 from shashin.model.settings import EmbeddingSettings
+from shashin.repository.published_models import PublishedModels
 from shashin.runtime.failpoints import failpoint
 from shashin.runtime.json_file import read_json, write_json
-from shashin.runtime.settings import load_settings
 from shashin.shards.format.manifest import ROWS_FILE
 from shashin.shards.format.rows_file import SealedRows
 
 
-def embed_photos(step: StepContext) -> None:
+async def published_checkpoint(step: StepContext, settings: BuildEmbeddingSettings) -> Path | None:
+    """Return the checkpoint of a model that the repository has; None if the model comes from elsewhere.
+
+    It is kept in the step's work folder, where a retry verifies it.
+
+    Raises:
+        ModelNotPublished, CorruptModel, UnknownFormat: as ``PublishedModels.fetch``.
+        ObjectStoreError: when the repository does not respond or refuses.
+    """
+    model_id = published_id(settings.model)
+    if settings.embedder or model_id is None:
+        return None
+    async with opened_repository(step) as store:
+        _, path = await PublishedModels(store).fetch(model_id, step.work / "models")
+    return path
+
+
+def embed_photos(
+    step: StepContext, settings: BuildEmbeddingSettings, checkpoint: Path | None
+) -> None:
     """Write the vectors of all fetched photos, and the numbers of their rows, a folder per shard.
 
-    The vectors of each pack are kept for later attempts with the same model.
+    The vectors of each pack are kept for later attempts with the same model. ``checkpoint`` is that of a model
+    of the repository.
 
     Raises:
         StepFailed: when the model is not that of the build, or too many of its vectors, or of the
             photos, cannot be used.
         ModelError: when the model cannot be loaded, or its embedders do not respond.
-        SettingsError: when a setting in the environment is invalid.
     """
-    settings = load_settings(BuildEmbeddingSettings)
     space = step.build.spec.space
     if not settings.embedder:
-        _embed_with(step, LocalModel(settings, space), settings)
+        _embed_with(step, LocalModel(settings, space, checkpoint), settings)
         return
     model = RemoteModel(settings.embedder, space)
     try:

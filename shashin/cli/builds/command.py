@@ -86,8 +86,8 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         envvar="SHASHIN_MODEL",
-        help="Model of a re-index, as for `shashin up`: demo-v1, efficientnet-lite0, torchvision:NAME, or the path of a "
-        "checkpoint.",
+        help="Model of a re-index, as for `shashin up`: demo-v1, efficientnet-lite0, torchvision:NAME, repository:ID, or the "
+        "path of a checkpoint.",
     ),
 ]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
+from services.router.costs import cost_of_search
 from shashin.v1 import search_pb2
 from tests.support.hidden_log import hide
 from tests.support.running_router import (
@@ -22,6 +25,7 @@ from tests.support.running_router import (
     unit,
     vector_of,
 )
+from tests.support.waiting import until
 
 OLD = [Listing(f"old-{i:02d}", photos=1 + i % 4) for i in range(30)]
 NEW = [Listing(f"new-{i:02d}", photos=1 + i % 3) for i in range(20)]
@@ -139,6 +143,35 @@ async def test_a_crop_and_the_parts_of_a_query_are_not_zoomed(indexed: System) -
     assert hits(await indexed.search(photo=photo, crop=crop, k=50)) == expected
     parts = [search_pb2.QueryPart(photo=photo)]
     assert hits(await indexed.search(parts=parts, k=50)) == expected
+
+
+async def test_a_zoomed_photo_is_admitted_as_the_vectors_that_the_last_one_had(
+    indexed: System,
+) -> None:
+    embedder = FakeEmbedder(zoomed=[vector_of("new-04"), vector_of("old-07")])
+    await indexed.embedder("embedder", embedder)
+    await indexed.index("last", "hourly", shard_of([]))
+    await indexed.until_described()
+    photo = packed(vector_of("old-03"))
+    request = search_pb2.SearchRequest(photo=photo)
+
+    async def work_while_embedding() -> float:
+        calls, embedder.hangs = embedder.calls, True
+        searching = asyncio.ensure_future(indexed.search(photo=photo))
+        await until(lambda: embedder.calls > calls, "the photo is being embedded")
+        work = REGISTRY.get_sample_value("shashin_router_work_in_progress")
+        searching.cancel()
+        await asyncio.wait({searching})
+        embedder.hangs = False
+        assert work is not None
+        return work
+
+    assert await work_while_embedding() == cost_of_search(request, 1), "nothing is known yet"
+    await indexed.search(photo=photo)
+    assert await work_while_embedding() == cost_of_search(request, 3)
+    embedder.zoomed = []
+    await indexed.search(photo=photo)
+    assert await work_while_embedding() == cost_of_search(request, 1)
 
 
 @pytest.mark.parametrize("zoomed", [np.zeros(DIMENSIONS), np.ones(DIMENSIONS - 1)])

@@ -22,10 +22,12 @@ from shashin.model.loading import (
     SHIPPED,
     describe_model,
     load_embedder,
+    load_published,
     shipped_checkpoint,
 )
 from shashin.model.network import PhotoNetwork
 from shashin.model.training import TrainingConfig, contrastive_loss, train
+from shashin.model_space import ModelSpace
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +172,20 @@ def test_files_that_are_missing_cut_short_or_something_else_are_refused(tmp_path
     for name in ("cut.pt", "text.pt"):
         with pytest.raises(ModelError, match=name):
             read_checkpoint(tmp_path / name)
+
+
+def test_a_published_model_has_to_be_what_it_was_published_as(tmp_path: Path) -> None:
+    path = tmp_path / "shop.pt"
+    save_checkpoint(Checkpoint("shop", 8, 32, PhotoNetwork(8)), path)
+    loaded = load_published(path, ModelSpace("shop", 8))
+    assert (loaded.model_id, loaded.dimensions) == ("shop", 8)
+    for space in (ModelSpace("other", 8), ModelSpace("shop", 16)):
+        with pytest.raises(ModelError, match=r"is shop \(8 dimensions\), but was published as"):
+            load_published(path, space)
+    document = torch.load(path, weights_only=True)
+    torch.save({**document, "format": 99}, path)
+    with pytest.raises(ModelError, match="has checkpoint format 99"):
+        load_published(path, ModelSpace("shop", 8))
 
 
 @pytest.mark.parametrize("name", ["demo-v2", "torchvision:nothing", "nowhere/at-all.pt"])

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from services.router.concurrency_limit import ConcurrencyLimit
-from services.router.costs import cost_of_locate, cost_of_search
+from services.router.costs import cost_of_locate, cost_of_query, cost_of_search
 from services.router.front_door import FrontDoor
 from services.router.gate import Gate
+from services.router.queries import Query
 from services.router.refusal_rate import RefusalRate
 from shashin.access.api_key import new_key
 from shashin.access.keyring import Keyring
 from shashin.errors import ApiKeyMissing, DeadlineExceeded, InvalidQuery, Overloaded, RateLimited
+from shashin.photo_box import Box
 from shashin.v1 import search_pb2
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
@@ -106,12 +108,12 @@ def test_the_share_of_arriving_calls_is_refused() -> None:
     ],
 )
 def test_only_searches_need_a_key(method: str, refused: bool) -> None:
-    door = FrontDoor(None, Gate(Keyring([]), None, None))  # type: ignore[arg-type]
+    door = FrontDoor(None, Gate(Keyring([]), None, None), lambda: 1)  # type: ignore[arg-type]
     assert (door.guard(method, ()) is not None) == refused
 
 
-def cost(**fields: Any) -> float:
-    return cost_of_search(search_pb2.SearchRequest(**fields))
+def cost(*, photo_vectors: int = 1, **fields: Any) -> float:
+    return cost_of_search(search_pb2.SearchRequest(**fields), photo_vectors)
 
 
 def test_what_is_more_work_costs_more() -> None:
@@ -124,3 +126,21 @@ def test_what_is_more_work_costs_more() -> None:
     assert cost(parts=[search_pb2.QueryPart(vector=b"x")]) < cost(parts=[part])
     few, many = (cost_of_locate(search_pb2.LocateRequest(listing_ids=["a"] * n)) for n in (1, 1000))
     assert 1.0 <= few < many
+
+
+def test_a_photo_costs_as_many_vectors_as_it_is_searched_by() -> None:
+    photo = bytes(1 << 18)
+    embedded_once = cost(photo=photo) - 1.0
+    assert cost(photo=photo, photo_vectors=3) - 1.0 == 3 * embedded_once, "but it is sent once"
+    crop = search_pb2.CropBox(left=0.1, top=0.1, right=0.9, bottom=0.9)
+    part = search_pb2.QueryPart(photo=photo)
+    for never_zoomed in ({"photo": photo, "crop": crop}, {"parts": [part]}, {"vector": b"x"}):
+        assert cost(**never_zoomed, photo_vectors=3) == cost(**never_zoomed)
+
+
+def test_a_query_costs_the_same_whichever_way_it_comes() -> None:
+    box = search_pb2.CropBox(left=0.1, top=0.1, right=0.9, bottom=0.9)
+    for crop, message in ((None, None), (Box(0.1, 0.1, 0.9, 0.9), box)):
+        query = Query(photo=b"x" * 1000, crop=crop, k=500)
+        request = search_pb2.SearchRequest(photo=b"x" * 1000, crop=message, k=500)
+        assert cost_of_query(query, 3) == cost_of_search(request, 3)
