@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +42,9 @@ class Seen:
     sent: int
     ok: int
     shed: int
+    """RESOURCE_EXHAUSTED."""
+    gone: int
+    """CANCELLED."""
 
     @property
     def answered(self) -> float:
@@ -53,9 +57,14 @@ class Seen:
         return self.shed / self.sent
 
     @property
+    def cancelled(self) -> float:
+        """Share that gRPC cancelled."""
+        return self.gone / self.sent
+
+    @property
     def others(self) -> float:
         """Share that failed in another way, or was not sent."""
-        return 1 - (self.ok + self.shed) / self.sent
+        return 1 - (self.ok + self.shed + self.gone) / self.sent
 
 
 class Load(Protocol):
@@ -87,7 +96,7 @@ class PythonClients:
         searched = await search_together(address, self._requests, clients, seconds)
         p99 = 1e3 * percentile(searched.took, 0.99)
         count = len(searched.took)
-        return Seen(searched.seconds, p99, sent=count, ok=count, shed=0)
+        return Seen(searched.seconds, p99, sent=count, ok=count, shed=0, gone=0)
 
     async def at_rate(self, address: str, rate: float, seconds: float, *, deadline: float) -> Seen:
         """Send so many queries a second; their latency is from when they were due."""
@@ -113,6 +122,7 @@ class PythonClients:
             sent=total.outcomes.total(),
             ok=total.outcomes[OK],
             shed=total.outcomes["RESOURCE_EXHAUSTED"],
+            gone=total.outcomes["CANCELLED"],
         )
 
 
@@ -165,10 +175,12 @@ class Ghz:
             raise RuntimeError(f"ghz failed: {errors.decode()}")
         details = json.loads(output)["details"]
         took = [detail["latency"] / 1e6 for detail in details if detail["status"] == "OK"]
+        statuses = Counter(detail["status"] for detail in details)
         return Seen(
             seconds,
             percentile(took, 0.99) if took else 0.0,
             sent=len(details),
             ok=len(took),
-            shed=sum(detail["status"] == "ResourceExhausted" for detail in details),
+            shed=statuses["ResourceExhausted"],
+            gone=statuses["Canceled"],
         )

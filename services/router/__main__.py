@@ -123,6 +123,7 @@ def limits_of(settings: RouterSettings) -> ServerLimits:
     return ServerLimits(
         request_bytes=settings.max_request_bytes,
         calls_per_connection=settings.calls_per_connection,
+        waiting_calls=settings.max_waiting_calls,
         idle_seconds=settings.connection_idle_seconds,
         connection_seconds=settings.connection_age_seconds,
     )

@@ -23,6 +23,9 @@ class ServerLimits:
     """Maximum size of a request; a larger one is RESOURCE_EXHAUSTED."""
     calls_per_connection: int
     """Maximum calls at once on a connection; further ones wait in the client."""
+    waiting_calls: int
+    """Maximum calls that wait until the server looks at them: further ones are CANCELLED, and some of those
+    beyond half of it."""
     idle_seconds: float
     """A connection without a call for so long is closed."""
     connection_seconds: float
@@ -33,6 +36,8 @@ class ServerLimits:
         options = [
             ("grpc.max_receive_message_length", self.request_bytes),
             ("grpc.max_concurrent_streams", self.calls_per_connection),
+            ("grpc.server.max_pending_requests", self.waiting_calls // 2),
+            ("grpc.server.max_pending_requests_hard_limit", self.waiting_calls),
             ("grpc.max_connection_idle_ms", round(self.idle_seconds * 1000)),
             ("grpc.keepalive_time_ms", _PING_SECONDS * 1000),
             ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_SECONDS * 1000),

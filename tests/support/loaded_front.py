@@ -1,8 +1,8 @@
 """A router's port in a process of its own, whose searches take a given time: ``python loaded_front.py KIND``.
 
 ``loop``: each search keeps the event loop for 5 ms, so 200 a second can be answered. ``endpoints``: each
-waits for one of 4 endpoints, which has it for 20 ms, so 200 a second as well. It prints its port, and serves
-until its standard input ends.
+waits for one of 4 endpoints, which has it for 20 ms, so 200 a second as well. ``unshed-loop`` refuses nothing,
+and lets 16 calls wait. It prints its port, and serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -58,8 +58,12 @@ async def serve(kind: str) -> None:
     from shashin.runtime.scope import ServiceScope
     from shashin.v1 import search_pb2_grpc
 
+    unshed = kind == "unshed-loop"
     settings = RouterSettings(
-        discovery="file:///nowhere", shed_load=kind != "unshed-loop", drain_seconds=0
+        discovery="file:///nowhere",
+        shed_load=not unshed,
+        max_waiting_calls=16 if unshed else 2000,
+        drain_seconds=0,
     )
     gate = gate_of(settings, None)
     door = FrontDoor(cast("Any", Searches(kind.removeprefix("unshed-"))), gate, lambda: 1)
