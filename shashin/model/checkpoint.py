@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,13 +32,34 @@ class _Architecture(NamedTuple):
     pooling: str
     network: Callable[[int], Network]
     """Makes one of some dimensions."""
+    made: Callable[[Network], bool]
+    """Whether a network is of this kind."""
     side: int | None
     """The only side of its input, in pixels; None if there are several."""
 
 
 _ARCHITECTURES = (
-    _Architecture("photo-network", "generalised-mean", PhotoNetwork, None),
-    _Architecture("efficientnet-lite0", "regional-maximum", LiteNetwork, SIDE),
+    _Architecture(
+        "photo-network",
+        "generalised-mean",
+        PhotoNetwork,
+        lambda network: isinstance(network, PhotoNetwork),
+        None,
+    ),
+    _Architecture(
+        "efficientnet-lite0",
+        "regional-maximum",
+        partial(LiteNetwork, colours=False),
+        lambda network: isinstance(network, LiteNetwork) and not network.colours,
+        SIDE,
+    ),
+    _Architecture(
+        "efficientnet-lite0",
+        "regional-maximum and colours",
+        LiteNetwork,
+        lambda network: isinstance(network, LiteNetwork) and network.colours,
+        SIDE,
+    ),
 )
 
 
@@ -56,7 +78,7 @@ class Checkpoint:
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint atomically."""
-    (kind,) = (one for one in _ARCHITECTURES if one.network is type(checkpoint.network))
+    (kind,) = (one for one in _ARCHITECTURES if one.made(checkpoint.network))
     document = {
         "format": FORMAT,
         "architecture": kind.name,

@@ -18,8 +18,8 @@ from shashin.errors import ModelError, PhotoFolderError
 from shashin.model.checkpoint import Checkpoint
 from shashin.model.embedder import embedder_of, square
 from shashin.model.head import Features, HeadConfig, fit_head
-from shashin.model.lite_network import FEATURES, SIDE, LiteBackbone, LiteNetwork, lite_normalised
-from shashin.model.photo_changes import IN_CLUTTER, TRAINING, changed, with_clutter
+from shashin.model.lite_network import SIDE, LiteBackbone, LiteNetwork, lite_normalised
+from shashin.model.photo_changes import IN_CLUTTER, IN_LIKE_LIGHT, TRAINING, changed, with_clutter
 from shashin.model.photo_evaluation import (
     PhotoEvaluation,
     PhotoEvaluationConfig,
@@ -82,7 +82,7 @@ def fit(
         ModelError: if the model has no head that can be fitted.
         PhotoFolderError: if a photo cannot be used, or there are too few products.
     """
-    backbone, start = _parts(base, config)
+    network, start = _parts(base, config)
     seen = [product for product in products if not is_held_out(product, config.one_in)]
     if len(seen) < 2:
         raise PhotoFolderError(
@@ -93,7 +93,7 @@ def fit(
         for number, product in enumerate(seen)
         for path in (*product.photos, *product.queries)
     ]
-    features = _features(backbone, [path for _, path in photos], config, progress)
+    features = _features(network, [path for _, path in photos], config, progress)
     numbers = np.array([number for number, _ in photos])
     singles = np.bincount(numbers)[numbers] == 1
     views = config.views + 1
@@ -105,8 +105,8 @@ def fit(
         lambda done, total, _: progress("steps fitted", done, total),
         start=start,
     )
-    made = LiteNetwork(head.out_features)
-    made.backbone.load_state_dict(backbone.state_dict())
+    made = LiteNetwork(head.out_features, colours=network.colours)
+    made.backbone.load_state_dict(network.backbone.state_dict())
     made.head.load_state_dict(head.state_dict())
     checkpoint = Checkpoint(config.model_id, head.out_features, SIDE, made.eval(), config.zooms)
     before = base if isinstance(base, Checkpoint) else None
@@ -115,27 +115,28 @@ def fit(
 
 def _parts(
     base: Checkpoint | LiteBackbone, config: FitConfig
-) -> tuple[LiteBackbone, nn.Linear | None]:
+) -> tuple[LiteNetwork, nn.Linear | None]:
+    """Return a network whose features a head is fitted on, and the head to start from."""
     if isinstance(base, LiteBackbone):
-        return base, None
+        network = LiteNetwork(config.head.dimensions)
+        network.backbone = base
+        return network, None
     if not isinstance(base.network, LiteNetwork):
         raise ModelError(
             f"{base.model_id} has no head of its own to fit; expected efficientnet-lite0, or a checkpoint "
             "fitted from it"
         )
     same = base.dimensions == config.head.dimensions
-    return base.network.backbone, base.network.head if same else None
+    return base.network, base.network.head if same else None
 
 
 def _features(
-    backbone: LiteBackbone, paths: Sequence[Path], config: FitConfig, progress: OnProgress
+    network: LiteNetwork, paths: Sequence[Path], config: FitConfig, progress: OnProgress
 ) -> Features:
-    """Return the features of each photo, then of a changed view of each, and so on: (views * n, 1280)."""
-    network = LiteNetwork(1)
-    network.backbone = backbone
+    """Return the features of each photo, then of a changed view of each, and so on: (views * n, features)."""
     network.eval().to(memory_format=torch.channels_last)
     total = len(paths) * (config.views + 1)
-    features = np.empty((total, FEATURES), np.float32)
+    features = np.empty((total, network.head.in_features), np.float32)
     for start in range(0, total, _BATCH):
         chosen = range(start, min(start + _BATCH, total))
         views = [_view(paths, *divmod(one, len(paths)), config.head.seed) for one in chosen]
@@ -157,7 +158,7 @@ def _view(paths: Sequence[Path], view: int, number: int, seed: int) -> Image.Ima
     named = f"{path.parent.name}/{path.name}"
     rng = np.random.default_rng([seed, view, zlib.crc32(named.encode())])
     if view % _CLUTTERED:
-        return changed(photo, TRAINING, rng)
+        return changed(photo, TRAINING if view % 2 else IN_LIKE_LIGHT, rng)
     other = paths[int(rng.integers(len(paths)))]
     return changed(with_clutter(photo, open_photo(other), rng), IN_CLUTTER, rng)
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan and Le 2019), pooled by regional maxima and projected by a learned head.
+"""EfficientNet-Lite0 (Tan and Le 2019), pooled by regional maxima, and colours, projected by a learned head.
 
 The backbone is for inference alone: every batch normalisation is folded into its convolution before the
 weights get here (``lite_weights.py``).
@@ -12,10 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shashin.model.colour_features import COLOURS, colour_features
+
 SIDE = 224
 """Side of the input, in pixels: the last map is 7 x 7."""
-FEATURES = 1280
+MAPS = 1280
+"""Channels of the last map."""
+_COLOUR_WEIGHT = 0.7
+"""Length of a photo's colours beside its pooled maps, whose length is 1."""
 _REGION, _REGION_STEP = 5, 2
+_MIDDLE, _SCALE = 127.0, 128.0
+"""Of pixels, as the backbone was trained."""
+_TOGETHER = 4
+"""Photos that go through the backbone at once: the widest map of one takes 5 MB, and what does not fit the
+processor's caches makes more photos at once slower than few."""
 
 
 class Stage(NamedTuple):
@@ -78,13 +88,13 @@ class InvertedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's features."""
-        inner = x if self.expand is None else functional.relu6(self.expand(x))
-        result: Tensor = self.project(functional.relu6(self.depthwise(inner)))
-        return result + x if self._shortcut else result
+        inner = x if self.expand is None else _relu6(self.expand(x))
+        result: Tensor = self.project(_relu6(self.depthwise(inner)))
+        return result.add_(x) if self._shortcut else result
 
 
 class LiteBackbone(nn.Module):
-    """The convolutions: (n, 3, 224, 224) to a map of (n, 1280, 7, 7)."""
+    """The convolutions: (n, 3, 224, 224) to a map of (n, ``MAPS``, 7, 7)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,29 +105,42 @@ class LiteBackbone(nn.Module):
                 blocks.append(InvertedBlock(inputs, stage, stage.stride if block == 0 else 1))
                 inputs = stage.outputs
         self.blocks = nn.Sequential(*blocks)
-        self.top = PaddedConvolution(inputs, FEATURES, 1)
+        self.top = PaddedConvolution(inputs, MAPS, 1)
 
     def forward(self, photos: Tensor) -> Tensor:
         """Return the last map; ``photos`` are what ``lite_normalised`` returns."""
-        inner = self.blocks(functional.relu6(self.stem(photos)))
-        return functional.relu6(self.top(inner))
+        return _relu6(self.top(self.blocks(_relu6(self.stem(photos)))))
 
 
 class LiteNetwork(nn.Module):
-    """The backbone, its pooling and a linear head."""
+    """The backbone, its pooling, the photo's colours if it looks at them, and a linear head."""
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, *, colours: bool = True) -> None:
         super().__init__()
+        self.colours = colours
         self.backbone = LiteBackbone()
-        self.head = nn.Linear(FEATURES, dimensions)
+        self.head = nn.Linear(MAPS + COLOURS if colours else MAPS, dimensions)
 
     def features(self, photos: Tensor) -> Tensor:
-        """Return what the head is fitted on: pooled unit vectors, (n, 1280)."""
-        return regional_maximum(self.backbone(photos))
+        """Return what the head is fitted on, unit vectors (n, ``head.in_features``)."""
+        parts = [self._features(some) for some in torch.split(photos, _TOGETHER)]
+        return torch.cat(parts)
+
+    def _features(self, photos: Tensor) -> Tensor:
+        pooled = regional_maximum(self.backbone(photos))
+        if not self.colours:
+            return pooled
+        found = colour_features((photos * _SCALE + _MIDDLE) / 255)
+        return functional.normalize(torch.cat([pooled, _COLOUR_WEIGHT * found], dim=1), dim=1)
 
     def forward(self, photos: Tensor) -> Tensor:
         """Return unit vectors; ``photos`` are what ``lite_normalised`` returns."""
         return functional.normalize(self.head(self.features(photos)), dim=1)
+
+
+def _relu6(x: Tensor) -> Tensor:
+    """Clamp in place, since memory is what the backbone waits for."""
+    return functional.relu6(x, inplace=True)
 
 
 def regional_maximum(maps: Tensor) -> Tensor:
@@ -131,4 +154,4 @@ def regional_maximum(maps: Tensor) -> Tensor:
 
 def lite_normalised(pixels: Tensor) -> Tensor:
     """Normalise uint8 pixels (n, 3, h, w) as the backbone was trained."""
-    return (pixels.to(torch.float32) - 127.0) / 128.0
+    return (pixels.to(torch.float32) - _MIDDLE) / _SCALE

@@ -39,6 +39,9 @@ HARD = Change(crop=(0.35**0.5, 0.6**0.5), turn=20, light=0.4, jpeg=(20, 20))
 """Crops of 35 to 60 % of the photo's area."""
 
 TRAINING = Change(crop=(0.35, 1.0), turn=20, light=0.4, jpeg=(20, 90))
+IN_LIKE_LIGHT = replace(TRAINING, light=0.1)
+"""For a share of the views: a head that only sees other light learns that colours tell nothing."""
+
 IN_CLUTTER = replace(TRAINING, crop=(0.8, 1.0))
 """For what is a small part of its photo already."""
 

@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from shashin.errors import ModelError
 from shashin.model.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from shashin.model.colour_features import COLOURS
 from shashin.model.lite_network import (
-    FEATURES,
+    MAPS,
     SIDE,
     LiteBackbone,
     LiteNetwork,
@@ -77,14 +78,24 @@ def test_a_convolution_divides_the_side_by_its_stride(kernel: int, stride: int) 
     assert made.shape == (1, 3, 28 // stride, 28 // stride)
 
 
-def test_the_last_map_is_7_by_7_and_its_features_have_unit_length() -> None:
-    network = LiteNetwork(8).eval()
+@pytest.mark.parametrize("colours", [True, False])
+def test_the_last_map_is_7_by_7_and_features_have_unit_length(*, colours: bool) -> None:
+    network = LiteNetwork(8, colours=colours).eval()
     pixels = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
     with torch.inference_mode():
-        assert network.backbone(lite_normalised(pixels)).shape == (2, FEATURES, 7, 7)
+        assert network.backbone(lite_normalised(pixels)).shape == (2, MAPS, 7, 7)
         features = network.features(lite_normalised(pixels))
-    assert features.shape == (2, FEATURES)
+    assert features.shape == (2, MAPS + COLOURS if colours else MAPS)
     assert torch.allclose(features.norm(dim=1), torch.ones(2), atol=1e-5)
+
+
+def test_a_photos_vector_does_not_depend_on_the_others_of_its_batch() -> None:
+    network = LiteNetwork(8).eval()
+    pixels = torch.randint(0, 256, (6, 3, SIDE, SIDE), dtype=torch.uint8)
+    with torch.inference_mode():
+        together = network(lite_normalised(pixels))
+        alone = torch.cat([network(lite_normalised(one[None])) for one in pixels])
+    assert torch.allclose(together, alone, atol=1e-5)
 
 
 @settings(deadline=None)
@@ -121,13 +132,17 @@ def test_weights_that_are_missing_or_of_another_version_are_refused_by_name(tmp_
         read_published_backbone(other)
 
 
-def test_a_checkpoint_keeps_the_network_and_whether_zooms_help(tmp_path: Path) -> None:
+@pytest.mark.parametrize("colours", [True, False])
+def test_a_checkpoint_keeps_the_network_and_whether_zooms_help(
+    tmp_path: Path, *, colours: bool
+) -> None:
     path = tmp_path / "lite.pt"
-    network = LiteNetwork(8).eval()
+    network = LiteNetwork(8, colours=colours).eval()
     save_checkpoint(Checkpoint("lite", 8, SIDE, network, zooms=True), path)
     kept = read_checkpoint(path)
     assert (kept.model_id, kept.dimensions, kept.side, kept.zooms) == ("lite", 8, SIDE, True)
     assert isinstance(kept.network, LiteNetwork)
+    assert kept.network.colours is colours
     for name, value in kept.network.state_dict().items():
         assert torch.equal(value, network.state_dict()[name].half().float())
 
@@ -135,10 +150,11 @@ def test_a_checkpoint_keeps_the_network_and_whether_zooms_help(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"architecture": "resnet"}, "a network 'resnet' with pooling 'regional-maximum'; this"),
+        ({"architecture": "resnet"}, "a network 'resnet' with pooling 'regional-maximum and"),
         ({"pooling": "mean"}, "efficientnet-lite0 with regional-maximum pooling"),
         ({"side": 112}, "a side of 112 pixels, expected 224"),
         ({"dimensions": 16}, "does not match the network"),
+        ({"pooling": "regional-maximum"}, "does not match the network"),
     ],
 )
 def test_a_head_that_does_not_fit_its_backbone_is_refused(
