@@ -133,7 +133,7 @@ async def test_it_searches_through_a_router_with_tls_that_asks_for_a_key(
             (trusted, 2, "SHASHIN_API_KEY or SHASHIN_API_KEY_FILE has the key"),
         ):
             refused = await shashin(*arguments, *given, state=state, ends_with=code)
-            assert named in refused.error
+            assert named in refused.err
         ran = await shashin(*arguments, *trusted, "--api-key-file", key_file, state=state)
     finally:
         await router.close()
