@@ -37,6 +37,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ProbeImages:
     return made_probe_images(tmp_path_factory.mktemp("probes"))
 
 
+_RESOURCES = {"requests": {"cpu": "10m", "memory": "16Mi"}}
+"""Of a probe's pod. With those of an index server, the rollouts of several tests at once would wait for each
+other on a node of two cores: old pods stay until new ones are ready."""
+
+
 class Servings:
     """The IndexServings of a namespace."""
 
@@ -45,7 +50,8 @@ class Servings:
 
     async def apply(self, name: str, image: str, **spec: Any) -> None:
         made = {**DOCUMENT, "metadata": {"name": name}}
-        made["spec"] = {**DOCUMENT["spec"], "image": image, "replicas": 1, **spec}
+        own = {"image": image, "replicas": 1, "resources": _RESOURCES}
+        made["spec"] = {**DOCUMENT["spec"], **own, **spec}
         await self.client.apply(INDEX_SERVINGS, made, manager="test", namespace=self.namespace)
 
     async def condition(self, name: str, of: str) -> Mapping[str, Any]:
