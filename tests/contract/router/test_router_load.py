@@ -19,7 +19,7 @@ from shashin.v1 import search_pb2, search_pb2_grpc
 PROCESS = Path(__file__).parents[2] / "support" / "loaded_front.py"
 CAPACITY = 200
 """Queries a second, as loaded_front.py answers them."""
-SECONDS, DEADLINE = 6.0, 30.0
+SECONDS, DEADLINE = 4.0, 30.0
 
 
 @asynccontextmanager
