@@ -56,6 +56,8 @@ class Installation:
             "SHASHIN_GRACE_SECONDS": "1",
             # Everything runs on one small machine, where a pod that starts may take a core for seconds.
             "SHASHIN_DEADLINE_MS": str(DEADLINE_MS),
+            "SHASHIN_SHED_WAIT_SECONDS": str(DEADLINE_MS / 1000),
+            "SHASHIN_SHED_ANSWER_SECONDS": str(DEADLINE_MS / 1000),
             "SHASHIN_RELEASE_AFTER_SECONDS": str(DEADLINE_MS / 500),
             "SHASHIN_HAND_OVER_AFTER_SECONDS": str(DEADLINE_MS / 500),
             "SHASHIN_HIDE_SUPERSEDED_AFTER_SECONDS": str(DEADLINE_MS / 500),
