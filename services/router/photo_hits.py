@@ -76,11 +76,13 @@ def _photos_of(
         columns = zip(
             lists.listing_ids, lists.versions, lists.photo_numbers, lists.scores, strict=True
         )
-        for position, (listing_id, version, number, score) in enumerate(columns):
-            hit = merged.get(listing_id)
-            if hit is None or hit.version != version:
-                continue
-            (details,) = lists.details_at((position,))
+        wanted = [
+            (position, listing_id, number, score)
+            for position, (listing_id, version, number, score) in enumerate(columns)
+            if (hit := merged.get(listing_id)) is not None and hit.version == version
+        ]
+        described = lists.details_at([position for position, *_ in wanted])
+        for (_, listing_id, number, score), details in zip(wanted, described, strict=True):
             if details is None:
                 continue
             photos = found[listing_id]

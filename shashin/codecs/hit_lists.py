@@ -116,7 +116,7 @@ class _Photos:
 
     @cached_property
     def named(self) -> tuple[Sequence[str], Sequence[int]]:
-        """The URI and the hash of each; empty and 0 if they are not known."""
+        """The URI and the hash of each."""
         hashes: list[int] = self.hashes.tolist()
         return split_texts(self.uris, self.uri_lengths, "photo URIs"), hashes
 
@@ -141,8 +141,6 @@ class _Columns:
     def details_at(self, numbers: Sequence[int]) -> list[HitDetails | None]:
         """Return the details of some of the hits that have any, by number; None for a negative one."""
         described, (uris, hashes), others = self.described, self.photos.named, self.photos.others
-        if not uris:  # an endpoint of before does not know them
-            uris, hashes = [""] * len(described), [0] * len(described)
         if others:
             return [
                 HitDetails(described[n], uris[n], hashes[n], others[n].photos) if n >= 0 else None
@@ -292,10 +290,12 @@ def hits_in(
 
 
 def _photos_in(columns: index_pb2.HitColumns, hits: int, *, other_photos: bool) -> _Photos:
-    uris, lengths = columns.photo_uris, columns.photo_uri_lengths
+    uris, lengths, hashes = columns.photo_uris, columns.photo_uri_lengths, columns.photo_hashes
     others = columns.other_photos
-    sizes = len(lengths), len(columns.photo_hashes)
-    # An endpoint of before does not know them.
+    sizes = len(lengths), len(hashes)
+    if sizes == (0, 0):
+        # An endpoint of before does not know them: empty and 0.
+        lengths, hashes = bytes(4 * hits), bytes(8 * hits)
     if sizes not in {(4 * hits, 8 * hits), (0, 0)} or len(others) not in {
         hits if other_photos else 0,
         0,
@@ -307,7 +307,7 @@ def _photos_in(columns: index_pb2.HitColumns, hits: int, *, other_photos: bool) 
     photos = _Photos(
         uris,
         np.frombuffer(lengths, "<u4"),
-        np.frombuffer(columns.photo_hashes, "<u8"),
+        np.frombuffer(hashes, "<u8"),
         others,
     )
     _check_lengths(uris, photos.uri_lengths, "photo URIs")
