@@ -3,6 +3,8 @@
 PYTHON ?= python3
 ARGS ?=
 RUN := .venv/bin/
+# Without it, each of the many processes that start compiles all that it imports, which takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
 # Each test worker runs its own processes; more workers than cores do not help.
 WORKERS ?= 2
 # Tests on a cluster mostly wait for pods.
