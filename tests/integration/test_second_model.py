@@ -1,7 +1,7 @@
 """Another model beside the first: re-index, switch under load, and back, with nothing stubbed.
 
-Once with a model that was made for the test and rendered photos, and once with the two models that come along
-and real photos, which only the second one is made for.
+Once with a model that was made for the test and published in the model repository, and rendered photos, and
+once with the two models that come along and real photos, which only the second one is made for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shashin.client.listing_events import SOLD, ListingAttributes
 from shashin.local.kafka import EmbeddedKafka
 from shashin.local.ports import free_port
 from shashin.local.system import UpOptions
-from shashin.model.loading import DEMO, LITE, SHIPPED
+from shashin.model.loading import DEMO, IN_REPOSITORY, LITE, SHIPPED
 from shashin.model.photo_folders import read_products
 from shashin.model_space import ModelSpace
 from tests.support.cutting_proxy import CuttingProxy, cutting_proxy
@@ -45,7 +45,9 @@ class Change:
     """A change from the first model to another one."""
 
     model: str
-    """As the embedder takes it."""
+    """As the embedder and a build take it."""
+    checkpoint: Path | None
+    """What is published in the model repository first."""
     space: ModelSpace
     listings: Sequence[RenderedListing]
     least_found: float
@@ -55,11 +57,12 @@ class Change:
 @pytest.fixture
 def change(request: pytest.FixtureRequest, tmp_path: Path) -> Change:
     if request.param == LITE:
-        return Change(LITE, ModelSpace(LITE, SHIPPED[LITE]), real_listings(), 0.8)
+        return Change(LITE, None, ModelSpace(LITE, SHIPPED[LITE]), real_listings(), 0.8)
     checkpoint = tmp_path / "half.pt"
     save_second_model(checkpoint)
     listings = [rendered(5000 + number, photos=2) for number in range(24)]
-    return Change(str(checkpoint), ModelSpace(MODEL, DIMENSIONS), listings, 0.8)
+    space = ModelSpace(MODEL, DIMENSIONS)
+    return Change(f"{IN_REPOSITORY}{MODEL}", checkpoint, space, listings, 0.8)
 
 
 def real_listings() -> list[RenderedListing]:
@@ -156,6 +159,8 @@ async def test_a_second_model_takes_over_with_all_listings_without_a_request_for
     async with running(folder, OPTIONS) as connected:
         await publish(connected, bucket, old)
         await connected.until_sealed(*(listing.listing_id for listing in old))
+    if change.checkpoint is not None:
+        await shashin("model", "publish", change.checkpoint, state=folder)
     both = UpOptions(**{**vars(OPTIONS), "also": change.model})
     async with running(folder, both) as connected:
         await publish(connected, bucket, new)
