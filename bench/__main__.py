@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
 import os
 import platform
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from bench import (
     measures,
     page,
     photos,
+    real_photos,
     replicas,
     rollouts,
     shards,
@@ -33,10 +32,8 @@ from bench import (
 )
 from bench.figures import Figure
 from bench.search import measure as search_measure
-from bench.workload import Workload, start
-from shashin.client.router import RouterClient
+from bench.workload import Workload, running
 from shashin.errors import ShashinError
-from shashin.kafka.producer import Producer
 from shashin.local.system import System
 from shashin.terminal.console import echo, echo_error, echo_stderr, echo_table
 
@@ -57,6 +54,7 @@ MEASURES: dict[str, Measure] = {
 ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
     "row": measures.live_row_memory,
     "photos": photos.photos,
+    "real": real_photos.real_photos,
     "folder": stores.folder,
     "s3": stores.s3,
     "gcs": stores.gcs,
@@ -97,6 +95,7 @@ def planned_figures() -> list[Figure]:
         Figure("page: a photo dropped, hits painted p50", "ms", 300.0),
         Figure("page: a photo dropped, hits painted p90", "ms"),
         *photos.planned_figures().values(),
+        *real_photos.planned_figures(),
         Figure("upload to a folder", "of cp", 0.5, at_least=True),
         Figure("upload to a folder, on the disk", "of cp and sync", 0.5, at_least=True),
         Figure("download from a folder", "of cp", 0.5, at_least=True),
@@ -154,14 +153,8 @@ async def measure_alone(figures: Figures, chosen: Sequence[str], runs: int, scra
 
 async def measure(system: System, figures: Figures, chosen: Sequence[str], runs: int) -> None:
     """Start the system, and run the chosen benchmarks in rounds."""
-    listings, start_seconds = await start(system, listings=LISTINGS)
-    figures["start, Kafka's jars cached"].runs.append(start_seconds)
-    async with (
-        Producer(system.kafka_address(), client_id="bench") as producer,
-        RouterClient(system.router_address()) as router,
-    ):
-        numbers = itertools.count(time.time_ns())
-        workload = Workload(system, listings, producer, router, numbers)
+    async with running(system, listings=LISTINGS) as workload:
+        figures["start, Kafka's jars cached"].runs.append(workload.start_seconds)
         for run in range(1, runs + 1):
             for name in chosen:
                 if name in ONCE and run > 1:
@@ -192,12 +185,8 @@ def main() -> int:
         alone = [name for name in args.only if name in ALONE]
         await measure_alone(planned, alone, args.runs, scratch)
         in_system = [name for name in args.only if name in MEASURES]
-        if not in_system:
-            return
-        try:
+        if in_system:
             await measure(system, planned, in_system, args.runs)
-        finally:
-            await system.stop()
 
     try:
         asyncio.run(fresh_run())

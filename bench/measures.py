@@ -137,9 +137,14 @@ async def photo_queries(workload: Workload) -> dict[str, float]:
 
 async def quiet_photo_queries(workload: Workload) -> dict[str, float]:
     """Return the time of a search by photo through the router while nothing else happens."""
+    return await quiet_searches(workload, "search by photo, 5 a second,")
+
+
+async def quiet_searches(workload: Workload, what: str) -> dict[str, float]:
+    """Return the time of a search by photo, five a second, under names that begin with ``what``."""
     await workload.publish(_QUIET_LISTINGS)
     recorder = await _searches(workload, _QUIET_QUERIES_PER_SECOND, _STREAM_SECONDS)
-    return _in_milliseconds("search by photo, 5 a second,", recorder)
+    return _in_milliseconds(what, recorder)
 
 
 async def _searches(workload: Workload, per_second: float, seconds: float) -> Recorder:

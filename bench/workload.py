@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from shashin.client.listing_events import LISTED, REMOVED, listing_event, record_of
 from shashin.client.router import RouterClient, covered_records, embed
 from shashin.kafka.producer import Producer
-from shashin.local.system import System, UpOptions
+from shashin.local.system import DEFAULT_MODEL, System, UpOptions
 from shashin.terminal.console import Stages
 from shashin.v1 import events_pb2
 from shashin.workload.listings import DemoListing, render_listings
@@ -31,6 +32,7 @@ class Workload:
     producer: Producer
     router: RouterClient
     numbers: itertools.count[int]
+    start_seconds: float
     on_sale: list[str] = field(default_factory=list)
 
     def fresh_listings(self, count: int) -> list[DemoListing]:
@@ -107,19 +109,30 @@ class Workload:
         return Streamer(listings, plan, self.producer, self.router, covers)
 
 
-async def start(system: System, *, listings: int) -> tuple[list[DemoListing], float]:
-    """Start the system and render the listings; returns them and the startup time in seconds."""
-    with Stages() as stages:
-        started = time.monotonic()
-        await system.start(UpOptions(), stages)
-        seconds = time.monotonic() - started
-        total = listings * (PHOTOS_EACH + 1)
-        rendered = await render_listings(
-            system.photos,
-            count=listings,
-            photos_each=PHOTOS_EACH,
-            queried=range(listings),
-            seed=SEED,
-            progress=lambda done: stages.set("photos rendered", done, total),
-        )
-    return rendered, seconds
+@asynccontextmanager
+async def running(
+    system: System, *, listings: int, model: str = DEFAULT_MODEL
+) -> AsyncIterator[Workload]:
+    """Start the system, render the listings, and stop it at the end."""
+    try:
+        with Stages() as stages:
+            started = time.monotonic()
+            await system.start(UpOptions(model=model), stages)
+            seconds = time.monotonic() - started
+            total = listings * (PHOTOS_EACH + 1)
+            rendered = await render_listings(
+                system.photos,
+                count=listings,
+                photos_each=PHOTOS_EACH,
+                queried=range(listings),
+                seed=SEED,
+                progress=lambda done: stages.set("photos rendered", done, total),
+            )
+        async with (
+            Producer(system.kafka_address(), client_id="bench") as producer,
+            RouterClient(system.router_address()) as router,
+        ):
+            numbers = itertools.count(time.time_ns())
+            yield Workload(system, rendered, producer, router, numbers, seconds)
+    finally:
+        await system.stop()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 from prometheus_client.exposition import generate_latest
@@ -64,6 +64,7 @@ def test_a_flood_of_distinct_values_makes_no_more_series_than_the_catalogue_stat
 
 
 @pytest.mark.parametrize("definition", LABELLED, ids=lambda definition: definition.name)
+@settings(max_examples=20)  # for each of a hundred metrics
 @given(data=st.data())
 def test_arbitrary_values_make_no_more_series_than_the_catalogue_states(
     definition: Definition, data: st.DataObject
