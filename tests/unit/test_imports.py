@@ -6,6 +6,8 @@ import-linter checks the contracts themselves, as part of ``make check``; here i
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 import sys
 import tomllib
 from collections import defaultdict
@@ -161,3 +163,13 @@ def test_only_object_stores_import_the_library_of_google_cloud() -> None:
         if not name.startswith(("google.protobuf", "google.rpc"))
     }
     assert importers == {("shashin", "objectstore")}
+
+
+@pytest.mark.parametrize("package", ["services", "bench", "shashin.cli"])
+def test_what_grpc_reads_when_it_is_imported_is_set_by_then(package: str) -> None:
+    # Modules of a package import gRPC before anything of ours, in their alphabetical order.
+    code = f"import os, sys, {package}; print('grpc' in sys.modules, os.environ['GRPC_ENABLE_FORK_SUPPORT'])"
+    environment = {k: v for k, v in os.environ.items() if k != "GRPC_ENABLE_FORK_SUPPORT"}
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert printed.stdout.decode().split() == ["False", "0"]
