@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from monitoring.model import Alert
+from monitoring.model import Alert, Record
 from monitoring.objectives import OBJECTIVES, SEARCH
 from monitoring.rules import groups, rule_file
 
@@ -255,17 +256,21 @@ def test_an_alert_fires_when_it_should_and_not_before(
     check(name, series, minutes=case.minutes, fires=state == "fires", folder=tmp_path)
 
 
+def test_prometheus_reads_the_file_of_all_rules(tmp_path: Path) -> None:
+    (tmp_path / "rules.yml").write_text(rule_file())
+    promtool("check", "rules", "rules.yml", folder=tmp_path)
+
+
 def check(name: str, given: Series, *, minutes: int, fires: bool, folder: Path) -> None:
     """Fail unless Prometheus has the alert fire, or not, after so many minutes of these series."""
-    if (promtool := shutil.which("promtool")) is None:
-        pytest.skip("needs promtool, which is part of Prometheus")
     # Calls of a router to index servers are no searches of users.
     every: Series = {ROUTER: f"1x{minutes}", INDEX_SERVER: f"0+99999x{minutes}"}
     series = {**every, **given}
-    (folder / "rules.yml").write_text(rule_file())
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": groups_of(name)}))
     test = {
         "rule_files": ["rules.yml"],
-        "evaluation_interval": "1m",
+        # Days, evaluated each minute, take a minute.
+        "evaluation_interval": "1m" if minutes < DAYS else "10m",
         "tests": [
             {
                 "interval": "1m",
@@ -281,12 +286,26 @@ def check(name: str, given: Series, *, minutes: int, fires: bool, folder: Path) 
         ],
     }
     (folder / "test.yml").write_text(yaml.safe_dump(test))
+    promtool("test", "rules", "test.yml", folder=folder)
+
+
+def groups_of(name: str) -> list[dict[str, Any]]:
+    """Return an alert with the records that it reads, to be evaluated as often as a test says."""
+    found = []
+    for group in groups():
+        alert = [rule for rule in group.rules if isinstance(rule, Alert) and rule.name == name]
+        read = [r for r in group.rules if isinstance(r, Record) and r.name in alerts()[name].expr]
+        if alert or read:
+            found.append(replace(group, rules=[*alert, *read], interval="").document())
+    return found
+
+
+def promtool(*arguments: str, folder: Path) -> None:
+    """Run it in a folder, and fail with what it says."""
+    if (program := shutil.which("promtool")) is None:
+        pytest.skip("needs promtool, which is part of Prometheus")
     ended = subprocess.run(
-        [promtool, "test", "rules", "test.yml"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
+        [program, *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
