@@ -42,10 +42,9 @@ class LiteVariant(NamedTuple):
     side: int
     """Of the input, in pixels."""
     stages: tuple[Stage, ...]
-    map_side: int
-    """Of the last map."""
     region: int
-    """Side of a region of the last map; there are four, one in each corner."""
+    """Side of a region of the last map, which has a 32nd of the input's side, rounded up; there are four,
+    one in each corner."""
 
 
 STEM_CHANNELS = 32
@@ -61,7 +60,6 @@ LITE0 = LiteVariant(
         Stage(4, 5, 2, 6, 192),
         Stage(1, 3, 1, 6, 320),
     ),
-    map_side=7,
     region=5,
 )
 LITE2 = LiteVariant(
@@ -76,7 +74,6 @@ LITE2 = LiteVariant(
         Stage(5, 5, 2, 6, 208),
         Stage(1, 3, 1, 6, 352),
     ),
-    map_side=9,
     region=6,
 )
 VARIANTS = (LITE0, LITE2)
@@ -129,7 +126,7 @@ class InvertedBlock(nn.Module):
 
 
 class LiteBackbone(nn.Module):
-    """The convolutions: (n, 3, side, side) to a map of (n, ``MAPS``, map side, map side)."""
+    """The convolutions: (n, 3, side, side) to a map of (n, ``MAPS``, side / 32, side / 32), rounded up."""
 
     def __init__(self, variant: LiteVariant = LITE0) -> None:
         super().__init__()
