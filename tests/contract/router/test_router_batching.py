@@ -140,15 +140,24 @@ async def test_a_search_that_is_given_up_leaves_the_others(
 async def test_a_call_for_which_nobody_waits_any_more_is_cancelled(
     system: System, watched: WatchedEndpoint
 ) -> None:
-    only, *others = await searching(system, NAMES[:1])
+    (only,) = await searching(system, NAMES[:1])
     await until(watched.searching.is_set, "the search is at its endpoint")
-    others += await searching(system, NAMES[1:3])
-    await until(lambda: sum(watched.batches) == 3, "all have arrived")
+    searches: dict[str, asyncio.Task[search_pb2.SearchResponse]] = {}
+    # A busy machine may bring two to the router too far apart for one call.
+    while not any(batch > 1 for batch in watched.batches):
+        names = NAMES[1 + len(searches) :][:4]
+        assert names, "no two searches shared a call"
+        searches.update(zip(names, await searching(system, names), strict=True))
+        await until(lambda: sum(watched.batches) == 1 + len(searches), "all have arrived")
+    shared = next(request for request in watched.requests if len(request.queries) > 4 * DIMENSIONS)
+    given_up, *kept = [name for name in searches if vector_of(name).tobytes() in shared.queries]
     only.cancel()
-    others[0].cancel()
+    searches.pop(given_up).cancel()
     await until(lambda: watched.cancelled == [1], "the call of the first one alone is cancelled")
     watched.released.set()
-    assert hits(await others[1])[0][0] == NAMES[2]
+    assert kept
+    for name, search in searches.items():
+        assert hits(await search)[0][0] == name
     assert watched.cancelled == [1]
 
 
