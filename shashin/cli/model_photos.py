@@ -45,7 +45,7 @@ def fit(
     model: Annotated[
         str,
         typer.Option(
-            help="Model to start from: efficientnet-lite0, efficientnet-lite2, or a checkpoint of one."
+            help="Model to start from: efficientnet-lite0, or a checkpoint that was fitted."
         ),
     ] = LITE,
     backbone: Annotated[
