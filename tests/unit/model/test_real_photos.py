@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 from shashin.cli.app import app
 from shashin.errors import ModelError, PhotoFolderError
-from shashin.model.checkpoint import Checkpoint, read_checkpoint
+from shashin.model.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from shashin.model.contact_sheet import contact_sheet
-from shashin.model.embedder import PhotoEmbedder
+from shashin.model.embedder import PhotoEmbedder, embedder_of
 from shashin.model.fitting import FitConfig, fit
 from shashin.model.head import HeadConfig
+from shashin.model.lite_network import VARIANTS, LiteBackbone, LiteVariant
 from shashin.model.loading import LITE, load_embedder, shipped_checkpoint
 from shashin.model.network import PhotoNetwork
 from shashin.model.photo_evaluation import (
@@ -148,6 +149,23 @@ def test_a_seed_decides_a_fit(own: Path) -> None:
     weights = first.network.state_dict()["head.weight"]
     assert torch.equal(weights, second.network.state_dict()["head.weight"])
     assert weights.shape[0] == 16
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_a_head_fitted_on_a_backbone_alone_is_a_model_with_its_input(
+    own: Path, tmp_path: Path, variant: LiteVariant
+) -> None:
+    config = FitConfig("shop", views=0, one_in=0, head=SMALL)
+    backbone = LiteBackbone(variant).eval()
+    made, report = fit(backbone, read_products([own]), config, quietly)
+    assert (made.side, report.before) == (variant.side, None)
+    path = tmp_path / "shop.pt"
+    save_checkpoint(made, path)
+    model = load_embedder(str(path))
+    assert (model.model_id, model.dimensions) == ("shop", 16)
+    photo = Image.new("RGB", (40, 30), (200, 40, 40))
+    expected = embedder_of(made).embed([photo])
+    assert np.allclose(model.embed([photo]), expected, atol=0.02)  # weights are kept as float16
 
 
 def test_a_model_without_a_head_to_fit_is_refused(own: Path) -> None:
