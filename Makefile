@@ -3,7 +3,7 @@
 PYTHON ?= python3
 ARGS ?=
 RUN := .venv/bin/
-# Without it, each of the many processes that start compiles all that it imports, which takes twice as long.
+# Where it is set, each of the many processes that start compiles all that it imports, and takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 # Each test worker runs its own processes; more workers than cores do not help.
 WORKERS ?= 2
