@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import yaml
 from monitoring.model import Alert, Record
 from monitoring.objectives import OBJECTIVES, SEARCH
 from monitoring.rules import groups, rule_file
+from tests.support.promtool import promtool
 
 ROOT = Path(__file__).parents[3]
 
@@ -298,16 +297,6 @@ def groups_of(name: str) -> list[dict[str, Any]]:
         if alert or read:
             found.append(replace(group, rules=[*alert, *read], interval="").document())
     return found
-
-
-def promtool(*arguments: str, folder: Path) -> None:
-    """Run it in a folder, and fail with what it says."""
-    if (program := shutil.which("promtool")) is None:
-        pytest.skip("needs promtool, which is part of Prometheus")
-    ended = subprocess.run(
-        [program, *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("alert", alerts().values(), ids=lambda alert: alert.name)
