@@ -38,10 +38,10 @@ class _Architecture(NamedTuple):
     """The only side of its input, in pixels; None if there are several."""
 
 
-def _lite(variant: LiteVariant, pooling: str, *, colours: bool) -> _Architecture:
+def _lite(variant: LiteVariant, *, colours: bool) -> _Architecture:
     return _Architecture(
         variant.name,
-        pooling,
+        "regional-maximum and colours" if colours else "regional-maximum",
         partial(LiteNetwork, variant=variant, colours=colours),
         lambda network: (
             isinstance(network, LiteNetwork)
@@ -60,8 +60,7 @@ _ARCHITECTURES = (
         lambda network: isinstance(network, PhotoNetwork),
         None,
     ),
-    *(_lite(one, "regional-maximum", colours=False) for one in VARIANTS),
-    *(_lite(one, "regional-maximum and colours", colours=True) for one in VARIANTS),
+    *(_lite(variant, colours=colours) for variant in VARIANTS for colours in (False, True)),
 )
 
 
