@@ -32,7 +32,6 @@ _DEADLINE = 1.0
 _SHEDDING: dict[str, Any] = {
     "shed_wait_seconds": 0.005,
     "shed_answer_seconds": 0.02,
-    "max_waiting_calls": 24,
     "max_work": 16,
 }
 """Settings of a router that would rather refuse bursts than answer them late."""
@@ -48,7 +47,6 @@ def planned_figures() -> list[Figure]:
         Figure("front door: at twice that load, p99 of those admitted", "ms", 15.0),
         Figure("front door: at twice that load, answered", "of what fits"),
         Figure("front door: at twice that load, refused", "%"),
-        Figure("front door: at twice that load, cancelled before it was looked at", "%"),
         Figure("front door: at twice that load, lost in other ways", "%"),
         Figure("front door: REST, p50 alone", "ms"),
     ]
@@ -84,7 +82,6 @@ async def front_door(scratch: Path) -> dict[str, float]:
         "front door: at twice that load, p99 of those admitted": twice.p99,
         "front door: at twice that load, answered": twice.answered / fits,
         "front door: at twice that load, refused": 100 * twice.refused,
-        "front door: at twice that load, cancelled before it was looked at": 100 * twice.cancelled,
         "front door: at twice that load, lost in other ways": 100 * twice.others,
         "front door: REST, p50 alone": rest,
     }

@@ -18,7 +18,7 @@ from services.router.rest.observed import Observed
 from services.router.rest.server import http_server
 from services.router.serving_report import ServingReport
 from services.router.settings import RouterSettings
-from services.router.wait_probe import WaitProbe, private_socket
+from services.router.wait_probe import WaitProbe
 from shashin.access.keyring import Keyring
 from shashin.discovery.open import open_discovery
 from shashin.errors import ShashinError
@@ -58,10 +58,8 @@ async def serve(scope: ServiceScope[RouterSettings]) -> None:
             credentials.loop(),
             ServingReport(health, scope.health, active).loop(),
         ]
-        socket = None
         if gate.rate is not None:
-            socket = await stack.enter_async_context(private_socket())
-            loops.append(WaitProbe(gate, gate.rate, socket).loop())
+            loops.append(WaitProbe(gate, gate.rate).loop())
 
         def add(server: grpc.aio.Server) -> None:
             search_pb2_grpc.add_SearchServiceServicer_to_server(door, server)
@@ -78,7 +76,6 @@ async def serve(scope: ServiceScope[RouterSettings]) -> None:
                 limits=limits_of(settings),
                 certificates=credentials.certificates,
                 guard=door.guard,
-                socket=socket,
             )
         )
         thumbnails = None
@@ -94,7 +91,7 @@ async def serve(scope: ServiceScope[RouterSettings]) -> None:
                 drain_seconds=settings.drain_seconds,
                 context=None
                 if credentials.certificates is None
-                else credentials.certificates.context(),
+                else credentials.certificates.context("http/1.1"),
             )
         )
         scope.log.info(
@@ -123,7 +120,6 @@ def limits_of(settings: RouterSettings) -> ServerLimits:
     return ServerLimits(
         request_bytes=settings.max_request_bytes,
         calls_per_connection=settings.calls_per_connection,
-        waiting_calls=settings.max_waiting_calls,
         idle_seconds=settings.connection_idle_seconds,
         connection_seconds=settings.connection_age_seconds,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 
 from services.router.costs import cost_of_locate, cost_of_search
 from services.router.gate import Gate
 from services.router.handlers import Context, SearchHandlers
 from shashin.access.keyring import key_in
 from shashin.errors import ShashinError
+from shashin.rpc.wire import Metadata
 from shashin.v1 import search_pb2, search_pb2_grpc
 
 _SERVICE = "/shashin.v1.SearchService/"
@@ -27,9 +27,7 @@ class FrontDoor(search_pb2_grpc.SearchServiceServicer):
         self._gate = gate
         self._photo_vectors = photo_vectors
 
-    def guard(
-        self, method: str, metadata: Iterable[tuple[str, str | bytes]]
-    ) -> ShashinError | None:
+    def guard(self, method: str, metadata: Callable[[], Metadata]) -> ShashinError | None:
         """Return why a call is refused before its request is received; None if it is not.
 
         Health and reflection are for everybody. Status tells operators what is wrong, so it is never shed.
@@ -37,7 +35,7 @@ class FrontDoor(search_pb2_grpc.SearchServiceServicer):
         if not method.startswith(_SERVICE):
             return None
         try:
-            self._gate.check(partial(key_in, metadata), sheds=method != _STATUS)
+            self._gate.check(lambda: key_in(metadata()), sheds=method != _STATUS)
         except ShashinError as error:
             return error
         return None

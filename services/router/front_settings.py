@@ -81,14 +81,6 @@ class FrontSettings(BaseSettings):
         description="Seconds within which three of four queries should be answered; while fewer are, fewer "
         "queries are in progress at once. Queries that take long by themselves have three times that.",
     )
-    max_waiting_calls: int = Field(
-        2000,
-        ge=16,
-        le=1_000_000,
-        description="Maximum calls that wait until the router looks at them. gRPC cancels what is beyond, and "
-        "some of those beyond half of it: that costs a fraction of a refusal, so at far more load than can be "
-        "answered, fewer waiting calls mean more answers.",
-    )
     max_work: float = Field(
         1000.0,
         ge=16,

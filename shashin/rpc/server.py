@@ -1,12 +1,15 @@
-"""Runs gRPC servers: health service, mapping of errors to statuses, metrics, graceful shutdown."""
+"""Runs gRPC servers: health service, mapping of errors to statuses, metrics, graceful shutdown.
+
+On HTTP/2 of its own (shashin.rpc.server_connection), since the server of grpc.aio needs several times as long
+for a call; handlers and registrations are those of grpc.aio.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
@@ -15,16 +18,23 @@ from grpc_health.v1 import health_pb2_grpc
 
 from shashin.errors import InvalidQuery, Overloaded, RateLimited, ShashinError, UserError
 from shashin.metrics import rpc as metrics
-from shashin.rpc.call_traces import Answer, is_traced, note_answered, traced
+from shashin.rpc.call_traces import is_traced, note_answered, traced
 from shashin.rpc.error_details import message_of, trailing_metadata
 from shashin.rpc.health_service import HealthService
-from shashin.rpc.server_limits import MAX_MESSAGE_BYTES, ServerLimits
+from shashin.rpc.server_call import FAILED, Ended, Method, ServerCall, Stream
+from shashin.rpc.server_connection import ServerConnection
+from shashin.rpc.server_limits import ServerLimits
 from shashin.rpc.server_tls import ServerCertificates
+from shashin.rpc.wire import Metadata, Status
 from shashin.runtime import tracing
 from shashin.runtime.logging import debug_check, get_logger
 
 if TYPE_CHECKING:
     from shashin.runtime.spans import Tracer
+
+_BACKLOG = 1024
+"""Connections that wait until they are accepted."""
+_CANCEL_SECONDS = 1.0
 
 log = get_logger(__name__)
 _debugging = debug_check(__name__)
@@ -33,135 +43,157 @@ _debugging = debug_check(__name__)
 class Guard(Protocol):
     """Decides on a call before its request is received."""
 
-    def __call__(
-        self, method: str, metadata: Iterable[tuple[str, str | bytes]]
-    ) -> ShashinError | None:
+    def __call__(self, method: str, metadata: Callable[[], Metadata]) -> ShashinError | None:
         """Return why a call of ``/PACKAGE.SERVICE/METHOD`` is refused; None if it is not."""
         ...
 
 
-class _Timed(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
-    """Handlers of which each call is timed, and a ShashinError mapped to its status and message.
+class _Services:
+    """Takes the handlers of services as generated code registers them, and finds those of calls."""
 
-    An interceptor would do the same, for a tenth of what a call costs the server: it is awaited for each.
-    """
-
-    def __init__(self, handlers: grpc.GenericRpcHandler, guard: Guard | None) -> None:
-        self._handlers = handlers
+    def __init__(self, guard: Guard | None) -> None:
         self._guard = guard
-        self._timed: dict[str, _TimedMethod] = {}
-        """Made when they are called first."""
-        self._overloaded: dict[tuple[str, str, float], Any] = {}
-        """Handlers that refuse calls of a method for too much load, by the error's message and pause, of
-        which there are a few. They are kept since they are needed most when there is no time to make them."""
+        self._methods: dict[str, _TimedMethod | Method] = {}
+        self._overloaded: dict[tuple[str, str, float], Status] = {}
+        """Statuses of calls that are refused for too much load, by method, and the error's message and pause,
+        of which there are a few. They are kept since they are needed most when there is no time to make them."""
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """Return the handler of a call; None if it is of another service."""
-        handler = self._handlers.service(handler_call_details)
-        if handler is None:
-            return None
-        method = handler_call_details.method
-        metadata = handler_call_details.invocation_metadata or ()
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Ignore what ``add_registered_method_handlers`` gets as well."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Add the methods of a service."""
+        for name, handler in handlers.items():
+            full_name = f"{service}/{name}"
+            self._methods[f"/{full_name}"] = (
+                _TimedMethod(full_name, handler)
+                if handler.unary_unary is not None
+                else Method(stream=_streamed(handler))
+            )
+
+    def find(self, path: str, call: ServerCall) -> Method | Status:
+        """Return what answers a call, or why it is refused."""
+        method = self._methods.get(path)
+        if method is None:
+            return Method(stream=_unimplemented(path))
         if self._guard is not None:
-            error = self._guard(method, metadata)
+            error = self._guard(path, call.invocation_metadata)
             if error is not None:
-                return self._refusal(method, error)
-        if handler.unary_unary is None:
-            return handler
-        timed = self._timed.get(method)
-        if timed is None or timed.handler is not handler:
-            timed = self._timed[method] = _TimedMethod(method.removeprefix("/"), handler)
-        return timed.handler_of(metadata)
+                return self._refusal(path, error)
+        return method if isinstance(method, Method) else method.of(call)
 
-    def _refusal(self, method: str, error: ShashinError) -> Any:
+    def _refusal(self, path: str, error: ShashinError) -> Status:
+        status = metrics.RATE_LIMITED if isinstance(error, RateLimited) else error.grpc_status
+        metrics.ANSWERS.labels(path.rpartition("/")[2], status).inc()
         if not isinstance(error, Overloaded):
-            return _refusal(method, error)
-        key = method, error.message, error.retry_after_seconds
+            return _status_of(error)
+        key = path, error.message, error.retry_after_seconds
         if (known := self._overloaded.get(key)) is None:
-            known = self._overloaded[key] = _refusal(method, error)
+            known = self._overloaded[key] = _status_of(error)
         return known
 
 
 class _TimedMethod:
-    """The handlers of a method's calls: those that are part of a trace have another one."""
+    """A method of which each call is timed, and a ShashinError mapped to its status and message.
+
+    Its calls that are part of a trace have another handler.
+    """
 
     def __init__(self, full_name: str, handler: Any) -> None:
-        self.handler = handler
-        """As it is, untimed."""
         self._full_name = full_name
-        self._answer = _timed(full_name, handler.unary_unary)
-        self._untraced = self._answering(self._answer)
-        self._traced: tuple[Tracer, Any] | None = None
+        self._answer = _timed(full_name, handler)
+        self._untraced = Method(unary=self._answer)
+        self._traced: tuple[Tracer, Method] | None = None
 
-    def handler_of(self, metadata: Iterable[tuple[str, str | bytes]]) -> Any:
-        """Return the handler of a call."""
+    def of(self, call: ServerCall) -> Method:
+        """Return what answers a call."""
         tracer = tracing.tracer()
-        if tracer is None or not is_traced(tracer, self._full_name, metadata):
+        if tracer is None or not is_traced(tracer, self._full_name, call.invocation_metadata()):
             return self._untraced
         if self._traced is None or self._traced[0] is not tracer:
-            answer = traced(tracer, self._full_name, self._answer)
-            self._traced = tracer, self._answering(answer)
+            answer: Any = traced(tracer, self._full_name, self._answer)
+            self._traced = tracer, Method(unary=answer)
         return self._traced[1]
 
-    def _answering(self, answer: Answer) -> Any:
-        return grpc.unary_unary_rpc_method_handler(
-            answer, _parsed(self.handler.request_deserializer), self.handler.response_serializer
-        )
+
+def _streamed(handler: Any) -> Stream:
+    """Return a method whose responses are a stream; its requests are one, or a stream as well."""
+    parse, serialize = handler.request_deserializer, handler.response_serializer
+
+    async def parsed(requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield _parsed(parse, request)
+
+    async def answer(requests: AsyncIterator[bytes], call: ServerCall) -> AsyncIterator[bytes]:
+        if handler.stream_stream is not None:
+            answers = handler.stream_stream(parsed(requests), call)
+        else:
+            request = await anext(parsed(requests), None)
+            if request is None:
+                raise Ended(Status(grpc.StatusCode.INTERNAL, "expected one request"))
+            answers = handler.unary_stream(request, call)
+        async for one in answers:
+            yield serialize(one)
+
+    return answer
 
 
-def _refusal(method: str, error: ShashinError) -> Any:
-    """Return a handler that refuses calls: one of a stream, since those do not receive the request first."""
-    status = metrics.RATE_LIMITED if isinstance(error, RateLimited) else error.grpc_status
-    answers = metrics.ANSWERS.labels(method.rpartition("/")[2], status)
-    code, message = grpc.StatusCode[error.grpc_status], message_of(error)
-    metadata = trailing_metadata(error)
+def _unimplemented(path: str) -> Stream:
+    """Return what answers the calls of a method that does not exist.
 
-    async def refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        answers.inc()
-        await context.abort(code, message, metadata)
+    It waits for a request: clients that are still sending one when they get the status of a stream take that
+    for an error of their own.
+    """
 
-    return grpc.stream_unary_rpc_method_handler(refuse)
+    async def answer(requests: AsyncIterator[bytes], call: ServerCall) -> AsyncIterator[bytes]:
+        del call
+        async for _ in requests:
+            break
+        raise Ended(Status(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {path}"))
+        yield b""  # a generator
+
+    return answer
 
 
-async def _abort(
-    context: grpc.aio.ServicerContext[Any, Any], error: ShashinError, fields: Collection[str]
-) -> None:
-    await context.abort(
+def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return parse(data)
+    except DecodeError:
+        raise Ended(
+            Status(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a message of this method")
+        ) from None
+
+
+def _status_of(error: ShashinError, fields: Collection[str] = ()) -> Status:
+    return Status(
         grpc.StatusCode[error.grpc_status], message_of(error), trailing_metadata(error, fields)
     )
 
 
-def _parsed(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return what parses a request; None in place of one that is not parsable, which would be UNKNOWN."""
-
-    def parse(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except DecodeError:
-            return None
-
-    return parse
-
-
-def _timed(full_name: str, inner: Answer) -> Answer:
+def _timed(full_name: str, handler: Any) -> Any:
     method = full_name.rpartition("/")[2]
     latency, succeeded = metrics.LATENCY.labels(method), metrics.ANSWERS.labels(method, "OK")
+    parse, serialize = handler.request_deserializer, handler.response_serializer
+    inner = handler.unary_unary
 
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def answer(data: bytes, call: ServerCall) -> bytes:
         started = time.perf_counter()
         status, reason = "OK", ""
+        request: Any = None
         try:
-            if request is None:
+            try:
+                request = parse(data)
+            except DecodeError:
                 raise InvalidQuery(
                     f"the request is not a message of {full_name}, or has a string that is not UTF-8: "
                     "expected protobuf as in proto/shashin/v1"
-                )
-            return await inner(request, context)
+                ) from None
+            return cast("bytes", serialize(await inner(request, call)))
         except ShashinError as error:
             status, reason = error.grpc_status, error.reason
             fields = () if request is None else request.DESCRIPTOR.fields_by_name
-            await _abort(context, error, fields)
-        except grpc.aio.AbortError:
+            raise Ended(_status_of(error, fields)) from None
+        except Ended:
             status = metrics.ABORTED_BY_HANDLER
             raise
         except asyncio.CancelledError:
@@ -170,7 +202,7 @@ def _timed(full_name: str, inner: Answer) -> Answer:
         except Exception:
             status = "INTERNAL"
             log.exception("a call failed unexpectedly", method=method)
-            raise
+            raise Ended(FAILED) from None
         finally:
             latency.observe(time.perf_counter() - started, tracing.exemplar())
             (succeeded if status == "OK" else metrics.ANSWERS.labels(method, status)).inc()
@@ -181,21 +213,6 @@ def _timed(full_name: str, inner: Answer) -> Answer:
                 note_answered(span, status, reason)
 
     return answer
-
-
-class _TimingServer:
-    """Takes the handlers of services for a server."""
-
-    def __init__(self, server: grpc.aio.Server, guard: Guard | None) -> None:
-        self._server = server
-        self._guard = guard
-
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Add the handlers of a service."""
-        self._server.add_generic_rpc_handlers([_Timed(one, self._guard) for one in handlers])
-
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        """Ignore what ``add_generic_rpc_handlers`` has got as well."""
 
 
 @asynccontextmanager
@@ -209,47 +226,49 @@ async def grpc_server(
     limits: ServerLimits | None = None,
     certificates: ServerCertificates | None = None,
     guard: Guard | None = None,
-    socket: Path | None = None,
 ) -> AsyncIterator[int]:
-    """Serve while the context is open; yields the port.
+    """Serve while the context is open; yields the port. With ``certificates`` it serves TLS.
 
-    With ``certificates`` it serves TLS. It also serves the Unix socket, without TLS: for this process alone.
-    On exit, health is NOT_SERVING, new calls are refused, and calls in progress get ``drain_seconds`` to
-    finish.
+    On exit, health is NOT_SERVING, nobody can connect, and calls in progress, with those that clients send
+    before they know, get ``drain_seconds`` to finish.
 
     Raises:
         UserError: when the port is in use.
     """
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.so_reuseport", 0),
-            *(
-                [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
-                if limits is None
-                else limits.options()
-            ),
-        ],
-    )
-    health = health or HealthService()
-    timing = cast("grpc.aio.Server", _TimingServer(server, guard))
-    add(timing)
-    health_pb2_grpc.add_HealthServicer_to_server(health, timing)
-    address = f"{host}:{port}"
+    health, limits = health or HealthService(), limits or ServerLimits()
+    services = _Services(guard)
+    add(cast("grpc.aio.Server", services))
+    health_pb2_grpc.add_HealthServicer_to_server(health, cast("grpc.aio.Server", services))
+    connections: set[ServerConnection] = set()
     try:
-        if certificates is None:
-            bound = server.add_insecure_port(address)
-        else:
-            bound = server.add_secure_port(address, certificates.credentials)
-        if socket is not None:
-            server.add_insecure_port(f"unix:{socket}")
-    except RuntimeError as error:
+        server = await asyncio.get_running_loop().create_server(
+            lambda: ServerConnection(services.find, limits, connections),
+            host.strip("[]"),
+            port,
+            ssl=None if certificates is None else certificates.context("h2"),
+            backlog=_BACKLOG,
+        )
+    except OSError as error:
         raise UserError(
-            f"cannot listen on {address} for gRPC: set SHASHIN_GRPC_PORT to a free port"
+            f"cannot listen on {host}:{port} for gRPC: set SHASHIN_GRPC_PORT to a free port"
         ) from error
-    await server.start()
     try:
-        yield bound
+        yield server.sockets[0].getsockname()[1]
     finally:
         health.drain()
-        await server.stop(drain_seconds)
+        server.close()
+        await _end(connections, drain_seconds)
+
+
+async def _end(connections: set[ServerConnection], drain_seconds: float) -> None:
+    """Let connections answer what they have for so long, and close them."""
+    for connection in list(connections):
+        connection.drain()
+    if ends := [connection.gone for connection in connections]:
+        await asyncio.wait(ends, timeout=drain_seconds)
+    stopped = list(connections)
+    for connection in stopped:
+        connection.stop()
+    if tasks := [task for connection in stopped for task in connection.tasks]:
+        # Handlers that do not heed their cancellation are not waited for.
+        await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)

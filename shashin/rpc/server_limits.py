@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Maximum size of a request or response: a batch of photos, or a thousand hits of many queries."""
 
-_PING_SECONDS, _PING_TIMEOUT_SECONDS = 30, 10
-"""A connection whose client does not acknowledge a ping is dead: its calls are cancelled."""
-_CLIENT_PING_SECONDS = 10
-"""Clients that ping more often without calls are disconnected (ENHANCE_YOUR_CALM)."""
-
-Option = tuple[str, int]
-
 
 @dataclass(frozen=True)
 class ServerLimits:
-    """The limits of a server whose clients are not Shashin's own."""
+    """The limits of a server; those of one whose clients are all Shashin's own by default."""
 
-    request_bytes: int
+    request_bytes: int = MAX_MESSAGE_BYTES
     """Maximum size of a request; a larger one is RESOURCE_EXHAUSTED."""
-    calls_per_connection: int
+    calls_per_connection: int = 10_000
     """Maximum calls at once on a connection; further ones wait in the client."""
-    waiting_calls: int
-    """Maximum calls that wait until the server looks at them: further ones are CANCELLED, and some of those
-    beyond half of it."""
-    idle_seconds: float
+    idle_seconds: float = math.inf
     """A connection without a call for so long is closed."""
-    connection_seconds: float
+    connection_seconds: float = 0.0
     """A connection is closed at about this age, once its calls have ended; 0 for never."""
-
-    def options(self) -> list[Option]:
-        """Return what gRPC calls them."""
-        options = [
-            ("grpc.max_receive_message_length", self.request_bytes),
-            ("grpc.max_concurrent_streams", self.calls_per_connection),
-            ("grpc.server.max_pending_requests", self.waiting_calls // 2),
-            ("grpc.server.max_pending_requests_hard_limit", self.waiting_calls),
-            ("grpc.max_connection_idle_ms", round(self.idle_seconds * 1000)),
-            ("grpc.keepalive_time_ms", _PING_SECONDS * 1000),
-            ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_SECONDS * 1000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", _CLIENT_PING_SECONDS * 1000),
-        ]
-        if self.connection_seconds:
-            options.append(("grpc.max_connection_age_ms", round(self.connection_seconds * 1000)))
-        return options
+    client_ping_seconds: float = 10.0
+    """Clients that ping more often without anything in between are disconnected (ENHANCE_YOUR_CALM)."""

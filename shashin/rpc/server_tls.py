@@ -1,16 +1,15 @@
 """The certificates of a server: read from files, and again when these change.
 
-gRPC asks for them at each handshake, so that connections which exist go on, and new ones get the new
+Each handshake uses what the files had last, so that connections which exist go on, and new ones get the new
 certificate. What is wrong never replaces what works.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import grpc
 
 from shashin.errors import UserError
 from shashin.rpc.certificate_dates import expiry_of
@@ -35,7 +34,7 @@ class TlsFiles:
 
 
 class ServerCertificates:
-    """The certificates that a server uses; ``renew`` has to be called now and then."""
+    """The certificates that servers use; ``renew`` has to be called now and then."""
 
     def __init__(self, files: TlsFiles) -> None:
         """Read the files.
@@ -46,34 +45,26 @@ class ServerCertificates:
         self._files = files
         self._watched = WatchedFiles(files.paths)
         self._watched.changed()
-        self._current, self.expires_at = _read(files, self._watched)
-        """The second one in Unix seconds; None if it is not known."""
-        self._context: ssl.SSLContext | None = None
+        self._contexts: dict[tuple[str, ...], ssl.SSLContext] = {}
+        """With what the files have now, by protocols."""
+        self.expires_at = self._read([()])
+        """When the server's certificate expires, in Unix seconds; None if it is not known."""
 
-    def context(self) -> ssl.SSLContext:
-        """Return what an HTTP server listens with: one object, which is renewed with the others."""
-        if self._context is None:
-            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if self._files.client_ca is not None:
-                self._context.verify_mode = ssl.CERT_REQUIRED
-            self._load()
-        return self._context
+    def context(self, *protocols: str) -> ssl.SSLContext:
+        """Return what a server of these protocols (ALPN) listens with, also once the files have changed.
 
-    def _load(self) -> None:
-        assert self._context is not None
-        self._context.load_cert_chain(self._files.certificate, self._files.key)
-        if self._files.client_ca is not None:
-            self._context.load_verify_locations(self._files.client_ca)
+        Raises:
+            UserError: as the constructor does.
+        """
+        if protocols not in self._contexts:
+            self._read([*self._contexts, protocols])
+        listening = _context(self._files, protocols)
 
-    @property
-    def credentials(self) -> grpc.ServerCredentials:
-        """What a server listens with."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._current,
-            lambda: self._current,
-            require_client_authentication=self._files.client_ca is not None,
-        )
+        def current(handshake: ssl.SSLObject, _name: str | None, _own: ssl.SSLContext) -> None:
+            handshake.context = self._contexts[protocols]
+
+        listening.sni_callback = current
+        return listening
 
     def renew(self) -> bool:
         """Read the files again if they have changed; returns whether they had.
@@ -83,29 +74,24 @@ class ServerCertificates:
         """
         if not self._watched.changed():
             return False
-        self._current, self.expires_at = _read(self._files, self._watched)
-        if self._context is not None:
-            self._load()
+        self.expires_at = self._read(list(self._contexts))
         return True
 
-
-def _read(
-    files: TlsFiles, watched: WatchedFiles
-) -> tuple[grpc.ServerCertificateConfiguration, float | None]:
-    before = watched.stamp()
-    expires_at = _check(files)
-    try:
-        certificate, key = files.certificate.read_bytes(), files.key.read_bytes()
-        client_ca = None if files.client_ca is None else files.client_ca.read_bytes()
-    except OSError as error:
-        raise UserError(f"{error.filename}: {(error.strerror or str(error)).lower()}") from None
-    if watched.stamp() != before:
-        raise UserError(f"{files.certificate} was being replaced: it is read again")
-    return grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca), expires_at
+    def _read(self, protocols: Sequence[tuple[str, ...]]) -> float | None:
+        """Make the contexts anew from the files; returns when the certificate expires."""
+        before = self._watched.stamp()
+        contexts = {names: _context(self._files, names) for names in protocols}
+        # Without authorities: it is looked at by a client that has no certificate.
+        alone = _context(TlsFiles(self._files.certificate, self._files.key), ())
+        expires_at = expiry_of(alone, self._files.certificate)
+        if self._watched.stamp() != before:
+            raise UserError(f"{self._files.certificate} was being replaced: it is read again")
+        self._contexts = contexts
+        return expires_at
 
 
-def _check(files: TlsFiles) -> float | None:
-    """Check the files as gRPC would, which only logs what is wrong; returns when the certificate expires.
+def _context(files: TlsFiles, protocols: Sequence[str]) -> ssl.SSLContext:
+    """Return a context of a server.
 
     Raises:
         UserError: naming the file that is wrong.
@@ -116,6 +102,9 @@ def _check(files: TlsFiles) -> float | None:
         except OSError as error:
             raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
     try:
         # Without the password, an encrypted key would be asked for on the terminal.
         context.load_cert_chain(files.certificate, files.key, password="")
@@ -134,4 +123,8 @@ def _check(files: TlsFiles) -> float | None:
             raise UserError(
                 f"{files.client_ca} has no certificates of authorities in PEM ({reason})"
             ) from None
-    return expiry_of(context, files.certificate)
+        context.verify_mode = ssl.CERT_REQUIRED
+        # A session that is resumed would not be verified again, by authorities that may have changed.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
+    return context

@@ -20,8 +20,8 @@ import grpc
 from shashin.discovery.protocol import INDEX_SERVER, INDEXER, Endpoint, GroupKey, Role
 from shashin.errors import WrongModelRequested
 from shashin.metrics import fleet as metrics
-from shashin.rpc.channel import open_channel
 from shashin.rpc.client_calls import ClientCalls
+from shashin.rpc.peer_channel import PeerChannel
 from shashin.runtime.logging import get_logger
 from shashin.tiers import LIVE
 from shashin.v1 import embed_pb2_grpc, index_pb2_grpc
@@ -58,11 +58,12 @@ class Peer:
         self.holders = 0
         self.removed = False
         self.calls = ClientCalls(endpoint.role, self.tier, endpoint.address)
-        self._channel = open_channel(endpoint.address)
-        self.index = index_pb2_grpc.IndexServiceStub(self._channel)
-        self.embed = embed_pb2_grpc.EmbedServiceStub(self._channel)
-        # Connect now, so that the first query does not have to wait.
-        self._channel.get_state(try_to_connect=True)
+        self._channel = PeerChannel(endpoint.address)
+        channel: Any = self._channel
+        self.index = index_pb2_grpc.IndexServiceStub(channel)
+        self.embed = embed_pb2_grpc.EmbedServiceStub(channel)
+        # Now, so that the first query does not have to wait.
+        self._channel.connect()
 
     async def close(self) -> None:
         """Close the channel."""

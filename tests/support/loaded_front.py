@@ -1,8 +1,8 @@
 """A router's port in a process of its own, whose searches take a given time: ``python loaded_front.py KIND``.
 
 ``loop``: each search keeps the event loop for 5 ms, so 200 a second can be answered. ``endpoints``: each
-waits for one of 4 endpoints, which has it for 20 ms, so 200 a second as well. ``unshed-loop`` refuses nothing,
-and lets 16 calls wait. It prints its port, and serves until its standard input ends.
+waits for one of 4 endpoints, which has it for 20 ms, so 200 a second as well. It prints its port, and serves
+until its standard input ends.
 """
 
 from __future__ import annotations
@@ -52,28 +52,24 @@ async def serve(kind: str) -> None:
     from services.router.__main__ import gate_of, limits_of
     from services.router.front_door import FrontDoor
     from services.router.settings import RouterSettings
-    from services.router.wait_probe import WaitProbe, private_socket
+    from services.router.wait_probe import WaitProbe
     from shashin.rpc.server import grpc_server
     from shashin.runtime.health import Health
     from shashin.runtime.scope import ServiceScope
     from shashin.v1 import search_pb2_grpc
 
-    unshed = kind == "unshed-loop"
     settings = RouterSettings(
         discovery="file:///nowhere",
-        shed_load=not unshed,
-        max_waiting_calls=16 if unshed else 2000,
         drain_seconds=0,
     )
     gate = gate_of(settings, None)
-    door = FrontDoor(cast("Any", Searches(kind.removeprefix("unshed-"))), gate, lambda: 1)
+    door = FrontDoor(cast("Any", Searches(kind)), gate, lambda: 1)
     stop = asyncio.Event()
 
     def add(server: grpc.aio.Server) -> None:
         search_pb2_grpc.add_SearchServiceServicer_to_server(door, server)
 
     async with AsyncExitStack() as stack:
-        socket = await stack.enter_async_context(private_socket())
         port = await stack.enter_async_context(
             grpc_server(
                 add,
@@ -82,7 +78,6 @@ async def serve(kind: str) -> None:
                 drain_seconds=0,
                 limits=limits_of(settings),
                 guard=door.guard,
-                socket=socket,
             )
         )
         loop = asyncio.get_running_loop()
@@ -94,7 +89,7 @@ async def serve(kind: str) -> None:
         threading.Thread(target=until_closed, daemon=True).start()
         sys.stdout.write(f"{port}\n")
         sys.stdout.flush()
-        loops = [WaitProbe(gate, gate.rate, socket).loop()] if gate.rate is not None else []
+        loops = [WaitProbe(gate, gate.rate).loop()] if gate.rate is not None else []
         await ServiceScope("router", settings, Health(), stop).run(*loops)
 
 

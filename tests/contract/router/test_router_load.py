@@ -73,29 +73,10 @@ async def test_at_twice_the_capacity_some_are_refused_and_nobody_waits_for_the_d
             await status.Status(search_pb2.StatusRequest(), timeout=DEADLINE)
         answers = await load
     counts = Counter(code for code, _ in answers)
-    # A machine that stalls sends more at once than gRPC lets wait: it cancels those.
-    refusals = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
-    assert set(counts) <= {grpc.StatusCode.OK, *refusals}
+    assert set(counts) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert counts[grpc.StatusCode.OK] > 0.02 * len(answers)
     assert counts[grpc.StatusCode.RESOURCE_EXHAUSTED] > 0.1 * len(answers)
     assert max(share for _, share in answers) < 0.5
-
-
-async def test_calls_beyond_those_that_may_wait_are_cancelled_and_the_others_answered() -> None:
-    async with loaded_front("unshed-loop") as channel:
-        stub = search_pb2_grpc.SearchServiceStub(channel)
-        request = search_pb2.SearchRequest(vector=bytes(512))
-
-        async def one() -> grpc.StatusCode:
-            try:
-                await stub.Search(request, timeout=DEADLINE)
-            except grpc.aio.AioRpcError as error:
-                return error.code()
-            return grpc.StatusCode.OK
-
-        counts = Counter(await asyncio.gather(*(one() for _ in range(500))))
-        assert set(counts) == {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED}
-        assert await one() == grpc.StatusCode.OK
 
 
 async def test_queries_one_after_another_are_never_refused() -> None:

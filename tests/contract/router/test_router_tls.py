@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,9 +55,10 @@ async def answers(system: System, access: RouterAccess, scheme: str = "grpcs") -
     return True
 
 
-def served(system: System) -> str:
+async def served(system: System) -> str:
     """Return the certificate that a new connection gets."""
-    return ssl.get_server_certificate(("127.0.0.1", port_of(system)), timeout=20.0)
+    address = "127.0.0.1", port_of(system)
+    return await asyncio.to_thread(ssl.get_server_certificate, address, timeout=20.0)
 
 
 async def test_only_clients_that_trust_the_authority_and_use_tls_get_answers(
@@ -98,9 +100,13 @@ async def test_a_renewed_certificate_is_used_by_new_connections_and_old_ones_go_
     front = settings(certificates)
     access = certificates.access()
     async with running_system(tmp_path, access=access, name=NAME, **front) as system:
-        before = served(system)
+        before = await served(system)
         certificates.issue("router")
-        await until(lambda: served(system) != before, "new connections get the new certificate")
+
+        async def renewed() -> bool:
+            return await served(system) != before
+
+        await until(renewed, "new connections get the new certificate")
         await system.status()
         assert await answers(system, access)
 
@@ -112,7 +118,7 @@ async def test_a_wrong_certificate_at_renewal_keeps_the_old_one_and_is_named(
     access = certificates.access()
     chain = front["tls_certificate_file"]
     async with running_system(tmp_path, access=access, name=NAME, **front) as system:
-        before, good = served(system), chain.read_bytes()
+        before, good = await served(system), chain.read_bytes()
 
         def named() -> bool:
             return any("certificates: those of before" in p for p in system.health.problems())
@@ -120,7 +126,7 @@ async def test_a_wrong_certificate_at_renewal_keeps_the_old_one_and_is_named(
         for wrong in (b"no certificate", certificates.issue("other")[0].read_bytes()):
             replace(chain, wrong)
             await until(named, "it is on /healthz")
-            assert served(system) == before
+            assert await served(system) == before
             assert await answers(system, access)
             replace(chain, good)
             await until(lambda: not named(), "it is well again")
@@ -208,13 +214,13 @@ async def test_when_the_certificate_expires_is_known_and_an_expired_one_is_refus
     async with running_system(tmp_path, access=access, name=NAME, **front) as system:
         name = "shashin_certificate_expires_seconds"
         assert REGISTRY.get_sample_value(name) == end.timestamp()
-        before = served(system)
+        before = await served(system)
         certificates.issue("router", until=datetime.now(UTC) - timedelta(days=1))
         await until(
             lambda: any("expired" in problem for problem in system.health.problems()),
             "it is on /healthz",
         )
-        assert served(system) == before
+        assert await served(system) == before
     with pytest.raises(SettingsError, match=r"SHASHIN_TLS_CERTIFICATE_FILE.*expired"):
         async with running_system(tmp_path, access=access, name=NAME, **front):
             pass

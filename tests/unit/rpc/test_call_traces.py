@@ -111,7 +111,7 @@ async def test_a_server_continues_the_trace_of_its_client(collector: Collector) 
     ("number", "status", "reason", "is_fault"),
     [
         (1, "RESOURCE_EXHAUSTED", "EmbedderOverloaded", False),
-        (2, "UNKNOWN", "INTERNAL", True),
+        (2, "INTERNAL", "INTERNAL", True),
         (4, "INTERNAL", "ModelError", True),
         (5, "INVALID_ARGUMENT", "InvalidQuery", False),
     ],

@@ -1,0 +1,154 @@
+"""A connection of HTTP/2 on a transport of asyncio: moves its bytes, and pings a peer that is silent."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from ngh2 import Configuration, Connection, ErrorCode, Event, NGH2Error, Role, Setting
+
+PING_SECONDS, PING_TIMEOUT_SECONDS = 30.0, 10.0
+"""A peer from which nothing has come for so long is pinged, and one that does not respond is dead."""
+
+_STREAM_WINDOW, _CONNECTION_WINDOW = 1 << 20, 4 << 20
+"""Bytes that a peer may send before they are acknowledged: a photo needs no more than a few round trips."""
+_LINGER_SECONDS = 2.0
+_FRAME_BYTES = 64 * 1024
+_HEADER_BYTES = 16 * 1024
+"""All headers of a request or response together."""
+
+
+class Http2Protocol(asyncio.Protocol, ABC):
+    """Base of both ends of a connection.
+
+    Whoever queues something with ``http2`` calls ``flush`` then.
+    """
+
+    def __init__(self, role: Role, settings: Mapping[Setting, int] | None = None) -> None:
+        self.http2 = Connection(
+            role, Configuration(max_inbound_header_list_size=_HEADER_BYTES + 1024)
+        )
+        self._settings = {
+            Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+            Setting.MAX_FRAME_SIZE: _FRAME_BYTES,
+            Setting.MAX_HEADER_LIST_SIZE: _HEADER_BYTES,
+            **(settings or {}),
+        }
+        self.loop = asyncio.get_running_loop()
+        self.heard_at = self.loop.time()
+        """When something has come from the peer."""
+        self.is_closed = False
+        self._transport: asyncio.Transport | None = None
+        self._is_paused = False
+        self._pinged_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @abstractmethod
+    def received(self, events: Sequence[Event]) -> None:
+        """Handle what the peer has sent; all that this queues is flushed then."""
+
+    @abstractmethod
+    def lost(self, why: str) -> None:
+        """Handle that the connection is gone."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the settings."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.http2.initiate_connection(self._settings)
+        self.http2.set_local_window_size(_CONNECTION_WINDOW)
+        self.flush()
+        self.look_again()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle the events that these bytes bring."""
+        self.heard_at = self.loop.time()
+        try:
+            self.http2.receive_data(data)
+            events = self.http2.events()
+            if events:
+                self.received(events)
+            self.flush()
+        except NGH2Error as error:
+            self.refuse(ErrorCode.PROTOCOL_ERROR, f"what was received is not HTTP/2: {error}")
+            return
+        if not self.http2.want_read and not self.http2.want_write:
+            self.close()
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the peer takes it."""
+        if self._is_paused or self.is_closed or self._transport is None:
+            return
+        if data := self.http2.data_to_send():
+            self._transport.write(data)
+
+    def pause_writing(self) -> None:
+        """Leave what is queued there: the peer reads too slowly."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Write on."""
+        self._is_paused = False
+        self.flush()
+
+    def look_again(self) -> None:
+        """Look at the clock now, and whenever something may be due."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.is_closed:
+            return
+        due = self.next_look(self.loop.time())
+        if not self.is_closed:
+            self._timer = self.loop.call_at(due, self.look_again)
+
+    def next_look(self, now: float) -> float:
+        """Do what is due, and return when to look again."""
+        if self._pinged_at is not None and self.heard_at >= self._pinged_at:
+            self._pinged_at = None
+        if self._pinged_at is not None:
+            if now >= self._pinged_at + PING_TIMEOUT_SECONDS:
+                self._end("the peer does not respond")
+                if self._transport is not None:
+                    self._transport.abort()
+            return self._pinged_at + PING_TIMEOUT_SECONDS
+        if now >= self.heard_at + PING_SECONDS:
+            self._pinged_at = now
+            self.http2.ping()
+            self.flush()
+            return now + PING_TIMEOUT_SECONDS
+        return self.heard_at + PING_SECONDS
+
+    def close(self) -> None:
+        """Close the connection once all that is queued is sent."""
+        self.flush()
+        self._end("the connection was closed")
+        self._hang_up()
+
+    def refuse(self, error: ErrorCode, why: str) -> None:
+        """Close the connection, and tell the peer why."""
+        if not self.is_closed:
+            self.http2.send_goaway(error, debug_data=why.encode())
+        self.flush()
+        self._end(why)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            # Of a peer that does not read what is still on its way.
+            self.loop.call_later(_LINGER_SECONDS, self._transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Handle the end of the transport."""
+        self._end(f"the connection was lost ({exc})" if exc else "the peer closed the connection")
+
+    def _end(self, why: str) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.lost(why)

@@ -1,0 +1,430 @@
+"""The server's end of a connection: its calls, from their first header to their status."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+import grpc
+from ngh2 import (
+    DataReceived,
+    ErrorCode,
+    Event,
+    PingAcknowledged,
+    PingReceived,
+    RequestReceived,
+    Role,
+    Setting,
+    StreamClosed,
+    StreamProtocolError,
+    TrailersReceived,
+)
+
+from shashin.rpc.http2_protocol import Http2Protocol
+from shashin.rpc.server_call import FAILED, Ended, Method, ServerCall, Stream, Unary
+from shashin.rpc.server_limits import ServerLimits
+from shashin.rpc.wire import (
+    ACCEPTED_COMPRESSIONS,
+    CONTENT_TYPE,
+    Messages,
+    Status,
+    WireError,
+    framed,
+    timeout_in,
+)
+from shashin.runtime.logging import get_logger
+
+log = get_logger(__name__)
+
+Find = Callable[[str, ServerCall], "Method | Status"]
+"""Returns what answers a call of ``/PACKAGE.SERVICE/METHOD``, or why nothing does."""
+
+RECEIVE_SECONDS = 60.0
+"""A request has to arrive within this time; it may have a shorter deadline."""
+
+_RESPONSE = [(b":status", b"200"), CONTENT_TYPE, (b"grpc-accept-encoding", ACCEPTED_COMPRESSIONS)]
+_OK = Status(grpc.StatusCode.OK).trailers
+_LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed")
+_STOPPED = Status(grpc.StatusCode.UNAVAILABLE, "the server stops")
+_NOT_RECEIVED = Status(
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    f"the request did not arrive within {RECEIVE_SECONDS:.0f} seconds",
+)
+_NOT_ONE = Status(grpc.StatusCode.INTERNAL, "expected one request, whole")
+_TOO_MANY_REQUESTS = Status(
+    grpc.StatusCode.RESOURCE_EXHAUSTED, "requests come faster than they are answered"
+)
+_UNREAD = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "the client does not read the responses")
+_MAX_WAITING_REQUESTS = 100
+_MAX_UNREAD_BYTES = 8 << 20
+
+_LAST_STREAM_KNOWN = b"shutdown"
+"""Of the ping that is acknowledged once all calls have arrived that the client sent before it knew."""
+_PING_STRIKES = 2
+"""So many pings may come too early without anything else in between."""
+
+
+class _Call:
+    """What the connection knows of a call."""
+
+    __slots__ = (
+        "call",
+        "has_headers",
+        "is_ended",
+        "is_late_at_deadline",
+        "messages",
+        "method",
+        "requests",
+        "task",
+        "timer",
+    )
+
+    def __init__(self, call: ServerCall, method: Method, messages: Messages) -> None:
+        self.call = call
+        self.method = method
+        self.messages: Messages | None = messages
+        """None once all that the client sends has come."""
+        self.requests: asyncio.Queue[bytes | None] | None = None
+        """Of a stream, with None at its end."""
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.is_late_at_deadline = False
+        """Whether the timer is for the deadline, and not for the request to arrive."""
+        self.has_headers = False
+        """Whether a response has begun."""
+        self.is_ended = False
+
+
+class ServerConnection(Http2Protocol):
+    """One connection of a server; ``connections`` are those of the server that are open."""
+
+    def __init__(
+        self, find: Find, limits: ServerLimits, connections: set[ServerConnection]
+    ) -> None:
+        super().__init__(Role.SERVER, {Setting.MAX_CONCURRENT_STREAMS: limits.calls_per_connection})
+        self._find = find
+        self._limits = limits
+        self._connections = connections
+        self._calls: dict[int, _Call] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Of calls whose handlers have not returned."""
+        self.gone: asyncio.Future[None] = self.loop.create_future()
+        """Done once the connection is closed."""
+        now = self.loop.time()
+        self._idle_since = now
+        # Not all at the same time after a server has started.
+        spread = random.uniform(0.9, 1.1)
+        age = limits.connection_seconds
+        self._ages_at = now + spread * age if age else None
+        self._is_draining = False
+        self._is_last_known = False
+        """Whether no further call can come."""
+        self._pinged_by_client_at: float | None = None
+        self._strikes = 0
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether some call has no status yet."""
+        return bool(self._calls)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._connections.add(self)
+        super().connection_made(transport)
+
+    def lost(self, why: str) -> None:
+        """Cancel the calls: nobody is there who would get their answers."""
+        del why
+        self._connections.discard(self)
+        for one in self._calls.values():
+            self._leave(one)
+        self._calls.clear()
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def drain(self) -> None:
+        """Answer the calls that come until the client knows, and close once the last one is answered."""
+        if self._is_draining or self.is_closed:
+            return
+        self._is_draining = True
+        self.http2.send_shutdown_notice()
+        self.http2.ping(_LAST_STREAM_KNOWN)
+        self.flush()
+
+    def stop(self) -> None:
+        """End all calls as they are, and close."""
+        if self.is_closed:
+            return
+        for stream_id in list(self._calls):
+            self._end_call(stream_id, _STOPPED)
+        self.http2.send_goaway()
+        self.close()
+
+    def next_look(self, now: float) -> float:
+        """Close the connection when it is idle for too long, or old."""
+        due = [super().next_look(now)]
+        if self._ages_at is not None and not self._is_draining:
+            if now >= self._ages_at:
+                self.drain()
+            else:
+                due.append(self._ages_at)
+        if not self._calls and not self._is_draining:
+            idle_until = self._idle_since + self._limits.idle_seconds
+            if now >= idle_until:
+                self.drain()
+            else:
+                due.append(idle_until)
+        elif self._calls:
+            due.append(now + self._limits.idle_seconds)
+        return min(due)
+
+    def received(self, events: Sequence[Event]) -> None:
+        """Handle what the client has sent."""
+        for event in events:
+            if isinstance(event, DataReceived):
+                self._data(event.stream_id, event.data, ended=event.end_stream)
+            elif isinstance(event, RequestReceived):
+                self._begin(event)
+            elif isinstance(event, StreamClosed):
+                self._closed(event.stream_id)
+            elif isinstance(event, TrailersReceived):
+                self._data(event.stream_id, b"", ended=True)
+            elif isinstance(event, PingReceived):
+                self._pinged()
+            elif isinstance(event, PingAcknowledged) and event.opaque_data == _LAST_STREAM_KNOWN:
+                self._is_last_known = True
+                self.http2.send_goaway()
+        if self._is_last_known and not self._calls and not self.is_closed:
+            self.close()
+
+    def _begin(self, event: RequestReceived) -> None:
+        stream_id, headers = event.stream_id, event.headers
+        found = dict(headers)
+        if not found.get(b"content-type", b"").startswith(CONTENT_TYPE[1]):
+            self._respond_http(stream_id, b"415", ended=event.end_stream)
+            return
+        seconds = None
+        if (timeout := found.get(b"grpc-timeout")) is not None:
+            seconds = timeout_in(timeout)
+            if seconds is None:
+                message = f"grpc-timeout is {timeout!r}: expected a number and one of HMSmun"
+                status = Status(grpc.StatusCode.INTERNAL, message)
+                self._refuse(stream_id, status, ended=event.end_stream)
+                return
+        call = ServerCall(headers, self.loop, seconds)
+        method = self._find(found.get(b":path", b"").decode("ascii", "replace"), call)
+        if isinstance(method, Status):
+            self._refuse(stream_id, method, ended=event.end_stream)
+            return
+        messages = Messages(self._limits.request_bytes, found.get(b"grpc-encoding"))
+        one = self._calls[stream_id] = _Call(call, method, messages)
+        if method.stream is not None or (seconds is not None and seconds <= RECEIVE_SECONDS):
+            self._time_answer(stream_id, one)
+        else:
+            one.timer = self.loop.call_later(
+                RECEIVE_SECONDS, self._end_call, stream_id, _NOT_RECEIVED
+            )
+        if method.stream is not None:
+            one.requests = asyncio.Queue()
+            self._start(one, self._stream(stream_id, one, method.stream, one.requests))
+        if event.end_stream:
+            self._data(stream_id, b"", ended=True)
+
+    def _data(self, stream_id: int, data: bytes, *, ended: bool) -> None:
+        one = self._calls.get(stream_id)
+        if one is None or one.messages is None:
+            return
+        try:
+            messages = one.messages.feed(data) if data else []
+        except WireError as error:
+            self._end_call(stream_id, error.status)
+            return
+        if one.requests is not None:
+            self._streamed(stream_id, one, one.requests, messages, ended=ended)
+        elif messages or ended:
+            self._complete(stream_id, one, messages, ended=ended)
+
+    def _complete(
+        self, stream_id: int, one: _Call, messages: Sequence[bytes], *, ended: bool
+    ) -> None:
+        """Begin to answer a unary call if its request has come; some clients end it in a frame of its own."""
+        assert one.messages is not None
+        assert one.method.unary is not None
+        is_waiting = one.task is None
+        if len(messages) != is_waiting or not one.messages.is_whole:
+            self._end_call(stream_id, _NOT_ONE)
+            return
+        if messages:
+            if not one.is_late_at_deadline:
+                self._time_answer(stream_id, one)
+            self._start(one, self._answer(stream_id, one, one.method.unary, messages[0]))
+        if ended:
+            one.messages = None
+
+    def _time_answer(self, stream_id: int, one: _Call) -> None:
+        """Wait no longer for the request, but until the deadline."""
+        if one.timer is not None:
+            one.timer.cancel()
+            one.timer = None
+        one.is_late_at_deadline = True
+        if one.call.expires_at is not None:
+            one.timer = self.loop.call_at(one.call.expires_at, self._end_call, stream_id, _LATE)
+
+    def _streamed(
+        self,
+        stream_id: int,
+        one: _Call,
+        requests: asyncio.Queue[bytes | None],
+        messages: Sequence[bytes],
+        *,
+        ended: bool,
+    ) -> None:
+        for message in messages:
+            requests.put_nowait(message)
+        if requests.qsize() > _MAX_WAITING_REQUESTS:
+            self._end_call(stream_id, _TOO_MANY_REQUESTS)
+        elif ended:
+            one.messages = None
+            requests.put_nowait(None)
+
+    def _start(self, one: _Call, handler: Coroutine[Any, Any, None]) -> None:
+        task = one.task = self.loop.create_task(handler)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _answer(self, stream_id: int, one: _Call, unary: Unary, request: bytes) -> None:
+        try:
+            answer = await unary(request, one.call)
+        except Ended as ended:
+            self._end_call(stream_id, ended.status)
+        except Exception:
+            log.exception("a handler failed unexpectedly")
+            self._end_call(stream_id, FAILED)
+        except asyncio.CancelledError:
+            self._end_call(stream_id, _STOPPED)
+        else:
+            if not one.is_ended:
+                self._calls.pop(stream_id)
+                self._forget(one)
+                self._respond(stream_id, answer)
+
+    def _respond(self, stream_id: int, answer: bytes) -> None:
+        http2 = self.http2
+        http2.send_response(stream_id, _RESPONSE)
+        http2.send_data(stream_id, framed(answer))
+        http2.send_trailers(stream_id, _OK)
+        self._sent()
+        self.flush()
+        self._close_if_last()
+
+    async def _stream(
+        self,
+        stream_id: int,
+        one: _Call,
+        stream: Stream,
+        requests: asyncio.Queue[bytes | None],
+    ) -> None:
+        async def received() -> AsyncIterator[bytes]:
+            while (request := await requests.get()) is not None:
+                yield request
+
+        try:
+            async for answer in stream(received(), one.call):
+                if one.is_ended:
+                    return
+                self._send_one(stream_id, one, answer)
+        except Ended as ended:
+            self._end_call(stream_id, ended.status)
+        except Exception:
+            log.exception("a handler failed unexpectedly")
+            self._end_call(stream_id, FAILED)
+        except asyncio.CancelledError:
+            self._end_call(stream_id, _STOPPED)
+        else:
+            self._end_call(stream_id, Status(grpc.StatusCode.OK))
+
+    def _send_one(self, stream_id: int, one: _Call, answer: bytes) -> None:
+        """Send one of the responses of a stream."""
+        if not one.has_headers:
+            one.has_headers = True
+            self.http2.send_response(stream_id, _RESPONSE)
+        self.http2.send_data(stream_id, framed(answer))
+        self._sent()
+        self.flush()
+        if self.http2.queued_body_size(stream_id) > _MAX_UNREAD_BYTES:
+            raise Ended(_UNREAD)
+
+    def _end_call(self, stream_id: int, status: Status) -> None:
+        """End a call with a status, if it has none."""
+        one = self._calls.pop(stream_id, None)
+        if one is None:
+            return
+        self._leave(one)
+        if not one.has_headers:
+            self._refuse(stream_id, status, ended=one.messages is None)
+        else:
+            with suppress(StreamProtocolError):
+                self.http2.send_trailers(stream_id, status.trailers)
+        self._sent()
+        self.flush()
+        self._close_if_last()
+
+    def _refuse(self, stream_id: int, status: Status, *, ended: bool) -> None:
+        """Send a status and nothing else; it is flushed later if the client has nothing more to send."""
+        self._only_headers(stream_id, status.response, ended=ended)
+
+    def _respond_http(self, stream_id: int, status: bytes, *, ended: bool) -> None:
+        """Answer what is no call of gRPC."""
+        self._only_headers(stream_id, [(b":status", status)], ended=ended)
+
+    def _only_headers(
+        self, stream_id: int, headers: list[tuple[bytes, bytes]], *, ended: bool
+    ) -> None:
+        # A client may have reset the stream by what arrived together with this.
+        with suppress(StreamProtocolError):
+            self.http2.send_response(stream_id, headers, end_stream=True)
+            if not ended:
+                # A reset would take the place of the response if that were not sent yet.
+                self.flush()
+                self.http2.reset_stream(stream_id, ErrorCode.NO_ERROR)
+
+    def _closed(self, stream_id: int) -> None:
+        """Cancel a call that its client has left."""
+        one = self._calls.pop(stream_id, None)
+        if one is not None:
+            self._leave(one)
+            self._idle_since = self.loop.time()
+
+    def _leave(self, one: _Call) -> None:
+        self._forget(one)
+        if one.task is not None and one.task is not asyncio.current_task(self.loop):
+            one.task.cancel()
+
+    def _forget(self, one: _Call) -> None:
+        one.is_ended = True
+        if one.timer is not None:
+            one.timer.cancel()
+            one.timer = None
+
+    def _sent(self) -> None:
+        """Note that something was sent: a client may ping again."""
+        self._pinged_by_client_at = None
+        self._strikes = 0
+        if not self._calls:
+            self._idle_since = self.loop.time()
+
+    def _pinged(self) -> None:
+        now, before = self.loop.time(), self._pinged_by_client_at
+        self._pinged_by_client_at = now
+        if before is None or now - before >= self._limits.client_ping_seconds:
+            return
+        self._strikes += 1
+        if self._strikes > _PING_STRIKES:
+            self.refuse(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
+
+    def _close_if_last(self) -> None:
+        if self._is_last_known and not self._calls and not self.is_closed:
+            self.close()
