@@ -44,9 +44,13 @@ class ConcurrencyLimit:
         self._peak = 0.0
         """Most work that was in progress at once in this window."""
 
-    def fits(self, cost: float) -> bool:
-        """Whether so much work may begin now. Whatever it costs, it may if there is no other."""
-        return not self.in_progress or self.in_progress + cost <= self.limit
+    def fits(self, cost: float, *, besides: float = 0.0) -> bool:
+        """Whether so much work may begin now. Whatever it costs, it may if there is no other.
+
+        ``besides`` is the work of calls that have arrived, at least, whether it is in progress or not.
+        """
+        present = max(self.in_progress, besides)
+        return not present or present + cost <= self.limit
 
     def begin(self, cost: float, now: float) -> bool:
         """Count work as in progress; returns whether no more is than always may be, for ``end``."""

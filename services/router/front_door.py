@@ -9,7 +9,7 @@ from services.router.gate import Gate
 from services.router.handlers import Context, SearchHandlers
 from shashin.access.keyring import key_in
 from shashin.errors import ShashinError
-from shashin.rpc.wire import Metadata
+from shashin.rpc.server_call import ServerCall
 from shashin.v1 import search_pb2, search_pb2_grpc
 
 _SERVICE = "/shashin.v1.SearchService/"
@@ -27,7 +27,7 @@ class FrontDoor(search_pb2_grpc.SearchServiceServicer):
         self._gate = gate
         self._photo_vectors = photo_vectors
 
-    def guard(self, method: str, metadata: Callable[[], Metadata]) -> ShashinError | None:
+    def guard(self, method: str, call: ServerCall) -> ShashinError | None:
         """Return why a call is refused before its request is received; None if it is not.
 
         Health and reflection are for everybody. Status tells operators what is wrong, so it is never shed.
@@ -35,9 +35,11 @@ class FrontDoor(search_pb2_grpc.SearchServiceServicer):
         if not method.startswith(_SERVICE):
             return None
         try:
-            self._gate.check(lambda: key_in(metadata()), sheds=method != _STATUS)
+            self._gate.check(lambda: key_in(call.invocation_metadata()), sheds=method != _STATUS)
         except ShashinError as error:
             return error
+        if method != _STATUS:
+            call.ended = self._gate.arrived()
         return None
 
     async def Search(  # noqa: N802

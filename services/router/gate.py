@@ -37,6 +37,8 @@ class Gate:
         self._clock = clock
         self.calls = 0
         """That have come so far."""
+        self._present = 0
+        """Calls that have arrived and not ended: some of them have not begun with their work."""
         if limit is not None:
             metrics.LIMIT.set_function(lambda: limit.limit)
             metrics.IN_PROGRESS.set_function(lambda: limit.in_progress)
@@ -65,9 +67,17 @@ class Gate:
         if self.rate is not None and self.rate.refuses():
             metrics.SHED.labels("arrivals").inc()
             raise _overloaded("more calls arrive than this router can answer")
-        if self.limit is not None and not self.limit.fits(1.0):
+        if self.limit is not None and not self.limit.fits(1.0, besides=self._present):
             metrics.SHED.labels("in_progress").inc()
             raise _overloaded("as many queries are in progress as can be answered in time")
+
+    def arrived(self) -> Callable[[], None]:
+        """Count a call that has passed ``check``, until what this returns is called, once."""
+        self._present += 1
+        return self._left
+
+    def _left(self) -> None:
+        self._present -= 1
 
     def admitted(self, kind: str, cost: float, seconds_left: float | None) -> Admission:
         """Admit work of a kind, which is done within the context that this returns.

@@ -5,9 +5,19 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import cast
 
-from ngh2 import Configuration, Connection, ErrorCode, Event, NGH2Error, Role, Setting
+from ngh2 import (
+    Configuration,
+    Connection,
+    ConnectionStateError,
+    ErrorCode,
+    Event,
+    NGH2Error,
+    Role,
+    Setting,
+)
 
 PING_SECONDS, PING_TIMEOUT_SECONDS = 30.0, 10.0
 """A peer from which nothing has come for so long is pinged, and one that does not respond is dead."""
@@ -66,22 +76,26 @@ class Http2Protocol(asyncio.Protocol, ABC):
         self.heard_at = self.loop.time()
         try:
             self.http2.receive_data(data)
-            events = self.http2.events()
-            if events:
-                self.received(events)
-            self.flush()
+            self.handle_events()
         except NGH2Error as error:
             self.refuse(ErrorCode.PROTOCOL_ERROR, f"what was received is not HTTP/2: {error}")
             return
         if not self.http2.want_read and not self.http2.want_write:
             self.close()
 
+    def handle_events(self) -> None:
+        """Handle what has happened, and flush; a stream that is found wrong is closed when that is sent."""
+        while events := self.http2.events():
+            self.received(events)
+            self.flush()
+
     def flush(self) -> None:
         """Write what is queued, as far as the peer takes it."""
         if self._is_paused or self.is_closed or self._transport is None:
             return
-        if data := self.http2.data_to_send():
-            self._transport.write(data)
+        with suppress(ConnectionStateError):  # of a connection that has failed
+            if data := self.http2.data_to_send():
+                self._transport.write(data)
 
     def pause_writing(self) -> None:
         """Leave what is queued there: the peer reads too slowly."""
@@ -129,7 +143,8 @@ class Http2Protocol(asyncio.Protocol, ABC):
     def refuse(self, error: ErrorCode, why: str) -> None:
         """Close the connection, and tell the peer why."""
         if not self.is_closed:
-            self.http2.send_goaway(error, debug_data=why.encode())
+            with suppress(ConnectionStateError):  # since it has failed already
+                self.http2.send_goaway(error, debug_data=why.encode())
         self.flush()
         self._end(why)
         self._hang_up()

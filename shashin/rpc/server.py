@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
@@ -25,7 +26,7 @@ from shashin.rpc.server_call import FAILED, Ended, Method, ServerCall, Stream
 from shashin.rpc.server_connection import ServerConnection
 from shashin.rpc.server_limits import ServerLimits
 from shashin.rpc.server_tls import ServerCertificates
-from shashin.rpc.wire import Metadata, Status
+from shashin.rpc.wire import Status
 from shashin.runtime import tracing
 from shashin.runtime.logging import debug_check, get_logger
 
@@ -43,7 +44,7 @@ _debugging = debug_check(__name__)
 class Guard(Protocol):
     """Decides on a call before its request is received."""
 
-    def __call__(self, method: str, metadata: Callable[[], Metadata]) -> ShashinError | None:
+    def __call__(self, method: str, call: ServerCall) -> ShashinError | None:
         """Return why a call of ``/PACKAGE.SERVICE/METHOD`` is refused; None if it is not."""
         ...
 
@@ -54,9 +55,6 @@ class _Services:
     def __init__(self, guard: Guard | None) -> None:
         self._guard = guard
         self._methods: dict[str, _TimedMethod | Method] = {}
-        self._overloaded: dict[tuple[str, str, float], Status] = {}
-        """Statuses of calls that are refused for too much load, by method, and the error's message and pause,
-        of which there are a few. They are kept since they are needed most when there is no time to make them."""
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Ignore what ``add_registered_method_handlers`` gets as well."""
@@ -77,7 +75,7 @@ class _Services:
         if method is None:
             return Method(stream=_unimplemented(path))
         if self._guard is not None:
-            error = self._guard(path, call.invocation_metadata)
+            error = self._guard(path, call)
             if error is not None:
                 return self._refusal(path, error)
         return method if isinstance(method, Method) else method.of(call)
@@ -85,12 +83,7 @@ class _Services:
     def _refusal(self, path: str, error: ShashinError) -> Status:
         status = metrics.RATE_LIMITED if isinstance(error, RateLimited) else error.grpc_status
         metrics.ANSWERS.labels(path.rpartition("/")[2], status).inc()
-        if not isinstance(error, Overloaded):
-            return _status_of(error)
-        key = path, error.message, error.retry_after_seconds
-        if (known := self._overloaded.get(key)) is None:
-            known = self._overloaded[key] = _status_of(error)
-        return known
+        return _status_of(error)
 
 
 class _TimedMethod:
@@ -165,9 +158,24 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 def _status_of(error: ShashinError, fields: Collection[str] = ()) -> Status:
+    if isinstance(error, Overloaded):
+        return _overloaded(error.message, error.retry_after_seconds)
+    return _new_status(error, fields)
+
+
+def _new_status(error: ShashinError, fields: Collection[str] = ()) -> Status:
     return Status(
         grpc.StatusCode[error.grpc_status], message_of(error), trailing_metadata(error, fields)
     )
+
+
+@lru_cache(maxsize=16)
+def _overloaded(message: str, retry_after_seconds: float) -> Status:
+    """Return the status of a call that is refused for too much load.
+
+    There are a few. They are kept since they are needed most when there is no time to make them.
+    """
+    return _new_status(Overloaded(message, retry_after_seconds=retry_after_seconds))
 
 
 def _timed(full_name: str, handler: Any) -> Any:

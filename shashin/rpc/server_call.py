@@ -25,7 +25,7 @@ class Ended(Exception):
 class ServerCall:
     """A call that was received: what handlers that are made for grpc.aio use of its context."""
 
-    __slots__ = ("_headers", "expires_at", "loop")
+    __slots__ = ("_headers", "ended", "expires_at", "loop")
 
     def __init__(
         self,
@@ -38,6 +38,8 @@ class ServerCall:
         self.loop = loop
         self.expires_at = None if seconds is None else loop.time() + seconds
         """By the clock of the loop."""
+        self.ended: Callable[[], None] | None = None
+        """Called once, when the call has its status, or its client has left."""
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None if there is none."""

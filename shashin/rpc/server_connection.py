@@ -160,7 +160,8 @@ class ServerConnection(Http2Protocol):
             return
         for stream_id in list(self._calls):
             self._end_call(stream_id, _STOPPED)
-        self.http2.send_goaway()
+        if not self._is_last_known:
+            self.http2.send_goaway()
         self.close()
 
     def next_look(self, now: float) -> float:
@@ -405,6 +406,9 @@ class ServerConnection(Http2Protocol):
 
     def _forget(self, one: _Call) -> None:
         one.is_ended = True
+        if (ended := one.call.ended) is not None:
+            one.call.ended = None
+            ended()
         if one.timer is not None:
             one.timer.cancel()
             one.timer = None

@@ -89,8 +89,13 @@ def status_in(headers: Iterable[Header]) -> Status:
 
 
 def _encoded(message: str) -> bytes:
-    """Return a status message as it is sent; spaces around it are not allowed in a header."""
-    return quote(message.strip(), safe=_PRINTABLE).encode("ascii")
+    """Return a status message as it is sent: without spaces around it, which no header has."""
+    quoted = quote(message, safe=_PRINTABLE)
+    if quoted.startswith(" "):
+        quoted = "%20" + quoted[1:]
+    if quoted.endswith(" "):
+        quoted = quoted[:-1] + "%20"
+    return quoted.encode("ascii")
 
 
 def framed(message: bytes) -> bytes:

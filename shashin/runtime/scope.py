@@ -156,12 +156,22 @@ class ServiceScope(Generic[SettingsT]):
     ``start_seconds`` instead of ``stall_seconds``.
     """
 
-    def __init__(self, name: str, settings: SettingsT, health: Health, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: SettingsT,
+        health: Health,
+        stop: asyncio.Event,
+        *,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``started`` is called once, when startup ends."""
         self.name = name
         self.settings = settings
         self.health = health
         self.log: structlog.stdlib.BoundLogger = get_logger(name)
         self._stop = stop
+        self._started = started
         self._starting = health.register(
             START, ready_when="the start to finish", stall_seconds=settings.start_seconds
         )
@@ -182,6 +192,7 @@ class ServiceScope(Generic[SettingsT]):
         # probe sees the process as ready too early.
         with _registered(self.health, loops, self._stop) as handles:
             self.health.forget(self._starting)
+            self._started()
             tasks = [
                 asyncio.ensure_future(loop.run(handle))
                 for loop, handle in zip(loops, handles, strict=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from ngh2 import Connection, Role
 from PIL import Image
 
 from services.router.handlers import query_of
@@ -20,6 +22,10 @@ from shashin.codecs.index import filter_of
 from shashin.errors import InvalidQuery, PhotoError
 from shashin.photo_box import Box, box_problem
 from shashin.photos.thumbnail import LONGEST_RATIO, SHORT_SIDE, thumbnail_image
+from shashin.rpc.server_call import Method, ServerCall
+from shashin.rpc.server_connection import ServerConnection
+from shashin.rpc.server_limits import ServerLimits
+from shashin.rpc.wire import framed
 from shashin.shards.format.columns import Coded, Columns
 from shashin.shards.format.dictionary import Dictionary
 from shashin.v1 import index_pb2, search_pb2
@@ -86,6 +92,85 @@ def read_json(data: bytes) -> None:
     except (HttpError, InvalidQuery, PhotoError):
         return
     assert 1 <= query.k <= 1000
+
+
+class _Discarding(asyncio.Transport):
+    """Sends nothing anywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = False
+
+    def write(self, data: object) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+    abort = close
+
+
+async def _echo(request: bytes, _call: ServerCall) -> bytes:
+    await asyncio.sleep(0)
+    return request
+
+
+_LOOP = asyncio.new_event_loop()
+
+
+def read_connection(data: bytes) -> None:
+    """Serve a client that has begun as it should, in two pieces: the first two bytes say where to cut."""
+    _LOOP.run_until_complete(_serve(data))
+
+
+async def _serve(data: bytes) -> None:
+    connections: set[ServerConnection] = set()
+    limits = ServerLimits(request_bytes=10_000, calls_per_connection=10)
+    server = ServerConnection(lambda _path, _call: Method(unary=_echo), limits, connections)
+    transport = _Discarding()
+    server.connection_made(transport)
+    client = Connection(Role.CLIENT)
+    client.initiate_connection()
+    cut = 2 + int.from_bytes(data[:2], "big") % (len(data) + 1)
+    for piece in (client.data_to_send(), data[2:cut], data[cut:]):
+        if piece and not transport.closed:
+            server.data_received(piece)
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert server.is_closed == transport.closed
+    server.connection_lost(None)
+    await asyncio.gather(*server.tasks, return_exceptions=True)
+    assert not connections
+    assert not server.has_calls
+
+
+def _connections() -> list[bytes]:
+    """Return what clients send: calls, and all else of HTTP/2."""
+    call = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":authority", b"a"),
+        (b":path", b"/a/b"),
+        (b"content-type", b"application/grpc"),
+        (b"grpc-timeout", b"1S"),
+    ]
+    seeds = []
+    for end in ("stream", "reset", "trailers", "nothing"):
+        client = Connection(Role.CLIENT)
+        client.initiate_connection()
+        client.data_to_send()
+        stream_id = client.send_request(call)
+        client.send_data(stream_id, framed(b"abc"), end_stream=end == "stream")
+        client.ping()
+        seed = client.data_to_send()
+        if end == "reset":
+            client.reset_stream(stream_id)
+        elif end == "trailers":
+            client.send_trailers(stream_id, [(b"x", b"y")])
+        client.send_goaway()
+        seeds.append(b"\0\xff" + seed + client.data_to_send())
+    return seeds
 
 
 _ROWS = 6
@@ -159,4 +244,5 @@ TARGETS = {
             b'{"listing_id": "a", "filter": {"listed": [{"since": "2024-01-01T00:00:00Z"}]}}',
         ],
     ),
+    "connection": Target(read_connection, _connections),
 }

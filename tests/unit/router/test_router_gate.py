@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from shashin.access.api_key import new_key
 from shashin.access.keyring import Keyring
 from shashin.errors import ApiKeyMissing, DeadlineExceeded, InvalidQuery, Overloaded, RateLimited
 from shashin.photo_box import Box
+from shashin.rpc.server_call import ServerCall
 from shashin.v1 import search_pb2
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
@@ -109,7 +111,27 @@ def test_the_share_of_arriving_calls_is_refused() -> None:
 )
 def test_only_searches_need_a_key(method: str, refused: bool) -> None:
     door = FrontDoor(None, Gate(Keyring([]), None, None), lambda: 1)  # type: ignore[arg-type]
-    assert (door.guard(method, list) is not None) == refused
+
+    async def is_refused() -> bool:
+        call = ServerCall((), asyncio.get_running_loop(), None)
+        return door.guard(method, call) is not None
+
+    assert asyncio.run(is_refused()) == refused
+
+
+def test_calls_that_have_arrived_count_before_their_work_begins() -> None:
+    gate = Gate(None, limit_of(2.0), None)
+    ended = []
+    for _ in range(2):
+        gate.check(lambda: None, sheds=True)
+        ended.append(gate.arrived())
+    with pytest.raises(Overloaded):
+        gate.check(lambda: None, sheds=True)
+    # Those of them whose work has begun do not count twice.
+    with gate.admitted("vector", 1.0, 1.0), gate.admitted("vector", 1.0, 1.0):
+        pass
+    ended[0]()
+    gate.check(lambda: None, sheds=True)
 
 
 def cost(*, photo_vectors: int = 1, **fields: Any) -> float:

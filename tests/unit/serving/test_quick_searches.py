@@ -5,18 +5,19 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shashin.serving.quick_searches import LONGEST_SECONDS, RECENT, QuickSearches
+from shashin.serving.quick_searches import LONGER, LONGEST_SECONDS, RECENT, QuickSearches
 
 seconds = st.floats(0, 2 * LONGEST_SECONDS)
 
 
 @given(st.lists(seconds, max_size=3 * RECENT))
-def test_a_search_is_expected_to_be_short_once_enough_of_them_were(took: list[float]) -> None:
+def test_a_search_is_expected_to_be_short_once_most_of_many_were(took: list[float]) -> None:
     quick, shards = QuickSearches(), object()
     for one in took:
         quick.observe(shards, one)
     recent = took[-RECENT:]
-    short = len(recent) == RECENT and all(one <= LONGEST_SECONDS for one in recent)
+    longer = sum(one > LONGEST_SECONDS for one in recent)
+    short = len(recent) == RECENT and longer <= LONGER
     assert quick.expected(shards) == short
 
 

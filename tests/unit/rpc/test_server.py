@@ -1,0 +1,389 @@
+"""The gRPC server: what clients of every kind see of it, and how it goes on when they misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from ngh2 import ConnectionClosed, GoAwayReceived, ResponseReceived, StreamReset, TrailersReceived
+
+from shashin.errors import UserError
+from shashin.rpc import http2_protocol, server_connection
+from shashin.rpc.server import grpc_server
+from shashin.rpc.server_limits import ServerLimits
+from shashin.rpc.wire import Status, framed, status_in
+from shashin.v1 import embed_pb2, embed_pb2_grpc
+from tests.support.raw_http2 import HEADERS, RawClient, raw_client
+from tests.support.waiting import until
+
+LONG = 60.0
+
+
+@dataclass
+class Handlers(embed_pb2_grpc.EmbedServiceServicer):
+    """Answers with what it got; waits as long as it is told to."""
+
+    waits: bool = False
+    answer_bytes: int = 0
+    received: list[embed_pb2.EmbedRequest] = field(default_factory=list)
+    contexts: list[Any] = field(default_factory=list)
+    cancelled: int = 0
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def Embed(  # noqa: N802
+        self, request: embed_pb2.EmbedRequest, context: Any
+    ) -> embed_pb2.EmbedResponse:
+        self.received.append(request)
+        self.contexts.append(context)
+        try:
+            if self.waits:
+                await self.may_answer.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.answer_bytes:
+            return embed_pb2.EmbedResponse(model_id="x" * self.answer_bytes)
+        return embed_pb2.EmbedResponse(model_id=str(sum(map(len, request.photos))))
+
+
+@asynccontextmanager
+async def serving(
+    handlers: Handlers, *, drain_seconds: float = 0.0, **limits: Any
+) -> AsyncIterator[int]:
+    def add(server: grpc.aio.Server) -> None:
+        embed_pb2_grpc.add_EmbedServiceServicer_to_server(handlers, server)
+
+    async with grpc_server(
+        add,
+        host="127.0.0.1",
+        port=0,
+        drain_seconds=drain_seconds,
+        limits=ServerLimits(**limits) if limits else None,
+    ) as port:
+        yield port
+
+
+@asynccontextmanager
+async def stub_of(port: int, **options: Any) -> AsyncIterator[Any]:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", **options) as channel:
+        yield embed_pb2_grpc.EmbedServiceStub(channel)
+
+
+def request_of(size: int) -> embed_pb2.EmbedRequest:
+    return embed_pb2.EmbedRequest(photos=[b"x" * size])
+
+
+async def assert_answers(port: int) -> None:
+    """Others are answered, whatever one client does."""
+    async with stub_of(port) as stub:
+        assert (await stub.Embed(request_of(3), timeout=LONG)).model_id == "3"
+
+
+@pytest.mark.parametrize("size", [0, 1, 16_380, 100_000, 5_000_000])
+@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_requests_of_every_size_are_answered(
+    size: int, compression: grpc.Compression | None
+) -> None:
+    async with serving(Handlers()) as port, stub_of(port, compression=compression) as stub:
+        assert (await stub.Embed(request_of(size), timeout=LONG)).model_id == str(size)
+
+
+async def test_a_response_that_is_larger_than_the_clients_window_arrives() -> None:
+    options = [("grpc.max_receive_message_length", 1 << 30)]
+    async with (
+        serving(Handlers(answer_bytes=20_000_000)) as port,
+        stub_of(port, options=options) as stub,
+    ):
+        assert len((await stub.Embed(request_of(0), timeout=LONG)).model_id) == 20_000_000
+
+
+def test_the_client_of_grpc_without_asyncio_is_answered() -> None:
+    async def serve() -> str:
+        def ask() -> str:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                stub = embed_pb2_grpc.EmbedServiceStub(channel)
+                return str(stub.Embed(request_of(7), timeout=LONG).model_id)
+
+        async with serving(Handlers()) as port:
+            return await asyncio.to_thread(ask)
+
+    assert asyncio.run(serve()) == "7"
+
+
+async def test_a_handler_knows_the_deadline_and_is_cancelled_when_it_passes() -> None:
+    handlers = Handlers(waits=True)
+    async with serving(handlers) as port, raw_client(port) as client:
+        await send(client, within=b"200m")
+        ended = await client.until(ResponseReceived)
+        assert status_of(ended).code == grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: handlers.cancelled == 1, "the handler is cancelled")
+        assert handlers.contexts[0].time_remaining() == 0.0
+        handlers.waits = False
+        await assert_answers(port)
+    assert handlers.contexts[1].time_remaining() <= LONG
+
+
+async def test_without_a_deadline_there_is_none() -> None:
+    handlers = Handlers()
+    async with serving(handlers) as port, raw_client(port) as client:
+        await send(client)
+        await client.until(TrailersReceived)
+    assert handlers.contexts[0].time_remaining() is None
+
+
+async def test_metadata_reach_the_handler() -> None:
+    handlers = Handlers()
+    sent = (("x-text", "some words"), ("x-bytes-bin", bytes(range(256))))
+    async with serving(handlers) as port, stub_of(port) as stub:
+        await stub.Embed(request_of(0), timeout=LONG, metadata=sent)
+    assert set(sent) <= set(handlers.contexts[0].invocation_metadata())
+
+
+async def test_a_client_that_leaves_cancels_its_call_and_no_other() -> None:
+    handlers = Handlers(waits=True)
+    async with serving(handlers) as port, stub_of(port) as stub:
+        left, kept = (
+            stub.Embed(request_of(1), timeout=LONG),
+            stub.Embed(request_of(2), timeout=LONG),
+        )
+        await until(lambda: len(handlers.received) == 2, "both have arrived")
+        left.cancel()
+        await until(lambda: handlers.cancelled == 1, "one is cancelled")
+        handlers.may_answer.set()
+        assert (await kept).model_id == "2"
+
+
+async def test_a_connection_that_is_lost_cancels_its_calls() -> None:
+    handlers = Handlers(waits=True)
+    async with serving(handlers) as port:
+        async with raw_client(port) as client:
+            await send(client)
+            await send(client)
+            await until(lambda: len(handlers.received) == 2, "both have arrived")
+        await until(lambda: handlers.cancelled == 2, "both are cancelled")
+
+
+async def test_calls_beyond_those_of_a_connection_wait_in_the_client() -> None:
+    handlers = Handlers(waits=True)
+    async with serving(handlers, calls_per_connection=3) as port, stub_of(port) as stub:
+        calls = [stub.Embed(request_of(n), timeout=LONG) for n in range(9)]
+        waiting = [asyncio.ensure_future(one_of(call)) for call in calls]
+        await until(lambda: len(handlers.received) == 3, "three have arrived")
+        handlers.may_answer.set()
+        answers = await asyncio.gather(*waiting)
+    assert sorted(answer.model_id for answer in answers) == [str(n) for n in range(9)]
+
+
+async def one_of(call: Any) -> Any:
+    return await call
+
+
+async def send(
+    client: RawClient, data: bytes | None = None, *, within: bytes = b"", end: bool = True
+) -> int:
+    headers = [*HEADERS, (b"grpc-timeout", within)] if within else HEADERS
+    stream_id = client.http2.send_request(headers)
+    body = framed(request_of(3).SerializeToString()) if data is None else data
+    client.http2.send_data(stream_id, body, end_stream=end)
+    await client.send()
+    return stream_id
+
+
+def status_of(event: Any) -> Status:
+    assert event is not None
+    return status_in(event.headers)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\0\0",
+        framed(b"")[:-1] + b"\5abc",
+        2 * framed(b""),
+        framed(b"") + b"\0",
+    ],
+)
+async def test_a_body_that_is_not_one_request_is_an_error(data: bytes) -> None:
+    async with serving(Handlers()) as port, raw_client(port) as client:
+        await send(client, data)
+        assert status_of(await client.until(ResponseReceived)).code == grpc.StatusCode.INTERNAL
+        await send(client)
+        assert status_of(await client.until(TrailersReceived)).code == grpc.StatusCode.OK
+
+
+async def test_a_request_may_end_in_a_frame_of_its_own_or_with_trailers() -> None:
+    async with serving(Handlers()) as port, raw_client(port) as client:
+        stream_id = await send(client, end=False)
+        client.http2.end_stream(stream_id)
+        await client.send()
+        assert status_of(await client.until(TrailersReceived)).code == grpc.StatusCode.OK
+        stream_id = await send(client, end=False)
+        client.http2.send_trailers(stream_id, [(b"x-end", b"1")])
+        await client.send()
+        assert status_of(await client.until(TrailersReceived)).code == grpc.StatusCode.OK
+
+
+async def test_a_request_that_is_too_large_is_refused_before_it_has_arrived() -> None:
+    async with serving(Handlers(), request_bytes=1000) as port, raw_client(port) as client:
+        await send(client, framed(bytes(1001))[:50], end=False)
+        status = status_of(await client.until(ResponseReceived))
+        assert status.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "1001 bytes: expected at most 1000" in status.message
+        reset = await client.until(StreamReset)
+        assert isinstance(reset, StreamReset)
+        assert reset.error_code == 0
+        await assert_answers(port)
+
+
+async def test_a_request_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_connection, "RECEIVE_SECONDS", 0.2)
+    async with serving(Handlers()) as port, raw_client(port) as client:
+        await send(client, framed(bytes(100))[:50], end=False)
+        status = status_of(await client.until(ResponseReceived))
+        assert status.code == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "did not arrive" in status.message
+
+
+async def test_a_call_with_a_long_deadline_is_not_given_up_once_its_request_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_connection, "RECEIVE_SECONDS", 0.2)
+    handlers = Handlers(waits=True)
+    async with serving(handlers) as port, raw_client(port) as client:
+        await send(client, within=b"60S")
+        await send(client)
+        await until(lambda: len(handlers.received) == 2, "both have arrived")
+        await asyncio.sleep(0.4)
+        handlers.may_answer.set()
+        for _ in range(2):
+            assert status_of(await client.until(TrailersReceived)).code == grpc.StatusCode.OK
+
+
+async def test_what_is_no_call_of_grpc_has_an_http_status() -> None:
+    async with serving(Handlers()) as port, raw_client(port) as client:
+        client.http2.send_request(
+            [(name, b"text/html" if name == b"content-type" else value) for name, value in HEADERS],
+            end_stream=True,
+        )
+        await client.send()
+        response: Any = await client.until(ResponseReceived)
+        assert dict(response.headers) == {b":status": b"415"}
+        await send(client, within=b"soon")
+        assert status_of(await client.until(ResponseReceived)).code == grpc.StatusCode.INTERNAL
+
+
+async def test_what_is_not_http2_ends_that_connection_alone() -> None:
+    async with serving(Handlers()) as port:
+        for data in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01" + bytes(200)):
+            async with raw_client(port, preface=False) as client:
+                client.write(data)
+                await client.hung_up()
+        async with raw_client(port) as client:
+            # A frame of window updates by nothing.
+            client.write(b"\0\0\4\10\0\0\0\0\0\0\0\0\0")
+            events = await client.until_closed()
+            assert any(isinstance(event, GoAwayReceived | ConnectionClosed) for event in events)
+        await assert_answers(port)
+
+
+async def test_headers_that_are_too_large_end_that_call_or_connection_alone() -> None:
+    async with serving(Handlers()) as port:
+        async with raw_client(port) as client:
+            client.http2.send_request([*HEADERS, (b"x-large", b"x" * 60_000)], end_stream=True)
+            await client.send()
+            assert not await client.until(TrailersReceived)
+        await assert_answers(port)
+
+
+async def test_a_peer_that_does_not_respond_is_disconnected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http2_protocol, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(http2_protocol, "PING_TIMEOUT_SECONDS", 0.2)
+    handlers = Handlers(waits=True)
+    async with serving(handlers) as port, stub_of(port) as stub:
+        alive = asyncio.ensure_future(one_of(stub.Embed(request_of(1), timeout=LONG)))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # Whatever it gets, it sends nothing.
+        assert await reader.read(-1)
+        writer.close()
+        handlers.may_answer.set()
+        assert (await alive).model_id == "1"
+
+
+async def test_a_client_that_does_not_read_holds_nobody_else_up() -> None:
+    async with serving(Handlers(answer_bytes=1_000_000)) as port, raw_client(port) as client:
+        for _ in range(50):
+            await send(client)
+        async with stub_of(port) as stub:
+            answer = await stub.Embed(request_of(0), timeout=LONG)
+            assert len(answer.model_id) == 1_000_000
+
+
+async def test_calls_in_progress_are_answered_while_the_server_drains() -> None:
+    handlers = Handlers(waits=True)
+    server = serving(handlers, drain_seconds=LONG)
+    port = await server.__aenter__()
+    async with stub_of(port) as stub:
+        call = asyncio.ensure_future(one_of(stub.Embed(request_of(4), timeout=LONG)))
+        await until(lambda: handlers.received, "it has arrived")
+        stopping = asyncio.ensure_future(server.__aexit__(None, None, None))
+        # Nobody can connect any more.
+        async with stub_of(port) as late:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await late.Embed(request_of(1), timeout=LONG)
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert not stopping.done()
+        handlers.may_answer.set()
+        assert (await call).model_id == "4"
+        await stopping
+
+
+async def test_calls_that_take_longer_than_the_drain_are_unavailable() -> None:
+    handlers = Handlers(waits=True)
+    server = serving(handlers, drain_seconds=0.1)
+    port = await server.__aenter__()
+    async with stub_of(port) as stub:
+        call = asyncio.ensure_future(one_of(stub.Embed(request_of(4), timeout=LONG)))
+        await until(lambda: handlers.received, "it has arrived")
+        await server.__aexit__(None, None, None)
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await call
+    assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert handlers.cancelled == 1
+
+
+async def test_a_server_without_calls_stops_at_once() -> None:
+    server = serving(Handlers(), drain_seconds=10 * LONG)
+    port = await server.__aenter__()
+    await assert_answers(port)
+    async with stub_of(port) as stub:
+        await stub.Embed(request_of(1), timeout=LONG)
+        await asyncio.wait_for(server.__aexit__(None, None, None), LONG)
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    async with serving(Handlers()) as port:
+        with pytest.raises(UserError, match=f"127.0.0.1:{port}.*SHASHIN_GRPC_PORT"):
+            async with grpc_server(lambda _: None, host="127.0.0.1", port=port, drain_seconds=0):
+                pass
+
+
+async def test_whoever_watches_and_does_not_read_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_connection, "_MAX_UNREAD_BYTES", -1)
+    async with serving(Handlers()) as port:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                async for _ in watch:
+                    pass
+        assert ended.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
