@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import (
+    empty_calls,
     front_door,
     history,
     images,
@@ -65,6 +66,7 @@ ALONE: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
     "replicas": replicas.replicas,
     "rollouts": rollouts.rollouts,
     "instrumentation": instrumentation.instrumentation,
+    "calls": empty_calls.empty_calls,
     "front": front_door.front_door,
     "search": search_measure.search,
 }
@@ -133,6 +135,7 @@ def planned_figures() -> list[Figure]:
         Figure("queries failed or incomplete in 24 rollovers", "", 0.0),
         *history.planned_figures(),
         *instrumentation.planned_figures(),
+        *empty_calls.planned_figures(),
         *front_door.planned_figures(),
         *search_measure.planned_figures(),
     ]

@@ -25,8 +25,8 @@ REFUSED_SHARE = gauge(
 )
 WAIT_SECONDS = histogram(
     "shashin_router_wait_seconds",
-    "How long a call waits until the router looks at it, measured by a call of its own twenty times a second "
-    "while there are others.",
+    "How long a call waits until the router looks at it: how late its event loop is, twenty times a second while "
+    "there are calls.",
     unit="seconds",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )

@@ -85,6 +85,8 @@ class Http2Protocol(asyncio.Protocol, ABC):
 
     def handle_events(self) -> None:
         """Handle what has happened, and flush; a stream that is found wrong is closed when that is sent."""
+        self.received(self.http2.events())
+        self.flush()
         while events := self.http2.events():
             self.received(events)
             self.flush()

@@ -11,7 +11,14 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from ngh2 import ConnectionClosed, GoAwayReceived, ResponseReceived, StreamReset, TrailersReceived
+from ngh2 import (
+    ConnectionClosed,
+    GoAwayReceived,
+    PingAcknowledged,
+    ResponseReceived,
+    StreamReset,
+    TrailersReceived,
+)
 
 from shashin.errors import UserError
 from shashin.rpc import http2_protocol, server_connection
@@ -291,6 +298,17 @@ async def test_what_is_not_http2_ends_that_connection_alone() -> None:
             events = await client.until_closed()
             assert any(isinstance(event, GoAwayReceived | ConnectionClosed) for event in events)
         await assert_answers(port)
+
+
+async def test_what_http2_answers_by_itself_is_sent_at_once() -> None:
+    async with serving(Handlers()) as port, raw_client(port) as client:
+        client.http2.ping(b"abcdefgh")
+        await client.send()
+        answer: Any = await client.until(PingAcknowledged)
+        assert answer.opaque_data == b"abcdefgh"
+        # An acknowledgement of settings that has a payload is an error of the connection, and no event.
+        client.write(b"\0\0\1\4\1\0\0\0\0\0")
+        assert any(isinstance(event, GoAwayReceived) for event in await client.until_closed())
 
 
 async def test_headers_that_are_too_large_end_that_call_or_connection_alone() -> None:
