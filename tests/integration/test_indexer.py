@@ -384,11 +384,14 @@ async def test_how_far_the_stages_before_are_behind_is_reported(
 
         await until(partial(lag_is, 3), "no event is processed yet")
         await until(alertable, "it is a metric, though no downloader runs")
+        async def committed(offsets: dict[int, int], records: int) -> bool:
+            # Again and again: the group takes none while it has a member that was killed in another test.
+            await downloader.commit(offsets)
+            return await lag_is(records)
+
         downloader.start_at({0: 0, 1: 0})
-        await downloader.commit({0: 1})
-        await until(partial(lag_is, 2), "one event is processed")
-        await downloader.commit({0: 2, 1: 1})
-        await until(partial(lag_is, 0), "all are processed")
+        await until(partial(committed, {0: 1}, 2), "one event is processed")
+        await until(partial(committed, {0: 2, 1: 1}, 0), "all are processed")
 
 
 async def test_a_restart_does_not_forget_for_how_long_records_wait_for_a_stage(

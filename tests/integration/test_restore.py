@@ -18,11 +18,16 @@ Answer = list[tuple[str, int, float]]
 
 
 async def answers_of(system: ConnectedSystem, listings: list[RenderedListing]) -> list[Answer]:
-    """Return the hits for the first photo of each listing, with scores."""
+    """Return the hits for the first photo of each listing, with scores.
+
+    Without those that are as near as the last one: other tests leave many listings with one photo, and which
+    of more than fit are found depends on how they lie in shards.
+    """
     found = []
     for listing in listings:
         answer = await system.complete_answer(photo=listing.photos[0], k=10)
-        found.append([(h.listing_id, h.version, round(h.score, 4)) for h in answer.hits])
+        hits = [(h.listing_id, h.version, round(h.score, 4)) for h in answer.hits]
+        found.append([hit for hit in hits if hit[2] > hits[-1][2]])
     return found
 
 
@@ -68,5 +73,6 @@ async def test_a_restored_system_gives_the_same_answers_and_what_was_sold_stays_
         await restored.until_versions(dict.fromkeys(names, 1) | gone)
         await restored.until_sealed(*names)
         assert await answers_of(restored, queries) == before
+        assert all(before)
         assert not {h[0] for hits in before for h in hits} & gone.keys()
     assert "no problems" in (await shashin("indexes", "verify", state=state)).out
