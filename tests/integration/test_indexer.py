@@ -384,6 +384,7 @@ async def test_how_far_the_stages_before_are_behind_is_reported(
 
         await until(partial(lag_is, 3), "no event is processed yet")
         await until(alertable, "it is a metric, though no downloader runs")
+
         async def committed(offsets: dict[int, int], records: int) -> bool:
             # Again and again: the group takes none while it has a member that was killed in another test.
             await downloader.commit(offsets)
