@@ -7,6 +7,7 @@ for a call; handlers and registrations are those of grpc.aio.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from shashin.rpc.call_traces import is_traced, note_answered, traced
 from shashin.rpc.error_details import message_of, trailing_metadata
 from shashin.rpc.health_service import HealthService
 from shashin.rpc.server_call import FAILED, Ended, Method, ServerCall, Stream
-from shashin.rpc.server_connection import ServerConnection
+from shashin.rpc.server_connection import Connections, ServerConnection
 from shashin.rpc.server_limits import ServerLimits
 from shashin.rpc.server_tls import ServerCertificates
 from shashin.rpc.wire import Status
@@ -247,14 +248,13 @@ async def grpc_server(
     services = _Services(guard)
     add(cast("grpc.aio.Server", services))
     health_pb2_grpc.add_HealthServicer_to_server(health, cast("grpc.aio.Server", services))
-    connections: set[ServerConnection] = set()
+    connections = Connections()
     try:
         server = await asyncio.get_running_loop().create_server(
             lambda: ServerConnection(services.find, limits, connections),
-            host.strip("[]"),
-            port,
-            ssl=None if certificates is None else certificates.context("h2"),
+            sock=_listening(host.strip("[]"), port),
             backlog=_BACKLOG,
+            ssl=None if certificates is None else certificates.context("h2"),
         )
     except OSError as error:
         raise UserError(
@@ -268,13 +268,29 @@ async def grpc_server(
         await _end(connections, drain_seconds)
 
 
-async def _end(connections: set[ServerConnection], drain_seconds: float) -> None:
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; on ``::``, also for IPv4.
+
+    Raises:
+        OSError: when that is not possible.
+    """
+    (family, _, _, _, address), *_ = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    both = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+
+
+async def _end(connections: Connections, drain_seconds: float) -> None:
     """Let connections answer what they have for so long, and close them."""
-    for connection in list(connections):
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + drain_seconds
+    connections.is_draining = True
+    for connection in list(connections.open):
         connection.drain()
-    if ends := [connection.gone for connection in connections]:
-        await asyncio.wait(ends, timeout=drain_seconds)
-    stopped = list(connections)
+    while connections.open and (left := ends_at - loop.time()) > 0:
+        await asyncio.wait([connection.gone for connection in connections.open], timeout=left)
+    stopped = list(connections.open)
     for connection in stopped:
         connection.stop()
     if tasks := [task for connection in stopped for task in connection.tasks]:

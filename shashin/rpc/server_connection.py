@@ -98,12 +98,19 @@ class _Call:
         self.is_ended = False
 
 
-class ServerConnection(Http2Protocol):
-    """One connection of a server; ``connections`` are those of the server that are open."""
+class Connections:
+    """The connections of a server that are open."""
 
-    def __init__(
-        self, find: Find, limits: ServerLimits, connections: set[ServerConnection]
-    ) -> None:
+    def __init__(self) -> None:
+        self.open: set[ServerConnection] = set()
+        self.is_draining = False
+        """Whether those that are accepted from now on drain at once."""
+
+
+class ServerConnection(Http2Protocol):
+    """One connection of a server, among its ``connections``."""
+
+    def __init__(self, find: Find, limits: ServerLimits, connections: Connections) -> None:
         super().__init__(Role.SERVER, {Setting.MAX_CONCURRENT_STREAMS: limits.calls_per_connection})
         self._find = find
         self._limits = limits
@@ -132,13 +139,15 @@ class ServerConnection(Http2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self._connections.add(self)
+        self._connections.open.add(self)
         super().connection_made(transport)
+        if self._connections.is_draining:
+            self.drain()
 
     def lost(self, why: str) -> None:
         """Cancel the calls: nobody is there who would get their answers."""
         del why
-        self._connections.discard(self)
+        self._connections.open.discard(self)
         for one in self._calls.values():
             self._leave(one)
         self._calls.clear()

@@ -23,7 +23,7 @@ from shashin.errors import InvalidQuery, PhotoError
 from shashin.photo_box import Box, box_problem
 from shashin.photos.thumbnail import LONGEST_RATIO, SHORT_SIDE, thumbnail_image
 from shashin.rpc.server_call import Method, ServerCall
-from shashin.rpc.server_connection import ServerConnection
+from shashin.rpc.server_connection import Connections, ServerConnection
 from shashin.rpc.server_limits import ServerLimits
 from shashin.rpc.wire import framed
 from shashin.shards.format.columns import Coded, Columns
@@ -125,7 +125,7 @@ def read_connection(data: bytes) -> None:
 
 
 async def _serve(data: bytes) -> None:
-    connections: set[ServerConnection] = set()
+    connections = Connections()
     limits = ServerLimits(request_bytes=10_000, calls_per_connection=10)
     server = ServerConnection(lambda _path, _call: Method(unary=_echo), limits, connections)
     transport = _Discarding()
@@ -141,7 +141,7 @@ async def _serve(data: bytes) -> None:
     assert server.is_closed == transport.closed
     server.connection_lost(None)
     await asyncio.gather(*server.tasks, return_exceptions=True)
-    assert not connections
+    assert not connections.open
     assert not server.has_calls
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ngh2 import Connection, Event, Role
+from ngh2 import Connection, ConnectionStateError, Event, Role
 
 HEADERS = [
     (b":method", b"POST"),
@@ -42,9 +42,13 @@ class RawClient:
             data = await self._reader.read(1 << 16)
             if not data:
                 return None
-            self.http2.receive_data(data)
-            self._events = self.http2.events()
-            await self.send()
+            try:
+                self.http2.receive_data(data)
+                self._events = self.http2.events()
+                await self.send()
+            except ConnectionStateError:
+                # The server has closed it, and nothing that comes now means anything.
+                return self._events.pop(0) if self._events else None
         return self._events.pop(0)
 
     async def until(self, kind: type[Event]) -> Event | None:
