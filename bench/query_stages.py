@@ -43,12 +43,16 @@ _BACKGROUND = _stage(
     r"^(Describe|describe_once) ",
     r"\(shashin/serving/(hidden_follower|hidden_listings|catch_up|snapshot_renewal)",
 )
-_GRPC = _stage("gRPC", r"\(grpc/", r"cygrpc", r"^(grpc_|grpc_core)")
+_GRPC = _stage(
+    "gRPC",
+    r"\((ngh2|grpc)/",
+    r"\(shashin/rpc/(http2_protocol|server_connection|client_connection|peer_channel|wire)",
+)
 _LOOP = _stage(
     "event loop", r"\(asyncio/", r"uvloop", r"\(selectors\.py", r"^(epoll_wait|uv_|uv__)"
 )
 _METRICS = _stage("metrics", r"\((prometheus_client|shashin/metrics)/")
-_INTERCEPTOR = _stage("gRPC: statuses and times of calls", r"\(shashin/rpc/")
+_CALLS = _stage("gRPC: statuses and times of calls", r"\(shashin/rpc/")
 _COVERAGE = _stage(
     "coverage", r"\(shashin/offsets/", r"\(shashin/codecs/ranges", r"^_?coverage(_message)? "
 )
@@ -68,7 +72,7 @@ ROUTER: Sequence[Stage] = (
         r"\(services/router/",
     ),
     _GRPC,
-    _INTERCEPTOR,
+    _CALLS,
     _LOOP,
 )
 """The stages of the router's process."""
@@ -102,7 +106,7 @@ SERVER: Sequence[Stage] = (
     _stage("hits to columns", r"^(hit_columns|attributes_message) ", r"\(shashin/codecs/"),
     _stage("endpoint", r"\(shashin/serving/"),
     _GRPC,
-    _INTERCEPTOR,
+    _CALLS,
     _stage(
         "hand-over to a search thread",
         r"\(concurrent/futures/",

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 from ngh2 import (
+    ConnectionStateError,
     DataReceived,
     ErrorCode,
     Event,
@@ -54,10 +55,17 @@ _NOT_RECEIVED = Status(
     f"the request did not arrive within {RECEIVE_SECONDS:.0f} seconds",
 )
 _NOT_ONE = Status(grpc.StatusCode.INTERNAL, "expected one request, whole")
+_CUT_OFF = Status(grpc.StatusCode.INTERNAL, "the last request is cut off")
 _TOO_MANY_REQUESTS = Status(
     grpc.StatusCode.RESOURCE_EXHAUSTED, "requests come faster than they are answered"
 )
 _UNREAD = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "the client does not read the responses")
+_TOO_MUCH_HELD = Status(
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "too many large requests arrive at once: retry after a pause",
+)
+MAX_HELD_BYTES = 256 << 20
+"""Of requests that have not arrived in full, on all connections of a server together."""
 _MAX_WAITING_REQUESTS = 100
 _MAX_UNREAD_BYTES = 8 << 20
 
@@ -105,6 +113,8 @@ class Connections:
         self.open: set[ServerConnection] = set()
         self.is_draining = False
         """Whether those that are accepted from now on drain at once."""
+        self.held_bytes = 0
+        """Of requests that have not arrived in full."""
 
 
 class ServerConnection(Http2Protocol):
@@ -169,7 +179,7 @@ class ServerConnection(Http2Protocol):
             return
         for stream_id in list(self._calls):
             self._end_call(stream_id, _STOPPED)
-        if not self._is_last_known:
+        with suppress(ConnectionStateError):  # if it was sent before
             self.http2.send_goaway()
         self.close()
 
@@ -194,6 +204,8 @@ class ServerConnection(Http2Protocol):
     def received(self, events: Sequence[Event]) -> None:
         """Handle what the client has sent."""
         for event in events:
+            if self.is_closed:
+                return
             if isinstance(event, DataReceived):
                 self._data(event.stream_id, event.data, ended=event.end_stream)
             elif isinstance(event, RequestReceived):
@@ -207,8 +219,7 @@ class ServerConnection(Http2Protocol):
             elif isinstance(event, PingAcknowledged) and event.opaque_data == _LAST_STREAM_KNOWN:
                 self._is_last_known = True
                 self.http2.send_goaway()
-        if self._is_last_known and not self._calls and not self.is_closed:
-            self.close()
+        self._close_if_last()
 
     def _begin(self, event: RequestReceived) -> None:
         stream_id, headers = event.stream_id, event.headers
@@ -247,10 +258,17 @@ class ServerConnection(Http2Protocol):
         one = self._calls.get(stream_id)
         if one is None or one.messages is None:
             return
+        held = one.messages.held_bytes
         try:
             messages = one.messages.feed(data) if data else []
         except WireError as error:
+            self._connections.held_bytes -= held
+            one.messages.clear()
             self._end_call(stream_id, error.status)
+            return
+        self._connections.held_bytes += one.messages.held_bytes - held
+        if self._connections.held_bytes > MAX_HELD_BYTES:
+            self._end_call(stream_id, _TOO_MUCH_HELD)
             return
         if one.requests is not None:
             self._streamed(stream_id, one, one.requests, messages, ended=ended)
@@ -296,6 +314,8 @@ class ServerConnection(Http2Protocol):
             requests.put_nowait(message)
         if requests.qsize() > _MAX_WAITING_REQUESTS:
             self._end_call(stream_id, _TOO_MANY_REQUESTS)
+        elif ended and one.messages is not None and not one.messages.is_whole:
+            self._end_call(stream_id, _CUT_OFF)
         elif ended:
             one.messages = None
             requests.put_nowait(None)
@@ -415,6 +435,9 @@ class ServerConnection(Http2Protocol):
 
     def _forget(self, one: _Call) -> None:
         one.is_ended = True
+        if one.messages is not None:
+            self._connections.held_bytes -= one.messages.held_bytes
+            one.messages.clear()
         if (ended := one.call.ended) is not None:
             one.call.ended = None
             ended()
@@ -439,5 +462,8 @@ class ServerConnection(Http2Protocol):
             self.refuse(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
 
     def _close_if_last(self) -> None:
-        if self._is_last_known and not self._calls and not self.is_closed:
+        if not self._is_last_known or self._calls or self.is_closed:
+            return
+        # A response that the client has not taken yet is waited for.
+        if not self.http2.queued_body_size():
             self.close()

@@ -133,6 +133,15 @@ class Messages:
         return messages
 
     @property
+    def held_bytes(self) -> int:
+        """How much is kept of a message that has only begun."""
+        return len(self._held)
+
+    def clear(self) -> None:
+        """Keep nothing of it."""
+        self._held.clear()
+
+    @property
     def is_whole(self) -> bool:
         """Whether no message has only begun."""
         return not self._held

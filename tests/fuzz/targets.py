@@ -142,6 +142,7 @@ async def _serve(data: bytes) -> None:
     server.connection_lost(None)
     await asyncio.gather(*server.tasks, return_exceptions=True)
     assert not connections.open
+    assert not connections.held_bytes
     assert not server.has_calls
 
 

@@ -15,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ngh2 import (
     ConnectionClosed,
+    DataReceived,
     GoAwayReceived,
     PingAcknowledged,
     ResponseReceived,
@@ -251,6 +252,42 @@ async def test_a_request_that_is_too_large_is_refused_before_it_has_arrived() ->
         await assert_answers(port)
 
 
+async def test_requests_that_arrive_at_once_hold_no_more_memory_than_they_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_connection, "MAX_HELD_BYTES", 1000)
+    async with serving(Handlers()) as port, raw_client(port) as client:
+        half = framed(bytes(800))[:400]
+        first = await send(client, half, end=False)
+        await send(client, half, end=False)
+        await send(client, half, end=False)
+        status = status_of(await client.until(ResponseReceived))
+        assert status.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        # What ended makes room, however it ended.
+        client.http2.reset_stream(first)
+        await send(client, half, end=False)
+        await send(client)
+        assert status_of(await client.until(TrailersReceived)).code == grpc.StatusCode.OK
+    async with serving(Handlers()) as port:
+        for _ in range(3):
+            async with raw_client(port) as client:
+                await send(client, half, end=False)
+        await assert_answers(port)
+
+
+async def test_a_response_that_is_read_slowly_arrives_while_the_server_drains() -> None:
+    server = serving(Handlers(answer_bytes=3_000_000), drain_seconds=LONG)
+    port = await server.__aenter__()
+    async with raw_client(port) as client:
+        await send(client)
+        stopping = asyncio.ensure_future(server.__aexit__(None, None, None))
+        events = await client.until_closed()
+        data = sum(len(event.data) for event in events if isinstance(event, DataReceived))
+        assert data > 3_000_000
+        assert any(isinstance(event, TrailersReceived) for event in events)
+        await stopping
+
+
 async def test_a_request_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_connection, "RECEIVE_SECONDS", 0.2)
     async with serving(Handlers()) as port, raw_client(port) as client:
@@ -311,6 +348,19 @@ async def test_what_http2_answers_by_itself_is_sent_at_once() -> None:
         # An acknowledgement of settings that has a payload is an error of the connection, and no event.
         client.write(b"\0\0\1\4\1\0\0\0\0\0")
         assert any(isinstance(event, GoAwayReceived) for event in await client.until_closed())
+
+
+async def test_nothing_begins_on_a_connection_that_was_just_closed() -> None:
+    handlers = Handlers()
+    async with serving(handlers) as port, raw_client(port) as client:
+        await send(client)
+        await client.until(TrailersReceived)
+        # Too many pings, and a call that comes together with them.
+        for _ in range(5):
+            client.http2.ping()
+        await send(client)
+        await client.until_closed()
+        assert len(handlers.received) == 1
 
 
 async def test_headers_that_are_too_large_end_that_call_or_connection_alone() -> None:
