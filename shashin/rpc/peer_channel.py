@@ -104,8 +104,9 @@ class PeerChannel:
                     connection = await self._connected()
             except TimeoutError:
                 self._fail(f"no connection within {_CONNECT_SECONDS:.0f} seconds")
-            except OSError as error:
-                self._fail(error.strerror or str(error))
+            except (OSError, ValueError) as error:
+                # Some names are not even asked for, as those with a label that is too long.
+                self._fail(getattr(error, "strerror", None) or str(error))
             else:
                 if connection.takes_calls:
                     self._connection, self._connecting, self._failure = connection, None, ""

@@ -349,6 +349,16 @@ async def test_an_http_server_of_another_kind_makes_calls_fail_with_words() -> N
     assert error.details()
 
 
+@pytest.mark.parametrize("host", ["x" * 100 + ".invalid", "no such host.invalid", ""])
+async def test_a_name_that_has_no_address_makes_calls_unavailable(host: str) -> None:
+    channel: Any = PeerChannel(f"{host}:1")
+    stub: Any = embed_pb2_grpc.EmbedServiceStub(channel)
+    for _ in range(2):
+        error = await failure_of(stub.Embed(request_of(b""), timeout=LONG))
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+    await channel.close()
+
+
 async def test_a_closed_channel_ends_its_calls_and_takes_no_more(server: Server) -> None:
     handlers = Handlers()
     async with server(handlers, 0) as port:
