@@ -376,7 +376,7 @@ async def test_a_peer_that_does_not_respond_is_disconnected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http2_protocol, "PING_SECONDS", 0.2)
-    monkeypatch.setattr(http2_protocol, "PING_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(http2_protocol, "PING_TIMEOUT_SECONDS", 2.0)
     handlers = Handlers(waits=True)
     async with serving(handlers) as port, stub_of(port) as stub:
         alive = asyncio.ensure_future(one_of(stub.Embed(request_of(1), timeout=LONG)))
