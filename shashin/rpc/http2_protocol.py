@@ -131,10 +131,18 @@ class Http2Protocol(asyncio.Protocol, ABC):
             return self._pinged_at + PING_TIMEOUT_SECONDS
         if now >= self.heard_at + PING_SECONDS:
             self._pinged_at = now
-            self.http2.ping()
-            self.flush()
+            self.ping()
             return now + PING_TIMEOUT_SECONDS
         return self.heard_at + PING_SECONDS
+
+    def ping(self, data: bytes = bytes(8)) -> None:
+        """Ping the peer; a connection that has ended is closed instead."""
+        try:
+            self.http2.ping(data)
+        except ConnectionStateError:
+            self.close()
+        else:
+            self.flush()
 
     def close(self) -> None:
         """Close the connection once all that is queued is sent."""

@@ -169,9 +169,9 @@ class ServerConnection(Http2Protocol):
         if self._is_draining or self.is_closed:
             return
         self._is_draining = True
-        self.http2.send_shutdown_notice()
-        self.http2.ping(_LAST_STREAM_KNOWN)
-        self.flush()
+        with suppress(ConnectionStateError):  # ping closes it then
+            self.http2.send_shutdown_notice()
+        self.ping(_LAST_STREAM_KNOWN)
 
     def stop(self) -> None:
         """End all calls as they are, and close."""

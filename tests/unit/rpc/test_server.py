@@ -363,6 +363,20 @@ async def test_nothing_begins_on_a_connection_that_was_just_closed() -> None:
         assert len(handlers.received) == 1
 
 
+async def test_a_client_that_said_goodbye_gets_its_answer_and_the_server_stops() -> None:
+    handlers = Handlers(waits=True)
+    server = serving(handlers, drain_seconds=10 * LONG)
+    port = await server.__aenter__()
+    async with raw_client(port) as client:
+        await send(client)
+        client.http2.send_goaway()
+        await client.send()
+        await until(lambda: handlers.received, "it has arrived")
+        handlers.may_answer.set()
+        assert status_of(await client.until(TrailersReceived)).code == grpc.StatusCode.OK
+        await asyncio.wait_for(server.__aexit__(None, None, None), LONG)
+
+
 async def test_headers_that_are_too_large_end_that_call_or_connection_alone() -> None:
     async with serving(Handlers()) as port:
         async with raw_client(port) as client:
