@@ -43,8 +43,6 @@ class Seen:
     ok: int
     shed: int
     """RESOURCE_EXHAUSTED."""
-    gone: int
-    """CANCELLED."""
 
     @property
     def answered(self) -> float:
@@ -57,14 +55,9 @@ class Seen:
         return self.shed / self.sent
 
     @property
-    def cancelled(self) -> float:
-        """Share that gRPC cancelled."""
-        return self.gone / self.sent
-
-    @property
     def others(self) -> float:
         """Share that failed in another way, or was not sent."""
-        return 1 - (self.ok + self.shed + self.gone) / self.sent
+        return 1 - (self.ok + self.shed) / self.sent
 
 
 class Load(Protocol):
@@ -96,7 +89,7 @@ class PythonClients:
         searched = await search_together(address, self._requests, clients, seconds)
         p99 = 1e3 * percentile(searched.took, 0.99)
         count = len(searched.took)
-        return Seen(searched.seconds, p99, sent=count, ok=count, shed=0, gone=0)
+        return Seen(searched.seconds, p99, sent=count, ok=count, shed=0)
 
     async def at_rate(self, address: str, rate: float, seconds: float, *, deadline: float) -> Seen:
         """Send so many queries a second; their latency is from when they were due."""
@@ -122,7 +115,6 @@ class PythonClients:
             sent=total.outcomes.total(),
             ok=total.outcomes[OK],
             shed=total.outcomes["RESOURCE_EXHAUSTED"],
-            gone=total.outcomes["CANCELLED"],
         )
 
 
@@ -182,5 +174,4 @@ class Ghz:
             sent=len(details),
             ok=len(took),
             shed=statuses["ResourceExhausted"],
-            gone=statuses["Canceled"],
         )

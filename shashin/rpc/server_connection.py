@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
 import grpc
 from ngh2 import (
@@ -47,7 +47,7 @@ RECEIVE_SECONDS = 60.0
 """A request has to arrive within this time; it may have a shorter deadline."""
 
 _RESPONSE = [(b":status", b"200"), CONTENT_TYPE, (b"grpc-accept-encoding", ACCEPTED_COMPRESSIONS)]
-_OK = Status(grpc.StatusCode.OK).trailers
+_OK = Status(grpc.StatusCode.OK)
 _LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed")
 _STOPPED = Status(grpc.StatusCode.UNAVAILABLE, "the server stops")
 _NOT_RECEIVED = Status(
@@ -250,7 +250,9 @@ class ServerConnection(Http2Protocol):
             )
         if method.stream is not None:
             one.requests = asyncio.Queue()
-            self._start(one, self._stream(stream_id, one, method.stream, one.requests))
+            self._start(
+                stream_id, one, partial(self._stream, stream_id, one, method.stream, one.requests)
+            )
         if event.end_stream:
             self._data(stream_id, b"", ended=True)
 
@@ -288,7 +290,9 @@ class ServerConnection(Http2Protocol):
         if messages:
             if not one.is_late_at_deadline:
                 self._time_answer(stream_id, one)
-            self._start(one, self._answer(stream_id, one, one.method.unary, messages[0]))
+            self._start(
+                stream_id, one, partial(self._answer, stream_id, one, one.method.unary, messages[0])
+            )
         if ended:
             one.messages = None
 
@@ -320,14 +324,15 @@ class ServerConnection(Http2Protocol):
             one.messages = None
             requests.put_nowait(None)
 
-    def _start(self, one: _Call, handler: Coroutine[Any, Any, None]) -> None:
-        task = one.task = self.loop.create_task(handler)
+    def _start(self, stream_id: int, one: _Call, handle: Callable[[], Awaitable[None]]) -> None:
+        task = one.task = self.loop.create_task(self._ended_by(stream_id, handle))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _answer(self, stream_id: int, one: _Call, unary: Unary, request: bytes) -> None:
+    async def _ended_by(self, stream_id: int, handle: Callable[[], Awaitable[None]]) -> None:
+        """End a call by what its handler raises, if it does."""
         try:
-            answer = await unary(request, one.call)
+            await handle()
         except Ended as ended:
             self._end_call(stream_id, ended.status)
         except Exception:
@@ -335,17 +340,19 @@ class ServerConnection(Http2Protocol):
             self._end_call(stream_id, FAILED)
         except asyncio.CancelledError:
             self._end_call(stream_id, _STOPPED)
-        else:
-            if not one.is_ended:
-                self._calls.pop(stream_id)
-                self._forget(one)
-                self._respond(stream_id, answer)
+
+    async def _answer(self, stream_id: int, one: _Call, unary: Unary, request: bytes) -> None:
+        answer = await unary(request, one.call)
+        if not one.is_ended:
+            self._calls.pop(stream_id)
+            self._forget(one)
+            self._respond(stream_id, answer)
 
     def _respond(self, stream_id: int, answer: bytes) -> None:
         http2 = self.http2
         http2.send_response(stream_id, _RESPONSE)
         http2.send_data(stream_id, framed(answer))
-        http2.send_trailers(stream_id, _OK)
+        http2.send_trailers(stream_id, _OK.trailers)
         self._sent()
         self.flush()
         self._close_if_last()
@@ -361,20 +368,11 @@ class ServerConnection(Http2Protocol):
             while (request := await requests.get()) is not None:
                 yield request
 
-        try:
-            async for answer in stream(received(), one.call):
-                if one.is_ended:
-                    return
-                self._send_one(stream_id, one, answer)
-        except Ended as ended:
-            self._end_call(stream_id, ended.status)
-        except Exception:
-            log.exception("a handler failed unexpectedly")
-            self._end_call(stream_id, FAILED)
-        except asyncio.CancelledError:
-            self._end_call(stream_id, _STOPPED)
-        else:
-            self._end_call(stream_id, Status(grpc.StatusCode.OK))
+        async for answer in stream(received(), one.call):
+            if one.is_ended:
+                return
+            self._send_one(stream_id, one, answer)
+        self._end_call(stream_id, _OK)
 
     def _send_one(self, stream_id: int, one: _Call, answer: bytes) -> None:
         """Send one of the responses of a stream."""

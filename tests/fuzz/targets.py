@@ -29,6 +29,7 @@ from shashin.rpc.wire import framed
 from shashin.shards.format.columns import Coded, Columns
 from shashin.shards.format.dictionary import Dictionary
 from shashin.v1 import index_pb2, search_pb2
+from tests.support.raw_http2 import HEADERS
 
 _DIMENSIONS = 16
 
@@ -148,14 +149,7 @@ async def _serve(data: bytes) -> None:
 
 def _connections() -> list[bytes]:
     """Return what clients send: calls, and all else of HTTP/2."""
-    call = [
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":authority", b"a"),
-        (b":path", b"/a/b"),
-        (b"content-type", b"application/grpc"),
-        (b"grpc-timeout", b"1S"),
-    ]
+    call = [*HEADERS, (b"grpc-timeout", b"1S")]
     seeds = []
     for end in ("stream", "reset", "trailers", "nothing"):
         client = Connection(Role.CLIENT)

@@ -241,9 +241,12 @@ class Relay:
         self._current: Any = None
         self._behind = 0
         self.port = 0
+        self.connections: list[asyncio.StreamWriter] = []
+        """To its clients, in the order in which they came."""
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass the bytes of one connection on."""
+        self.connections.append(writer)
         to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._behind)
 
         async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -289,19 +292,10 @@ async def test_calls_of_a_connection_that_is_lost_are_unavailable_and_the_next_a
         relay = await stack.enter_async_context(
             relayed(lambda _, port: server(handlers, port), stack)
         )
-        connections: list[asyncio.StreamWriter] = []
-        accept = relay.accept
-
-        async def noted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            connections.append(writer)
-            await accept(reader, writer)
-
-        between = await asyncio.start_server(noted, "127.0.0.1", 0)
-        stack.callback(between.close)
-        async with channel_to(between.sockets[0].getsockname()[1]) as stub:
+        async with channel_to(relay.port) as stub:
             call = stub.Embed(request_of(WAITS), timeout=LONG)
             await until(lambda: handlers.received, "it has arrived")
-            connections[0].transport.abort()
+            relay.connections[0].transport.abort()
             assert (await failure_of(call)).code() == grpc.StatusCode.UNAVAILABLE
             assert (await stub.Embed(request_of(b"a"), timeout=LONG)).model_id == "1"
             await until(lambda: handlers.cancelled == 1, "the server knows")
@@ -380,24 +374,15 @@ async def test_every_call_ends_once_whatever_happens_to_it(server: Server) -> No
         relay = await stack.enter_async_context(
             relayed(lambda _, port: server(handlers, port), stack)
         )
-        writers: list[asyncio.StreamWriter] = []
-        accept = relay.accept
-
-        async def noted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writers.append(writer)
-            await accept(reader, writer)
-
-        between = await asyncio.start_server(noted, "127.0.0.1", 0)
-        stack.callback(between.close)
-        async with channel_to(between.sockets[0].getsockname()[1]) as stub:
+        async with channel_to(relay.port) as stub:
 
             async def one(number: int) -> str:
                 photo = chance.choice([FAILS, WAITS, bytes(chance.randrange(50_000))])
                 call = stub.Embed(request_of(photo), timeout=chance.choice([0.001, LONG]))
                 if number % 7 == 0:
                     asyncio.get_running_loop().call_later(chance.random() / 100, call.cancel)
-                if number % 97 == 0 and writers:
-                    writers[-1].transport.abort()
+                if number % 97 == 0 and relay.connections:
+                    relay.connections[-1].transport.abort()
                 try:
                     await call
                 except asyncio.CancelledError:
