@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
-from playwright.async_api import Browser, FilePayload, Page, Route, expect
+from playwright.async_api import Browser, FileChooser, FilePayload, Page, Route, expect
 
 from shashin.access.api_key import new_key
 from shashin.access.key_file import KeyFile
@@ -182,6 +182,14 @@ async def test_a_listing_leads_to_more_like_it_and_back(page: Page, shop: Shop) 
 
 
 async def test_everything_can_be_done_with_keys(page: Page, shop: Shop) -> None:
+    choosers: list[FileChooser] = []
+
+    def chosen(chooser: FileChooser) -> None:
+        choosers.append(chooser)
+
+    # Long before the key opens the dialog: Playwright does not wait until dialogs are intercepted,
+    # and a busy browser opens its own otherwise.
+    page.on("filechooser", chosen)
     await expect(page.locator(".card")).to_have_count(24)
 
     async def until_focused(name: str) -> None:
@@ -192,9 +200,9 @@ async def test_everything_can_be_done_with_keys(page: Page, shop: Shop) -> None:
         raise AssertionError(f"no Tab leads to {name}")
 
     await until_focused("file")
-    async with page.expect_file_chooser() as chooser:
+    async with page.expect_file_chooser():
         await page.keyboard.press("Enter")
-    await search_answered(page, (await chooser.value).set_files(PHOTO))
+    await search_answered(page, choosers[0].set_files(PHOTO))
     await until_focused("crop-begin")
     await page.keyboard.press("Enter")
     box = page.get_by_role("application")
