@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from services.router.deadline import Deadline
 from services.router.gaps import Described, holders_of_more
-from services.router.no_answer import no_answer_error
+from services.router.no_answer import listed, no_answer_error
 from services.router.queries import check_listing_id
 from shashin.codecs.limits import MAX_LISTING_IDS, MAX_QUERIES
 from shashin.codecs.unit_vectors import unit_length
@@ -169,7 +169,7 @@ def queries_of(
     if failures:
         raise NoEndpoint(
             f"listing {listing_id!r} was not found, but these endpoints failed and may hold it: "
-            f"{'; '.join(map(str, failures))}"
+            f"{listed(failures)}"
         )
     raise ListingNotFound(
         f"listing {listing_id!r} is not searchable: it is unknown, hidden, or its photos are not "

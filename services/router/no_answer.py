@@ -9,6 +9,16 @@ import grpc
 from shashin.errors import DeadlineExceeded, NoEndpoint, ShashinError
 from shashin.serving.fleet import Failure, OtherModel
 
+_LISTED = 5
+"""How many endpoints a message names: it has to fit into the headers of a response."""
+
+
+def listed(endpoints: Sequence[Failure | OtherModel]) -> str:
+    """Return what is said of the first endpoints, and how many more there are."""
+    named = "; ".join(map(str, endpoints[:_LISTED]))
+    more = len(endpoints) - _LISTED
+    return f"{named}; and {more} more" if more > 0 else named
+
 
 def no_answer_error(
     failures: Sequence[Failure],
@@ -17,8 +27,8 @@ def no_answer_error(
     model_id: str,
     deadline_seconds: float,
 ) -> ShashinError:
-    """Return the error; its message lists failed endpoints and endpoints of other models."""
-    others = "; ".join(map(str, other_models))
+    """Return the error; its message names failed endpoints and endpoints of other models."""
+    others = listed(other_models)
     if not failures:
         if not others:
             return NoEndpoint(
@@ -30,11 +40,11 @@ def no_answer_error(
             f"indexer or an index server of {model_id!r}, or set the router's SHASHIN_MODEL_ID to "
             "a model that is served"
         )
-    listed = "; ".join(map(str, failures))
+    named = listed(failures)
     note = f"; not of model {model_id!r}: {others}" if others else ""
     if all(f.status == grpc.StatusCode.DEADLINE_EXCEEDED.name for f in failures):
         return DeadlineExceeded(
             f"none of {len(failures)} endpoints responded within {deadline_seconds * 1000:.0f} ms: "
-            f"{listed}{note}"
+            f"{named}{note}"
         )
-    return NoEndpoint(f"none of {len(failures)} endpoints responded: {listed}{note}")
+    return NoEndpoint(f"none of {len(failures)} endpoints responded: {named}{note}")

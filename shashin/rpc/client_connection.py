@@ -131,6 +131,9 @@ class ClientConnection(Http2Protocol):
         self._connections = connections
         self._calls: dict[int, ClientCall] = {}
         self.takes_calls = True
+        self.made_at = self.loop.time()
+        self.has_answered = False
+        """Whether some call had a response."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -174,6 +177,7 @@ class ClientConnection(Http2Protocol):
                 self._stop_taking()
 
     def _begin(self, event: ResponseReceived) -> None:
+        self.has_answered = True
         call = self._calls.get(event.stream_id)
         if call is None:
             return

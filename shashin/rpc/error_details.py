@@ -12,6 +12,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from shashin.errors import InvalidQuery, ShashinError
+from shashin.rpc.wire import shortened
 
 DOMAIN = "shashin"
 KEY = "grpc-status-details-bin"
@@ -19,8 +20,8 @@ _FIELD = re.compile(r"([a-z][a-z0-9_]*)[a-z0-9_.\[\]]*(?= )")
 
 
 def message_of(error: ShashinError) -> str:
-    """Return the message of a call's status."""
-    return f"{error.reason}: {error.message}"
+    """Return the message of a call's status; a long one is cut off, and whole in REST."""
+    return shortened(f"{error.reason}: {error.message}")
 
 
 def trailing_metadata(
@@ -44,7 +45,7 @@ def status_of(error: ShashinError, fields: Collection[str] = ()) -> status_pb2.S
     )
     if isinstance(error, InvalidQuery) and (field := field_of(error.message, fields)):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=field, description=error.message
+            field=field, description=shortened(error.message)
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_seconds > 0:

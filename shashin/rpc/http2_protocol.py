@@ -24,10 +24,13 @@ PING_SECONDS, PING_TIMEOUT_SECONDS = 30.0, 10.0
 
 _STREAM_WINDOW, _CONNECTION_WINDOW = 1 << 20, 4 << 20
 """Bytes that a peer may send before they are acknowledged: a photo needs no more than a few round trips."""
-_LINGER_SECONDS = 2.0
+_LINGER_SECONDS, _MAX_LINGER_SECONDS = 2.0, 60.0
+"""A connection that was closed is given up when its peer has taken and sent nothing for so long, or at last."""
 _FRAME_BYTES = 64 * 1024
-_HEADER_BYTES = 16 * 1024
-"""All headers of a request or response together."""
+HEADER_BYTES = 16 * 1024
+"""All headers of a request or response together, as the peer is told."""
+_TAKEN_HEADER_BYTES = {Role.SERVER: 4 * HEADER_BYTES, Role.CLIENT: 16 * HEADER_BYTES}
+"""More than that ends the connection, and not only the call that has them."""
 
 
 class Http2Protocol(asyncio.Protocol, ABC):
@@ -38,12 +41,12 @@ class Http2Protocol(asyncio.Protocol, ABC):
 
     def __init__(self, role: Role, settings: Mapping[Setting, int] | None = None) -> None:
         self.http2 = Connection(
-            role, Configuration(max_inbound_header_list_size=_HEADER_BYTES + 1024)
+            role, Configuration(max_inbound_header_list_size=_TAKEN_HEADER_BYTES[role])
         )
         self._settings = {
             Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
             Setting.MAX_FRAME_SIZE: _FRAME_BYTES,
-            Setting.MAX_HEADER_LIST_SIZE: _HEADER_BYTES,
+            Setting.MAX_HEADER_LIST_SIZE: HEADER_BYTES,
             **(settings or {}),
         }
         self.loop = asyncio.get_running_loop()
@@ -51,7 +54,8 @@ class Http2Protocol(asyncio.Protocol, ABC):
         """When something has come from the peer."""
         self.is_closed = False
         self._transport: asyncio.Transport | None = None
-        self._is_paused = False
+        self.is_paused = False
+        """Whether what is queued has to wait, since the peer does not take it."""
         self._pinged_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -74,13 +78,22 @@ class Http2Protocol(asyncio.Protocol, ABC):
     def data_received(self, data: bytes) -> None:
         """Handle the events that these bytes bring."""
         self.heard_at = self.loop.time()
+        if not self.is_closed:
+            self._go_on(data)
+
+    def _go_on(self, data: bytes = b"") -> None:
+        """Handle what the peer has sent, and what follows from it."""
         try:
-            self.http2.receive_data(data)
+            if data:
+                self.http2.receive_data(data)
             self.handle_events()
+            is_over = not self.http2.want_read and not self.http2.want_write
+        except ConnectionStateError:
+            is_over = True
         except NGH2Error as error:
             self.refuse(ErrorCode.PROTOCOL_ERROR, f"what was received is not HTTP/2: {error}")
             return
-        if not self.http2.want_read and not self.http2.want_write:
+        if is_over and not self.is_closed:
             self.close()
 
     def handle_events(self) -> None:
@@ -93,28 +106,32 @@ class Http2Protocol(asyncio.Protocol, ABC):
 
     def flush(self) -> None:
         """Write what is queued, as far as the peer takes it."""
-        if self._is_paused or self.is_closed or self._transport is None:
-            return
+        self.write()
+
+    def write(self) -> bool:
+        """Write what is queued; returns False if nothing can be written now."""
+        if self.is_paused or self.is_closed or self._transport is None:
+            return False
         with suppress(ConnectionStateError):  # of a connection that has failed
             if data := self.http2.data_to_send():
                 self._transport.write(data)
+        return True
 
     def pause_writing(self) -> None:
         """Leave what is queued there: the peer reads too slowly."""
-        self._is_paused = True
+        self.is_paused = True
 
     def resume_writing(self) -> None:
         """Write on."""
-        self._is_paused = False
-        self.flush()
+        self.is_paused = False
+        if not self.is_closed:
+            self._go_on()
 
     def look_again(self) -> None:
         """Look at the clock now, and whenever something may be due."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self.is_closed:
             return
+        self._stop_timer()
         due = self.next_look(self.loop.time())
         if not self.is_closed:
             self._timer = self.loop.call_at(due, self.look_again)
@@ -125,9 +142,7 @@ class Http2Protocol(asyncio.Protocol, ABC):
             self._pinged_at = None
         if self._pinged_at is not None:
             if now >= self._pinged_at + PING_TIMEOUT_SECONDS:
-                self._end("the peer does not respond")
-                if self._transport is not None:
-                    self._transport.abort()
+                self.abort("the peer does not respond")
             return self._pinged_at + PING_TIMEOUT_SECONDS
         if now >= self.heard_at + PING_SECONDS:
             self._pinged_at = now
@@ -146,34 +161,65 @@ class Http2Protocol(asyncio.Protocol, ABC):
 
     def close(self) -> None:
         """Close the connection once all that is queued is sent."""
-        self.flush()
+        self.write()
         self._end("the connection was closed")
-        self._hang_up()
+        self._hang_up(_MAX_LINGER_SECONDS)
 
     def refuse(self, error: ErrorCode, why: str) -> None:
         """Close the connection, and tell the peer why."""
         if not self.is_closed:
             with suppress(ConnectionStateError):  # since it has failed already
                 self.http2.send_goaway(error, debug_data=why.encode())
-        self.flush()
+        self.write()
         self._end(why)
-        self._hang_up()
+        self._hang_up(_LINGER_SECONDS)
 
-    def _hang_up(self) -> None:
+    def abort(self, why: str) -> None:
+        """End the connection without waiting for anything."""
+        self._end(why)
         if self._transport is not None:
-            self._transport.close()
-            # Of a peer that does not read what is still on its way.
-            self.loop.call_later(_LINGER_SECONDS, self._transport.abort)
+            self._transport.abort()
+
+    def _hang_up(self, seconds: float) -> None:
+        """Wait at most so long until the peer has all that is on its way to it."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if not transport.can_write_eof():
+            transport.close()
+        else:
+            # And not closed: what the peer sends would make the system throw away what it has not read yet.
+            try:
+                transport.write_eof()
+            except OSError:  # of a peer that is gone
+                transport.abort()
+                return
+        self._linger(transport, self.loop.time() + seconds, transport.get_write_buffer_size())
+
+    def _linger(self, transport: asyncio.Transport, until: float, left: int) -> None:
+        def look() -> None:
+            size, now = transport.get_write_buffer_size(), self.loop.time()
+            is_read = size < left or self.heard_at > now - _LINGER_SECONDS
+            if is_read and now < until:
+                self._linger(transport, until, size)
+            else:
+                transport.abort()
+
+        self._timer = self.loop.call_later(_LINGER_SECONDS, look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the end of the transport."""
         self._end(f"the connection was lost ({exc})" if exc else "the peer closed the connection")
+        self._stop_timer()
 
     def _end(self, why: str) -> None:
         if self.is_closed:
             return
         self.is_closed = True
+        self._stop_timer()
+        self.lost(why)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.lost(why)

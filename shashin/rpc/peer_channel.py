@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+from ngh2 import NGH2Error
 
 from shashin.rpc.client_connection import ClientCall, ClientConnection
 from shashin.rpc.wire import CONTENT_TYPE, Header, Metadata, Status, framed, headers_of
@@ -33,6 +34,8 @@ class PeerChannel:
         self._connecting: asyncio.Task[None] | None = None
         self._waiting: list[ClientCall] = []
         """Calls to send once there is a connection."""
+        self._backoff = 0.0
+        """Seconds until the next attempt to connect."""
         self._failure = ""
         """Why there is none; empty unless the last attempt has failed."""
         self._open: set[ClientConnection] = set()
@@ -86,7 +89,10 @@ class PeerChannel:
         if call.done():
             return
         if self._connection is not None:
-            self._connection.start(call)
+            try:
+                self._connection.start(call)
+            except (ValueError, NGH2Error) as error:
+                call.end(Status(grpc.StatusCode.INTERNAL, f"the call cannot be sent: {error}"))
         elif self._is_closed:
             call.end(Status(grpc.StatusCode.UNAVAILABLE, "the channel is closed"))
         elif self._failure:
@@ -97,15 +103,18 @@ class PeerChannel:
 
     async def _connect(self) -> None:
         """Connect, however many attempts it takes."""
-        backoff = _FIRST_BACKOFF_SECONDS
         while True:
+            await asyncio.sleep(self._backoff)
+            self._backoff = min(
+                max(2 * self._backoff, _FIRST_BACKOFF_SECONDS), _MAX_BACKOFF_SECONDS
+            )
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     connection = await self._connected()
             except TimeoutError:
                 self._fail(f"no connection within {_CONNECT_SECONDS:.0f} seconds")
-            except (OSError, ValueError) as error:
-                # Some names are not even asked for, as those with a label that is too long.
+            except (OSError, ValueError, OverflowError) as error:
+                # Some names are not even asked for, as those with a label that is too long; nor are some ports.
                 self._fail(getattr(error, "strerror", None) or str(error))
             else:
                 if connection.takes_calls:
@@ -115,8 +124,6 @@ class PeerChannel:
                         self._send(call)
                     return
                 self._fail("the server closes connections at once")
-            await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, _MAX_BACKOFF_SECONDS)
 
     async def _connected(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
@@ -145,4 +152,8 @@ class PeerChannel:
         """Take another connection for further calls."""
         if connection is self._connection:
             self._connection = None
+            lived = asyncio.get_running_loop().time() - connection.made_at
+            if connection.has_answered or lived > _MAX_BACKOFF_SECONDS:
+                # Some peer that hangs up at once is not asked again and again without a pause.
+                self._backoff = 0.0
             self.connect()

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 _BACKLOG = 1024
 """Connections that wait until they are accepted."""
 _CANCEL_SECONDS = 1.0
+_OWN_PACKAGE, _OWN_REQUEST_BYTES = "grpc.", 64 * 1024
+"""Services of gRPC itself, such as health, are called without a key, and with a few bytes."""
 
 log = get_logger(__name__)
 _debugging = debug_check(__name__)
@@ -62,19 +65,28 @@ class _Services:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Add the methods of a service."""
+        request_bytes = _OWN_REQUEST_BYTES if service.startswith(_OWN_PACKAGE) else None
         for name, handler in handlers.items():
             full_name = f"{service}/{name}"
             self._methods[f"/{full_name}"] = (
-                _TimedMethod(full_name, handler)
+                _TimedMethod(full_name, handler, request_bytes)
                 if handler.unary_unary is not None
-                else Method(stream=_streamed(handler))
+                else Method(
+                    stream=_streamed(handler),
+                    takes_many=handler.stream_stream is not None,
+                    request_bytes=request_bytes,
+                )
             )
 
     def find(self, path: str, call: ServerCall) -> Method | Status:
         """Return what answers a call, or why it is refused."""
         method = self._methods.get(path)
         if method is None:
-            return Method(stream=_unimplemented(path))
+            # Clients that are still sending a request when they get a status may take that for an error of
+            # their own.
+            return Method(
+                refusal=Status(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {path}")
+            )
         if self._guard is not None:
             error = self._guard(path, call)
             if error is not None:
@@ -93,10 +105,10 @@ class _TimedMethod:
     Its calls that are part of a trace have another handler.
     """
 
-    def __init__(self, full_name: str, handler: Any) -> None:
+    def __init__(self, full_name: str, handler: Any, request_bytes: int | None) -> None:
         self._full_name = full_name
         self._answer = _timed(full_name, handler)
-        self._untraced = Method(unary=self._answer)
+        self._untraced = Method(unary=self._answer, request_bytes=request_bytes)
         self._traced: tuple[Tracer, Method] | None = None
 
     def of(self, call: ServerCall) -> Method:
@@ -106,7 +118,7 @@ class _TimedMethod:
             return self._untraced
         if self._traced is None or self._traced[0] is not tracer:
             answer: Any = traced(tracer, self._full_name, self._answer)
-            self._traced = tracer, Method(unary=answer)
+            self._traced = tracer, replace(self._untraced, unary=answer)
         return self._traced[1]
 
 
@@ -128,23 +140,6 @@ def _streamed(handler: Any) -> Stream:
             answers = handler.unary_stream(request, call)
         async for one in answers:
             yield serialize(one)
-
-    return answer
-
-
-def _unimplemented(path: str) -> Stream:
-    """Return what answers the calls of a method that does not exist.
-
-    It waits for a request: clients that are still sending one when they get the status of a stream take that
-    for an error of their own.
-    """
-
-    async def answer(requests: AsyncIterator[bytes], call: ServerCall) -> AsyncIterator[bytes]:
-        del call
-        async for _ in requests:
-            break
-        raise Ended(Status(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {path}"))
-        yield b""  # a generator
 
     return answer
 
@@ -293,6 +288,8 @@ async def _end(connections: Connections, drain_seconds: float) -> None:
     stopped = list(connections.open)
     for connection in stopped:
         connection.stop()
-    if tasks := [task for connection in stopped for task in connection.tasks]:
-        # Handlers that do not heed their cancellation are not waited for.
-        await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+    if ending := [one for connection in stopped for one in (connection.gone, *connection.tasks)]:
+        # Neither handlers that do not heed their cancellation are waited for, nor clients that do not hang up.
+        await asyncio.wait(ending, timeout=_CANCEL_SECONDS)
+    for connection in list(connections.open):
+        connection.abort("the server has stopped")

@@ -68,9 +68,15 @@ Stream = Callable[[AsyncIterator[bytes], ServerCall], AsyncIterator[bytes]]
 
 @dataclass(frozen=True)
 class Method:
-    """What answers the calls of a method: one of these two."""
+    """What answers the calls of a method: one of these three."""
 
     unary: Unary | None = None
     """From the bytes of the request to those of the response."""
     stream: Stream | None = None
-    """From those of any number of requests to those of any number of responses."""
+    """From those of some requests to those of any number of responses."""
+    refusal: Status | None = None
+    """Ends each call as soon as something of a request has come, which is thrown away."""
+    takes_many: bool = False
+    """Whether there may be any number of requests in a stream, and not only one."""
+    request_bytes: int | None = None
+    """Maximum size of a request, where it is lower than that of the server."""

@@ -24,7 +24,7 @@ from ngh2 import (
     TrailersReceived,
 )
 
-from shashin.rpc.http2_protocol import Http2Protocol
+from shashin.rpc.http2_protocol import HEADER_BYTES, PING_TIMEOUT_SECONDS, Http2Protocol
 from shashin.rpc.server_call import FAILED, Ended, Method, ServerCall, Stream, Unary
 from shashin.rpc.server_limits import ServerLimits
 from shashin.rpc.wire import (
@@ -56,6 +56,10 @@ _NOT_RECEIVED = Status(
 )
 _NOT_ONE = Status(grpc.StatusCode.INTERNAL, "expected one request, whole")
 _CUT_OFF = Status(grpc.StatusCode.INTERNAL, "the last request is cut off")
+_TOO_LARGE_HEADERS = Status(
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    f"the headers have too many bytes: expected at most {HEADER_BYTES}",
+)
 _TOO_MANY_REQUESTS = Status(
     grpc.StatusCode.RESOURCE_EXHAUSTED, "requests come faster than they are answered"
 )
@@ -65,9 +69,14 @@ _TOO_MUCH_HELD = Status(
     "too many large requests arrive at once: retry after a pause",
 )
 MAX_HELD_BYTES = 256 << 20
-"""Of requests that have not arrived in full, on all connections of a server together."""
+"""Of requests that no handler has taken yet, on all connections of a server together."""
 _MAX_WAITING_REQUESTS = 100
 _MAX_UNREAD_BYTES = 8 << 20
+"""Of the responses of one stream."""
+_MAX_QUEUED_BYTES = 64 << 20
+"""Of the responses of a connection: while its client has not read those, it gets no further ones."""
+_UNREAD_SECONDS = 60.0
+"""A client that reads nothing of a response for so long is disconnected."""
 
 _LAST_STREAM_KNOWN = b"shutdown"
 """Of the ping that is acknowledged once all calls have arrived that the client sent before it knew."""
@@ -86,6 +95,7 @@ class _Call:
         "messages",
         "method",
         "requests",
+        "taken",
         "task",
         "timer",
     )
@@ -95,8 +105,10 @@ class _Call:
         self.method = method
         self.messages: Messages | None = messages
         """None once all that the client sends has come."""
-        self.requests: asyncio.Queue[bytes | None] | None = None
-        """Of a stream, with None at its end."""
+        self.requests: _Requests | None = None
+        """Of a stream, as far as they wait for its handler."""
+        self.taken = 0
+        """How many requests a stream has had."""
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.is_late_at_deadline = False
@@ -114,7 +126,40 @@ class Connections:
         self.is_draining = False
         """Whether those that are accepted from now on drain at once."""
         self.held_bytes = 0
-        """Of requests that have not arrived in full."""
+        """Of requests that no handler has taken yet."""
+
+
+class _Requests:
+    """The requests of a stream, until its handler takes them."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def put(self, request: bytes) -> None:
+        """Add one."""
+        self._connections.held_bytes += len(request)
+        self._queue.put_nowait(request)
+
+    def end(self) -> None:
+        """Note that there are no more."""
+        self._queue.put_nowait(None)
+
+    def clear(self) -> None:
+        """Throw away what waits."""
+        while not self._queue.empty():
+            self._connections.held_bytes -= len(self._queue.get_nowait() or b"")
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._queue.qsize()
+
+    async def taken(self) -> AsyncIterator[bytes]:
+        """Take them out, as they come."""
+        while (request := await self._queue.get()) is not None:
+            self._connections.held_bytes -= len(request)
+            yield request
 
 
 class ServerConnection(Http2Protocol):
@@ -139,6 +184,10 @@ class ServerConnection(Http2Protocol):
         self._is_draining = False
         self._is_last_known = False
         """Whether no further call can come."""
+        self._unended: set[int] = set()
+        """Streams that have their whole response, though the client may still send: reset once it is sent."""
+        self._queued: tuple[int, float] | None = None
+        """How much of responses was not read yet, and since when it has been as much."""
         self._pinged_by_client_at: float | None = None
         self._strikes = 0
 
@@ -157,12 +206,33 @@ class ServerConnection(Http2Protocol):
     def lost(self, why: str) -> None:
         """Cancel the calls: nobody is there who would get their answers."""
         del why
-        self._connections.open.discard(self)
         for one in self._calls.values():
             self._leave(one)
         self._calls.clear()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(exc)
+        self._connections.open.discard(self)
         if not self.gone.done():
             self.gone.set_result(None)
+
+    def flush(self) -> None:
+        """Write what is queued, and do what has waited for that."""
+        is_written = self.write()
+        if is_written and self._unended:
+            self._reset_unended()
+        if self._is_last_known:
+            self._close_if_last()
+
+    def _reset_unended(self) -> None:
+        """Tell clients whose response is written to send no more; a reset before would take its place."""
+        for stream_id in list(self._unended):
+            if not self.http2.queued_body_size(stream_id):
+                self._unended.discard(stream_id)
+                with suppress(StreamProtocolError, ConnectionStateError):
+                    self.http2.reset_stream(stream_id, ErrorCode.NO_ERROR)
+        self.write()
 
     def drain(self) -> None:
         """Answer the calls that come until the client knows, and close once the last one is answered."""
@@ -172,6 +242,16 @@ class ServerConnection(Http2Protocol):
         with suppress(ConnectionStateError):  # ping closes it then
             self.http2.send_shutdown_notice()
         self.ping(_LAST_STREAM_KNOWN)
+        self.loop.call_later(PING_TIMEOUT_SECONDS, self._know_last)
+
+    def _know_last(self) -> None:
+        """Take no further calls: the client knows, or has had the time."""
+        if self._is_last_known or self.is_closed:
+            return
+        self._is_last_known = True
+        with suppress(ConnectionStateError):
+            self.http2.send_goaway()
+        self.flush()
 
     def stop(self) -> None:
         """End all calls as they are, and close."""
@@ -186,6 +266,9 @@ class ServerConnection(Http2Protocol):
     def next_look(self, now: float) -> float:
         """Close the connection when it is idle for too long, or old."""
         due = [super().next_look(now)]
+        if self._is_unread(now):
+            self.abort("the client does not read the responses")
+            return now
         if self._ages_at is not None and not self._is_draining:
             if now >= self._ages_at:
                 self.drain()
@@ -200,6 +283,17 @@ class ServerConnection(Http2Protocol):
         elif self._calls:
             due.append(now + self._limits.idle_seconds)
         return min(due)
+
+    def _is_unread(self, now: float) -> bool:
+        """Return whether the client has read nothing of the responses for too long."""
+        queued = self.http2.queued_body_size()
+        if not queued:
+            self._queued = None
+        elif self._queued is None or self._queued[0] != queued:
+            self._queued = queued, now
+        else:
+            return now - self._queued[1] >= _UNREAD_SECONDS
+        return False
 
     def received(self, events: Sequence[Event]) -> None:
         """Handle what the client has sent."""
@@ -217,15 +311,19 @@ class ServerConnection(Http2Protocol):
             elif isinstance(event, PingReceived):
                 self._pinged()
             elif isinstance(event, PingAcknowledged) and event.opaque_data == _LAST_STREAM_KNOWN:
-                self._is_last_known = True
-                self.http2.send_goaway()
-        self._close_if_last()
+                self._know_last()
 
     def _begin(self, event: RequestReceived) -> None:
         stream_id, headers = event.stream_id, event.headers
         found = dict(headers)
         if not found.get(b"content-type", b"").startswith(CONTENT_TYPE[1]):
             self._respond_http(stream_id, b"415", ended=event.end_stream)
+            return
+        if sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
+            self._refuse(stream_id, _TOO_LARGE_HEADERS, ended=event.end_stream)
+            return
+        if self.http2.queued_body_size() > _MAX_QUEUED_BYTES:
+            self._refuse(stream_id, _UNREAD, ended=event.end_stream)
             return
         seconds = None
         if (timeout := found.get(b"grpc-timeout")) is not None:
@@ -240,16 +338,17 @@ class ServerConnection(Http2Protocol):
         if isinstance(method, Status):
             self._refuse(stream_id, method, ended=event.end_stream)
             return
-        messages = Messages(self._limits.request_bytes, found.get(b"grpc-encoding"))
+        request_bytes = method.request_bytes or self._limits.request_bytes
+        messages = Messages(request_bytes, found.get(b"grpc-encoding"))
         one = self._calls[stream_id] = _Call(call, method, messages)
-        if method.stream is not None or (seconds is not None and seconds <= RECEIVE_SECONDS):
+        if seconds is not None and seconds <= RECEIVE_SECONDS:
             self._time_answer(stream_id, one)
         else:
             one.timer = self.loop.call_later(
                 RECEIVE_SECONDS, self._end_call, stream_id, _NOT_RECEIVED
             )
         if method.stream is not None:
-            one.requests = asyncio.Queue()
+            one.requests = _Requests(self._connections)
             self._start(
                 stream_id, one, partial(self._stream, stream_id, one, method.stream, one.requests)
             )
@@ -260,6 +359,11 @@ class ServerConnection(Http2Protocol):
         one = self._calls.get(stream_id)
         if one is None or one.messages is None:
             return
+        if one.method.refusal is not None:
+            if ended:
+                one.messages = None
+            self._end_call(stream_id, one.method.refusal)
+            return
         held = one.messages.held_bytes
         try:
             messages = one.messages.feed(data) if data else []
@@ -269,11 +373,14 @@ class ServerConnection(Http2Protocol):
             self._end_call(stream_id, error.status)
             return
         self._connections.held_bytes += one.messages.held_bytes - held
+        if one.requests is not None:
+            for message in messages:
+                one.requests.put(message)
         if self._connections.held_bytes > MAX_HELD_BYTES:
             self._end_call(stream_id, _TOO_MUCH_HELD)
             return
         if one.requests is not None:
-            self._streamed(stream_id, one, one.requests, messages, ended=ended)
+            self._streamed(stream_id, one, one.requests, len(messages), ended=ended)
         elif messages or ended:
             self._complete(stream_id, one, messages, ended=ended)
 
@@ -306,23 +413,23 @@ class ServerConnection(Http2Protocol):
             one.timer = self.loop.call_at(one.call.expires_at, self._end_call, stream_id, _LATE)
 
     def _streamed(
-        self,
-        stream_id: int,
-        one: _Call,
-        requests: asyncio.Queue[bytes | None],
-        messages: Sequence[bytes],
-        *,
-        ended: bool,
+        self, stream_id: int, one: _Call, requests: _Requests, count: int, *, ended: bool
     ) -> None:
-        for message in messages:
-            requests.put_nowait(message)
-        if requests.qsize() > _MAX_WAITING_REQUESTS:
+        """Note that so many requests of a stream have come, or its end."""
+        assert one.messages is not None
+        one.taken += count
+        if one.taken > 1 and not one.method.takes_many:
+            self._end_call(stream_id, _NOT_ONE)
+        elif requests.waiting > _MAX_WAITING_REQUESTS:
             self._end_call(stream_id, _TOO_MANY_REQUESTS)
-        elif ended and one.messages is not None and not one.messages.is_whole:
+        elif ended and not one.messages.is_whole:
             self._end_call(stream_id, _CUT_OFF)
-        elif ended:
-            one.messages = None
-            requests.put_nowait(None)
+        else:
+            if count and not one.is_late_at_deadline:
+                self._time_answer(stream_id, one)
+            if ended:
+                one.messages = None
+                requests.end()
 
     def _start(self, stream_id: int, one: _Call, handle: Callable[[], Awaitable[None]]) -> None:
         task = one.task = self.loop.create_task(self._ended_by(stream_id, handle))
@@ -343,32 +450,29 @@ class ServerConnection(Http2Protocol):
 
     async def _answer(self, stream_id: int, one: _Call, unary: Unary, request: bytes) -> None:
         answer = await unary(request, one.call)
-        if not one.is_ended:
+        if one.is_ended:
+            return
+        if self.http2.queued_body_size() > _MAX_QUEUED_BYTES:
+            self._end_call(stream_id, _UNREAD)
+        else:
             self._calls.pop(stream_id)
             self._forget(one)
-            self._respond(stream_id, answer)
+            self._respond(stream_id, answer, ended=one.messages is None)
 
-    def _respond(self, stream_id: int, answer: bytes) -> None:
+    def _respond(self, stream_id: int, answer: bytes, *, ended: bool) -> None:
         http2 = self.http2
         http2.send_response(stream_id, _RESPONSE)
         http2.send_data(stream_id, framed(answer))
         http2.send_trailers(stream_id, _OK.trailers)
+        if not ended:
+            self._unended.add(stream_id)
         self._sent()
         self.flush()
-        self._close_if_last()
 
     async def _stream(
-        self,
-        stream_id: int,
-        one: _Call,
-        stream: Stream,
-        requests: asyncio.Queue[bytes | None],
+        self, stream_id: int, one: _Call, stream: Stream, requests: _Requests
     ) -> None:
-        async def received() -> AsyncIterator[bytes]:
-            while (request := await requests.get()) is not None:
-                yield request
-
-        async for answer in stream(received(), one.call):
+        async for answer in stream(requests.taken(), one.call):
             if one.is_ended:
                 return
             self._send_one(stream_id, one, answer)
@@ -390,18 +494,26 @@ class ServerConnection(Http2Protocol):
         one = self._calls.pop(stream_id, None)
         if one is None:
             return
+        ended = one.messages is None
         self._leave(one)
+        try:
+            trailers = status.trailers
+        except ValueError:
+            # A handler has given what no header may have.
+            log.exception("a call has a status that cannot be sent")
+            status, trailers = FAILED, FAILED.trailers
         if not one.has_headers:
-            self._refuse(stream_id, status, ended=one.messages is None)
+            self._refuse(stream_id, status, ended=ended)
         else:
             with suppress(StreamProtocolError):
-                self.http2.send_trailers(stream_id, status.trailers)
+                self.http2.send_trailers(stream_id, trailers)
+                if not ended:
+                    self._unended.add(stream_id)
         self._sent()
         self.flush()
-        self._close_if_last()
 
     def _refuse(self, stream_id: int, status: Status, *, ended: bool) -> None:
-        """Send a status and nothing else; it is flushed later if the client has nothing more to send."""
+        """Send a status and nothing else, when all is flushed that is queued."""
         self._only_headers(stream_id, status.response, ended=ended)
 
     def _respond_http(self, stream_id: int, status: bytes, *, ended: bool) -> None:
@@ -415,12 +527,11 @@ class ServerConnection(Http2Protocol):
         with suppress(StreamProtocolError):
             self.http2.send_response(stream_id, headers, end_stream=True)
             if not ended:
-                # A reset would take the place of the response if that were not sent yet.
-                self.flush()
-                self.http2.reset_stream(stream_id, ErrorCode.NO_ERROR)
+                self._unended.add(stream_id)
 
     def _closed(self, stream_id: int) -> None:
         """Cancel a call that its client has left."""
+        self._unended.discard(stream_id)
         one = self._calls.pop(stream_id, None)
         if one is not None:
             self._leave(one)
@@ -436,6 +547,8 @@ class ServerConnection(Http2Protocol):
         if one.messages is not None:
             self._connections.held_bytes -= one.messages.held_bytes
             one.messages.clear()
+        if one.requests is not None:
+            one.requests.clear()
         if (ended := one.call.ended) is not None:
             one.call.ended = None
             ended()
@@ -451,6 +564,11 @@ class ServerConnection(Http2Protocol):
             self._idle_since = self.loop.time()
 
     def _pinged(self) -> None:
+        if self.http2.queued_body_size():
+            # Some measure the way with a ping for each round trip while a response comes.
+            self._pinged_by_client_at = None
+            self._strikes = 0
+            return
         now, before = self.loop.time(), self._pinged_by_client_at
         self._pinged_by_client_at = now
         if before is None or now - before >= self._limits.client_ping_seconds:
@@ -460,8 +578,10 @@ class ServerConnection(Http2Protocol):
             self.refuse(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
 
     def _close_if_last(self) -> None:
-        if not self._is_last_known or self._calls or self.is_closed:
+        """Close a connection that takes no further calls, once it has none and all is written."""
+        if self._calls or self.is_closed or self.is_paused:
             return
-        # A response that the client has not taken yet is waited for.
-        if not self.http2.queued_body_size():
-            self.close()
+        with suppress(ConnectionStateError):
+            if self.http2.queued_body_size() or self.http2.want_write:
+                return
+        self.close()

@@ -13,6 +13,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from urllib.parse import quote, unquote
 
 import grpc
@@ -41,6 +42,8 @@ _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])", re.ASCII)
 _SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MAX_DIGITS = 99_999_999
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_MAX_MESSAGE_BYTES, _MAX_QUOTED_BYTES = 1500, 12
+"""Of a status message, as it is sent; and of one of its characters."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -88,9 +91,22 @@ def status_in(headers: Iterable[Header]) -> Status:
     return Status(code, message, metadata_of(found.items()))
 
 
+def shortened(message: str) -> str:
+    """Return a message that fits into headers: clients take no more than 8 KB of all of them together."""
+    if len(message) <= _MAX_MESSAGE_BYTES // _MAX_QUOTED_BYTES:
+        return message
+    sizes = accumulate(len(_quoted(one)) for one in message)
+    fitting = sum(1 for size in sizes if size <= _MAX_MESSAGE_BYTES)
+    return message if fitting == len(message) else message[:fitting] + "..."
+
+
+def _quoted(message: str) -> str:
+    return quote(message, safe=_PRINTABLE, errors="replace")
+
+
 def _encoded(message: str) -> bytes:
     """Return a status message as it is sent: without spaces around it, which no header has."""
-    quoted = quote(message, safe=_PRINTABLE)
+    quoted = _quoted(shortened(message))
     if quoted.startswith(" "):
         quoted = "%20" + quoted[1:]
     if quoted.endswith(" "):

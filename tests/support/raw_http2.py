@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from ngh2 import Connection, ConnectionStateError, Event, Role
+from ngh2 import Configuration, Connection, ConnectionStateError, Event, Role, Setting
 
 HEADERS = [
     (b":method", b"POST"),
@@ -22,7 +22,7 @@ class RawClient:
     """One connection; ``http2`` queues what ``send`` sends."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.http2 = Connection(Role.CLIENT)
+        self.http2 = Connection(Role.CLIENT, Configuration(max_send_header_block_length=1 << 20))
         self._reader = reader
         self._writer = writer
         self._events: list[Event] = []
@@ -71,13 +71,15 @@ class RawClient:
 
 
 @asynccontextmanager
-async def raw_client(port: int, *, preface: bool = True) -> AsyncIterator[RawClient]:
+async def raw_client(
+    port: int, *, preface: bool = True, settings: Mapping[Setting, int] | None = None
+) -> AsyncIterator[RawClient]:
     """Connect to a port of this machine."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     client = RawClient(reader, writer)
     try:
         if preface:
-            client.http2.initiate_connection()
+            client.http2.initiate_connection(settings)
             await client.send()
         yield client
     finally:

@@ -327,6 +327,52 @@ async def test_a_server_that_hangs_up_makes_calls_unavailable(
             assert error.code() == grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_server_that_hangs_up_at_once_is_not_asked_again_without_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peer_channel, "_FIRST_BACKOFF_SECONDS", LONG)
+    monkeypatch.setattr(peer_channel, "_MAX_BACKOFF_SECONDS", LONG)
+    accepted = 0
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        writer.close()
+
+    async with (
+        await asyncio.start_server(hang_up, "127.0.0.1", 0) as listening,
+        channel_to(listening.sockets[0].getsockname()[1]) as stub,
+    ):
+        error = await failure_of(stub.Embed(request_of(b""), timeout=LONG))
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        error = await failure_of(stub.Embed(request_of(b""), timeout=0.5))
+        assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert accepted == 1
+
+
+async def test_a_status_with_a_long_message_fails_its_call_alone() -> None:
+    class Handlers(embed_pb2_grpc.EmbedServiceServicer):
+        async def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
+            await asyncio.sleep(0.1)
+            if request.photos:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "x" * 30_000)
+            return embed_pb2.EmbedResponse()
+
+    handlers: Any = Handlers()
+    async with server_of_grpc(handlers) as port, channel_to(port) as stub:
+        other = asyncio.ensure_future(stub.Embed(embed_pb2.EmbedRequest(), timeout=LONG))
+        error = await failure_of(stub.Embed(request_of(b""), timeout=LONG))
+        assert error.code() == grpc.StatusCode.NOT_FOUND
+        await other
+
+
+async def test_a_call_that_cannot_be_sent_fails_alone(server: Server) -> None:
+    async with server(Handlers(), 0) as port, channel_to(port) as stub:
+        call = stub.Embed(request_of(b""), timeout=LONG, metadata=(("bad name", "x"),))
+        assert (await failure_of(call)).code() == grpc.StatusCode.INTERNAL
+        assert (await stub.Embed(request_of(b"a"), timeout=LONG)).model_id == "1"
+
+
 async def test_an_http_server_of_another_kind_makes_calls_fail_with_words() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
@@ -343,9 +389,11 @@ async def test_an_http_server_of_another_kind_makes_calls_fail_with_words() -> N
     assert error.details()
 
 
-@pytest.mark.parametrize("host", ["x" * 100 + ".invalid", "no such host.invalid", ""])
-async def test_a_name_that_has_no_address_makes_calls_unavailable(host: str) -> None:
-    channel: Any = PeerChannel(f"{host}:1")
+@pytest.mark.parametrize(
+    "address", ["x" * 100 + ".invalid:1", "no such host.invalid:1", ":1", "127.0.0.1:70000"]
+)
+async def test_an_address_that_is_none_makes_calls_unavailable(address: str) -> None:
+    channel: Any = PeerChannel(address)
     stub: Any = embed_pb2_grpc.EmbedServiceStub(channel)
     for _ in range(2):
         error = await failure_of(stub.Embed(request_of(b""), timeout=LONG))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,13 +19,17 @@ from ngh2 import (
     GoAwayReceived,
     PingAcknowledged,
     ResponseReceived,
+    Setting,
+    SettingsReceived,
+    StreamClosed,
     StreamReset,
     TrailersReceived,
 )
 
-from shashin.errors import UserError
+from shashin.errors import InvalidQuery, UserError
 from shashin.rpc import http2_protocol, server_connection
 from shashin.rpc.server import grpc_server
+from shashin.rpc.server_call import Method
 from shashin.rpc.server_limits import ServerLimits
 from shashin.rpc.wire import Status, framed, status_in
 from shashin.v1 import embed_pb2, embed_pb2_grpc
@@ -377,10 +381,22 @@ async def test_a_client_that_said_goodbye_gets_its_answer_and_the_server_stops()
         await asyncio.wait_for(server.__aexit__(None, None, None), LONG)
 
 
-async def test_headers_that_are_too_large_end_that_call_or_connection_alone() -> None:
+async def test_headers_that_are_too_large_end_that_call_alone() -> None:
+    async with serving(Handlers(waits=False)) as port, raw_client(port) as client:
+        client.http2.send_request([*HEADERS, (b"x-large", b"x" * 30_000)], end_stream=True)
+        await client.send()
+        assert (
+            status_of(await client.until(ResponseReceived)).code
+            == grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
+        await send(client)
+        assert status_of(await client.until(TrailersReceived)).code == grpc.StatusCode.OK
+
+
+async def test_headers_that_are_far_too_large_end_that_connection_alone() -> None:
     async with serving(Handlers()) as port:
         async with raw_client(port) as client:
-            client.http2.send_request([*HEADERS, (b"x-large", b"x" * 60_000)], end_stream=True)
+            client.http2.send_request([*HEADERS, (b"x-large", b"x" * 70_000)], end_stream=True)
             await client.send()
             assert not await client.until(TrailersReceived)
         await assert_answers(port)
@@ -432,9 +448,10 @@ async def test_a_connection_that_is_accepted_while_the_server_drains_ends_as_wel
         "127.0.0.1",
         0,
     )
-    async with listening, raw_client(listening.sockets[0].getsockname()[1]) as client:
-        assert any(isinstance(event, GoAwayReceived) for event in await client.until_closed())
-    assert not connections.open
+    async with listening:
+        async with raw_client(listening.sockets[0].getsockname()[1]) as client:
+            assert any(isinstance(event, GoAwayReceived) for event in await client.until_closed())
+        await until(lambda: not connections.open, "the connection is gone")
 
 
 async def test_calls_in_progress_are_answered_while_the_server_drains() -> None:
@@ -516,3 +533,293 @@ async def test_whoever_watches_and_does_not_read_is_given_up(
                 async for _ in watch:
                     pass
         assert ended.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+HEALTH = [
+    (name, b"/grpc.health.v1.Health/Watch" if name == b":path" else value)
+    for name, value in HEADERS
+]
+UNKNOWN = [(name, b"/no.such/Method" if name == b":path" else value) for name, value in HEADERS]
+LARGE_WINDOWS = {Setting.INITIAL_WINDOW_SIZE: 64 << 20}
+
+
+async def sent(client: RawClient, headers: list[tuple[bytes, bytes]], *data: bytes) -> int:
+    """Send a call whose requests do not end."""
+    stream_id = client.http2.send_request(headers)
+    for one in data:
+        client.http2.send_data(stream_id, one)
+    await client.send()
+    return stream_id
+
+
+async def test_a_refusal_arrives_with_its_status_while_the_client_is_slow_to_read() -> None:
+    async with (
+        serving(Handlers(answer_bytes=3_000_000)) as port,
+        raw_client(port, settings=LARGE_WINDOWS) as client,
+    ):
+        client.http2.set_local_window_size(200 << 20)
+        for _ in range(5):
+            await send(client)
+        # Longer than it takes until the sockets between are full.
+        await asyncio.sleep(0.5)
+        refused = await sent(client, [*HEADERS, (b"grpc-timeout", b"soon")], b"\0")
+        events: list[Any] = [
+            event
+            async for event in events_until(
+                client, lambda event: isinstance(event, StreamClosed | StreamReset), refused
+            )
+        ]
+        responses = [event for event in events if isinstance(event, ResponseReceived)]
+        assert [status_of(one).code for one in responses] == [grpc.StatusCode.INTERNAL]
+
+
+async def events_until(
+    client: RawClient, is_last: Callable[[Any], bool], stream_id: int
+) -> AsyncIterator[Any]:
+    """Yield what comes on a stream."""
+    while (event := await client.receive()) is not None:
+        if getattr(event, "stream_id", None) == stream_id:
+            yield event
+            if is_last(event):
+                return
+
+
+@pytest.mark.parametrize("headers", [UNKNOWN, HEADERS], ids=["unknown", "answered"])
+async def test_a_client_that_is_done_with_and_does_not_end_its_call_blocks_no_other(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    async with serving(Handlers(), calls_per_connection=1) as port, raw_client(port) as client:
+        await client.until(SettingsReceived)
+        for _ in range(3):
+            await sent(client, headers, framed(b""))
+            closed: Any = await client.until(StreamReset)
+            assert closed.error_code == 0
+        await send(client)
+        assert status_of(await client.until(TrailersReceived)).code == grpc.StatusCode.OK
+
+
+async def test_a_method_that_does_not_exist_is_said_to_and_keeps_nothing_of_requests() -> None:
+    async with serving(Handlers()) as port, raw_client(port) as client:
+        await sent(client, UNKNOWN, framed(bytes(1_000_000))[:100_000])
+        status = status_of(await client.until(ResponseReceived))
+        assert status.code == grpc.StatusCode.UNIMPLEMENTED
+        assert "/no.such/Method" in status.message
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            method: Any = channel.unary_unary("/no.such/Method")
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await method(bytes(3_000_000), timeout=LONG)
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        pytest.param(2 * framed(b""), grpc.StatusCode.INTERNAL, id="two"),
+        pytest.param(framed(bytes(100_000)), grpc.StatusCode.RESOURCE_EXHAUSTED, id="large"),
+    ],
+)
+async def test_services_of_grpc_itself_take_one_small_request(
+    data: bytes, code: grpc.StatusCode
+) -> None:
+    async with serving(Handlers()) as port, raw_client(port) as client:
+        await sent(client, HEALTH, data)
+        response: Any = await client.until(ResponseReceived)
+        ended = response if response.end_stream else await client.until(TrailersReceived)
+        assert status_of(ended).code == code
+
+
+async def test_a_stream_whose_request_never_comes_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_connection, "RECEIVE_SECONDS", 0.2)
+    async with serving(Handlers()) as port, raw_client(port) as client:
+        await sent(client, HEALTH)
+        status = status_of(await client.until(ResponseReceived))
+        assert status.code == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_requests_of_streams_count_among_those_that_are_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_connection, "MAX_HELD_BYTES", 1000)
+    taken = asyncio.Event()
+
+    async def stream(requests: AsyncIterator[bytes], _call: Any) -> AsyncIterator[bytes]:
+        await taken.wait()
+        async for request in requests:
+            yield request
+
+    connections = server_connection.Connections()
+    method = Method(stream=stream, takes_many=True)
+    listening = await asyncio.get_running_loop().create_server(
+        lambda: server_connection.ServerConnection(
+            lambda _path, _call: method, ServerLimits(), connections
+        ),
+        "127.0.0.1",
+        0,
+    )
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, raw_client(port) as client, raw_client(port) as other:
+        await sent(client, HEADERS, framed(bytes(900)))
+        await until(lambda: connections.held_bytes == 900, "it is counted")
+        await sent(other, HEADERS, framed(bytes(200)))
+        status = status_of(await other.until(ResponseReceived))
+        assert status.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert connections.held_bytes == 900
+        taken.set()
+        data: Any = await client.until(DataReceived)
+        assert data.data == framed(bytes(900))
+        assert not connections.held_bytes
+
+
+@pytest.mark.parametrize("answer", [3_000_000, 0], ids=["large", "status"])
+async def test_a_response_that_is_ready_late_arrives_whole_while_the_server_drains(
+    answer: int,
+) -> None:
+    """Also if the client is still reading, and acknowledging, what came before."""
+    first, second = asyncio.Event(), asyncio.Event()
+
+    class Late(embed_pb2_grpc.EmbedServiceServicer):
+        received = 0
+
+        async def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
+            self.received += 1
+            if request.photos:
+                await first.wait()
+                return embed_pb2.EmbedResponse(model_id="x" * 3_000_000)
+            await second.wait()
+            if not answer:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "why")
+            return embed_pb2.EmbedResponse(model_id="x" * answer)
+
+    late = Late()
+
+    def add(server: grpc.aio.Server) -> None:
+        embed_pb2_grpc.add_EmbedServiceServicer_to_server(late, server)
+
+    server = grpc_server(add, host="127.0.0.1", port=0, drain_seconds=LONG)
+    port = await server.__aenter__()
+    async with raw_client(port) as client:
+        await send(client)
+        last = await send(client, framed(b""))
+        await until(lambda: late.received == 2, "both have begun")
+        stopping = asyncio.ensure_future(server.__aexit__(None, None, None))
+        goaway: Any = await client.until(GoAwayReceived)
+        while goaway.last_stream_id > last:
+            goaway = await client.until(GoAwayReceived)
+        first.set()
+        await asyncio.sleep(0.1)
+        second.set()
+        events = []
+        while (event := await client.receive()) is not None:
+            events.append(event)
+            await asyncio.sleep(0.001)
+    await stopping
+    ended = [event for event in events if isinstance(event, TrailersReceived)]
+    refused = [
+        event for event in events if isinstance(event, ResponseReceived) and event.end_stream
+    ]
+    assert len(ended) == (2 if answer else 1)
+    assert [status_of(event).message for event in refused] == ([] if answer else ["why"])
+    data = sum(len(event.data) for event in events if isinstance(event, DataReceived))
+    assert data > 3_000_000 + answer
+
+
+async def test_a_client_that_pings_while_a_response_comes_is_not_disconnected() -> None:
+    async with serving(Handlers(answer_bytes=1_000_000)) as port, raw_client(port) as client:
+        await send(client)
+        read, pings, is_answered = 0, 0, True
+        while read < 1_000_000:
+            event = await client.receive()
+            assert event is not None, f"disconnected after {pings} pings"
+            is_answered |= isinstance(event, PingAcknowledged)
+            if isinstance(event, DataReceived):
+                read += len(event.data)
+                if is_answered:
+                    pings, is_answered = pings + 1, False
+                    client.http2.ping(b"roundtrp")
+                    await client.send()
+        assert pings > 4
+
+
+async def test_a_client_that_reads_nothing_of_its_responses_is_disconnected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http2_protocol, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(server_connection, "_UNREAD_SECONDS", 0.2)
+    async with (
+        serving(Handlers(answer_bytes=100_000)) as port,
+        raw_client(port, settings={Setting.INITIAL_WINDOW_SIZE: 0}) as client,
+    ):
+        await send(client)
+        with suppress(ConnectionError):
+            await client.until_closed()
+        await assert_answers_large(port)
+
+
+async def assert_answers_large(port: int) -> None:
+    async with stub_of(port) as stub:
+        assert len((await stub.Embed(request_of(3), timeout=LONG)).model_id) == 100_000
+
+
+async def test_a_client_with_too_much_to_read_gets_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_connection, "_MAX_QUEUED_BYTES", 50_000)
+    async with (
+        serving(Handlers(answer_bytes=100_000)) as port,
+        raw_client(port, settings={Setting.INITIAL_WINDOW_SIZE: 0}) as client,
+    ):
+        # The second comes with the first, and the third when that waits.
+        for _ in range(2):
+            client.http2.send_data(client.http2.send_request(HEADERS), framed(b""), end_stream=True)
+        await client.send()
+        await client.until(ResponseReceived)
+        await send(client)
+        for _ in range(2):
+            status = status_of(await client.until(ResponseReceived))
+            assert status.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    ("message", "metadata"), [("file \udcff", ()), ("", (("detail", "\u00e4"),))]
+)
+async def test_a_status_that_cannot_be_sent_as_it_is_ends_the_call_all_the_same(
+    message: str, metadata: tuple[tuple[str, str], ...]
+) -> None:
+    class Aborting(embed_pb2_grpc.EmbedServiceServicer):
+        async def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
+            await context.abort(grpc.StatusCode.INTERNAL, message, metadata)
+
+    def add(server: grpc.aio.Server) -> None:
+        embed_pb2_grpc.add_EmbedServiceServicer_to_server(Aborting(), server)
+
+    async with (
+        grpc_server(add, host="127.0.0.1", port=0, drain_seconds=0) as port,
+        stub_of(port) as stub,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await stub.Embed(request_of(0), timeout=LONG)
+        assert error.value.code() == grpc.StatusCode.INTERNAL
+
+
+@pytest.mark.parametrize("character", ["x", "%", "\u00e4", "\U0001f4f7"])
+async def test_a_message_that_is_too_long_for_headers_is_cut_off(character: str) -> None:
+    class Failing(embed_pb2_grpc.EmbedServiceServicer):
+        async def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
+            raise InvalidQuery("photos " + character * 20_000)
+
+    def add(server: grpc.aio.Server) -> None:
+        embed_pb2_grpc.add_EmbedServiceServicer_to_server(Failing(), server)
+
+    async with (
+        grpc_server(add, host="127.0.0.1", port=0, drain_seconds=0) as port,
+        stub_of(port) as stub,
+    ):
+        for _ in range(10):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await stub.Embed(request_of(0), timeout=LONG)
+            assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        details = error.value.details() or ""
+        assert details.startswith("InvalidQuery: photos " + character)
+        assert details.endswith(character + "...")
