@@ -50,7 +50,7 @@ def prefix_problem(prefix: str) -> str | None:
     if not prefix.startswith("/") and not prefix.endswith("/") and "//" not in prefix:
         return None
     return (
-        f"{prefix!r}; expected a path such as fashion/shoes, without a slash at its start or end and "
+        f"{prefix[:100]!r}; expected a path such as fashion/shoes, without a slash at its start or end and "
         "without two in a row"
     )
 
@@ -66,7 +66,7 @@ def currency_problem(currency: str) -> str | None:
     """Check a currency that is not empty."""
     if len(currency) == 3 and currency.isascii() and currency.isalpha() and currency.isupper():
         return None
-    return f"{currency!r}; expected an ISO 4217 code in capital letters, such as JPY"
+    return f"{currency[:20]!r}; expected an ISO 4217 code in capital letters, such as JPY"
 
 
 def attributes_problem(category: str, brand: str, price_minor: int, currency: str) -> str | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +34,11 @@ HEADER_BYTES = 16 * 1024
 """All headers of a request or response together, as the peer is told."""
 _TAKEN_HEADER_BYTES = {Role.SERVER: 4 * HEADER_BYTES, Role.CLIENT: 16 * HEADER_BYTES}
 """More than that ends the connection, and not only the call that has them."""
+
+
+def _unsent(socket: int) -> int:
+    """Return how many bytes the system has not sent yet, or has sent and the peer's has not taken."""
+    return int.from_bytes(fcntl.ioctl(socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 class Http2Protocol(asyncio.Protocol, ABC):
@@ -161,15 +169,18 @@ class Http2Protocol(asyncio.Protocol, ABC):
 
     def close(self) -> None:
         """Close the connection once all that is queued is sent."""
+        if self.is_closed:
+            return
         self.write()
         self._end("the connection was closed")
         self._hang_up(_MAX_LINGER_SECONDS)
 
     def refuse(self, error: ErrorCode, why: str) -> None:
         """Close the connection, and tell the peer why."""
-        if not self.is_closed:
-            with suppress(ConnectionStateError):  # since it has failed already
-                self.http2.send_goaway(error, debug_data=why.encode())
+        if self.is_closed:
+            return
+        with suppress(ConnectionStateError):  # since it has failed already
+            self.http2.send_goaway(error, debug_data=why.encode())
         self.write()
         self._end(why)
         self._hang_up(_LINGER_SECONDS)
@@ -180,31 +191,44 @@ class Http2Protocol(asyncio.Protocol, ABC):
         if self._transport is not None:
             self._transport.abort()
 
-    def _hang_up(self, seconds: float) -> None:
-        """Wait at most so long until the peer has all that is on its way to it."""
+    def unread_bytes(self) -> int:
+        """Return how much of what was queued the peer has not taken yet, as far as it is known."""
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None:
+            return 0
+        size = transport.get_write_buffer_size()
+        if not self.is_closed:
+            size += self.http2.queued_body_size()
+        with suppress(OSError, AttributeError):  # of a socket that is closed
+            size += _unsent(transport.get_extra_info("socket").fileno())
+        return size
+
+    def _hang_up(self, seconds: float) -> None:
+        """Wait at most so long until the peer has all that is on its way to it, and has closed its side.
+
+        To close would make the system throw away what is not sent yet once the peer sends something.
+        """
+        if self._transport is None:
             return
-        if not transport.can_write_eof():
-            transport.close()
-        else:
-            # And not closed: what the peer sends would make the system throw away what it has not read yet.
-            try:
-                transport.write_eof()
-            except OSError:  # of a peer that is gone
-                transport.abort()
-                return
-        self._linger(transport, self.loop.time() + seconds, transport.get_write_buffer_size())
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            with suppress(OSError):  # of a peer that is gone
+                self._transport.write_eof()
+        self._linger(self._transport, self.loop.time() + seconds, self.unread_bytes())
 
-    def _linger(self, transport: asyncio.Transport, until: float, left: int) -> None:
+    def _linger(self, transport: asyncio.Transport, until: float, unread: int) -> None:
         def look() -> None:
-            size, now = transport.get_write_buffer_size(), self.loop.time()
-            is_read = size < left or self.heard_at > now - _LINGER_SECONDS
-            if is_read and now < until:
-                self._linger(transport, until, size)
-            else:
+            left, now = self.unread_bytes(), self.loop.time()
+            is_alive = left != unread or self.heard_at > now - _LINGER_SECONDS
+            if is_alive and now < until:
+                self._linger(transport, until, left)
+            elif transport.is_closing() or transport.can_write_eof():
                 transport.abort()
+            else:
+                # TLS, which has a last message of its own.
+                transport.close()
+                self._linger(transport, now, left)
 
+        self._stop_timer()
         self._timer = self.loop.call_later(_LINGER_SECONDS, look)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -154,6 +154,8 @@ class PeerChannel:
             self._connection = None
             lived = asyncio.get_running_loop().time() - connection.made_at
             if connection.has_answered or lived > _MAX_BACKOFF_SECONDS:
-                # Some peer that hangs up at once is not asked again and again without a pause.
                 self._backoff = 0.0
+            elif self._backoff > _FIRST_BACKOFF_SECONDS:
+                # And not for the first time: there is a pause before the next attempt.
+                self._fail("the server closes connections at once")
             self.connect()

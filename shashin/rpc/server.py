@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _BACKLOG = 1024
 """Connections that wait until they are accepted."""
-_CANCEL_SECONDS = 1.0
+_CANCEL_SECONDS, _LOOK_SECONDS = 1.0, 0.02
 _OWN_PACKAGE, _OWN_REQUEST_BYTES = "grpc.", 64 * 1024
 """Services of gRPC itself, such as health, are called without a key, and with a few bytes."""
 
@@ -85,7 +85,7 @@ class _Services:
             # Clients that are still sending a request when they get a status may take that for an error of
             # their own.
             return Method(
-                refusal=Status(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {path}")
+                refusal=Status(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {path[:200]}")
             )
         if self._guard is not None:
             error = self._guard(path, call)
@@ -283,13 +283,23 @@ async def _end(connections: Connections, drain_seconds: float) -> None:
     connections.is_draining = True
     for connection in list(connections.open):
         connection.drain()
-    while connections.open and (left := ends_at - loop.time()) > 0:
-        await asyncio.wait([connection.gone for connection in connections.open], timeout=left)
-    stopped = list(connections.open)
+    while (left := ends_at - loop.time()) > 0 and (waited_for := _unfinished(connections)):
+        gone = [connection.gone for connection in waited_for]
+        await asyncio.wait(gone, timeout=min(left, _LOOK_SECONDS))
+    stopped = [connection for connection in connections.open if not connection.is_closed]
     for connection in stopped:
         connection.stop()
-    if ending := [one for connection in stopped for one in (connection.gone, *connection.tasks)]:
-        # Neither handlers that do not heed their cancellation are waited for, nor clients that do not hang up.
-        await asyncio.wait(ending, timeout=_CANCEL_SECONDS)
+    # Neither handlers that do not heed their cancellation are waited for, nor clients that do not read.
+    ends_at = loop.time() + _CANCEL_SECONDS
+    if tasks := [task for connection in stopped for task in connection.tasks]:
+        await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+    while loop.time() < ends_at and (waited_for := _unfinished(connections)):
+        gone = [connection.gone for connection in waited_for]
+        await asyncio.wait(gone, timeout=_LOOK_SECONDS)
     for connection in list(connections.open):
         connection.abort("the server has stopped")
+
+
+def _unfinished(connections: Connections) -> list[ServerConnection]:
+    """Return those that have calls, or something that their client has not read yet."""
+    return [one for one in connections.open if not one.is_closed or one.unread_bytes()]

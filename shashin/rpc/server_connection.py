@@ -45,6 +45,8 @@ Find = Callable[[str, ServerCall], "Method | Status"]
 
 RECEIVE_SECONDS = 60.0
 """A request has to arrive within this time; it may have a shorter deadline."""
+_REFUSE_SECONDS = 1.0
+"""A call of a method that does not exist is refused at the latest after this time."""
 
 _RESPONSE = [(b":status", b"200"), CONTENT_TYPE, (b"grpc-accept-encoding", ACCEPTED_COMPRESSIONS)]
 _OK = Status(grpc.StatusCode.OK)
@@ -92,6 +94,7 @@ class _Call:
         "has_headers",
         "is_ended",
         "is_late_at_deadline",
+        "is_soon_late",
         "messages",
         "method",
         "requests",
@@ -111,6 +114,8 @@ class _Call:
         """How many requests a stream has had."""
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.is_soon_late = False
+        """Whether the deadline comes before the request has to have arrived."""
         self.is_late_at_deadline = False
         """Whether the timer is for the deadline, and not for the request to arrive."""
         self.has_headers = False
@@ -286,7 +291,7 @@ class ServerConnection(Http2Protocol):
 
     def _is_unread(self, now: float) -> bool:
         """Return whether the client has read nothing of the responses for too long."""
-        queued = self.http2.queued_body_size()
+        queued = self.unread_bytes()
         if not queued:
             self._queued = None
         elif self._queued is None or self._queued[0] != queued:
@@ -297,6 +302,7 @@ class ServerConnection(Http2Protocol):
 
     def received(self, events: Sequence[Event]) -> None:
         """Handle what the client has sent."""
+        is_last_known = False
         for event in events:
             if self.is_closed:
                 return
@@ -311,7 +317,10 @@ class ServerConnection(Http2Protocol):
             elif isinstance(event, PingReceived):
                 self._pinged()
             elif isinstance(event, PingAcknowledged) and event.opaque_data == _LAST_STREAM_KNOWN:
-                self._know_last()
+                is_last_known = True
+        if is_last_known:
+            # After the calls that have come together with it.
+            self._know_last()
 
     def _begin(self, event: RequestReceived) -> None:
         stream_id, headers = event.stream_id, event.headers
@@ -329,7 +338,7 @@ class ServerConnection(Http2Protocol):
         if (timeout := found.get(b"grpc-timeout")) is not None:
             seconds = timeout_in(timeout)
             if seconds is None:
-                message = f"grpc-timeout is {timeout!r}: expected a number and one of HMSmun"
+                message = f"grpc-timeout is {timeout[:20]!r}: expected a number and one of HMSmun"
                 status = Status(grpc.StatusCode.INTERNAL, message)
                 self._refuse(stream_id, status, ended=event.end_stream)
                 return
@@ -342,11 +351,10 @@ class ServerConnection(Http2Protocol):
         messages = Messages(request_bytes, found.get(b"grpc-encoding"))
         one = self._calls[stream_id] = _Call(call, method, messages)
         if seconds is not None and seconds <= RECEIVE_SECONDS:
+            one.is_soon_late = True
             self._time_answer(stream_id, one)
         else:
-            one.timer = self.loop.call_later(
-                RECEIVE_SECONDS, self._end_call, stream_id, _NOT_RECEIVED
-            )
+            self._time_receipt(stream_id, one)
         if method.stream is not None:
             one.requests = _Requests(self._connections)
             self._start(
@@ -403,6 +411,18 @@ class ServerConnection(Http2Protocol):
         if ended:
             one.messages = None
 
+    def _time_receipt(self, stream_id: int, one: _Call) -> None:
+        """Wait for what is missing of a request, but not for ever."""
+        if one.timer is not None:
+            one.timer.cancel()
+        if (refusal := one.method.refusal) is not None:
+            one.timer = self.loop.call_later(_REFUSE_SECONDS, self._end_call, stream_id, refusal)
+        else:
+            one.timer = self.loop.call_later(
+                RECEIVE_SECONDS, self._end_call, stream_id, _NOT_RECEIVED
+            )
+        one.is_late_at_deadline = False
+
     def _time_answer(self, stream_id: int, one: _Call) -> None:
         """Wait no longer for the request, but until the deadline."""
         if one.timer is not None:
@@ -418,15 +438,19 @@ class ServerConnection(Http2Protocol):
         """Note that so many requests of a stream have come, or its end."""
         assert one.messages is not None
         one.taken += count
-        if one.taken > 1 and not one.method.takes_many:
+        is_whole = one.messages.is_whole
+        if not one.method.takes_many and one.taken and (one.taken > 1 or not is_whole):
             self._end_call(stream_id, _NOT_ONE)
         elif requests.waiting > _MAX_WAITING_REQUESTS:
             self._end_call(stream_id, _TOO_MANY_REQUESTS)
-        elif ended and not one.messages.is_whole:
+        elif ended and not is_whole:
             self._end_call(stream_id, _CUT_OFF)
         else:
-            if count and not one.is_late_at_deadline:
-                self._time_answer(stream_id, one)
+            if not one.is_soon_late:
+                if is_whole:
+                    self._time_answer(stream_id, one)
+                elif count or one.is_late_at_deadline:
+                    self._time_receipt(stream_id, one)
             if ended:
                 one.messages = None
                 requests.end()

@@ -42,8 +42,9 @@ _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])", re.ASCII)
 _SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MAX_DIGITS = 99_999_999
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-_MAX_MESSAGE_BYTES, _MAX_QUOTED_BYTES = 1500, 12
-"""Of a status message, as it is sent; and of one of its characters."""
+_PLAIN = frozenset(_PRINTABLE)
+_MAX_MESSAGE_BYTES = 1500
+"""Of a status message, as it is sent."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -93,11 +94,13 @@ def status_in(headers: Iterable[Header]) -> Status:
 
 def shortened(message: str) -> str:
     """Return a message that fits into headers: clients take no more than 8 KB of all of them together."""
-    if len(message) <= _MAX_MESSAGE_BYTES // _MAX_QUOTED_BYTES:
+    head = message[: _MAX_MESSAGE_BYTES + 1]
+    if len(head) <= _MAX_MESSAGE_BYTES and len(_quoted(head)) <= _MAX_MESSAGE_BYTES:
         return message
-    sizes = accumulate(len(_quoted(one)) for one in message)
-    fitting = sum(1 for size in sizes if size <= _MAX_MESSAGE_BYTES)
-    return message if fitting == len(message) else message[:fitting] + "..."
+    sizes = accumulate(
+        1 if one in _PLAIN else 3 * len(one.encode(errors="replace")) for one in head
+    )
+    return message[: sum(1 for size in sizes if size <= _MAX_MESSAGE_BYTES)] + "..."
 
 
 def _quoted(message: str) -> str:

@@ -36,6 +36,15 @@ class RawClient:
         """Send bytes as they are."""
         self._writer.write(data)
 
+    def end(self) -> None:
+        """Send nothing more, and read nothing."""
+        self._writer.write_eof()
+
+    async def taken(self) -> list[Event]:
+        """Return the next events; what HTTP/2 answers to them is queued."""
+        self.http2.receive_data(await self._reader.read(1 << 16))
+        return self.http2.events()
+
     async def receive(self) -> Event | None:
         """Return the next event; None once the server has closed the connection."""
         while not self._events:

@@ -18,6 +18,7 @@ from ngh2 import (
     DataReceived,
     GoAwayReceived,
     PingAcknowledged,
+    PingReceived,
     ResponseReceived,
     Setting,
     SettingsReceived,
@@ -823,3 +824,89 @@ async def test_a_message_that_is_too_long_for_headers_is_cut_off(character: str)
         details = error.value.details() or ""
         assert details.startswith("InvalidQuery: photos " + character)
         assert details.endswith(character + "...")
+
+
+async def test_a_call_that_comes_together_with_the_acknowledgement_of_a_drain_is_answered() -> None:
+    handlers = Handlers()
+    server = serving(handlers, drain_seconds=LONG)
+    port = await server.__aenter__()
+    async with raw_client(port) as client:
+        await client.until(SettingsReceived)
+        await client.send()
+        stream_id = client.http2.send_request(HEADERS)
+        client.http2.send_data(stream_id, framed(b""), end_stream=True)
+        call = client.http2.data_to_send()
+        stopping = asyncio.ensure_future(server.__aexit__(None, None, None))
+        while not any(isinstance(event, PingReceived) for event in await client.taken()):
+            pass
+        client.write(client.http2.data_to_send() + call)
+        assert status_of(await client.until(TrailersReceived)).code == grpc.StatusCode.OK
+    await stopping
+
+
+async def test_a_client_that_has_ended_its_side_and_reads_nothing_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http2_protocol, "_LINGER_SECONDS", 0.1)
+    connections = server_connection.Connections()
+
+    async def answer(_request: bytes, _call: Any) -> bytes:
+        return bytes(10_000_000)
+
+    listening = await asyncio.get_running_loop().create_server(
+        lambda: server_connection.ServerConnection(
+            lambda _path, _call: Method(unary=answer),
+            ServerLimits(idle_seconds=0.2),
+            connections,
+        ),
+        "127.0.0.1",
+        0,
+    )
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, raw_client(port, settings=LARGE_WINDOWS) as client:
+        client.http2.set_local_window_size(200 << 20)
+        await send(client)
+        await until(lambda: connections.open, "it is connected")
+        client.end()
+        (connection,) = connections.open
+        await asyncio.wait([connection.gone], timeout=LONG)
+        assert not connections.open
+
+
+async def test_half_a_request_of_a_stream_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_connection, "RECEIVE_SECONDS", 0.2)
+
+    async def stream(requests: AsyncIterator[bytes], _call: Any) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield request
+
+    connections = server_connection.Connections()
+    method = Method(stream=stream, takes_many=True)
+    listening = await asyncio.get_running_loop().create_server(
+        lambda: server_connection.ServerConnection(
+            lambda _path, _call: method, ServerLimits(), connections
+        ),
+        "127.0.0.1",
+        0,
+    )
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, raw_client(port) as client:
+        stream_id = await sent(client, HEADERS, framed(b"one"))
+        await client.until(DataReceived)
+        # A whole one may be followed by another whenever its client likes.
+        await asyncio.sleep(0.4)
+        client.http2.send_data(stream_id, framed(b"two") + framed(b"three")[:-1])
+        await client.send()
+        await client.until(DataReceived)
+        status = status_of(await client.until(TrailersReceived))
+        assert status.code == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert not connections.held_bytes
+
+
+async def test_a_server_does_not_wait_for_clients_that_have_everything_and_stay() -> None:
+    server = serving(Handlers(), drain_seconds=LONG)
+    port = await server.__aenter__()
+    async with raw_client(port) as client:
+        await send(client)
+        await client.until(TrailersReceived)
+        await asyncio.gather(server.__aexit__(None, None, None), client.until_closed())
