@@ -105,11 +105,23 @@ class _Discarding(asyncio.Transport):
     def write(self, data: object) -> None:
         """Do nothing."""
 
+    def get_write_buffer_size(self) -> int:
+        """Return that nothing waits."""
+        return 0
+
+    def can_write_eof(self) -> bool:
+        """Return that it can be ended."""
+        return True
+
+    def is_closing(self) -> bool:
+        """Return whether it was."""
+        return self.closed
+
     def close(self) -> None:
         """Note it."""
         self.closed = True
 
-    abort = close
+    abort = write_eof = close
 
 
 async def _echo(request: bytes, _call: ServerCall) -> bytes:
