@@ -191,16 +191,19 @@ class Http2Protocol(asyncio.Protocol, ABC):
         if self._transport is not None:
             self._transport.abort()
 
-    def unread_bytes(self) -> int:
-        """Return how much of what was queued the peer has not taken yet, as far as it is known."""
-        transport = self._transport
-        if transport is None:
+    def waiting_bytes(self) -> int:
+        """Return how much of what was queued the system has not taken yet."""
+        if self._transport is None:
             return 0
-        size = transport.get_write_buffer_size()
-        if not self.is_closed:
-            size += self.http2.queued_body_size()
-        with suppress(OSError, AttributeError):  # of a socket that is closed
-            size += _unsent(transport.get_extra_info("socket").fileno())
+        queued = 0 if self.is_closed else self.http2.queued_body_size()
+        return queued + self._transport.get_write_buffer_size()
+
+    def unread_bytes(self) -> int:
+        """Return how much of what was queued the peer's system has not taken yet, as far as it is known."""
+        size = self.waiting_bytes()
+        if self._transport is not None:
+            with suppress(OSError, ValueError, AttributeError):  # of a socket that is closed
+                size += _unsent(self._transport.get_extra_info("socket").fileno())
         return size
 
     def _hang_up(self, seconds: float) -> None:

@@ -191,8 +191,10 @@ class ServerConnection(Http2Protocol):
         """Whether no further call can come."""
         self._unended: set[int] = set()
         """Streams that have their whole response, though the client may still send: reset once it is sent."""
-        self._queued: tuple[int, float] | None = None
-        """How much of responses was not read yet, and since when it has been as much."""
+        self._answered_bytes = 0
+        """Of all responses so far."""
+        self._taken: tuple[int, float] | None = None
+        """How much of them was taken when some of them waited, and since when it has been as much."""
         self._pinged_by_client_at: float | None = None
         self._strikes = 0
 
@@ -290,14 +292,15 @@ class ServerConnection(Http2Protocol):
         return min(due)
 
     def _is_unread(self, now: float) -> bool:
-        """Return whether the client has read nothing of the responses for too long."""
-        queued = self.unread_bytes()
-        if not queued:
-            self._queued = None
-        elif self._queued is None or self._queued[0] != queued:
-            self._queued = queued, now
+        """Return whether the client has taken nothing of the responses that wait for too long."""
+        waiting = self.waiting_bytes()
+        taken = self._answered_bytes - waiting
+        if not waiting:
+            self._taken = None
+        elif self._taken is None or self._taken[0] != taken:
+            self._taken = taken, now
         else:
-            return now - self._queued[1] >= _UNREAD_SECONDS
+            return now - self._taken[1] >= _UNREAD_SECONDS
         return False
 
     def received(self, events: Sequence[Event]) -> None:
@@ -486,7 +489,9 @@ class ServerConnection(Http2Protocol):
     def _respond(self, stream_id: int, answer: bytes, *, ended: bool) -> None:
         http2 = self.http2
         http2.send_response(stream_id, _RESPONSE)
-        http2.send_data(stream_id, framed(answer))
+        body = framed(answer)
+        http2.send_data(stream_id, body)
+        self._answered_bytes += len(body)
         http2.send_trailers(stream_id, _OK.trailers)
         if not ended:
             self._unended.add(stream_id)
@@ -507,7 +512,9 @@ class ServerConnection(Http2Protocol):
         if not one.has_headers:
             one.has_headers = True
             self.http2.send_response(stream_id, _RESPONSE)
-        self.http2.send_data(stream_id, framed(answer))
+        body = framed(answer)
+        self.http2.send_data(stream_id, body)
+        self._answered_bytes += len(body)
         self._sent()
         self.flush()
         if self.http2.queued_body_size(stream_id) > _MAX_UNREAD_BYTES:
