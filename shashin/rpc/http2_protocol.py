@@ -169,11 +169,8 @@ class Http2Protocol(asyncio.Protocol, ABC):
 
     def close(self) -> None:
         """Close the connection once all that is queued is sent."""
-        if self.is_closed:
-            return
-        self.write()
-        self._end("the connection was closed")
-        self._hang_up(_MAX_LINGER_SECONDS)
+        if not self.is_closed:
+            self._hang_up("the connection was closed", _MAX_LINGER_SECONDS)
 
     def refuse(self, error: ErrorCode, why: str) -> None:
         """Close the connection, and tell the peer why."""
@@ -181,9 +178,7 @@ class Http2Protocol(asyncio.Protocol, ABC):
             return
         with suppress(ConnectionStateError):  # since it has failed already
             self.http2.send_goaway(error, debug_data=why.encode())
-        self.write()
-        self._end(why)
-        self._hang_up(_LINGER_SECONDS)
+        self._hang_up(why, _LINGER_SECONDS)
 
     def abort(self, why: str) -> None:
         """End the connection without waiting for anything."""
@@ -206,11 +201,13 @@ class Http2Protocol(asyncio.Protocol, ABC):
                 size += _unsent(self._transport.get_extra_info("socket").fileno())
         return size
 
-    def _hang_up(self, seconds: float) -> None:
-        """Wait at most so long until the peer has all that is on its way to it, and has closed its side.
+    def _hang_up(self, why: str, seconds: float) -> None:
+        """End the connection; the peer has so long to take what is on its way to it, and to close its side.
 
-        To close would make the system throw away what is not sent yet once the peer sends something.
+        To close the transport would make the system throw away what is not sent yet once the peer sends something.
         """
+        self.write()
+        self._end(why)
         if self._transport is None:
             return
         if self._transport.can_write_eof() and not self._transport.is_closing():

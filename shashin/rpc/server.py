@@ -283,9 +283,7 @@ async def _end(connections: Connections, drain_seconds: float) -> None:
     connections.is_draining = True
     for connection in list(connections.open):
         connection.drain()
-    while (left := ends_at - loop.time()) > 0 and (waited_for := _unfinished(connections)):
-        gone = [connection.gone for connection in waited_for]
-        await asyncio.wait(gone, timeout=min(left, _LOOK_SECONDS))
+    await _finished(connections, ends_at)
     stopped = [connection for connection in connections.open if not connection.is_closed]
     for connection in stopped:
         connection.stop()
@@ -293,13 +291,16 @@ async def _end(connections: Connections, drain_seconds: float) -> None:
     ends_at = loop.time() + _CANCEL_SECONDS
     if tasks := [task for connection in stopped for task in connection.tasks]:
         await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
-    while loop.time() < ends_at and (waited_for := _unfinished(connections)):
-        gone = [connection.gone for connection in waited_for]
-        await asyncio.wait(gone, timeout=_LOOK_SECONDS)
+    await _finished(connections, ends_at)
     for connection in list(connections.open):
         connection.abort("the server has stopped")
 
 
-def _unfinished(connections: Connections) -> list[ServerConnection]:
-    """Return those that have calls, or something that their client has not read yet."""
-    return [one for one in connections.open if not one.is_closed or one.unread_bytes()]
+async def _finished(connections: Connections, ends_at: float) -> None:
+    """Wait until none has calls, or something that its client has not read yet; at most until then."""
+    loop = asyncio.get_running_loop()
+    while (left := ends_at - loop.time()) > 0:
+        gone = [one.gone for one in connections.open if not one.is_closed or one.unread_bytes()]
+        if not gone:
+            return
+        await asyncio.wait(gone, timeout=min(left, _LOOK_SECONDS))
