@@ -198,7 +198,10 @@ def main() -> int:
         return 1
     figures = [figure for figure in planned.values() if figure.runs]
     echo_table(["", ">median", ">min to max", "goal", "met"], [f.row() for f in figures])
-    echo(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
+    echo(
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()} of "
+        f"{sys.base_prefix}"
+    )
     if args.json:
         document = {
             "command": " ".join(["python -m bench", *sys.argv[1:]]),
