@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from services.router.batching import SearchBatches
 from services.router.embedding import Embedding
@@ -101,6 +100,22 @@ class ServedModel:
         return None
 
 
+class InUse:
+    """A model while a call uses it."""
+
+    def __init__(self, model: ServedModel, ended: Callable[[], None]) -> None:
+        self._model = model
+        self._ended = ended
+
+    def __enter__(self) -> ServedModel:
+        self._model.calls += 1
+        return self._model
+
+    def __exit__(self, *_: object) -> None:
+        self._model.calls -= 1
+        self._ended()
+
+
 class ActiveModel:
     """The model that calls use, which follows discovery."""
 
@@ -121,21 +136,15 @@ class ActiveModel:
         """The model that a call which begins now would use."""
         return self._current
 
-    @contextmanager
-    def in_use(self) -> Iterator[ServedModel]:
-        """Use the current model: its endpoints stay known until the end, even after a switch."""
-        model = self._current
-        model.calls += 1
-        try:
-            yield model
-        finally:
-            model.calls -= 1
-            self._release_retired()
+    def in_use(self) -> InUse:
+        """Return a context that uses the current model: its endpoints stay known, even after a switch."""
+        return InUse(self._current, self._release_retired)
 
     def _release_retired(self) -> None:
-        for model in [retired for retired in self._retired if not retired.calls]:
-            self._retired.remove(model)
-            model.fleet.sync(())
+        if self._retired:
+            for model in [retired for retired in self._retired if not retired.calls]:
+                self._retired.remove(model)
+                model.fleet.sync(())
 
     async def close(self) -> None:
         """Close every channel."""

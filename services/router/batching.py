@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
@@ -36,8 +36,7 @@ _GRACE_SECONDS = 0.01
 _NO_METADATA = grpc.aio.Metadata()
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What is asked of an endpoint, apart from the vectors; queries that agree in it share a call."""
 
     model_id: str
@@ -51,9 +50,9 @@ class Wanted:
     """Whether the other photos of their listings are needed, too."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Searched:
-    """What a call has searched; one object for all searches that shared the call."""
+    """What a call has searched."""
 
     covered: tuple[OffsetRange, ...]
     report: LiveReport
@@ -61,8 +60,7 @@ class Searched:
     """Of the filter."""
 
 
-@dataclass(frozen=True, eq=False)
-class EndpointAnswer:
+class EndpointAnswer(NamedTuple):
     """What an endpoint has answered to the queries of one search."""
 
     model_id: str
@@ -83,6 +81,8 @@ class _Search:
     answered: asyncio.Future[EndpointAnswer]
     call: _Call | None = None
     """The one that it shares, once it is sent."""
+    timer: asyncio.TimerHandle | None = None
+    """Only if the call may take longer than the search."""
     span: Span | None = field(default_factory=tracing.current)
     """In which it waits, while tracing is on."""
 
@@ -149,8 +149,6 @@ class SearchBatches:
         loop = asyncio.get_running_loop()
         now = loop.time()
         search = _Search(vectors, queries, now + seconds, loop.create_future())
-        # The call has the longest deadline of those that share it.
-        expiry = loop.call_at(search.expires_at + _GRACE_SECONDS, search.expire)
         key = peer, wanted
         queue = self._queues[key]
         if not shares(queries):
@@ -168,7 +166,8 @@ class SearchBatches:
         try:
             return await search.answered
         finally:
-            expiry.cancel()
+            if search.timer is not None:
+                search.timer.cancel()
             if search.call is not None:
                 search.call.left()
 
@@ -201,11 +200,15 @@ class SearchBatches:
             self._queues.pop(key, None)
 
     def _start(self, key: tuple[Peer, Wanted], queue: _Queue, batch: Sequence[_Search]) -> None:
-        call = _Call(len(batch))
+        call, loop = _Call(len(batch)), asyncio.get_running_loop()
+        # The call has the longest deadline of those that share it.
+        expires_at = max([search.expires_at for search in batch])
         for search in batch:
             search.call = call
+            if search.expires_at < expires_at:
+                search.timer = loop.call_at(search.expires_at + _GRACE_SECONDS, search.expire)
         queue.calls += 1
-        call.task = asyncio.ensure_future(_answer(*key, batch))
+        call.task = loop.create_task(_answer(*key, batch, expires_at - loop.time()))
         self._calls.add(call.task)
         call.task.add_done_callback(partial(self._ended, key, queue))
 
@@ -218,26 +221,24 @@ class SearchBatches:
             self._queues.pop(key, None)
 
 
-async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search]) -> None:
-    queries = sum(search.queries for search in batch)
+async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search], seconds: float) -> None:
+    queries = sum([search.queries for search in batch])
     metrics.BATCHED_QUERIES.observe(queries)
     request = index_pb2.IndexSearchRequest(
         model_id=wanted.model_id,
-        queries=b"".join(search.vectors for search in batch),
+        queries=b"".join([search.vectors for search in batch]),
         dimensions=wanted.dimensions,
         k=wanted.k,
         filter=index_pb2.Filter.FromString(wanted.row_filter),
         attributes=wanted.attributes,
         other_photos=wanted.other_photos,
     )
-    expires_at = max(search.expires_at for search in batch)
-    remaining = max(0.0, expires_at - asyncio.get_running_loop().time())
     try:
         response = await peer.calls.send(
             "Search",
             peer.index.Search,
             request,
-            seconds=remaining,
+            seconds=max(0.0, seconds),
             served=[search.span for search in batch if search.span is not None],
         )
     except BaseException as error:

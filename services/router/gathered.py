@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from services.router.batching import EndpointAnswer, Searched
 from services.router.merge import EndpointHits, MergedHit, merge
@@ -44,7 +44,7 @@ class Source:
             return
         self.peer, self.answer = outcome.answer
         self.hits = EndpointHits(self.peer.tier, k, self.answer.hits)
-        self.replicas = replace(self.replicas, preferred=self.peer)
+        self.replicas = Replicas(self.replicas.peers, preferred=self.peer)
 
     @property
     def searched(self) -> bool:
@@ -122,6 +122,8 @@ class Gathered:
 
     def _details(self) -> list[HitDetails | None]:
         """Look the details of the merged hits up, those of one source together."""
+        if len(self.answered) == 1 and (alone := self.answered[0].hits) is not None:
+            return list(alone.lists.details_at([hit.position for hit in self.merged]))
         positions: dict[int, list[int]] = {}
         for hit in self.merged:
             positions.setdefault(hit.source, []).append(hit.position)

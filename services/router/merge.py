@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice, pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from shashin.codecs.hit_lists import QueryHits
@@ -37,18 +37,12 @@ class EndpointHits:
 
         Minus infinity if it returned fewer hits than requested, so that there are none.
         """
-        counts = self.lists.counts
-        if all(count < self.k for count in counts):
-            return -math.inf
-        ends = accumulate(counts, initial=0)
-        return max(
-            (
-                self.lists.lowest_score(end)
-                for start, end in pairwise(ends)
-                if end - start >= self.k
-            ),
-            default=-math.inf,
-        )
+        unseen, end = -math.inf, 0
+        for count in self.lists.counts:
+            end += count
+            if count >= self.k:
+                unseen = max(unseen, self.lists.lowest_score(end))
+        return unseen
 
 
 class MergedHit(NamedTuple):

@@ -7,7 +7,6 @@ photo. So photos are hits of their own, exactly, without another search.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from services.router.merge import EndpointHits, MergedHit
@@ -24,8 +23,7 @@ class FoundPhoto(NamedTuple):
     photo_hash: int
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """One listing of an answer, or one of its photos."""
 
     found: MergedHit
@@ -38,7 +36,7 @@ class Hit:
 def with_others(hits: Sequence[Hit], answers: Sequence[EndpointHits]) -> list[Hit]:
     """Return the hits with the other photos of their listings, of all answers that have these."""
     photos = _photos_of({hit.found.listing_id: hit.found for hit in hits}, answers)
-    return [replace(hit, others=_others(hit, photos[hit.found.listing_id])) for hit in hits]
+    return [hit._replace(others=_others(hit, photos[hit.found.listing_id])) for hit in hits]
 
 
 def photos_as_hits(hits: Sequence[Hit], k: int, min_score: float) -> list[Hit]:
@@ -46,7 +44,7 @@ def photos_as_hits(hits: Sequence[Hit], k: int, min_score: float) -> list[Hit]:
 
     They are by descending score, then by listing and photo number; those below ``min_score`` are left out.
     """
-    photos = [photo for hit in hits for photo in (replace(hit, others=()), *_as_hits(hit))]
+    photos = [photo for hit in hits for photo in (hit._replace(others=()), *_as_hits(hit))]
     near = [hit for hit in photos if hit.found.score >= min_score]
     near.sort(key=lambda hit: (-hit.found.score, hit.found.listing_id, hit.found.photo_number))
     return near[:k]

@@ -44,7 +44,7 @@ _SPARE_ATTRIBUTES = 4
 """Hits beyond k whose attributes are asked for as well: some of the first may turn out to be outdated."""
 
 _REMEMBERED_COVERAGES = 4
-"""The calls of that many searches with different ones are remembered, for others that shared them."""
+"""So many are remembered: what sealed tiers have searched is the same for a while."""
 
 
 def initial_k(k: int, excluded: int = 0) -> int:
@@ -281,10 +281,10 @@ class Searcher:
         return bool(fillers)
 
     def _coverage(self, gathered: Gathered, known_before: Mapping[int, Position]) -> AnswerCoverage:
-        """Return the coverage; searches whose calls were the same ones have the same."""
+        """Return the coverage; of answers that say the same as others before, it is known."""
         answers = gathered.complete_answers()
         for judged in self._judged:
-            if judged.answers == answers and judged.known_before is known_before:
+            if judged.known_before is known_before and judged.answers == answers:
                 return judged.coverage
         report = merge_reports(answer.report for answer in answers)
         self._positions.update(report.positions)

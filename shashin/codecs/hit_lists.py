@@ -1,15 +1,19 @@
-"""Reads the hits of IndexService answers. Columns stay columns: only hits that are looked at are made objects."""
+"""Reads the hits of IndexService answers. Columns stay columns: only hits that are looked at are made objects.
+
+They are arrays of the standard library, since most answers have a dozen hits, and a call of numpy takes as long
+as everything that is done with those.
+"""
 
 from __future__ import annotations
 
+import math
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, NamedTuple, Protocol
 
 from shashin.v1 import events_pb2, index_pb2
 
@@ -68,6 +72,7 @@ class QueryHits(Protocol):
 
 
 _IDS = "listing ids"
+_UINT32, _UINT64, _FLOAT32 = "I", "Q", "f"
 
 
 @dataclass(frozen=True)
@@ -108,17 +113,10 @@ NOTHING = HitLists((), (), (), (), ())
 class _Photos:
     """The photos of hits, as they came."""
 
-    uris: bytes
-    uri_lengths: npt.NDArray[np.uint32]
-    hashes: npt.NDArray[np.uint64]
+    uris: Sequence[str]
+    hashes: Sequence[int]
     others: Sequence[index_pb2.OtherPhotos]
     """None if they were not asked for."""
-
-    @cached_property
-    def named(self) -> tuple[Sequence[str], Sequence[int]]:
-        """The URI and the hash of each."""
-        hashes: list[int] = self.hashes.tolist()
-        return split_texts(self.uris, self.uri_lengths, "photo URIs"), hashes
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +125,11 @@ class _Columns:
 
     ids: str | Sequence[str]
     """Of the listings: the text of all of them, one after another, if it is ASCII."""
-    id_ends: npt.NDArray[np.int64]
+    id_ends: Sequence[int]
     """(n + 1,): where the id of each hit begins in that, with the end of the last."""
-    versions: npt.NDArray[np.uint64]
-    photo_numbers: npt.NDArray[np.uint32]
-    scores: npt.NDArray[np.float32]
+    versions: array[int]
+    photo_numbers: array[int]
+    scores: array[float]
     described: Sequence[events_pb2.Attributes]
     """Attributes of the first ``attributes`` hits of each query."""
     attributes: int
@@ -140,7 +138,8 @@ class _Columns:
 
     def details_at(self, numbers: Sequence[int]) -> list[HitDetails | None]:
         """Return the details of some of the hits that have any, by number; None for a negative one."""
-        described, (uris, hashes), others = self.described, self.photos.named, self.photos.others
+        described, photos = self.described, self.photos
+        uris, hashes, others = photos.uris, photos.hashes, photos.others
         if others:
             return [
                 HitDetails(described[n], uris[n], hashes[n], others[n].photos) if n >= 0 else None
@@ -152,7 +151,7 @@ class _Columns:
         if not isinstance(self.ids, str):
             return self.ids[begin:end]
         text = self.ids
-        return [text[a:b] for a, b in pairwise(self.id_ends[begin : end + 1].tolist())]
+        return [text[a:b] for a, b in pairwise(self.id_ends[begin : end + 1])]
 
 
 class HitColumns:
@@ -169,6 +168,8 @@ class HitColumns:
 
     def each_of(self, sizes: Sequence[int]) -> list[HitColumns]:
         """Return the hits of the first ``sizes[0]`` queries, of the ``sizes[1]`` next ones, and so on."""
+        if len(sizes) == 1 and sizes[0] == len(self.counts):
+            return [self]
         found, first = [], 0
         begin, described = self._begin, self._described_begin
         most = self._columns.attributes
@@ -188,20 +189,17 @@ class HitColumns:
     @cached_property
     def versions(self) -> Sequence[int]:
         """The version of each hit."""
-        versions: list[int] = self._columns.versions[self._begin : self._end].tolist()
-        return versions
+        return self._columns.versions[self._begin : self._end].tolist()
 
     @cached_property
     def photo_numbers(self) -> Sequence[int]:
         """The photo of each hit."""
-        numbers: list[int] = self._columns.photo_numbers[self._begin : self._end].tolist()
-        return numbers
+        return self._columns.photo_numbers[self._begin : self._end].tolist()
 
     @cached_property
     def scores(self) -> Sequence[float]:
         """The score of each hit."""
-        scores: list[float] = self._columns.scores[self._begin : self._end].tolist()
-        return scores
+        return self._columns.scores[self._begin : self._end].tolist()
 
     @property
     def details(self) -> Sequence[HitDetails | None]:
@@ -222,10 +220,13 @@ class HitColumns:
 
     def lowest_score(self, end: int) -> float:
         """Return the lowest score of the query whose hits end before ``end``: hits are nearest first."""
-        return float(self._columns.scores[self._begin + end - 1])
+        return self._columns.scores[self._begin + end - 1]
 
     def details_at(self, positions: Sequence[int]) -> Sequence[HitDetails | None]:
         """Return the details of some hits; None of those that were not asked for."""
+        if len(self.counts) == 1:
+            first, most = self._described_begin, self._columns.attributes
+            return self._columns.details_at([first + n if n < most else -1 for n in positions])
         return self._columns.details_at([self._described_number(n) for n in positions])
 
     def _described_number(self, position: int) -> int:
@@ -269,18 +270,16 @@ def hits_in(
     if len(columns.attributes) != described:
         raise ValueError(f"it returned {len(columns.attributes)} attributes instead of {described}")
     photos = _photos_in(columns, described, other_photos=other_photos)
-    scores = np.frombuffer(columns.scores, "<f4")
-    if not np.isfinite(scores).all():
+    scores = _column(_FLOAT32, columns.scores)
+    # A sum of float32 values in float64 does not overflow.
+    if not math.isfinite(sum(scores)):
         raise ValueError("it returned scores that are not finite")
-    ids, lengths = columns.listing_ids, np.frombuffer(columns.listing_id_lengths, "<u4")
-    _check_lengths(ids, lengths, _IDS)
-    ends = np.zeros(hits + 1, np.int64)
-    np.cumsum(lengths, out=ends[1:])
+    ids, ends = columns.listing_ids, _ends_in(columns.listing_ids, columns.listing_id_lengths, _IDS)
     found = _Columns(
-        ids.decode() if ids.isascii() else split_texts(ids, lengths, _IDS),
+        ids.decode() if ids.isascii() else _split(ids, ends, _IDS),
         ends,
-        np.frombuffer(columns.versions, "<u8"),
-        np.frombuffer(columns.photo_numbers, "<u4"),
+        _column(_UINT64, columns.versions),
+        _column(_UINT32, columns.photo_numbers),
         scores,
         columns.attributes,
         attributes,
@@ -304,35 +303,28 @@ def _photos_in(columns: index_pb2.HitColumns, hits: int, *, other_photos: bool) 
             f"it returned photos of {hits} hits in columns of {sizes[0]} and {sizes[1]} bytes, and other "
             f"photos of {len(others)}"
         )
-    photos = _Photos(
-        uris,
-        np.frombuffer(lengths, "<u4"),
-        np.frombuffer(hashes, "<u8"),
-        others,
-    )
-    _check_lengths(uris, photos.uri_lengths, "photo URIs")
-    if not uris.isascii():
-        split_texts(uris, photos.uri_lengths, "photo URIs")
-    return photos
+    ends = _ends_in(uris, lengths, "photo URIs")
+    return _Photos(_split(uris, ends, "photo URIs"), _column(_UINT64, hashes), others)
 
 
-def _check_lengths(texts: bytes, lengths: npt.NDArray[np.uint32], what: str) -> None:
-    total = int(lengths.sum(dtype=np.uint64))
-    if total != len(texts):
-        raise ValueError(f"it returned {what} of {len(texts)} bytes, and lengths of {total}")
+def _column(typecode: str, data: bytes) -> array[Any]:
+    """Return the numbers of a column, which are little-endian."""
+    column = array(typecode, data)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column
 
 
-def split_texts(texts: bytes, lengths: npt.NDArray[np.uint32], what: str = _IDS) -> list[str]:
-    """Return strings that are stored one after another in UTF-8, with their lengths in bytes.
+def _ends_in(texts: bytes, lengths: bytes, what: str) -> list[int]:
+    """Return where each of some texts begins that are stored one after another, with the end of the last."""
+    ends = list(accumulate(_column(_UINT32, lengths), initial=0))
+    if ends[-1] != len(texts):
+        raise ValueError(f"it returned {what} of {len(texts)} bytes, and lengths of {ends[-1]}")
+    return ends
 
-    ``what`` names them in errors.
 
-    Raises:
-        ValueError: when they are not UTF-8, or of other lengths.
-    """
-    _check_lengths(texts, lengths, what)
-    bounds = pairwise(accumulate(lengths.tolist(), initial=0))
+def _split(texts: bytes, ends: Sequence[int], what: str) -> list[str]:
     try:
-        return [texts[start:end].decode() for start, end in bounds]
+        return [texts[start:end].decode() for start, end in pairwise(ends)]
     except UnicodeDecodeError as error:
         raise ValueError(f"it returned {what} that are not UTF-8: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, Protocol
 
 from shashin.model_space import ModelSpace
@@ -43,7 +44,11 @@ class Endpoint:
     zone: str = ""
     """The availability zone that it runs in; empty if unknown to discovery."""
 
-    @property
+    def __hash__(self) -> int:
+        # Every call is counted by its endpoint; all fields together would take longer than the counting.
+        return hash(self.address)
+
+    @cached_property
     def group_key(self) -> GroupKey:
         """Identify its group. A group has one role and one tier, so an equal name elsewhere is another group."""
         if self.group:

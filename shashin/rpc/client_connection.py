@@ -155,7 +155,7 @@ class ClientConnection(Http2Protocol):
         self._calls[stream_id] = call
         call.reset = partial(self._reset, stream_id)
         self.flush()
-        self.handle_events()
+        self.handle_further()
 
     def _reset(self, stream_id: int) -> None:
         if self._calls.pop(stream_id, None) is not None and not self.is_closed:

@@ -108,6 +108,10 @@ class Http2Protocol(asyncio.Protocol, ABC):
         """Handle what has happened, and flush; a stream that is found wrong is closed when that is sent."""
         self.received(self.http2.events())
         self.flush()
+        self.handle_further()
+
+    def handle_further(self) -> None:
+        """Handle what has happened since something was flushed."""
         while events := self.http2.events():
             self.received(events)
             self.flush()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
-from functools import partial
+from itertools import chain
+from typing import Any
 
 import grpc
 from ngh2 import (
@@ -30,6 +31,7 @@ from shashin.rpc.server_limits import ServerLimits
 from shashin.rpc.wire import (
     ACCEPTED_COMPRESSIONS,
     CONTENT_TYPE,
+    OK,
     Messages,
     Status,
     WireError,
@@ -49,7 +51,6 @@ _REFUSE_SECONDS = 1.0
 """A call of a method that does not exist is refused at the latest after this time."""
 
 _RESPONSE = [(b":status", b"200"), CONTENT_TYPE, (b"grpc-accept-encoding", ACCEPTED_COMPRESSIONS)]
-_OK = Status(grpc.StatusCode.OK)
 _LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed")
 _STOPPED = Status(grpc.StatusCode.UNAVAILABLE, "the server stops")
 _NOT_RECEIVED = Status(
@@ -193,6 +194,8 @@ class ServerConnection(Http2Protocol):
         """Streams that have their whole response, though the client may still send: reset once it is sent."""
         self._answered_bytes = 0
         """Of all responses so far."""
+        self._begun: list[int] = []
+        """Calls of which it is not yet known whether all of the request has come."""
         self._taken: tuple[int, float] | None = None
         """How much of them was taken when some of them waited, and since when it has been as much."""
         self._pinged_by_client_at: float | None = None
@@ -321,6 +324,7 @@ class ServerConnection(Http2Protocol):
                 self._pinged()
             elif isinstance(event, PingAcknowledged) and event.opaque_data == _LAST_STREAM_KNOWN:
                 is_last_known = True
+        self._time_receipts()
         if is_last_known:
             # After the calls that have come together with it.
             self._know_last()
@@ -331,7 +335,7 @@ class ServerConnection(Http2Protocol):
         if not found.get(b"content-type", b"").startswith(CONTENT_TYPE[1]):
             self._respond_http(stream_id, b"415", ended=event.end_stream)
             return
-        if sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
+        if sum(map(len, chain.from_iterable(headers))) > HEADER_BYTES:
             self._refuse(stream_id, _TOO_LARGE_HEADERS, ended=event.end_stream)
             return
         if self.http2.queued_body_size() > _MAX_QUEUED_BYTES:
@@ -357,12 +361,10 @@ class ServerConnection(Http2Protocol):
             one.is_soon_late = True
             self._time_answer(stream_id, one)
         else:
-            self._time_receipt(stream_id, one)
+            self._begun.append(stream_id)
         if method.stream is not None:
             one.requests = _Requests(self._connections)
-            self._start(
-                stream_id, one, partial(self._stream, stream_id, one, method.stream, one.requests)
-            )
+            self._start(one, self._stream(stream_id, one, method.stream, one.requests))
         if event.end_stream:
             self._data(stream_id, b"", ended=True)
 
@@ -408,11 +410,17 @@ class ServerConnection(Http2Protocol):
         if messages:
             if not one.is_late_at_deadline:
                 self._time_answer(stream_id, one)
-            self._start(
-                stream_id, one, partial(self._answer, stream_id, one, one.method.unary, messages[0])
-            )
+            self._start(one, self._answer(stream_id, one, one.method.unary, messages[0]))
         if ended:
             one.messages = None
+
+    def _time_receipts(self) -> None:
+        """Limit the time of requests that have begun; most have also come by now."""
+        begun, self._begun = self._begun, []
+        for stream_id in begun:
+            one = self._calls.get(stream_id)
+            if one is not None and one.timer is None and not one.is_late_at_deadline:
+                self._time_receipt(stream_id, one)
 
     def _time_receipt(self, stream_id: int, one: _Call) -> None:
         """Wait for what is missing of a request, but not for ever."""
@@ -458,33 +466,36 @@ class ServerConnection(Http2Protocol):
                 one.messages = None
                 requests.end()
 
-    def _start(self, stream_id: int, one: _Call, handle: Callable[[], Awaitable[None]]) -> None:
-        task = one.task = self.loop.create_task(self._ended_by(stream_id, handle))
+    def _start(self, one: _Call, handle: Coroutine[Any, Any, None]) -> None:
+        task = one.task = self.loop.create_task(handle)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _ended_by(self, stream_id: int, handle: Callable[[], Awaitable[None]]) -> None:
-        """End a call by what its handler raises, if it does."""
-        try:
-            await handle()
-        except Ended as ended:
-            self._end_call(stream_id, ended.status)
-        except Exception:
-            log.exception("a handler failed unexpectedly")
-            self._end_call(stream_id, FAILED)
-        except asyncio.CancelledError:
+    def _end_by(self, stream_id: int, error: BaseException) -> None:
+        """End a call by what its handler raises."""
+        if isinstance(error, Ended):
+            self._end_call(stream_id, error.status)
+        elif isinstance(error, asyncio.CancelledError):
             self._end_call(stream_id, _STOPPED)
+        elif isinstance(error, Exception):
+            log.error("a handler failed unexpectedly", exc_info=error)
+            self._end_call(stream_id, FAILED)
+        else:
+            raise error
 
     async def _answer(self, stream_id: int, one: _Call, unary: Unary, request: bytes) -> None:
-        answer = await unary(request, one.call)
-        if one.is_ended:
-            return
-        if self.http2.queued_body_size() > _MAX_QUEUED_BYTES:
-            self._end_call(stream_id, _UNREAD)
-        else:
-            self._calls.pop(stream_id)
-            self._forget(one)
-            self._respond(stream_id, answer, ended=one.messages is None)
+        try:
+            answer = await unary(request, one.call)
+            if one.is_ended:
+                return
+            if self.http2.queued_body_size() > _MAX_QUEUED_BYTES:
+                self._end_call(stream_id, _UNREAD)
+            else:
+                self._calls.pop(stream_id)
+                self._forget(one)
+                self._respond(stream_id, answer, ended=one.messages is None)
+        except BaseException as error:  # noqa: BLE001 - whatever ends the handler ends the call
+            self._end_by(stream_id, error)
 
     def _respond(self, stream_id: int, answer: bytes, *, ended: bool) -> None:
         http2 = self.http2
@@ -492,7 +503,7 @@ class ServerConnection(Http2Protocol):
         body = framed(answer)
         http2.send_data(stream_id, body)
         self._answered_bytes += len(body)
-        http2.send_trailers(stream_id, _OK.trailers)
+        http2.send_trailers(stream_id, OK.trailers)
         if not ended:
             self._unended.add(stream_id)
         self._sent()
@@ -501,11 +512,14 @@ class ServerConnection(Http2Protocol):
     async def _stream(
         self, stream_id: int, one: _Call, stream: Stream, requests: _Requests
     ) -> None:
-        async for answer in stream(requests.taken(), one.call):
-            if one.is_ended:
-                return
-            self._send_one(stream_id, one, answer)
-        self._end_call(stream_id, _OK)
+        try:
+            async for answer in stream(requests.taken(), one.call):
+                if one.is_ended:
+                    return
+                self._send_one(stream_id, one, answer)
+            self._end_call(stream_id, OK)
+        except BaseException as error:  # noqa: BLE001 - whatever ends the handler ends the call
+            self._end_by(stream_id, error)
 
     def _send_one(self, stream_id: int, one: _Call, answer: bytes) -> None:
         """Send one of the responses of a stream."""

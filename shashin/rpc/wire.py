@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import binascii
 import math
-import re
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
@@ -38,9 +37,9 @@ _OWN_NAMES = frozenset(
         b"grpc-message",
     }
 )
-_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])", re.ASCII)
 _SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_MAX_DIGITS = 99_999_999
+_DIGITS = 8
+_MAX_DIGITS = 10**_DIGITS - 1
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _PLAIN = frozenset(_PRINTABLE)
 _MAX_MESSAGE_BYTES = 1500
@@ -71,6 +70,9 @@ class Status:
         return [(b":status", b"200"), CONTENT_TYPE, *self.trailers]
 
 
+OK = Status(grpc.StatusCode.OK)
+
+
 class WireError(Exception):
     """What was received is not a message of gRPC, or is one that is not taken."""
 
@@ -85,6 +87,8 @@ def status_in(headers: Iterable[Header]) -> Status:
     number = found.get(b"grpc-status")
     if number is None:
         return Status(grpc.StatusCode.UNKNOWN, "the response ended without a status")
+    if number == b"0" and len(found) == 1:
+        return OK
     code = _CODES.get(int(number)) if number.isdigit() else None
     message = unquote(found.get(b"grpc-message", b"").decode("ascii", "replace"), errors="replace")
     if code is None:
@@ -202,8 +206,10 @@ class Messages:
 
 def timeout_in(value: bytes) -> float | None:
     """Return the seconds of a ``grpc-timeout``; None if it is not one."""
-    found = _TIMEOUT.fullmatch(value)
-    return None if found is None else int(found[1]) * _SECONDS[found[2]]
+    digits, unit = value[:-1], _SECONDS.get(value[-1:])
+    if unit is None or not digits.isdigit() or len(digits) > _DIGITS:
+        return None
+    return int(digits) * unit
 
 
 def timeout_of(seconds: float) -> bytes:

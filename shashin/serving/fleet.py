@@ -10,10 +10,9 @@ discovery reports its model, and set aside if its response does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import grpc
 
@@ -103,20 +102,29 @@ class OtherModel:
         return f"{self.endpoint} ({reason})"
 
 
-@dataclass(frozen=True)
 class Held:
-    """The endpoints of some roles, held by one caller."""
+    """The endpoints of some roles of a fleet, held by one caller while this context is open."""
 
-    peers: list[Peer]
-    """Those to call."""
-    other_models: list[OtherModel]
-    """Those that are not called, since discovery reports another model."""
-    current: Callable[[GroupKey], list[Peer]]
-    """Returns those that a group has now."""
+    def __init__(self, fleet: Fleet, peers: list[Peer], other_models: list[OtherModel]) -> None:
+        self._fleet = fleet
+        self.peers = peers
+        """Those to call."""
+        self.other_models = other_models
+        """Those that are not called, since discovery reports another model."""
+
+    def __enter__(self) -> Self:
+        for peer in self.peers:
+            peer.holders += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for peer in self.peers:
+            peer.holders -= 1
+            self._fleet.close_if_free(peer)
 
     def joined(self, group: GroupKey) -> list[Peer]:
         """Return the endpoints of a group that have joined since, and hold them as well."""
-        new = [peer for peer in self.current(group) if peer not in self.peers]
+        new = [peer for peer in self._fleet.of_group(group) if peer not in self.peers]
         for peer in new:
             peer.holders += 1
         self.peers.extend(new)
@@ -153,7 +161,7 @@ class Fleet:
             log.info("endpoint left", endpoint=endpoint.name, address=endpoint.address)
             if peer is not None:
                 peer.removed = True
-                self._close_if_free(peer)
+                self.close_if_free(peer)
         for endpoint in new:
             if endpoint.may_hold(self._model_id):
                 self._peers[endpoint] = Peer(endpoint)
@@ -173,27 +181,20 @@ class Fleet:
         """Return the endpoints of these roles, of any model, sorted."""
         return sorted(e for e in self._peers.keys() | self._other_models if e.role in roles)
 
-    @contextmanager
-    def hold(self, *roles: Role) -> Iterator[Held]:
-        """Hold the endpoints of these roles: their channels stay open meanwhile."""
-        held = Held(
+    def hold(self, *roles: Role) -> Held:
+        """Return a context that holds the endpoints of these roles: their channels stay open meanwhile."""
+        return Held(
+            self,
             [peer for peer in self._peers.values() if peer.endpoint.role in roles],
             [OtherModel(e, e.model_id) for e in sorted(self._other_models) if e.role in roles],
-            self._of_group,
         )
-        for peer in held.peers:
-            peer.holders += 1
-        try:
-            yield held
-        finally:
-            for peer in held.peers:
-                peer.holders -= 1
-                self._close_if_free(peer)
 
-    def _of_group(self, group: GroupKey) -> list[Peer]:
+    def of_group(self, group: GroupKey) -> list[Peer]:
+        """Return the endpoints that a group has now."""
         return [peer for endpoint, peer in self._peers.items() if endpoint.group_key == group]
 
-    def _close_if_free(self, peer: Peer) -> None:
+    def close_if_free(self, peer: Peer) -> None:
+        """Close the channel of an endpoint that has left, if nobody holds it."""
         if peer.removed and peer.holders == 0:
             task = asyncio.ensure_future(peer.close())
             self._closing.add(task)

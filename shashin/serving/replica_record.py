@@ -117,9 +117,9 @@ class ReplicaRecord:
 
     def end(self, peer: Peer) -> None:
         """Note that a call has ended, however."""
-        self._outstanding[peer.endpoint] -= 1
-        if not self._outstanding[peer.endpoint]:
-            del self._outstanding[peer.endpoint]
+        left = self._outstanding.pop(peer.endpoint) - 1
+        if left:
+            self._outstanding[peer.endpoint] = left
 
     def answered(self, peer: Peer, method: str, seconds: float) -> None:
         """Note an answer and how long it took."""

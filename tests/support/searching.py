@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
-from shashin.codecs.hit_lists import split_texts
 from shashin.serving.searched_shards import SearchedShards
 from shashin.shards.format.row import Row
 from shashin.shards.kinds.protocol import Vectors
@@ -40,7 +40,9 @@ def search_shards(
             strict=True,
         )
     ]
-    assert split_texts(hits.ids, hits.id_lengths) == [hit.row.listing_id for hit in found]
+    ends = accumulate(hits.id_lengths.tolist(), initial=0)
+    ids = [hits.ids[start:end].decode() for start, end in pairwise(ends)]
+    assert ids == [hit.row.listing_id for hit in found]
     assert hits.versions.tolist() == [hit.row.version for hit in found]
     assert hits.photo_numbers.tolist() == [hit.row.photo_number for hit in found]
     return [found[of_query] for of_query in hits.slices()]
