@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-
-import numpy as np
-import numpy.typing as npt
 
 from shashin.codecs.filters import check_filter
 from shashin.codecs.limits import MAX_EXCLUDED, MAX_K, MAX_PHOTO_BYTES
@@ -204,12 +202,8 @@ def check_vector(name: str, data: bytes, dimensions: int) -> None:
             f"{name} has {len(data)} bytes; the active model has {dimensions} dimensions, "
             f"{4 * dimensions} bytes of little-endian float32"
         )
-    vector: npt.NDArray[np.float32] = np.frombuffer(data, dtype="<f4")
-    # One product of a usual vector tells that nothing is wrong; its square may also be too large or small.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if 0.0 < vector.dot(vector) < math.inf:
-            return
-    if not np.isfinite(vector).all():
+    length = math.hypot(*struct.unpack(f"<{dimensions}f", data))
+    if not math.isfinite(length):
         raise InvalidQuery(f"{name} has values that are not finite")
-    if not vector.any():
+    if not length:
         raise InvalidQuery(f"{name} is all zeros: cosine similarity is undefined")

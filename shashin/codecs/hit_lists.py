@@ -1,20 +1,16 @@
-"""Reads the hits of IndexService answers. Columns stay columns: only hits that are looked at are made objects.
-
-They are arrays of the standard library, since most answers have a dozen hits, and a call of numpy takes as long
-as everything that is done with those.
-"""
+"""Reads the hits of IndexService answers. Columns stay columns: only hits that are looked at are made objects."""
 
 from __future__ import annotations
 
 import math
-import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from shashin.codecs.columns import FLOAT32, UINT32, UINT64, unpacked
 from shashin.v1 import events_pb2, index_pb2
 
 
@@ -72,7 +68,6 @@ class QueryHits(Protocol):
 
 
 _IDS = "listing ids"
-_UINT32, _UINT64, _FLOAT32 = "I", "Q", "f"
 
 
 @dataclass(frozen=True)
@@ -270,7 +265,7 @@ def hits_in(
     if len(columns.attributes) != described:
         raise ValueError(f"it returned {len(columns.attributes)} attributes instead of {described}")
     photos = _photos_in(columns, described, other_photos=other_photos)
-    scores = _column(_FLOAT32, columns.scores)
+    scores = unpacked(FLOAT32, columns.scores)
     # A sum of float32 values in float64 does not overflow.
     if not math.isfinite(sum(scores)):
         raise ValueError("it returned scores that are not finite")
@@ -278,8 +273,8 @@ def hits_in(
     found = _Columns(
         ids.decode() if ids.isascii() else _split(ids, ends, _IDS),
         ends,
-        _column(_UINT64, columns.versions),
-        _column(_UINT32, columns.photo_numbers),
+        unpacked(UINT64, columns.versions),
+        unpacked(UINT32, columns.photo_numbers),
         scores,
         columns.attributes,
         attributes,
@@ -304,20 +299,12 @@ def _photos_in(columns: index_pb2.HitColumns, hits: int, *, other_photos: bool) 
             f"photos of {len(others)}"
         )
     ends = _ends_in(uris, lengths, "photo URIs")
-    return _Photos(_split(uris, ends, "photo URIs"), _column(_UINT64, hashes), others)
-
-
-def _column(typecode: str, data: bytes) -> array[Any]:
-    """Return the numbers of a column, which are little-endian."""
-    column = array(typecode, data)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column
+    return _Photos(_split(uris, ends, "photo URIs"), unpacked(UINT64, hashes), others)
 
 
 def _ends_in(texts: bytes, lengths: bytes, what: str) -> list[int]:
     """Return where each of some texts begins that are stored one after another, with the end of the last."""
-    ends = list(accumulate(_column(_UINT32, lengths), initial=0))
+    ends = list(accumulate(unpacked(UINT32, lengths), initial=0))
     if ends[-1] != len(texts):
         raise ValueError(f"it returned {what} of {len(texts)} bytes, and lengths of {ends[-1]}")
     return ends

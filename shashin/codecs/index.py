@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 
 from shashin.codecs.attributes import attributes_message
+from shashin.codecs.columns import UINT32, UINT64, packed
 from shashin.codecs.filters import check_filter
 from shashin.codecs.limits import MAX_HITS, MAX_QUERIES
-from shashin.codecs.unit_vectors import unit_length
+from shashin.codecs.unit_vectors import scaled
 from shashin.errors import InvalidQuery
 from shashin.shards.kinds.protocol import Hits, Vectors
 from shashin.shards.row_filter import FieldChoices, PriceRange, RowFilter, TimeRange
@@ -31,23 +33,23 @@ def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vector
         raise InvalidQuery(
             f"dimensions is {request.dimensions}; this endpoint holds vectors of {dimensions}"
         )
-    queries: npt.NDArray[np.float32] = np.frombuffer(request.queries, dtype=np.uint8)
-    if len(queries) == 0 or len(queries) % (4 * dimensions):
+    count, rest = divmod(len(request.queries), 4 * dimensions)
+    if count == 0 or rest:
         raise InvalidQuery(
-            f"queries has {len(queries)} bytes; expected 1 to {MAX_QUERIES} times {4 * dimensions}"
+            f"queries has {len(request.queries)} bytes; expected 1 to {MAX_QUERIES} times {4 * dimensions}"
         )
-    queries = queries.view("<f4").reshape(-1, dimensions)
-    if len(queries) > MAX_QUERIES:
+    if count > MAX_QUERIES:
         raise InvalidQuery(
-            f"queries has {len(queries)} vectors; at most {MAX_QUERIES} are allowed per call"
+            f"queries has {count} vectors; at most {MAX_QUERIES} are allowed per call"
         )
-    if not np.isfinite(queries).all():
+    queries, lengths = scaled(np.frombuffer(request.queries, "<f4").reshape(count, dimensions))
+    if not math.isfinite(sum(lengths)):
         raise InvalidQuery("queries has values that are not finite")
-    if not queries.any(axis=1).all():
+    if not all(lengths):
         raise InvalidQuery("queries has a vector that is all zeros: cosine similarity is undefined")
     if not 1 <= request.k <= MAX_HITS:
         raise InvalidQuery(f"k is {request.k}; expected 1 to {MAX_HITS}")
-    return unit_length(queries)
+    return queries
 
 
 def filter_of(message: index_pb2.Filter) -> RowFilter:
@@ -147,19 +149,19 @@ def _columns_of(
     if end - first < len(hits.counts):
         ids_begin = int(hits.id_lengths[:begin].sum())
         ids = ids[ids_begin : ids_begin + int(hits.id_lengths[own].sum())]
-    of_shards, rows = hits.shards[own].tolist(), hits.rows[own].tolist()
-    described = [
-        (query, shards[of_shards[number]], rows[number])
-        for query, (start, count) in enumerate(
-            zip(accumulate(counts, initial=0), counts, strict=False)
-        )
-        for number in range(start, start + min(count, attributes))
-    ]
-    photos = [shard.photo(row) for _, shard, row in described]
-    uris = [uri.encode() for uri, _ in photos]
-    others = []
+    described = _described(hits, own, counts, shards, attributes)
+    others: list[index_pb2.OtherPhotos] = []
     if queries is not None:
         others = [_other_photos(shard, row, queries[query]) for query, shard, row in described]
+    messages, uris = [], []
+    uri_lengths, hashes = array(UINT32), array(UINT64)
+    for _, shard, row in described:
+        messages.append(attributes_message(shard.attributes(row)))
+        uri, photo_hash = shard.photo(row)
+        encoded = uri.encode()
+        uris.append(encoded)
+        uri_lengths.append(len(encoded))
+        hashes.append(photo_hash)
     return index_pb2.HitColumns(
         counts=counts,
         listing_ids=ids,
@@ -167,12 +169,25 @@ def _columns_of(
         versions=hits.versions[own].astype("<u8", copy=False).tobytes(),
         photo_numbers=hits.photo_numbers[own].astype("<u4", copy=False).tobytes(),
         scores=hits.scores[own].astype("<f4", copy=False).tobytes(),
-        attributes=[attributes_message(shard.attributes(row)) for _, shard, row in described],
+        attributes=messages,
         photo_uris=b"".join(uris),
-        photo_uri_lengths=np.array([len(uri) for uri in uris], "<u4").tobytes(),
-        photo_hashes=np.array([photo_hash for _, photo_hash in photos], "<u8").tobytes(),
+        photo_uri_lengths=packed(uri_lengths),
+        photo_hashes=packed(hashes),
         other_photos=others,
     )
+
+
+def _described(
+    hits: Hits, own: slice, counts: Sequence[int], shards: Sequence[Shard], most: int
+) -> list[tuple[int, Shard, int]]:
+    """Return the query, the shard and the row of the first ``most`` hits of each query."""
+    of_shards, rows = hits.shards[own].tolist(), hits.rows[own].tolist()
+    begins = accumulate(counts, initial=0)
+    return [
+        (query, shards[of_shards[number]], rows[number])
+        for query, (begin, count) in enumerate(zip(begins, counts, strict=False))
+        for number in range(begin, begin + min(count, most))
+    ]
 
 
 def _other_photos(shard: Shard, row: int, query: Vectors) -> index_pb2.OtherPhotos:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-LONGEST_SECONDS = 0.0005
+LONGEST_SECONDS = 0.001
 """For how long an event loop may stand still for a search."""
 
 RECENT = 16

@@ -57,6 +57,8 @@ class Snapshot:
 
     def covered(self) -> list[OffsetRange]:
         """Return the offsets that the shards currently cover, in as few ranges as possible."""
+        if not self._growing:
+            return self._sealed_runs
         return merge_ranges(
             [*self._sealed_runs, *(r for shard in self._growing for r in shard.ranges)]
         )

@@ -97,6 +97,15 @@ class SharedSearches:
         Raises:
             TimeoutError: when that takes longer than ``seconds``; None is no limit.
         """
+        if self._idle == self._workers and _is_simple(vectors, row_filter):
+            snapshot = self._served.snapshot()
+            if self._quick.expected(snapshot):
+                searched = self._now(snapshot)
+                hits, took = _hits_of(searched, vectors, k, row_filter)
+                self._quick.observe(snapshot, took)
+                span = tracing.current()
+                _note(1, took, [] if span is None else [span])
+                return Found(searched, [(hits, 0, 1)])
         loop = asyncio.get_running_loop()
         search = _Search(
             (k, row_filter),
@@ -122,12 +131,9 @@ class SharedSearches:
             first = parts[0].search
             try:
                 # Before the search, since open shards grow meanwhile.
-                searched = first.searched or self._now()
+                searched = first.searched or self._now(self._served.snapshot())
                 for part in parts:
                     part.search.searched = searched
-                if self._idle == self._workers and self._is_quick(parts, searched):
-                    self._deliver(parts, *_search(parts, searched))
-                    continue
                 running = asyncio.get_running_loop().run_in_executor(
                     self._executor, _search, parts, searched
                 )
@@ -137,11 +143,7 @@ class SharedSearches:
             self._idle -= 1
             running.add_done_callback(partial(self._ended, parts))
 
-    def _is_quick(self, parts: Sequence[Part[_Search]], searched: Searched) -> bool:
-        return _is_simple(parts) and self._quick.expected(searched.snapshot)
-
-    def _now(self) -> Searched:
-        snapshot = self._served.snapshot()
+    def _now(self, snapshot: Snapshot) -> Searched:
         # Positions first: what they require, the same shards then cover.
         report = self._report(snapshot.shards)
         return Searched(snapshot, report, snapshot.covered())
@@ -165,13 +167,15 @@ class SharedSearches:
 
     def _deliver(self, parts: Sequence[Part[_Search]], hits: Hits, seconds: float) -> None:
         """Give each search its hits; they took so many seconds."""
-        metrics.BATCHED_QUERIES.observe(len(hits.counts))
-        if (tracer := tracing.tracer()) is not None:
-            spans = [part.search.span for part in parts if part.search.span is not None]
-            tracer.shared("search shards", spans, seconds, {"shashin.queries": len(hits.counts)})
-        searched = parts[0].search.searched
+        _note(
+            len(hits.counts),
+            seconds,
+            [part.search.span for part in parts if part.search.span is not None],
+        )
+        first = parts[0].search
+        searched = first.searched
         assert searched is not None
-        if _is_simple(parts):
+        if len(parts) == 1 and _is_simple(first.vectors, first.row_filter):
             self._quick.observe(searched.snapshot, seconds)
         begin = 0
         for part in parts:
@@ -187,14 +191,27 @@ class SharedSearches:
 
 def _search(parts: Sequence[Part[_Search]], searched: Searched) -> tuple[Hits, float]:
     """Search for all parts; returns also how many seconds that took."""
-    started = time.perf_counter()
     first = parts[0].search
-    hits = searched.snapshot.searched.search(_vectors_of(parts), first.k, first.row_filter)
+    return _hits_of(searched, _vectors_of(parts), first.k, first.row_filter)
+
+
+def _hits_of(
+    searched: Searched, vectors: Vectors, k: int, row_filter: RowFilter
+) -> tuple[Hits, float]:
+    started = time.perf_counter()
+    hits = searched.snapshot.searched.search(vectors, k, row_filter)
     return hits, time.perf_counter() - started
 
 
-def _is_simple(parts: Sequence[Part[_Search]]) -> bool:
-    return len(parts) == parts[0].search.queries == 1 and not parts[0].search.row_filter.restricts
+def _note(queries: int, seconds: float, spans: Sequence[Span]) -> None:
+    """Count what was searched for in one go, in so many seconds, for the searches of some spans."""
+    metrics.BATCHED_QUERIES.observe(queries)
+    if (tracer := tracing.tracer()) is not None:
+        tracer.shared("search shards", spans, seconds, {"shashin.queries": queries})
+
+
+def _is_simple(vectors: Vectors, row_filter: RowFilter) -> bool:
+    return len(vectors) == 1 and not row_filter.restricts
 
 
 def _vectors_of(parts: Sequence[Part[_Search]]) -> Vectors:

@@ -26,7 +26,7 @@ class Coded:
 
     def value(self, number: int) -> str:
         """Return the string of a row."""
-        return self.dictionary.values[int(self.codes[number])]
+        return self.dictionary.values[self.codes.item(number)]
 
     def since(self, start: int) -> Coded:
         """Return the rows from a number on."""

@@ -55,6 +55,8 @@ class Dictionary:
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._values = list(values)
+        self.values: Sequence[str] = self._values
+        """The strings by code."""
         # Those of a sealed shard are looked up only if it is searched with a filter. An empty dictionary
         # has one at once: one that a reader makes could miss what is added meanwhile.
         self._codes: dict[str, int] | None = None if self._values else {}
@@ -64,11 +66,6 @@ class Dictionary:
 
     def __len__(self) -> int:
         return len(self._values)
-
-    @property
-    def values(self) -> Sequence[str]:
-        """The strings by code."""
-        return self._values
 
     def add(self, value: str) -> int:
         """Return the code of a string, which is added if it is new."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from shashin.shards.format.columns import CODED_COLUMNS, Coded, Columns, Identit
 from shashin.shards.format.dictionary import Dictionary
 from shashin.shards.format.open_rows import OpenRows
 from shashin.shards.format.row import Row, RowAttributes
+
+OffsetT = TypeVar("OffsetT", np.int32, np.int64)
 
 FORMAT = b"shashin.rows/2"
 """What is written."""
@@ -142,7 +144,7 @@ class SealedRows:
             raise CorruptShard(f"{path} is not an arrow file: {error}") from error
         self._table = table
         self._listing_ids = _only_chunk(table, "listing_id")
-        self._id_ends, self._id_bytes = _text(self._listing_ids)
+        self._id_ends, self._id_bytes = _text(self._listing_ids, np.int32)
         self._photo_numbers = _numpy(table, "photo_number")
         coded = {}
         for name in CODED_COLUMNS:
@@ -167,7 +169,8 @@ class SealedRows:
         else:
             self._rows_by_hash = _numpy(table, "sorted_row")
             self.sorted_hashes = _numpy(table, "sorted_listing_hash")
-            self._photos = (_only_chunk(table, "photo_uri"), _numpy(table, "photo_hash"))
+            uris = _text(_only_chunk(table, "photo_uri"), np.int64)
+            self._photos = (*uris, _numpy(table, "photo_hash"))
             self._listings = _listings_in(metadata, path)
 
     def __len__(self) -> int:
@@ -214,17 +217,18 @@ class SealedRows:
         return RowAttributes(
             category=columns.category.value(number),
             brand=columns.brand.value(number),
-            price_minor=int(columns.price_minor[number]),
+            price_minor=columns.price_minor.item(number),
             currency=columns.currency.value(number),
-            listed_at=int(columns.listed_at[number]),
+            listed_at=columns.listed_at.item(number),
         )
 
     def photo(self, number: int) -> tuple[str, int]:
         """Return the URI and the hash of a row's photo; empty and 0 if they are not known."""
         if self._photos is None:
             return "", 0
-        uris, hashes = self._photos
-        return uris[number].as_py(), int(hashes[number])
+        starts, uris, hashes = self._photos
+        start, end = starts.item(number), starts.item(number + 1)
+        return uris[start:end].tobytes().decode(), hashes.item(number)
 
     def identities(self, count: int) -> Identities:
         """Return what identifies the rows; ``count`` must be their number."""
@@ -329,12 +333,18 @@ def _only_chunk(table: pa.Table, name: str) -> pa.Array:
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def _text(column: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-    """Return where each string of a column starts, with the end of the last, and their UTF-8 bytes."""
+def _text(
+    column: pa.Array, offset_type: type[OffsetT]
+) -> tuple[npt.NDArray[OffsetT], npt.NDArray[np.uint8]]:
+    """Return where each string of a column starts, with the end of the last, and their UTF-8 bytes.
+
+    The offsets of its strings are of the given type: int64 of large ones, otherwise int32.
+    """
     _, ends, data = column.buffers()
     if ends is None or ends.size == 0:
-        return np.zeros(1, np.int32), np.zeros(0, np.uint8)
-    starts = np.frombuffer(ends, np.int32, len(column) + 1, 4 * column.offset)
+        return np.zeros(1, offset_type), np.zeros(0, np.uint8)
+    width = np.dtype(offset_type).itemsize
+    starts = np.frombuffer(ends, offset_type, len(column) + 1, width * column.offset)
     return starts, np.frombuffer(data if data is not None else b"", np.uint8)
 
 
