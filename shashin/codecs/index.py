@@ -13,7 +13,6 @@ from shashin.codecs.attributes import attributes_message
 from shashin.codecs.columns import UINT32, UINT64, packed
 from shashin.codecs.filters import check_filter
 from shashin.codecs.limits import MAX_HITS, MAX_QUERIES
-from shashin.codecs.unit_vectors import scaled
 from shashin.errors import InvalidQuery
 from shashin.shards.kinds.protocol import Hits, Vectors
 from shashin.shards.row_filter import FieldChoices, PriceRange, RowFilter, TimeRange
@@ -42,14 +41,17 @@ def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vector
         raise InvalidQuery(
             f"queries has {count} vectors; at most {MAX_QUERIES} are allowed per call"
         )
-    queries, lengths = scaled(np.frombuffer(request.queries, "<f4").reshape(count, dimensions))
+    if not 1 <= request.k <= MAX_HITS:
+        raise InvalidQuery(f"k is {request.k}; expected 1 to {MAX_HITS}")
+    # In float64 the squares of float32 values neither overflow nor underflow.
+    queries = np.frombuffer(request.queries, "<f4").reshape(count, dimensions).astype(np.float64)
+    lengths = [math.sqrt(query.dot(query)) for query in queries]
     if not math.isfinite(sum(lengths)):
         raise InvalidQuery("queries has values that are not finite")
     if not all(lengths):
         raise InvalidQuery("queries has a vector that is all zeros: cosine similarity is undefined")
-    if not 1 <= request.k <= MAX_HITS:
-        raise InvalidQuery(f"k is {request.k}; expected 1 to {MAX_HITS}")
-    return queries
+    queries /= lengths[0] if count == 1 else np.array(lengths).reshape(count, 1)
+    return queries.astype(np.float32)
 
 
 def filter_of(message: index_pb2.Filter) -> RowFilter:

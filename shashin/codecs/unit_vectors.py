@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
@@ -30,22 +28,12 @@ def length_problem(vector: npt.NDArray[np.floating]) -> str | None:
 
 def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Return the float32 rows, (n, dimensions), scaled to unit length; none may be zero."""
-    return scaled(vectors)[0]
-
-
-def scaled(vectors: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float32], list[float]]:
-    """Return the float32 rows, (n, dimensions), scaled to unit length, and how long they were.
-
-    A length is 0 if the row is all zeros, not finite if the row has such values, and otherwise neither.
-    """
-    # In float64 the squares of float32 values neither overflow nor underflow. Row by row, so that what a row
-    # becomes does not depend on those beside it.
+    # In float64 the squares of float32 values neither overflow nor underflow.
     wide = vectors.astype(np.float64)
-    lengths = [math.sqrt(row.dot(row)) for row in wide]
-    for number, length in enumerate(lengths):
-        if 0.0 < length < math.inf:
-            wide[number] /= length
-    return wide.astype(np.float32), lengths
+    unit: npt.NDArray[np.float32] = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(
+        np.float32
+    )
+    return unit
 
 
 def as_stored(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:

@@ -194,6 +194,8 @@ class ServerConnection(Http2Protocol):
         """Streams that have their whole response, though the client may still send: reset once it is sent."""
         self._answered_bytes = 0
         """Of all responses so far."""
+        self._is_flush_due = False
+        """Whether something will be flushed in the next turn of the event loop."""
         self._begun: list[int] = []
         """Calls of which it is not yet known whether all of the request has come."""
         self._taken: tuple[int, float] | None = None
@@ -234,6 +236,20 @@ class ServerConnection(Http2Protocol):
             self._reset_unended()
         if self._is_last_known:
             self._close_if_last()
+
+    def _flush_soon(self) -> None:
+        """Flush in the next turn of the event loop: calls that wait for the same often end together.
+
+        To write several responses at once costs less than half of writing each of them, which also wakes the
+        client each time.
+        """
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self.loop.call_soon(self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._is_flush_due = False
+        self.flush()
 
     def _reset_unended(self) -> None:
         """Tell clients whose response is written to send no more; a reset before would take its place."""
@@ -507,7 +523,10 @@ class ServerConnection(Http2Protocol):
         if not ended:
             self._unended.add(stream_id)
         self._sent()
-        self.flush()
+        if self._calls:
+            self._flush_soon()
+        else:
+            self.flush()
 
     async def _stream(
         self, stream_id: int, one: _Call, stream: Stream, requests: _Requests

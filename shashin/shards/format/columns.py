@@ -24,10 +24,6 @@ class Coded:
     codes: npt.NDArray[np.int32]
     dictionary: Dictionary
 
-    def value(self, number: int) -> str:
-        """Return the string of a row."""
-        return self.dictionary.values[self.codes.item(number)]
-
     def since(self, start: int) -> Coded:
         """Return the rows from a number on."""
         return Coded(self.codes[start:], self.dictionary)

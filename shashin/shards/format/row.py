@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,7 @@ NO_TIME = np.iinfo(np.int64).min
 MAX_PHOTO_NUMBER = np.iinfo(np.uint16).max
 
 
-@dataclass(frozen=True)
-class RowAttributes:
+class RowAttributes(NamedTuple):
     """The attributes of one row."""
 
     category: str = ""
