@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 
 from services.router.batching import EndpointAnswer, Searched
 from services.router.merge import EndpointHits, MergedHit, merge
-from services.router.notes import notes_of
 from services.router.photo_hits import Hit, photos_as_hits, with_others
 from services.router.queries import Query
 from shashin.codecs.hit_lists import HitDetails
 from shashin.discovery.protocol import Endpoint
-from shashin.offsets.answer_coverage import AnswerCoverage
 from shashin.serving.fleet import Failure, OtherModel, Peer
 from shashin.serving.replica_calls import GroupOutcome, Replicas
 
@@ -84,19 +82,20 @@ class Gathered:
 
     def complete_answers(self) -> tuple[Searched, ...]:
         """What the sources that answered in full have searched."""
-        return tuple(s.answer.searched for s in self.sources if s.answer is not None and s.searched)
+        return tuple(
+            [s.answer.searched for s in self.sources if s.answer is not None and s.searched]
+        )
 
-    def notes(self, coverage: AnswerCoverage) -> list[str]:
-        """What the caller should know of the query."""
-        everything = coverage.complete and all(source.searched for source in self.sources)
-        unknown = (answer.unknown for answer in self.complete_answers())
-        return notes_of(unknown, everything_searched=everything)
+    @property
+    def is_complete(self) -> bool:
+        """Whether all sources answered in full."""
+        return all(source.searched for source in self.sources)
 
     def found(self, query: Query) -> list[Hit]:
         """The hits of the answer."""
         if not query.needs_details:
             return [Hit(hit, None) for hit in self.merged]
-        hits = [Hit(*described) for described in zip(self.merged, self.details, strict=True)]
+        hits = list(map(Hit, self.merged, self.details))
         if query.needs_photos:
             hits = with_others(hits, self._hits())
         return photos_as_hits(hits, query.k, query.min_score) if query.each_photo else hits

@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import repeat
+from operator import gt
 from typing import NamedTuple
 
 from shashin.codecs.hit_lists import QueryHits
@@ -107,11 +108,10 @@ def _first_of(answer: EndpointHits, k: int, min_score: float) -> list[MergedHit]
     """
     first = answer.lists.nearest(k + 1)
     scores = first.scores
-    if any(a <= b for a, b in pairwise(scores)):
+    if not all(map(gt, scores, scores[1:])):
         return None
-    tier = answer.tier
-    columns = zip(first.listing_ids, first.versions, first.photo_numbers, scores, strict=True)
-    hits = [MergedHit(*hit, tier, 0, n) for n, hit in enumerate(islice(columns, k))]
+    columns = (first.listing_ids, first.versions, first.photo_numbers, scores)
+    hits = list(map(MergedHit, *columns, repeat(answer.tier), repeat(0), range(k)))
     while hits and hits[-1].score < min_score:
         hits.pop()
     return hits

@@ -70,8 +70,8 @@ class Query:
     @cached_property
     def excluded(self) -> frozenset[str]:
         """The listings that are no hits: those that are searched for, and those that it excludes."""
-        own = (self.listing_id, *(part.listing_id for part in self.parts))
-        return frozenset(self.excluded_listing_ids).union(one for one in own if one is not None)
+        own = [self.listing_id, *[part.listing_id for part in self.parts]]
+        return frozenset([*self.excluded_listing_ids, *[one for one in own if one is not None]])
 
     @property
     def kind(self) -> str:

@@ -22,6 +22,7 @@ from services.router.gaps import Described, holders_of
 from services.router.gathered import Gathered, Source
 from services.router.merge import truncated
 from services.router.no_answer import no_answer_error
+from services.router.notes import notes_of
 from services.router.photo_hits import Hit
 from services.router.queries import Query, validated
 from services.router.query_vectors import QueryVectorizer
@@ -165,9 +166,11 @@ class Searcher:
             ask = _Asking(query, vectors.packed, queries, held, deadline, timings, spare)
             gathered.sources = [Source(Replicas(group)) for group in groups]
             await self._fan_out(ask, gathered, gathered.sources)
-            coverage = self._coverage(gathered, known_before)
+            answers = gathered.complete_answers()
+            coverage = self._coverage(answers, known_before)
             if coverage.missing and await self._fill_gap(ask, gathered, groups, coverage):
-                coverage = self._coverage(gathered, known_before)
+                answers = gathered.complete_answers()
+                coverage = self._coverage(answers, known_before)
         if not gathered.answered:
             raise self._no_answer_error(gathered, held, deadline)
         merge_started = time.perf_counter()
@@ -182,10 +185,13 @@ class Searcher:
             hits=hits,
             coverage=coverage,
             failures=gathered.all_failures(),
-            endpoints=len(gathered.complete_answers()),
+            endpoints=len(answers),
             endpoints_asked=len(gathered.tried()),
             timings=timings,
-            notes=gathered.notes(coverage),
+            notes=notes_of(
+                [answer.unknown for answer in answers],
+                everything_searched=coverage.complete and gathered.is_complete,
+            ),
         )
 
     def _no_answer_error(self, gathered: Gathered, held: Held, deadline: Deadline) -> ShashinError:
@@ -280,9 +286,10 @@ class Searcher:
                 metrics.FILLED_GAPS.labels(filler.peer.tier).inc()
         return bool(fillers)
 
-    def _coverage(self, gathered: Gathered, known_before: Mapping[int, Position]) -> AnswerCoverage:
+    def _coverage(
+        self, answers: tuple[Searched, ...], known_before: Mapping[int, Position]
+    ) -> AnswerCoverage:
         """Return the coverage; of answers that say the same as others before, it is known."""
-        answers = gathered.complete_answers()
         for judged in self._judged:
             if judged.known_before is known_before and judged.answers == answers:
                 return judged.coverage
