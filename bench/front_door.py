@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from bench.figures import Figure, percentile
-from bench.loads import load_of
+from bench.loads import Load
 from bench.search import system
 from bench.search.data import K, Vectors, made
 from bench.search.processes import (
@@ -67,7 +67,7 @@ async def front_door(scratch: Path) -> dict[str, float]:
             _in_turns, lambda queries: _inside(served, queries), data.queries, router, requests
         )
         rest = await _rest(processes.router.rest, data.queries)
-        load = await asyncio.to_thread(load_of, data.queries, scratch)
+        load = await asyncio.to_thread(Load, data.queries, scratch)
         fits = (await load.together(router, _CLIENTS, _SECONDS)).answered
         half = await load.at_rate(router, fits / 2, _SECONDS, deadline=_DEADLINE)
     async with running(scratch / "shedding", folder, **_SHEDDING) as processes:

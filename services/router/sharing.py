@@ -1,9 +1,9 @@
 """When the searches that wait for a call to an endpoint are sent. Pure.
 
 A call costs the router and the endpoint several times as much as finding the hits of one vector, so
-searches share calls. One that finds no call under way is sent at once, with those that arrive at the same
-moment. Another one waits until the call ends: the endpoint is busy with it, and the router with its
-answer. A call that takes long is no reason to wait.
+searches share calls. One that finds few calls under way is sent at once, with those that arrive at the same
+moment. Another one waits until one of them ends: the endpoint is busy with them, and the router with their
+answers. Calls that take long are no reason to wait.
 
 Times are seconds of one clock, given by the caller.
 """
@@ -13,6 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shashin.codecs.limits import SHARED_QUERIES
+
+CALLS_AT_ONCE = 3
+"""Under way to an endpoint before searches wait: it has one, and others are on their way to it and back."""
 
 WINDOW_SECONDS = 0.005
 """For how long a search waits for the end of a call, at most."""
@@ -40,7 +43,7 @@ def still_arriving(waiting: Waiting) -> bool:
 
 def due_at(waiting: Waiting, *, calls: int) -> float:
     """Return when the searches are sent if none of the ``calls`` under way ends before."""
-    if not calls or waiting.queries >= SHARED_QUERIES:
+    if calls < CALLS_AT_ONCE or waiting.queries >= SHARED_QUERIES:
         return waiting.since
     return waiting.since + WINDOW_SECONDS
 
