@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from services.router.sharing import CALLS_AT_ONCE
 from shashin.codecs.limits import SHARED_QUERIES
 from shashin.codecs.unit_vectors import unit_length
 from shashin.shards.format.row import RowAttributes
@@ -111,16 +112,19 @@ async def test_only_searches_that_want_the_same_share_a_call(
 async def test_a_search_whose_deadline_passes_ends_alone(
     system: System, watched: WatchedEndpoint
 ) -> None:
-    running = await searching(system, NAMES[:1])
-    await until(watched.searching.is_set, "the search is at its endpoint")
-    (hasty,) = await searching(system, NAMES[1:2], deadline_ms=200)
-    running += await searching(system, NAMES[2:6])
+    running: list[asyncio.Task[search_pb2.SearchResponse]] = []
+    for number, name in enumerate(NAMES[:CALLS_AT_ONCE], 1):
+        running += await searching(system, [name])
+        await until(lambda: len(watched.batches) == number, "the search is at its endpoint")  # noqa: B023
+    (hasty,) = await searching(system, NAMES[6:7], deadline_ms=200)
+    running += await searching(system, NAMES[CALLS_AT_ONCE:6])
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await hasty
     assert failed.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     watched.released.set()
+    assert watched.batches == [1] * CALLS_AT_ONCE + [7 - CALLS_AT_ONCE], "it shares its call"
     answers = await asyncio.gather(*running)
-    assert [hits(answer)[0][0] for answer in answers] == [NAMES[0], *NAMES[2:6]]
+    assert [hits(answer)[0][0] for answer in answers] == NAMES[:6]
 
 
 async def test_a_search_that_is_given_up_leaves_the_others(

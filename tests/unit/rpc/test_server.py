@@ -14,12 +14,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ngh2 import (
+    Connection,
     ConnectionClosed,
     DataReceived,
     GoAwayReceived,
     PingAcknowledged,
     PingReceived,
     ResponseReceived,
+    Role,
     Setting,
     SettingsReceived,
     StreamClosed,
@@ -82,6 +84,22 @@ async def serving(
         limits=ServerLimits(**limits) if limits else None,
     ) as port:
         yield port
+
+
+@asynccontextmanager
+async def listening(
+    method: Method | Status, connections: server_connection.Connections, **limits: Any
+) -> AsyncIterator[int]:
+    """Answer every call by one method, on connections that a test looks at."""
+    server = await asyncio.get_running_loop().create_server(
+        lambda: server_connection.ServerConnection(
+            lambda _path, _call: method, ServerLimits(**limits), connections
+        ),
+        "127.0.0.1",
+        0,
+    )
+    async with server:
+        yield server.sockets[0].getsockname()[1]
 
 
 @asynccontextmanager
@@ -440,17 +458,8 @@ async def refuses(port: int) -> bool:
 async def test_a_connection_that_is_accepted_while_the_server_drains_ends_as_well() -> None:
     connections = server_connection.Connections()
     connections.is_draining = True
-
-    def find(_path: str, _call: Any) -> Status:
-        return Status(grpc.StatusCode.UNIMPLEMENTED)
-
-    listening = await asyncio.get_running_loop().create_server(
-        lambda: server_connection.ServerConnection(find, ServerLimits(), connections),
-        "127.0.0.1",
-        0,
-    )
-    async with listening:
-        async with raw_client(listening.sockets[0].getsockname()[1]) as client:
+    async with listening(Status(grpc.StatusCode.UNIMPLEMENTED), connections) as port:
+        async with raw_client(port) as client:
             assert any(isinstance(event, GoAwayReceived) for event in await client.until_closed())
         await until(lambda: not connections.open, "the connection is gone")
 
@@ -652,15 +661,11 @@ async def test_requests_of_streams_count_among_those_that_are_held(
 
     connections = server_connection.Connections()
     method = Method(stream=stream, takes_many=True)
-    listening = await asyncio.get_running_loop().create_server(
-        lambda: server_connection.ServerConnection(
-            lambda _path, _call: method, ServerLimits(), connections
-        ),
-        "127.0.0.1",
-        0,
-    )
-    port = listening.sockets[0].getsockname()[1]
-    async with listening, raw_client(port) as client, raw_client(port) as other:
+    async with (
+        listening(method, connections) as port,
+        raw_client(port) as client,
+        raw_client(port) as other,
+    ):
         await sent(client, HEADERS, framed(bytes(900)))
         await until(lambda: connections.held_bytes == 900, "it is counted")
         await sent(other, HEADERS, framed(bytes(200)))
@@ -853,17 +858,10 @@ async def test_a_client_that_has_ended_its_side_and_reads_nothing_does_not_stay(
     async def answer(_request: bytes, _call: Any) -> bytes:
         return bytes(10_000_000)
 
-    listening = await asyncio.get_running_loop().create_server(
-        lambda: server_connection.ServerConnection(
-            lambda _path, _call: Method(unary=answer),
-            ServerLimits(idle_seconds=0.2),
-            connections,
-        ),
-        "127.0.0.1",
-        0,
-    )
-    port = listening.sockets[0].getsockname()[1]
-    async with listening, raw_client(port, settings=LARGE_WINDOWS) as client:
+    async with (
+        listening(Method(unary=answer), connections, idle_seconds=0.2) as port,
+        raw_client(port, settings=LARGE_WINDOWS) as client,
+    ):
         client.http2.set_local_window_size(200 << 20)
         await send(client)
         await until(lambda: connections.open, "it is connected")
@@ -882,15 +880,7 @@ async def test_half_a_request_of_a_stream_is_given_up(monkeypatch: pytest.Monkey
 
     connections = server_connection.Connections()
     method = Method(stream=stream, takes_many=True)
-    listening = await asyncio.get_running_loop().create_server(
-        lambda: server_connection.ServerConnection(
-            lambda _path, _call: method, ServerLimits(), connections
-        ),
-        "127.0.0.1",
-        0,
-    )
-    port = listening.sockets[0].getsockname()[1]
-    async with listening, raw_client(port) as client:
+    async with listening(method, connections) as port, raw_client(port) as client:
         stream_id = await sent(client, HEADERS, framed(b"one"))
         await client.until(DataReceived)
         # A whole one may be followed by another whenever its client likes.
@@ -910,3 +900,47 @@ async def test_a_server_does_not_wait_for_clients_that_have_everything_and_stay(
         await send(client)
         await client.until(TrailersReceived)
         await asyncio.gather(server.__aexit__(None, None, None), client.until_closed())
+
+
+class Written(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.data.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+async def test_responses_that_are_ready_at_the_same_moment_are_written_at_once() -> None:
+    waiting, may_answer = [], asyncio.Event()
+
+    async def answer(request: bytes, _call: Any) -> bytes:
+        waiting.append(request)
+        await may_answer.wait()
+        return request
+
+    connection = server_connection.ServerConnection(
+        lambda _path, _call: Method(unary=answer), ServerLimits(), server_connection.Connections()
+    )
+    transport, client = Written(), Connection(Role.CLIENT)
+    connection.connection_made(transport)
+    client.initiate_connection({})
+    for number in range(10):
+        stream_id = client.send_request(HEADERS)
+        client.send_data(stream_id, framed(b"%d" % number), end_stream=True)
+    connection.data_received(client.data_to_send())
+    await until(lambda: len(waiting) == 10, "all are being answered")
+    before = len(transport.data)
+    may_answer.set()
+    await until(lambda: not connection.has_calls, "all are answered")
+    await asyncio.sleep(0)
+    assert len(transport.data) == before + 1
+    client.receive_data(b"".join(transport.data))
+    answers = [event.data for event in client.events() if isinstance(event, DataReceived)]
+    assert sorted(answers) == [framed(b"%d" % number) for number in range(10)]
+    connection.connection_lost(None)
