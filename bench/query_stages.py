@@ -64,7 +64,7 @@ ROUTER: Sequence[Stage] = (
     _COVERAGE,
     _stage("decode answers", r"\(shashin/codecs/hit_lists"),
     _stage("merge", r"\(services/router/merge", r"^(found|column_error|_columns|take) "),
-    _stage("encode", r"^(answer_message|failure_messages) ", r"^attributes_message "),
+    _stage("encode", r"^(answer_message|failure_messages) "),
     _stage(
         "fan-out",
         r"\(shashin/serving/",
@@ -80,7 +80,7 @@ ROUTER: Sequence[Stage] = (
 SERVER: Sequence[Stage] = (
     _METRICS,
     _BACKGROUND,
-    _stage("decode and validate", r"^(queries_of|filter_of|check_filter|unit_length) "),
+    _stage("decode and validate", r"^(queries_of|filter_of|check_filter) "),
     _COVERAGE,
     _stage(
         "search: native code",
@@ -103,7 +103,7 @@ SERVER: Sequence[Stage] = (
         r"\(shashin/serving/(served|searched)_shards",
     ),
     _stage("search: each shard", r"\(shashin/shards/"),
-    _stage("hits to columns", r"^(hit_columns|attributes_message) ", r"\(shashin/codecs/"),
+    _stage("hits to columns", r"\(shashin/codecs/"),
     _stage("endpoint", r"\(shashin/serving/"),
     _GRPC,
     _CALLS,

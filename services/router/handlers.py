@@ -124,8 +124,7 @@ def answer_message(
     answer: SearchAnswer, model_id: str, *, ids_only: bool = False
 ) -> search_pb2.SearchResponse:
     """Return the message of an answer."""
-    return search_pb2.SearchResponse(
-        hits=[_hit_message(hit, ids_only=ids_only) for hit in answer.hits],
+    message = search_pb2.SearchResponse(
         coverage=coverage_message(answer.coverage),
         failed_endpoints=failure_messages(answer.failures),
         model_id=model_id,
@@ -139,11 +138,15 @@ def answer_message(
         endpoints_asked=answer.endpoints_asked,
         notes=answer.notes,
     )
+    for hit in answer.hits:
+        _add_hit(message, hit, ids_only=ids_only)
+    return message
 
 
-def _hit_message(hit: Hit, *, ids_only: bool) -> search_pb2.Hit:
+def _add_hit(answer: search_pb2.SearchResponse, hit: Hit, *, ids_only: bool) -> None:
+    """Add a hit to an answer: made there, it is not copied into it."""
     found, details = hit.found, None if ids_only else hit.details
-    message = search_pb2.Hit(
+    message = answer.hits.add(
         listing_id=found.listing_id,
         version=found.version,
         photo_number=found.photo_number,
@@ -163,7 +166,6 @@ def _hit_message(hit: Hit, *, ids_only: bool) -> search_pb2.Hit:
             )
             for photo in hit.others
         )
-    return message
 
 
 def coverage_message(coverage: AnswerCoverage) -> search_pb2.Coverage:

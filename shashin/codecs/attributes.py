@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from shashin.shards.format.row import NO_TIME, RowAttributes
 from shashin.v1 import events_pb2
 
@@ -19,7 +21,16 @@ def attributes_of(message: events_pb2.Attributes) -> RowAttributes:
 
 def attributes_message(attributes: RowAttributes) -> events_pb2.Attributes:
     """Return the message of a row's attributes."""
-    message = events_pb2.Attributes(
+    return _made(events_pb2.Attributes, attributes)
+
+
+def add_attributes(messages: Any, attributes: RowAttributes) -> None:
+    """Add the message of a row's attributes to a repeated field: made there, it is not copied into it."""
+    _made(messages.add, attributes)
+
+
+def _made(make: Any, attributes: RowAttributes) -> events_pb2.Attributes:
+    message: events_pb2.Attributes = make(
         category=attributes.category,
         brand=attributes.brand,
         price_minor=attributes.price_minor,

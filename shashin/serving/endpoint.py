@@ -13,8 +13,7 @@ import grpc
 from shashin.codecs.attributes import attributes_message
 from shashin.codecs.index import (
     filter_of,
-    hit_columns,
-    joined_columns,
+    put_hits,
     queries_of,
     unknown_message,
 )
@@ -105,32 +104,35 @@ class IndexEndpoint(index_pb2_grpc.IndexServiceServicer):
         if self._sample is not None:
             self._sample.offer(queries, row_filter)
         searched = found.searched
-        hits = await self._columns(found, request, queries)
-        seconds = time.perf_counter() - started
-        self._search_seconds.observe(seconds)
-        return index_pb2.IndexSearchResponse(
+        response = index_pb2.IndexSearchResponse(
             model_id=self._space.model_id,
-            hits=hits,
             covered=range_messages(searched.covered),
             positions=position_messages(searched.report.positions),
-            seconds=seconds,
             log=log_message(searched.report),
             unknown=unknown_message(unknown_choices(row_filter, searched.snapshot.shards)),
         )
+        await self._put_hits(response.hits, found, request, queries)
+        response.seconds = time.perf_counter() - started
+        self._search_seconds.observe(response.seconds)
+        return response
 
-    async def _columns(
-        self, found: Found, request: index_pb2.IndexSearchRequest, queries: Vectors
-    ) -> index_pb2.HitColumns:
+    async def _put_hits(
+        self,
+        columns: index_pb2.HitColumns,
+        found: Found,
+        request: index_pb2.IndexSearchRequest,
+        queries: Vectors,
+    ) -> None:
         shards, attributes = found.searched.snapshot.shards, request.attributes
         if request.other_photos:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._executor, hit_columns, found.parts, shards, attributes, queries
+            await asyncio.get_running_loop().run_in_executor(
+                self._executor, put_hits, columns, found.parts, shards, attributes, queries
             )
-        columns = [hit_columns(found.parts[:1], shards, attributes)]
+            return
+        put_hits(columns, found.parts[:1], shards, attributes)
         for part in found.parts[1:]:
             await asyncio.sleep(0)  # for others: a part takes about a millisecond
-            columns.append(hit_columns([part], shards, attributes))
-        return joined_columns(columns)
+            put_hits(columns, [part], shards, attributes)
 
     async def Describe(  # noqa: N802
         self, request: index_pb2.DescribeRequest, context: Context
