@@ -168,9 +168,11 @@ class Searcher:
             await self._fan_out(ask, gathered, gathered.sources)
             answers = gathered.complete_answers()
             coverage = self._coverage(answers, known_before)
-            if coverage.missing and await self._fill_gap(ask, gathered, groups, coverage):
+            if coverage.missing:
+                is_filled = await self._fill_gap(ask, gathered, groups, coverage)
                 answers = gathered.complete_answers()
-                coverage = self._coverage(answers, known_before)
+                if is_filled:
+                    coverage = self._coverage(answers, known_before)
         if not gathered.answered:
             raise self._no_answer_error(gathered, held, deadline)
         merge_started = time.perf_counter()

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from shashin.codecs.limits import SHARED_QUERIES
 
 CALLS_AT_ONCE = 3
-"""Under way to an endpoint before searches wait: it has one, and others are on their way to it and back."""
+"""Under way to an endpoint, for searches that want the same, before others wait: it has one, and some are on their
+way to it and back."""
 
 WINDOW_SECONDS = 0.005
 """For how long a search waits for the end of a call, at most."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
-from shashin.codecs.columns import FLOAT32, UINT32, UINT64, unpacked
+from shashin.codecs.columns import FLOAT32, UINT32, UINT64, are_finite, ends_of, unpacked
 from shashin.v1 import events_pb2, index_pb2
 
 
@@ -108,10 +107,16 @@ NOTHING = HitLists((), (), (), (), ())
 class _Photos:
     """The photos of hits, as they came."""
 
-    uris: Sequence[str]
+    texts: bytes
+    ends: Sequence[int]
     hashes: Sequence[int]
     others: Sequence[index_pb2.OtherPhotos]
     """None if they were not asked for."""
+
+    @cached_property
+    def uris(self) -> Sequence[str]:
+        """The URI of each."""
+        return _split(self.texts, self.ends, "photo URIs")
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,8 +271,7 @@ def hits_in(
         raise ValueError(f"it returned {len(columns.attributes)} attributes instead of {described}")
     photos = _photos_in(columns, described, other_photos=other_photos)
     scores = unpacked(FLOAT32, columns.scores)
-    # A sum of float32 values in float64 does not overflow.
-    if not math.isfinite(sum(scores)):
+    if not are_finite(scores):
         raise ValueError("it returned scores that are not finite")
     ids, ends = columns.listing_ids, _ends_in(columns.listing_ids, columns.listing_id_lengths, _IDS)
     found = _Columns(
@@ -298,13 +302,14 @@ def _photos_in(columns: index_pb2.HitColumns, hits: int, *, other_photos: bool) 
             f"it returned photos of {hits} hits in columns of {sizes[0]} and {sizes[1]} bytes, and other "
             f"photos of {len(others)}"
         )
-    ends = _ends_in(uris, lengths, "photo URIs")
-    return _Photos(_split(uris, ends, "photo URIs"), unpacked(UINT64, hashes), others)
+    photos = _Photos(uris, _ends_in(uris, lengths, "photo URIs"), unpacked(UINT64, hashes), others)
+    if not uris.isascii():
+        _ = photos.uris  # which raises if they are not UTF-8
+    return photos
 
 
-def _ends_in(texts: bytes, lengths: bytes, what: str) -> list[int]:
-    """Return where each of some texts begins that are stored one after another, with the end of the last."""
-    ends = list(accumulate(unpacked(UINT32, lengths), initial=0))
+def _ends_in(texts: bytes, lengths: bytes, what: str) -> Sequence[int]:
+    ends = ends_of(unpacked(UINT32, lengths))
     if ends[-1] != len(texts):
         raise ValueError(f"it returned {what} of {len(texts)} bytes, and lengths of {ends[-1]}")
     return ends

@@ -97,18 +97,6 @@ def _time_range(message: index_pb2.TimeRange) -> TimeRange:
     )
 
 
-def hit_columns(
-    parts: Sequence[tuple[Hits, int, int]],
-    shards: Sequence[Shard],
-    attributes: int,
-    others_of: Vectors | None = None,
-) -> index_pb2.HitColumns:
-    """Return the hits of queries as columns; see ``put_hits``."""
-    columns = index_pb2.HitColumns()
-    put_hits(columns, parts, shards, attributes, others_of)
-    return columns
-
-
 def put_hits(
     columns: index_pb2.HitColumns,
     parts: Sequence[tuple[Hits, int, int]],

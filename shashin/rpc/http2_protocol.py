@@ -44,7 +44,7 @@ def _unsent(socket: int) -> int:
 class Http2Protocol(asyncio.Protocol, ABC):
     """Base of both ends of a connection.
 
-    Whoever queues something with ``http2`` calls ``flush`` then.
+    Whoever queues something with ``http2`` sees to it that ``flush`` is called soon.
     """
 
     def __init__(self, role: Role, settings: Mapping[Setting, int] | None = None) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -73,6 +75,8 @@ _TOO_MUCH_HELD = Status(
 )
 MAX_HELD_BYTES = 256 << 20
 """Of requests that no handler has taken yet, on all connections of a server together."""
+_UNFLUSHED_SECONDS, _NEVER = 0.002, math.inf
+"""For how long a response waits for others that end in the same turn of the event loop."""
 _MAX_WAITING_REQUESTS = 100
 _MAX_UNREAD_BYTES = 8 << 20
 """Of the responses of one stream."""
@@ -194,8 +198,8 @@ class ServerConnection(Http2Protocol):
         """Streams that have their whole response, though the client may still send: reset once it is sent."""
         self._answered_bytes = 0
         """Of all responses so far."""
-        self._is_flush_due = False
-        """Whether something will be flushed in the next turn of the event loop."""
+        self._unflushed_since = _NEVER
+        """Since when a response waits to be flushed in the next turn of the event loop."""
         self._begun: list[int] = []
         """Calls of which it is not yet known whether all of the request has come."""
         self._taken: tuple[int, float] | None = None
@@ -238,17 +242,20 @@ class ServerConnection(Http2Protocol):
             self._close_if_last()
 
     def _flush_soon(self) -> None:
-        """Flush in the next turn of the event loop: calls that wait for the same often end together.
+        """Flush once the calls that end in this turn of the event loop have ended, but soon.
 
-        To write several responses at once costs less than half of writing each of them, which also wakes the
-        client each time.
+        Calls that wait for the same often end together. To write several responses at once costs less than half
+        of writing each of them, which also wakes the client each time.
         """
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self.loop.call_soon(self._flush_due)
+        now = time.monotonic()
+        if not self._calls or now >= self._unflushed_since + _UNFLUSHED_SECONDS:
+            self._flush_now()
+        elif self._unflushed_since == _NEVER:
+            self._unflushed_since = now
+            self.loop.call_soon(self._flush_now)
 
-    def _flush_due(self) -> None:
-        self._is_flush_due = False
+    def _flush_now(self) -> None:
+        self._unflushed_since = _NEVER
         self.flush()
 
     def _reset_unended(self) -> None:
@@ -523,10 +530,7 @@ class ServerConnection(Http2Protocol):
         if not ended:
             self._unended.add(stream_id)
         self._sent()
-        if self._calls:
-            self._flush_soon()
-        else:
-            self.flush()
+        self._flush_soon()
 
     async def _stream(
         self, stream_id: int, one: _Call, stream: Stream, requests: _Requests

@@ -1,4 +1,7 @@
-"""Whether a search is so short that handing it to a thread would cost more than the search. Pure."""
+"""Whether a search is so short that an event loop may stand still for it. Pure.
+
+The way to a thread and back costs about as much as such a search.
+"""
 
 from __future__ import annotations
 

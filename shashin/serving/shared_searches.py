@@ -1,7 +1,7 @@
 """Runs the searches of an endpoint in threads, by turns (shashin.serving.search_turns).
 
 What is done in one go, and all parts of a large search, use one snapshot of the shards. A search that is
-expected to be much shorter than the way to a thread and back is done at once, if nothing else is running
+expected to be short is done at once, if nothing else is running
 (shashin.serving.quick_searches).
 """
 

@@ -46,7 +46,6 @@ from shashin.builds.step import StepContext
 from shashin.builds.step_reports import ProgressFile
 from shashin.builds.steps import build, embed, fetch, publish, select
 from shashin.codecs.hit_lists import hits_in
-from shashin.codecs.index import hit_columns
 from shashin.kafka.producer import OutRecord
 from shashin.kafka.records import InRecord
 from shashin.kafka.topics import VECTORS_EMBEDDED
@@ -72,6 +71,7 @@ from shashin.shards.visibility import HiddenEntry
 from shashin.tiers import LIVE, SEALED_TIERS
 from shashin.v1 import events_pb2
 from tests.support.hidden_log import MemoryLog
+from tests.support.hit_columns import hit_columns
 from tests.support.loops import loop_scope
 from tests.support.loops import running as running_loops
 from tests.support.waiting import until

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shashin.codecs.attributes import attributes_message, attributes_of
 from shashin.codecs.events import new_rows_of, parse_embedded
 from shashin.codecs.hit_lists import hits_in
-from shashin.codecs.index import filter_of, hit_columns, queries_of
+from shashin.codecs.index import filter_of, queries_of
 from shashin.codecs.pipeline import progress_in, progress_message
 from shashin.codecs.ranges import log_message, position_messages, range_messages, report_in
 from shashin.errors import InvalidEvent, InvalidQuery, RecordError, UnparsableRecord, WrongVector
@@ -25,6 +25,7 @@ from shashin.shards.format.row import MAX_PHOTO_NUMBER, NO_TIME, Row, RowAttribu
 from shashin.shards.kinds.protocol import Hits
 from shashin.shards.row_filter import PriceRange, RowFilter, TimeRange
 from shashin.v1 import events_pb2, index_pb2
+from tests.support.hit_columns import hit_columns
 from tests.support.made_shards import DIMENSIONS, as_logged, new_row, open_shard, vector_of
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from shashin.codecs.hit_lists import hits_in
-from shashin.codecs.index import hit_columns
 from shashin.codecs.limits import MAX_QUERIES, SHARED_QUERIES
 from shashin.offsets.coverage import LiveReport
 from shashin.serving.quick_searches import RECENT
@@ -20,6 +19,7 @@ from shashin.serving.shared_searches import Found, SharedSearches
 from shashin.shards.kinds.protocol import Hits, Vectors
 from shashin.shards.row_filter import RowFilter
 from tests.support.collector import collecting
+from tests.support.hit_columns import hit_columns
 from tests.support.made_shards import new_row, open_shard, vector_of
 from tests.support.traced import tracing_on
 from tests.support.waiting import until
