@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from bench import (
     shards,
     stores,
 )
-from bench.figures import Figure
+from bench.figures import Figure, machine
 from bench.search import measure as search_measure
 from bench.workload import Workload, running
 from shashin.errors import ShashinError
@@ -198,10 +197,7 @@ def main() -> int:
         return 1
     figures = [figure for figure in planned.values() if figure.runs]
     echo_table(["", ">median", ">min to max", "goal", "met"], [f.row() for f in figures])
-    echo(
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()} of "
-        f"{sys.base_prefix}"
-    )
+    echo(machine())
     if args.json:
         document = {
             "command": " ".join(["python -m bench", *sys.argv[1:]]),

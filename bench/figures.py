@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import platform
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +15,12 @@ from typing import Any
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least ``share`` of the values do not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def machine() -> str:
+    """Return what figures depend on, in words: an interpreter may be twice as fast as another one."""
+    python = f"Python {platform.python_version()} of {sys.base_prefix}"
+    return f"{os.cpu_count()} cores, {platform.machine()}, {python}"
 
 
 @dataclass

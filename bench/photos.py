@@ -11,7 +11,6 @@ import asyncio
 import io
 import json
 import os
-import platform
 import random
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-from bench.figures import Figure
+from bench.figures import Figure, machine
 from services.downloader.settings import DownloaderSettings
 from shashin.objectstore.open import opened_object_store
 from shashin.originals import OriginalsCache
@@ -198,7 +197,7 @@ def main() -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as in the service
         figures = runner.run(measure(args.runs, args.photos))
     echo_table(["", ">median", ">min to max", "goal", "met"], [f.row() for f in figures])
-    echo(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
+    echo(machine())
     if args.json:
         document = {"cores": os.cpu_count(), "figures": [figure.document() for figure in figures]}
         args.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

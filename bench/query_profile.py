@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import platform
 import shutil
 import statistics
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.figures import percentile
+from bench.figures import machine, percentile
 from bench.query_stages import ROUTER, SERVER, Stage, samples_by_stage
 from bench.search.data import made
 from bench.search.processes import Processes, requests_of, running, search_alone
@@ -189,7 +188,7 @@ def main() -> None:
             for stacks in scratch.glob("*.stacks"):
                 shutil.copy(stacks, args.keep)
     print(f"{args.shards} shards of kind {args.kind}, {args.rows:,} rows, one client,")
-    print(f"{psutil.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n")
+    print(f"{machine()}\n")
     print(table(profile))
 
 

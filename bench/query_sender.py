@@ -26,7 +26,7 @@ from shashin.rpc.client_connection import ClientCall
 from shashin.rpc.peer_channel import PeerChannel
 
 _CONNECTIONS = 4
-OK = "OK"
+_OK = "OK"
 
 
 class Sender:
@@ -86,7 +86,7 @@ class Sender:
         error = call.exception()
         if error is None:
             self.took.append(time.perf_counter() - due)
-            self.statuses[OK] += 1
+            self.statuses[_OK] += 1
         else:
             self.statuses[_status_of(error)] += 1
         if then is not None:
