@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import random
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,13 @@ from shashin.errors import UserError
 
 HOST = "127.0.0.1"
 _POLL_SECONDS = 0.1
+
+_CANDIDATES = range(10_000, 30_000)
+"""Above the ports that well-known servers use, below the node ports of Kubernetes."""
+
+_GIVEN_BY_LINUX = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_random = random.SystemRandom()
+"""Not the module's generator: processes with the same seed would choose the same ports."""
 
 
 def is_free(port: int, host: str = HOST) -> bool:
@@ -31,11 +39,30 @@ def is_free(port: int, host: str = HOST) -> bool:
 
 
 def free_port(host: str = HOST) -> int:
-    """Return a currently free port."""
+    """Return a currently free port that also stays free until a server listens on it.
+
+    So it is none that the system could give meanwhile to a connection, or to who listens on any.
+    """
+    given = _given_by_the_system()
+    candidates = [port for port in _CANDIDATES if port not in given]
+    while candidates:
+        port = _random.choice(candidates)
+        if is_free(port, host):
+            return port
+        candidates.remove(port)
     with socket.socket() as probe:
         probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        any_port: int = probe.getsockname()[1]
+        return any_port
+
+
+def _given_by_the_system() -> range:
+    """Return the ports for connections; those of IANA where the system does not name its own."""
+    try:
+        first, last = map(int, _GIVEN_BY_LINUX.read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        return range(49_152, 65_536)
+    return range(first, last + 1)
 
 
 def preferred_or_free(port: int, host: str = HOST) -> int:

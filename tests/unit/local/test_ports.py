@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from shashin.errors import UserError
+from shashin.local import ports
 from shashin.local.ports import HOST, free_port, is_free, preferred_or_free, require_free
 
 
@@ -38,6 +41,38 @@ def test_a_free_port_can_be_listened_on_and_is_free_again_after_that() -> None:
     # A connection in TIME_WAIT does not prevent listening on the port.
     assert is_free(port)
     assert preferred_or_free(port) == port
+
+
+def test_a_free_port_is_none_that_the_system_gives_to_connections_or_listeners(
+    taken: int,
+) -> None:
+    with socket.create_connection((HOST, taken)) as client:
+        given = range(min(taken, client.getsockname()[1]), max(taken, client.getsockname()[1]) + 1)
+    assert not any(free_port() in given for _ in range(100))
+
+
+def test_processes_with_the_same_seed_choose_different_ports() -> None:
+    def chosen() -> list[int]:
+        random.seed(7)
+        return [free_port() for _ in range(5)]
+
+    assert chosen() != chosen()
+
+
+def test_a_system_that_gives_all_ports_to_connections_has_free_ports_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    everything = tmp_path / "range"
+    everything.write_text("1024\t65535\n")
+    monkeypatch.setattr(ports, "_GIVEN_BY_LINUX", everything)
+    assert is_free(free_port())
+
+
+def test_the_ports_for_connections_are_those_of_iana_where_the_system_names_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ports, "_GIVEN_BY_LINUX", tmp_path / "absent")
+    assert free_port() < 49_152
 
 
 def test_a_port_that_is_free_is_not_refused() -> None:
