@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import os
-import socket
 import ssl
 import subprocess
 import time
@@ -23,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.x509 import load_pem_x509_certificate
 
-from shashin.local.ports import HOST
+from shashin.local.ports import HOST, free_port
 from shashin.oci.access import RegistryAccess
 from shashin.oci.credentials import DockerConfig, read_docker_config
 from tests.support.waiting import until
@@ -70,9 +69,7 @@ class RegistryServer:
         self.tls = tls
         self.auth = auth
         self.storage = folder / "storage"
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.address = f"{HOST}:{self.port}"
         self.tokens = TokenServer(folder) if auth == "token" else None
         self._authority = trustme.CA()
@@ -200,9 +197,7 @@ class TokenServer:
         self.given: list[list[str]] = []
         """The scopes of each token."""
         self._runner: web.AppRunner | None = None
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://{HOST}:{self.port}/token"
 
     async def start(self) -> None:

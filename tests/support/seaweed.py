@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import aioboto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from shashin.local.ports import HOST
+from shashin.local.ports import HOST, free_port
 from tests.support.waiting import until
 
 SERVER_VARIABLE = "SHASHIN_TEST_S3"
@@ -102,8 +100,7 @@ class SeaweedFs:
 
 def _free_ports(count: int, host: str) -> list[int]:
     """Return different ports that are free now."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((host, 0))
-        return [probe.getsockname()[1] for probe in probes]
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port(host))
+    return list(found)
