@@ -18,9 +18,12 @@ from shashin.tiers import LIVE, SEALED_TIERS
 ROUTER, EMBEDDER, INDEXER = "router", "embedder", "indexer"
 CANARY, DOWNLOADER = "canary", "downloader"
 
-_PREFERRED_PORTS = {ROUTER: 50051, EMBEDDER: 50052, INDEXER: 50053} | {
-    f"index-server-{tier}": port for port, tier in enumerate(SEALED_TIERS, start=50054)
+_PREFERRED_PORTS = {ROUTER: 50051, EMBEDDER: 9752, INDEXER: 9753} | {
+    f"index-server-{tier}": port for port, tier in enumerate(SEALED_TIERS, start=9754)
 }
+"""Of gRPC. The router's is the usual one; the others are below those that systems give to connections, since
+a port is chosen seconds before its process listens on it."""
+
 _BESIDE = 10
 """Between the preferred ports of a model and those of the one beside it."""
 

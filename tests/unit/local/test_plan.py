@@ -91,6 +91,17 @@ def test_no_two_processes_listen_on_the_same_port(first_port: int | None) -> Non
     assert {address.rpartition(":")[0] for address in addresses} == {HOST}, "others cannot reach it"
 
 
+def test_no_process_but_the_router_prefers_a_port_that_linux_gives_to_connections() -> None:
+    by_default = range(32_768, 61_000)
+    found = {
+        name
+        for name, spec in SPECS.items()
+        for address in spec.addresses.values()
+        if int(address.rpartition(":")[2]) in by_default
+    }
+    assert found == {"router"}
+
+
 @every_process
 def test_every_process_is_probed_where_it_listens(name: str) -> None:
     spec = SPECS[name]
