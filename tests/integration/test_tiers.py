@@ -12,10 +12,13 @@ from typing import Any
 from shashin.objectstore.open import opened_object_store
 from shashin.repository.pointer import Pointer
 from shashin.repository.repository import ModelRepository
-from shashin.tiers import DAILY, HOURLY, LIVE
+from shashin.tiers import DAILY, HOURLY, LIVE, SEALED_TIERS
 from tests.support.running_system import ConnectedSystem, listing_ids_of
 from tests.support.shashin_command import shashin
 from tests.support.waiting import until
+
+_ENDPOINTS = 1 + len(SEALED_TIERS)
+"""One for each tier."""
 
 
 async def pointer_of(system: ConnectedSystem, tier: str) -> Pointer | None:
@@ -25,7 +28,7 @@ async def pointer_of(system: ConnectedSystem, tier: str) -> Pointer | None:
 
 
 class Watch:
-    """Searches all the time; every answer has to contain the listing whose photo it is, once."""
+    """Searches all the time; every answer of all tiers has to contain the listing whose photo it is, once."""
 
     def __init__(self, system: ConnectedSystem) -> None:
         self._system = system
@@ -46,7 +49,12 @@ class Watch:
         while not self._done.is_set():
             listing = corpus[self.answers % len(corpus)]
             answer = await self._system.answer(photo=listing.photos[0], k=10)
-            if answer is not None and not answer.failed_endpoints:
+            # A process that does not answer its probe in time, as on a busy machine, is not asked for a while.
+            if (
+                answer is not None
+                and not answer.failed_endpoints
+                and answer.endpoints_asked >= _ENDPOINTS
+            ):
                 self.answers += 1
                 found = listing_ids_of(answer)
                 if answer.coverage.missing or listing.listing_id not in found:
