@@ -153,6 +153,16 @@ class ShardSwapper:
 
         Those that are not served yet are loaded. What cannot be served is in ``bad`` afterwards.
         """
+        dropped: list[object] = []
+        continues = await self._swap_to(wanted, loop, dropped)
+        # Their files are unmapped one by one, and hundreds of them would hold the event loop up.
+        await asyncio.to_thread(dropped.clear)
+        return continues
+
+    async def _swap_to(
+        self, wanted: Mapping[str, Load], loop: LoopScope, dropped: list[object]
+    ) -> bool:
+        """As ``swap_to``; what is no longer served is added to ``dropped``, and has no other owner then."""
         began = self._clock()
         joining, bad = await self._load_new(wanted, loop)
         joined = Joined(Snapshot(()))
@@ -174,6 +184,7 @@ class ShardSwapper:
             }
             swap = plan_swap(self.serving, loaded, wanted.keys())
             if swap.serve != self.serving:
+                dropped += [self._served.snapshot(), *swap.drop]
                 await self._serve(swap)
                 metrics.SWAP_SECONDS.observe(self._clock() - began)
         finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -239,6 +241,20 @@ async def test_the_folder_of_a_shard_that_left_the_pointer_is_deleted(
         query = vector_of("listing-2")[None, :]
         (hits,) = search_shards(snapshot_shards, query, 1, RowFilter())
         assert hits[0].row.listing_id == "listing-2"
+
+
+async def test_what_is_dropped_is_unmapped_in_another_thread(tier: Tier) -> None:
+    parents, child = [await tier.sealed(0, 5), await tier.sealed(5, 9)], await tier.sealed(9, 12)
+    await tier.point_to(*parents)
+    freed_in: list[int] = []
+    async with tier.followed():
+        await tier.serves(*parents)
+        for shard in tier.served.snapshot().shards:
+            weakref.finalize(shard, lambda: freed_in.append(threading.get_ident()))
+        del shard
+        await tier.point_to(child)
+        await until(lambda: len(freed_in) == len(parents), "both are freed")
+    assert threading.get_ident() not in freed_in
 
 
 async def test_folders_of_an_earlier_process_are_deleted_and_foreign_ones_stay(
