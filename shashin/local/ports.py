@@ -39,9 +39,10 @@ def is_free(port: int, host: str = HOST) -> bool:
 
 
 def free_port(host: str = HOST) -> int:
-    """Return a currently free port that also stays free until a server listens on it.
+    """Return a free port, for a server that may start a while later.
 
-    So it is none that the system could give meanwhile to a connection, or to who listens on any.
+    It is none of those that the system gives to connections, and to servers that listen on any port: one of
+    these could be taken meanwhile.
     """
     given = _given_by_the_system()
     candidates = [port for port in _CANDIDATES if port not in given]
