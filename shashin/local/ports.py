@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import tempfile
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -23,8 +24,11 @@ _CANDIDATES = range(10_000, 30_000)
 """Above the ports that well-known servers use, below the node ports of Kubernetes."""
 
 _GIVEN_BY_LINUX = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOCK = "shashin-ports-lock"
+_LAST = "shashin-last-port"
+"""Of the file with the port that was returned last, to any process of this user."""
 _random = random.SystemRandom()
-"""Not the module's generator: processes with the same seed would choose the same ports."""
+"""Not the module's generator: users with the same seed would begin with the same port."""
 
 
 def is_free(port: int, host: str = HOST) -> bool:
@@ -42,19 +46,32 @@ def free_port(host: str = HOST) -> int:
     """Return a free port, for a server that may start a while later.
 
     It is none of those that the system gives to connections, and to servers that listen on any port: one of
-    these could be taken meanwhile.
+    these could be taken meanwhile. For the same reason, the processes of a user get one after the other, and
+    the same again only when they have been through all.
     """
     given = _given_by_the_system()
-    candidates = [port for port in _CANDIDATES if port not in given]
-    while candidates:
-        port = _random.choice(candidates)
-        if is_free(port, host):
-            return port
-        candidates.remove(port)
+    if candidates := [port for port in _CANDIDATES if port not in given]:
+        with _file_of_user(_LAST).open("a+", errors="replace") as file:
+            # For the moment that it takes to find one.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            text = file.read()
+            last = int(text) if text.isdecimal() else _random.choice(candidates)
+            begin = bisect_right(candidates, last)
+            for port in (*candidates[begin:], *candidates[:begin]):
+                if is_free(port, host):
+                    file.truncate(0)
+                    file.write(str(port))
+                    return port
     with socket.socket() as probe:
         probe.bind((host, 0))
         any_port: int = probe.getsockname()[1]
         return any_port
+
+
+def _file_of_user(name: str) -> Path:
+    """Return the path of a file that all processes of this user share."""
+    return Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
 
 
 def _given_by_the_system() -> range:
@@ -78,8 +95,7 @@ async def choosing_ports(waiting: Callable[[], None]) -> AsyncIterator[None]:
     Without it, two processes could choose the same free ports. ``waiting`` is called while another
     process has the lock.
     """
-    path = Path(tempfile.gettempdir()) / f"shashin-ports-{os.getuid()}.lock"
-    with path.open("a") as file:
+    with _file_of_user(_LOCK).open("a") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,12 +53,39 @@ def test_a_free_port_is_none_that_the_system_gives_to_connections_or_listeners(
     assert not any(free_port() in given for _ in range(100))
 
 
-def test_processes_with_the_same_seed_choose_different_ports() -> None:
-    def chosen() -> list[int]:
-        random.seed(7)
-        return [free_port() for _ in range(5)]
+def test_processes_that_choose_at_the_same_time_choose_different_ports() -> None:
+    count = 50
+    choose = (
+        f"from shashin.local.ports import free_port\nfor _ in range({count}): print(free_port())"
+    )
+    choosing = [
+        subprocess.Popen([sys.executable, "-c", choose], stdout=subprocess.PIPE) for _ in range(3)
+    ]
+    chosen = [port for process in choosing for port in process.communicate()[0].split()]
+    assert len(set(chosen)) == len(chosen) == 3 * count
 
-    assert chosen() != chosen()
+
+def test_a_file_that_does_not_name_the_last_port_is_written_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first = free_port()
+    (file,) = tmp_path.iterdir()
+    assert file.read_text() == str(first)
+    file.write_bytes(b"damaged \xff")
+    assert is_free(free_port())
+    assert file.read_text().isdecimal()
+
+
+def test_after_the_last_port_comes_the_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(ports, "_CANDIDATES", range(21_000, 21_003))
+    monkeypatch.setattr(ports, "is_free", lambda _port, _host: True)
+    chosen = [free_port() for _ in range(6)]
+    assert chosen[:3] == chosen[3:]
+    assert set(chosen) == {21_000, 21_001, 21_002}
 
 
 def test_a_system_that_gives_all_ports_to_connections_has_free_ports_too(
