@@ -76,6 +76,7 @@ async def take_failures(browser: Browser, shop: Shop) -> None:
         await page.get_by_role("alert").filter(has_text="none").wait_for()
         await page.screenshot(path=FOLDER / f"problem-1024-{scheme}.png")
         await page.goto(f"{shop.url}#pipeline")
+        await page.get_by_text("Live, as of").wait_for()
         await page.screenshot(path=FOLDER / f"pipeline-1024-{scheme}.png")
         await page.evaluate("document.getElementById('key').showModal()")
         await page.screenshot(path=FOLDER / f"key-1024-{scheme}.png")
