@@ -37,7 +37,7 @@ class SeaweedFs:
 
     def __init__(self, folder: Path, *, host: str = HOST) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        ports = dict(zip(_PORTS, _free_ports(len(_PORTS), host), strict=True))
+        ports = {name: free_port(host) for name in _PORTS}
         self.port = ports["s3.port"]
         self.url = f"http://{host}:{self.port}"
         self._log = folder / "log"
@@ -96,11 +96,3 @@ class SeaweedFs:
         if self._process is not None:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
-
-
-def _free_ports(count: int, host: str) -> list[int]:
-    """Return different ports that are free now."""
-    found: set[int] = set()
-    while len(found) < count:
-        found.add(free_port(host))
-    return list(found)
