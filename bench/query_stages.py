@@ -54,7 +54,7 @@ _LOOP = _stage(
 _METRICS = _stage("metrics", r"\((prometheus_client|shashin/metrics)/")
 _CALLS = _stage("gRPC: statuses and times of calls", r"\(shashin/rpc/")
 _COVERAGE = _stage(
-    "coverage", r"\(shashin/offsets/", r"\(shashin/codecs/ranges", r"^_?coverage(_message)? "
+    "coverage", r"\(shashin/offsets/", r"\(shashin/codecs/ranges", r"^(_?coverage|put_coverage) "
 )
 
 ROUTER: Sequence[Stage] = (
@@ -64,7 +64,7 @@ ROUTER: Sequence[Stage] = (
     _COVERAGE,
     _stage("decode answers", r"\(shashin/codecs/hit_lists"),
     _stage("merge", r"\(services/router/merge", r"^(found|column_error|_columns|take) "),
-    _stage("encode", r"^(answer_message|failure_messages) "),
+    _stage("encode", r"^(answer_message|_put_hit|hex_photo_hash|failure_messages) "),
     _stage(
         "fan-out",
         r"\(shashin/serving/",

@@ -61,7 +61,7 @@ class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
         """Return the last known state of each endpoint, and their combined coverage."""
         del request, context
         model = self._active.current
-        return search_pb2.StatusResponse(
+        message = search_pb2.StatusResponse(
             model_id=model.space.model_id,
             endpoints=[
                 search_pb2.EndpointStatus(
@@ -78,8 +78,9 @@ class SearchHandlers(search_pb2_grpc.SearchServiceServicer):
                 )
                 for state in model.watch.states()
             ],
-            coverage=coverage_message(model.watch.coverage()),
         )
+        put_coverage(message.coverage, model.watch.coverage())
+        return message
 
 
 def query_of(request: search_pb2.SearchRequest) -> Query:
@@ -124,38 +125,38 @@ def answer_message(
     answer: SearchAnswer, model_id: str, *, ids_only: bool = False
 ) -> search_pb2.SearchResponse:
     """Return the message of an answer."""
-    message = search_pb2.SearchResponse(
-        coverage=coverage_message(answer.coverage),
-        failed_endpoints=failure_messages(answer.failures),
-        model_id=model_id,
-        timings=search_pb2.Timings(
-            embed=answer.timings.embed,
-            fan_out=answer.timings.fan_out,
-            merge=answer.timings.merge,
-            total=answer.timings.total,
-        ),
-        endpoints=answer.endpoints,
-        endpoints_asked=answer.endpoints_asked,
-        notes=answer.notes,
-    )
+    # Field by field, which takes about half of what keywords take.
+    message = search_pb2.SearchResponse()
+    put_coverage(message.coverage, answer.coverage)
+    if answer.failures:
+        message.failed_endpoints.extend(failure_messages(answer.failures))
+    message.model_id = model_id
+    timings = message.timings
+    timings.embed = answer.timings.embed
+    timings.fan_out = answer.timings.fan_out
+    timings.merge = answer.timings.merge
+    timings.total = answer.timings.total
+    message.endpoints = answer.endpoints
+    message.endpoints_asked = answer.endpoints_asked
+    message.notes.extend(answer.notes)
+    add = message.hits.add
     for hit in answer.hits:
-        _add_hit(message, hit, ids_only=ids_only)
+        _put_hit(add(), hit, ids_only=ids_only)
     return message
 
 
-def _add_hit(answer: search_pb2.SearchResponse, hit: Hit, *, ids_only: bool) -> None:
-    """Add a hit to an answer: made there, it is not copied into it."""
-    found, details = hit.found, None if ids_only else hit.details
-    message = answer.hits.add(
-        listing_id=found.listing_id,
-        version=found.version,
-        photo_number=found.photo_number,
-        score=found.score,
-        tier=found.tier,
-        attributes=None if details is None else details.attributes,
-        photo_uri="" if details is None else details.photo_uri,
-        photo_hash="" if details is None else hex_photo_hash(details.photo_hash),
-    )
+def _put_hit(message: search_pb2.Hit, hit: Hit, *, ids_only: bool) -> None:
+    """Fill the message of a hit."""
+    found, details = hit.found, hit.details
+    message.listing_id = found.listing_id
+    message.version = found.version
+    message.photo_number = found.photo_number
+    message.score = found.score
+    message.tier = found.tier
+    if details is not None and not ids_only:
+        message.attributes.CopyFrom(details.attributes)
+        message.photo_uri = details.photo_uri
+        message.photo_hash = hex_photo_hash(details.photo_hash)
     if hit.others:
         message.other_photos.extend(
             search_pb2.HitPhoto(
@@ -168,15 +169,13 @@ def _add_hit(answer: search_pb2.SearchResponse, hit: Hit, *, ids_only: bool) -> 
         )
 
 
-def coverage_message(coverage: AnswerCoverage) -> search_pb2.Coverage:
-    """Return the message of coverage."""
-    return search_pb2.Coverage(
-        complete=coverage.complete,
-        missing=range_messages(coverage.missing),
-        unknown_partitions=coverage.unknown_partitions,
-        stages=stage_messages(coverage.stages),
-        end_unknown_seconds=coverage.end_unknown_seconds,
-    )
+def put_coverage(message: search_pb2.Coverage, coverage: AnswerCoverage) -> None:
+    """Fill the message of coverage."""
+    message.complete = coverage.complete
+    message.missing.extend(range_messages(coverage.missing))
+    message.unknown_partitions.extend(coverage.unknown_partitions)
+    message.stages.extend(stage_messages(coverage.stages))
+    message.end_unknown_seconds = coverage.end_unknown_seconds
 
 
 def failure_messages(failures: Iterable[Failure]) -> list[search_pb2.FailedEndpoint]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from shashin.shards.format.row import NO_TIME, RowAttributes
 from shashin.v1 import events_pb2
 
@@ -21,21 +19,16 @@ def attributes_of(message: events_pb2.Attributes) -> RowAttributes:
 
 def attributes_message(attributes: RowAttributes) -> events_pb2.Attributes:
     """Return the message of a row's attributes."""
-    return _made(events_pb2.Attributes, attributes)
+    message = events_pb2.Attributes()
+    put_attributes(message, attributes)
+    return message
 
 
-def add_attributes(messages: Any, attributes: RowAttributes) -> None:
-    """Add the message of a row's attributes to a repeated field: made there, it is not copied into it."""
-    _made(messages.add, attributes)
-
-
-def _made(make: Any, attributes: RowAttributes) -> events_pb2.Attributes:
-    message: events_pb2.Attributes = make(
-        category=attributes.category,
-        brand=attributes.brand,
-        price_minor=attributes.price_minor,
-        currency=attributes.currency,
-    )
+def put_attributes(message: events_pb2.Attributes, attributes: RowAttributes) -> None:
+    """Fill a message field by field, which takes two thirds of what keywords take."""
+    message.category = attributes.category
+    message.brand = attributes.brand
+    message.price_minor = attributes.price_minor
+    message.currency = attributes.currency
     if attributes.listed_at != NO_TIME:
         message.listed_at.seconds = attributes.listed_at
-    return message

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
-from shashin.codecs.columns import FLOAT32, UINT32, UINT64, are_finite, ends_of, unpacked
+from shashin.codecs.columns import (
+    FLOAT32,
+    UINT32,
+    UINT64,
+    are_finite,
+    ends_of,
+    unpacked,
+)
 from shashin.v1 import events_pb2, index_pb2
 
 
@@ -66,11 +72,7 @@ class QueryHits(Protocol):
         ...
 
 
-_IDS = "listing ids"
-
-
-@dataclass(frozen=True)
-class HitLists:
+class HitLists(NamedTuple):
     """The hits of some queries as lists."""
 
     counts: Sequence[int]
@@ -103,30 +105,54 @@ class HitLists:
 NOTHING = HitLists((), (), (), (), ())
 
 
-@dataclass(frozen=True, eq=False)
-class _Photos:
+class _Texts:
+    """Texts as they came, one after another: those that are looked at are made objects."""
+
+    def __init__(self, joined: bytes, lengths: bytes, what: str) -> None:
+        ends = ends_of(unpacked(UINT32, lengths))
+        if ends[-1] != len(joined):
+            raise ValueError(
+                f"it returned {what} of {len(joined)} bytes, and lengths of {ends[-1]}"
+            )
+        self._ends = ends
+        self._ascii = joined.decode() if joined.isascii() else None
+        """All of them, if bytes are characters."""
+        self._split = [] if self._ascii is not None else _split(joined, ends, what)
+
+    def some(self, begin: int, end: int) -> Sequence[str]:
+        """Return those from one number to before another."""
+        if (text := self._ascii) is None:
+            return self._split[begin:end]
+        return [text[a:b] for a, b in pairwise(self._ends[begin : end + 1])]
+
+    def one(self, number: int) -> str:
+        """Return one."""
+        if (text := self._ascii) is None:
+            return self._split[number]
+        return text[self._ends[number] : self._ends[number + 1]]
+
+
+def _split(joined: bytes, ends: Sequence[int], what: str) -> list[str]:
+    try:
+        return [joined[start:end].decode() for start, end in pairwise(ends)]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it returned {what} that are not UTF-8: {error}") from error
+
+
+class _Photos(NamedTuple):
     """The photos of hits, as they came."""
 
-    texts: bytes
-    ends: Sequence[int]
+    uris: _Texts
     hashes: Sequence[int]
     others: Sequence[index_pb2.OtherPhotos]
     """None if they were not asked for."""
 
-    @cached_property
-    def uris(self) -> Sequence[str]:
-        """The URI of each."""
-        return _split(self.texts, self.ends, "photo URIs")
 
-
-@dataclass(frozen=True, eq=False)
-class _Columns:
+class _Columns(NamedTuple):
     """The columns of a whole answer."""
 
-    ids: str | Sequence[str]
-    """Of the listings: the text of all of them, one after another, if it is ASCII."""
-    id_ends: Sequence[int]
-    """(n + 1,): where the id of each hit begins in that, with the end of the last."""
+    ids: _Texts
+    """Of the listings."""
     versions: array[int]
     photo_numbers: array[int]
     scores: array[float]
@@ -138,20 +164,14 @@ class _Columns:
 
     def details_at(self, numbers: Sequence[int]) -> list[HitDetails | None]:
         """Return the details of some of the hits that have any, by number; None for a negative one."""
-        described, photos = self.described, self.photos
-        uris, hashes, others = photos.uris, photos.hashes, photos.others
-        if others:
-            return [
-                HitDetails(described[n], uris[n], hashes[n], others[n].photos) if n >= 0 else None
-                for n in numbers
-            ]
-        return [HitDetails(described[n], uris[n], hashes[n]) if n >= 0 else None for n in numbers]
-
-    def listing_ids(self, begin: int, end: int) -> Sequence[str]:
-        if not isinstance(self.ids, str):
-            return self.ids[begin:end]
-        text = self.ids
-        return [text[a:b] for a, b in pairwise(self.id_ends[begin : end + 1])]
+        described, (uris, hashes, others) = self.described, self.photos
+        uri = uris.one
+        return [
+            HitDetails(described[n], uri(n), hashes[n], others[n].photos if others else ())
+            if n >= 0
+            else None
+            for n in numbers
+        ]
 
 
 class HitColumns:
@@ -184,7 +204,7 @@ class HitColumns:
     @cached_property
     def listing_ids(self) -> Sequence[str]:
         """The listing of each hit."""
-        return self._columns.listing_ids(self._begin, self._end)
+        return self._columns.ids.some(self._begin, self._end)
 
     @cached_property
     def versions(self) -> Sequence[int]:
@@ -212,7 +232,7 @@ class HitColumns:
         end = min(begin + count, self._end)
         return HitLists(
             (end - begin,),
-            columns.listing_ids(begin, end),
+            columns.ids.some(begin, end),
             columns.versions[begin:end].tolist(),
             columns.photo_numbers[begin:end].tolist(),
             columns.scores[begin:end].tolist(),
@@ -252,35 +272,28 @@ def hits_in(
     """
     counts = list(columns.counts)
     hits = sum(counts)
-    sizes = tuple(
-        len(column)
-        for column in (
-            columns.listing_id_lengths,
-            columns.versions,
-            columns.photo_numbers,
-            columns.scores,
-        )
-    )
+    lengths, versions = columns.listing_id_lengths, columns.versions
+    numbers, packed_scores = columns.photo_numbers, columns.scores
+    sizes = len(lengths), len(versions), len(numbers), len(packed_scores)
     if len(counts) != queries or sizes != (4 * hits, 8 * hits, 4 * hits, 4 * hits):
         raise ValueError(
             f"it returned {len(counts)} of {queries} queries, with {hits} hits in columns of "
             f"{', '.join(map(str, sizes))} bytes"
         )
-    described = sum(min(count, attributes) for count in counts)
-    if len(columns.attributes) != described:
-        raise ValueError(f"it returned {len(columns.attributes)} attributes instead of {described}")
+    attributes_found = columns.attributes
+    described = sum([min(count, attributes) for count in counts])
+    if len(attributes_found) != described:
+        raise ValueError(f"it returned {len(attributes_found)} attributes instead of {described}")
     photos = _photos_in(columns, described, other_photos=other_photos)
-    scores = unpacked(FLOAT32, columns.scores)
+    scores = unpacked(FLOAT32, packed_scores)
     if not are_finite(scores):
         raise ValueError("it returned scores that are not finite")
-    ids, ends = columns.listing_ids, _ends_in(columns.listing_ids, columns.listing_id_lengths, _IDS)
     found = _Columns(
-        ids.decode() if ids.isascii() else _split(ids, ends, _IDS),
-        ends,
-        unpacked(UINT64, columns.versions),
-        unpacked(UINT32, columns.photo_numbers),
+        _Texts(columns.listing_ids, lengths, "listing ids"),
+        unpacked(UINT64, versions),
+        unpacked(UINT32, numbers),
         scores,
-        columns.attributes,
+        attributes_found,
         attributes,
         photos,
     )
@@ -302,21 +315,4 @@ def _photos_in(columns: index_pb2.HitColumns, hits: int, *, other_photos: bool) 
             f"it returned photos of {hits} hits in columns of {sizes[0]} and {sizes[1]} bytes, and other "
             f"photos of {len(others)}"
         )
-    photos = _Photos(uris, _ends_in(uris, lengths, "photo URIs"), unpacked(UINT64, hashes), others)
-    if not uris.isascii():
-        _ = photos.uris  # which raises if they are not UTF-8
-    return photos
-
-
-def _ends_in(texts: bytes, lengths: bytes, what: str) -> Sequence[int]:
-    ends = ends_of(unpacked(UINT32, lengths))
-    if ends[-1] != len(texts):
-        raise ValueError(f"it returned {what} of {len(texts)} bytes, and lengths of {ends[-1]}")
-    return ends
-
-
-def _split(texts: bytes, ends: Sequence[int], what: str) -> list[str]:
-    try:
-        return [texts[start:end].decode() for start, end in pairwise(ends)]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it returned {what} that are not UTF-8: {error}") from error
+    return _Photos(_Texts(uris, lengths, "photo URIs"), unpacked(UINT64, hashes), others)

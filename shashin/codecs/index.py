@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
 
-from shashin.codecs.attributes import add_attributes
+from shashin.codecs.attributes import put_attributes
 from shashin.codecs.columns import UINT32, UINT64, packed
 from shashin.codecs.filters import check_filter
 from shashin.codecs.limits import MAX_HITS, MAX_QUERIES
 from shashin.errors import InvalidQuery
+from shashin.shards.kinds.native.library import unit_vectors
 from shashin.shards.kinds.protocol import Hits, Vectors
 from shashin.shards.row_filter import FieldChoices, PriceRange, RowFilter, TimeRange
 from shashin.shards.shard import Shard
 from shashin.v1 import index_pb2
 
 _EVERY_ROW = RowFilter()
+_UINT32, _UINT64, _FLOAT32 = np.dtype("<u4"), np.dtype("<u8"), np.dtype("<f4")
+"""As columns have them."""
 
 
 def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vectors:
@@ -43,15 +45,10 @@ def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vector
         )
     if not 1 <= request.k <= MAX_HITS:
         raise InvalidQuery(f"k is {request.k}; expected 1 to {MAX_HITS}")
-    # In float64 the squares of float32 values neither overflow nor underflow.
-    queries = np.frombuffer(request.queries, "<f4").reshape(count, dimensions).astype(np.float64)
-    lengths = [math.sqrt(query.dot(query)) for query in queries]
-    if not math.isfinite(sum(lengths)):
-        raise InvalidQuery("queries has values that are not finite")
-    if not all(lengths):
-        raise InvalidQuery("queries has a vector that is all zeros: cosine similarity is undefined")
-    queries /= lengths[0] if count == 1 else np.array(lengths).reshape(count, 1)
-    return queries.astype(np.float32)
+    try:
+        return unit_vectors(request.queries, dimensions)
+    except ValueError as error:
+        raise InvalidQuery(f"queries {error}") from None
 
 
 def filter_of(message: index_pb2.Filter) -> RowFilter:
@@ -135,13 +132,14 @@ def _put_part(
         ids = ids[ids_begin : ids_begin + int(hits.id_lengths[own].sum())]
     columns.counts.extend(counts)
     columns.listing_ids += ids
-    columns.listing_id_lengths += hits.id_lengths[own].astype("<u4", copy=False).tobytes()
-    columns.versions += hits.versions[own].astype("<u8", copy=False).tobytes()
-    columns.photo_numbers += hits.photo_numbers[own].astype("<u4", copy=False).tobytes()
-    columns.scores += hits.scores[own].astype("<f4", copy=False).tobytes()
+    columns.listing_id_lengths += hits.id_lengths[own].astype(_UINT32, copy=False).tobytes()
+    columns.versions += hits.versions[own].astype(_UINT64, copy=False).tobytes()
+    columns.photo_numbers += hits.photo_numbers[own].astype(_UINT32, copy=False).tobytes()
+    columns.scores += hits.scores[own].astype(_FLOAT32, copy=False).tobytes()
     uris, uri_lengths, hashes = [], array(UINT32), array(UINT64)
+    add = columns.attributes.add
     for query, shard, row in _described(hits, own, counts, shards, attributes):
-        add_attributes(columns.attributes, shard.attributes(row))
+        put_attributes(add(), shard.attributes(row))
         uri, photo_hash = shard.photo(row)
         encoded = uri.encode()
         uris.append(encoded)

@@ -6,6 +6,7 @@ A call releases the interpreter's lock, and any number may run at once.
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -175,6 +176,7 @@ def _loaded() -> ctypes.CDLL:
         *(pointer, pointer, integer, integer, integer, ctypes.c_double, integer, integer),
         *(pointer, ctypes.c_int64),
     )
+    library.scale.argtypes = (ctypes.c_char_p, ctypes.c_int64, integer, pointer)
     library.encode.argtypes = (pointer, ctypes.c_int64, integer, *([pointer] * 4))
     library.encode.restype = None
     library.encode_signs.argtypes = (pointer, pointer, ctypes.c_int64, integer, pointer, pointer)
@@ -184,6 +186,11 @@ def _loaded() -> ctypes.CDLL:
 
 
 _Byte = ctypes.c_char
+
+_NOT_SCALED = {
+    1: "has values that are not finite",
+    2: "has a vector that is all zeros: cosine similarity is undefined",
+}
 
 _LIBRARY = _loaded()
 
@@ -383,6 +390,21 @@ def list_ranks(
         raise MemoryError("no memory for a search")
     used: npt.NDArray[np.uint32] = ranks[np.arange(k) < counts[:, None]]
     return used
+
+
+def unit_vectors(packed: bytes, dimensions: int) -> Vectors:
+    """Return packed vectors of little-endian float32, (m, dimensions), scaled to unit length.
+
+    Raises:
+        ValueError: saying what is wrong with one: it is not finite, or all zeros.
+    """
+    if sys.byteorder == "big":
+        packed = np.frombuffer(packed, "<f4").astype(np.float32).tobytes()
+    scaled = np.empty((len(packed) // (4 * dimensions), dimensions), np.float32)
+    status = _LIBRARY.scale(packed, len(scaled), dimensions, _pointer(scaled))
+    if status:
+        raise ValueError(_NOT_SCALED[status])
+    return scaled
 
 
 def code_bytes(dimensions: int) -> int:

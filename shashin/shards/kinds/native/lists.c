@@ -1088,6 +1088,23 @@ EXPORT int32_t encode_signs(const float *rotation, const uint16_t *vectors, int6
     return 0;
 }
 
+/* Scale vectors, (n, dimensions), to unit length: in double precision, in which the squares of floats neither
+ * overflow nor underflow. Returns 0, 1 if some component is not finite, or else 2 if some vector is all zeros. */
+EXPORT int32_t scale(const float *vectors, int64_t n, int32_t dimensions, float *scaled) {
+    int32_t status = 0;
+    for (int64_t row = 0; row < n; row++) {
+        const float *vector = vectors + (size_t)row * dimensions;
+        double squares = 0;
+        for (int i = 0; i < dimensions; i++) squares += (double)vector[i] * vector[i];
+        if (!isfinite(squares)) return 1;
+        if (squares == 0) status = 2;
+        double length = sqrt(squares);
+        for (int i = 0; i < dimensions; i++)
+            scaled[(size_t)row * dimensions + i] = (float)(vector[i] / length);
+    }
+    return status;
+}
+
 /* Round rotated residuals, (n, dimensions), to codes and to signs, with a scale each.
  *
  * Of some ranges the one with the least squared error is used. The scales then make the projection on the
