@@ -76,10 +76,8 @@ def filter_of(message: index_pb2.Filter) -> RowFilter:
     )
 
 
-def unknown_message(unknown: FieldChoices) -> index_pb2.UnknownChoices | None:
-    """Return the message of a filter's choices that no row has; None if there are none."""
-    if not unknown:
-        return None
+def unknown_message(unknown: FieldChoices) -> index_pb2.UnknownChoices:
+    """Return the message of a filter's choices that no row has."""
     return index_pb2.UnknownChoices(
         categories=unknown.category.strings,
         category_prefixes=unknown.category.prefixes,
@@ -139,11 +137,10 @@ def _put_part(
     uris, uri_lengths, hashes = [], array(UINT32), array(UINT64)
     add = columns.attributes.add
     for query, shard, row in _described(hits, own, counts, shards, attributes):
-        put_attributes(add(), shard.attributes(row))
-        uri, photo_hash = shard.photo(row)
-        encoded = uri.encode()
-        uris.append(encoded)
-        uri_lengths.append(len(encoded))
+        details, uri, photo_hash = shard.details(row)
+        put_attributes(add(), details)
+        uris.append(uri)
+        uri_lengths.append(len(uri))
         hashes.append(photo_hash)
         if queries is not None:
             columns.other_photos.append(_other_photos(shard, row, queries[query]))

@@ -52,13 +52,11 @@ def position_messages(positions: Mapping[int, Position]) -> list[index_pb2.Parti
     ]
 
 
-def log_message(report: LiveReport) -> index_pb2.LogState:
-    """Return the message of what a live tier knows of the log, beside its positions."""
-    return index_pb2.LogState(
-        partitions=report.partitions,
-        end_unknown_seconds=report.end_unknown_seconds,
-        stages=stage_messages(report.stages),
-    )
+def put_log(message: index_pb2.LogState, report: LiveReport) -> None:
+    """Fill the message of what a live tier knows of the log, beside its positions."""
+    message.partitions = report.partitions
+    message.end_unknown_seconds = report.end_unknown_seconds
+    message.stages.extend(stage_messages(report.stages))
 
 
 def stage_messages(stages: Iterable[StageLag]) -> list[index_pb2.StageLag]:

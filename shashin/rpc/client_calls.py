@@ -47,6 +47,8 @@ class ClientCalls:
         self._tier = tier
         self._service = _SERVICES.get(role, _INDEX_SERVICE)
         host, _, port = address.rpartition(":")
+        self._known_metrics: dict[tuple[str, str], tuple[Any, Any]] = {}
+        """By method and status."""
         self._of_spans = {
             "rpc.system.name": "grpc",
             "server.address": host,
@@ -106,14 +108,25 @@ class ClientCalls:
             status = "CANCELLED"
             raise
         finally:
-            of = method, self._role, self._tier
-            metrics.CLIENT_LATENCY.labels(*of).observe(time.perf_counter() - started)
-            metrics.CLIENT_ANSWERS.labels(*of, status).inc()
+            latency, answers = self._metrics(method, status)
+            latency.observe(time.perf_counter() - started)
+            answers.inc()
             if _debugging():
                 log.debug(
                     "call ended", method=method, role=self._role, tier=self._tier, status=status
                 )
         return response
+
+    def _metrics(self, method: str, status: str) -> tuple[Any, Any]:
+        """Return the latency of a method and the counter of a status; to look them up takes longer than to count."""
+        known = self._known_metrics.get((method, status))
+        if known is None:
+            of = method, self._role, self._tier
+            known = self._known_metrics[method, status] = (
+                metrics.CLIENT_LATENCY.labels(*of),
+                metrics.CLIENT_ANSWERS.labels(*of, status),
+            )
+        return known
 
 
 def _current() -> Sequence[Span]:

@@ -20,6 +20,7 @@ from ngh2 import (
     TrailersReceived,
 )
 
+from shashin.rpc.deadlines import Deadlines
 from shashin.rpc.http2_protocol import Http2Protocol
 from shashin.rpc.server_limits import MAX_MESSAGE_BYTES
 from shashin.rpc.wire import Header, Messages, Status, WireError, status_in, timeout_of
@@ -62,6 +63,7 @@ class ClientCall(asyncio.Future[Any]):
         body: bytes,
         parse: Callable[[bytes], Any],
         seconds: float | None,
+        deadlines: Deadlines,
     ) -> None:
         """``body`` is the request with its length before it."""
         loop = asyncio.get_running_loop()
@@ -70,10 +72,12 @@ class ClientCall(asyncio.Future[Any]):
         self.body = body
         self._parse = parse
         self.expires_at: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines = deadlines
+        self._deadline: int | None = None
+        """Its number among these."""
         if seconds is not None:
             self.expires_at = loop.time() + seconds
-            self._timer = loop.call_at(self.expires_at, self.end, _LATE)
+            self._deadline = deadlines.add(self.expires_at, partial(self.end, _LATE))
         self.messages: Messages | None = None
         """None until a response begins."""
         self.response: bytes | None = None
@@ -104,9 +108,9 @@ class ClientCall(asyncio.Future[Any]):
         self._leave()
 
     def _leave(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._deadline is not None:
+            self._deadlines.discard(self._deadline)
+            self._deadline = None
         reset, self.reset = self.reset, None
         if reset is not None:
             reset()

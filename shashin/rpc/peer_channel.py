@@ -15,6 +15,7 @@ import grpc
 from ngh2 import NGH2Error
 
 from shashin.rpc.client_connection import ClientCall, ClientConnection
+from shashin.rpc.deadlines import Deadlines
 from shashin.rpc.wire import CONTENT_TYPE, Header, Metadata, Status, framed, headers_of
 
 _CONNECT_SECONDS = 5.0
@@ -40,6 +41,7 @@ class PeerChannel:
         """Why there is none; empty unless the last attempt has failed."""
         self._open: set[ClientConnection] = set()
         """That connection, and those that take no further calls, and have some."""
+        self._deadlines = Deadlines()
         self._is_closed = False
 
     def connect(self) -> None:
@@ -79,7 +81,7 @@ class PeerChannel:
         ) -> ClientCall:
             own = [*headers, *headers_of(metadata)] if metadata else headers
             body = framed(request_serializer(request))
-            call = ClientCall(own, body, response_deserializer, timeout)
+            call = ClientCall(own, body, response_deserializer, timeout, self._deadlines)
             self._send(call)
             return call
 

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -27,6 +28,7 @@ from ngh2 import (
     TrailersReceived,
 )
 
+from shashin.rpc.deadlines import Deadlines
 from shashin.rpc.http2_protocol import HEADER_BYTES, PING_TIMEOUT_SECONDS, Http2Protocol
 from shashin.rpc.server_call import FAILED, Ended, Method, ServerCall, Stream, Unary
 from shashin.rpc.server_limits import ServerLimits
@@ -96,6 +98,7 @@ class _Call:
 
     __slots__ = (
         "call",
+        "deadline",
         "has_headers",
         "is_ended",
         "is_late_at_deadline",
@@ -119,10 +122,13 @@ class _Call:
         """How many requests a stream has had."""
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
+        """Ends it if its request does not arrive."""
+        self.deadline: int | None = None
+        """Its number among those of the server, once it has one."""
         self.is_soon_late = False
         """Whether the deadline comes before the request has to have arrived."""
         self.is_late_at_deadline = False
-        """Whether the timer is for the deadline, and not for the request to arrive."""
+        """Whether it has until its deadline, and not only until the request has to have arrived."""
         self.has_headers = False
         """Whether a response has begun."""
         self.is_ended = False
@@ -137,6 +143,8 @@ class Connections:
         """Whether those that are accepted from now on drain at once."""
         self.held_bytes = 0
         """Of requests that no handler has taken yet."""
+        self.deadlines = Deadlines()
+        """Of calls whose requests have come, or have to come by then."""
 
 
 class _Requests:
@@ -463,8 +471,10 @@ class ServerConnection(Http2Protocol):
             one.timer.cancel()
             one.timer = None
         one.is_late_at_deadline = True
-        if one.call.expires_at is not None:
-            one.timer = self.loop.call_at(one.call.expires_at, self._end_call, stream_id, _LATE)
+        if one.call.expires_at is not None and one.deadline is None:
+            one.deadline = self._connections.deadlines.add(
+                one.call.expires_at, partial(self._end_call, stream_id, _LATE)
+            )
 
     def _streamed(
         self, stream_id: int, one: _Call, requests: _Requests, count: int, *, ended: bool
@@ -623,6 +633,9 @@ class ServerConnection(Http2Protocol):
         if one.timer is not None:
             one.timer.cancel()
             one.timer = None
+        if one.deadline is not None:
+            self._connections.deadlines.discard(one.deadline)
+            one.deadline = None
 
     def _sent(self) -> None:
         """Note that something was sent: a client may ping again."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from shashin.offsets.ranges import OffsetRange
 from shashin.shards.filter_masks import FilterMasks
 from shashin.shards.format.columns import Identities, Rows
-from shashin.shards.format.row import Row, RowAttributes
+from shashin.shards.format.row import Row, RowDetails
 from shashin.shards.kinds.exact_search import nearest_by_score
 from shashin.shards.kinds.protocol import (
     MappedIndex,
@@ -155,13 +155,9 @@ class Shard:
         """Return the listing of a row."""
         return self._rows.listing_id(number)
 
-    def attributes(self, number: int) -> RowAttributes:
-        """Return the attributes of a row."""
-        return self._rows.attributes(number)
-
-    def photo(self, number: int) -> tuple[str, int]:
-        """Return the URI and the hash of a row's photo; empty and 0 if they are not known."""
-        return self._rows.photo(number)
+    def details(self, number: int) -> RowDetails:
+        """Return what of a row is shown with a hit."""
+        return self._rows.details(number)
 
     def visible_rows_of(self, listing_id: str) -> list[tuple[int, Row]]:
         """Return the listing's visible rows with their numbers."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shashin.shards.format.dictionary import Dictionary
-from shashin.shards.format.row import Row, RowAttributes
+from shashin.shards.format.row import Row, RowDetails
 
 CODED_COLUMNS = ("category", "brand", "currency")
 """The dictionary-encoded string columns."""
@@ -99,12 +99,8 @@ class Rows(Protocol):
         """Return the listing of a row."""
         ...
 
-    def attributes(self, number: int) -> RowAttributes:
-        """Return the attributes of a row."""
-        ...
-
-    def photo(self, number: int) -> tuple[str, int]:
-        """Return the URI and the hash of a row's photo; empty and 0 if they are not known."""
+    def details(self, number: int) -> RowDetails:
+        """Return what of a row is shown with a hit."""
         ...
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from shashin.shards.format.columns import CODED_COLUMNS, Coded, Columns, Identities
 from shashin.shards.format.dictionary import Dictionary
-from shashin.shards.format.row import Row, RowAttributes
+from shashin.shards.format.row import Row, RowAttributes, RowDetails
 from shashin.shards.growing_array import GrowingArray, GrowingStrings
 
 _NONE = np.empty(0, dtype=np.int64)
@@ -141,13 +141,13 @@ class OpenRows:
 
     def row(self, number: int) -> Row:
         """Return one row."""
-        uri, photo_hash = self.photo(number)
+        attributes, uri, photo_hash = self.details(number)
         return Row(
             listing_id=self.listing_id(number),
             version=self.version(number),
             photo_number=self.photo_number(number),
-            attributes=self.attributes(number),
-            photo_uri=uri,
+            attributes=RowAttributes(*attributes),
+            photo_uri=uri.decode(),
             photo_hash=photo_hash,
         )
 
@@ -163,17 +163,20 @@ class OpenRows:
         """Return the photo number of a row."""
         return int(self._photo_number.data[number])
 
-    def attributes(self, number: int) -> RowAttributes:
-        """Return the attributes of a row."""
-        return RowAttributes(
-            price_minor=int(self._price_minor.data[number]),
-            listed_at=int(self._listed_at.data[number]),
-            **{name: codes.value(number) for name, codes in self._coded.items()},
+    def details(self, number: int) -> RowDetails:
+        """Return what of a row is shown with a hit."""
+        coded = self._coded
+        return (
+            (
+                coded["category"].value(number),
+                coded["brand"].value(number),
+                int(self._price_minor.data[number]),
+                coded["currency"].value(number),
+                int(self._listed_at.data[number]),
+            ),
+            self._photo_uri.get(number).encode(),
+            int(self._photo_hash.data[number]),
         )
-
-    def photo(self, number: int) -> tuple[str, int]:
-        """Return the URI and the hash of a row's photo; empty and 0 if they are not known."""
-        return self._photo_uri.get(number), int(self._photo_hash.data[number])
 
     def rows_of(self, listing_id: str) -> npt.NDArray[np.int64]:
         """Return the numbers of a listing's rows."""

@@ -27,6 +27,12 @@ class RowAttributes(NamedTuple):
     """Unix seconds."""
 
 
+RowDetails = tuple[tuple[str, str, int, str, int], bytes, int]
+"""A row's attributes, in the order of ``RowAttributes``, with the URI in UTF-8 and the hash of its photo; empty and 0
+if they are not known. No named tuple, which takes as long to make as all that is in it: there is one for each hit.
+"""
+
+
 @dataclass(frozen=True)
 class Row:
     """One row: one photo of one version of a listing."""

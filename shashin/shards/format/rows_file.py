@@ -20,7 +20,7 @@ from shashin.errors import CorruptShard, UnknownFormat
 from shashin.shards.format.columns import CODED_COLUMNS, Coded, Columns, Identities
 from shashin.shards.format.dictionary import Dictionary
 from shashin.shards.format.open_rows import OpenRows
-from shashin.shards.format.row import Row, RowAttributes
+from shashin.shards.format.row import Row, RowAttributes, RowDetails
 
 OffsetT = TypeVar("OffsetT", np.int32, np.int64)
 
@@ -195,13 +195,13 @@ class SealedRows:
 
     def row(self, number: int) -> Row:
         """Return one row."""
-        uri, photo_hash = self.photo(number)
+        attributes, uri, photo_hash = self.details(number)
         return Row(
             listing_id=self.listing_id(number),
             version=self.version(number),
             photo_number=self.photo_number(number),
-            attributes=self.attributes(number),
-            photo_uri=uri,
+            attributes=RowAttributes(*attributes),
+            photo_uri=uri.decode(),
             photo_hash=photo_hash,
         )
 
@@ -218,23 +218,20 @@ class SealedRows:
         """Return the photo number of a row."""
         return int(self._photo_numbers[number])
 
-    def attributes(self, number: int) -> RowAttributes:
-        """Return the attributes of a row."""
+    def details(self, number: int) -> RowDetails:
+        """Return what of a row is shown with a hit."""
         (categories, category), (brands, brand), (currencies, currency) = self._of_codes
-        return RowAttributes(
+        attributes = (
             categories[category[number]],
             brands[brand[number]],
             self._prices[number],
             currencies[currency[number]],
             self._times[number],
         )
-
-    def photo(self, number: int) -> tuple[str, int]:
-        """Return the URI and the hash of a row's photo; empty and 0 if they are not known."""
         if self._photos is None:
-            return "", 0
+            return attributes, b"", 0
         starts, uris, hashes = self._photos
-        return str(uris[starts[number] : starts[number + 1]], "utf-8"), hashes[number]
+        return attributes, bytes(uris[starts[number] : starts[number + 1]]), hashes[number]
 
     def identities(self, count: int) -> Identities:
         """Return what identifies the rows; ``count`` must be their number."""

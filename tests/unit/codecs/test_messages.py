@@ -15,7 +15,7 @@ from shashin.codecs.events import new_rows_of, parse_embedded
 from shashin.codecs.hit_lists import hits_in
 from shashin.codecs.index import filter_of, queries_of
 from shashin.codecs.pipeline import progress_in, progress_message
-from shashin.codecs.ranges import log_message, position_messages, range_messages, report_in
+from shashin.codecs.ranges import position_messages, put_log, range_messages, report_in
 from shashin.errors import InvalidEvent, InvalidQuery, RecordError, UnparsableRecord, WrongVector
 from shashin.kafka.records import InRecord
 from shashin.offsets.coverage import LiveReport, Position, StageLag
@@ -347,7 +347,8 @@ def test_ranges_travel_as_they_are(ranges: list[OffsetRange]) -> None:
 )
 def test_what_a_live_tier_reports_comes_back_as_it_was(report: LiveReport) -> None:
     for message in (index_pb2.IndexSearchResponse, index_pb2.DescribeResponse):
-        sent = message(positions=position_messages(report.positions), log=log_message(report))
+        sent = message(positions=position_messages(report.positions))
+        put_log(sent.log, report)
         assert report_in(message.FromString(sent.SerializeToString())) == report
 
 
