@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import grpc
 
@@ -110,8 +110,9 @@ class _Call:
     def left(self) -> None:
         """Note that a caller does not wait any longer: it is cancelled, or has its answer."""
         self.callers -= 1
-        if not self.callers and self.task is not None:
-            self.task.cancel()
+        if not self.callers and self.task is not None and not self.task.done():
+            # Once it has begun, so that its call is cancelled with it.
+            asyncio.get_running_loop().call_soon(self.task.cancel)
 
 
 @dataclass
@@ -208,7 +209,12 @@ class SearchBatches:
             if search.expires_at < expires_at:
                 search.timer = loop.call_at(search.expires_at + _GRACE_SECONDS, search.expire)
         queue.calls += 1
-        call.task = loop.create_task(_answer(*key, batch, expires_at - loop.time()))
+        # Sent before the task begins: by then, the endpoint is at work.
+        try:
+            response = _sent(*key, batch, expires_at - loop.time())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the searches get
+            response = _failed(error)
+        call.task = loop.create_task(_answer(response, key[1], batch))
         self._calls.add(call.task)
         call.task.add_done_callback(partial(self._ended, key, queue))
 
@@ -221,9 +227,11 @@ class SearchBatches:
             self._queues.pop(key, None)
 
 
-async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search], seconds: float) -> None:
-    queries = sum([search.queries for search in batch])
-    metrics.BATCHED_QUERIES.observe(queries)
+def _sent(
+    peer: Peer, wanted: Wanted, batch: Sequence[_Search], seconds: float
+) -> Coroutine[Any, Any, index_pb2.IndexSearchResponse]:
+    """Send a call for some searches; returns what waits for its response."""
+    metrics.BATCHED_QUERIES.observe(sum([search.queries for search in batch]))
     request = index_pb2.IndexSearchRequest(
         model_id=wanted.model_id,
         queries=b"".join([search.vectors for search in batch]),
@@ -233,14 +241,27 @@ async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search], seconds:
         attributes=wanted.attributes,
         other_photos=wanted.other_photos,
     )
+    return peer.calls.send(
+        "Search",
+        peer.index.Search,
+        request,
+        seconds=max(0.0, seconds),
+        served=[search.span for search in batch if search.span is not None],
+    )
+
+
+async def _failed(error: Exception) -> NoReturn:
+    raise error
+
+
+async def _answer(
+    sent: Coroutine[Any, Any, index_pb2.IndexSearchResponse],
+    wanted: Wanted,
+    batch: Sequence[_Search],
+) -> None:
+    """Give each search what is its own of the response."""
     try:
-        response = await peer.calls.send(
-            "Search",
-            peer.index.Search,
-            request,
-            seconds=max(0.0, seconds),
-            served=[search.span for search in batch if search.span is not None],
-        )
+        response = await sent
     except BaseException as error:
         # Also a cancellation: of a router that ends.
         for search in batch:
@@ -254,6 +275,7 @@ async def _answer(peer: Peer, wanted: Wanted, batch: Sequence[_Search], seconds:
             raise
         return
     problem = None
+    queries = sum([search.queries for search in batch])
     own: Sequence[QueryHits] = [NOTHING] * len(batch)
     try:
         hits = hits_in(response.hits, queries, wanted.attributes, other_photos=wanted.other_photos)

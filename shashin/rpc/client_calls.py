@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
@@ -15,7 +15,7 @@ from shashin.runtime import tracing
 from shashin.runtime.logging import debug_check, get_logger
 
 if TYPE_CHECKING:
-    from shashin.runtime.spans import Span
+    from shashin.runtime.spans import Span, Tracer
 
 _INDEX_SERVICE = "shashin.v1.IndexService"
 _SERVICES = {"embedder": "shashin.v1.EmbedService"}
@@ -57,7 +57,7 @@ class ClientCalls:
             "shashin.tier": tier,
         }
 
-    async def send(
+    def send(
         self,
         method: str,
         to: Method[T],
@@ -65,20 +65,31 @@ class ClientCalls:
         *,
         seconds: float,
         served: Sequence[Span] | None = None,
-    ) -> T:
-        """Send a call and return its response; it is cancelled if the caller is.
+    ) -> Coroutine[Any, Any, T]:
+        """Send a call, and return what waits for its response: the call is cancelled with it.
 
         It is a span of the caller's trace if that is kept or, if it serves several callers, of the first of
-        ``served`` that is kept, linked with the others. Otherwise nothing about traces is sent, since
-        metadata cost more than all of the rest.
+        ``served`` that is kept, linked with the others. Such a call is sent once it is waited for. Otherwise
+        nothing about traces is sent, since metadata cost more than all of the rest.
 
-        Raises:
+        Waiting raises:
             grpc.aio.AioRpcError: when the call fails, or takes longer than ``seconds``.
         """
         tracer = tracing.tracer()
         parents = _current() if served is None else served
         if tracer is None or not any(span.is_kept for span in parents):
-            return await self.observed(method, to(request, timeout=seconds))
+            return self.observed(method, to(request, timeout=seconds))
+        return self._traced(tracer, parents, method, to, request, seconds)
+
+    async def _traced(
+        self,
+        tracer: Tracer,
+        parents: Sequence[Span],
+        method: str,
+        to: Method[T],
+        request: Any,
+        seconds: float,
+    ) -> T:
         name = f"{self._service}/{method}"
         attributes = {"rpc.method": name, **self._of_spans}
         with tracer.serving(name, "client", parents, attributes) as span:
