@@ -14,6 +14,9 @@ import numpy as np
 from bench.figures import percentile
 from bench.search.data import Vectors
 
+_SHED = "RESOURCE_EXHAUSTED"
+_NOT_FAILED = {"OK", _SHED}
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -38,12 +41,13 @@ class Seen:
     @property
     def refused(self) -> float:
         """Share that was shed."""
-        return self.statuses.get("RESOURCE_EXHAUSTED", 0) / self._sent
+        return self.statuses.get(_SHED, 0) / self._sent
 
     @property
     def others(self) -> float:
         """Share that failed in another way."""
-        return 1 - len(self.took) / self._sent - self.refused
+        failed = sum(count for status, count in self.statuses.items() if status not in _NOT_FAILED)
+        return failed / self._sent
 
     @property
     def _sent(self) -> int:

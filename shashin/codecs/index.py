@@ -124,29 +124,28 @@ def _put_part(
     counts = hits.counts[first:end]
     begin = sum(hits.counts[:first])
     own = slice(begin, begin + sum(counts))
-    ids = hits.ids
+    ids, id_lengths = hits.ids, hits.id_lengths[own]
     if end - first < len(hits.counts):
         ids_begin = int(hits.id_lengths[:begin].sum())
-        ids = ids[ids_begin : ids_begin + int(hits.id_lengths[own].sum())]
+        ids = ids[ids_begin : ids_begin + int(id_lengths.sum())]
     columns.counts.extend(counts)
     columns.listing_ids += ids
-    columns.listing_id_lengths += hits.id_lengths[own].astype(_UINT32, copy=False).tobytes()
+    columns.listing_id_lengths += id_lengths.astype(_UINT32, copy=False).tobytes()
     columns.versions += hits.versions[own].astype(_UINT64, copy=False).tobytes()
     columns.photo_numbers += hits.photo_numbers[own].astype(_UINT32, copy=False).tobytes()
     columns.scores += hits.scores[own].astype(_FLOAT32, copy=False).tobytes()
-    uris, uri_lengths, hashes = [], array(UINT32), array(UINT64)
+    uris, hashes = [], []
     add = columns.attributes.add
     for query, shard, row in _described(hits, own, counts, shards, attributes):
         details, uri, photo_hash = shard.details(row)
         put_attributes(add(), details)
         uris.append(uri)
-        uri_lengths.append(len(uri))
         hashes.append(photo_hash)
         if queries is not None:
             columns.other_photos.append(_other_photos(shard, row, queries[query]))
     columns.photo_uris += b"".join(uris)
-    columns.photo_uri_lengths += packed(uri_lengths)
-    columns.photo_hashes += packed(hashes)
+    columns.photo_uri_lengths += packed(array(UINT32, map(len, uris)))
+    columns.photo_hashes += packed(array(UINT64, hashes))
 
 
 def _described(
