@@ -30,6 +30,7 @@ from shashin.v1 import search_pb2
 
 QUERIES = 200
 SAMPLES_PER_SECOND = 100
+PY_SPY = Path(sys.executable).parent / "py-spy"
 LEAST_SHARE = 0.005
 """Of the query; stages below it are one line."""
 
@@ -107,7 +108,7 @@ async def _samples(
     for name, pid, stages in profiled:
         raw = scratch / f"{name}.stacks"
         spy = await asyncio.create_subprocess_exec(
-            *(str(Path(sys.executable).parent / "py-spy"), "record", "--native"),
+            *(str(PY_SPY), "record", "--native"),
             *("--format", "raw", "--rate", str(SAMPLES_PER_SECOND), "--pid", str(pid)),
             *("--duration", str(max(1, round(seconds))), "--output", str(raw)),
             stdout=asyncio.subprocess.DEVNULL,
@@ -180,6 +181,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--keep", type=Path, help="keep the sampled stacks in this folder")
     args = parser.parse_args()
+    if not PY_SPY.exists():
+        parser.error(f"{PY_SPY} does not exist: run `make bench-peers`, which installs it")
     with tempfile.TemporaryDirectory(prefix="shashin-profile-") as folder:
         scratch = Path(folder)
         profile = asyncio.run(measured(args.kind, args.shards, args.rows, args.seconds, scratch))
