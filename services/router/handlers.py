@@ -128,8 +128,7 @@ def answer_message(
     # Field by field, which takes about half of what keywords take.
     message = search_pb2.SearchResponse()
     put_coverage(message.coverage, answer.coverage)
-    if answer.failures:
-        message.failed_endpoints.extend(failure_messages(answer.failures))
+    message.failed_endpoints.extend(failure_messages(answer.failures))
     message.model_id = model_id
     timings = message.timings
     timings.embed = answer.timings.embed

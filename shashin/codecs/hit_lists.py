@@ -8,14 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
-from shashin.codecs.columns import (
-    FLOAT32,
-    UINT32,
-    UINT64,
-    are_finite,
-    ends_of,
-    unpacked,
-)
+from shashin.codecs.columns import FLOAT32, UINT32, UINT64, are_finite, ends_of, unpacked
 from shashin.v1 import events_pb2, index_pb2
 
 
