@@ -192,6 +192,29 @@ def test_queries_of_any_length_are_scaled_to_unit_length(length: float) -> None:
     assert queries == pytest.approx(numbers, abs=1e-3)
 
 
+@given(
+    st.integers(1, 4).flatmap(
+        lambda count: st.lists(
+            st.floats(width=32), min_size=count * DIMENSIONS, max_size=count * DIMENSIONS
+        )
+    )
+)
+def test_queries_are_scaled_as_they_would_be_in_float64_or_refused(values: list[float]) -> None:
+    given = np.array(values, dtype="<f4").reshape(-1, DIMENSIONS)
+    if not np.isfinite(given).all():
+        problem = "queries has values that are not finite"
+    elif not given.any(axis=1).all():
+        problem = "queries has a vector that is all zeros"
+    else:
+        wide = given.astype(np.float64)
+        expected = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+        queries = queries_of(request(queries=given.tobytes()), DIMENSIONS)
+        assert queries == pytest.approx(expected, rel=1e-6)
+        return
+    with pytest.raises(InvalidQuery, match=problem):
+        queries_of(request(queries=given.tobytes()), DIMENSIONS)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
