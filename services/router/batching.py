@@ -275,11 +275,13 @@ async def _answer(
             raise
         return
     problem = None
-    queries = sum([search.queries for search in batch])
+    sizes = [search.queries for search in batch]
     own: Sequence[QueryHits] = [NOTHING] * len(batch)
     try:
-        hits = hits_in(response.hits, queries, wanted.attributes, other_photos=wanted.other_photos)
-        own = hits.each_of([search.queries for search in batch])
+        hits = hits_in(
+            response.hits, sum(sizes), wanted.attributes, other_photos=wanted.other_photos
+        )
+        own = hits.each_of(sizes)
     except ValueError as error:
         problem = str(error)
     model_id = response.model_id

@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 
 from shashin.codecs.attributes import put_attributes
-from shashin.codecs.columns import UINT32, UINT64, packed
+from shashin.codecs.columns import FLOAT32, UINT32, UINT64, packed, unpacked
 from shashin.codecs.filters import check_filter
 from shashin.codecs.limits import MAX_HITS, MAX_QUERIES
 from shashin.errors import InvalidQuery
@@ -46,7 +46,7 @@ def queries_of(request: index_pb2.IndexSearchRequest, dimensions: int) -> Vector
     if not 1 <= request.k <= MAX_HITS:
         raise InvalidQuery(f"k is {request.k}; expected 1 to {MAX_HITS}")
     try:
-        return unit_vectors(request.queries, dimensions)
+        return unit_vectors(unpacked(FLOAT32, request.queries), dimensions)
     except ValueError as error:
         raise InvalidQuery(f"queries {error}") from None
 

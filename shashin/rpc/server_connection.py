@@ -124,7 +124,7 @@ class _Call:
         self.timer: asyncio.TimerHandle | None = None
         """Ends it if its request does not arrive."""
         self.deadline: int | None = None
-        """Its number among those of the server, once it has one."""
+        """Its number among those of the server; None if it has none."""
         self.is_soon_late = False
         """Whether the deadline comes before the request has to have arrived."""
         self.is_late_at_deadline = False
@@ -144,7 +144,7 @@ class Connections:
         self.held_bytes = 0
         """Of requests that no handler has taken yet."""
         self.deadlines = Deadlines()
-        """Of calls whose requests have come, or have to come by then."""
+        """Of its calls."""
 
 
 class _Requests:
@@ -388,11 +388,7 @@ class ServerConnection(Http2Protocol):
         request_bytes = method.request_bytes or self._limits.request_bytes
         messages = Messages(request_bytes, found.get(b"grpc-encoding"))
         one = self._calls[stream_id] = _Call(call, method, messages)
-        if seconds is not None and seconds <= RECEIVE_SECONDS:
-            one.is_soon_late = True
-            self._time_answer(stream_id, one)
-        else:
-            self._begun.append(stream_id)
+        self._time_call(stream_id, one, seconds)
         if method.stream is not None:
             one.requests = _Requests(self._connections)
             self._start(one, self._stream(stream_id, one, method.stream, one.requests))
@@ -440,10 +436,20 @@ class ServerConnection(Http2Protocol):
             return
         if messages:
             if not one.is_late_at_deadline:
-                self._time_answer(stream_id, one)
+                self._time_answer(one)
             self._start(one, self._answer(stream_id, one, one.method.unary, messages[0]))
         if ended:
             one.messages = None
+
+    def _time_call(self, stream_id: int, one: _Call, seconds: float | None) -> None:
+        """Limit the time of a call by its deadline, and that of its request unless that is sooner."""
+        if one.call.expires_at is not None:
+            late = partial(self._end_call, stream_id, _LATE)
+            one.deadline = self._connections.deadlines.add(one.call.expires_at, late)
+        if seconds is not None and seconds <= RECEIVE_SECONDS:
+            one.is_soon_late = one.is_late_at_deadline = True
+        else:
+            self._begun.append(stream_id)
 
     def _time_receipts(self) -> None:
         """Limit the time of requests that have begun; most have also come by now."""
@@ -465,16 +471,12 @@ class ServerConnection(Http2Protocol):
             )
         one.is_late_at_deadline = False
 
-    def _time_answer(self, stream_id: int, one: _Call) -> None:
-        """Wait no longer for the request, but until the deadline."""
+    def _time_answer(self, one: _Call) -> None:
+        """Limit the time of the request no longer, but only that of the call, by its deadline."""
         if one.timer is not None:
             one.timer.cancel()
             one.timer = None
         one.is_late_at_deadline = True
-        if one.call.expires_at is not None and one.deadline is None:
-            one.deadline = self._connections.deadlines.add(
-                one.call.expires_at, partial(self._end_call, stream_id, _LATE)
-            )
 
     def _streamed(
         self, stream_id: int, one: _Call, requests: _Requests, count: int, *, ended: bool
@@ -492,7 +494,7 @@ class ServerConnection(Http2Protocol):
         else:
             if not one.is_soon_late:
                 if is_whole:
-                    self._time_answer(stream_id, one)
+                    self._time_answer(one)
                 elif count or one.is_late_at_deadline:
                     self._time_receipt(stream_id, one)
             if ended:

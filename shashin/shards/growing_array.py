@@ -64,8 +64,12 @@ class GrowingStrings:
 
     def get(self, number: int) -> str:
         """Return one string."""
+        return self.encoded(number).decode()
+
+    def encoded(self, number: int) -> bytes:
+        """Return one string in UTF-8, as it is kept."""
         start, end = self._ends.data[number], self._ends.data[number + 1]
-        return bytes(self._bytes.data[start:end]).decode()
+        return bytes(self._bytes.data[start:end])
 
     def __len__(self) -> int:
         return self._size

@@ -174,7 +174,7 @@ class OpenRows:
                 coded["currency"].value(number),
                 int(self._listed_at.data[number]),
             ),
-            self._photo_uri.get(number).encode(),
+            self._photo_uri.encoded(number),
             int(self._photo_hash.data[number]),
         )
 

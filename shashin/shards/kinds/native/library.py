@@ -6,7 +6,7 @@ A call releases the interpreter's lock, and any number may run at once.
 from __future__ import annotations
 
 import ctypes
-import sys
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -176,7 +176,7 @@ def _loaded() -> ctypes.CDLL:
         *(pointer, pointer, integer, integer, integer, ctypes.c_double, integer, integer),
         *(pointer, ctypes.c_int64),
     )
-    library.scale.argtypes = (ctypes.c_char_p, ctypes.c_int64, integer, pointer)
+    library.scale.argtypes = (pointer, ctypes.c_int64, integer, pointer)
     library.encode.argtypes = (pointer, ctypes.c_int64, integer, *([pointer] * 4))
     library.encode.restype = None
     library.encode_signs.argtypes = (pointer, pointer, ctypes.c_int64, integer, pointer, pointer)
@@ -392,16 +392,15 @@ def list_ranks(
     return used
 
 
-def unit_vectors(packed: bytes, dimensions: int) -> Vectors:
-    """Return packed vectors of little-endian float32, (m, dimensions), scaled to unit length.
+def unit_vectors(numbers: array[float], dimensions: int) -> Vectors:
+    """Return float32 vectors, one after another, scaled to unit length: (m, dimensions).
 
     Raises:
         ValueError: saying what is wrong with one: it is not finite, or all zeros.
     """
-    if sys.byteorder == "big":
-        packed = np.frombuffer(packed, "<f4").astype(np.float32).tobytes()
-    scaled = np.empty((len(packed) // (4 * dimensions), dimensions), np.float32)
-    status = _LIBRARY.scale(packed, len(scaled), dimensions, _pointer(scaled))
+    address, count = numbers.buffer_info()
+    scaled = np.empty((count // dimensions, dimensions), np.float32)
+    status = _LIBRARY.scale(address, len(scaled), dimensions, _pointer(scaled))
     if status:
         raise ValueError(_NOT_SCALED[status])
     return scaled
